@@ -1,0 +1,438 @@
+//! The engine on `epoll(7)`.
+//!
+//! The system call's own flaws, and what is done about them:
+//!
+//! - The set holds open files, not descriptors. A closed descriptor whose duplicate lives on
+//!   keeps reporting, under its old number, and `EPOLL_CTL_DEL` can't name it any more. So the
+//!   kernel's 64 bits hold the number and the registration's generation: such a ghost is known
+//!   by its generation, and since a LEVEL ghost would spin, the set is made anew without it.
+//! - A closed descriptor without duplicates leaves the set in silence: no INVALID is told.
+//! - It refuses regular files (`EPERM`): where the caller wants them, a descriptor that is
+//!   always ready stands in.
+//! - The set is shared with a forked child. [`Epoll::rebuild`] makes a new one, and
+//!   nothing else is ever done in a child.
+//! - `epoll_wait` counts milliseconds: `epoll_pwait2` (Linux 5.11) counts nanoseconds.
+//! - EXCLUSIVE excludes `EPOLL_CTL_MOD` and `EPOLLRDHUP`.
+
+use std::collections::HashMap;
+use std::io;
+use std::mem::{size_of, MaybeUninit};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use libc::{epoll_event, EBADF, EEXIST, ENOENT, EPERM, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD};
+
+use super::{lock, sys, Batch, Capabilities, Doorbell, Engine, EngineKind};
+use crate::error::{fail, system};
+use crate::event::{Event, Ready};
+use crate::interest::Interest;
+use crate::registry::{self, Registration, Registry};
+
+pub(super) const CAPABILITIES: Capabilities = Capabilities::TELLS_HANGUP
+    .and(Capabilities::TELLS_READ_CLOSED)
+    .and(Capabilities::NATIVE_EDGE)
+    .and(Capabilities::HAS_EXCLUSIVE);
+
+/// What the kernel hands back for the doorbell; no descriptor is -1.
+const DOORBELL: u64 = u64::MAX;
+
+/// How many stale events are remembered at most.
+const SUSPECTS: usize = 64;
+
+/// [`Registration::place`]: another descriptor is in the set instead.
+const STANDS_IN: u32 = 1;
+/// [`Registration::place`]: a fired ONESHOT that the set made anew does not hold.
+const PARKED: u32 = 2;
+
+pub(crate) struct Epoll {
+    set: OwnedFd,
+    doorbell: Arc<Doorbell>,
+    /// `epoll_pwait2` is missing or forbidden here.
+    coarse: AtomicBool,
+    files_always_ready: bool,
+    /// For each always ready file a descriptor that is watched in its place.
+    stand_ins: Mutex<HashMap<RawFd, OwnedFd>>,
+    /// Events of no live registration, seen once. One of a registration removed a moment ago
+    /// is never seen again; one seen twice is a ghost's.
+    suspects: Mutex<Vec<u64>>,
+}
+
+impl Engine for Epoll {
+    fn kind(&self) -> EngineKind {
+        EngineKind::Epoll
+    }
+
+    fn add(&self, registry: &mut Registry, fd: RawFd, interest: Interest, token: u64) -> io::Result<()> {
+        let old = registry.get(fd).copied();
+        if old.is_some_and(|old| old.place == PARKED) {
+            return Err(registry::known());
+        }
+        let key = key(fd, registry.next_generation());
+        match control(&self.set, EPOLL_CTL_ADD, fd, interest, key) {
+            Ok(()) => self.dismiss_stand_in(fd),
+            Err(EEXIST) if old.is_some() => return Err(registry::known()),
+            // A ghost: the number was closed, removed, and stands for the same file again.
+            Err(EEXIST) => {
+                control(&self.set, EPOLL_CTL_DEL, fd, interest, key).map_err(refusal)?;
+                control(&self.set, EPOLL_CTL_ADD, fd, interest, key).map_err(refusal)?;
+            }
+            Err(EPERM) if self.files_always_ready => {
+                return self.add_stand_in(registry, fd, interest, token);
+            }
+            Err(errno) => return Err(refusal(errno)),
+        }
+        registry.begin(fd, interest, token);
+        Ok(())
+    }
+
+    fn modify(&self, registry: &mut Registry, fd: RawFd, interest: Interest, token: u64) -> io::Result<()> {
+        let Some(registration) = registry.get_mut(fd) else { return Err(registry::unknown()) };
+        let key = key(fd, registration.generation);
+        let operation = if registration.place == PARKED { EPOLL_CTL_ADD } else { EPOLL_CTL_MOD };
+        if registration.place == STANDS_IN && !sys::is_open(fd) {
+            return Err(refusal(EBADF));
+        }
+        match control(&self.set, operation, self.watched(fd, registration), interest, key) {
+            Ok(()) => {}
+            // The number stands for another file by now: what was registered is gone.
+            Err(ENOENT) => {
+                registry.end(fd);
+                return Err(registry::unknown());
+            }
+            Err(errno) => return Err(refusal(errno)),
+        }
+        if registration.place == PARKED {
+            registration.place = 0;
+        }
+        registration.modify(interest, token);
+        Ok(())
+    }
+
+    fn remove(&self, registry: &mut Registry, fd: RawFd) {
+        let Some(registration) = registry.get(fd) else { return };
+        if registration.place != PARKED {
+            // Closed meanwhile is as good as removed.
+            let watched = self.watched(fd, registration);
+            let _ = control(&self.set, EPOLL_CTL_DEL, watched, registration.interest, 0);
+        }
+        self.dismiss_stand_in(fd);
+        registry.end(fd);
+    }
+
+    fn rearm(&self, _: &mut Registry, _: RawFd, _: Interest) {
+        // The kernel's edges need none.
+    }
+
+    /// The kernel writes its events into the end of the caller's buffer, from where they are
+    /// unfolded towards its front: no buffer of our own, so no lock for one and one copy.
+    fn wait(
+        &self,
+        registry: &Mutex<Registry>,
+        events: &mut [MaybeUninit<Event>],
+        timeout: Option<Duration>,
+    ) -> io::Result<Batch> {
+        let capacity = events.len().min(MOST_EVENTS);
+        let slots = events.as_mut_ptr();
+        let offset = capacity * (size_of::<Event>() - size_of::<epoll_event>());
+        // SAFETY: `capacity` kernel events end where `capacity` events of ours do, so they lie
+        // within `events`. Both sizes are multiples of the kernel event's alignment.
+        let raw = unsafe { slots.cast::<u8>().add(offset).cast::<epoll_event>() };
+        // SAFETY: `raw` has room for `capacity` events.
+        let count = unsafe { self.call(raw, capacity as libc::c_int, timeout) }?;
+
+        let mut batch = Batch::default();
+        let mut haunted = false;
+        if count == 0 {
+            return Ok(batch);
+        }
+        let mut registry = lock(registry);
+        for index in 0..count {
+            // SAFETY: the kernel has written `count` events from `raw` on, and writing the
+            // events before has not reached this one: `filled <= index < capacity`, and a slot
+            // that ends at `24 * (filled + 1)` ends before kernel event `index + 1` begins.
+            let epoll_event { events: bits, u64: key } = unsafe { raw.add(index).read() };
+            if key == DOORBELL {
+                batch.rung = true;
+            } else if let Some(event) = self.event(&mut registry, key, bits) {
+                // SAFETY: `filled <= index < capacity`.
+                unsafe { slots.add(batch.filled).write(MaybeUninit::new(event)) };
+                batch.filled += 1;
+            } else {
+                batch.dropped = true;
+                haunted |= self.is_ghost(key);
+            }
+        }
+        if haunted {
+            let exorcised = self.exorcise(&mut registry);
+            if batch.filled == 0 && !batch.rung {
+                exorcised?;
+            }
+        }
+        Ok(batch)
+    }
+
+    fn rebuild(&self, registry: &mut Registry) -> io::Result<()> {
+        let new = new_set(&self.doorbell)?;
+        self.move_into(&new, registry, |_, _, _| Ok(()))?;
+        lock(&self.suspects).clear();
+        sys::replace(&new, &self.set)?;
+        self.doorbell.ring()
+    }
+}
+
+impl Epoll {
+    pub(crate) fn new(doorbell: Arc<Doorbell>, files_always_ready: bool) -> io::Result<Self> {
+        Ok(Self {
+            set: new_set(&doorbell)?,
+            doorbell,
+            coarse: AtomicBool::new(false),
+            files_always_ready,
+            stand_ins: Mutex::default(),
+            suspects: Mutex::default(),
+        })
+    }
+
+    /// The system call, with the finest clock there is.
+    ///
+    /// # Safety
+    /// `events` has room for `capacity` events.
+    unsafe fn call(
+        &self,
+        events: *mut epoll_event,
+        capacity: libc::c_int,
+        timeout: Option<Duration>,
+    ) -> io::Result<usize> {
+        let set = self.set.as_raw_fd();
+        if let Some(timeout) =
+            timeout.filter(|timeout| !timeout.is_zero() && !self.coarse.load(Ordering::Relaxed))
+        {
+            let timeout = sys::timespec(timeout);
+            // SAFETY: as promised for `events`; the kernel only reads the timeout, and the
+            // signal mask is left out.
+            let count = unsafe {
+                libc::syscall(
+                    libc::SYS_epoll_pwait2,
+                    set,
+                    events,
+                    capacity,
+                    &timeout,
+                    std::ptr::null::<()>(),
+                    0,
+                )
+            };
+            match io::Error::last_os_error().raw_os_error() {
+                _ if count >= 0 => return Ok(count as usize),
+                // Before Linux 5.11, or forbidden by a seccomp filter that is older.
+                Some(libc::ENOSYS | EPERM) => self.coarse.store(true, Ordering::Relaxed),
+                _ => return Err(system("epoll_pwait2 failed")),
+            }
+        }
+        // SAFETY: as promised for `events`.
+        let count = unsafe { libc::epoll_wait(set, events, capacity, sys::milliseconds(timeout)) };
+        sys::check(count, "epoll_wait failed").map(|count| count as usize)
+    }
+
+    /// Translates one event of the kernel's. `None` when it is nobody's.
+    fn event(&self, registry: &mut Registry, key: u64, bits: u32) -> Option<Event> {
+        let fd = key as u32 as RawFd;
+        let registration = registry.get_mut(fd)?;
+        if u64::from(registration.generation) != key >> 32 {
+            return None;
+        }
+        let event = Event::io(registration.token, fd, ready(bits, registration.interest));
+        if registration.interest.is_oneshot() {
+            registration.armed = 0;
+        }
+        if registration.place == STANDS_IN && !sys::is_open(fd) {
+            let event = Event::io(registration.token, fd, Ready::INVALID);
+            self.remove(registry, fd);
+            return Some(event);
+        }
+        Some(event)
+    }
+
+    /// Registers an always ready file by a descriptor of our own that is always ready.
+    fn add_stand_in(
+        &self,
+        registry: &mut Registry,
+        fd: RawFd,
+        interest: Interest,
+        token: u64,
+    ) -> io::Result<()> {
+        let file = sys::File::of(fd)?.identity;
+        if registry.get(fd).is_some_and(|old| old.place == STANDS_IN && old.file == file) {
+            return Err(registry::known());
+        }
+        // A count of 1 makes an eventfd readable, and writable.
+        let stand_in = sys::eventfd(1)?;
+        let key = key(fd, registry.next_generation());
+        control(&self.set, EPOLL_CTL_ADD, stand_in.as_raw_fd(), interest, key).map_err(refusal)?;
+        self.dismiss_stand_in(fd);
+        lock(&self.stand_ins).insert(fd, stand_in);
+        let registration = registry.begin(fd, interest, token);
+        registration.place = STANDS_IN;
+        registration.file = file;
+        Ok(())
+    }
+
+    fn dismiss_stand_in(&self, fd: RawFd) {
+        if self.files_always_ready {
+            lock(&self.stand_ins).remove(&fd);
+        }
+    }
+
+    /// The descriptor that the kernel knows `fd` by.
+    fn watched(&self, fd: RawFd, registration: &Registration) -> RawFd {
+        match registration.place {
+            STANDS_IN => lock(&self.stand_ins).get(&fd).map_or(fd, |stand_in| stand_in.as_raw_fd()),
+            _ => fd,
+        }
+    }
+
+    /// Whether a stale event is a ghost's.
+    #[cold]
+    fn is_ghost(&self, key: u64) -> bool {
+        let mut suspects = lock(&self.suspects);
+        if suspects.contains(&key) {
+            return true;
+        }
+        if suspects.len() == SUSPECTS {
+            suspects.clear();
+        }
+        suspects.push(key);
+        false
+    }
+
+    /// Makes the set anew, without ghosts, under the same number. Waits under way hold on to
+    /// the old set: its doorbell is made to ring for good, so that each of them returns.
+    #[cold]
+    fn exorcise(&self, registry: &mut Registry) -> io::Result<()> {
+        let new = new_set(&self.doorbell)?;
+        self.move_into(&new, registry, |watched, interest, key| {
+            // ENOENT tells a number that stands for another file by now.
+            control(&self.set, EPOLL_CTL_MOD, watched, interest, key)
+        })?;
+        let mut event = epoll_event { events: libc::EPOLLIN as u32, u64: DOORBELL };
+        control_event(&self.set, EPOLL_CTL_MOD, self.doorbell.as_raw_fd(), &mut event).map_err(refusal)?;
+        self.doorbell.ring()?;
+        lock(&self.suspects).clear();
+        sys::replace(&new, &self.set)
+    }
+
+    /// Registers in another set what `is_ours` lets pass; what it doesn't was closed unseen.
+    /// The kernel can't add a ONESHOT disabled: one that has fired stays out until modified.
+    fn move_into(
+        &self,
+        new: &OwnedFd,
+        registry: &mut Registry,
+        is_ours: impl Fn(RawFd, Interest, u64) -> Result<(), i32>,
+    ) -> io::Result<()> {
+        for fd in registry.descriptors() {
+            let Some(registration) = registry.get_mut(fd) else { continue };
+            if registration.armed == 0 && registration.place != STANDS_IN {
+                registration.place = PARKED;
+                continue;
+            }
+            let (watched, interest) = (self.watched(fd, registration), registration.interest);
+            let key = key(fd, registration.generation);
+            match is_ours(watched, interest, key)
+                .and_then(|()| control(new, EPOLL_CTL_ADD, watched, interest, key))
+            {
+                Err(EBADF | ENOENT | EPERM) => registry.lose(fd),
+                result => result.map_err(refusal)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What `epoll_wait` takes at most: `EP_MAX_EVENTS` of fs/eventpoll.c.
+const MOST_EVENTS: usize = libc::c_int::MAX as usize / size_of::<epoll_event>();
+
+const _: () = assert!(size_of::<epoll_event>() <= size_of::<Event>());
+const _: () = assert!(align_of::<epoll_event>() <= align_of::<Event>());
+
+fn key(fd: RawFd, generation: u32) -> u64 {
+    u64::from(generation) << 32 | u64::from(fd as u32)
+}
+
+fn new_set(doorbell: &Doorbell) -> io::Result<OwnedFd> {
+    let set = sys::epoll_create()?;
+    // Edge-triggered, so that it need not be read.
+    let mut event = epoll_event { events: (libc::EPOLLIN | libc::EPOLLET) as u32, u64: DOORBELL };
+    control_event(&set, EPOLL_CTL_ADD, doorbell.as_raw_fd(), &mut event).map_err(refusal)?;
+    Ok(set)
+}
+
+fn control(
+    set: &OwnedFd,
+    operation: libc::c_int,
+    fd: RawFd,
+    interest: Interest,
+    key: u64,
+) -> Result<(), i32> {
+    let mut event = epoll_event { events: wanted(interest), u64: key };
+    control_event(set, operation, fd, &mut event)
+}
+
+fn control_event(
+    set: &OwnedFd,
+    operation: libc::c_int,
+    fd: RawFd,
+    event: &mut epoll_event,
+) -> Result<(), i32> {
+    // SAFETY: the event lives through the call, and a number that is no file is an error.
+    match unsafe { libc::epoll_ctl(set.as_raw_fd(), operation, fd, event) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)),
+    }
+}
+
+/// What an errno of `epoll_ctl(2)` means to the caller.
+fn refusal(errno: i32) -> io::Error {
+    match errno {
+        EBADF => sys::not_open(),
+        EPERM => sys::always_ready(),
+        EEXIST => registry::known(),
+        ENOENT => registry::unknown(),
+        libc::EINVAL => {
+            fail(errno, "epoll can't watch this descriptor so: is it its own, or EXCLUSIVE on an epoll?")
+        }
+        libc::ELOOP => fail(errno, "epolls would watch each other in a circle, or more than five deep"),
+        libc::ENOSPC => fail(errno, "the limit /proc/sys/fs/epoll/max_user_watches is reached"),
+        _ => fail(errno, "epoll_ctl failed"),
+    }
+}
+
+fn wanted(interest: Interest) -> u32 {
+    let mut bits = 0;
+    if interest.contains(Interest::READ) {
+        bits |= libc::EPOLLIN;
+        if !interest.is_exclusive() {
+            bits |= libc::EPOLLRDHUP;
+        }
+    }
+    if interest.contains(Interest::WRITE) {
+        bits |= libc::EPOLLOUT;
+    }
+    if interest.contains(Interest::PRIORITY) {
+        bits |= libc::EPOLLPRI;
+    }
+    if interest.is_edge() {
+        bits |= libc::EPOLLET;
+    }
+    if interest.is_oneshot() {
+        bits |= libc::EPOLLONESHOT;
+    }
+    if interest.is_exclusive() {
+        bits |= libc::EPOLLEXCLUSIVE;
+    }
+    bits as u32
+}
+
+/// The kernel's bits are poll's: `EPOLLIN` is `POLLIN`, and so on through `EPOLLRDHUP`.
+fn ready(bits: u32, interest: Interest) -> Ready {
+    super::ready_of_poll(bits as u16, interest)
+}

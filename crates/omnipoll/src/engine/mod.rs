@@ -1,0 +1,244 @@
+//! The engines: one file for each system call, behind one trait.
+//!
+//! An engine keeps the set that its system call watches and says what is ready. It knows
+//! nothing of timers, of who waits, or of what a token means. There are two kinds: the kernel
+//! keeps the set (`epoll`), or the program does and passes it at each call (`select` and
+//! `poll`, which share [`scan`]).
+
+mod doorbell;
+#[cfg(target_os = "linux")]
+mod epoll;
+mod poll;
+mod scan;
+mod select;
+mod sys;
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+pub(crate) use doorbell::Doorbell;
+
+use crate::error::fail;
+use crate::event::{Event, Ready};
+use crate::interest::Interest;
+use crate::registry::Registry;
+
+/// A multiplexing system call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+#[non_exhaustive]
+pub enum EngineKind {
+    /// `select(2)`: everywhere; its cost grows with the highest descriptor watched.
+    Select = 1,
+    /// `poll(2)`: everywhere; its cost grows with the number of descriptors watched.
+    Poll = 2,
+    /// `epoll(7)`: Linux; its cost grows with what is ready.
+    Epoll = 3,
+    /// `io_uring(7)`: not in this version.
+    IoUring = 4,
+    /// `kqueue(2)`: not in this version.
+    Kqueue = 5,
+}
+
+/// What an engine can tell apart: a set of flags.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities(u32);
+
+impl Capabilities {
+    /// HANGUP and ERROR are reported as such, besides READ and WRITE.
+    pub const TELLS_HANGUP: Self = Self(1);
+    /// READ_CLOSED is reported when the peer has shut down its sending side.
+    pub const TELLS_READ_CLOSED: Self = Self(2);
+    /// Edges come from the kernel: exact without [`rearm`](crate::Poller::rearm).
+    pub const NATIVE_EDGE: Self = Self(4);
+    /// [`Trigger::EXCLUSIVE`](crate::Trigger::EXCLUSIVE) is to be had.
+    pub const HAS_EXCLUSIVE: Self = Self(8);
+
+    /// The bits of the C API.
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// Whether every flag of `other` is set.
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    pub(crate) const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    pub(crate) const NONE: Self = Self(0);
+}
+
+impl std::fmt::Debug for Capabilities {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const NAMES: [(u32, &str); 4] =
+            [(1, "TELLS_HANGUP"), (2, "TELLS_READ_CLOSED"), (4, "NATIVE_EDGE"), (8, "HAS_EXCLUSIVE")];
+        crate::event::write_names(f, self.0, &NAMES)
+    }
+}
+
+impl EngineKind {
+    /// Every engine there is a name for.
+    pub const ALL: [Self; 5] = [Self::Select, Self::Poll, Self::Epoll, Self::IoUring, Self::Kqueue];
+
+    /// The name `OMNIPOLL_ENGINE` knows it by.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Select => "select",
+            Self::Poll => "poll",
+            Self::Epoll => "epoll",
+            Self::IoUring => "io_uring",
+            Self::Kqueue => "kqueue",
+        }
+    }
+
+    /// The engine of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// The engine of that number in the C API.
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|&kind| kind as u32 == number)
+    }
+
+    /// Whether a poller can be made on it here.
+    pub const fn is_available(self) -> bool {
+        match self {
+            Self::Select | Self::Poll => true,
+            Self::Epoll => cfg!(target_os = "linux"),
+            Self::IoUring | Self::Kqueue => false,
+        }
+    }
+
+    /// What it can tell apart; nothing when it is not available.
+    pub const fn capabilities(self) -> Capabilities {
+        match self {
+            Self::Poll => poll::CAPABILITIES,
+            #[cfg(target_os = "linux")]
+            Self::Epoll => epoll::CAPABILITIES,
+            _ => Capabilities::NONE,
+        }
+    }
+
+    /// The engine a poller gets that asks for none: the one `OMNIPOLL_ENGINE` names, or the best.
+    pub(crate) fn auto() -> io::Result<Self> {
+        match std::env::var_os("OMNIPOLL_ENGINE") {
+            Some(name) if !name.is_empty() => name
+                .to_str()
+                .and_then(Self::from_name)
+                .ok_or_else(|| fail(libc::EINVAL, "OMNIPOLL_ENGINE must be select, poll, epoll or io_uring")),
+            _ if Self::Epoll.is_available() => Ok(Self::Epoll),
+            _ => Ok(Self::Poll),
+        }
+    }
+}
+
+/// One system call's way of watching.
+///
+/// Every method that changes the set is called with the registry locked and after the poller
+/// has checked the arguments. On an error nothing has changed.
+pub(crate) trait Engine: Send + Sync {
+    fn kind(&self) -> EngineKind;
+
+    /// Begins a registration. A registration that the number still has from a file closed
+    /// since is replaced; `EEXIST` when it is of the same file.
+    fn add(&self, registry: &mut Registry, fd: RawFd, interest: Interest, token: u64) -> io::Result<()>;
+
+    /// Replaces interest and token of a live registration and arms it anew.
+    fn modify(&self, registry: &mut Registry, fd: RawFd, interest: Interest, token: u64) -> io::Result<()>;
+
+    /// Ends a live registration, of a closed descriptor too.
+    fn remove(&self, registry: &mut Registry, fd: RawFd);
+
+    /// Makes these directions of a live EDGE registration report again.
+    fn rearm(&self, registry: &mut Registry, fd: RawFd, interest: Interest);
+
+    /// Makes the system call once and translates what it returned. `timeout` is not zero-based
+    /// on anything but this call: the caller keeps the deadline.
+    fn wait(
+        &self,
+        registry: &Mutex<Registry>,
+        events: &mut [MaybeUninit<Event>],
+        timeout: Option<Duration>,
+    ) -> io::Result<Batch>;
+
+    /// Makes everything anew in a forked child, from the registry.
+    fn rebuild(&self, registry: &mut Registry) -> io::Result<()>;
+}
+
+/// What one call of [`Engine::wait`] brought.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Batch {
+    /// How many events were written.
+    pub(crate) filled: usize,
+    /// The doorbell rang. There is room for one more event then.
+    pub(crate) rung: bool,
+    /// Something was ready that is nobody's event, so an empty batch doesn't mean that time is up.
+    pub(crate) dropped: bool,
+}
+
+/// Makes the engine `kind`.
+pub(crate) fn new(
+    kind: EngineKind,
+    doorbell: Arc<Doorbell>,
+    files_always_ready: bool,
+) -> io::Result<Box<dyn Engine>> {
+    Ok(match kind {
+        EngineKind::Select => Box::new(scan::Scan::<select::Sets>::new(doorbell, files_always_ready)),
+        EngineKind::Poll => Box::new(scan::Scan::<poll::Array>::new(doorbell, files_always_ready)),
+        #[cfg(target_os = "linux")]
+        EngineKind::Epoll => Box::new(epoll::Epoll::new(doorbell, files_always_ready)?),
+        _ => return Err(fail(libc::ENOSYS, "this engine is not available here")),
+    })
+}
+
+/// What the bits of poll(2) say to a registration. READ and WRITE are what select(2) puts into
+/// its sets, so that they mean the same on every engine: hang-up and errors make a read not
+/// block, and errors a write.
+fn ready_of_poll(bits: u16, interest: Interest) -> Ready {
+    let any = |of: libc::c_short| bits & of as u16 != 0;
+    let mut ready = Ready::from_bits(0);
+    for (direction, asked, holds) in [
+        (Ready::READ, Interest::READ, any(libc::POLLIN | libc::POLLHUP | libc::POLLERR)),
+        (Ready::WRITE, Interest::WRITE, any(libc::POLLOUT | libc::POLLERR)),
+        (Ready::PRIORITY, Interest::PRIORITY, any(libc::POLLPRI)),
+    ] {
+        if holds && interest.contains(asked) {
+            ready = ready | direction;
+        }
+    }
+    if any(libc::POLLHUP) {
+        ready = ready | Ready::HANGUP;
+    }
+    if any(libc::POLLERR) {
+        ready = ready | Ready::ERROR;
+    }
+    #[cfg(target_os = "linux")]
+    if any(libc::POLLRDHUP) && interest.contains(Interest::READ) {
+        ready = ready | Ready::READ_CLOSED;
+    }
+    ready
+}
+
+/// Lets a wait fill an empty list up to `capacity`.
+pub(crate) fn fill(
+    list: &mut Vec<Event>,
+    capacity: usize,
+    wait: impl FnOnce(&mut [MaybeUninit<Event>]) -> io::Result<usize>,
+) -> io::Result<usize> {
+    let filled = wait(&mut list.spare_capacity_mut()[..capacity])?;
+    // SAFETY: the list was empty, and a wait that returns `filled` has initialised that many.
+    unsafe { list.set_len(filled) };
+    Ok(filled)
+}
+
+/// Locks what no panic leaves half changed.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

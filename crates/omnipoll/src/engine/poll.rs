@@ -1,0 +1,127 @@
+//! The engine on `poll(2)`.
+//!
+//! The system call's own flaws, and what is done about them:
+//!
+//! - The whole array goes in and out at each call: its cost grows with what is watched.
+//! - It reports HANGUP and ERROR whether asked for or not, so an entry that is to be silent
+//!   has its descriptor negated, which the kernel passes over.
+//! - A closed descriptor is `POLLNVAL` at each call, without end: the first one ends the
+//!   registration (see [`scan`](super::scan)).
+//! - It counts milliseconds: `ppoll` counts nanoseconds, where there is one.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use libc::pollfd;
+
+use super::scan::{Found, Set};
+use super::{sys, Capabilities, EngineKind};
+use crate::event::Ready;
+use crate::registry::{Registration, Registry};
+
+pub(super) const CAPABILITIES: Capabilities = match cfg!(target_os = "linux") {
+    true => Capabilities::TELLS_HANGUP.and(Capabilities::TELLS_READ_CLOSED),
+    false => Capabilities::TELLS_HANGUP,
+};
+
+/// A dense array. [`Registration::place`] is the index, so that adding, changing and removing
+/// need no search.
+pub(super) struct Array {
+    entries: Vec<pollfd>,
+}
+
+#[derive(Default)]
+pub(super) struct Call {
+    entries: Vec<pollfd>,
+    /// How many of them the kernel found ready.
+    ready: usize,
+}
+
+impl Set for Array {
+    const KIND: EngineKind = EngineKind::Poll;
+    type Call = Call;
+
+    fn new(doorbell: RawFd) -> Self {
+        Self { entries: vec![pollfd { fd: doorbell, events: libc::POLLIN, revents: 0 }] }
+    }
+
+    fn watch(&mut self, fd: RawFd, registration: &mut Registration) {
+        // The doorbell is at 0: so is nobody else.
+        if registration.place == 0 {
+            registration.place = self.entries.len() as u32;
+            self.entries.push(pollfd { fd, events: 0, revents: 0 });
+        }
+        let entry = &mut self.entries[registration.place as usize];
+        entry.fd = if registration.armed == 0 { !fd } else { fd };
+        entry.events = wanted(registration.armed);
+    }
+
+    fn forget(&mut self, fd: RawFd, registry: &mut Registry) {
+        let Some(registration) = registry.get_mut(fd) else { return };
+        let place = std::mem::take(&mut registration.place);
+        self.entries.swap_remove(place as usize);
+        if let Some(moved) = self.entries.get(place as usize) {
+            let fd = if moved.fd < 0 { !moved.fd } else { moved.fd };
+            if let Some(registration) = registry.get_mut(fd) {
+                registration.place = place;
+            }
+        }
+    }
+
+    fn load(&self, call: &mut Call) {
+        call.entries.clone_from(&self.entries);
+    }
+
+    fn make(call: &mut Call, timeout: Option<Duration>) -> io::Result<()> {
+        call.ready = sys::check(poll(&mut call.entries, timeout), "poll failed")? as usize;
+        Ok(())
+    }
+
+    fn visit(call: &Call, from: usize, mut visitor: impl FnMut(Found) -> ControlFlow<()>) {
+        let (before, after) = call.entries.split_at(from.min(call.entries.len()));
+        let positions = (call.entries.len() - after.len()..).zip(after).chain((0..).zip(before));
+        let ready = positions.filter(|(_, entry)| entry.revents != 0);
+        for (position, entry) in ready.take(call.ready) {
+            let found = Found { fd: entry.fd, bits: entry.revents as u16, position };
+            if visitor(found).is_break() {
+                return;
+            }
+        }
+    }
+}
+
+fn wanted(armed: u8) -> libc::c_short {
+    let asks_for = |direction: Ready| u32::from(armed) & direction.bits() != 0;
+    let mut bits = 0;
+    if asks_for(Ready::READ) {
+        bits |= libc::POLLIN;
+        #[cfg(target_os = "linux")]
+        {
+            bits |= libc::POLLRDHUP;
+        }
+    }
+    if asks_for(Ready::WRITE) {
+        bits |= libc::POLLOUT;
+    }
+    if asks_for(Ready::PRIORITY) {
+        bits |= libc::POLLPRI;
+    }
+    bits
+}
+
+#[cfg(target_os = "linux")]
+fn poll(entries: &mut [pollfd], timeout: Option<Duration>) -> libc::c_int {
+    let timeout = timeout.map(sys::timespec);
+    let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: the entries are writable and the timeout, if any, readable through the call; the
+    // signal mask is left out.
+    unsafe { libc::ppoll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, timeout, std::ptr::null()) }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn poll(entries: &mut [pollfd], timeout: Option<Duration>) -> libc::c_int {
+    // SAFETY: the entries are writable through the call.
+    unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, sys::milliseconds(timeout)) }
+}

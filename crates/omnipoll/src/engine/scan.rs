@@ -1,0 +1,270 @@
+//! What `select` and `poll` share: the program keeps the set and passes all of it at each call.
+//!
+//! - A wait takes a copy of the set out of the lock, so that other threads can change the set
+//!   meanwhile. A change rings the doorbell, and whoever waits starts again with a new copy.
+//! - The kernel has no edges: a direction that was reported leaves the set until
+//!   [`rearm`](Engine::rearm). A ONESHOT leaves it until `modify`.
+//! - The system calls watch numbers, not files. Which file a number stands for is asked of
+//!   `fstat(2)` when it is registered and changed, so that a number used again is noticed.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::ops::ControlFlow;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::{lock, sys, Batch, Doorbell, Engine, EngineKind};
+use crate::error::fail;
+use crate::event::{Event, Ready};
+use crate::interest::Interest;
+use crate::registry::{self, Registration, Registry};
+
+/// What differs between the two: how the set is kept, passed and read.
+pub(super) trait Set: Send + Sized + 'static {
+    const KIND: EngineKind;
+
+    /// The arguments of one system call.
+    type Call: Default + Send;
+
+    /// A set that watches `doorbell` for READ, always.
+    fn new(doorbell: RawFd) -> Self;
+
+    /// Watches the directions for which the registration is armed, from now on.
+    fn watch(&mut self, fd: RawFd, registration: &mut Registration);
+
+    /// Watches the descriptor of this registration no more; it is still in the registry.
+    fn forget(&mut self, fd: RawFd, registry: &mut Registry);
+
+    /// Copies the set into the arguments of a call.
+    fn load(&self, call: &mut Self::Call);
+
+    /// Makes the call.
+    fn make(call: &mut Self::Call, timeout: Option<Duration>) -> io::Result<()>;
+
+    /// Visits what the call found ready, in the bits of poll(2), beginning at position `from`
+    /// and going round.
+    fn visit(call: &Self::Call, from: usize, visitor: impl FnMut(Found) -> ControlFlow<()>);
+}
+
+/// A descriptor found ready.
+pub(super) struct Found {
+    pub(super) fd: RawFd,
+    pub(super) bits: u16,
+    /// Where it stands in the order of the visit.
+    pub(super) position: usize,
+}
+
+pub(super) struct Scan<S: Set> {
+    doorbell: Arc<Doorbell>,
+    files_always_ready: bool,
+    /// Locked only while the registry is.
+    state: Mutex<State<S>>,
+}
+
+struct State<S: Set> {
+    set: S,
+    /// Arguments of calls that nobody is making now, kept for their memory.
+    idle: Vec<S::Call>,
+    /// Counts the changes of the set.
+    version: u64,
+    /// The threads in a wait, and those of them whose copy is older than the last change.
+    waiting: usize,
+    behind: usize,
+    /// Where the next visit begins, so that everybody's turn comes.
+    from: usize,
+}
+
+/// A wait that has left the lock.
+struct Trip<C> {
+    call: C,
+    version: u64,
+    /// The registry's clock when the copy was made.
+    clock: u32,
+}
+
+impl<S: Set> Engine for Scan<S> {
+    fn kind(&self) -> EngineKind {
+        S::KIND
+    }
+
+    fn add(&self, registry: &mut Registry, fd: RawFd, interest: Interest, token: u64) -> io::Result<()> {
+        let file = sys::File::of(fd)?;
+        if !self.files_always_ready && file.is_always_ready(fd) {
+            return Err(sys::always_ready());
+        }
+        let mut state = lock(&self.state);
+        match registry.get(fd) {
+            Some(old) if old.file == file.identity => return Err(registry::known()),
+            Some(_) => state.set.forget(fd, registry),
+            None => {}
+        }
+        let registration = registry.begin(fd, interest, token);
+        registration.file = file.identity;
+        state.set.watch(fd, registration);
+        self.announce(&mut state);
+        Ok(())
+    }
+
+    fn modify(&self, registry: &mut Registry, fd: RawFd, interest: Interest, token: u64) -> io::Result<()> {
+        let Some(registration) = registry.get_mut(fd) else { return Err(registry::unknown()) };
+        if sys::File::of(fd)?.identity != registration.file {
+            self.remove(registry, fd);
+            return Err(registry::unknown());
+        }
+        registration.modify(interest, token);
+        let mut state = lock(&self.state);
+        state.set.watch(fd, registration);
+        self.announce(&mut state);
+        Ok(())
+    }
+
+    fn remove(&self, registry: &mut Registry, fd: RawFd) {
+        // No need to tell those who wait: what they find is no registration's.
+        lock(&self.state).set.forget(fd, registry);
+        registry.end(fd);
+    }
+
+    fn rearm(&self, registry: &mut Registry, fd: RawFd, interest: Interest) {
+        let Some(registration) = registry.get_mut(fd) else { return };
+        let armed = registration.armed | interest.directions() & registration.interest.directions();
+        if armed != registration.armed {
+            registration.armed = armed;
+            let mut state = lock(&self.state);
+            state.set.watch(fd, registration);
+            self.announce(&mut state);
+        }
+    }
+
+    fn wait(
+        &self,
+        registry: &Mutex<Registry>,
+        events: &mut [MaybeUninit<Event>],
+        timeout: Option<Duration>,
+    ) -> io::Result<Batch> {
+        let mut trip = self.depart(&lock(registry));
+        let made = S::make(&mut trip.call, timeout);
+        let mut registry = lock(registry);
+        let state = &mut *lock(&self.state);
+        state.waiting -= 1;
+        if trip.version != state.version {
+            state.behind -= 1;
+        }
+        let batch = made.and_then(|()| self.collect(state, &mut registry, &trip, events));
+        state.idle.push(trip.call);
+        batch
+    }
+
+    fn rebuild(&self, _: &mut Registry) -> io::Result<()> {
+        // The threads that waited are the parent's; the set is this process's own already.
+        let mut state = lock(&self.state);
+        (state.waiting, state.behind) = (0, 0);
+        Ok(())
+    }
+}
+
+impl<S: Set> Scan<S> {
+    pub(super) fn new(doorbell: Arc<Doorbell>, files_always_ready: bool) -> Self {
+        let set = S::new(doorbell.as_raw_fd());
+        let state = State { set, idle: Vec::new(), version: 0, waiting: 0, behind: 0, from: 0 };
+        Self { doorbell, files_always_ready, state: Mutex::new(state) }
+    }
+
+    /// Tells those who wait that the set has changed, unless all of them know.
+    fn announce(&self, state: &mut State<S>) {
+        state.version += 1;
+        if state.behind < state.waiting {
+            state.behind = state.waiting;
+            // It can only fail when somebody closed the bell, which ends the wait with EBADF.
+            let _ = self.doorbell.ring();
+        }
+    }
+
+    fn depart(&self, registry: &Registry) -> Trip<S::Call> {
+        let mut state = lock(&self.state);
+        let mut call = state.idle.pop().unwrap_or_default();
+        state.set.load(&mut call);
+        state.waiting += 1;
+        Trip { call, version: state.version, clock: registry.clock() }
+    }
+
+    /// Hands out what the call found, as far as there is room.
+    fn collect(
+        &self,
+        state: &mut State<S>,
+        registry: &mut Registry,
+        trip: &Trip<S::Call>,
+        events: &mut [MaybeUninit<Event>],
+    ) -> io::Result<Batch> {
+        let mut batch = Batch::default();
+        let mut bell_is_closed = false;
+        S::visit(&trip.call, state.from, |found| {
+            if found.fd == self.doorbell.as_raw_fd() {
+                batch.rung = true;
+                bell_is_closed = found.bits & libc::POLLNVAL as u16 != 0;
+            } else if let Some(event) = deliver(&mut state.set, registry, &found, trip.clock) {
+                events[batch.filled].write(event);
+                batch.filled += 1;
+            } else {
+                batch.dropped = true;
+                return ControlFlow::Continue(());
+            }
+            state.from = found.position + 1;
+            match batch.filled + usize::from(batch.rung) < events.len() {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        });
+        if bell_is_closed {
+            return Err(fail(libc::EBADF, "the poller's own descriptor was closed"));
+        }
+        // Whoever is behind must find the bell ringing.
+        if batch.rung && state.behind == 0 {
+            self.doorbell.silence();
+        }
+        Ok(batch)
+    }
+}
+
+/// The event of what was found, if it is still somebody's. What was reported leaves the set
+/// as the trigger says.
+fn deliver<S: Set>(set: &mut S, registry: &mut Registry, found: &Found, clock: u32) -> Option<Event> {
+    let fd = found.fd;
+    let registration = registry.get_mut(fd)?;
+    if registry::began_after(registration.generation, clock) {
+        return None;
+    }
+    let token = registration.token;
+    if found.bits & libc::POLLNVAL as u16 != 0 {
+        set.forget(fd, registry);
+        registry.end(fd);
+        return Some(Event::io(token, fd, Ready::INVALID));
+    }
+    let ready = still_armed(registration, super::ready_of_poll(found.bits, registration.interest))?;
+    let left = match registration.interest {
+        interest if interest.is_oneshot() => 0,
+        // poll(2) tells hang-up and errors for as long as anything is watched.
+        interest if interest.is_edge() && ready.intersects(Ready::HANGUP | Ready::ERROR) => 0,
+        interest if interest.is_edge() => registration.armed & !(ready.bits() as u8),
+        _ => registration.armed,
+    };
+    if left != registration.armed {
+        registration.armed = left;
+        set.watch(fd, registration);
+    }
+    Some(Event::io(token, fd, ready))
+}
+
+/// Leaves away the directions that another thread has had reported since the copy was made.
+fn still_armed(registration: &Registration, ready: Ready) -> Option<Ready> {
+    let interest = registration.interest;
+    let why = ready.without_directions();
+    let mut directions = ready.bits() & u32::from(registration.armed);
+    if interest.is_edge() && why.intersects(Ready::HANGUP | Ready::ERROR) {
+        // All that is armed leaves the set with this event, so all of it is told.
+        directions |= u32::from(registration.armed) & (Ready::READ | Ready::WRITE).bits();
+    }
+    let anything =
+        registration.armed != 0 && (directions != 0 || why.intersects(Ready::HANGUP | Ready::ERROR));
+    anything.then(|| Ready::from_bits(directions) | why)
+}

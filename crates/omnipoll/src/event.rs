@@ -1,0 +1,220 @@
+//! What a wait returns: [`Event`], in the caller's reusable [`Events`].
+
+use std::os::fd::RawFd;
+
+/// One event. Its layout is `omni_event` of the C API: 24 bytes, no padding, and every bit
+/// pattern a valid value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Event {
+    token: u64,
+    value: i64,
+    ready: u32,
+    kind: u32,
+}
+
+/// What an event tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// A descriptor is ready; the value is the descriptor.
+    Io = 1,
+    /// Somebody called [`Poller::wake`](crate::Poller::wake); the value is how often since the last such event.
+    Wake = 5,
+}
+
+/// What a descriptor is ready for. READ and WRITE mean the same on every engine: a read, or
+/// a write, would not block (it may return an error, or end of file). The flags after
+/// PRIORITY say why, where the engine can tell: see [`Capabilities`](crate::Capabilities).
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Ready(u32);
+
+impl Ready {
+    /// A read would not block: data, end of file, a connection to accept, hang-up or an error.
+    pub const READ: Self = Self(1);
+    /// A write would not block: room, or an error.
+    pub const WRITE: Self = Self(2);
+    /// Urgent data (`POLLPRI`).
+    pub const PRIORITY: Self = Self(4);
+    /// The peer will send no more (`POLLRDHUP`); what it sent may still have to be read.
+    pub const READ_CLOSED: Self = Self(8);
+    /// Both directions are closed (`POLLHUP`); what was sent may still have to be read.
+    pub const HANGUP: Self = Self(16);
+    /// An error is pending (`POLLERR`): `getsockopt(SO_ERROR)` or the next read or write tells it.
+    pub const ERROR: Self = Self(32);
+    /// The descriptor was closed while registered; the registration has ended. Reported once.
+    pub const INVALID: Self = Self(64);
+
+    /// The bits of the C API.
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// Whether every flag of `other` is set.
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether any flag of `other` is set.
+    pub const fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// What says why, without READ, WRITE and PRIORITY.
+    pub(crate) const fn without_directions(self) -> Self {
+        Self(self.0 & !7)
+    }
+
+    pub(crate) const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+}
+
+impl std::ops::BitOr for Ready {
+    type Output = Self;
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl Event {
+    pub(crate) const fn io(token: u64, fd: RawFd, ready: Ready) -> Self {
+        Self { token, value: fd as i64, ready: ready.0, kind: EventKind::Io as u32 }
+    }
+
+    pub(crate) const fn wake(count: u64) -> Self {
+        Self { token: 0, value: count as i64, ready: 0, kind: EventKind::Wake as u32 }
+    }
+
+    /// The token given at registration; 0 for a wake.
+    pub const fn token(&self) -> u64 {
+        self.token
+    }
+
+    /// What happened.
+    pub const fn kind(&self) -> EventKind {
+        match self.kind {
+            5 => EventKind::Wake,
+            _ => EventKind::Io,
+        }
+    }
+
+    /// IO: the descriptor. WAKE: how many wakes this event stands for.
+    pub const fn value(&self) -> i64 {
+        self.value
+    }
+
+    /// What the descriptor is ready for; empty unless the kind is IO.
+    pub const fn ready(&self) -> Ready {
+        Ready(self.ready)
+    }
+
+    /// Whether a read would not block.
+    pub const fn is_readable(&self) -> bool {
+        self.ready & Ready::READ.0 != 0
+    }
+
+    /// Whether a write would not block.
+    pub const fn is_writable(&self) -> bool {
+        self.ready & Ready::WRITE.0 != 0
+    }
+}
+
+/// The caller's buffer of events: filled by [`Poller::wait`](crate::Poller::wait), reused
+/// from wait to wait, never grown.
+pub struct Events {
+    list: Vec<Event>,
+    capacity: usize,
+}
+
+impl Events {
+    /// Room for `capacity` events; what is ready beyond that is told by the waits that follow.
+    /// A wait into a buffer without room is an error (`EINVAL`).
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self { list: Vec::with_capacity(capacity), capacity }
+    }
+
+    /// The most events one wait returns.
+    pub const fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// How many events the last wait returned.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether the last wait returned none.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// The events of the last wait.
+    pub fn iter(&self) -> std::slice::Iter<'_, Event> {
+        self.list.iter()
+    }
+
+    /// Empties the list and lends it to a wait.
+    pub(crate) fn refill(&mut self) -> (&mut Vec<Event>, usize) {
+        self.list.clear();
+        (&mut self.list, self.capacity)
+    }
+}
+
+impl<'a> IntoIterator for &'a Events {
+    type Item = &'a Event;
+    type IntoIter = std::slice::Iter<'a, Event>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl std::fmt::Debug for Ready {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const NAMES: [(u32, &str); 7] = [
+            (1, "READ"),
+            (2, "WRITE"),
+            (4, "PRIORITY"),
+            (8, "READ_CLOSED"),
+            (16, "HANGUP"),
+            (32, "ERROR"),
+            (64, "INVALID"),
+        ];
+        write_names(f, self.0, &NAMES)
+    }
+}
+
+impl std::fmt::Debug for Event {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Event")
+            .field("kind", &self.kind())
+            .field("token", &self.token)
+            .field("value", &self.value)
+            .field("ready", &self.ready())
+            .finish()
+    }
+}
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self).finish()
+    }
+}
+
+/// Writes the names of the bits that are set, joined by `|`; `0` when none is.
+pub(crate) fn write_names(
+    f: &mut std::fmt::Formatter<'_>,
+    bits: u32,
+    names: &[(u32, &str)],
+) -> std::fmt::Result {
+    let mut separator = "";
+    for (_, name) in names.iter().filter(|(bit, _)| bits & bit != 0) {
+        write!(f, "{separator}{name}")?;
+        separator = "|";
+    }
+    if separator.is_empty() {
+        f.write_str("0")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,75 @@
+//! One readiness interface over `select`, `poll` and `epoll`, with the same meaning on each.
+//!
+//! A [`Poller`] watches descriptors; [`Poller::wait`] returns those that are ready. The
+//! system call under it is an [`EngineKind`], chosen when the program runs; what
+//! [`Trigger::LEVEL`], [`Trigger::EDGE`] and [`Trigger::ONESHOT`] mean does not depend on it.
+//!
+//! ```
+//! use omnipoll::{Events, Interest, Poller};
+//! use std::io::{Read, Write};
+//! use std::os::unix::net::UnixStream;
+//!
+//! let (mut ours, mut theirs) = UnixStream::pair()?;
+//! ours.set_nonblocking(true)?;
+//! let poller = Poller::new()?;
+//! poller.add(&ours, Interest::READ, 42)?;
+//!
+//! theirs.write_all(b"hello")?;
+//! let mut events = Events::with_capacity(64);
+//! poller.wait(&mut events, None)?;
+//! for event in &events {
+//!     assert_eq!(event.token(), 42);
+//!     let mut buffer = [0; 64];
+//!     assert_eq!(ours.read(&mut buffer)?, 5);
+//! }
+//! poller.remove(&ours)?;
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! # The contract
+//!
+//! 1. **LEVEL**: reported by every wait as long as it holds.
+//! 2. **EDGE**: reported when it arises, and not again until it went away and came back or new
+//!    readiness arrived. An edge may be reported that turns out to be none; one is never lost.
+//!    Read or write until `EAGAIN`, then call [`Poller::rearm`]: free where the engine has
+//!    edges of its own, and what makes them exact on `select` and `poll`, which have none.
+//! 3. **ONESHOT**: reported once, then silent until [`Poller::modify`]; what arrived meanwhile
+//!    is reported at once after it.
+//! 4. Adding what is registered is `EEXIST`; changing what is not, `ENOENT`; a descriptor that
+//!    is not open, `EBADF`; a kind of file that is always ready (a regular file, a directory),
+//!    `EPERM` on every engine, unless [`Options::files_always_ready`] was asked for.
+//! 5. A descriptor above 1023 works on every engine.
+//! 6. A descriptor closed while registered never breaks a wait or makes it spin. Where the
+//!    system lets us know, it is reported once as [`Ready::INVALID`] and its registration has
+//!    ended. When its number is used again, no event of the old file reaches the new one.
+//! 7. Any thread may add, modify, remove, rearm and wake while others wait; the change counts
+//!    for the waits under way. An EDGE or ONESHOT event goes to one of the waiting threads.
+//!    Under EDGE a second chunk may go to another thread while the first still reads: ONESHOT
+//!    prevents that.
+//! 8. Timeouts run on the monotonic clock, in nanoseconds, and are never early. `EINTR` is
+//!    retried with the time that is left, unless [`Options::interruptible`] was asked for.
+//! 9. In a forked child every use of an inherited poller is `EOWNERDEAD` until
+//!    [`Poller::after_fork`]; the parent's registrations can't be disturbed.
+//! 10. Readiness is a hint: use non-blocking descriptors. A wait never returns an event without
+//!     a flag, never more than fit, and rotates when more is ready than fits. A wake is never
+//!     lost, and a change of registrations never restarts a timeout.
+//!
+//! A batch of events is a snapshot: when handling one event removes another descriptor whose
+//! event is in the same batch, that event is still in the list. Tokens that are never used
+//! twice tell such an event from one of a descriptor registered since.
+
+#![warn(rust_2018_idioms)]
+
+mod engine;
+mod error;
+mod event;
+mod interest;
+mod poller;
+mod registry;
+mod source;
+
+pub use engine::{Capabilities, EngineKind};
+pub use error::explain;
+pub use event::{Event, EventKind, Events, Ready};
+pub use interest::{Interest, Trigger};
+pub use poller::{Options, Poller};

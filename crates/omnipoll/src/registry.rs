@@ -1,0 +1,131 @@
+//! What is registered: descriptor -> registration, with generations.
+//!
+//! Descriptors are small and dense, so the table is indexed by them. It grows a page at a
+//! time: one descriptor at 1,000,000 costs a page and its directory, not a million entries.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::RawFd;
+
+use crate::error::fail;
+use crate::event::{Event, Ready};
+use crate::interest::Interest;
+
+const PAGE: usize = 256;
+
+/// Every descriptor's registration, and the clock that tells one life of a number from the next.
+#[derive(Default)]
+pub(crate) struct Registry {
+    pages: Vec<Option<Box<[Slot; PAGE]>>>,
+    /// Counts registrations begun and ended. It wraps after 4 billion of them.
+    clock: u32,
+    /// Registrations found closed outside a wait: INVALID events still to be told.
+    pub(crate) lost: VecDeque<Event>,
+}
+
+/// One registration: 24 bytes, since a server has one for each client.
+#[derive(Clone, Copy)]
+pub(crate) struct Registration {
+    pub(crate) token: u64,
+    /// The registry's clock when it began.
+    pub(crate) generation: u32,
+    /// The engine's own word: where it keeps this descriptor.
+    pub(crate) place: u32,
+    /// The engine's own word: which file the number stood for.
+    pub(crate) file: u32,
+    pub(crate) interest: Interest,
+    /// The directions the engine still watches: fewer than asked for after an EDGE or a
+    /// ONESHOT was reported.
+    pub(crate) armed: u8,
+}
+
+impl Registration {
+    pub(crate) fn modify(&mut self, interest: Interest, token: u64) {
+        self.interest = interest;
+        self.token = token;
+        self.armed = interest.directions();
+    }
+}
+
+type Slot = Option<Registration>;
+const _: () = assert!(size_of::<Slot>() == 24);
+
+impl Registry {
+    pub(crate) fn clock(&self) -> u32 {
+        self.clock
+    }
+
+    pub(crate) fn get(&self, fd: RawFd) -> Option<&Registration> {
+        let fd = fd as usize;
+        self.pages.get(fd / PAGE)?.as_ref()?[fd % PAGE].as_ref()
+    }
+
+    pub(crate) fn get_mut(&mut self, fd: RawFd) -> Option<&mut Registration> {
+        let fd = fd as usize;
+        self.pages.get_mut(fd / PAGE)?.as_mut()?[fd % PAGE].as_mut()
+    }
+
+    /// The generation the next registration will have.
+    pub(crate) fn next_generation(&self) -> u32 {
+        self.clock.wrapping_add(1)
+    }
+
+    /// Begins a registration, ending the one the number had before, if any.
+    pub(crate) fn begin(&mut self, fd: RawFd, interest: Interest, token: u64) -> &mut Registration {
+        self.clock = self.next_generation();
+        let page = fd as usize / PAGE;
+        if self.pages.len() <= page {
+            self.pages.resize_with(page + 1, || None);
+        }
+        let slots = self.pages[page].get_or_insert_with(|| Box::new([None; PAGE]));
+        slots[fd as usize % PAGE].insert(Registration {
+            token,
+            generation: self.clock,
+            place: 0,
+            file: 0,
+            interest,
+            armed: interest.directions(),
+        })
+    }
+
+    /// Ends a registration.
+    pub(crate) fn end(&mut self, fd: RawFd) {
+        self.clock = self.next_generation();
+        let fd = fd as usize;
+        self.pages[fd / PAGE].as_mut().expect("a registered number has a page")[fd % PAGE] = None;
+    }
+
+    /// Ends the registration of a descriptor found closed; the next wait tells it.
+    pub(crate) fn lose(&mut self, fd: RawFd) {
+        if let Some(registration) = self.get(fd) {
+            let event = Event::io(registration.token, fd, Ready::INVALID);
+            self.lost.push_back(event);
+            self.end(fd);
+        }
+    }
+
+    /// The registered descriptors, lowest first.
+    pub(crate) fn descriptors(&self) -> Vec<RawFd> {
+        let pages = self.pages.iter().enumerate();
+        let pages = pages.filter_map(|(index, page)| Some((index, page.as_ref()?)));
+        pages
+            .flat_map(|(index, page)| {
+                (0..PAGE).filter(|&slot| page[slot].is_some()).map(move |slot| index * PAGE + slot)
+            })
+            .map(|fd| fd as RawFd)
+            .collect()
+    }
+}
+
+/// Whether `generation` began after the registry's clock showed `clock`.
+pub(crate) fn began_after(generation: u32, clock: u32) -> bool {
+    (generation.wrapping_sub(clock) as i32) > 0
+}
+
+pub(crate) fn unknown() -> io::Error {
+    fail(libc::ENOENT, "the descriptor is not registered")
+}
+
+pub(crate) fn known() -> io::Error {
+    fail(libc::EEXIST, "the descriptor is registered already: use modify")
+}
