@@ -87,7 +87,7 @@ impl Trigger {
     /// Reported once, then silent until [`Poller::modify`](crate::Poller::modify).
     pub const ONESHOT: Self = Self(0x200);
     /// Of several pollers watching one file, wake only one or a few (`EPOLLEXCLUSIVE`, Linux
-    /// 4.5). Only where [`Capabilities::EXCLUSIVE`](crate::Capabilities::EXCLUSIVE) is set.
+    /// 4.5). Only where [`HAS_EXCLUSIVE`](crate::Capabilities::HAS_EXCLUSIVE) is set.
     /// Such a registration can't be modified (`EINVAL`, by epoll's own rule): remove and add it.
     pub const EXCLUSIVE: Self = Self(0x400);
 

@@ -192,7 +192,8 @@ impl Poller {
             match self.engine.wait(&self.registry, events, left) {
                 Ok(batch) => {
                     let filled = if batch.rung { self.answer(events, batch.filled) } else { batch.filled };
-                    let up = left == Some(Duration::ZERO) && !batch.dropped;
+                    let looked = !batch.dropped && !batch.rung;
+                    let up = left == Some(Duration::ZERO) && looked;
                     if filled > 0 || up {
                         return Ok(filled);
                     }
@@ -207,7 +208,10 @@ impl Poller {
     /// Makes a wait return with a WAKE event: the one under way, or else the next. Wakes that
     /// come before it are counted into one event. Async-signal-safe.
     pub fn wake(&self) -> io::Result<()> {
-        self.check_owner()?;
+        if !self.is_owner() {
+            // Without words: a thread's first use of its own storage may allocate.
+            return Err(io::Error::from_raw_os_error(libc::EOWNERDEAD));
+        }
         self.wake.ring(&self.doorbell)
     }
 
@@ -218,7 +222,7 @@ impl Poller {
     /// `EBUSY` when another thread of the parent was changing the poller at the very moment of
     /// the fork: nobody can finish that change; drop the poller and make a new one.
     pub fn after_fork(&self) -> io::Result<()> {
-        if self.check_owner().is_ok() {
+        if self.is_owner() {
             return Ok(());
         }
         let Ok(mut registry) = self.registry.try_lock() else {
@@ -234,8 +238,12 @@ impl Poller {
         Ok(())
     }
 
+    fn is_owner(&self) -> bool {
+        self.born.load(Ordering::Acquire) == fork::count()
+    }
+
     fn check_owner(&self) -> io::Result<()> {
-        if self.born.load(Ordering::Acquire) == fork::count() {
+        if self.is_owner() {
             return Ok(());
         }
         Err(fail(libc::EOWNERDEAD, "the poller belongs to the parent process: call after_fork first"))
@@ -307,6 +315,12 @@ impl Deadline {
             (None, Some(Duration::ZERO)) => Some(Duration::ZERO),
             (None, _) => None,
         }
+    }
+}
+
+impl std::fmt::Debug for Poller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Poller").field("engine", &self.engine()).finish_non_exhaustive()
     }
 }
 

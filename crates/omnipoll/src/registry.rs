@@ -17,7 +17,7 @@ const PAGE: usize = 256;
 #[derive(Default)]
 pub(crate) struct Registry {
     pages: Vec<Option<Box<[Slot; PAGE]>>>,
-    /// Counts registrations begun and ended. It wraps after 4 billion of them.
+    /// Counts registrations begun, renewed and ended. It wraps after 4 billion of them.
     clock: u32,
     /// Registrations found closed outside a wait: INVALID events still to be told.
     pub(crate) lost: VecDeque<Event>,
@@ -27,7 +27,7 @@ pub(crate) struct Registry {
 #[derive(Clone, Copy)]
 pub(crate) struct Registration {
     pub(crate) token: u64,
-    /// The registry's clock when it began.
+    /// The registry's clock when it began or was last modified.
     pub(crate) generation: u32,
     /// The engine's own word: where it keeps this descriptor.
     pub(crate) place: u32,
@@ -37,14 +37,6 @@ pub(crate) struct Registration {
     /// The directions the engine still watches: fewer than asked for after an EDGE or a
     /// ONESHOT was reported.
     pub(crate) armed: u8,
-}
-
-impl Registration {
-    pub(crate) fn modify(&mut self, interest: Interest, token: u64) {
-        self.interest = interest;
-        self.token = token;
-        self.armed = interest.directions();
-    }
 }
 
 type Slot = Option<Registration>;
@@ -65,7 +57,7 @@ impl Registry {
         self.pages.get_mut(fd / PAGE)?.as_mut()?[fd % PAGE].as_mut()
     }
 
-    /// The generation the next registration will have.
+    /// The generation that the next registration, or the next life of one, will have.
     pub(crate) fn next_generation(&self) -> u32 {
         self.clock.wrapping_add(1)
     }
@@ -86,6 +78,16 @@ impl Registry {
             interest,
             armed: interest.directions(),
         })
+    }
+
+    /// Begins a registration's new life: what was found ready before belongs to the old one.
+    pub(crate) fn renew(&mut self, fd: RawFd, interest: Interest, token: u64) -> Option<&mut Registration> {
+        let generation = self.next_generation();
+        let registration = self.get_mut(fd)?;
+        *registration =
+            Registration { token, generation, interest, armed: interest.directions(), ..*registration };
+        self.clock = generation;
+        self.get_mut(fd)
     }
 
     /// Ends a registration.

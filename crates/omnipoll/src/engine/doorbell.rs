@@ -20,8 +20,7 @@ impl Doorbell {
         Ok(Self { reader, writer })
     }
 
-    /// Makes it readable. Async-signal-safe: one write(2), and `errno` is left as it was
-    /// found, as `signal-safety(7)` asks.
+    /// Makes it readable. Async-signal-safe: one write(2).
     pub(crate) fn ring(&self) -> io::Result<()> {
         sys::notify(self.writer.as_ref().unwrap_or(&self.reader))
     }

@@ -88,13 +88,13 @@ impl Engine for Epoll {
     }
 
     fn modify(&self, registry: &mut Registry, fd: RawFd, interest: Interest, token: u64) -> io::Result<()> {
-        let Some(registration) = registry.get_mut(fd) else { return Err(registry::unknown()) };
-        let key = key(fd, registration.generation);
-        let operation = if registration.place == PARKED { EPOLL_CTL_ADD } else { EPOLL_CTL_MOD };
-        if registration.place == STANDS_IN && !sys::is_open(fd) {
+        let Some(old) = registry.get(fd).copied() else { return Err(registry::unknown()) };
+        if old.place == STANDS_IN && !sys::is_open(fd) {
             return Err(refusal(EBADF));
         }
-        match control(&self.set, operation, self.watched(fd, registration), interest, key) {
+        let operation = if old.place == PARKED { EPOLL_CTL_ADD } else { EPOLL_CTL_MOD };
+        let key = key(fd, registry.next_generation());
+        match control(&self.set, operation, self.watched(fd, &old), interest, key) {
             Ok(()) => {}
             // The number stands for another file by now: what was registered is gone.
             Err(ENOENT) => {
@@ -103,10 +103,9 @@ impl Engine for Epoll {
             }
             Err(errno) => return Err(refusal(errno)),
         }
-        if registration.place == PARKED {
+        if let Some(registration) = registry.renew(fd, interest, token).filter(|_| old.place == PARKED) {
             registration.place = 0;
         }
-        registration.modify(interest, token);
         Ok(())
     }
 
@@ -238,13 +237,16 @@ impl Epoll {
     fn event(&self, registry: &mut Registry, key: u64, bits: u32) -> Option<Event> {
         let fd = key as u32 as RawFd;
         let registration = registry.get_mut(fd)?;
-        if u64::from(registration.generation) != key >> 32 {
+        // A ONESHOT can be found twice while the set is made anew.
+        if u64::from(registration.generation) != key >> 32 || registration.armed == 0 {
             return None;
         }
-        let event = Event::io(registration.token, fd, ready(bits, registration.interest));
         if registration.interest.is_oneshot() {
             registration.armed = 0;
         }
+        // The kernel's bits are poll's: EPOLLIN is POLLIN, and so on through EPOLLRDHUP.
+        let event =
+            Event::io(registration.token, fd, super::ready_of_poll(bits as u16, registration.interest));
         if registration.place == STANDS_IN && !sys::is_open(fd) {
             let event = Event::io(registration.token, fd, Ready::INVALID);
             self.remove(registry, fd);
@@ -311,8 +313,10 @@ impl Epoll {
     fn exorcise(&self, registry: &mut Registry) -> io::Result<()> {
         let new = new_set(&self.doorbell)?;
         self.move_into(&new, registry, |watched, interest, key| {
-            // ENOENT tells a number that stands for another file by now.
-            control(&self.set, EPOLL_CTL_MOD, watched, interest, key)
+            // ENOENT tells a number that stands for another file by now. Without its flag the
+            // kernel takes this for an EXCLUSIVE one too, and changes nothing.
+            let events = wanted(interest) & !(libc::EPOLLEXCLUSIVE as u32);
+            control_event(&self.set, EPOLL_CTL_MOD, watched, &mut epoll_event { events, u64: key })
         })?;
         let mut event = epoll_event { events: libc::EPOLLIN as u32, u64: DOORBELL };
         control_event(&self.set, EPOLL_CTL_MOD, self.doorbell.as_raw_fd(), &mut event).map_err(refusal)?;
@@ -430,9 +434,4 @@ fn wanted(interest: Interest) -> u32 {
         bits |= libc::EPOLLEXCLUSIVE;
     }
     bits as u32
-}
-
-/// The kernel's bits are poll's: `EPOLLIN` is `POLLIN`, and so on through `EPOLLRDHUP`.
-fn ready(bits: u32, interest: Interest) -> Ready {
-    super::ready_of_poll(bits as u16, interest)
 }

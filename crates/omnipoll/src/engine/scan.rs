@@ -107,12 +107,12 @@ impl<S: Set> Engine for Scan<S> {
     }
 
     fn modify(&self, registry: &mut Registry, fd: RawFd, interest: Interest, token: u64) -> io::Result<()> {
-        let Some(registration) = registry.get_mut(fd) else { return Err(registry::unknown()) };
-        if sys::File::of(fd)?.identity != registration.file {
+        let Some(old) = registry.get(fd).copied() else { return Err(registry::unknown()) };
+        if sys::File::of(fd)?.identity != old.file {
             self.remove(registry, fd);
             return Err(registry::unknown());
         }
-        registration.modify(interest, token);
+        let Some(registration) = registry.renew(fd, interest, token) else { return Err(registry::unknown()) };
         let mut state = lock(&self.state);
         state.set.watch(fd, registration);
         self.announce(&mut state);
@@ -152,6 +152,10 @@ impl<S: Set> Engine for Scan<S> {
         }
         let batch = made.and_then(|()| self.collect(state, &mut registry, &trip, events));
         state.idle.push(trip.call);
+        if state.behind > 0 {
+            // The bell goes on ringing until everybody has come back: let them.
+            std::thread::yield_now();
+        }
         batch
     }
 
