@@ -144,15 +144,8 @@ impl<S: Set> Engine for Scan<S> {
     ) -> io::Result<Batch> {
         let mut trip = self.depart(&lock(registry));
         let made = S::make(&mut trip.call, timeout);
-        let mut registry = lock(registry);
-        let state = &mut *lock(&self.state);
-        state.waiting -= 1;
-        if trip.version != state.version {
-            state.behind -= 1;
-        }
-        let batch = made.and_then(|()| self.collect(state, &mut registry, &trip, events));
-        state.idle.push(trip.call);
-        if state.behind > 0 {
+        let (batch, someone_is_behind) = self.arrive(&mut lock(registry), trip, made, events);
+        if someone_is_behind {
             // The bell goes on ringing until everybody has come back: let them.
             std::thread::yield_now();
         }
@@ -190,6 +183,23 @@ impl<S: Set> Scan<S> {
         state.set.load(&mut call);
         state.waiting += 1;
         Trip { call, version: state.version, clock: registry.clock() }
+    }
+
+    fn arrive(
+        &self,
+        registry: &mut Registry,
+        trip: Trip<S::Call>,
+        made: io::Result<()>,
+        events: &mut [MaybeUninit<Event>],
+    ) -> (io::Result<Batch>, bool) {
+        let state = &mut *lock(&self.state);
+        state.waiting -= 1;
+        if trip.version != state.version {
+            state.behind -= 1;
+        }
+        let batch = made.and_then(|()| self.collect(state, registry, &trip, events));
+        state.idle.push(trip.call);
+        (batch, state.behind > 0)
     }
 
     /// Hands out what the call found, as far as there is room.
