@@ -38,7 +38,7 @@ pub(super) const CAPABILITIES: Capabilities = Capabilities::TELLS_HANGUP
 /// What the kernel hands back for the doorbell; no descriptor is -1.
 const DOORBELL: u64 = u64::MAX;
 
-/// How many stale events are remembered at most.
+/// How many stale events are remembered at most; with so many, one must be a ghost's.
 const SUSPECTS: usize = 64;
 
 /// [`Registration::place`]: another descriptor is in the set instead.
@@ -297,14 +297,11 @@ impl Epoll {
     #[cold]
     fn is_ghost(&self, key: u64) -> bool {
         let mut suspects = lock(&self.suspects);
-        if suspects.contains(&key) {
-            return true;
+        let ghost = suspects.contains(&key) || suspects.len() == SUSPECTS;
+        if !ghost {
+            suspects.push(key);
         }
-        if suspects.len() == SUSPECTS {
-            suspects.clear();
-        }
-        suspects.push(key);
-        false
+        ghost
     }
 
     /// Makes the set anew, without ghosts, under the same number. Waits under way hold on to
