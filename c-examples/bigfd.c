@@ -25,11 +25,11 @@ static const int64_t TIMEOUT_NS = INT64_C(5000000000);
 static const int DESCRIPTORS[] = { FD_SETSIZE - 1, FD_SETSIZE, 1500, 5000 };
 enum { HIGHEST = 5000 };
 
-/* For the functions of omnipoll. */
-static void check(int result, const char *what)
+/* For the functions of omnipoll, whose messages name the function. */
+static void check(int result)
 {
     if (result < 0) {
-        fprintf(stderr, "bigfd: %s: %s\n", what, omni_last_error());
+        fprintf(stderr, "bigfd: %s\n", omni_last_error());
         exit(EXIT_FAILURE);
     }
 }
@@ -62,21 +62,21 @@ static void show(uint32_t engine, int fd)
     omni_event event;
     int ends[2];
 
-    check(omni_poller_new(engine, 0, &poller), "omni_poller_new");
+    check(omni_poller_new(engine, 0, &poller));
     check_system(pipe2(ends, O_CLOEXEC), "pipe2");
     check_system(dup3(ends[0], fd, O_CLOEXEC), "dup3");
-    check(omni_add(poller, fd, OMNI_READ, 0), "omni_add");
+    check(omni_add(poller, fd, OMNI_READ, 0));
     check_system(write(ends[1], "x", 1), "write");
 
     int count = omni_wait(poller, &event, 1, TIMEOUT_NS);
-    check(count, "omni_wait");
+    check(count);
     if (count == 0)
         printf("%-8s %10d  nothing\n", omni_engine_name(engine), fd);
     else
         printf("%-8s %10d  %s on %" PRId64 "\n", omni_engine_name(engine), fd,
                event.ready == OMNI_READ ? "READ" : "something else", event.value);
 
-    check(omni_remove(poller, fd), "omni_remove");
+    check(omni_remove(poller, fd));
     close(fd);
     close(ends[0]);
     close(ends[1]);

@@ -48,18 +48,15 @@ static struct client *clients;
 
 static void stop(int signo)
 {
-    int saved = errno; /* of what the signal interrupts */
-
     (void)signo;
     omni_wake(poller); /* may be called from a signal handler, and is never lost */
-    errno = saved;
 }
 
-/* For the functions of omnipoll. */
-static void check(int result, const char *what)
+/* For the functions of omnipoll, whose messages name the function. */
+static void check(int result)
 {
     if (result < 0) {
-        fprintf(stderr, "echo: %s: %s\n", what, omni_last_error());
+        fprintf(stderr, "echo: %s\n", omni_last_error());
         exit(EXIT_FAILURE);
     }
 }
@@ -115,9 +112,9 @@ static int listen_on(const char *address)
     return fd;
 }
 
-static void on_signals(void (*handler)(int))
+static void catch_signals(void)
 {
-    struct sigaction action = { .sa_handler = handler };
+    struct sigaction action = { .sa_handler = stop };
 
     check_system(sigaction(SIGINT, &action, NULL), "sigaction");
     check_system(sigaction(SIGTERM, &action, NULL), "sigaction");
@@ -127,7 +124,7 @@ static void on_signals(void (*handler)(int))
 static void resume(void)
 {
     if (paused) {
-        check(omni_add(poller, listener, OMNI_READ, 0), "omni_add");
+        check(omni_add(poller, listener, OMNI_READ, 0));
         paused = false;
     }
 }
@@ -159,7 +156,7 @@ static void close_client(struct client *client)
         clients = client->next;
     if (client->next != NULL)
         client->next->previous = client->previous;
-    check(omni_remove(poller, client->fd), "omni_remove"); /* always before close */
+    check(omni_remove(poller, client->fd)); /* always before close */
     close(client->fd);
     free(client);
     resume();
@@ -175,7 +172,7 @@ static void accept_client(void)
     } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
         /* The listener stays ready: waiting on it now would spin. */
         fprintf(stderr, "echo: accept: %s\n", strerror(errno));
-        check(omni_remove(poller, listener), "omni_remove");
+        check(omni_remove(poller, listener));
         paused = true;
     }
     /* Any other error is that connection's own, or nobody is there any more (EAGAIN). */
@@ -222,7 +219,7 @@ static void serve_client(struct client *client, uint32_t ready)
     if (client->begin < client->end)
         interest |= OMNI_WRITE;
     if (interest != client->interest) {
-        check(omni_modify(poller, client->fd, interest, (uintptr_t)client), "omni_modify");
+        check(omni_modify(poller, client->fd, interest, (uintptr_t)client));
         client->interest = interest;
     }
 }
@@ -233,7 +230,7 @@ static void serve(void)
 
     for (;;) {
         int count = omni_wait(poller, events, BATCH, paused ? RETRY_NS : FOREVER);
-        check(count, "omni_wait");
+        check(count);
         if (count == 0)
             resume();
         for (int i = 0; i < count; i++) {
@@ -260,17 +257,16 @@ int main(int argc, char **argv)
         else
             usage();
     }
-    check(omni_poller_new(engine, 0, &poller), "omni_poller_new");
-    on_signals(stop);
+    check(omni_poller_new(engine, 0, &poller));
+    catch_signals();
     listener = listen_on(address);
-    check(omni_add(poller, listener, OMNI_READ, 0), "omni_add");
+    check(omni_add(poller, listener, OMNI_READ, 0));
 
     serve();
 
     while (clients != NULL)
         close_client(clients);
     close(listener);
-    on_signals(SIG_IGN); /* stop uses the poller */
     omni_poller_free(poller);
     return EXIT_SUCCESS;
 }

@@ -21,10 +21,11 @@ static const int64_t DURATIONS_NS[] = {
     1, 20000, 100000, 500000, 1000000, 2500000, 10000000, 50000000, 250000000,
 };
 
-static void check(int result, const char *what)
+/* The messages of omnipoll name the function that failed. */
+static void check(int result)
 {
     if (result < 0) {
-        fprintf(stderr, "sleep: %s: %s\n", what, omni_last_error());
+        fprintf(stderr, "sleep: %s\n", omni_last_error());
         exit(EXIT_FAILURE);
     }
 }
@@ -46,7 +47,7 @@ static int64_t late_by(omni_poller *poller, int64_t duration_ns)
     omni_event event; /* nothing is registered: it stays as it is */
     int64_t start = now_ns();
 
-    check(omni_wait(poller, &event, 1, duration_ns), "omni_wait");
+    check(omni_wait(poller, &event, 1, duration_ns));
     return now_ns() - start - duration_ns;
 }
 
@@ -57,7 +58,7 @@ int main(void)
     printf("%-8s %12s %12s\n", "engine", "asked (ns)", "late (ns)");
     for (uint32_t engine = OMNI_ENGINE_SELECT; engine <= OMNI_ENGINE_EPOLL; engine++) {
         omni_poller *poller;
-        check(omni_poller_new(engine, 0, &poller), "omni_poller_new");
+        check(omni_poller_new(engine, 0, &poller));
         for (size_t i = 0; i < sizeof DURATIONS_NS / sizeof *DURATIONS_NS; i++) {
             int64_t late_ns = late_by(poller, DURATIONS_NS[i]);
             printf("%-8s %12" PRId64 " %12" PRId64 "\n", omni_engine_name(engine), DURATIONS_NS[i], late_ns);

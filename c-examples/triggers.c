@@ -31,11 +31,11 @@ static const struct trigger {
     uint32_t bit;
 } TRIGGERS[] = { { "LEVEL", 0 }, { "EDGE", OMNI_EDGE }, { "ONESHOT", OMNI_ONESHOT } };
 
-/* For the functions of omnipoll. */
-static void check(int result, const char *what)
+/* For the functions of omnipoll, whose messages name the function. */
+static void check(int result)
 {
     if (result < 0) {
-        fprintf(stderr, "triggers: %s: %s\n", what, omni_last_error());
+        fprintf(stderr, "triggers: %s\n", omni_last_error());
         exit(EXIT_FAILURE);
     }
 }
@@ -55,7 +55,7 @@ static const char *wait_once(omni_poller *poller)
     omni_event event;
     int count = omni_wait(poller, &event, 1, TIMEOUT_NS);
 
-    check(count, "omni_wait");
+    check(count);
     if (count == 0)
         return "nothing";
     return event.token == TOKEN && event.ready == OMNI_READ ? "READ" : "something else";
@@ -80,9 +80,9 @@ static void experiment(uint32_t engine, const struct trigger *trigger)
     omni_poller *poller;
     int ends[2];
 
-    check(omni_poller_new(engine, 0, &poller), "omni_poller_new");
+    check(omni_poller_new(engine, 0, &poller));
     check_system(pipe2(ends, O_NONBLOCK | O_CLOEXEC), "pipe2");
-    check(omni_add(poller, ends[0], interest, TOKEN), "omni_add");
+    check(omni_add(poller, ends[0], interest, TOKEN));
 
     /* An empty pipe takes and gives these amounts whole: pipe(7), PIPE_BUF. */
     check_system(write(ends[1], buffer, 2048), "write");
@@ -93,14 +93,14 @@ static void experiment(uint32_t engine, const struct trigger *trigger)
 
     read_until_empty(ends[0]);
     if (trigger->bit == OMNI_EDGE)
-        check(omni_rearm(poller, ends[0], OMNI_READ), "omni_rearm");
+        check(omni_rearm(poller, ends[0], OMNI_READ));
     if (trigger->bit == OMNI_ONESHOT)
-        check(omni_modify(poller, ends[0], interest, TOKEN), "omni_modify");
+        check(omni_modify(poller, ends[0], interest, TOKEN));
     check_system(write(ends[1], buffer, 1), "write");
     const char *third = wait_once(poller);
 
     printf("%-8s %-9s %-14s %-12s %s\n", omni_engine_name(engine), trigger->name, first, second, third);
-    check(omni_remove(poller, ends[0]), "omni_remove");
+    check(omni_remove(poller, ends[0]));
     close(ends[0]);
     close(ends[1]);
     omni_poller_free(poller);

@@ -69,9 +69,9 @@ local function fail(what, why)
   os.exit(1)
 end
 
--- For the functions of omnipoll.
-local function check(result, what)
-  if result < 0 then fail(what, ffi.string(omni.omni_last_error())) end
+-- For the functions of omnipoll, whose messages name the function.
+local function check(result)
+  if result < 0 then fail("omnipoll", ffi.string(omni.omni_last_error())) end
   return result
 end
 
@@ -125,7 +125,7 @@ local signals = signal_descriptor()
 local listener = listen_on(options.address)
 
 local out = ffi.new("omni_poller *[1]")
-check(omni.omni_poller_new(options.engine, 0, out), "omni_poller_new")
+check(omni.omni_poller_new(options.engine, 0, out))
 local poller = out[0]
 
 local clients = {} -- by descriptor
@@ -133,7 +133,7 @@ local finished = 0
 
 -- The token of each registration is its descriptor.
 local function watch(fd)
-  check(omni.omni_add(poller, fd, OMNI_READ, fd), "omni_add")
+  check(omni.omni_add(poller, fd, OMNI_READ, fd))
 end
 
 local function accept_client()
@@ -150,7 +150,7 @@ local function accept_client()
 end
 
 local function close_client(fd)
-  check(omni.omni_remove(poller, fd), "omni_remove") -- always before close
+  check(omni.omni_remove(poller, fd)) -- always before close
   C.close(fd)
   clients[fd] = nil
   finished = finished + 1
@@ -189,7 +189,7 @@ local function serve_client(fd, ready)
   if client.last < QUEUE_SIZE and not client.ended then interest = interest + OMNI_READ end
   if client.first < client.last then interest = interest + OMNI_WRITE end
   if interest ~= client.interest then
-    check(omni.omni_modify(poller, fd, interest, fd), "omni_modify")
+    check(omni.omni_modify(poller, fd, interest, fd))
     client.interest = interest
   end
 end
@@ -197,7 +197,7 @@ end
 local function serve()
   local events = ffi.new("omni_event[?]", BATCH)
   while options.clients == 0 or finished < options.clients do
-    local count = check(omni.omni_wait(poller, events, BATCH, FOREVER), "omni_wait")
+    local count = check(omni.omni_wait(poller, events, BATCH, FOREVER))
     for i = 0, count - 1 do
       local fd = tonumber(events[i].token)
       if fd == signals then return end

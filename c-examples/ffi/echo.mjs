@@ -53,9 +53,9 @@ const QUEUE_SIZE = 65536, BATCH = 64;
 // struct omni_event: uint64_t token, int64_t value, uint32_t ready, uint32_t kind
 const EVENT_SIZE = 24, TOKEN = 0, READY = 16, KIND = 20;
 
-// For the functions of omnipoll.
-function check(result, what) {
-  if (result < 0) throw new Error(`${what}: ${omni_last_error()}`);
+// For the functions of omnipoll, whose messages name the function.
+function check(result) {
+  if (result < 0) throw new Error(omni_last_error());
   return result;
 }
 
@@ -91,7 +91,7 @@ if (engine === undefined) throw new Error(`no such engine: ${options.engine}`);
 const limit = Number(options.clients);
 
 const out = [null];
-check(omni_poller_new(engine, 0, out), 'omni_poller_new');
+check(omni_poller_new(engine, 0, out));
 const poller = out[0];
 const listener = listenOn(options.address);
 const clients = new Map(); // by descriptor
@@ -99,7 +99,7 @@ let finished = 0;
 
 // The token of each registration is its descriptor.
 function watch(fd) {
-  check(omni_add(poller, fd, OMNI_READ, fd), 'omni_add');
+  check(omni_add(poller, fd, OMNI_READ, fd));
 }
 
 function acceptClient() {
@@ -112,7 +112,7 @@ function acceptClient() {
 }
 
 function closeClient(fd) {
-  check(omni_remove(poller, fd), 'omni_remove'); // always before close
+  check(omni_remove(poller, fd)); // always before close
   close(fd);
   clients.delete(fd);
   finished++;
@@ -147,7 +147,7 @@ function serveClient(client, ready) {
   if (client.end < QUEUE_SIZE && !client.ended) interest |= OMNI_READ;
   if (client.begin < client.end) interest |= OMNI_WRITE;
   if (interest !== client.interest) {
-    check(omni_modify(poller, client.fd, interest, client.fd), 'omni_modify');
+    check(omni_modify(poller, client.fd, interest, client.fd));
     client.interest = interest;
   }
 }
@@ -168,7 +168,7 @@ async function serve() {
   }
 }
 
-const stop = () => check(omni_wake(poller), 'omni_wake');
+const stop = () => omni_wake(poller);
 process.on('SIGINT', stop).on('SIGTERM', stop);
 watch(listener);
 await serve();

@@ -187,5 +187,4 @@ serving = Thread.new { server.serve }
 puts "listening on #{options[:address].split(":").first}:#{server.port}"
 $stdout.flush
 serving.join
-%w[INT TERM].each { |name| trap(name, "IGNORE") }
 server.close
