@@ -65,12 +65,12 @@ fn call(
 /// owns the poller and ends it with `omni_poller_free`. `*out` is written only on success.
 ///
 /// Returns 0, or:
-/// -EINVAL: `out` is NULL; an unknown engine or flag; with OMNI_ENGINE_AUTO, `OMNIPOLL_ENGINE`
-/// names no engine.
-/// -ENOSYS: the engine is not available here.
-/// -EMFILE, -ENFILE: too many open files in the process, in the system; -EMFILE also when the
-/// process has 65,536 pollers.
-/// -ENOMEM: not enough memory.
+///   -EINVAL: `out` is NULL; an unknown engine or flag; with OMNI_ENGINE_AUTO, `OMNIPOLL_ENGINE`
+///       names no engine.
+///   -ENOSYS: the engine is not available here.
+///   -EMFILE, -ENFILE: too many open files in the process, in the system; -EMFILE also when the
+///       process has 65,536 pollers.
+///   -ENOMEM: not enough memory.
 ///
 /// May be called from any thread. System calls: eventfd2, and on epoll epoll_create1 and
 /// epoll_ctl.
@@ -154,8 +154,9 @@ pub extern "C" fn omni_poller_engine(poller: *const omni_poller) -> u32 {
 /// OMNI_NATIVE_EDGE and OMNI_HAS_EXCLUSIVE, those that hold joined by `|`; 0 on select.
 ///
 /// Returns these bits, or:
-/// -EINVAL: `poller` is NULL.
-/// -ESTALE, -ENOTRECOVERABLE: the poller was freed; it is unusable.
+///   -EINVAL: `poller` is NULL.
+///   -ESTALE: the poller was freed.
+///   -ENOTRECOVERABLE: a bug in the library has left the poller unusable: free it.
 ///
 /// May be called from any thread. Makes no system call.
 #[unsafe(no_mangle)]
@@ -170,15 +171,17 @@ pub extern "C" fn omni_poller_capabilities(poller: *const omni_poller) -> c_int 
 /// The descriptor stays the caller's: make it non-blocking, and remove it before closing it.
 ///
 /// Returns 0, or, with nothing changed:
-/// -EINVAL: `poller` is NULL; `interest` has no direction, an unknown bit, or a trigger that
-/// this engine hasn't or that doesn't go with the rest; `fd` is one of the poller's own.
-/// -EEXIST: `fd` is registered already.
-/// -EBADF: `fd` is not open, or negative.
-/// -EPERM: a file of this kind (a regular file, a directory) is always ready and can't be
-/// watched, unless the poller has OMNI_FILES_ALWAYS_READY.
-/// -ENOMEM, -ENOSPC, -ELOOP: as epoll_ctl(2) says.
-/// -EOWNERDEAD: this is a forked child: call `omni_after_fork` first.
-/// -ESTALE, -ENOTRECOVERABLE: the poller was freed; it is unusable.
+///   -EINVAL: `poller` is NULL; `interest` has no direction, an unknown bit, or a trigger that this
+///       engine hasn't or that doesn't go with the rest; `fd` is one of the poller's own.
+///   -EEXIST: `fd` is registered already.
+///   -EBADF: `fd` is not open, or negative.
+///   -EPERM: a file of this kind (a regular file, a directory) is always ready and can't be
+///       watched, unless the poller has OMNI_FILES_ALWAYS_READY.
+///   -ENOMEM, -ENOSPC, -ELOOP: as epoll_ctl(2) says.
+///   -EMFILE, -ENFILE: an always ready file takes a descriptor of the poller's own on epoll.
+///   -EOWNERDEAD: this is a forked child: call `omni_after_fork` first.
+///   -ESTALE: the poller was freed.
+///   -ENOTRECOVERABLE: a bug in the library has left the poller unusable: free it.
 ///
 /// May be called from any thread. System calls: epoll_ctl on epoll; fstat on select and poll,
 /// and a write to an eventfd where a thread waits.
@@ -194,10 +197,10 @@ pub extern "C" fn omni_add(poller: *mut omni_poller, fd: c_int, interest: u32, t
 /// fired; what is ready now is reported by the next wait, under OMNI_EDGE as well.
 ///
 /// Returns 0, or, with nothing changed:
-/// -ENOENT: `fd` is not registered.
-/// -EINVAL: as for `omni_add`; and where OMNI_EXCLUSIVE is, or would be, among the triggers:
-/// remove and add such a registration.
-/// -EBADF, -ENOMEM, -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+///   -ENOENT: `fd` is not registered.
+///   -EINVAL: as for `omni_add`; and where OMNI_EXCLUSIVE is, or would be, among the triggers:
+///       remove and add such a registration.
+///   -EBADF, -ENOMEM, -ENOSPC, -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
 ///
 /// May be called from any thread. System calls: as for `omni_add`.
 #[unsafe(no_mangle)]
@@ -212,10 +215,10 @@ pub extern "C" fn omni_modify(poller: *mut omni_poller, fd: c_int, interest: u32
 /// that was closed while registered, unless its end was reported as OMNI_INVALID.
 ///
 /// Returns 0, or:
-/// -ENOENT: `fd` is not registered.
-/// -EBADF: `fd` is negative.
-/// -EINVAL: `poller` is NULL.
-/// -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+///   -ENOENT: `fd` is not registered.
+///   -EBADF: `fd` is negative.
+///   -EINVAL: `poller` is NULL.
+///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
 ///
 /// May be called from any thread. System calls: epoll_ctl on epoll.
 #[unsafe(no_mangle)]
@@ -231,11 +234,11 @@ pub extern "C" fn omni_remove(poller: *mut omni_poller, fd: c_int) -> c_int {
 /// passed over. Does nothing without OMNI_EDGE, or where the engine has OMNI_NATIVE_EDGE.
 ///
 /// Returns 0, or:
-/// -ENOENT: `fd` is not registered.
-/// -EBADF: `fd` is negative.
-/// -EINVAL: `poller` is NULL; `interest` has no direction or an unknown bit; the registration is
-/// OMNI_ONESHOT, which `omni_modify` enables.
-/// -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+///   -ENOENT: `fd` is not registered.
+///   -EBADF: `fd` is negative.
+///   -EINVAL: `poller` is NULL; `interest` has no direction or an unknown bit; the registration is
+///       OMNI_ONESHOT, which `omni_modify` enables.
+///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
 ///
 /// May be called from any thread. System calls: none, but a write to an eventfd on select and
 /// poll where a thread waits.
@@ -256,13 +259,14 @@ pub extern "C" fn omni_rearm(poller: *mut omni_poller, fd: c_int, interest: u32)
 /// The array is the caller's, and only the elements counted by the result are written.
 ///
 /// Returns the number of events, 0 when the time is up, or:
-/// -EINVAL: `poller` or `events` is NULL; `capacity` is 0.
-/// -EINTR: a signal came, and the poller has OMNI_INTERRUPTIBLE.
-/// -ENOMEM: as the system call says.
-/// -EBADF: a descriptor of the poller's own was closed behind its back.
-/// -EOWNERDEAD: this is a forked child: call `omni_after_fork` first.
-/// -ESTALE: the poller was freed, before or while waiting.
-/// -ENOTRECOVERABLE: the poller is unusable.
+///   -EINVAL: `poller` or `events` is NULL; `capacity` is 0.
+///   -EINTR: a signal came, and the poller has OMNI_INTERRUPTIBLE.
+///   -EMFILE, -ENFILE, -ENOMEM, -ENOSPC: a closed descriptor, of which a duplicate lives on, made
+///       it necessary to make the epoll set anew, and the system refused.
+///   -EBADF: a descriptor of the poller's own was closed behind its back.
+///   -EOWNERDEAD: this is a forked child: call `omni_after_fork` first.
+///   -ESTALE: the poller was freed, before or while waiting.
+///   -ENOTRECOVERABLE: a bug in the library has left the poller unusable: free it.
 ///
 /// May be called from any thread, by several at a time. An event under OMNI_EDGE or
 /// OMNI_ONESHOT goes to one of them. System calls: pselect6, ppoll, or epoll_pwait2 (epoll_wait
@@ -293,8 +297,8 @@ pub unsafe extern "C" fn omni_wait(
 /// next. Wakes that come before it is returned are counted into one event.
 ///
 /// Returns 0, or:
-/// -EINVAL: `poller` is NULL.
-/// -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+///   -EINVAL: `poller` is NULL.
+///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
 ///
 /// May be called from any thread and from a signal handler: it takes no lock, allocates nothing,
 /// and leaves errno and `omni_last_error` as they are. System calls: write to an eventfd.
@@ -321,11 +325,12 @@ pub extern "C" fn omni_wake(poller: *mut omni_poller) -> c_int {
 /// Does nothing in the process that made the poller.
 ///
 /// Returns 0, or:
-/// -EINVAL: `poller` is NULL.
-/// -EBUSY: another thread of the parent was changing the poller at the moment of the fork, and
-/// nobody can finish that change: free the poller and make a new one.
-/// -EMFILE, -ENFILE, -ENOMEM: as for `omni_poller_new`.
-/// -ESTALE, -ENOTRECOVERABLE: the poller was freed; it is unusable.
+///   -EINVAL: `poller` is NULL.
+///   -EBUSY: another thread of the parent was changing the poller at the moment of the fork, and
+///       nobody can finish that change: free the poller and make a new one.
+///   -EMFILE, -ENFILE, -ENOMEM: as for `omni_poller_new`.
+///   -ESTALE: the poller was freed.
+///   -ENOTRECOVERABLE: a bug in the library has left the poller unusable: free it.
 ///
 /// May be called from any thread. System calls: those of `omni_poller_new` and of `omni_add` for
 /// each registration.
