@@ -97,7 +97,7 @@ class Readme(Documents):
         for engine in ENGINES:
             with self.subTest(engine=engine):
                 said = run("sh", "-ec", f"{export}\n{example}", cwd=self.folder, HOME=home, OMNIPOLL_ENGINE=engine)
-                self.assertEqual(said, "nothing for half a second\nhello\n")
+                self.assertRegex(said, r"\A(nothing for half a second\n)+hello\n\Z")
 
     def test_python_program(self) -> None:
         (program,) = snippets("README.md", "python")
@@ -170,11 +170,10 @@ class Words(unittest.TestCase):
                 if "://" not in link:
                     self.assertTrue((TREE / name).parent.joinpath(link).exists(), f"{name}: {link}")
 
-    def test_the_changelog_lists_every_function_of_the_header(self) -> None:
-        declared = set(re.findall(r"\b(omni_\w+)\(", re.sub(r"/\*.*?\*/", "", text_of("include/omnipoll.h"), flags=re.S)))
-        listed = set(re.findall(r"`(omni_\w+)`", text_of("CHANGELOG.md")))
-        self.assertEqual(declared - listed, set())
-        self.assertEqual(listed - declared - {"omni_poller", "omni_event"}, set())
+    def test_the_changelog_lists_what_the_header_declares(self) -> None:
+        header = re.sub(r"/\*.*?\*/", "", text_of("include/omnipoll.h"), flags=re.S)
+        declared = set(re.findall(r"\bomni_\w+|(?<=#define )OMNI_\w+", header))
+        self.assertEqual(set(re.findall(r"`(omni_\w+|OMNI_\w+)`", text_of("CHANGELOG.md"))), declared)
 
     def test_every_function_that_is_named_exists(self) -> None:
         header = text_of("include/omnipoll.h")
