@@ -17,7 +17,7 @@
 use std::ops::Deref;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 /// The slot's object may be used.
 const OPEN: u64 = 1 << 32;
@@ -43,6 +43,8 @@ pub(crate) struct Table<T, const SLOTS: usize> {
     vacant: AtomicUsize,
     /// No slot from here on was ever used.
     end: AtomicUsize,
+    /// Some slot is closing, and its last user has left without dropping its object.
+    abandoned: AtomicBool,
 }
 
 /// On a cache line of its own: two threads with a poller each don't slow each other down.
@@ -59,6 +61,8 @@ pub(crate) struct Entry<'a, T: Send + Sync, const SLOTS: usize> {
     index: u16,
     /// The slot's state just before.
     found: u64,
+    /// Never drops the object.
+    quiet: bool,
 }
 
 impl<T: Send + Sync, const SLOTS: usize> Table<T, SLOTS> {
@@ -69,16 +73,19 @@ impl<T: Send + Sync, const SLOTS: usize> Table<T, SLOTS> {
                 SLOTS],
             vacant: AtomicUsize::new(0),
             end: AtomicUsize::new(0),
+            abandoned: AtomicBool::new(false),
         }
     }
 
     /// Gives `object` a handle, which is never 0. `None` when every slot is taken.
     pub(crate) fn insert(&self, object: T) -> Option<usize> {
+        if self.abandoned.swap(false, Ordering::Acquire) {
+            (0..self.used().len()).for_each(|index| self.retire(index));
+        }
         let object = Box::into_raw(Box::new(object));
         let first = self.vacant.load(Ordering::Relaxed);
         for index in (first..SLOTS).chain(0..first) {
             let slot = &self.slots[index];
-            slot.retire();
             if slot.claim(object) {
                 self.end.fetch_max(index + 1, Ordering::Relaxed);
                 // It fails when a lower slot has become vacant meanwhile, which is right.
@@ -94,25 +101,42 @@ impl<T: Send + Sync, const SLOTS: usize> Table<T, SLOTS> {
 
     /// Enters the object of `handle`. `None` when the handle is stale, or never was one.
     pub(crate) fn enter(&self, handle: usize) -> Option<Entry<'_, T, SLOTS>> {
+        self.enter_as(handle, false)
+    }
+
+    /// Enters for a signal handler, which can't drop an object. Should this be the last user of
+    /// a closing slot, the next `insert` drops it.
+    pub(crate) fn enter_quietly(&self, handle: usize) -> Option<Entry<'_, T, SLOTS>> {
+        self.enter_as(handle, true)
+    }
+
+    fn enter_as(&self, handle: usize, quiet: bool) -> Option<Entry<'_, T, SLOTS>> {
         let index = handle as u16;
         let slot = self.slots.get(usize::from(index))?;
         let found = slot.state.fetch_add(USER, Ordering::Acquire);
-        let entry = Entry { table: self, index, found };
-        if found & (OPEN | CLOSING) == OPEN && found & GENERATION == (handle >> INDEX_BITS) as u64 {
-            return Some(entry);
-        }
-        entry.leave_quietly();
-        None
+        let entry = Entry { table: self, index, found, quiet };
+        let is_open = found & (OPEN | CLOSING) == OPEN;
+        (is_open && found & GENERATION == (handle >> INDEX_BITS) as u64).then_some(entry)
     }
 
     /// Forgets the users that a forked child has inherited: their threads are not in it. To be
     /// called in the child before it can make a thread.
     pub(crate) fn after_fork(&self) {
-        for slot in &self.slots[..self.end.load(Ordering::Relaxed)] {
+        for slot in self.used() {
             slot.state.fetch_and(USER - 1, Ordering::Relaxed);
         }
-        // What was closing has lost whoever would have dropped it.
-        self.vacant.store(0, Ordering::Relaxed);
+        self.abandoned.store(true, Ordering::Relaxed);
+    }
+
+    /// Drops what is in a slot, if it is closing and nobody uses it.
+    fn retire(&self, index: usize) {
+        if self.slots[index].retire() {
+            self.vacant.fetch_min(index, Ordering::Relaxed);
+        }
+    }
+
+    fn used(&self) -> &[Slot<T>] {
+        &self.slots[..self.end.load(Ordering::Relaxed)]
     }
 }
 
@@ -169,26 +193,6 @@ impl<'a, T: Send + Sync, const SLOTS: usize> Entry<'a, T, SLOTS> {
         self.slot().state.load(Ordering::Acquire) & CLOSING != 0
     }
 
-    /// Leaves without ever dropping the object, which is no work for a signal handler. Should
-    /// this have been the last user of a closing slot, the next `insert` drops the object.
-    pub(crate) fn leave_quietly(self) {
-        if self.leave() {
-            self.offer();
-        }
-        std::mem::forget(self);
-    }
-
-    /// Takes the user away; says whether it was the last one of a closing slot.
-    fn leave(&self) -> bool {
-        let before = self.slot().state.fetch_sub(USER, Ordering::Release);
-        before & CLOSING != 0 && before < 2 * USER
-    }
-
-    /// Lets the next `insert` look at this slot.
-    fn offer(&self) {
-        self.table.vacant.fetch_min(usize::from(self.index), Ordering::Relaxed);
-    }
-
     fn slot(&self) -> &'a Slot<T> {
         &self.table.slots[usize::from(self.index)]
     }
@@ -206,8 +210,12 @@ impl<T: Send + Sync, const SLOTS: usize> Deref for Entry<'_, T, SLOTS> {
 
 impl<T: Send + Sync, const SLOTS: usize> Drop for Entry<'_, T, SLOTS> {
     fn drop(&mut self) {
-        if self.leave() && self.slot().retire() {
-            self.offer();
+        let before = self.slot().state.fetch_sub(USER, Ordering::Release);
+        let was_last = before & CLOSING != 0 && before < 2 * USER;
+        if was_last && self.quiet {
+            self.table.abandoned.store(true, Ordering::Release);
+        } else if was_last {
+            self.table.retire(self.index.into());
         }
     }
 }
@@ -215,7 +223,6 @@ impl<T: Send + Sync, const SLOTS: usize> Drop for Entry<'_, T, SLOTS> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicBool;
     use std::sync::{Arc, Barrier};
     use std::thread;
 
@@ -327,13 +334,13 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_quietly_drops_nothing_and_the_next_insert_does() {
+    fn a_quiet_user_drops_nothing_and_the_next_insert_does() {
         let alive = Arc::default();
         let table = Table::<_, 2>::new();
         let handle = table.insert(Object::new(&alive)).unwrap();
-        let user = table.enter(handle).unwrap();
+        let user = table.enter_quietly(handle).unwrap();
         assert!(free(&table, handle));
-        user.leave_quietly();
+        drop(user);
         assert_eq!(alive.load(Ordering::SeqCst), 1);
         assert!(table.insert(Object::new(&alive)).is_some());
         assert_eq!(alive.load(Ordering::SeqCst), 1);
@@ -408,10 +415,7 @@ mod tests {
                                     .insert(Object::new(alive))
                                     .map(|new| shared.store(new, Ordering::Relaxed)),
                             ),
-                            2 => drop(table.enter(handle).map(|entry| {
-                                entry.touch();
-                                entry.leave_quietly()
-                            })),
+                            2 => drop(table.enter_quietly(handle).inspect(|entry| entry.touch())),
                             _ => drop(table.enter(handle).inspect(|entry| entry.touch())),
                         }
                     }
@@ -421,11 +425,9 @@ mod tests {
         for handle in handles {
             free(&table, handle.into_inner());
         }
-        // What was left by quiet leavers, and what another thread's handle has overwritten.
-        while let Some(handle) = table.insert(Object::new(&alive)) {
-            assert!(alive.load(Ordering::SeqCst) <= 2);
-            let _ = handle;
-        }
+        // What quiet users have abandoned is dropped by this; what lost its handle, when another
+        // was stored over it, still has a slot.
+        while table.insert(Object::new(&alive)).is_some() {}
         assert_eq!(alive.load(Ordering::SeqCst), 2);
     }
 }

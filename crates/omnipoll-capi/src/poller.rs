@@ -23,16 +23,16 @@ pub struct omni_poller(());
 
 static POLLERS: Table<Poller, { handle::MOST_SLOTS }> = Table::new();
 
-/// Enters the poller, or says why not.
-fn enter(poller: *const omni_poller) -> Result<Entry<'static, Poller, { handle::MOST_SLOTS }>, c_int> {
-    if poller.is_null() {
-        return Err(libc::EINVAL);
+type PollerEntry = Entry<'static, Poller, { handle::MOST_SLOTS }>;
+
+/// What was found behind a handle, unless it is of no use; then why not.
+fn usable(poller: *const omni_poller, entry: Option<PollerEntry>) -> Result<PollerEntry, c_int> {
+    match entry {
+        Some(entry) if entry.is_poisoned() => Err(libc::ENOTRECOVERABLE),
+        Some(entry) => Ok(entry),
+        None if poller.is_null() => Err(libc::EINVAL),
+        None => Err(libc::ESTALE),
     }
-    let entry = POLLERS.enter(poller.addr()).ok_or(libc::ESTALE)?;
-    if entry.is_poisoned() {
-        return Err(libc::ENOTRECOVERABLE);
-    }
-    Ok(entry)
 }
 
 /// Runs one call on a poller and gives C its answer.
@@ -44,7 +44,7 @@ fn call(
     poller: *const omni_poller,
     body: impl FnOnce(&Poller) -> Result<c_int, Failure>,
 ) -> c_int {
-    let entry = match enter(poller) {
+    let entry = match usable(poller, POLLERS.enter(poller.addr())) {
         Ok(entry) => entry,
         Err(errno) => return answer(function, Err(Failure::of(errno))),
     };
@@ -304,19 +304,17 @@ pub unsafe extern "C" fn omni_wait(
 /// and leaves errno and `omni_last_error` as they are. System calls: write to an eventfd.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_wake(poller: *mut omni_poller) -> c_int {
-    let entry = match enter(poller) {
+    let entry = match usable(poller, POLLERS.enter_quietly(poller.addr())) {
         Ok(entry) => entry,
         Err(errno) => return -errno,
     };
-    let woken = catch_unwind(AssertUnwindSafe(|| entry.wake()));
-    if woken.is_err() {
-        entry.poison();
-    }
-    entry.leave_quietly();
-    match woken {
+    match catch_unwind(AssertUnwindSafe(|| entry.wake())) {
         Ok(Ok(())) => 0,
         Ok(Err(error)) => -errno(&error),
-        Err(_) => -libc::ENOTRECOVERABLE,
+        Err(_) => {
+            entry.poison();
+            -libc::ENOTRECOVERABLE
+        }
     }
 }
 

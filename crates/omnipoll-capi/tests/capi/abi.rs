@@ -13,7 +13,8 @@ fn the_soname_is_libomnipoll_so_0() {
 /// A symbol that is gone breaks programs; one that is new must be meant, and declared.
 #[test]
 fn the_exported_symbols_are_the_committed_ones_and_those_of_the_header() {
-    let symbols = run(Command::new("nm").args(["-D", "--defined-only"]).arg(library().join("libomnipoll.so")));
+    let symbols =
+        run(Command::new("nm").args(["-D", "--defined-only"]).arg(library().join("libomnipoll.so")));
     let mut exported: Vec<_> = symbols.lines().filter_map(|line| line.split(' ').next_back()).collect();
     exported.sort_unstable();
 
