@@ -1,9 +1,10 @@
 //! Descriptors that are closed while registered, and numbers that are used again.
 
+use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
-use omnipoll::{EngineKind, Interest, Poller, Ready, Trigger};
+use omnipoll::{EngineKind, Interest, Options, Poller, Ready, Trigger};
 
 use crate::suite::{read, Suite};
 use crate::support::expect::*;
@@ -118,7 +119,7 @@ fn a_disarmed_oneshot_that_is_closed_stays_silent(kind: EngineKind) {
 
 /// The new file under `number` is silent, then heard, under its own token only.
 #[track_caller]
-fn has_no_past(poller: &Poller, number: &OwnedFd, interest: Interest, writer: &std::fs::File) {
+fn has_no_past(poller: &Poller, number: &OwnedFd, interest: Interest, writer: &File) {
     expect_quiet(poller);
     poke(writer);
     expect_event(poller, 2, Ready::READ);
@@ -263,7 +264,7 @@ fn closed_while_a_duplicate_lives_neither_spins_nor_haunts(kind: EngineKind, tri
     for _ in 0..3 {
         poke(&writer);
         expect_quiet(&poller);
-        drain(&std::fs::File::from(dup(&duplicate)));
+        drain(&File::from(dup(&duplicate)));
     }
     drop(writer);
     expect_quiet(&poller);
@@ -271,14 +272,20 @@ fn closed_while_a_duplicate_lives_neither_spins_nor_haunts(kind: EngineKind, tri
     expect_event(&poller, 2, Ready::READ | Ready::HANGUP);
 }
 
-/// Makes a ghost where the engine can be haunted: a closed descriptor whose duplicate, which
-/// is returned, lives on and is readable.
+/// Makes a ghost where the engine can be haunted: a descriptor that was closed before it was
+/// removed, and whose duplicate, which is returned, lives on and is readable. An engine that
+/// is told of closed descriptors sees a removed one instead.
 fn ghost(poller: &Poller) -> (OwnedFd, OwnedFd) {
     let (reader, writer) = pipe();
     poller.add(&reader, Interest::READ, 666).unwrap();
     let duplicate = dup(&reader);
-    let number = close(reader);
-    poller.remove(&number).unwrap();
+    if tells_closed(poller) {
+        poller.remove(&reader).unwrap();
+        close(reader);
+    } else {
+        let number = close(reader);
+        poller.remove(&number).unwrap();
+    }
     poke(&writer);
     (duplicate, writer.into())
 }
@@ -299,7 +306,10 @@ fn more_ghosts_than_anybody_remembers(kind: EngineKind) {
 }
 
 fn a_ghost_leaves_the_others_as_they_were(kind: EngineKind) {
-    let poller = poller(kind);
+    let poller = Options::new().engine(kind).files_always_ready(true).build().unwrap();
+    let file = File::open("/dev/null").unwrap();
+    poller.add(&file, read(Trigger::ONESHOT), 5).unwrap();
+    expect_event(&poller, 5, Ready::READ);
     let pipes: [_; 4] = std::array::from_fn(|_| pipe());
     let triggers = [Trigger::LEVEL, Trigger::EDGE, Trigger::ONESHOT, Trigger::ONESHOT];
     for (((reader, _), trigger), token) in pipes.iter().zip(triggers).zip(0..) {
@@ -317,6 +327,8 @@ fn a_ghost_leaves_the_others_as_they_were(kind: EngineKind) {
     poller.remove(&pipes[0].0).unwrap();
     poller.modify(&pipes[3].0, read(Trigger::ONESHOT), 4).unwrap();
     expect_event(&poller, 4, Ready::READ);
+    poller.modify(&file, read(Trigger::ONESHOT), 6).unwrap();
+    expect_event(&poller, 6, Ready::READ);
     expect_quiet(&poller);
 }
 

@@ -19,6 +19,9 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_trigger(a_file_that_is_always_ready_is_eperm);
     suite.on_each_trigger(such_a_file_is_always_ready_for_who_asks);
     suite.on_each_engine(such_a_file_beside_a_busy_pipe);
+    suite.on_each_trigger(such_a_file_that_is_closed_is_told);
+    suite.on_each_trigger(such_a_file_s_number_used_again_has_no_past);
+    suite.on_each_engine(the_poller_s_own_descriptors_are_einval);
     suite.on_each_engine(a_wait_without_room_is_einval);
     suite.on_each_engine(no_more_descriptors_is_emfile_and_leaks_none);
     suite.on_each_engine(the_environment_names_the_engine);
@@ -107,8 +110,12 @@ fn a_file_that_is_always_ready_is_eperm(kind: EngineKind, trigger: Trigger) {
     expect_none(&poller);
 }
 
+fn poller_that_takes_files(kind: EngineKind) -> Poller {
+    Options::new().engine(kind).files_always_ready(true).build().unwrap()
+}
+
 fn such_a_file_is_always_ready_for_who_asks(kind: EngineKind, trigger: Trigger) {
-    let poller = Options::new().engine(kind).files_always_ready(true).build().unwrap();
+    let poller = poller_that_takes_files(kind);
     for (file, token) in always_ready_files().iter().zip(1..) {
         let both = Interest::READ | Interest::WRITE | trigger;
         poller.add(file, both, token).unwrap();
@@ -127,7 +134,7 @@ fn such_a_file_is_always_ready_for_who_asks(kind: EngineKind, trigger: Trigger) 
 }
 
 fn such_a_file_beside_a_busy_pipe(kind: EngineKind) {
-    let poller = Options::new().engine(kind).files_always_ready(true).build().unwrap();
+    let poller = poller_that_takes_files(kind);
     let file = always_ready_files().remove(0);
     let (reader, writer) = pipe();
     poller.add(&file, Interest::READ, 1).unwrap();
@@ -135,6 +142,47 @@ fn such_a_file_beside_a_busy_pipe(kind: EngineKind) {
     expect_event(&poller, 1, Ready::READ);
     poke(&writer);
     expect_events(&poller, &[(1, Ready::READ), (2, Ready::READ)]);
+}
+
+fn such_a_file_that_is_closed_is_told(kind: EngineKind, trigger: Trigger) {
+    for file in always_ready_files() {
+        let poller = poller_that_takes_files(kind);
+        poller.add(&file, Interest::READ | trigger, 1).unwrap();
+        let number = close(file);
+        expect_event(&poller, 1, Ready::INVALID);
+        expect_quiet(&poller);
+        expect_error(poller.remove(&number), libc::ENOENT);
+    }
+}
+
+fn such_a_file_s_number_used_again_has_no_past(kind: EngineKind, trigger: Trigger) {
+    for removes in [true, false] {
+        let poller = poller_that_takes_files(kind);
+        let file = always_ready_files().remove(0);
+        let (reader, writer) = pipe();
+        poller.add(&file, Interest::READ | trigger, 1).unwrap();
+        let number = close(file);
+        if removes {
+            poller.remove(&number).unwrap();
+        }
+        let number = sys::dup_to(&reader, number);
+        poller.add(&number, Interest::READ | trigger, 2).unwrap();
+        expect_quiet(&poller);
+        poke(&writer);
+        expect_event(&poller, 2, Ready::READ);
+    }
+}
+
+fn the_poller_s_own_descriptors_are_einval(kind: EngineKind) {
+    let before = sys::open_descriptors();
+    let poller = poller(kind);
+    let own: Vec<_> = sys::open_descriptors().difference(&before).copied().collect();
+    assert!(!own.is_empty());
+    for descriptor in own {
+        expect_error(poller.add(&descriptor, Interest::READ, 1), libc::EINVAL);
+        expect_error(poller.remove(&descriptor), libc::ENOENT);
+    }
+    expect_none(&poller);
 }
 
 fn a_wait_without_room_is_einval(kind: EngineKind) {

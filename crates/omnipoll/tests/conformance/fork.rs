@@ -1,10 +1,11 @@
 //! A poller after `fork(2)`: the child must rebuild it, and can't disturb its parent.
 
+use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use omnipoll::{EngineKind, Events, Interest, Ready, Trigger};
+use omnipoll::{EngineKind, Events, Interest, Options, Ready, Trigger};
 
 use crate::suite::{read, Suite};
 use crate::support::expect::*;
@@ -18,6 +19,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_trigger(what_the_child_does_is_not_seen_by_the_parent);
     suite.on_each_trigger(a_child_that_drops_everything_leaves_the_parent_whole);
     suite.on_each_trigger(what_the_child_has_closed_is_invalid);
+    suite.on_each_engine(an_always_ready_file_stays_so_in_the_child);
     suite.on_each_engine(wakes_stay_on_their_side);
     suite.on_each_engine(a_grandchild_rebuilds_again);
     suite.on_each_engine(a_poller_made_in_the_child_is_its_own);
@@ -167,6 +169,24 @@ fn what_the_child_has_closed_is_invalid(kind: EngineKind, trigger: Trigger) {
             expect_events(&poller, &[(1, Ready::READ), (2, Ready::READ)]);
         }
     }
+}
+
+fn an_always_ready_file_stays_so_in_the_child(kind: EngineKind) {
+    let poller = Options::new().engine(kind).files_always_ready(true).build().unwrap();
+    let [level, once] = [(); 2].map(|()| File::open("/dev/null").unwrap());
+    poller.add(&level, Interest::READ, 1).unwrap();
+    poller.add(&once, read(Trigger::ONESHOT), 2).unwrap();
+    expect_events(&poller, &[(1, Ready::READ), (2, Ready::READ)]);
+    let child = in_child(|| {
+        poller.after_fork().unwrap();
+        expect_event(&poller, 1, Ready::READ);
+        poller.modify(&once, read(Trigger::ONESHOT), 3).unwrap();
+        poller.remove(&level).unwrap();
+        expect_event(&poller, 3, Ready::READ);
+        expect_quiet(&poller);
+    });
+    child.succeeds();
+    expect_event(&poller, 1, Ready::READ);
 }
 
 fn wakes_stay_on_their_side(kind: EngineKind) {

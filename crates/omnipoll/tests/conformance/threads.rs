@@ -1,7 +1,7 @@
 //! Any thread may change and wake a poller on which others wait.
 
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{channel, Sender};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -25,7 +25,9 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(under_oneshot_a_second_chunk_goes_to_nobody);
     suite.on_each_engine(two_who_wait_each_wait_their_time);
     suite.on_each_trigger(removed_while_its_event_is_handled);
+    suite.on_each_trigger(a_number_used_again_during_the_wait);
     suite.on_each_trigger(eight_change_while_two_wait);
+    suite.on_each_trigger(nothing_is_lost_between_two_who_drain);
     suite.on_each_engine(a_wake_before_the_wait);
     suite.on_each_engine(a_wake_before_a_registration);
     suite.on_each_engine(wakes_are_counted_into_one_event);
@@ -240,6 +242,29 @@ fn removed_while_its_event_is_handled(kind: EngineKind, trigger: Trigger) {
     }
 }
 
+/// Whoever waits has asked the kernel about a number that is another file's by the time it answers.
+fn a_number_used_again_during_the_wait(kind: EngineKind, trigger: Trigger) {
+    let poller = poller(kind);
+    for round in 0..20 {
+        let ((old, old_writer), (new, new_writer)) = (pipe(), pipe());
+        let _duplicate = dup(&old);
+        poller.add(&old, read(trigger), 1).unwrap();
+        std::thread::scope(|scope| {
+            let waiter = waiter(scope, &poller, LONG);
+            let number = close(old);
+            if round % 2 == 0 {
+                poller.remove(&number).unwrap();
+            }
+            let number = sys::dup_to(&new, number);
+            poller.add(&number, read(trigger), 2).unwrap();
+            poke(&old_writer);
+            poke(&new_writer);
+            assert_eq!(tokens(&waiter.events()), [2]);
+            poller.remove(&number).unwrap();
+        });
+    }
+}
+
 const CHANGERS: u64 = 8;
 const ROUNDS: u64 = 200;
 
@@ -302,6 +327,42 @@ fn change(poller: &Poller, trigger: Trigger, me: u64, hear: impl Fn(u64)) {
         poller.remove(&reader).unwrap();
         drain(&reader);
     }
+}
+
+/// Two threads take what four pipes bring, each reading until `EAGAIN` whatever it is told
+/// of, then asking for more: every byte arrives, so no event was lost on the way.
+fn nothing_is_lost_between_two_who_drain(kind: EngineKind, trigger: Trigger) {
+    const BYTES: usize = 3000;
+    let poller = poller(kind);
+    let pipes: [_; 4] = std::array::from_fn(|_| pipe());
+    for ((reader, _), token) in pipes.iter().zip(0..) {
+        poller.add(reader, read(trigger), token).unwrap();
+    }
+    let drained = AtomicUsize::new(0);
+    let drain_until_all_is_here = || {
+        while drained.load(Ordering::Relaxed) < pipes.len() * BYTES {
+            let events = wait(&poller, 2, LONG);
+            assert!(!events.is_empty(), "only {drained:?} bytes came");
+            for token in tokens(&events) {
+                let reader = &pipes[token as usize].0;
+                drained.fetch_add(drain(reader), Ordering::Relaxed);
+                settle(&poller, reader, read(trigger), token);
+            }
+        }
+        // The other one may be waiting for what will not come.
+        poller.wake().unwrap();
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(drain_until_all_is_here);
+        scope.spawn(drain_until_all_is_here);
+        for byte in 0..BYTES {
+            pipes.iter().for_each(|(_, writer)| poke(writer));
+            if byte % 16 == 0 {
+                std::thread::yield_now();
+            }
+        }
+    });
+    assert_eq!(drained.into_inner(), pipes.len() * BYTES);
 }
 
 fn a_wake_before_the_wait(kind: EngineKind) {

@@ -22,7 +22,7 @@ use program::{Operation, SLOTS};
 use support::expect::{poller, wait};
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_engine_agrees_with_the_contract(program in program::programs()) {

@@ -1,5 +1,6 @@
 //! The system calls the tests need and the standard library lacks, each as a safe function.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::mem::zeroed;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -37,10 +38,14 @@ pub(crate) fn is_open(number: RawFd) -> bool {
     unsafe { libc::fcntl(number, libc::F_GETFD) >= 0 }
 }
 
-/// How many descriptors this process has open.
-pub(crate) fn open_descriptors() -> usize {
-    // The directory's own descriptor is among them.
-    std::fs::read_dir("/proc/self/fd").expect("/proc/self/fd").count() - 1
+/// The descriptors this process has open.
+pub(crate) fn open_descriptors() -> BTreeSet<RawFd> {
+    let folder = std::fs::read_dir("/proc/self/fd").expect("/proc/self/fd");
+    let names = folder.map(|entry| entry.expect("an entry").file_name());
+    let numbers: Vec<RawFd> =
+        names.map(|name| name.to_str().and_then(|name| name.parse().ok()).expect("a number")).collect();
+    // The folder's own is among them, and closed by now.
+    numbers.into_iter().filter(|&number| is_open(number)).collect()
 }
 
 /// An eventfd with that count.
@@ -128,14 +133,18 @@ pub(crate) fn thread_id() -> libc::pid_t {
     unsafe { libc::gettid() }
 }
 
-/// Returns once that thread sleeps in a system call, other than for a lock.
+/// The system calls in which a thread may sleep on its way to a wait: for a lock, for memory.
+const ON_THE_WAY: [libc::c_long; 6] =
+    [libc::SYS_futex, libc::SYS_mmap, libc::SYS_munmap, libc::SYS_mprotect, libc::SYS_madvise, libc::SYS_brk];
+
+/// Returns once that thread sleeps in the system call of a wait, whichever the engine's is.
 pub(crate) fn until_it_sleeps(thread: libc::pid_t) {
     let path = format!("/proc/self/task/{thread}/syscall");
-    let futex = libc::SYS_futex.to_string();
     loop {
+        // "running", or the number of the call; -1 is a sleep outside of any.
         let call = std::fs::read_to_string(&path).expect("the thread has not ended");
-        let number = call.split_whitespace().next().unwrap_or("running");
-        if number != "running" && number != futex {
+        let number = call.split_whitespace().next().and_then(|number| number.parse().ok());
+        if number.is_some_and(|number: libc::c_long| number >= 0 && !ON_THE_WAY.contains(&number)) {
             return;
         }
         std::thread::yield_now();
