@@ -48,3 +48,34 @@ help:  ## Say this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # ---- The C library: install, header, checks ---------------------------------------------------
+
+.PHONY: install header check
+
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+
+CAPI := target/release/libomnipoll_capi
+workspace = $(shell sed -n 's/^$(1) = "\(.*\)"/\1/p' Cargo.toml)
+VERSION := $(call workspace,version)
+
+# Installs what is built, and builds only what is missing: root may have no cargo.
+install: $(CAPI).so $(CAPI).a  ## Install the C library; PREFIX=/usr/local LIBDIR= INCLUDEDIR= DESTDIR=
+	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)
+	install -m 755 $(CAPI).so $(DESTDIR)$(LIBDIR)/libomnipoll.so.$(VERSION)
+	ln -sf libomnipoll.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libomnipoll.so.0
+	ln -sf libomnipoll.so.0 $(DESTDIR)$(LIBDIR)/libomnipoll.so
+	install -m 644 $(CAPI).a $(DESTDIR)$(LIBDIR)/libomnipoll.a
+	install -m 644 include/omnipoll.h $(DESTDIR)$(INCLUDEDIR)/omnipoll.h
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
+	    -e 's|@URL@|$(call workspace,repository)|' -e 's|@VERSION@|$(VERSION)|' \
+	    crates/omnipoll-capi/omnipoll.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/omnipoll.pc
+
+$(CAPI).so $(CAPI).a:
+	@$(MAKE) library
+
+header:  ## Make include/omnipoll.h anew from the sources
+	@UPDATE_HEADER=1 $(CARGO) test --quiet -p omnipoll-capi --test capi header::the_committed
+
+check:  ## Check the C library: header, binary interface, contract, installation
+	@$(CARGO) test --quiet -p omnipoll-capi

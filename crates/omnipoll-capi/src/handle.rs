@@ -149,17 +149,15 @@ impl<T> Slot<T> {
     /// Drops the object of a slot that is closing and that nobody uses; says whether it did.
     fn retire(&self) -> bool {
         let state = self.state.load(Ordering::Relaxed);
-        if state & CLOSING == 0
-            || state >= USER
-            || self
-                .state
-                .compare_exchange(state, state & GENERATION, Ordering::Acquire, Ordering::Relaxed)
-                .is_err()
+        let is_over = state & CLOSING != 0 && state < USER;
+        let empty = state & GENERATION;
+        if !is_over
+            || self.state.compare_exchange(state, empty, Ordering::Acquire, Ordering::Relaxed).is_err()
         {
             return false;
         }
         let object = self.object.load(Ordering::Relaxed);
-        if state & GENERATION < LAST_GENERATION {
+        if empty < LAST_GENERATION {
             self.object.store(ptr::null_mut(), Ordering::Release);
         }
         // SAFETY: from `Box::into_raw` in `insert`. The exchange above has one winner, found no

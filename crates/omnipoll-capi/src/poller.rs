@@ -346,3 +346,30 @@ fn checked(interest: u32) -> Result<Interest, Failure> {
         "interest has no direction, an unknown bit, or bits that don't go together",
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::omni_last_error;
+    use std::ffi::CStr;
+
+    #[test]
+    fn a_panic_becomes_an_error_and_the_poller_unusable() {
+        let mut poller = std::ptr::null_mut();
+        // SAFETY: `out` is a place for a pointer.
+        assert_eq!(unsafe { omni_poller_new(OMNI_ENGINE_AUTO, 0, &mut poller) }, 0);
+        assert_eq!(omni_wake(poller), 0);
+
+        let body = |_: &Poller| panic!("this panic belongs to a test");
+        assert_eq!(call("omni_test", poller, body), -libc::ENOTRECOVERABLE);
+        // SAFETY: a text of the library's that this thread's next error replaces.
+        let words = unsafe { CStr::from_ptr(omni_last_error()) }.to_str().unwrap();
+        assert!(words.starts_with("omni_test: ") && words.ends_with(" (ENOTRECOVERABLE)"), "{words}");
+
+        assert_eq!(omni_remove(poller, 0), -libc::ENOTRECOVERABLE);
+        assert_eq!(omni_wake(poller), -libc::ENOTRECOVERABLE);
+        assert_eq!(omni_poller_engine(poller), 0);
+        omni_poller_free(poller);
+        assert_eq!(omni_remove(poller, 0), -libc::ESTALE);
+    }
+}
