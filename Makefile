@@ -26,8 +26,8 @@ python: $(VENV)  ## Build the Python package and install it into .venv
 	@$(VENV) -m pip install --quiet --no-build-isolation ./python
 
 # A virtual environment with the tools of python/requirements-dev.txt.
-$(VENV): python/requirements-dev.txt .ci/venv.py
-	@$(PYTHON) .ci/venv.py .venv -r python/requirements-dev.txt
+$(VENV): python/requirements-dev.txt .ci/environment.py
+	@$(PYTHON) .ci/environment.py .venv -r python/requirements-dev.txt
 	@touch $@
 
 # ---- Running -------------------------------------------------------------------------------

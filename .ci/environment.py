@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes a virtual environment: .ci/venv.py FOLDER ARGUMENTS-OF-PIP-INSTALL...
+"""Makes a virtual environment: .ci/environment.py FOLDER ARGUMENTS-OF-PIP-INSTALL...
 
 Debian splits ensurepip off into the package python3-venv. Where it is missing, pip is fetched
 from PyPI, by address and hash, so that nothing has to be installed on the system.
@@ -19,6 +19,7 @@ PIP_URL = (
     "d717024885424591d5376220b5e836c2d5293ce2011523c9de23ff7bf068/" + PIP
 )
 PIP_SHA256 = "9655943313a94722b7774661c21049070f6bbb0a1516bf02f7c8d5d9201514cd"
+QUIET = ("--quiet", "--disable-pip-version-check")
 
 
 def has_ensurepip() -> bool:
@@ -42,7 +43,7 @@ def fetch_pip(python: Path) -> None:
 
 
 def main(folder: str, *what: str) -> int:
-    if sys.version_info < (3, 9):
+    if sys.version_info < (3, 9):  # noqa: UP036 (it is here to say so)
         sys.exit(f"python3 is {sys.version.split()[0]}; omnipoll needs 3.9 or later")
     python = Path(folder) / "bin" / "python"
     venv.create(folder, clear=True, symlinks=True, with_pip=has_ensurepip())
