@@ -51,7 +51,7 @@ static void raise_limit(rlim_t highest)
     check_system(getrlimit(RLIMIT_NOFILE, &limit), "getrlimit");
     if (limit.rlim_cur <= highest) {
         limit.rlim_cur = highest + 1;
-        check_system(setrlimit(RLIMIT_NOFILE, &limit), "the limit of open files (ulimit -Hn) is too low");
+        check_system(setrlimit(RLIMIT_NOFILE, &limit), "the limit of open files is too low");
     }
 }
 

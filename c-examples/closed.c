@@ -128,7 +128,8 @@ static void show(uint32_t engine)
 
 int main(void)
 {
-    printf("%-8s %-22s %-15s %s\n", "engine", "closed descriptor", "the other one", "omni_remove after it");
+    printf("%-8s %-22s %-15s %s\n", "engine", "closed descriptor", "the other one",
+           "omni_remove after it");
     for (uint32_t engine = OMNI_ENGINE_SELECT; engine <= OMNI_ENGINE_EPOLL; engine++)
         show(engine);
     return EXIT_SUCCESS;

@@ -245,7 +245,8 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i += 2) {
         if (i + 1 < argc && strcmp(argv[i], "--address") == 0)
             address = argv[i + 1];
-        else if (i + 1 == argc || strcmp(argv[i], "--engine") != 0 || strcmp(argv[i + 1], "poll") != 0)
+        else if (i + 1 == argc || strcmp(argv[i], "--engine") != 0
+                 || strcmp(argv[i + 1], "poll") != 0)
             usage();
     }
     sigset_t mask = catch_signals();

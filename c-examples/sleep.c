@@ -61,7 +61,8 @@ int main(void)
         check(omni_poller_new(engine, 0, &poller));
         for (size_t i = 0; i < sizeof DURATIONS_NS / sizeof *DURATIONS_NS; i++) {
             int64_t late_ns = late_by(poller, DURATIONS_NS[i]);
-            printf("%-8s %12" PRId64 " %12" PRId64 "\n", omni_engine_name(engine), DURATIONS_NS[i], late_ns);
+            printf("%-8s %12" PRId64 " %12" PRId64 "\n", omni_engine_name(engine),
+                   DURATIONS_NS[i], late_ns);
             if (late_ns < 0)
                 status = EXIT_FAILURE;
         }

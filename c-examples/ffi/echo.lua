@@ -101,7 +101,8 @@ local function listen_on(address)
   if not host or C.inet_pton(AF_INET, host, where) ~= 1 then fail("bad address", address) end
   name.port, name.address = C.htons(tonumber(port)), where[0]
 
-  local fd = check_system(C.socket(AF_INET, SOCK_STREAM + SOCK_NONBLOCK + SOCK_CLOEXEC, 0), "socket")
+  local kind = SOCK_STREAM + SOCK_NONBLOCK + SOCK_CLOEXEC
+  local fd = check_system(C.socket(AF_INET, kind, 0), "socket")
   check_system(C.bind(fd, name, length[0]), "bind")
   check_system(C.listen(fd, 4096), "listen")
   check_system(C.getsockname(fd, name, length), "getsockname")
@@ -139,9 +140,9 @@ end
 local function accept_client()
   local fd = C.accept4(listener, nil, nil, SOCK_NONBLOCK + SOCK_CLOEXEC)
   if fd < 0 then
-    local error = ffi.errno()
-    if error == EAGAIN or error == EINTR or error == ECONNABORTED then return end
-    fail("accept4", ffi.string(C.strerror(error)))
+    local errno = ffi.errno()
+    if errno == EAGAIN or errno == EINTR or errno == ECONNABORTED then return end
+    fail("accept4", ffi.string(C.strerror(errno)))
   end
   watch(fd)
   -- queue[first] to queue[last - 1] is read and not yet written back
@@ -168,7 +169,8 @@ end
 -- Writes what the socket takes. False when the connection is broken or all is done.
 local function drain(fd, client)
   while client.first < client.last do
-    local count = tonumber(C.send(fd, client.queue + client.first, client.last - client.first, MSG_NOSIGNAL))
+    local waiting = client.last - client.first
+    local count = tonumber(C.send(fd, client.queue + client.first, waiting, MSG_NOSIGNAL))
     if count >= 0 then
       client.first = client.first + count
     elseif ffi.errno() ~= EINTR then

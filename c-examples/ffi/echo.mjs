@@ -27,7 +27,9 @@ const omni_strerror = omni.func('const char *omni_strerror(int error)');
 const omni_last_error = omni.func('const char *omni_last_error(void)');
 
 const libc = koffi.load(null);
-koffi.struct('sockaddr_in', { family: 'uint16_t', port: 'uint16_t', address: 'uint32_t', zero: koffi.array('uint8_t', 8) });
+koffi.struct('sockaddr_in', {
+  family: 'uint16_t', port: 'uint16_t', address: 'uint32_t', zero: koffi.array('uint8_t', 8),
+});
 const socket = libc.func('int socket(int domain, int type, int protocol)');
 const bind = libc.func('int bind(int fd, const sockaddr_in *name, uint32_t length)');
 const listen = libc.func('int listen(int fd, int backlog)');
@@ -67,8 +69,9 @@ function checkSystem(result, what) {
 
 function listenOn(address) {
   const [host, port] = address.split(':');
-  const name = { family: AF_INET, port: htons(Number(port)), address: inet_addr(host), zero: Array(8).fill(0) };
-  if (name.address === INADDR_NONE) throw new Error(`bad address: ${address}`);
+  const where = inet_addr(host);
+  if (where === INADDR_NONE) throw new Error(`bad address: ${address}`);
+  const name = { family: AF_INET, port: htons(Number(port)), address: where, zero: Array(8).fill(0) };
   const length = [koffi.sizeof('sockaddr_in')];
 
   const fd = checkSystem(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), 'socket');
@@ -108,7 +111,8 @@ function acceptClient() {
   checkSystem(fd, 'accept4');
   watch(fd);
   // queue.subarray(begin, end) is read and not yet written back
-  clients.set(fd, { fd, interest: OMNI_READ, ended: false, begin: 0, end: 0, queue: Buffer.alloc(QUEUE_SIZE) });
+  const queue = Buffer.alloc(QUEUE_SIZE);
+  clients.set(fd, { fd, interest: OMNI_READ, ended: false, begin: 0, end: 0, queue });
 }
 
 function closeClient(fd) {
@@ -120,7 +124,8 @@ function closeClient(fd) {
 
 // Reads what there is room for. False when the connection is broken.
 function fill(client) {
-  const count = read(client.fd, client.queue.subarray(client.end), QUEUE_SIZE - client.end);
+  const room = client.queue.subarray(client.end);
+  const count = read(client.fd, room, room.length);
   if (count < 0) return [EAGAIN, EINTR].includes(koffi.errno());
   client.end += count;
   client.ended = count === 0;
@@ -130,7 +135,8 @@ function fill(client) {
 // Writes what the socket takes. False when the connection is broken or all is done.
 function drain(client) {
   while (client.begin < client.end) {
-    const count = send(client.fd, client.queue.subarray(client.begin), client.end - client.begin, MSG_NOSIGNAL);
+    const waiting = client.queue.subarray(client.begin, client.end);
+    const count = send(client.fd, waiting, waiting.length, MSG_NOSIGNAL);
     if (count >= 0) client.begin += count;
     else if (koffi.errno() !== EINTR) return koffi.errno() === EAGAIN;
   }
@@ -172,7 +178,6 @@ const stop = () => omni_wake(poller);
 process.on('SIGINT', stop).on('SIGTERM', stop);
 watch(listener);
 await serve();
-process.off('SIGINT', stop).off('SIGTERM', stop);
 
 for (const fd of clients.keys()) closeClient(fd);
 omni_poller_free(poller);

@@ -116,7 +116,8 @@ class Server
     events = Fiddle::Pointer.malloc(BATCH * Omni::EVENT_SIZE, Fiddle::RUBY_FREE)
     while @limit.zero? || @finished < @limit
       count = Omni.check(Omni.omni_wait(@poller, events, BATCH, Omni::FOREVER))
-      events[0, count * Omni::EVENT_SIZE].unpack(Omni::EVENT_LAYOUT * count).each_slice(4) do |token, _, ready, kind|
+      fields = events[0, count * Omni::EVENT_SIZE].unpack(Omni::EVENT_LAYOUT * count)
+      fields.each_slice(4) do |token, _value, ready, kind|
         return if kind == Omni::EVENT_WAKE
 
         token == @listener.fileno ? accept_client : serve_client(@clients.fetch(token), ready)
