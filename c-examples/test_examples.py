@@ -9,7 +9,8 @@ shared one. The FFI examples need luajit, ruby, and node with npm; what is missi
 with apt-get by root, and a test that can't have it is skipped, or fails when CI=true.
 """
 
-# ruff: noqa: D1 (the names of the tests say what they show)
+# The names of the tests say what they show.
+# ruff: noqa: D101, D102, D103, D105, D107
 
 import atexit
 import contextlib
