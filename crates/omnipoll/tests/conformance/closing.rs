@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
-use omnipoll::{EngineKind, Interest, Options, Poller, Ready, Trigger};
+use omnipoll::{Capabilities, EngineKind, Interest, Options, Poller, Ready, Trigger};
 
 use crate::suite::{read, Suite};
 use crate::support::expect::*;
@@ -310,6 +310,12 @@ fn a_ghost_leaves_the_others_as_they_were(kind: EngineKind) {
     let file = File::open("/dev/null").unwrap();
     poller.add(&file, read(Trigger::ONESHOT), 5).unwrap();
     expect_event(&poller, 5, Ready::READ);
+    let (exclusive, exclusive_writer) = pipe();
+    if poller.capabilities().contains(Capabilities::HAS_EXCLUSIVE) {
+        poller.add(&exclusive, read(Trigger::EXCLUSIVE), 7).unwrap();
+    } else {
+        poller.add(&exclusive, Interest::READ, 7).unwrap();
+    }
     let pipes: [_; 4] = std::array::from_fn(|_| pipe());
     let triggers = [Trigger::LEVEL, Trigger::EDGE, Trigger::ONESHOT, Trigger::ONESHOT];
     for (((reader, _), trigger), token) in pipes.iter().zip(triggers).zip(0..) {
@@ -330,6 +336,8 @@ fn a_ghost_leaves_the_others_as_they_were(kind: EngineKind) {
     poller.modify(&file, read(Trigger::ONESHOT), 6).unwrap();
     expect_event(&poller, 6, Ready::READ);
     expect_quiet(&poller);
+    poke(&exclusive_writer);
+    expect_event(&poller, 7, Ready::READ);
 }
 
 fn a_ghost_leaves_those_who_wait_in_touch(kind: EngineKind) {
