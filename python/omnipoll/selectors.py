@@ -26,13 +26,15 @@ Where they differ from the standard ones:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from selectors import EVENT_READ, EVENT_WRITE, BaseSelector, SelectorKey
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 
 from omnipoll import _native
 
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
+    from typing_extensions import Self
 
 __all__ = [
     "EVENT_EDGE",
@@ -77,18 +79,16 @@ class _Map(Mapping["FileDescriptorLike", SelectorKey]):
 class _Selector(_native.Selector, BaseSelector):
     """The standard interface, once for every engine. `select` is the native class's."""
 
-    _engine: Optional[str] = None
+    _engine: str | None = None
 
-    def __new__(cls, *, files_always_ready: bool = False) -> _Selector:
+    def __new__(cls, *, files_always_ready: bool = False) -> Self:
         return super().__new__(cls, cls._engine, files_always_ready)
 
     def __init__(self, *, files_always_ready: bool = False) -> None:
         self._keys: dict[int, SelectorKey] = {}
-        self._map: Optional[_Map] = _Map(self)
+        self._map: _Map | None = _Map(self)
 
-    def register(
-        self, fileobj: FileDescriptorLike, events: int, data: Any = None
-    ) -> SelectorKey:
+    def register(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
         """Start watching a file object and return its key.
 
         Raises ValueError for invalid events or an invalid file object, KeyError when it is
@@ -109,16 +109,12 @@ class _Selector(_native.Selector, BaseSelector):
         Raises KeyError when it is not registered.
         """
         key = self._find(fileobj)
-        try:
+        with suppress(FileNotFoundError):  # It was closed, and that was told.
             self._remove(key.fd)
-        except FileNotFoundError:
-            pass  # It was closed, which has ended the registration.
         del self._keys[key.fd]
         return key
 
-    def modify(
-        self, fileobj: FileDescriptorLike, events: int, data: Any = None
-    ) -> SelectorKey:
+    def modify(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
         """Change what a registered file object is watched for, or its data.
 
         A ONESHOT that has fired and an EDGE report anew, even when nothing is changed.
@@ -141,7 +137,7 @@ class _Selector(_native.Selector, BaseSelector):
         self._keys[key.fd] = key
         return key
 
-    def rearm(self, fileobj: FileDescriptorLike, events: Optional[int] = None) -> None:
+    def rearm(self, fileobj: FileDescriptorLike, events: int | None = None) -> None:
         """Say of an EVENT_EDGE registration that it was read or written until BlockingIOError.
 
         events: the directions that were; all of the key's without it. The next readiness is

@@ -103,7 +103,10 @@ unsafe fn sort<'a, 'py, C: Method<N>, const N: usize>(
     names: Option<Borrowed<'a, 'py, PyTuple>>,
 ) -> PyResult<[Argument<'a, 'py>; N]> {
     if positional > N {
-        return Err(wrong::<C, N>(format_args!("takes at most {N} arguments ({positional} given)")));
+        return Err(wrong::<C, N>(format_args!(
+            "takes at most {N} argument{} ({positional} given)",
+            if N == 1 { "" } else { "s" }
+        )));
     }
     let mut sorted = [None; N];
     // SAFETY: as promised.

@@ -1,0 +1,97 @@
+"""What the tests share: the engines, pollers on them, and descriptors to watch."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import NamedTuple
+
+import pytest
+
+import omnipoll
+from omnipoll import Poller
+
+ENGINES = ("select", "poll", "epoll")
+SELECTORS = (omnipoll.SelectSelector, omnipoll.PollSelector, omnipoll.EpollSelector)
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def poller(engine: str) -> Iterator[Poller]:
+    with Poller(engine) as poller:
+        yield poller
+
+
+@pytest.fixture(params=SELECTORS)
+def selector(request: pytest.FixtureRequest) -> Iterator[omnipoll.EpollSelector]:
+    """One of each class; they share the interface that EpollSelector is annotated with."""
+    with request.param() as selector:
+        yield selector
+
+
+class Pipe(NamedTuple):
+    """Both ends don't block."""
+
+    reader: int
+    writer: int
+
+    def drain(self) -> bytes:
+        data = b""
+        with suppress(BlockingIOError):
+            while chunk := os.read(self.reader, 65536):
+                data += chunk
+        return data
+
+    def close(self) -> None:
+        for end in self:
+            with suppress(OSError):
+                os.close(end)
+
+
+def make_pipe() -> Pipe:
+    return Pipe(*os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC))
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    pipe = make_pipe()
+    yield pipe
+    pipe.close()
+
+
+@pytest.fixture
+def pipes() -> Iterator[list[Pipe]]:
+    pipes = [make_pipe() for _ in range(10)]
+    yield pipes
+    for pipe in pipes:
+        pipe.close()
+
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    """Connected sockets that don't block."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        yield ours, theirs
+
+
+@pytest.fixture
+def connection() -> Iterator[Pair]:
+    """Both ends of a TCP connection over loopback."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        theirs = socket.create_connection(listener.getsockname())
+        ours, _ = listener.accept()
+    with ours, theirs:
+        ours.setblocking(False)
+        yield ours, theirs

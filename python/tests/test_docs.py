@@ -1,0 +1,68 @@
+"""The documentation: every example runs, everything public is described."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+import omnipoll
+import omnipoll.selectors
+from omnipoll import _native
+
+README = Path(__file__).parent.parent / "README.md"
+CLASSES = [omnipoll.Event, omnipoll.Poller, *map(omnipoll.__dict__.get, omnipoll.selectors.__all__)]
+OURS = [one for one in CLASSES if inspect.isclass(one) and one.__module__.startswith("omnipoll")]
+
+
+@pytest.mark.parametrize(
+    "module", [omnipoll, omnipoll.selectors, _native], ids=lambda module: module.__name__
+)
+def test_the_examples_in_docstrings(module: types.ModuleType) -> None:
+    failed, attempted = doctest.testmod(module)
+    assert failed == 0
+    if module is omnipoll.selectors:
+        assert attempted > 10
+
+
+def test_the_example_of_the_poller() -> None:
+    """doctest passes native classes over."""
+    parsed = doctest.DocTestParser().get_doctest(omnipoll.Poller.__doc__ or "", {}, "Poller", None, 0)
+    runner = doctest.DocTestRunner()
+    runner.run(parsed)
+    assert runner.summarize().attempted > 3
+    assert runner.summarize().failed == 0
+
+
+def test_the_examples_in_the_readme() -> None:
+    blocks = README.read_text().split("```python\n")[1:]
+    assert len(blocks) >= 2
+    for block in blocks:
+        subprocess.run([sys.executable, "-c", block.split("```")[0]], check=True, timeout=30)
+
+
+@pytest.mark.parametrize("one", OURS, ids=lambda one: one.__name__)
+def test_everything_public_is_described(one: type) -> None:
+    assert one.__doc__
+    for name in dir(one):
+        if not name.startswith("_"):
+            assert inspect.getdoc(getattr(one, name)), f"{one.__name__}.{name}"
+
+
+def test_all_is_there() -> None:
+    for module in (omnipoll, omnipoll.selectors):
+        assert len(set(module.__all__)) == len(module.__all__)
+        for name in module.__all__:
+            assert hasattr(module, name)
+
+
+def test_signatures_are_told() -> None:
+    if sys.version_info >= (3, 10):  # 3.9 knows no signatures of native classes.
+        assert str(inspect.signature(omnipoll.Poller)) == "(engine=None, *, files_always_ready=False)"
+    assert str(inspect.signature(omnipoll.Poller.wait)) == "(self, /, timeout=None, max_events=None)"
+    assert str(inspect.signature(omnipoll.EpollSelector.select)) == "(self, /, timeout=None)"
