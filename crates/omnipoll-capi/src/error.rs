@@ -57,6 +57,7 @@ impl Failure {
     }
 
     /// What the call returns. Its words become the thread's last error.
+    #[cold]
     fn tell(&self, function: &str) -> c_int {
         let mut text = [0; LONGEST];
         // The last byte stays 0. Words that don't fit are cut off.
@@ -82,6 +83,7 @@ pub(crate) fn errno(error: &io::Error) -> c_int {
 }
 
 /// What `function` returns to C.
+#[inline]
 pub(crate) fn answer(function: &str, outcome: Result<c_int, Failure>) -> c_int {
     outcome.unwrap_or_else(|failure| failure.tell(function))
 }
