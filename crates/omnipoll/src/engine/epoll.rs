@@ -26,7 +26,7 @@ use libc::{epoll_event, EBADF, EEXIST, ENOENT, EPERM, EPOLL_CTL_ADD, EPOLL_CTL_D
 
 use super::{lock, sys, Batch, Capabilities, Doorbell, Engine, EngineKind};
 use crate::error::{fail, system};
-use crate::event::{Event, Ready};
+use crate::event::{Event, EventKind, Ready};
 use crate::interest::Interest;
 use crate::registry::{self, Registration, Registry};
 
@@ -155,6 +155,10 @@ impl Engine for Epoll {
             if key == DOORBELL {
                 batch.rung = true;
             } else if let Some(event) = self.event(&mut registry, key, bits) {
+                if event.kind() != EventKind::Io {
+                    batch.own.push(event);
+                    continue;
+                }
                 // SAFETY: `filled <= index < capacity`.
                 unsafe { slots.add(batch.filled).write(MaybeUninit::new(event)) };
                 batch.filled += 1;
@@ -244,6 +248,7 @@ impl Epoll {
         if registration.interest.is_oneshot() {
             registration.armed = 0;
         }
+        let kind = registration.kind;
         // The kernel's bits are poll's: EPOLLIN is POLLIN, and so on through EPOLLRDHUP.
         let event =
             Event::io(registration.token, fd, super::ready_of_poll(bits as u16, registration.interest));
@@ -252,7 +257,7 @@ impl Epoll {
             self.remove(registry, fd);
             return Some(event);
         }
-        Some(event)
+        Some(event.of_kind(kind))
     }
 
     /// Registers an always ready file by a descriptor of our own that is always ready.

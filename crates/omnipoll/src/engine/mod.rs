@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub(crate) use doorbell::Doorbell;
+pub(crate) use sys::replace;
 
 use crate::error::fail;
 use crate::event::{Event, Ready};
@@ -173,7 +174,7 @@ pub(crate) trait Engine: Send + Sync {
 }
 
 /// What one call of [`Engine::wait`] brought.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Batch {
     /// How many events were written.
     pub(crate) filled: usize,
@@ -181,6 +182,8 @@ pub(crate) struct Batch {
     pub(crate) rung: bool,
     /// Something was ready that is nobody's event, so an empty batch doesn't mean that time is up.
     pub(crate) dropped: bool,
+    /// The poller's own descriptors that are ready. There is room for an event of each.
+    pub(crate) own: Vec<Event>,
 }
 
 /// Makes the engine `kind`.

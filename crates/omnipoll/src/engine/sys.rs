@@ -158,7 +158,7 @@ pub(super) fn drain(reader: &OwnedFd) {
 }
 
 /// Makes the number of `old` stand for the file of `new`, atomically.
-pub(super) fn replace(new: &OwnedFd, old: &OwnedFd) -> io::Result<()> {
+pub(crate) fn replace(new: &OwnedFd, old: &OwnedFd) -> io::Result<()> {
     loop {
         // SAFETY: both are open descriptors of ours.
         let result = unsafe { libc::dup2(new.as_raw_fd(), old.as_raw_fd()) };
