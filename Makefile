@@ -3,11 +3,9 @@
 # Needs a Rust toolchain (rustup.rs), cc and python3; whatever else the tests use goes into
 # .venv, in this tree. Everything built is under target/.
 
-PREFIX ?= /usr/local
 CARGO ?= cargo
 PYTHON ?= python3
-CC ?= cc
-CFLAGS ?= -O2
+CLIENTS ?= 300
 
 .DEFAULT_GOAL := all
 .PHONY: all library examples python demo test bench clean help
@@ -16,43 +14,29 @@ all: library examples python  ## Build everything: the C library, the C examples
 
 # ---- Building ------------------------------------------------------------------------------
 
-# The library as a program finds it: under its own names, in one folder.
-BUILT := $(CURDIR)/target/lib
-RELEASE := target/release/libomnipoll_capi
+library:  ## Build the C library into target/release, as libomnipoll_capi.so and .a
+	@$(CARGO) build --release --quiet -p omnipoll-capi
 
-library:  ## Build libomnipoll.so and libomnipoll.a into target/lib
-	$(CARGO) build --release --quiet -p omnipoll-capi
-	@mkdir -p $(BUILT)
-	@cp -u $(RELEASE).so $(BUILT)/libomnipoll.so.0
-	@cp -u $(RELEASE).a $(BUILT)/libomnipoll.a
-	@ln -sf libomnipoll.so.0 $(BUILT)/libomnipoll.so
-
-EXAMPLES := $(patsubst c-examples/%.c,target/examples/%,$(wildcard c-examples/*.c))
-
-examples: $(EXAMPLES)  ## Build the C examples into target/examples
-
-target/examples/%: c-examples/%.c include/omnipoll.h | library
-	@mkdir -p $(@D)
-	$(CC) -std=c11 $(CFLAGS) -Wall -Wextra -Iinclude -o $@ $< \
-	    -L$(BUILT) -Wl,-rpath,$(BUILT) -lomnipoll -pthread
+examples: library  ## Build the C examples into target/examples
+	@$(MAKE) --silent -C c-examples BUILD=../target/examples
 
 VENV := .venv/bin/python
 
 python: $(VENV)  ## Build the Python package and install it into .venv
-	@$(VENV) -m pip install --quiet ./python
+	@$(VENV) -m pip install --quiet --no-build-isolation ./python
 
 # A virtual environment with the tools of python/requirements-dev.txt.
-$(VENV): python/requirements-dev.txt .ci/venv
-	@$(PYTHON) .ci/venv .venv -r python/requirements-dev.txt
+$(VENV): python/requirements-dev.txt .ci/environment.py
+	@$(PYTHON) .ci/environment.py .venv -r python/requirements-dev.txt
 	@touch $@
 
 # ---- Running -------------------------------------------------------------------------------
 
 demo: all  ## Serve a few hundred real clients on each engine, and print a table
-	@$(PYTHON) c-examples/demo.py
+	@$(PYTHON) c-examples/demo.py --clients $(CLIENTS)
 
-test: $(VENV)  ## Run every check and test there is; STEPS="python readme" runs some of them
-	@$(PYTHON) .ci/test $(STEPS)
+test: $(VENV)  ## Run every check and test there is; STEPS="c python" runs some of them
+	@$(PYTHON) .ci/test.py $(STEPS)
 
 bench: library  ## Measure, side by side with loops written straight on the system calls
 	@crates/omnipoll-bench/run.sh
@@ -61,6 +45,37 @@ clean:  ## Remove everything built
 	rm -rf target .venv
 
 help:  ## Say this
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # ---- The C library: install, header, checks ---------------------------------------------------
+
+.PHONY: install header check
+
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+
+CAPI := target/release/libomnipoll_capi
+workspace = $(shell sed -n 's/^$(1) = "\(.*\)"/\1/p' Cargo.toml)
+VERSION := $(call workspace,version)
+
+# Installs what is built, and builds only what is missing: root may have no cargo.
+install: $(CAPI).so $(CAPI).a  ## Install the C library; PREFIX=/usr/local LIBDIR= INCLUDEDIR= DESTDIR=
+	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)
+	install -m 755 $(CAPI).so $(DESTDIR)$(LIBDIR)/libomnipoll.so.$(VERSION)
+	ln -sf libomnipoll.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libomnipoll.so.0
+	ln -sf libomnipoll.so.0 $(DESTDIR)$(LIBDIR)/libomnipoll.so
+	install -m 644 $(CAPI).a $(DESTDIR)$(LIBDIR)/libomnipoll.a
+	install -m 644 include/omnipoll.h $(DESTDIR)$(INCLUDEDIR)/omnipoll.h
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
+	    -e 's|@URL@|$(call workspace,repository)|' -e 's|@VERSION@|$(VERSION)|' \
+	    crates/omnipoll-capi/omnipoll.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/omnipoll.pc
+
+$(CAPI).so $(CAPI).a:
+	@$(MAKE) library
+
+header:  ## Make include/omnipoll.h anew from the sources
+	@UPDATE_HEADER=1 $(CARGO) test --quiet -p omnipoll-capi --test capi header::the_committed
+
+check:  ## Check the C library: header, binary interface, contract, installation
+	@$(CARGO) test --quiet -p omnipoll-capi

@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""Runs every check and test of the project, or the steps named as arguments.
+
+A step that succeeds prints one line; of one that fails, the whole log follows. The logs stay in
+target/test. With CI=true in the environment, a step that can't run here has failed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+TREE = Path(__file__).resolve().parent.parent
+LOGS = TREE / "target" / "test"
+PYTHON = str(TREE / ".venv" / "bin" / "python")
+MSRV = re.findall(r'^rust-version = "(.*)"', (TREE / "Cargo.toml").read_text(), re.M)[0]
+LIMIT = 1800  # seconds for one step
+CI = os.environ.get("CI") == "true"
+
+TYPED = ".ci/test.py .ci/environment.py c-examples/demo.py docs/test_docs.py"
+SCRIPTS = f"{TYPED} c-examples/test_examples.py"
+RULES = "--isolated --select E,F,W,I,B,UP --line-length 110 --target-version py39"
+
+
+@dataclass
+class Step:
+    name: str
+    command: tuple[str, ...]
+    environment: dict[str, str] | None = None
+    needs: tuple[str, ...] = ()  # succeeds where the step can run
+
+
+STEPS = (
+    Step("format", ("cargo", "fmt", "--all", "--check")),
+    Step("clippy", ("cargo", "clippy", "--workspace", "--all-targets", "--", "-D", "warnings")),
+    Step("rustdoc", ("cargo", "doc", "--workspace", "--no-deps"), {"RUSTDOCFLAGS": "-D warnings"}),
+    Step(
+        "msrv",
+        ("cargo", f"+{MSRV}", "check", "--workspace", "--target-dir", "target/msrv"),
+        needs=("rustup", "run", MSRV, "cargo", "--version"),
+    ),
+    # omnipoll-capi is tested by the step "c", omnipoll-python by "python".
+    Step("rust", ("cargo", "test", "--no-fail-fast", "-p", "omnipoll", "-p", "omnipoll-bench")),
+    Step("build", ("make", "all")),
+    Step("c", ("make", "check")),
+    Step("examples", (PYTHON, "c-examples/test_examples.py")),
+    Step("demo", ("make", "demo", "CLIENTS=100")),
+    Step("python", ("python/check.sh",)),
+    Step("docs", (PYTHON, "docs/test_docs.py")),
+    Step(
+        "scripts",
+        ("sh", "-ec", f"{PYTHON} -m ruff check {RULES} {SCRIPTS}; {PYTHON} -m mypy --strict {TYPED}"),
+    ),
+)
+
+
+@dataclass
+class Outcome:
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    def __str__(self) -> str:
+        skipped = f", {self.skipped} skipped" if self.skipped else ""
+        return f"{self.passed} passed, {self.failed} failed{skipped}"
+
+
+def count(log: str, status: int) -> Outcome:
+    """What the tests of a step say themselves; a step without tests is one."""
+    cargo = re.findall(r"^test result: .*? (\d+) passed; (\d+) failed(?:; (\d+) ignored)?", log, re.M)
+    if cargo:
+        outcome = Outcome(*(sum(int(number or 0) for number in column) for column in zip(*cargo)))
+    elif last := [line for line in log.splitlines() if re.search(r"\b\d+ (passed|failed)\b", line)][-1:]:
+        numbers = {word: int(number) for number, word in re.findall(r"(\d+) ([a-z]+)", last[0])}
+        outcome = Outcome(*(numbers.get(word, 0) for word in ("passed", "failed", "skipped")))
+    else:
+        outcome = Outcome(passed=int(status == 0))
+    if status != 0 and not outcome.failed:
+        outcome.failed = 1
+    return outcome
+
+
+def succeeds(command: tuple[str, ...]) -> bool:
+    try:
+        return subprocess.run(command, cwd=TREE, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+def run(step: Step) -> Outcome:
+    print(f"{step.name:<10}", end="", flush=True)
+    if step.needs and not succeeds(step.needs):
+        print(f"skipped: this fails: {' '.join(step.needs)}")
+        return Outcome(failed=1) if CI else Outcome(skipped=1)
+    path = LOGS / f"{step.name}.log"
+    begin = time.monotonic()
+    with path.open("wb") as log:
+        command = ("timeout", "--kill-after=10", str(LIMIT), *step.command)
+        environment = {**os.environ, **(step.environment or {})}
+        status = subprocess.run(
+            command, cwd=TREE, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        ).returncode
+    text = path.read_text(errors="replace")
+    outcome = count(text, status)
+    print(f"{time.monotonic() - begin:6.1f} s  {outcome}")
+    if status != 0:
+        print(f"{text}\n{step.name} FAILED with status {status}: {' '.join(step.command)}\n")
+    return outcome
+
+
+def main(names: list[str]) -> int:
+    known = {step.name: step for step in STEPS}
+    if unknown := [name for name in names if name not in known]:
+        sys.exit(f"no such step: {' '.join(unknown)}; there are: {' '.join(known)}")
+    LOGS.mkdir(parents=True, exist_ok=True)
+    outcomes = [run(known[name]) for name in names or known]
+    total = Outcome(
+        sum(outcome.passed for outcome in outcomes),
+        sum(outcome.failed for outcome in outcomes),
+        sum(outcome.skipped for outcome in outcomes),
+    )
+    print(total)
+    return 1 if total.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

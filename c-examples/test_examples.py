@@ -1,0 +1,627 @@
+"""Builds the C examples and runs all examples, on every engine, with real clients.
+
+    python3 c-examples/test_examples.py         (or through pytest)
+
+Needs python3, cc, make and the built library: OMNIPOLL_LIBDIR names the directory that holds
+libomnipoll_capi.{so,a}, by default target/release. Each C program is built twice: with the
+sanitizers against the static library, and by the very line its comment gives against the
+shared one. The FFI examples need luajit, ruby, and node with npm; what is missing is installed
+with apt-get by root, and a test that can't have it is skipped, or fails when CI=true.
+"""
+
+import atexit
+import contextlib
+import functools
+import itertools
+import os
+import random
+import re
+import resource
+import selectors
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+LIBDIR = Path(os.environ.get("OMNIPOLL_LIBDIR", HERE.parent / "target" / "release")).resolve()
+BUILD = HERE.parent / "target" / f"test-examples-{os.getpid()}"  # two runs at a time are fine
+LIB = BUILD / "lib"  # the library under the names it has once installed
+
+ENGINES = ("select", "poll", "epoll")
+PROGRAMS = sorted(path.stem for path in HERE.glob("*.c"))
+ECHO_SERVERS = [("echo", engine) for engine in ENGINES] + [(f"raw_{engine}", engine) for engine in ENGINES]
+BUILDS = ("sanitized", "plain")
+
+TEST_SECONDS = 90  # no test takes longer, whatever happens
+STEP_SECONDS = 30  # nor any single step that can hang
+
+
+# Building
+
+
+def build_sanitized():
+    flags = "-std=c11 -g -O1 -Wall -Wextra -Wpedantic -Werror"
+    flags += " -fsanitize=address,undefined -fno-sanitize-recover=all"
+    library = f"LIBOMNIPOLL={LIB / 'libomnipoll.a'}"
+    run(["make", "-j2", f"BUILD={BUILD / 'sanitized'}", f"CFLAGS={flags}", library], cwd=HERE)
+
+
+def build_line(program):
+    """The build line in a program's comment."""
+    return re.search(r"^ \* Build: +(.+)$", (HERE / f"{program}.c").read_text(), re.M).group(1)
+
+
+def build_plain():
+    """Runs the documented lines where pkg-config speaks of this tree's library."""
+    tools = BUILD / "tools"
+    tools.mkdir(exist_ok=True)
+    pkg_config = tools / "pkg-config"
+    include = HERE.parent / "include"
+    pkg_config.write_text(f"#!/bin/sh\necho -I{include} -L{LIB} -Wl,-rpath,{LIB} -lomnipoll\n")
+    pkg_config.chmod(0o755)
+    (BUILD / "plain").mkdir(exist_ok=True)
+    for program in PROGRAMS:
+        shutil.copy(HERE / f"{program}.c", BUILD / "plain")
+        path = f"{tools}:{os.environ['PATH']}"
+        run(["sh", "-c", build_line(program)], cwd=BUILD / "plain", env={"PATH": path})
+
+
+def stage_library():
+    LIB.mkdir(parents=True, exist_ok=True)
+    for built, installed in (
+        ("libomnipoll_capi.a", "libomnipoll.a"),
+        ("libomnipoll_capi.so", "libomnipoll.so"),
+        ("libomnipoll_capi.so", "libomnipoll.so.0"),
+    ):
+        shutil.copy(LIBDIR / built, LIB / installed)
+
+
+def setUpModule():
+    raise_descriptor_limit()
+    atexit.register(shutil.rmtree, BUILD, ignore_errors=True)
+    stage_library()
+    build_sanitized()
+    build_plain()
+
+
+def raise_descriptor_limit():
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+# Running
+
+
+def environment(extra=None):
+    # No sanitizer option of the caller's may hide a finding.
+    return {**os.environ, "ASAN_OPTIONS": "", "UBSAN_OPTIONS": "print_stacktrace=1", **(extra or {})}
+
+
+def run(command, cwd=None, env=None, seconds=TEST_SECONDS):
+    """Runs to the end and returns what was printed; anything but success is an error."""
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env=environment(env),
+        timeout=seconds,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode != 0:
+        raise AssertionError(f"{command} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+class Server:
+    """A server process, from the line that tells its port to its end."""
+
+    def __init__(self, command, descriptors=None, env=None):
+        def limit_descriptors():
+            if descriptors is not None:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+
+        self.errors = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(
+            command,
+            env=environment(env),
+            preexec_fn=limit_descriptors,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+        )
+        line = self.process.stdout.readline()  # setUp's alarm bounds it
+        found = re.fullmatch(r"listening on 127\.0\.0\.1:(\d+)\n", line)
+        if found is None:
+            errors = self.stderr()
+            self.__exit__()
+            raise AssertionError(f"{command} printed {line!r}:\n{errors}")
+        self.port = int(found.group(1))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+        self.errors.close()
+
+    def stderr(self):
+        self.errors.seek(0)
+        return self.errors.read()
+
+    def wait_until_said(self, text):
+        wait_until(lambda: text in self.stderr(), f"the server says {text!r}")
+
+    def wait_until_idle(self):
+        """Passes when the server sleeps: one that spins uses up time in any two looks."""
+        wait_until(self._used_no_time, "the server is idle")
+
+    def _used_no_time(self):
+        before = self._cpu_ticks()
+        time.sleep(0.1)
+        return self._cpu_ticks() == before
+
+    def _cpu_ticks(self):
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+
+    def ended(self):
+        """Waits for the end and returns the exit status."""
+        return self.process.wait(STEP_SECONDS)
+
+    def stop(self, signo=signal.SIGTERM):
+        self.process.send_signal(signo)
+        return self.ended()
+
+
+def wait_until(condition, what):
+    deadline = time.monotonic() + STEP_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not seen in {STEP_SECONDS} s: {what}")
+        time.sleep(0.01)
+
+
+# Clients
+
+
+def connect(port, receive_buffer=None):
+    client = socket.socket()
+    client.settimeout(STEP_SECONDS)
+    if receive_buffer is not None:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    client.connect(("127.0.0.1", port))
+    return client
+
+
+def receive(client, length):
+    data = bytearray()
+    while len(data) < length:
+        chunk = client.recv(length - len(data))
+        if not chunk:
+            raise AssertionError(f"end of file after {len(data)} of {length} bytes")
+        data += chunk
+    return bytes(data)
+
+
+def round_trip(client, message):
+    client.sendall(message)
+    return receive(client, len(message))
+
+
+def is_closed_by_server(client):
+    try:
+        return client.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+class EchoClient:
+    """Sends a stream in pieces, ends it, and collects what comes back until the end."""
+
+    def __init__(self, port, data, pieces, read_size=1 << 16):
+        self.socket = connect(port)
+        self.socket.setblocking(False)
+        self.data, self.pieces, self.read_size = data, pieces, read_size
+        self.sent = 0
+        self.received = bytearray()
+
+    def interest(self):
+        return selectors.EVENT_READ | (selectors.EVENT_WRITE if self.sent < len(self.data) else 0)
+
+    def step(self, ready):
+        """Does what can be done now. True at the end of the stream."""
+        if ready & selectors.EVENT_WRITE:
+            piece = self.data[self.sent : self.sent + next(self.pieces)]
+            self.sent += self.socket.send(piece)
+            if self.sent == len(self.data):
+                self.socket.shutdown(socket.SHUT_WR)
+        if ready & selectors.EVENT_READ:
+            chunk = self.socket.recv(self.read_size)
+            self.received += chunk
+            return chunk == b""
+        return False
+
+
+def drive(clients):
+    """Runs all the clients at once until each has come to its end."""
+    with selectors.DefaultSelector() as selector:
+        for client in clients:
+            selector.register(client.socket, client.interest(), client)
+        while selector.get_map():
+            ready = selector.select(STEP_SECONDS)
+            if not ready:
+                raise AssertionError(f"{len(selector.get_map())} clients hear nothing any more")
+            for key, mask in ready:
+                client = key.data
+                if client.step(mask):
+                    selector.unregister(client.socket)
+                    client.socket.close()
+                elif key.events != client.interest():
+                    selector.modify(client.socket, client.interest(), client)
+
+
+def echo_clients(port, count, sizes, seed):
+    """Clients that each send one message of every size, in pieces of uneven length. Every tenth
+    sends more than the system's buffers hold and reads it slowly: writes to it are partial."""
+    source = random.Random(seed)
+
+    def pieces():
+        while True:
+            yield source.choice((1, 100, 1448, 10000, 300000))
+
+    def stream():
+        return b"".join(source.randbytes(size) for size in source.sample(sizes, len(sizes)))
+
+    def client(number):
+        if number % 10 == 0:
+            return EchoClient(port, stream() * 16, itertools.repeat(300000), read_size=1 << 13)
+        return EchoClient(port, stream(), pieces())
+
+    return [client(number) for number in range(count)]
+
+
+# Tests
+
+
+class Example(unittest.TestCase):
+    def setUp(self):
+        def too_long(*_):
+            raise TimeoutError(f"the test took longer than {TEST_SECONDS} s")
+
+        signal.signal(signal.SIGALRM, too_long)
+        signal.alarm(TEST_SECONDS)
+        self.addCleanup(signal.alarm, 0)
+        self.sockets = contextlib.ExitStack()
+        self.addCleanup(self.sockets.close)
+
+    def connect(self, server, **options):
+        return self.sockets.enter_context(connect(server.port, **options))
+
+
+class EchoServer:
+    """What is true of every echo server; `command` starts it."""
+
+    def test_many_clients_at_once(self):
+        with Server(self.command) as server:
+            sizes = [1, 2, 77, 4096, 65536, 262144]
+            clients = echo_clients(server.port, count=50, sizes=sizes, seed=1)
+            drive(clients)
+            for client in clients:
+                self.assertEqual(client.received, client.data)
+            self.assertEqual(server.stop(), 0, server.stderr())
+
+    def test_client_that_does_not_read(self):
+        limit = 64 << 20
+        chunk = random.Random(2).randbytes(1 << 16)
+        with Server(self.command) as server:
+            slow = self.connect(server, receive_buffer=4096)
+            slow.settimeout(0.3)
+            sent = 0
+            with contextlib.suppress(socket.timeout):
+                while sent < limit:
+                    sent += slow.send(chunk[sent % len(chunk) :])
+            self.assertLess(sent, limit, "the server takes what it can't give back")
+            server.wait_until_idle()
+            other = self.connect(server)
+            for size in (1, 1000, 100000):
+                self.assertEqual(round_trip(other, chunk[:size]), chunk[:size])
+            slow.settimeout(STEP_SECONDS)
+            slow.shutdown(socket.SHUT_WR)
+            expected = chunk * (sent // len(chunk)) + chunk[: sent % len(chunk)]
+            self.assertEqual(receive(slow, sent), expected)
+            self.assertEqual(slow.recv(1), b"")
+            self.assertEqual(server.stop(), 0, server.stderr())
+
+    def test_reset_connection(self):
+        with Server(self.command) as server:
+            stays = self.connect(server)
+            for length in (0, 1, 1 << 20):
+                client = self.connect(server)
+                client.settimeout(0.3)
+                with contextlib.suppress(socket.timeout):
+                    client.sendall(bytes(length))
+                # A close with this option resets the connection.
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.close()
+                self.assertEqual(round_trip(stays, b"still there"), b"still there")
+            server.wait_until_idle()
+            self.assertEqual(server.stop(), 0, server.stderr())
+
+    def test_either_signal_ends_it_with_clients_connected(self):
+        for signo in (signal.SIGTERM, signal.SIGINT):
+            with Server(self.command) as server:
+                clients = [self.connect(server) for _ in range(3)]
+                for client in clients:
+                    self.assertEqual(round_trip(client, b"hello"), b"hello")
+                self.assertEqual(server.stop(signo), 0, server.stderr())
+                for client in clients:
+                    self.assertTrue(is_closed_by_server(client))
+
+
+class CEchoServer(EchoServer):
+    """What is true of those in C besides."""
+
+    def test_out_of_descriptors(self):
+        with Server(self.command, descriptors=20) as server:
+            clients = [self.connect(server) for _ in range(40)]
+            server.wait_until_said("Too many open files")
+            server.wait_until_idle()
+            for client in clients:
+                self.assertEqual(round_trip(client, b"hello"), b"hello")
+                client.close()
+            self.assertEqual(server.stop(), 0, server.stderr())
+
+    def test_more_clients_than_a_set_holds(self):
+        with Server(self.command) as server:
+            clients = [self.connect(server) for _ in range(1100)]
+            echoed = 0
+            for client in clients:
+                with contextlib.suppress(ConnectionError):
+                    client.sendall(b"hello")
+                    echoed += client.recv(5) == b"hello"
+            if self.command[0].endswith("raw_select"):
+                self.assertIn("does not fit a set of 1024", server.stderr())
+                self.assertTrue(1000 < echoed < 1024, echoed)
+            else:
+                self.assertEqual(echoed, 1100)
+            self.assertEqual(server.stop(), 0, server.stderr())
+
+    def test_bad_command_line(self):
+        for options in ("--engine none", "--engine", "--address nowhere", "--address 127.0.0.1:70000"):
+            done = subprocess.run(
+                self.command[:1] + options.split(),
+                env=environment(),
+                timeout=STEP_SECONDS,
+                capture_output=True,
+                text=True,
+            )
+            self.assertEqual(done.returncode, 1, done.stderr)
+            self.assertIn("usage:", done.stderr)
+
+
+class ChatServer:
+    def test_every_line_reaches_every_other_client_in_order(self):
+        people, lines = 20, 50
+        with Server(self.command) as server:
+            clients = [self.connect(server) for _ in range(people)]
+            self.all_are_in(clients)
+            source = random.Random(3)
+
+            def line(person, number):
+                return f"{person} {number} {'x' * source.choice((0, 10, 500))}\n".encode()
+
+            said = [[line(person, number) for number in range(lines)] for person in range(people)]
+            for number in range(lines):
+                for person, client in enumerate(clients):
+                    client.sendall(said[person][number])
+            for person, client in enumerate(clients):
+                expected = {other: list(said[other]) for other in range(people) if other != person}
+                reader = client.makefile("rb")
+                for _ in range(lines * (people - 1)):
+                    line = reader.readline()
+                    speaker = int(line.split()[0])
+                    self.assertEqual(line, expected[speaker].pop(0))
+            self.assertEqual(server.stop(), 0, server.stderr())
+
+    def test_lines_come_whole(self):
+        with Server(self.command) as server:
+            first, second, listener = (self.connect(server) for _ in range(3))
+            self.all_are_in([first, second, listener])
+            first.sendall(b"half of ")
+            second.sendall(b"a whole line\n")
+            self.assertEqual(receive(listener, 13), b"a whole line\n")
+            first.sendall(b"one\nand the beginning of ")
+            self.assertEqual(receive(listener, 12), b"half of one\n")
+            first.sendall(b"another\n")
+            self.assertEqual(receive(listener, 29), b"and the beginning of another\n")
+            long_line = random.Random(4).randbytes(10000).replace(b"\n", b"-") + b"\n"
+            first.sendall(long_line)
+            self.assertEqual(receive(listener, len(long_line)), long_line)
+            self.assertEqual(server.stop(), 0, server.stderr())
+
+    def test_slow_client_is_dropped_and_the_others_lose_nothing(self):
+        chunk = (b"x" * 999 + b"\n") * 64
+        limit = 64 << 20
+        with Server(self.command) as server:
+            slow = self.connect(server, receive_buffer=4096)
+            talker, *others = (self.connect(server) for _ in range(6))
+            self.all_are_in([slow, talker, *others])
+            sent = 0
+            while "client 1 dropped: it has left" not in server.stderr():
+                self.assertLess(sent, limit, "a client that does not read is never dropped")
+                talker.sendall(chunk)
+                for other in others:
+                    self.assertEqual(receive(other, len(chunk)), chunk)
+                sent += len(chunk)
+            with contextlib.suppress(ConnectionResetError):
+                while slow.recv(1 << 16):
+                    pass
+            others[0].sendall(b"goodbye\n")
+            for client in (talker, *others[1:]):
+                self.assertEqual(receive(client, 8), b"goodbye\n")
+            self.assertEqual(server.stderr().count("dropped"), 1)
+            server.wait_until_idle()
+            self.assertEqual(server.stop(), 0)
+
+    def test_out_of_descriptors(self):
+        with Server(self.command, descriptors=20) as server:
+            clients = [self.connect(server) for _ in range(40)]
+            server.wait_until_said("Too many open files")
+            server.wait_until_idle()
+            for first, second in zip(clients[::2], clients[1::2]):
+                wait_until(functools.partial(self.hears, first, second), "the next two are let in")
+                first.close()
+                second.close()
+            self.assertEqual(server.stop(), 0, server.stderr())
+
+    def hears(self, speaker, listener):
+        speaker.sendall(b"hello\n")
+        listener.settimeout(0.1)
+        with contextlib.suppress(socket.timeout):
+            return listener.recv(6) != b""
+        return False
+
+    def all_are_in(self, clients):
+        """The server accepts in order: when the last is heard, all are in."""
+        clients[-1].sendall(b"in\n")
+        for client in clients[:-1]:
+            self.assertEqual(receive(client, 3), b"in\n")
+
+
+class SmallPrograms:
+    """Those that print a table and end."""
+
+    def rows(self, program, columns):
+        """The rows below the table's head, split at runs of two or more blanks."""
+        table = [re.split(r" {2,}", line.strip()) for line in self.output(program)]
+        head = next(i for i, row in enumerate(table) if row[0] == "engine")
+        self.assertEqual(len(table[head]), columns)
+        return table[head + 1 :]
+
+    def output(self, program):
+        return run([str(self.directory / program)], seconds=STEP_SECONDS).splitlines()
+
+    def test_triggers(self):
+        expected = [
+            [engine, *row]
+            for engine in ENGINES
+            for row in (
+                ("LEVEL", "READ", "READ", "READ"),
+                ("EDGE", "READ", "nothing", "READ"),
+                ("ONESHOT", "READ", "nothing", "READ"),
+            )
+        ]
+        self.assertEqual(self.rows("triggers", 5), expected)
+
+    def test_sleep(self):
+        rows = self.rows("sleep", 3)
+        self.assertEqual([row[0] for row in rows], [engine for engine in ENGINES for _ in range(9)])
+        for row in rows:
+            self.assertGreaterEqual(int(row[2]), 0, row)
+
+    def test_bigfd(self):
+        expected = [
+            [engine, str(fd), f"READ on {fd}"] for engine in ENGINES for fd in (1023, 1024, 1500, 5000)
+        ]
+        self.assertEqual(self.rows("bigfd", 3), expected)
+
+    def test_closed(self):
+        expected = [
+            ["select", "INVALID x 1", "READ x 1", "not registered"],
+            ["poll", "INVALID x 1", "READ x 1", "not registered"],
+            ["epoll", "INVALID x 0", "READ x 1", "done"],
+        ]
+        self.assertEqual(self.rows("closed", 4), expected)
+
+
+class Readme(Example):
+    def test_it_has_each_program_and_its_build_line(self):
+        text = (HERE / "README.md").read_text()
+        for program in PROGRAMS:
+            self.assertIn(f"`{program}.c`", text)
+            self.assertIn(build_line(program), text)
+        for script in (HERE / "ffi").glob("echo.*"):
+            self.assertIn(f"`ffi/{script.name}`", text)
+
+
+class ForeignEchoServer(EchoServer):
+    def test_ends_after_so_many_clients(self):
+        with Server([*self.command, "--clients", "10"]) as server:
+            clients = echo_clients(server.port, count=10, sizes=[1, 300000], seed=5)
+            drive(clients)
+            for client in clients:
+                self.assertEqual(client.received, client.data)
+            self.assertEqual(server.ended(), 0, server.stderr())
+
+    def setUp(self):
+        super().setUp()
+        missing = missing_for(self.program)
+        if missing and os.environ.get("CI") == "true":
+            self.fail(missing)
+        if missing:
+            self.skipTest(missing)
+        os.environ["OMNIPOLL_LIBRARY"] = str(LIB / "libomnipoll.so.0")
+        self.addCleanup(os.environ.pop, "OMNIPOLL_LIBRARY")
+
+
+def missing_for(program):
+    """Installs what a foreign program needs, and says what could not be had."""
+    if shutil.which(program) is None or (program == "node" and shutil.which("npm") is None):
+        packages = {"node": ["nodejs", "npm"]}.get(program, [program])
+        if not install(["apt-get", "install", "-y", *packages]):
+            return f"{program} is not here, and apt-get could not install it"
+    koffi = HERE / "ffi" / "node_modules" / "koffi"
+    if program == "node" and not koffi.is_dir() and not install(["npm", "install", "--no-package-lock"]):
+        return "koffi is not here, and npm could not install it"
+    return None
+
+
+def install(command):
+    signal.alarm(0)  # how long this takes is the network's affair
+    try:
+        done = subprocess.run(command, cwd=HERE / "ffi", timeout=600, stdout=subprocess.DEVNULL)
+        return done.returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    finally:
+        signal.alarm(TEST_SECONDS)
+
+
+def define(name, behaviour, **attributes):
+    """A test case of its own for each program, engine and build."""
+    globals()[name] = type(name, (behaviour, Example), {"__module__": __name__, **attributes})
+
+
+for build in BUILDS:
+    define(f"Small_{build}", SmallPrograms, directory=BUILD / build)
+    for program, engine in ECHO_SERVERS:
+        command = [str(BUILD / build / program), "--engine", engine]
+        define(f"Echo_{program}_{engine}_{build}", CEchoServer, command=command)
+    for engine in ENGINES:
+        command = [str(BUILD / build / "chat"), "--engine", engine]
+        define(f"Chat_{engine}_{build}", ChatServer, command=command)
+for program, script in (("luajit", "echo.lua"), ("ruby", "echo.rb"), ("node", "echo.mjs")):
+    for engine in ENGINES:
+        command = [program, str(HERE / "ffi" / script), "--engine", engine]
+        define(f"Foreign_{program}_{engine}", ForeignEchoServer, program=program, command=command)
+
+
+if __name__ == "__main__":
+    result = unittest.main(exit=False, verbosity=2).result
+    failed = len(result.failures) + len(result.errors)
+    skipped = len(result.skipped)
+    passed = max(0, result.testsRun - failed - skipped)  # a build that fails is no test that ran
+    print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
+    sys.exit(failed > 0)

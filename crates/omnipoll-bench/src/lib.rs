@@ -1,0 +1,9 @@
+//! What omnipoll costs, measured side by side with a bare `epoll_wait` and with other libraries.
+//!
+//! `run.sh` builds and runs everything; each program under `src/bin` prints one table. Nothing
+//! here is a test: a busy machine may make any figure look bad, so none of them fails anything.
+
+pub mod contender;
+pub mod contest;
+pub mod machine;
+pub mod pairs;

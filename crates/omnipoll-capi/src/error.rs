@@ -1,0 +1,124 @@
+//! Errors: a negative errno for programs, and words for people.
+
+use std::any::Any;
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::ffi::{c_char, c_int, CStr};
+use std::io::{self, Write};
+
+/// What each errno means when it comes from this library.
+const MEANINGS: [(c_int, &str, &CStr); 16] = [
+    (libc::EPERM, "EPERM", c"a file of this kind is always ready and can't be watched"),
+    (libc::ENOENT, "ENOENT", c"the descriptor is not registered"),
+    (libc::EINTR, "EINTR", c"a signal has ended the wait"),
+    (libc::EBADF, "EBADF", c"the descriptor is not open"),
+    (libc::ENOMEM, "ENOMEM", c"there is not enough memory"),
+    (libc::EBUSY, "EBUSY", c"another thread was changing the poller during the fork"),
+    (libc::EEXIST, "EEXIST", c"the descriptor is registered already"),
+    (libc::EINVAL, "EINVAL", c"an argument is not valid"),
+    (libc::ENFILE, "ENFILE", c"the system has too many open files"),
+    (libc::EMFILE, "EMFILE", c"the process has too many open files, or pollers"),
+    (libc::ENOSPC, "ENOSPC", c"the limit /proc/sys/fs/epoll/max_user_watches is reached"),
+    (libc::ENOSYS, "ENOSYS", c"the engine is not available here"),
+    (libc::ELOOP, "ELOOP", c"epolls would watch each other in a circle, or more than five deep"),
+    (libc::ESTALE, "ESTALE", c"the handle is stale: the poller was freed, or never was"),
+    (libc::EOWNERDEAD, "EOWNERDEAD", c"the poller belongs to the parent process: call omni_after_fork first"),
+    (libc::ENOTRECOVERABLE, "ENOTRECOVERABLE", c"a bug in the library has left the poller unusable: free it"),
+];
+
+const LONGEST: usize = 256;
+
+thread_local! {
+    /// The words of the thread's last error. A plain array, so that nothing is destroyed at the
+    /// thread's end that its other destructors could still ask for.
+    static LAST_ERROR: Cell<[u8; LONGEST]> = const { Cell::new([0; LONGEST]) };
+    static SYSTEM_TEXT: Cell<[u8; LONGEST]> = const { Cell::new([0; LONGEST]) };
+}
+
+/// Why a call did not do what was asked for.
+pub(crate) struct Failure {
+    errno: c_int,
+    words: Cow<'static, str>,
+}
+
+impl Failure {
+    pub(crate) const fn new(errno: c_int, words: &'static str) -> Self {
+        Self { errno, words: Cow::Borrowed(words) }
+    }
+
+    /// `errno`, in the words that `omni_strerror` has for it.
+    pub(crate) fn of(errno: c_int) -> Self {
+        Self::new(errno, meaning(errno).map_or("", |(_, words)| words.to_str().unwrap_or_default()))
+    }
+
+    /// What a caught panic becomes.
+    pub(crate) fn panicked(_: Box<dyn Any + Send>) -> Self {
+        Self::of(libc::ENOTRECOVERABLE)
+    }
+
+    /// What the call returns. Its words become the thread's last error.
+    fn tell(&self, function: &str) -> c_int {
+        let mut text = [0; LONGEST];
+        // The last byte stays 0. Words that don't fit are cut off.
+        let mut room = &mut text[..LONGEST - 1];
+        let _ = match meaning(self.errno) {
+            Some((name, _)) => write!(room, "{function}: {} ({name})", self.words),
+            None => write!(room, "{function}: {} (errno {})", self.words, self.errno),
+        };
+        LAST_ERROR.set(text);
+        -self.errno
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self { errno: errno(&error), words: omnipoll::explain(&error).into() }
+    }
+}
+
+/// The number of an error of the core.
+pub(crate) fn errno(error: &io::Error) -> c_int {
+    error.raw_os_error().unwrap_or(libc::EIO)
+}
+
+/// What `function` returns to C.
+pub(crate) fn answer(function: &str, outcome: Result<c_int, Failure>) -> c_int {
+    outcome.unwrap_or_else(|failure| failure.tell(function))
+}
+
+fn meaning(errno: c_int) -> Option<(&'static str, &'static CStr)> {
+    MEANINGS.iter().find(|(number, ..)| *number == errno).map(|&(_, name, words)| (name, words))
+}
+
+/// What an error number means, in words: `omni_strerror(-EEXIST)` is "the descriptor is
+/// registered already". Takes what the functions return, or the errno without its sign. A
+/// number that this library gives no meaning of its own gets the system's text.
+///
+/// Never NULL. Owned by the library, not to be freed; valid until this thread calls
+/// `omni_strerror` again or ends. May be called from any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn omni_strerror(error: c_int) -> *const c_char {
+    let errno = error.saturating_abs();
+    if errno == 0 {
+        return c"no error".as_ptr();
+    }
+    if let Some((_, words)) = meaning(errno) {
+        return words.as_ptr();
+    }
+    let mut text = [0; LONGEST];
+    // SAFETY: the buffer is ours and as long as we say. The text written ends with a 0.
+    unsafe { libc::strerror_r(errno, text.as_mut_ptr().cast(), text.len()) };
+    SYSTEM_TEXT.set(text);
+    SYSTEM_TEXT.with(Cell::as_ptr).cast_const().cast()
+}
+
+/// What the last failed call of this thread has to say, with the function's name and the error's:
+/// "omni_remove: the descriptor is not registered (ENOENT)". Empty when none has failed yet; a
+/// call that succeeds leaves it as it is. `omni_wake` never sets it.
+///
+/// Never NULL. Owned by the library, not to be freed; valid until the next call of this thread
+/// fails or the thread ends. May be called from any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn omni_last_error() -> *const c_char {
+    LAST_ERROR.with(Cell::as_ptr).cast_const().cast()
+}

@@ -1,0 +1,22 @@
+//! `omni_event`: the core's event under its C name.
+
+/// One event. 24 bytes, without padding.
+#[allow(non_camel_case_types)]
+#[repr(C)]
+pub struct omni_event {
+    /// As given at registration; 0 for OMNI_EVENT_WAKE.
+    pub token: u64,
+    /// OMNI_EVENT_IO: the descriptor. OMNI_EVENT_WAKE: how many wakes this event stands for.
+    pub value: i64,
+    /// OMNI_EVENT_IO: what the descriptor is ready for: OMNI_READ to OMNI_INVALID, at least one
+    /// of them. 0 for every other kind.
+    pub ready: u32,
+    /// OMNI_EVENT_IO or OMNI_EVENT_WAKE. Pass over a kind you don't know: later versions have more.
+    pub kind: u32,
+}
+
+// `omni_wait` lets the core write into the caller's array. Which field is where, the C tests show.
+const _: () = {
+    assert!(size_of::<omni_event>() == size_of::<omnipoll::Event>());
+    assert!(align_of::<omni_event>() == align_of::<omnipoll::Event>());
+};

@@ -1,0 +1,432 @@
+//! Handles: numbers that stand for objects, so that one used too late is an error and nothing worse.
+//!
+//! C programs free twice, use what they have freed and pass garbage. A handle is therefore not
+//! an address but the index of a slot and the slot's *generation*, which changes each time the
+//! slot is given to a new object. A slot's whole state is one atomic word:
+//!
+//! ```text
+//! 63            40   34       33      32   31             0
+//! users           |  POISONED CLOSING OPEN | generation
+//! ```
+//!
+//! Entering adds a user and looks at the generation in the same instruction; leaving takes the
+//! user away. Neither takes a lock, and slots don't share cache lines. The object is dropped by
+//! whoever takes the last user away from a slot that is closing, so that it can be freed while
+//! other threads are inside it.
+
+use std::ops::Deref;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+
+/// The slot's object may be used.
+const OPEN: u64 = 1 << 32;
+/// The slot's object is to be dropped once its users have left.
+const CLOSING: u64 = 1 << 33;
+/// A panic has left the slot's object in an unknown state.
+const POISONED: u64 = 1 << 34;
+/// One user. The count is uppermost, so that whatever happens to it stays out of the rest.
+const USER: u64 = 1 << 40;
+const GENERATION: u64 = u32::MAX as u64;
+
+const INDEX_BITS: u32 = 16;
+/// The most slots a table can have.
+pub(crate) const MOST_SLOTS: usize = 1 << INDEX_BITS;
+/// A slot that has had this many objects is not used again: its handles would repeat.
+const LAST_GENERATION: u64 =
+    if usize::BITS == 64 { GENERATION } else { (1 << (usize::BITS - INDEX_BITS)) - 1 };
+
+/// Objects behind handles. As a `static` it is all zeros, and memory only where it was used.
+pub(crate) struct Table<T, const SLOTS: usize> {
+    slots: [Slot<T>; SLOTS],
+    /// Where to look for a vacant slot first.
+    vacant: AtomicUsize,
+    /// No slot from here on was ever used.
+    end: AtomicUsize,
+    /// Some slot is closing, and its last user has left without dropping its object.
+    abandoned: AtomicBool,
+}
+
+/// On a cache line of its own: two threads with a poller each don't slow each other down.
+#[repr(align(64))]
+struct Slot<T> {
+    state: AtomicU64,
+    /// From a `Box`. Null in a vacant slot.
+    object: AtomicPtr<T>,
+}
+
+/// The use of an object, which can't be dropped meanwhile.
+pub(crate) struct Entry<'a, T: Send + Sync, const SLOTS: usize> {
+    table: &'a Table<T, SLOTS>,
+    index: u16,
+    /// The slot's state just before.
+    found: u64,
+    /// Never drops the object.
+    quiet: bool,
+}
+
+impl<T: Send + Sync, const SLOTS: usize> Table<T, SLOTS> {
+    pub(crate) const fn new() -> Self {
+        assert!(SLOTS <= MOST_SLOTS);
+        Self {
+            slots: [const { Slot { state: AtomicU64::new(0), object: AtomicPtr::new(ptr::null_mut()) } };
+                SLOTS],
+            vacant: AtomicUsize::new(0),
+            end: AtomicUsize::new(0),
+            abandoned: AtomicBool::new(false),
+        }
+    }
+
+    /// Gives `object` a handle, which is never 0. `None` when every slot is taken.
+    pub(crate) fn insert(&self, object: T) -> Option<usize> {
+        if self.abandoned.swap(false, Ordering::Acquire) {
+            (0..self.used().len()).for_each(|index| self.retire(index));
+        }
+        let object = Box::into_raw(Box::new(object));
+        let first = self.vacant.load(Ordering::Relaxed);
+        for index in (first..SLOTS).chain(0..first) {
+            let slot = &self.slots[index];
+            if slot.claim(object) {
+                self.end.fetch_max(index + 1, Ordering::Relaxed);
+                // It fails when a lower slot has become vacant meanwhile, which is right.
+                let _ = self.vacant.compare_exchange(first, index + 1, Ordering::Relaxed, Ordering::Relaxed);
+                let generation = (slot.state.fetch_add(OPEN + 1, Ordering::Release) & GENERATION) + 1;
+                return Some((generation as usize) << INDEX_BITS | index);
+            }
+        }
+        // SAFETY: from `Box::into_raw` above, and no slot has taken it.
+        drop(unsafe { Box::from_raw(object) });
+        None
+    }
+
+    /// Enters the object of `handle`. `None` when the handle is stale, or never was one.
+    pub(crate) fn enter(&self, handle: usize) -> Option<Entry<'_, T, SLOTS>> {
+        self.enter_as(handle, false)
+    }
+
+    /// Enters for a signal handler, which can't drop an object. Should this be the last user of
+    /// a closing slot, the next `insert` drops it.
+    pub(crate) fn enter_quietly(&self, handle: usize) -> Option<Entry<'_, T, SLOTS>> {
+        self.enter_as(handle, true)
+    }
+
+    fn enter_as(&self, handle: usize, quiet: bool) -> Option<Entry<'_, T, SLOTS>> {
+        let index = handle as u16;
+        let slot = self.slots.get(usize::from(index))?;
+        let found = slot.state.fetch_add(USER, Ordering::Acquire);
+        let entry = Entry { table: self, index, found, quiet };
+        let is_open = found & (OPEN | CLOSING) == OPEN;
+        (is_open && found & GENERATION == (handle >> INDEX_BITS) as u64).then_some(entry)
+    }
+
+    /// Forgets the users that a forked child has inherited: their threads are not in it. To be
+    /// called in the child before it can make a thread.
+    pub(crate) fn after_fork(&self) {
+        for slot in self.used() {
+            slot.state.fetch_and(USER - 1, Ordering::Relaxed);
+        }
+        self.abandoned.store(true, Ordering::Relaxed);
+    }
+
+    /// Drops what is in a slot, if it is closing and nobody uses it.
+    fn retire(&self, index: usize) {
+        if self.slots[index].retire() {
+            self.vacant.fetch_min(index, Ordering::Relaxed);
+        }
+    }
+
+    fn used(&self) -> &[Slot<T>] {
+        &self.slots[..self.end.load(Ordering::Relaxed)]
+    }
+}
+
+impl<T> Slot<T> {
+    /// Takes a vacant slot.
+    fn claim(&self, object: *mut T) -> bool {
+        self.object.compare_exchange(ptr::null_mut(), object, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    /// Drops the object of a slot that is closing and that nobody uses; says whether it did.
+    fn retire(&self) -> bool {
+        let state = self.state.load(Ordering::Relaxed);
+        let is_over = state & CLOSING != 0 && state < USER;
+        let empty = state & GENERATION;
+        if !is_over
+            || self.state.compare_exchange(state, empty, Ordering::Acquire, Ordering::Relaxed).is_err()
+        {
+            return false;
+        }
+        let object = self.object.load(Ordering::Relaxed);
+        if empty < LAST_GENERATION {
+            self.object.store(ptr::null_mut(), Ordering::Release);
+        }
+        // SAFETY: from `Box::into_raw` in `insert`. The exchange above has one winner, found no
+        // user, and lets none in any more.
+        let object = unsafe { Box::from_raw(object) };
+        // A panic in the object's `drop` has nobody to tell: the handle is gone.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(object)));
+        true
+    }
+}
+
+impl<'a, T: Send + Sync, const SLOTS: usize> Entry<'a, T, SLOTS> {
+    /// Whether an earlier use of the object ended in a panic.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.found & POISONED != 0
+    }
+
+    /// Notes that this use has ended in a panic.
+    pub(crate) fn poison(&self) {
+        self.slot().state.fetch_or(POISONED, Ordering::Relaxed);
+    }
+
+    /// Makes the handle stale: the object is dropped when its last user has left. False when
+    /// somebody else was faster.
+    pub(crate) fn close(&self) -> bool {
+        self.slot().state.fetch_or(CLOSING, Ordering::Release) & CLOSING == 0
+    }
+
+    /// Whether the object was closed since it was entered.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.slot().state.load(Ordering::Acquire) & CLOSING != 0
+    }
+
+    fn slot(&self) -> &'a Slot<T> {
+        &self.table.slots[usize::from(self.index)]
+    }
+}
+
+impl<T: Send + Sync, const SLOTS: usize> Deref for Entry<'_, T, SLOTS> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: `enter` found the slot open in the same instruction that made us a user of
+        // it, and `retire` drops no object that has a user.
+        unsafe { &*self.slot().object.load(Ordering::Relaxed) }
+    }
+}
+
+impl<T: Send + Sync, const SLOTS: usize> Drop for Entry<'_, T, SLOTS> {
+    fn drop(&mut self) {
+        let before = self.slot().state.fetch_sub(USER, Ordering::Release);
+        match before & CLOSING != 0 {
+            true if self.quiet => self.table.abandoned.store(true, Ordering::Release),
+            true => self.table.retire(self.index.into()),
+            false => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Barrier};
+    use std::thread;
+
+    /// Counts itself in `alive`, and notices being used after its end. What it holds is no
+    /// atomic, so that Miri sees a race where the table's orderings don't prevent one.
+    struct Object {
+        alive: Arc<AtomicUsize>,
+        secret: u32,
+    }
+
+    impl Object {
+        fn new(alive: &Arc<AtomicUsize>) -> Self {
+            alive.fetch_add(1, Ordering::Relaxed);
+            Self { alive: alive.clone(), secret: 42 }
+        }
+
+        fn touch(&self) {
+            assert_eq!(self.secret, 42);
+        }
+    }
+
+    impl Drop for Object {
+        fn drop(&mut self) {
+            self.touch();
+            self.secret = 0;
+            self.alive.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn free<const N: usize>(table: &Table<Object, N>, handle: usize) -> bool {
+        table.enter(handle).is_some_and(|entry| entry.close())
+    }
+
+    #[test]
+    fn a_handle_is_stale_once_it_is_freed_and_after_its_slot_is_used_again() {
+        let alive = Arc::default();
+        let table = Table::<_, 1>::new();
+        let first = table.insert(Object::new(&alive)).unwrap();
+        table.enter(first).unwrap().touch();
+
+        assert!(free(&table, first));
+        assert_eq!(alive.load(Ordering::Relaxed), 0);
+        assert!(!free(&table, first));
+
+        let second = table.insert(Object::new(&alive)).unwrap();
+        assert_ne!(first, second);
+        assert!(table.enter(first).is_none());
+        table.enter(second).unwrap().touch();
+        assert!(free(&table, second));
+    }
+
+    #[test]
+    fn no_other_number_is_a_handle() {
+        let alive = Arc::default();
+        let table = Table::<_, 4>::new();
+        let handle = table.insert(Object::new(&alive)).unwrap();
+        // Every number that differs in one bit, so also those that would fall onto the state's flags.
+        for bit in 0..usize::BITS {
+            assert!(table.enter(handle ^ 1 << bit).is_none(), "bit {bit}");
+        }
+        for garbage in [0, 1, 4, usize::from(u16::MAX), usize::MAX, usize::MAX >> 1, handle + 1] {
+            assert!(table.enter(garbage).is_none(), "{garbage:#x}");
+        }
+        assert!(free(&table, handle));
+    }
+
+    #[test]
+    fn a_full_table_refuses_and_a_vacant_slot_is_found() {
+        let alive = Arc::default();
+        let table = Table::<_, 3>::new();
+        let handles = [(); 3].map(|()| table.insert(Object::new(&alive)).unwrap());
+        assert!(table.insert(Object::new(&alive)).is_none());
+        assert_eq!(alive.load(Ordering::Relaxed), 3);
+        for handle in handles {
+            assert!(free(&table, handle));
+            let again = table.insert(Object::new(&alive)).unwrap();
+            assert!(free(&table, again));
+            assert!(table.insert(Object::new(&alive)).is_some());
+        }
+    }
+
+    #[test]
+    fn a_slot_is_given_up_before_its_handles_repeat() {
+        let alive = Arc::default();
+        let table = Table::<_, 2>::new();
+        table.slots[0].state.store(LAST_GENERATION - 1, Ordering::Relaxed);
+        let last = table.insert(Object::new(&alive)).unwrap();
+        assert_eq!(last, (LAST_GENERATION as usize) << INDEX_BITS);
+        assert!(free(&table, last));
+        assert_eq!(alive.load(Ordering::Relaxed), 0);
+        let next = table.insert(Object::new(&alive)).unwrap();
+        assert_eq!(next, 1 << INDEX_BITS | 1);
+        assert!(table.insert(Object::new(&alive)).is_none());
+        assert!(free(&table, next));
+    }
+
+    #[test]
+    fn the_object_lives_until_its_last_user_has_left() {
+        let alive = Arc::default();
+        let table = Table::<_, 1>::new();
+        let handle = table.insert(Object::new(&alive)).unwrap();
+        let user = table.enter(handle).unwrap();
+        assert!(!user.is_closing());
+        assert!(free(&table, handle));
+        assert!(user.is_closing());
+        assert!(table.enter(handle).is_none());
+        assert!(table.insert(Object::new(&alive)).is_none());
+        user.touch();
+        drop(user);
+        assert_eq!(alive.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_quiet_user_drops_nothing_and_the_next_insert_does() {
+        let alive = Arc::default();
+        let table = Table::<_, 2>::new();
+        let handle = table.insert(Object::new(&alive)).unwrap();
+        let user = table.enter_quietly(handle).unwrap();
+        assert!(free(&table, handle));
+        drop(user);
+        assert_eq!(alive.load(Ordering::Relaxed), 1);
+        assert!(table.insert(Object::new(&alive)).is_some());
+        assert_eq!(alive.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn poison_stays_with_the_object_and_not_with_its_slot() {
+        let alive = Arc::default();
+        let table = Table::<_, 1>::new();
+        let handle = table.insert(Object::new(&alive)).unwrap();
+        table.enter(handle).unwrap().poison();
+        assert!(table.enter(handle).unwrap().is_poisoned());
+        assert!(free(&table, handle));
+        let next = table.insert(Object::new(&alive)).unwrap();
+        assert!(!table.enter(next).unwrap().is_poisoned());
+        assert!(free(&table, next));
+    }
+
+    #[test]
+    fn a_forked_child_can_free_what_its_parents_threads_were_using() {
+        let alive = Arc::default();
+        let table = Table::<_, 2>::new();
+        let [open, closing] = [(); 2].map(|()| table.insert(Object::new(&alive)).unwrap());
+        // Users who will never leave: in the child, their threads don't exist.
+        std::mem::forget(table.enter(open));
+        std::mem::forget(table.enter(closing));
+        assert!(free(&table, closing));
+        table.after_fork();
+        assert!(free(&table, open));
+        assert_eq!(alive.load(Ordering::Relaxed), 1);
+        assert!(table.insert(Object::new(&alive)).is_some());
+        assert!(table.insert(Object::new(&alive)).is_some());
+        assert_eq!(alive.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_panic_in_drop_goes_no_further() {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("a bomb of the test has gone off, as it should");
+            }
+        }
+        let table = Table::<_, 1>::new();
+        let handle = table.insert(Bomb).unwrap();
+        assert!(table.enter(handle).unwrap().close());
+        assert!(table.enter(handle).is_none());
+    }
+
+    /// Threads use, free and make objects in two slots, with handles fresh and stale. Each
+    /// object must be dropped once, and never while somebody is inside.
+    #[test]
+    fn freeing_while_others_use_is_safe() {
+        const THREADS: usize = 4;
+        const ROUNDS: usize = if cfg!(miri) { 100 } else { 100_000 };
+        let alive = Arc::default();
+        let table = Table::<_, 2>::new();
+        let handles = [const { AtomicUsize::new(0) }; 2];
+        let start = Barrier::new(THREADS);
+        thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let (table, handles, start, alive) = (&table, &handles, &start, &alive);
+                scope.spawn(move || {
+                    start.wait();
+                    for round in 0..ROUNDS {
+                        let shared = &handles[(thread + round) % 2];
+                        let handle = shared.load(Ordering::Relaxed);
+                        match (thread + round) % 5 {
+                            0 => drop(free(table, handle)),
+                            1 => drop(
+                                table
+                                    .insert(Object::new(alive))
+                                    .map(|new| shared.store(new, Ordering::Relaxed)),
+                            ),
+                            2 => drop(table.enter_quietly(handle).inspect(|entry| entry.touch())),
+                            _ => drop(table.enter(handle).inspect(|entry| entry.touch())),
+                        }
+                    }
+                });
+            }
+        });
+        for handle in handles {
+            free(&table, handle.into_inner());
+        }
+        // What quiet users have abandoned is dropped by this; what lost its handle, when another
+        // was stored over it, still has a slot.
+        while table.insert(Object::new(&alive)).is_some() {}
+        assert_eq!(alive.load(Ordering::Relaxed), 2);
+    }
+}

@@ -1,0 +1,18 @@
+//! The C library of omnipoll. Its documentation is `include/omnipoll.h`, generated from the
+//! comments in here; what this crate adds to the core is translation and handles.
+//!
+//! `constants` has the numbers of the API, `event` what a wait returns, `library` what the
+//! library says of itself, `poller` every function that takes an `omni_poller *`, `error` the
+//! errnos and words for them, and `handle` the reason why a stale `omni_poller *` is an error and
+//! not undefined behaviour.
+
+#![warn(rust_2018_idioms)]
+// cbindgen puts what is `pub` into the header; no Rust crate can reach it.
+#![allow(unreachable_pub)]
+
+mod constants;
+mod error;
+mod event;
+mod handle;
+mod library;
+mod poller;

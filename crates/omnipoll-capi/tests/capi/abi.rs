@@ -1,0 +1,44 @@
+//! What a program compiled against an earlier library relies on.
+
+use crate::tools::{cc, here, library, run, workspace, STRICT};
+use std::process::Command;
+
+#[test]
+fn the_soname_is_libomnipoll_so_0() {
+    let dynamic = run(Command::new("readelf").arg("-d").arg(library().join("libomnipoll.so")));
+    let soname = dynamic.lines().find(|line| line.contains("(SONAME)")).unwrap();
+    assert!(soname.ends_with("[libomnipoll.so.0]"), "{soname}");
+}
+
+/// A symbol that is gone breaks programs; one that is new must be meant, and declared.
+#[test]
+fn the_exported_symbols_are_the_committed_ones_and_those_of_the_header() {
+    let symbols =
+        run(Command::new("nm").args(["-D", "--defined-only"]).arg(library().join("libomnipoll.so")));
+    let mut exported: Vec<_> = symbols.lines().filter_map(|line| line.split(' ').next_back()).collect();
+    exported.sort_unstable();
+
+    let committed = std::fs::read_to_string(here("abi/symbols.txt")).unwrap();
+    assert_eq!(exported, committed.lines().collect::<Vec<_>>(), "abi/symbols.txt");
+
+    let header = std::fs::read_to_string(workspace("include/omnipoll.h")).unwrap();
+    let mut declared: Vec<_> = header.lines().filter_map(declared_function).collect();
+    declared.sort_unstable();
+    assert_eq!(exported, declared, "include/omnipoll.h");
+}
+
+/// `int omni_add(struct omni_poller *poller, ...` declares `omni_add`.
+fn declared_function(line: &str) -> Option<&str> {
+    let name = line.split('(').next()?.rsplit([' ', '*']).next()?;
+    let is_declaration = line.starts_with(|first: char| first.is_ascii_lowercase()) && line.contains('(');
+    (is_declaration && name.starts_with("omni_")).then_some(name)
+}
+
+#[test]
+fn sizes_offsets_and_constants_are_the_committed_ones() {
+    run(cc()
+        .args(STRICT)
+        .args(["-std=c11", "-fsyntax-only", "-I"])
+        .arg(workspace("include"))
+        .arg(here("abi/layout.c")));
+}

@@ -1,0 +1,50 @@
+//! The core of the contract from C, on every engine, shared and static, and under sanitizers.
+
+use crate::tools::{cc, here, library, run, scratch, workspace, STRICT};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Compiles `tests/c/<program>.c` against the library.
+fn compile(program: &str, folder: &Path, arguments: &[&str]) -> PathBuf {
+    let binary = folder.join(program);
+    run(cc()
+        .args(STRICT)
+        .args(["-std=c11", "-g", "-pthread", "-I"])
+        .arg(workspace("include"))
+        .arg(here("tests/c").join(program).with_extension("c"))
+        .arg("-o")
+        .arg(&binary)
+        .args(arguments)
+        .current_dir(library()));
+    binary
+}
+
+/// What links the shared library, and finds it when the program is run where it was built.
+const SHARED: [&str; 3] = ["-L.", "-Wl,-rpath,$ORIGIN/../lib", "-lomnipoll"];
+const STATIC: [&str; 3] = ["libomnipoll.a", "-lm", "-ldl"];
+
+fn check_conformance(name: &str, arguments: &[&str]) {
+    let binary = compile("conformance", &scratch(name), arguments);
+    let printed = run(&mut Command::new(binary));
+    for engine in ["select", "poll", "epoll"] {
+        let behaviours = printed.lines().filter(|line| line.starts_with(&format!("ok  {engine} "))).count();
+        assert!(behaviours > 0, "nothing was checked on {engine}:\n{printed}");
+    }
+    println!("{printed}");
+}
+
+#[test]
+fn the_contract_holds_through_the_shared_library() {
+    check_conformance("shared", &SHARED);
+}
+
+#[test]
+fn the_contract_holds_through_the_static_library() {
+    check_conformance("static", &STATIC);
+}
+
+#[test]
+fn the_contract_holds_under_the_sanitizers() {
+    let sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
+    check_conformance("sanitized", &[&sanitizers[..], &SHARED].concat());
+}

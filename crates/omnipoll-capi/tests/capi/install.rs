@@ -1,0 +1,122 @@
+//! What `make install` leaves behind is all that a C program needs.
+
+use crate::tools::{cargo, cc, here, run, scratch, workspace};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+fn make(arguments: &[String]) {
+    run(Command::new("make")
+        .current_dir(workspace("."))
+        // The outer make's and cargo's own affairs.
+        .env_remove("MAKEFLAGS")
+        .env_remove("CARGO_TARGET_DIR")
+        .args(arguments));
+}
+
+/// A prefix with the library installed.
+fn installed() -> &'static Path {
+    static PREFIX: OnceLock<PathBuf> = OnceLock::new();
+    PREFIX.get_or_init(|| {
+        let prefix = scratch("prefix");
+        make(&["library".into(), "install".into(), format!("PREFIX={}", prefix.display())]);
+        prefix
+    })
+}
+
+/// What pkg-config says of the installed library. Without pkg-config this fails: install it.
+fn pkg_config(arguments: &[&str]) -> Vec<String> {
+    let words = run(Command::new("pkg-config")
+        .env("PKG_CONFIG_LIBDIR", installed().join("lib/pkgconfig"))
+        .args(arguments)
+        .arg("omnipoll"));
+    words.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Compiles and runs a program with `cc <arguments> program.c $(pkg-config <flags> omnipoll)`;
+/// returns the libraries it needs at run time.
+fn build_and_run(name: &str, arguments: &[&str], flags: &[&str]) -> String {
+    let binary = scratch(name).join("program");
+    let program = here("tests/c/installed.c");
+    run(cc().args(arguments).arg(program).args(pkg_config(flags)).arg("-o").arg(&binary));
+    let printed = run(Command::new(&binary).env("LD_LIBRARY_PATH", installed().join("lib")));
+    assert_eq!(printed, format!("omnipoll {VERSION}: ready\n"));
+    let dynamic = run(Command::new("readelf").arg("-d").arg(&binary));
+    dynamic.lines().filter(|line| line.contains("(NEEDED)")).collect()
+}
+
+#[test]
+fn a_program_links_to_the_shared_library() {
+    let needed = build_and_run("installed-shared", &[], &["--cflags", "--libs"]);
+    assert!(needed.contains("[libomnipoll.so.0]"), "{needed}");
+}
+
+#[test]
+fn a_program_links_to_the_static_library() {
+    let needed = build_and_run("installed-static", &["-static"], &["--static", "--cflags", "--libs"]);
+    assert_eq!(needed, "");
+}
+
+#[test]
+fn the_private_libraries_are_those_that_rustc_names() {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("native-static-libs");
+    let mut rustc = cargo();
+    rustc.args(["rustc", "-p", "omnipoll-capi", "--target-dir"]).arg(target);
+    let output = rustc.args(["--", "--print", "native-static-libs"]).output().unwrap();
+    let notes = String::from_utf8_lossy(&output.stderr).into_owned();
+    let (_, named) = notes.split_once("native-static-libs: ").unwrap_or_else(|| panic!("{notes}"));
+    // These two the compiler adds by itself, as omnipoll.pc.in says.
+    let wanted = named.lines().next().unwrap_or_default().split(' ');
+    let wanted: Vec<_> = wanted.filter(|library| !["-lgcc_s", "-lc"].contains(library)).collect();
+
+    let template = fs::read_to_string(here("omnipoll.pc.in")).unwrap();
+    let stated = template.lines().find_map(|line| line.strip_prefix("Libs.private: ")).unwrap();
+    assert_eq!(stated.split(' ').collect::<Vec<_>>(), wanted);
+}
+
+#[test]
+fn a_staged_installation_has_these_files() {
+    installed();
+    let stage = scratch("stage");
+    make(&[
+        "install".into(),
+        format!("DESTDIR={}", stage.display()),
+        "PREFIX=/opt/omni".into(),
+        "LIBDIR=/opt/omni/lib64".into(),
+    ]);
+    let mut found = Vec::new();
+    list(&stage, &stage, &mut found);
+    found.sort();
+    let expected = [
+        "opt/omni/include/omnipoll.h".to_owned(),
+        "opt/omni/lib64/libomnipoll.a".to_owned(),
+        "opt/omni/lib64/libomnipoll.so -> libomnipoll.so.0".to_owned(),
+        format!("opt/omni/lib64/libomnipoll.so.0 -> libomnipoll.so.{VERSION}"),
+        format!("opt/omni/lib64/libomnipoll.so.{VERSION}"),
+        "opt/omni/lib64/pkgconfig/omnipoll.pc".to_owned(),
+    ];
+    assert_eq!(found, expected);
+
+    let pc = fs::read_to_string(stage.join("opt/omni/lib64/pkgconfig/omnipoll.pc")).unwrap();
+    let version = format!("Version: {VERSION}");
+    for line in ["prefix=/opt/omni", "libdir=/opt/omni/lib64", "includedir=/opt/omni/include", &version] {
+        assert!(pc.lines().any(|found| found == line), "{line} is not in\n{pc}");
+    }
+    assert!(!pc.contains('@'), "{pc}");
+}
+
+/// The files under `folder`, and where symbolic links lead.
+fn list(root: &Path, folder: &Path, found: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.strip_prefix(root).unwrap().display().to_string();
+        match fs::read_link(&path) {
+            Ok(target) => found.push(format!("{name} -> {}", target.display())),
+            Err(_) if path.is_dir() => list(root, &path, found),
+            Err(_) => found.push(name),
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The library as a C program meets it: its header, its binary interface, its behaviour, and
+//! what `make install` leaves behind. The C programs are in `tests/c`.
+
+mod abi;
+mod conformance;
+mod header;
+mod install;
+mod tools;

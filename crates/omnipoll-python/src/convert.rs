@@ -1,0 +1,101 @@
+//! Between Python's values and the core's.
+
+use std::ffi::c_int;
+use std::io;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use omnipoll::{EngineKind, Interest, Options, Poller};
+use pyo3::exceptions::{PyOSError, PyOverflowError, PyValueError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+use crate::fastcall::Argument;
+
+/// `EINVAL` is a `ValueError`; every other errno is the subclass of `OSError` Python has for it.
+pub(crate) fn error(error: io::Error) -> PyErr {
+    let words = omnipoll::explain(&error);
+    match error.raw_os_error() {
+        Some(libc::EINVAL) => PyValueError::new_err(words),
+        Some(errno) => PyOSError::new_err((errno, words)),
+        None => PyOSError::new_err(words),
+    }
+}
+
+/// What the standard library says of a closed epoll object.
+pub(crate) fn closed() -> PyErr {
+    PyValueError::new_err("I/O operation on a closed poller")
+}
+
+/// A poller that a signal can interrupt: Python's handlers run between two system calls.
+pub(crate) fn poller(engine: Option<&str>, files_always_ready: bool) -> PyResult<Poller> {
+    let mut options = Options::new().interruptible(true).files_always_ready(files_always_ready);
+    if let Some(name) = engine {
+        let kind = EngineKind::from_name(name)
+            .ok_or_else(|| PyValueError::new_err(format!("there is no engine named '{name}'")))?;
+        options = options.engine(kind);
+    }
+    options.build().map_err(error)
+}
+
+/// An int, or anything with `fileno()`.
+pub(crate) fn descriptor(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+    // SAFETY: `object` is a live object of the interpreter this thread is attached to.
+    let fd: c_int = unsafe { ffi::PyObject_AsFileDescriptor(object.as_ptr()) };
+    if fd < 0 {
+        return Err(PyErr::fetch(object.py()));
+    }
+    Ok(fd)
+}
+
+pub(crate) fn interest(object: &Bound<'_, PyAny>) -> PyResult<Interest> {
+    let known = match object.extract::<u32>() {
+        Ok(bits) => Interest::from_bits(bits),
+        Err(error) if error.is_instance_of::<PyOverflowError>(object.py()) => None,
+        Err(error) => return Err(error),
+    };
+    known.ok_or_else(|| {
+        PyValueError::new_err(format!(
+            "invalid interest {object}: READ, WRITE or PRIORITY, with EDGE, ONESHOT or EXCLUSIVE if need be; \
+             EXCLUSIVE goes neither with PRIORITY nor with ONESHOT"
+        ))
+    })
+}
+
+/// A timeout as the caller gave it.
+pub(crate) enum Timeout {
+    /// `None`: for ever.
+    Never,
+    /// Zero: look and return.
+    Look,
+    After(Duration),
+    Negative,
+}
+
+impl Timeout {
+    /// As the core takes it; less than nothing is nothing.
+    pub(crate) fn duration(self) -> Option<Duration> {
+        match self {
+            Self::Never => None,
+            Self::Look | Self::Negative => Some(Duration::ZERO),
+            Self::After(duration) => Some(duration),
+        }
+    }
+}
+
+/// Seconds, rounded up to a nanosecond: a wait is never early.
+pub(crate) fn timeout(object: Argument<'_, '_>) -> PyResult<Timeout> {
+    let Some(object) = object else { return Ok(Timeout::Never) };
+    let seconds: f64 = object.extract()?;
+    if seconds.is_nan() {
+        return Err(PyValueError::new_err("timeout must be a number, not NaN"));
+    }
+    if seconds <= 0.0 {
+        return Ok(if seconds < 0.0 { Timeout::Negative } else { Timeout::Look });
+    }
+    let nanoseconds = (seconds * 1e9).ceil();
+    if nanoseconds >= i64::MAX as f64 {
+        return Err(PyOverflowError::new_err("timeout is too large: None waits for ever"));
+    }
+    Ok(Timeout::After(Duration::from_nanos(nanoseconds as u64)))
+}

@@ -1,0 +1,76 @@
+//! The Python class `Event`.
+
+use omnipoll::{Event, EventKind};
+use pyo3::prelude::*;
+use pyo3::types::PyInt;
+use pyo3::{PyTraverseError, PyVisit};
+
+/// One event of a wait. It can't be changed, and while a descriptor's readiness stays the same
+/// the same object is handed out again and again.
+// Python objects throughout: reading one is then a load, without a call.
+#[pyclass(frozen, name = "Event", module = "omnipoll")]
+pub(crate) struct PyEvent {
+    /// The token given at registration; None for a WAKE event.
+    #[pyo3(get)]
+    token: Py<PyAny>,
+    /// IO: the descriptor. WAKE: how many calls of wake() this event stands for.
+    #[pyo3(get)]
+    value: Py<PyInt>,
+    /// What the descriptor is ready for: READ, WRITE, ... joined by |. 0 for a WAKE event.
+    #[pyo3(get)]
+    ready: Py<PyInt>,
+    /// IO or WAKE.
+    #[pyo3(get)]
+    kind: Py<PyInt>,
+}
+
+/// The report of a Poller.
+pub(crate) fn make<'py>(
+    py: Python<'py>,
+    token: Option<Bound<'py, PyAny>>,
+    event: &Event,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let event = PyEvent {
+        token: token.map_or_else(|| py.None(), Bound::unbind),
+        value: event.value().into_pyobject(py)?.unbind(),
+        ready: event.ready().bits().into_pyobject(py)?.unbind(),
+        kind: (event.kind() as u32).into_pyobject(py)?.unbind(),
+    };
+    Ok(Some(Bound::new(py, event)?.into_any()))
+}
+
+#[pymethods]
+impl PyEvent {
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let value = self.value.bind(py);
+        if self.kind.extract::<u32>(py)? == EventKind::Wake as u32 {
+            return Ok(format!("Event(kind=WAKE, value={value})"));
+        }
+        let token = self.token.bind(py).repr()?;
+        let ready = names(self.ready.extract(py)?);
+        Ok(format!("Event(kind=IO, token={token}, value={value}, ready={ready})"))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.token)
+    }
+}
+
+/// The flags of an interest and of what is ready, as in the C API.
+pub(crate) const FLAGS: [(&str, u32); 10] = [
+    ("READ", 1),
+    ("WRITE", 2),
+    ("PRIORITY", 4),
+    ("READ_CLOSED", 8),
+    ("HANGUP", 16),
+    ("ERROR", 32),
+    ("INVALID", 64),
+    ("EDGE", 0x100),
+    ("ONESHOT", 0x200),
+    ("EXCLUSIVE", 0x400),
+];
+
+fn names(bits: u32) -> String {
+    let set = FLAGS.iter().filter(|(_, bit)| bits & bit != 0).map(|(name, _)| *name);
+    set.collect::<Vec<_>>().join("|")
+}

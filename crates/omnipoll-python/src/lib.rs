@@ -1,0 +1,47 @@
+//! The native half of the Python package `omnipoll`: the module `omnipoll._native`.
+//!
+//! Nothing but translation. The core knows descriptors and 64-bit tokens; here a token leads to
+//! a Python object (`table`), a wait to a list (`wait`), an errno to an exception (`convert`).
+
+mod attached;
+mod convert;
+mod event;
+mod fastcall;
+mod list;
+mod poller;
+mod selector;
+mod table;
+mod wait;
+mod watch;
+
+use pyo3::prelude::*;
+
+/// The native half of omnipoll.
+#[pymodule(gil_used = true)]
+mod _native {
+    use super::*;
+    use omnipoll::{Capabilities, EventKind};
+
+    #[pymodule_export]
+    use event::PyEvent;
+    #[pymodule_export]
+    use poller::PyPoller;
+    #[pymodule_export]
+    use selector::Selector;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        fastcall::install::<PyPoller, 2>(module.py())?;
+        fastcall::install::<Selector, 1>(module.py())?;
+        for (name, bit) in event::FLAGS {
+            module.add(name, bit)?;
+        }
+        module.add("IO", EventKind::Io as u32)?;
+        module.add("WAKE", EventKind::Wake as u32)?;
+        module.add("TELLS_HANGUP", Capabilities::TELLS_HANGUP.bits())?;
+        module.add("TELLS_READ_CLOSED", Capabilities::TELLS_READ_CLOSED.bits())?;
+        module.add("NATIVE_EDGE", Capabilities::NATIVE_EDGE.bits())?;
+        module.add("HAS_EXCLUSIVE", Capabilities::HAS_EXCLUSIVE.bits())?;
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}

@@ -1,0 +1,224 @@
+//! The Python class `Poller`.
+
+use std::ffi::CStr;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+use pyo3::{intern, PyTraverseError, PyVisit};
+
+use crate::convert::{self, descriptor, Timeout};
+use crate::event;
+use crate::fastcall::{Argument, Method};
+use crate::watch::Watch;
+
+/// Watches descriptors and waits for events; any thread may call any method.
+///
+/// engine: "select", "poll" or "epoll"; None takes the one OMNIPOLL_ENGINE names in the
+/// environment, and without that the best of this machine. LEVEL, EDGE and ONESHOT mean the
+/// same on each. files_always_ready: take regular files and directories as always ready, as
+/// poll(2) does, instead of refusing them with PermissionError, as epoll does.
+///
+/// Raises ValueError for a name that is no engine's, OSError (ENOSYS) for an engine that is not
+/// to be had here, OSError (EMFILE, ENFILE, ENOMEM) as the system says.
+///
+/// >>> import os, omnipoll
+/// >>> reader, writer = os.pipe()
+/// >>> with omnipoll.Poller() as poller:
+/// ...     poller.add(reader, omnipoll.READ, token="greetings")
+/// ...     _ = os.write(writer, b"hello")
+/// ...     for event in poller.wait(timeout=10):
+/// ...         print(event.token, os.read(event.value, 100))
+/// greetings b'hello'
+/// >>> os.close(reader); os.close(writer)
+#[pyclass(frozen, subclass, weakref, name = "Poller", module = "omnipoll")]
+pub(crate) struct PyPoller {
+    watch: Watch,
+}
+
+#[pymethods]
+impl PyPoller {
+    #[new]
+    #[pyo3(signature = (engine=None, *, files_always_ready=false))]
+    fn new(py: Python<'_>, engine: Option<&str>, files_always_ready: bool) -> PyResult<Self> {
+        Ok(Self { watch: Watch::new(py, convert::poller(engine, files_always_ready)?) })
+    }
+
+    /// Starts watching a descriptor: an int, or anything with fileno().
+    ///
+    /// interest: READ, WRITE and PRIORITY, joined by |, with EDGE, ONESHOT or EXCLUSIVE if need
+    /// be. token: any object, handed back by each event of this descriptor; without it, fd as
+    /// it was given. The descriptor stays the caller's: remove it before it is closed.
+    ///
+    /// Raises FileExistsError when it is registered, OSError (EBADF) when it is not open,
+    /// PermissionError for a kind of file that is always ready, ValueError for an interest that
+    /// makes no sense or that the engine hasn't (EXCLUSIVE).
+    #[pyo3(signature = (fd, interest, token=None))]
+    fn add(
+        &self,
+        py: Python<'_>,
+        fd: Bound<'_, PyAny>,
+        interest: Bound<'_, PyAny>,
+        token: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let number = descriptor(&fd)?;
+        self.watch.add(py, number, convert::interest(&interest)?, token.unwrap_or(fd).unbind())
+    }
+
+    /// Replaces the interest, and the token if one is given. Makes a ONESHOT that has fired and
+    /// an EDGE report anew: what is ready now is reported by the next wait.
+    ///
+    /// Raises FileNotFoundError when the descriptor is not registered, OSError (EBADF) when it
+    /// is not open, ValueError as add() and for a registration with EXCLUSIVE.
+    #[pyo3(signature = (fd, interest, token=None))]
+    fn modify(
+        &self,
+        py: Python<'_>,
+        fd: &Bound<'_, PyAny>,
+        interest: Bound<'_, PyAny>,
+        token: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        self.watch.modify(py, descriptor(fd)?, convert::interest(&interest)?, token.map(Bound::unbind))
+    }
+
+    /// Stops watching a descriptor; one that was closed meanwhile is named by its number.
+    ///
+    /// Raises FileNotFoundError when it is not registered.
+    fn remove(&self, py: Python<'_>, fd: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.watch.remove(py, descriptor(fd)?)
+    }
+
+    /// Says of an EDGE registration that these directions were read or written until
+    /// BlockingIOError: the next readiness is an edge again. Costs nothing on epoll.
+    ///
+    /// Raises FileNotFoundError when the descriptor is not registered, ValueError when it is
+    /// registered with ONESHOT, which modify() re-enables.
+    fn rearm(&self, py: Python<'_>, fd: &Bound<'_, PyAny>, interest: Bound<'_, PyAny>) -> PyResult<()> {
+        self.watch.rearm(py, descriptor(fd)?, convert::interest(&interest)?)
+    }
+
+    /// Makes a wait return with a WAKE event: the one under way, or else the next. Wakes that
+    /// come before it are counted into one event. Any thread may call it, and a signal handler.
+    fn wake(&self, py: Python<'_>) -> PyResult<()> {
+        self.watch.wake(py)
+    }
+
+    /// Rebuilds an inherited poller in a forked child, with all its registrations. Does nothing
+    /// in the process that made it.
+    ///
+    /// Raises OSError (EBUSY) when another thread of the parent was changing the poller at the
+    /// very moment of the fork: make a new one then.
+    fn after_fork(&self, py: Python<'_>) -> PyResult<()> {
+        self.watch.after_fork(py)
+    }
+
+    /// Ends the waits under way with ValueError and gives everything back; the descriptors that
+    /// were registered stay open. Closing twice is closing once.
+    fn close(&self, py: Python<'_>) {
+        self.watch.close(py);
+    }
+
+    /// Whether close() was called.
+    #[getter]
+    fn closed(&self, py: Python<'_>) -> bool {
+        self.watch.is_closed(py)
+    }
+
+    /// The name of the engine.
+    #[getter]
+    fn engine(&self) -> &'static str {
+        self.watch.engine.name()
+    }
+
+    /// What the engine can tell apart: TELLS_HANGUP, TELLS_READ_CLOSED, NATIVE_EDGE and
+    /// HAS_EXCLUSIVE, joined by |.
+    #[getter]
+    fn capabilities(&self) -> u32 {
+        self.watch.capabilities().bits()
+    }
+
+    fn __enter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        slf
+    }
+
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        _type: &Bound<'_, PyAny>,
+        _value: &Bound<'_, PyAny>,
+        _traceback: &Bound<'_, PyAny>,
+    ) {
+        self.close(py);
+    }
+
+    /// Every event, wait after wait, until the poller is closed. The events of one wait are a
+    /// snapshot: one of them may be of a descriptor that was removed since.
+    fn __iter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let waits = py.import(intern!(py, "builtins"))?.getattr(intern!(py, "iter"))?;
+        let waits = waits.call1((slf.getattr(intern!(py, "_wait_unless_closed"))?, py.None()))?;
+        let chain = py.import(intern!(py, "itertools"))?.getattr(intern!(py, "chain"))?;
+        chain.call_method1(intern!(py, "from_iterable"), (waits,))
+    }
+
+    /// wait() for the iterator: None ends it.
+    fn _wait_unless_closed<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyList>>> {
+        match self.call(py, [None, None]) {
+            Err(_) if self.watch.is_closed(py) => Ok(None),
+            waited => waited.map(Some),
+        }
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> String {
+        let engine = self.watch.engine.name();
+        match self.watch.is_closed(py) {
+            true => format!("<omnipoll.Poller on {engine}, closed>"),
+            false => format!("<omnipoll.Poller on {engine}, {} registered>", self.watch.len(py)),
+        }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.watch.traverse(&visit)
+    }
+
+    fn __clear__(&self, py: Python<'_>) {
+        self.watch.close(py);
+    }
+}
+
+impl Method<2> for PyPoller {
+    const METHOD: &'static CStr = c"wait";
+    const ARGUMENTS: [&'static str; 2] = ["timeout", "max_events"];
+    const DOCUMENTATION: &'static CStr = c"wait($self, /, timeout=None, max_events=None)
+--
+
+Waits until something is ready and returns the events as a list, empty when time was up.
+
+timeout: seconds, with fractions down to a nanosecond, and never early; None waits for ever, 0
+looks and returns. max_events: at most so many, and at least one; what else is ready is told by
+the waits that follow. Without it there is room for everything registered.
+
+Other threads run meanwhile. A signal's handler runs at once; the wait then goes on with the
+time that is left, unless the handler raised an exception (Ctrl-C does).
+
+Raises ValueError for a negative timeout or one that is no number, and when the poller is
+closed, also while it waits; OverflowError for a timeout of more than 292 years; OSError
+(EOWNERDEAD) in a forked child that has not called after_fork().";
+
+    fn call<'py>(
+        &self,
+        py: Python<'py>,
+        [timeout, max_events]: [Argument<'_, 'py>; 2],
+    ) -> PyResult<Bound<'py, PyList>> {
+        let timeout = match convert::timeout(timeout)? {
+            Timeout::Negative => {
+                return Err(PyValueError::new_err("timeout must not be negative: None waits for ever"))
+            }
+            timeout => timeout.duration(),
+        };
+        // What is less than one event is no room.
+        let most = max_events.map(|most| most.extract::<isize>()).transpose()?;
+        let most = most.map(|most| usize::try_from(most).unwrap_or(0));
+        self.watch.wait(py, timeout, most, event::make)
+    }
+}

@@ -1,0 +1,114 @@
+//! The native base of the selectors: the wait, and the set it waits for. Keys and their map are
+//! kept by the Python class on top, `omnipoll/selectors.py`.
+
+use std::ffi::CStr;
+use std::os::fd::RawFd;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyList, PyTuple};
+use pyo3::{intern, PyTraverseError, PyVisit};
+
+use omnipoll::Event;
+
+use crate::convert;
+use crate::fastcall::{Argument, Method};
+use crate::watch::Watch;
+
+/// READ, WRITE and PRIORITY.
+const DIRECTIONS: u32 = 7;
+
+/// What the selectors have in common; not for use by itself.
+#[pyclass(frozen, subclass, weakref, module = "omnipoll._native")]
+pub(crate) struct Selector {
+    watch: Watch,
+}
+
+#[pymethods]
+impl Selector {
+    #[new]
+    fn new(py: Python<'_>, engine: Option<&str>, files_always_ready: bool) -> PyResult<Self> {
+        Ok(Self { watch: Watch::new(py, convert::poller(engine, files_always_ready)?) })
+    }
+
+    /// The name of the engine.
+    #[getter]
+    fn engine(&self) -> &'static str {
+        self.watch.engine.name()
+    }
+
+    /// Rebuilds an inherited selector in a forked child, with all its registrations: until then
+    /// its use there is an OSError (EOWNERDEAD). Does nothing in the process that made it.
+    fn after_fork(&self, py: Python<'_>) -> PyResult<()> {
+        self.watch.after_fork(py)
+    }
+
+    fn _add(&self, py: Python<'_>, fd: RawFd, events: &Bound<'_, PyAny>, key: Py<PyAny>) -> PyResult<()> {
+        self.watch.add(py, fd, convert::interest(events)?, key)
+    }
+
+    fn _modify(&self, py: Python<'_>, fd: RawFd, events: &Bound<'_, PyAny>, key: Py<PyAny>) -> PyResult<()> {
+        self.watch.modify(py, fd, convert::interest(events)?, Some(key))
+    }
+
+    fn _rename(&self, py: Python<'_>, fd: RawFd, key: Py<PyAny>) {
+        self.watch.rename(py, fd, key);
+    }
+
+    fn _remove(&self, py: Python<'_>, fd: RawFd) -> PyResult<()> {
+        self.watch.remove(py, fd)
+    }
+
+    fn _rearm(&self, py: Python<'_>, fd: RawFd, events: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.watch.rearm(py, fd, convert::interest(events)?)
+    }
+
+    fn _close(&self, py: Python<'_>) {
+        self.watch.close(py);
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.watch.traverse(&visit)
+    }
+
+    fn __clear__(&self, py: Python<'_>) {
+        self.watch.close(py);
+    }
+}
+
+impl Method<1> for Selector {
+    const METHOD: &'static CStr = c"select";
+    const ARGUMENTS: [&'static str; 1] = ["timeout"];
+    const DOCUMENTATION: &'static CStr = c"select($self, /, timeout=None)
+--
+
+Waits until something is ready and returns a list of (key, events), empty when time was up.
+
+timeout: seconds, with fractions down to a nanosecond; None waits for ever, 0 or less looks and
+returns. events are those of the key's that the file object is ready for; all of them when it
+was closed while registered, which select and poll tell once.
+
+Signals and other threads are treated as the standard library's selectors do (PEP 475). Raises
+ValueError when the selector is closed, also while it waits, and for a timeout that is no
+number; OverflowError for one of more than 292 years.";
+
+    fn call<'py>(&self, py: Python<'py>, [timeout]: [Argument<'_, 'py>; 1]) -> PyResult<Bound<'py, PyList>> {
+        let timeout = convert::timeout(timeout)?.duration();
+        self.watch.wait(py, timeout, None, make)
+    }
+}
+
+/// `(key, events)`. A condition that is none of the directions asked for (a hang-up, an error,
+/// a closed descriptor) is reported as all of them, so that none stays unseen.
+fn make<'py>(
+    py: Python<'py>,
+    key: Option<Bound<'py, PyAny>>,
+    event: &Event,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let Some(key) = key else { return Ok(None) };
+    let mut events = event.ready().bits() & DIRECTIONS;
+    if events == 0 {
+        events = key.getattr(intern!(py, "events"))?.extract::<u32>()? & DIRECTIONS;
+    }
+    let events = events.into_pyobject(py)?.into_any();
+    Ok(Some(PyTuple::new(py, [key, events])?.into_any()))
+}

@@ -1,0 +1,169 @@
+//! What the tokens of a poller stand for in Python: an object for each registration, and the
+//! report of it that was given last.
+//!
+//! A token is a slot's index and, above it, the slot's generation. A registration that ends or
+//! is modified takes a new generation, so an event that another thread collected before that
+//! finds nothing here. Generations begin at 1: no token is 0, which is what a WAKE event has.
+
+use std::collections::HashMap;
+use std::os::fd::RawFd;
+
+use pyo3::prelude::*;
+use pyo3::{PyTraverseError, PyVisit};
+
+#[derive(Default)]
+pub(crate) struct Table {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    tokens: HashMap<RawFd, u64>,
+}
+
+/// 24 bytes besides the objects themselves.
+struct Slot {
+    object: Option<Py<PyAny>>,
+    /// What was handed out last, handed out again as long as the readiness is the same.
+    report: Option<Py<PyAny>>,
+    ready: u32,
+    generation: u32,
+}
+
+/// Objects that nothing leads to any more, to be dropped when the table is no longer borrowed:
+/// a finalizer may come back to it.
+#[must_use = "release it"]
+#[derive(Default)]
+pub(crate) struct Leftover(Option<Py<PyAny>>, Option<Py<PyAny>>);
+
+impl Leftover {
+    pub(crate) fn release(self, py: Python<'_>) {
+        for object in [self.0, self.1].into_iter().flatten() {
+            object.drop_ref(py);
+        }
+    }
+}
+
+impl Table {
+    /// How many descriptors are registered.
+    pub(crate) fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Takes a slot for an object. No descriptor leads to it yet.
+    pub(crate) fn insert(&mut self, object: Py<PyAny>) -> u64 {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot { object: None, report: None, ready: 0, generation: 1 });
+            (self.slots.len() - 1) as u32
+        });
+        let slot = &mut self.slots[index as usize];
+        slot.object = Some(object);
+        token(index, slot.generation)
+    }
+
+    /// Makes a descriptor lead to a slot; what it led to before is over.
+    pub(crate) fn link(&mut self, fd: RawFd, token: u64) -> Leftover {
+        match self.tokens.insert(fd, token) {
+            Some(old) => self.free(old),
+            None => Leftover::default(),
+        }
+    }
+
+    /// Gives back a slot.
+    pub(crate) fn free(&mut self, token: u64) -> Leftover {
+        let Some(slot) = self.slot_mut(token) else { return Leftover::default() };
+        slot.generation = next(slot.generation);
+        let leftover = Leftover(slot.object.take(), slot.report.take());
+        self.free.push(index(token) as u32);
+        leftover
+    }
+
+    /// Ends what a descriptor leads to.
+    pub(crate) fn remove(&mut self, fd: RawFd) -> Leftover {
+        match self.tokens.remove(&fd) {
+            Some(token) => self.free(token),
+            None => Leftover::default(),
+        }
+    }
+
+    /// Ends a registration, if it is still the one its descriptor leads to.
+    pub(crate) fn end(&mut self, fd: RawFd, token: u64) -> Leftover {
+        if self.tokens.get(&fd) == Some(&token) {
+            self.tokens.remove(&fd);
+        }
+        self.free(token)
+    }
+
+    /// The token a descriptor's registration will have once modified; 0 when there is none.
+    pub(crate) fn renewed(&self, fd: RawFd) -> u64 {
+        self.tokens.get(&fd).map_or(0, |&now| token(index(now) as u32, next(generation(now))))
+    }
+
+    /// Goes over to the token of [`Table::renewed`], and to a new object if there is one.
+    pub(crate) fn renew(&mut self, fd: RawFd, object: Option<Py<PyAny>>) -> Leftover {
+        let renewed = self.renewed(fd);
+        let Some(now) = self.tokens.get_mut(&fd) else { return Leftover(object, None) };
+        let now = std::mem::replace(now, renewed);
+        let Some(slot) = self.slot_mut(now) else { return Leftover(object, None) };
+        slot.generation = generation(renewed);
+        let replaced = object.and_then(|object| slot.object.replace(object));
+        Leftover(replaced, slot.report.take())
+    }
+
+    /// Changes a registration's object and nothing else.
+    pub(crate) fn rename(&mut self, fd: RawFd, object: Py<PyAny>) -> Leftover {
+        let token = self.tokens.get(&fd).copied();
+        match token.and_then(|token| self.slot_mut(token)) {
+            Some(slot) => Leftover(slot.object.replace(object), slot.report.take()),
+            None => Leftover(Some(object), None),
+        }
+    }
+
+    /// The last report of this registration, if it was of the same readiness.
+    #[inline]
+    pub(crate) fn report(&self, token: u64, ready: u32) -> Option<&Py<PyAny>> {
+        let slot = self.slots.get(index(token))?;
+        if slot.generation != generation(token) || slot.ready != ready {
+            return None;
+        }
+        slot.report.as_ref()
+    }
+
+    /// The object of this registration; `None` when it has ended.
+    pub(crate) fn object(&self, token: u64) -> Option<&Py<PyAny>> {
+        let slot = self.slots.get(index(token))?;
+        slot.object.as_ref().filter(|_| slot.generation == generation(token))
+    }
+
+    /// Keeps a report for the next time.
+    pub(crate) fn remember(&mut self, token: u64, ready: u32, report: Py<PyAny>) -> Leftover {
+        let Some(slot) = self.slot_mut(token) else { return Leftover(Some(report), None) };
+        slot.ready = ready;
+        Leftover(slot.report.replace(report), None)
+    }
+
+    pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        for slot in &self.slots {
+            visit.call(&slot.object)?;
+            visit.call(&slot.report)?;
+        }
+        Ok(())
+    }
+
+    fn slot_mut(&mut self, token: u64) -> Option<&mut Slot> {
+        self.slots.get_mut(index(token)).filter(|slot| slot.generation == generation(token))
+    }
+}
+
+fn token(index: u32, generation: u32) -> u64 {
+    u64::from(generation) << 32 | u64::from(index)
+}
+
+fn index(token: u64) -> usize {
+    token as u32 as usize
+}
+
+fn generation(token: u64) -> u32 {
+    (token >> 32) as u32
+}
+
+fn next(generation: u32) -> u32 {
+    generation.checked_add(1).unwrap_or(1)
+}

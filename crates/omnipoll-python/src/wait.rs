@@ -1,0 +1,142 @@
+//! One wait: the core's events in, a list of Python objects out.
+
+use std::cell::RefMut;
+use std::mem;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use omnipoll::{EngineKind, Event, EventKind, Events, Poller, Ready};
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+
+use crate::convert::{closed, error};
+use crate::list::Filling;
+use crate::watch::{State, Watch};
+
+/// Makes a report of an event and of its registration's object, which a WAKE event has not.
+/// `None` when there is nothing to report.
+pub(crate) type Make =
+    for<'py> fn(Python<'py>, Option<Bound<'py, PyAny>>, &Event) -> PyResult<Option<Bound<'py, PyAny>>>;
+
+impl Watch {
+    /// Waits until there is something to report, time is up or the poller is closed. `most` is
+    /// the most events to return; 0 is `EINVAL`.
+    pub(crate) fn wait<'py>(
+        &self,
+        py: Python<'py>,
+        timeout: Option<Duration>,
+        most: Option<usize>,
+        make: Make,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let (core, mut events) = self.enter(py, most)?;
+        let end = timeout.filter(|timeout| !timeout.is_zero()).map(|timeout| Instant::now() + timeout);
+        let mut left = timeout;
+        let list = loop {
+            let waited = self.block(py, &core, &mut events, left);
+            let list = waited.and_then(|()| self.collect(py, &events, make));
+            // Nothing in time: a signal came, or all of it is of registrations that have ended.
+            let again = list.as_ref().is_ok_and(Filling::is_empty) && !self.is_closed(py);
+            if !again {
+                break list;
+            }
+            left = end.map(|end| end.saturating_duration_since(Instant::now())).or(left);
+            if left == Some(Duration::ZERO) {
+                break list;
+            }
+        };
+        leave(self.state.borrow(py), &core, events)?;
+        list?.finish()
+    }
+
+    /// What a wait needs, taken out of the state so that another thread may wait, too.
+    fn enter(&self, py: Python<'_>, most: Option<usize>) -> PyResult<(Rc<Poller>, Events)> {
+        let mut state = self.state.borrow(py);
+        let core = state.core()?.clone();
+        // One more than is registered: a WAKE event may come with them.
+        let wanted = state.table.len() + 1;
+        let mut events = mem::replace(&mut state.events, Events::with_capacity(0));
+        state.waiting += 1;
+        drop(state);
+        let capacity = match most {
+            Some(most) => most.min(wanted),
+            None if events.capacity() < wanted => wanted.next_power_of_two(),
+            None => events.capacity(),
+        };
+        if capacity != events.capacity() {
+            events = Events::with_capacity(capacity);
+        }
+        Ok((core, events))
+    }
+
+    /// Waits with the interpreter released. Runs Python's signal handlers when a signal came
+    /// (PEP 475), and has no events then.
+    fn block(
+        &self,
+        py: Python<'_>,
+        core: &Poller,
+        events: &mut Events,
+        left: Option<Duration>,
+    ) -> PyResult<()> {
+        // A look at an epoll takes less time than releasing the interpreter and taking it back.
+        let waited = match left == Some(Duration::ZERO) && self.engine == EngineKind::Epoll {
+            true => core.wait(events, left),
+            false => py.detach(|| core.wait(events, left)),
+        };
+        match waited {
+            Err(error) if error.raw_os_error() == Some(libc::EINTR) => py.check_signals(),
+            waited => waited.map(drop).map_err(error),
+        }
+    }
+
+    /// Makes the reports; the last one of a registration serves again while its readiness is
+    /// the same.
+    fn collect<'py>(&self, py: Python<'py>, events: &Events, make: Make) -> PyResult<Filling<'py>> {
+        let mut list = Filling::new(py, events.len())?;
+        let mut state = self.state.borrow(py);
+        for event in events {
+            if let Some(report) = state.table.report(event.token(), event.ready().bits()) {
+                list.push(report.clone_ref(py));
+                continue;
+            }
+            drop(state);
+            if let Some(report) = self.report(py, event, make)? {
+                list.push(report);
+            }
+            state = self.state.borrow(py);
+        }
+        Ok(list)
+    }
+
+    /// Makes a report and keeps it. None of a registration that has ended meanwhile.
+    fn report(&self, py: Python<'_>, event: &Event, make: Make) -> PyResult<Option<Py<PyAny>>> {
+        if event.kind() == EventKind::Wake {
+            return Ok(make(py, None, event)?.map(Bound::unbind));
+        }
+        let (token, ready) = (event.token(), event.ready());
+        let object = self.state.borrow(py).table.object(token).map(|object| object.clone_ref(py));
+        let Some(object) = object else { return Ok(None) };
+        let Some(report) = make(py, Some(object.into_bound(py)), event)? else { return Ok(None) };
+        let mut state = self.state.borrow(py);
+        let leftover = match ready.contains(Ready::INVALID) {
+            true => state.table.end(event.value() as i32, token),
+            false => state.table.remember(token, ready.bits(), report.clone().unbind()),
+        };
+        drop(state);
+        leftover.release(py);
+        Ok(Some(report.unbind()))
+    }
+}
+
+/// Ends a wait. An error if the poller was closed meanwhile.
+fn leave(mut state: RefMut<'_, State>, core: &Poller, events: Events) -> PyResult<()> {
+    state.waiting -= 1;
+    if state.core.is_some() {
+        state.events = events;
+        return Ok(());
+    }
+    if state.waiting > 0 {
+        // One wake ends one wait: hand it on. It fails in a forked child only.
+        let _ = core.wake();
+    }
+    Err(closed())
+}

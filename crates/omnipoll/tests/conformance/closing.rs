@@ -1,0 +1,378 @@
+//! Descriptors that are closed while registered, and numbers that are used again.
+
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use omnipoll::{EngineKind, Interest, Options, Poller, Ready, Trigger};
+
+use crate::suite::{read, Suite};
+use crate::support::expect::*;
+use crate::support::{fds::*, sys};
+
+pub(crate) fn behaviours(suite: &mut Suite) {
+    suite.on_each_trigger(closed_is_told_once_where_the_system_tells);
+    suite.on_each_engine(many_closed_at_once_are_told_one_by_one);
+    suite.on_each_engine(closed_by_another_thread_during_a_wait);
+    suite.on_each_engine(a_disarmed_oneshot_that_is_closed_stays_silent);
+    suite.on_each_trigger(a_number_used_again_after_remove_has_no_past);
+    suite.on_each_trigger(a_number_used_again_without_remove_has_no_past);
+    suite.on_each_trigger(a_number_used_again_while_a_duplicate_lives_has_no_past);
+    suite.on_each_engine(a_number_used_again_by_an_eventfd_has_no_past);
+    suite.on_each_engine(modify_of_a_number_used_again_is_enoent);
+    suite.on_each_trigger(duplicated_closed_duplicated_back_and_watched_again);
+    suite.on_each_trigger(a_descriptor_and_its_duplicate_are_two);
+    suite.on_each_trigger(closed_while_a_duplicate_lives_neither_spins_nor_haunts);
+    suite.on_each_engine(more_ghosts_than_anybody_remembers);
+    suite.on_each_engine(a_ghost_leaves_the_others_as_they_were);
+    suite.on_each_engine(a_ghost_leaves_those_who_wait_in_touch);
+    suite.on_each_trigger(an_event_removed_by_an_earlier_one_of_its_batch_is_the_last);
+    suite.on_each_engine(a_dropped_poller_leaves_what_it_watched);
+}
+
+/// Two peers spun at over 100,000 wake-ups in 200 ms on poll(2), with events without a flag.
+fn closed_is_told_once_where_the_system_tells(kind: EngineKind, trigger: Trigger) {
+    let poller = poller(kind);
+    let ((reader, _writer), (other, other_writer)) = (pipe(), pipe());
+    poller.add(&reader, read(trigger), 1).unwrap();
+    poller.add(&other, Interest::READ, 2).unwrap();
+    let number = close(reader);
+    if tells_closed(&poller) {
+        expect_event(&poller, 1, Ready::INVALID);
+    }
+    expect_quiet(&poller);
+    poke(&other_writer);
+    for _ in 0..3 {
+        expect_event(&poller, 2, Ready::READ);
+    }
+    match tells_closed(&poller) {
+        true => expect_error(poller.modify(&number, read(trigger), 1), libc::ENOENT),
+        false => poller.remove(&number).unwrap(),
+    }
+    expect_error(poller.remove(&number), libc::ENOENT);
+    expect_event(&poller, 2, Ready::READ);
+}
+
+fn many_closed_at_once_are_told_one_by_one(kind: EngineKind) {
+    let poller = poller(kind);
+    let (other, other_writer) = pipe();
+    let pipes: Vec<_> = (0..100).map(|_| pipe()).collect();
+    for ((reader, _), token) in pipes.iter().zip(0..) {
+        poller.add(reader, Interest::READ, token).unwrap();
+    }
+    poller.add(&other, read(Trigger::ONESHOT), 1000).unwrap();
+    poke(&other_writer);
+    drop(pipes);
+    let mut found = Vec::new();
+    loop {
+        let events = wait(&poller, 3, Duration::ZERO);
+        found.extend(tokens(&events));
+        if events.is_empty() {
+            break;
+        }
+    }
+    found.sort_unstable();
+    let told = if tells_closed(&poller) { 0..100 } else { 0..0 };
+    assert_eq!(found, told.chain([1000]).collect::<Vec<_>>());
+    expect_quiet(&poller);
+}
+
+/// What the system makes of the closed one in the wait under way is its affair (Linux calls it
+/// readable in a select); the others are told as ever, and no later wait spins.
+fn closed_by_another_thread_during_a_wait(kind: EngineKind) {
+    let poller = poller(kind);
+    let ((reader, _writer), (other, other_writer)) = (pipe(), pipe());
+    poller.add(&reader, Interest::READ, 1).unwrap();
+    poller.add(&other, Interest::READ, 2).unwrap();
+    std::thread::scope(|scope| {
+        let waiter = waiter(scope, &poller, LONG);
+        close(reader);
+        poke(&other_writer);
+        let events = waiter.events();
+        assert!(tokens(&events).contains(&2), "{events:?}");
+        let is_right = |token, ready| match token {
+            1 => tells_closed(&poller) && [Ready::INVALID, Ready::READ].contains(&ready),
+            _ => ready == Ready::READ,
+        };
+        assert!(events.iter().all(|event| is_right(event.token(), event.ready())), "{events:?}");
+    });
+    drain(&other);
+    if tells_closed(&poller) {
+        wait(&poller, 64, Duration::ZERO);
+    }
+    expect_quiet(&poller);
+}
+
+fn a_disarmed_oneshot_that_is_closed_stays_silent(kind: EngineKind) {
+    let poller = poller(kind);
+    let (reader, writer) = pipe();
+    poller.add(&reader, read(Trigger::ONESHOT), 1).unwrap();
+    poke(&writer);
+    expect_event(&poller, 1, Ready::READ);
+    let number = close(reader);
+    expect_quiet(&poller);
+    expect_error(poller.modify(&number, read(Trigger::ONESHOT), 1), libc::EBADF);
+    poller.remove(&number).unwrap();
+    expect_error(poller.remove(&number), libc::ENOENT);
+    expect_quiet(&poller);
+}
+
+/// The new file under `number` is silent, then heard, under its own token only.
+#[track_caller]
+fn has_no_past(poller: &Poller, number: &OwnedFd, interest: Interest, writer: &File) {
+    expect_quiet(poller);
+    poke(writer);
+    expect_event(poller, 2, Ready::READ);
+    poller.modify(number, interest, 3).unwrap();
+    expect_event(poller, 3, Ready::READ);
+}
+
+fn a_number_used_again_after_remove_has_no_past(kind: EngineKind, trigger: Trigger) {
+    let poller = poller(kind);
+    let ((old, old_writer), (new, new_writer)) = (pipe(), pipe());
+    poller.add(&old, read(trigger), 1).unwrap();
+    poke(&old_writer);
+    let number = close(old);
+    poller.remove(&number).unwrap();
+    let number = sys::dup_to(&new, number);
+    poller.add(&number, read(trigger), 2).unwrap();
+    has_no_past(&poller, &number, read(trigger), &new_writer);
+}
+
+fn a_number_used_again_without_remove_has_no_past(kind: EngineKind, trigger: Trigger) {
+    let poller = poller(kind);
+    let ((old, old_writer), (new, new_writer)) = (pipe(), pipe());
+    poller.add(&old, read(trigger), 1).unwrap();
+    poke(&old_writer);
+    let number = sys::dup_to(&new, close(old));
+    poller.add(&number, read(trigger), 2).unwrap();
+    has_no_past(&poller, &number, read(trigger), &new_writer);
+}
+
+/// epoll goes on reporting a file whose registered number is gone, under what it was
+/// registered with: that must not reach whoever has the number now.
+fn a_number_used_again_while_a_duplicate_lives_has_no_past(kind: EngineKind, trigger: Trigger) {
+    for removes in [true, false] {
+        let poller = poller(kind);
+        let ((old, old_writer), (new, new_writer)) = (pipe(), pipe());
+        poller.add(&old, read(trigger), 1).unwrap();
+        let _duplicate = dup(&old);
+        let number = close(old);
+        if removes {
+            poller.remove(&number).unwrap();
+        }
+        let number = sys::dup_to(&new, number);
+        poller.add(&number, read(trigger), 2).unwrap();
+        poke(&old_writer);
+        has_no_past(&poller, &number, read(trigger), &new_writer);
+        drop(old_writer);
+        poller.remove(&number).unwrap();
+        expect_quiet(&poller);
+    }
+}
+
+/// All eventfds share an inode, so that `fstat(2)` can't tell a new one from the old: where
+/// the engine has nothing else to go by, it is taken for the one that is registered.
+fn a_number_used_again_by_an_eventfd_has_no_past(kind: EngineKind) {
+    let poller = poller(kind);
+    let (old, new) = (sys::eventfd(1), sys::eventfd(0));
+    poller.add(&old, Interest::READ, 1).unwrap();
+    expect_event(&poller, 1, Ready::READ);
+    let number = sys::dup_to(&new, close(old));
+    match tells_closed(&poller) {
+        true => {
+            expect_error(poller.add(&number, Interest::READ, 2), libc::EEXIST);
+            poller.modify(&number, Interest::READ, 2).unwrap();
+        }
+        false => poller.add(&number, Interest::READ, 2).unwrap(),
+    }
+    expect_quiet(&poller);
+}
+
+fn modify_of_a_number_used_again_is_enoent(kind: EngineKind) {
+    let poller = poller(kind);
+    let ((old, _old_writer), (new, new_writer)) = (pipe(), pipe());
+    poller.add(&old, Interest::READ, 1).unwrap();
+    let number = sys::dup_to(&new, close(old));
+    expect_error(poller.modify(&number, Interest::READ, 2), libc::ENOENT);
+    poke(&new_writer);
+    expect_quiet(&poller);
+    poller.add(&number, Interest::READ, 3).unwrap();
+    expect_event(&poller, 3, Ready::READ);
+}
+
+fn duplicated_closed_duplicated_back_and_watched_again(kind: EngineKind, trigger: Trigger) {
+    for waits_between in [false, true] {
+        let poller = poller(kind);
+        let (reader, writer) = pipe();
+        poller.add(&reader, read(trigger), 1).unwrap();
+        let duplicate = dup(&reader);
+        let number = close(reader);
+        if waits_between {
+            wait(&poller, 64, Duration::ZERO);
+        }
+        let number = sys::dup_to(&duplicate, number);
+        if let Err(error) = poller.remove(&number) {
+            assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+            assert!(waits_between && tells_closed(&poller), "the registration had ended unseen");
+        }
+        poller.add(&number, read(trigger), 2).unwrap();
+        expect_quiet(&poller);
+        poke(&writer);
+        expect_event(&poller, 2, Ready::READ);
+    }
+}
+
+fn a_descriptor_and_its_duplicate_are_two(kind: EngineKind, trigger: Trigger) {
+    let poller = poller(kind);
+    let (ours, theirs) = pair();
+    let duplicate = dup(&ours);
+    poller.add(&ours, read(trigger), 1).unwrap();
+    poller.add(&duplicate, Interest::WRITE | trigger, 2).unwrap();
+    expect_event(&poller, 2, Ready::WRITE);
+    poller.remove(&duplicate).unwrap();
+    expect_none(&poller);
+    poller.add(&duplicate, read(trigger), 3).unwrap();
+    poke(&theirs);
+    expect_events(&poller, &[(1, Ready::READ), (3, Ready::READ)]);
+    poller.remove(&ours).unwrap();
+    drain(&ours);
+    settle(&poller, &duplicate, read(trigger), 3);
+    poke(&theirs);
+    expect_event(&poller, 3, Ready::READ);
+}
+
+/// epoll can't tell that a number was closed whose file lives on, and reports it until it is
+/// removed; then it can't be told to stop, and must be silenced all the same.
+fn closed_while_a_duplicate_lives_neither_spins_nor_haunts(kind: EngineKind, trigger: Trigger) {
+    let poller = poller(kind);
+    let (reader, writer) = pipe();
+    poller.add(&reader, read(trigger), 1).unwrap();
+    let duplicate = dup(&reader);
+    let number = close(reader);
+    match tells_closed(&poller) {
+        true => {
+            expect_event(&poller, 1, Ready::INVALID);
+            expect_error(poller.remove(&number), libc::ENOENT);
+        }
+        false => {
+            poke(&writer);
+            expect_event(&poller, 1, Ready::READ);
+            poller.remove(&number).unwrap();
+        }
+    }
+    for _ in 0..3 {
+        poke(&writer);
+        expect_quiet(&poller);
+        drain(&File::from(dup(&duplicate)));
+    }
+    drop(writer);
+    expect_quiet(&poller);
+    poller.add(&duplicate, read(trigger), 2).unwrap();
+    expect_event(&poller, 2, Ready::READ | Ready::HANGUP);
+}
+
+/// Makes a ghost where the engine can be haunted: a descriptor that was closed before it was
+/// removed, and whose duplicate, which is returned, lives on and is readable. An engine that
+/// is told of closed descriptors sees a removed one instead.
+fn ghost(poller: &Poller) -> (OwnedFd, OwnedFd) {
+    let (reader, writer) = pipe();
+    poller.add(&reader, Interest::READ, 666).unwrap();
+    let duplicate = dup(&reader);
+    if tells_closed(poller) {
+        poller.remove(&reader).unwrap();
+        close(reader);
+    } else {
+        let number = close(reader);
+        poller.remove(&number).unwrap();
+    }
+    poke(&writer);
+    (duplicate, writer.into())
+}
+
+fn more_ghosts_than_anybody_remembers(kind: EngineKind) {
+    for capacity in [1, 7, 64] {
+        let poller = poller(kind);
+        let _ghosts: Vec<_> = (0..300).map(|_| ghost(&poller)).collect();
+        expect_sleep(|| {
+            let events = wait(&poller, capacity, Duration::from_millis(200));
+            assert!(events.is_empty(), "{events:?}");
+        });
+        let (reader, writer) = pipe();
+        poller.add(&reader, Interest::READ, 1).unwrap();
+        poke(&writer);
+        assert_eq!(tokens(&wait(&poller, capacity, LONG)), [1]);
+    }
+}
+
+fn a_ghost_leaves_the_others_as_they_were(kind: EngineKind) {
+    let poller = Options::new().engine(kind).files_always_ready(true).build().unwrap();
+    let file = File::open("/dev/null").unwrap();
+    poller.add(&file, read(Trigger::ONESHOT), 5).unwrap();
+    expect_event(&poller, 5, Ready::READ);
+    let pipes: [_; 4] = std::array::from_fn(|_| pipe());
+    let triggers = [Trigger::LEVEL, Trigger::EDGE, Trigger::ONESHOT, Trigger::ONESHOT];
+    for (((reader, _), trigger), token) in pipes.iter().zip(triggers).zip(0..) {
+        poller.add(reader, read(trigger), token).unwrap();
+    }
+    poke(&pipes[3].1);
+    expect_event(&poller, 3, Ready::READ);
+    let _ghosts = [ghost(&poller), ghost(&poller)];
+    poller.wake().unwrap();
+    expect_wake(&poller, 1);
+    expect_quiet(&poller);
+    pipes.iter().for_each(|(_, writer)| poke(writer));
+    expect_events(&poller, &[(0, Ready::READ), (1, Ready::READ), (2, Ready::READ)]);
+    expect_event(&poller, 0, Ready::READ);
+    poller.remove(&pipes[0].0).unwrap();
+    poller.modify(&pipes[3].0, read(Trigger::ONESHOT), 4).unwrap();
+    expect_event(&poller, 4, Ready::READ);
+    poller.modify(&file, read(Trigger::ONESHOT), 6).unwrap();
+    expect_event(&poller, 6, Ready::READ);
+    expect_quiet(&poller);
+}
+
+fn a_ghost_leaves_those_who_wait_in_touch(kind: EngineKind) {
+    let poller = poller(kind);
+    let pipes = [pipe(), pipe()];
+    std::thread::scope(|scope| {
+        let mut waiters = vec![waiter(scope, &poller, LONG), waiter(scope, &poller, LONG)];
+        let _ghosts = [ghost(&poller), ghost(&poller)];
+        expect_quiet(&poller);
+        for ((reader, writer), token) in pipes.iter().zip(0..) {
+            poller.add(reader, read(Trigger::ONESHOT), token).unwrap();
+            poke(writer);
+            assert_eq!(tokens(&first_to_end(&mut waiters).events()), [token]);
+        }
+    });
+}
+
+/// A batch is a snapshot: the event stays in the list that was handed out, and is the last.
+fn an_event_removed_by_an_earlier_one_of_its_batch_is_the_last(kind: EngineKind, trigger: Trigger) {
+    let poller = poller(kind);
+    let pipes = [pipe(), pipe()];
+    for ((reader, writer), token) in pipes.iter().zip(0..) {
+        poller.add(reader, read(trigger), token).unwrap();
+        poke(writer);
+    }
+    let events = next(&poller);
+    assert_eq!(events.len(), 2, "{events:?}");
+    let (first, second) = (events[0].token(), events[1].token());
+    poller.remove(&pipes[second as usize].0).unwrap();
+    drain(&pipes[first as usize].0);
+    expect_quiet(&poller);
+    poller.add(&pipes[second as usize].0, read(trigger), 7).unwrap();
+    expect_event(&poller, 7, Ready::READ);
+}
+
+fn a_dropped_poller_leaves_what_it_watched(kind: EngineKind) {
+    let (reader, writer) = pipe();
+    let first = poller(kind);
+    first.add(&reader, Interest::READ, 1).unwrap();
+    drop(first);
+    assert!(sys::is_open(reader.as_raw_fd()));
+    let second = poller(kind);
+    second.add(&reader, Interest::READ, 2).unwrap();
+    poke(&writer);
+    expect_event(&second, 2, Ready::READ);
+}

@@ -1,0 +1,204 @@
+//! EDGE: reported when it arises; not again until it went away and came back, or more came.
+
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use omnipoll::{EngineKind, Interest, Ready, Trigger};
+
+use crate::suite::{read, Suite};
+use crate::support::expect::*;
+use crate::support::fds::*;
+
+pub(crate) fn behaviours(suite: &mut Suite) {
+    suite.on_each_engine(the_pipe_experiment_blocks_at_the_second_wait);
+    suite.on_each_engine(what_is_ready_when_added_is_an_edge);
+    suite.on_each_engine(draining_and_rearming_makes_the_next_edge);
+    suite.on_each_engine(what_arrives_between_the_drain_and_the_rearm_is_told);
+    suite.on_each_engine(what_arrives_before_the_drain_is_not_lost);
+    suite.on_each_engine(room_to_write_is_an_edge);
+    suite.on_each_engine(each_direction_has_its_own_edge);
+    suite.on_each_engine(modify_tells_what_is_ready_now);
+    suite.on_each_engine(an_idle_edge_is_heard_beside_a_busy_one);
+    suite.on_each_engine(hang_up_is_told_once);
+    suite.on_each_engine(rearming_what_is_not_registered_is_passed_over);
+    suite.on_each_engine(oneshot_and_edge_together_are_a_oneshot);
+}
+
+fn read_edge() -> Interest {
+    read(Trigger::EDGE)
+}
+
+/// `epoll(7)`: 2 kB are written and 1 kB is read between two waits. Under EDGE the second
+/// wait blocks, although 1 kB is left.
+fn the_pipe_experiment_blocks_at_the_second_wait(kind: EngineKind) {
+    let poller = poller(kind);
+    let (mut reader, mut writer) = pipe();
+    poller.add(&reader, read_edge(), 1).unwrap();
+    writer.write_all(&[0; 2048]).unwrap();
+    expect_event(&poller, 1, Ready::READ);
+    reader.read_exact(&mut [0; 1024]).unwrap();
+    expect_quiet(&poller);
+}
+
+fn what_is_ready_when_added_is_an_edge(kind: EngineKind) {
+    let poller = poller(kind);
+    let (reader, writer) = pipe();
+    poke(&writer);
+    poller.add(&reader, read_edge(), 1).unwrap();
+    expect_event(&poller, 1, Ready::READ);
+    expect_none(&poller);
+}
+
+/// A peer's poll(2) engine gave no second edge to a program that drained by itself.
+fn draining_and_rearming_makes_the_next_edge(kind: EngineKind) {
+    let poller = poller(kind);
+    let (reader, writer) = pipe();
+    poller.add(&reader, read_edge(), 1).unwrap();
+    for _ in 0..1000 {
+        poke(&writer);
+        expect_event(&poller, 1, Ready::READ);
+        assert_eq!(drain(&reader), 1);
+        poller.rearm(&reader, Interest::READ).unwrap();
+        assert!(wait(&poller, 1, Duration::ZERO).is_empty());
+    }
+}
+
+fn what_arrives_between_the_drain_and_the_rearm_is_told(kind: EngineKind) {
+    let poller = poller(kind);
+    let (reader, writer) = pipe();
+    poller.add(&reader, read_edge(), 1).unwrap();
+    poke(&writer);
+    expect_event(&poller, 1, Ready::READ);
+    drain(&reader);
+    poke(&writer);
+    poller.rearm(&reader, Interest::READ).unwrap();
+    expect_event(&poller, 1, Ready::READ);
+}
+
+/// Whether more of the same is an edge of its own is the engine's affair; that whoever drains
+/// gets all of it, and that the edge after that is told, is not.
+fn what_arrives_before_the_drain_is_not_lost(kind: EngineKind) {
+    let poller = poller(kind);
+    let (reader, writer) = pipe();
+    poller.add(&reader, read_edge(), 1).unwrap();
+    poke(&writer);
+    expect_event(&poller, 1, Ready::READ);
+    poke(&writer);
+    wait(&poller, 1, Duration::ZERO);
+    assert_eq!(drain(&reader), 2);
+    poller.rearm(&reader, Interest::READ).unwrap();
+    expect_none(&poller);
+    poke(&writer);
+    expect_event(&poller, 1, Ready::READ);
+}
+
+fn room_to_write_is_an_edge(kind: EngineKind) {
+    let poller = poller(kind);
+    let (reader, writer) = pipe();
+    poller.add(&writer, Interest::WRITE | Trigger::EDGE, 1).unwrap();
+    expect_event(&poller, 1, Ready::WRITE);
+    expect_quiet(&poller);
+    for _ in 0..3 {
+        fill(&writer);
+        poller.rearm(&writer, Interest::WRITE).unwrap();
+        expect_none(&poller);
+        drain(&reader);
+        expect_event(&poller, 1, Ready::WRITE);
+        expect_none(&poller);
+    }
+}
+
+/// A reader that waits for more must be told of it while the writing side's edge is spent.
+fn each_direction_has_its_own_edge(kind: EngineKind) {
+    let poller = poller(kind);
+    let (ours, theirs) = pair();
+    poller.add(&ours, Interest::READ | Interest::WRITE | Trigger::EDGE, 1).unwrap();
+    expect_event(&poller, 1, Ready::WRITE);
+    for _ in 0..3 {
+        poke(&theirs);
+        let events = next(&poller);
+        assert!(tokens(&events) == [1] && events[0].is_readable(), "{events:?}");
+        drain(&ours);
+        poller.rearm(&ours, Interest::READ).unwrap();
+        expect_none(&poller);
+    }
+    fill(&ours);
+    poller.rearm(&ours, Interest::WRITE).unwrap();
+    expect_none(&poller);
+    drain(&theirs);
+    let events = next(&poller);
+    assert!(tokens(&events) == [1] && events[0].is_writable(), "{events:?}");
+}
+
+fn modify_tells_what_is_ready_now(kind: EngineKind) {
+    let poller = poller(kind);
+    let (reader, writer) = pipe();
+    poller.add(&reader, read_edge(), 1).unwrap();
+    poke(&writer);
+    expect_event(&poller, 1, Ready::READ);
+    for token in 2..5 {
+        expect_none(&poller);
+        poller.modify(&reader, read_edge(), token).unwrap();
+        expect_event(&poller, token, Ready::READ);
+    }
+}
+
+/// An edge that nobody drained must neither hide another's nor come back with it.
+fn an_idle_edge_is_heard_beside_a_busy_one(kind: EngineKind) {
+    let poller = poller(kind);
+    let ((idle, idle_writer), (busy, busy_writer)) = (pipe(), pipe());
+    poller.add(&idle, read_edge(), 1).unwrap();
+    poller.add(&busy, read_edge(), 2).unwrap();
+    poke(&idle_writer);
+    expect_event(&poller, 1, Ready::READ);
+    for _ in 0..10 {
+        poke(&busy_writer);
+        expect_event(&poller, 2, Ready::READ);
+        drain(&busy);
+        poller.rearm(&busy, Interest::READ).unwrap();
+    }
+    drain(&idle);
+    poller.rearm(&idle, Interest::READ).unwrap();
+    poke(&idle_writer);
+    expect_event(&poller, 1, Ready::READ);
+}
+
+/// `poll(2)` reports a hang-up whether asked to or not; that must not make a wait spin.
+fn hang_up_is_told_once(kind: EngineKind) {
+    let poller = poller(kind);
+    let (ours, theirs) = pair();
+    poller.add(&ours, read_edge(), 1).unwrap();
+    drop(theirs);
+    expect_event(&poller, 1, Ready::READ | Ready::READ_CLOSED | Ready::HANGUP);
+    expect_quiet(&poller);
+    poller.modify(&ours, read_edge(), 2).unwrap();
+    expect_event(&poller, 2, Ready::READ | Ready::READ_CLOSED | Ready::HANGUP);
+}
+
+fn rearming_what_is_not_registered_is_passed_over(kind: EngineKind) {
+    let poller = poller(kind);
+    let (ours, theirs) = pair();
+    poller.add(&ours, read_edge(), 1).unwrap();
+    poller.rearm(&ours, Interest::READ | Interest::WRITE | Interest::PRIORITY).unwrap();
+    expect_none(&poller);
+    poller.modify(&ours, Interest::READ, 1).unwrap();
+    poke(&theirs);
+    poller.rearm(&ours, Interest::WRITE).unwrap();
+    expect_event(&poller, 1, Ready::READ);
+    expect_event(&poller, 1, Ready::READ);
+}
+
+fn oneshot_and_edge_together_are_a_oneshot(kind: EngineKind) {
+    let poller = poller(kind);
+    let (reader, writer) = pipe();
+    let both = read(Trigger::EDGE | Trigger::ONESHOT);
+    poller.add(&reader, both, 1).unwrap();
+    poke(&writer);
+    expect_event(&poller, 1, Ready::READ);
+    drain(&reader);
+    poke(&writer);
+    expect_quiet(&poller);
+    expect_error(poller.rearm(&reader, Interest::READ), libc::EINVAL);
+    poller.modify(&reader, both, 2).unwrap();
+    expect_event(&poller, 2, Ready::READ);
+}

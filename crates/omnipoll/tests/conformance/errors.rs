@@ -1,0 +1,254 @@
+//! Mistakes are told, and change nothing.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use omnipoll::{EngineKind, Events, Interest, Options, Poller, Ready, Trigger};
+
+use crate::suite::{Suite, TRIGGERS};
+use crate::support::expect::*;
+use crate::support::{engines, fds::*, sys};
+
+pub(crate) fn behaviours(suite: &mut Suite) {
+    suite.on_each_trigger(adding_twice_is_eexist_and_leaves_the_first);
+    suite.on_each_engine(what_is_not_registered_is_enoent);
+    suite.on_each_engine(what_was_removed_is_enoent);
+    suite.on_each_trigger(what_is_not_open_is_ebadf);
+    suite.on_each_engine(a_failed_modify_leaves_the_registration);
+    suite.on_each_trigger(a_file_that_is_always_ready_is_eperm);
+    suite.on_each_trigger(such_a_file_is_always_ready_for_who_asks);
+    suite.on_each_engine(such_a_file_beside_a_busy_pipe);
+    suite.on_each_trigger(such_a_file_that_is_closed_is_told);
+    suite.on_each_trigger(such_a_file_s_number_used_again_has_no_past);
+    suite.on_each_engine(the_poller_s_own_descriptors_are_einval);
+    suite.on_each_engine(a_wait_without_room_is_einval);
+    suite.on_each_engine(no_more_descriptors_is_emfile_and_leaks_none);
+    suite.on_each_engine(the_environment_names_the_engine);
+    suite.once(an_engine_that_is_not_to_be_had_is_enosys);
+    suite.once(an_unknown_name_in_the_environment_is_einval);
+    suite.once(the_bits_of_an_interest_are_checked);
+}
+
+fn adding_twice_is_eexist_and_leaves_the_first(kind: EngineKind, trigger: Trigger) {
+    let poller = poller(kind);
+    let (ours, theirs) = pair();
+    poller.add(&ours, Interest::READ | trigger, 1).unwrap();
+    expect_error(poller.add(&ours, Interest::WRITE | trigger, 2), libc::EEXIST);
+    expect_none(&poller);
+    poke(&theirs);
+    expect_event(&poller, 1, Ready::READ);
+}
+
+fn what_is_not_registered_is_enoent(kind: EngineKind) {
+    let poller = poller(kind);
+    let (reader, _writer) = pipe();
+    for unknown in [reader.as_raw_fd(), 100_000, i32::MAX] {
+        expect_error(poller.modify(&unknown, Interest::READ, 1), libc::ENOENT);
+        expect_error(poller.rearm(&unknown, Interest::READ), libc::ENOENT);
+        expect_error(poller.remove(&unknown), libc::ENOENT);
+    }
+    for negative in [-1, i32::MIN] {
+        expect_error(poller.modify(&negative, Interest::READ, 1), libc::EBADF);
+        expect_error(poller.rearm(&negative, Interest::READ), libc::EBADF);
+        expect_error(poller.remove(&negative), libc::EBADF);
+    }
+    expect_none(&poller);
+}
+
+fn what_was_removed_is_enoent(kind: EngineKind) {
+    let poller = poller(kind);
+    let (reader, writer) = pipe();
+    poke(&writer);
+    for token in 0..3 {
+        poller.add(&reader, Interest::READ, token).unwrap();
+        expect_event(&poller, token, Ready::READ);
+        poller.remove(&reader).unwrap();
+        expect_error(poller.remove(&reader), libc::ENOENT);
+        expect_error(poller.modify(&reader, Interest::READ, 1), libc::ENOENT);
+        expect_error(poller.rearm(&reader, Interest::READ), libc::ENOENT);
+    }
+}
+
+fn what_is_not_open_is_ebadf(kind: EngineKind, trigger: Trigger) {
+    let poller = poller(kind);
+    let (reader, _writer) = pipe();
+    let closed = close(reader);
+    for number in [closed, 100_000, i32::MAX, -1, i32::MIN] {
+        expect_error(poller.add(&number, Interest::READ | trigger, 1), libc::EBADF);
+    }
+    expect_error(poller.remove(&closed), libc::ENOENT);
+    expect_none(&poller);
+}
+
+/// In a peer a modify that failed had changed the registration all the same.
+fn a_failed_modify_leaves_the_registration(kind: EngineKind) {
+    let poller = poller(kind);
+    let (ours, theirs) = pair();
+    poller.add(&ours, Interest::READ, 1).unwrap();
+    let refused = Interest::WRITE | Trigger::EXCLUSIVE;
+    expect_error(poller.modify(&ours, refused, 2), libc::EINVAL);
+    expect_none(&poller);
+    poke(&theirs);
+    expect_event(&poller, 1, Ready::READ);
+    expect_event(&poller, 1, Ready::READ);
+}
+
+/// A regular file, a directory, a device without readiness.
+fn always_ready_files() -> Vec<File> {
+    let program = std::env::current_exe().unwrap();
+    let folder = program.parent().unwrap();
+    [program.as_path(), folder, "/dev/null".as_ref()].map(|path| File::open(path).unwrap()).into()
+}
+
+fn a_file_that_is_always_ready_is_eperm(kind: EngineKind, trigger: Trigger) {
+    let poller = poller(kind);
+    for file in always_ready_files() {
+        expect_error(poller.add(&file, Interest::READ | trigger, 1), libc::EPERM);
+        expect_error(poller.remove(&file), libc::ENOENT);
+    }
+    expect_none(&poller);
+}
+
+fn poller_that_takes_files(kind: EngineKind) -> Poller {
+    Options::new().engine(kind).files_always_ready(true).build().unwrap()
+}
+
+fn such_a_file_is_always_ready_for_who_asks(kind: EngineKind, trigger: Trigger) {
+    let poller = poller_that_takes_files(kind);
+    for (file, token) in always_ready_files().iter().zip(1..) {
+        let both = Interest::READ | Interest::WRITE | trigger;
+        poller.add(file, both, token).unwrap();
+        expect_error(poller.add(file, both, 0), libc::EEXIST);
+        for token in [token, token + 10] {
+            expect_event(&poller, token, Ready::READ | Ready::WRITE);
+            match trigger {
+                Trigger::LEVEL => expect_event(&poller, token, Ready::READ | Ready::WRITE),
+                _ => expect_quiet(&poller),
+            }
+            poller.modify(file, both, token + 10).unwrap();
+        }
+        poller.remove(file).unwrap();
+        expect_none(&poller);
+    }
+}
+
+fn such_a_file_beside_a_busy_pipe(kind: EngineKind) {
+    let poller = poller_that_takes_files(kind);
+    let file = always_ready_files().remove(0);
+    let (reader, writer) = pipe();
+    poller.add(&file, Interest::READ, 1).unwrap();
+    poller.add(&reader, Interest::READ, 2).unwrap();
+    expect_event(&poller, 1, Ready::READ);
+    poke(&writer);
+    expect_events(&poller, &[(1, Ready::READ), (2, Ready::READ)]);
+}
+
+fn such_a_file_that_is_closed_is_told(kind: EngineKind, trigger: Trigger) {
+    for file in always_ready_files() {
+        let poller = poller_that_takes_files(kind);
+        poller.add(&file, Interest::READ | trigger, 1).unwrap();
+        let number = close(file);
+        expect_event(&poller, 1, Ready::INVALID);
+        expect_quiet(&poller);
+        expect_error(poller.remove(&number), libc::ENOENT);
+    }
+}
+
+fn such_a_file_s_number_used_again_has_no_past(kind: EngineKind, trigger: Trigger) {
+    for removes in [true, false] {
+        let poller = poller_that_takes_files(kind);
+        let file = always_ready_files().remove(0);
+        let (reader, writer) = pipe();
+        poller.add(&file, Interest::READ | trigger, 1).unwrap();
+        let number = close(file);
+        if removes {
+            poller.remove(&number).unwrap();
+        }
+        let number = sys::dup_to(&reader, number);
+        poller.add(&number, Interest::READ | trigger, 2).unwrap();
+        expect_quiet(&poller);
+        poke(&writer);
+        expect_event(&poller, 2, Ready::READ);
+    }
+}
+
+fn the_poller_s_own_descriptors_are_einval(kind: EngineKind) {
+    let before = sys::open_descriptors();
+    let poller = poller(kind);
+    let own: Vec<_> = sys::open_descriptors().difference(&before).copied().collect();
+    assert!(!own.is_empty());
+    for descriptor in own {
+        expect_error(poller.add(&descriptor, Interest::READ, 1), libc::EINVAL);
+        expect_error(poller.remove(&descriptor), libc::ENOENT);
+    }
+    expect_none(&poller);
+}
+
+fn a_wait_without_room_is_einval(kind: EngineKind) {
+    let poller = poller(kind);
+    let (reader, writer) = pipe();
+    poller.add(&reader, Interest::READ | Trigger::ONESHOT, 1).unwrap();
+    poke(&writer);
+    expect_error(poller.wait(&mut Events::with_capacity(0), None), libc::EINVAL);
+    expect_event(&poller, 1, Ready::READ);
+}
+
+fn no_more_descriptors_is_emfile_and_leaks_none(kind: EngineKind) {
+    drop(poller(kind));
+    let before = sys::open_descriptors();
+    sys::forbid_more_descriptors();
+    for _ in 0..10 {
+        expect_error(Poller::with_engine(kind), libc::EMFILE);
+    }
+    sys::allow_descriptors(1000);
+    assert_eq!(sys::open_descriptors(), before);
+}
+
+fn the_environment_names_the_engine(kind: EngineKind) {
+    std::env::set_var("OMNIPOLL_ENGINE", kind.name());
+    assert_eq!(Poller::new().unwrap().engine(), kind);
+    assert_eq!(EngineKind::from_name(kind.name()), Some(kind));
+    // Who asks for an engine gets it, whatever the environment says.
+    for asked in engines() {
+        assert_eq!(Poller::with_engine(asked).unwrap().engine(), asked);
+    }
+}
+
+fn an_engine_that_is_not_to_be_had_is_enosys() {
+    for kind in EngineKind::ALL.into_iter().filter(|kind| !kind.is_available()) {
+        expect_error(Poller::with_engine(kind), libc::ENOSYS);
+        std::env::set_var("OMNIPOLL_ENGINE", kind.name());
+        expect_error(Poller::new(), libc::ENOSYS);
+    }
+}
+
+fn an_unknown_name_in_the_environment_is_einval() {
+    for name in ["Epoll", "epoll ", "windows", "3"] {
+        std::env::set_var("OMNIPOLL_ENGINE", name);
+        expect_error(Poller::new(), libc::EINVAL);
+    }
+    // An empty variable is as good as none.
+    std::env::set_var("OMNIPOLL_ENGINE", "");
+    let poller = Poller::new().unwrap();
+    poller.wake().unwrap();
+    expect_wake(&poller, 1);
+    assert_eq!(wait(&poller, 1, Duration::ZERO), []);
+}
+
+fn the_bits_of_an_interest_are_checked() {
+    for directions in 0..8u32 {
+        for trigger in TRIGGERS.map(|trigger| Interest::READ | trigger) {
+            let bits = directions | trigger.bits() & !1;
+            let made = Interest::from_bits(bits);
+            assert_eq!(made.map(Interest::bits), (directions != 0).then_some(bits));
+        }
+    }
+    for unknown in [8, 16, 0x40, 0x80, 0x800, 0x8000, 1 << 16, 1 << 31] {
+        assert_eq!(Interest::from_bits(Interest::READ.bits() | unknown), None, "{unknown:#x}");
+    }
+    // epoll_ctl(2) takes EXCLUSIVE with neither of these.
+    for other in [Interest::PRIORITY | Trigger::LEVEL, Interest::READ | Trigger::ONESHOT] {
+        assert_eq!(Interest::from_bits((other | Trigger::EXCLUSIVE).bits()), None);
+    }
+}

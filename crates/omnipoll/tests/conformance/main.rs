@@ -1,0 +1,36 @@
+//! The conformance suite: what the contract promises, on every engine and under every trigger.
+//!
+//! A behaviour is a function; the list at the top of its module says whether it is run for
+//! each engine or for each engine and trigger. A new engine joins by being available.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod capacity;
+mod closing;
+mod edge;
+mod errors;
+mod fork;
+mod level;
+mod oneshot;
+mod scale;
+mod sockets;
+mod suite;
+mod threads;
+mod timeouts;
+
+fn main() -> std::process::ExitCode {
+    let mut suite = suite::Suite::default();
+    level::behaviours(&mut suite);
+    edge::behaviours(&mut suite);
+    oneshot::behaviours(&mut suite);
+    errors::behaviours(&mut suite);
+    closing::behaviours(&mut suite);
+    sockets::behaviours(&mut suite);
+    capacity::behaviours(&mut suite);
+    timeouts::behaviours(&mut suite);
+    threads::behaviours(&mut suite);
+    fork::behaviours(&mut suite);
+    scale::behaviours(&mut suite);
+    suite.main()
+}

@@ -1,0 +1,210 @@
+//! The contract as a plain program: what a wait must tell, and what it may.
+
+use std::collections::HashSet;
+
+use omnipoll::{Capabilities, Event, EventKind, Interest, Poller, Ready, Trigger};
+
+use crate::channel::Channel;
+use crate::program::SLOTS;
+use crate::support::expect::tells_closed;
+
+pub(crate) struct Contract {
+    registrations: [Option<Registration>; SLOTS],
+    wakes: i64,
+    /// The flags that the engine can tell.
+    tellable: u32,
+    tells_closed: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Registration {
+    token: u64,
+    interest: Interest,
+    closed: bool,
+    /// ONESHOT: it has not fired.
+    enabled: bool,
+    /// EDGE: the directions that must be told when they hold.
+    must: u32,
+    /// EDGE: something has happened since the last event, so there may be an edge too many.
+    may: bool,
+    /// EDGE: the directions that did not hold at some time since they were last told.
+    went_away: u32,
+}
+
+const DIRECTIONS: u32 = Ready::READ.bits() | Ready::WRITE.bits();
+const FAILURES: u32 = Ready::HANGUP.bits() | Ready::ERROR.bits();
+
+impl Contract {
+    pub(crate) fn new(poller: &Poller) -> Self {
+        let flag = |what, flags: Ready| if poller.capabilities().contains(what) { flags.bits() } else { 0 };
+        let tellable = DIRECTIONS
+            | flag(Capabilities::TELLS_HANGUP, Ready::HANGUP | Ready::ERROR)
+            | flag(Capabilities::TELLS_READ_CLOSED, Ready::READ_CLOSED);
+        Self { registrations: [None; SLOTS], wakes: 0, tellable, tells_closed: tells_closed(poller) }
+    }
+
+    pub(crate) fn add(&mut self, slot: usize, interest: Interest, token: u64) -> Result<(), i32> {
+        match self.registrations[slot] {
+            Some(_) => Err(libc::EEXIST),
+            None => {
+                self.registrations[slot] = Some(Registration::new(interest, token));
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn modify(&mut self, slot: usize, interest: Interest, token: u64) -> Result<(), i32> {
+        let registration = self.registrations[slot].as_mut().ok_or(libc::ENOENT)?;
+        *registration = Registration::new(interest, token);
+        Ok(())
+    }
+
+    pub(crate) fn remove(&mut self, slot: usize) -> Result<(), i32> {
+        self.registrations[slot].take().map(drop).ok_or(libc::ENOENT)
+    }
+
+    pub(crate) fn rearm(&mut self, slot: usize, interest: Interest) -> Result<(), i32> {
+        let registration = self.registrations[slot].as_mut().ok_or(libc::ENOENT)?;
+        if registration.is(Trigger::ONESHOT) {
+            return Err(libc::EINVAL);
+        }
+        registration.must |= registration.went_away & interest.bits() & DIRECTIONS;
+        // A direction that was not drained is told again by engines without edges of their own.
+        registration.may = true;
+        Ok(())
+    }
+
+    pub(crate) fn closed(&mut self, slot: usize) {
+        if let Some(registration) = &mut self.registrations[slot] {
+            registration.closed = true;
+        }
+    }
+
+    pub(crate) fn woken(&mut self) {
+        self.wakes += 1;
+    }
+
+    /// Something was done to the channel.
+    pub(crate) fn happened(&mut self, slot: usize, channel: &Channel) {
+        if let Some(registration) = &mut self.registrations[slot] {
+            let holds = registration.holds(channel.condition(registration.interest) & self.tellable);
+            registration.may = true;
+            registration.went_away |= registration.directions() & !holds;
+        }
+    }
+
+    /// Whether a wait with so much room could bring these events.
+    pub(crate) fn check(
+        &mut self,
+        what: &str,
+        capacity: usize,
+        events: &[Event],
+        channels: &[Option<Channel>; SLOTS],
+    ) {
+        let what = format!("{what}: {events:?}");
+        let mut told = HashSet::new();
+        let mut anything_closed = false;
+        for event in events {
+            match event.kind() {
+                EventKind::Wake => {
+                    assert!(self.wakes > 0 && event.value() == self.wakes, "{what}: {} wakes", self.wakes);
+                    self.wakes = 0;
+                }
+                _ => {
+                    let slot = self.slot_of(event).unwrap_or_else(|| panic!("{what}: nobody's event"));
+                    assert!(told.insert(slot), "{what}: told twice");
+                    anything_closed |= event.ready() == Ready::INVALID;
+                    self.tell(&what, slot, event.ready().bits(), channels[slot].as_ref());
+                }
+            }
+        }
+        // A wait that finds something closed may leave the rest to the next.
+        if events.len() < capacity && !anything_closed {
+            assert_eq!(self.wakes, 0, "{what}: a wake is missing");
+            for slot in (0..SLOTS).filter(|slot| !told.contains(slot)) {
+                assert!(!self.must_tell(slot, channels[slot].as_ref()), "{what}: slot {slot} is missing");
+            }
+        }
+    }
+
+    fn slot_of(&self, event: &Event) -> Option<usize> {
+        let has_its_token = |registration: &Registration| registration.token == event.token();
+        self.registrations.iter().position(|registration| registration.as_ref().is_some_and(has_its_token))
+    }
+
+    /// One event is told: was it allowed to be, and what follows from it?
+    fn tell(&mut self, what: &str, slot: usize, ready: u32, channel: Option<&Channel>) {
+        let Some(registration) = &mut self.registrations[slot] else { return };
+        let Some(channel) = channel else {
+            assert!(self.tells_closed && ready == Ready::INVALID.bits(), "{what}: closed");
+            self.registrations[slot] = None;
+            return;
+        };
+        let condition = channel.condition(registration.interest) & self.tellable;
+        if registration.is(Trigger::ONESHOT) {
+            assert!(registration.enabled && ready == condition, "{what}: {condition:#x} holds");
+            registration.enabled = false;
+        } else if registration.is(Trigger::EDGE) {
+            registration.tell_edge(what, ready, condition);
+        } else {
+            assert_eq!(ready, condition, "{what}");
+        }
+    }
+
+    fn must_tell(&self, slot: usize, channel: Option<&Channel>) -> bool {
+        let Some(registration) = &self.registrations[slot] else { return false };
+        let asks = match registration {
+            _ if registration.is(Trigger::ONESHOT) => registration.enabled,
+            _ if registration.is(Trigger::EDGE) => registration.must != 0,
+            _ => true,
+        };
+        match channel {
+            None => asks && self.tells_closed,
+            Some(channel) => {
+                let condition = channel.condition(registration.interest) & self.tellable;
+                match registration.is(Trigger::EDGE) && !registration.is(Trigger::ONESHOT) {
+                    true => registration.holds(condition) & registration.must != 0,
+                    false => asks && condition != 0,
+                }
+            }
+        }
+    }
+}
+
+impl Registration {
+    fn new(interest: Interest, token: u64) -> Self {
+        let must = interest.bits() & DIRECTIONS;
+        Self { token, interest, closed: false, enabled: true, must, may: true, went_away: 0 }
+    }
+
+    fn is(&self, trigger: Trigger) -> bool {
+        self.interest.trigger().contains(trigger)
+    }
+
+    fn directions(&self) -> u32 {
+        self.interest.bits() & DIRECTIONS
+    }
+
+    /// The directions for which there is something to tell: a hang-up or an error that the
+    /// engine can tell of is told to every direction.
+    fn holds(&self, condition: u32) -> u32 {
+        match condition & FAILURES {
+            0 => condition & DIRECTIONS,
+            _ => self.directions(),
+        }
+    }
+
+    fn tell_edge(&mut self, what: &str, ready: u32, condition: u32) {
+        let holds = self.holds(condition);
+        assert!(self.may || self.must & holds != 0, "{what}: an edge out of nothing");
+        let missing = self.must & condition & !ready;
+        assert_eq!(missing, 0, "{what}: {condition:#x} holds and {:#x} must be told", self.must);
+        // poll(2) tells a failure for as long as it is asked anything, so an engine on it asks no
+        // more, of any direction: it tells all of them, and one too many is better than one lost.
+        assert!(ready != 0 && ready & !(condition | holds) == 0, "{what}: {condition:#x} holds");
+        let told = if ready & FAILURES == 0 { ready } else { DIRECTIONS };
+        self.must &= !told;
+        self.went_away &= !told;
+        self.may = false;
+    }
+}

@@ -1,0 +1,232 @@
+//! The system calls the tests need and the standard library lacks, each as a safe function.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::mem::zeroed;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+fn check(result: libc::c_int, call: &str) -> libc::c_int {
+    assert!(result >= 0, "{call}: {}", io::Error::last_os_error());
+    result
+}
+
+/// A number that the kernel has just given us.
+fn own(fd: libc::c_int) -> OwnedFd {
+    // SAFETY: every caller passes what a successful system call returned, and nobody else owns it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// The reading and the writing end, both non-blocking.
+pub(crate) fn pipe() -> (OwnedFd, OwnedFd) {
+    let mut ends = [0; 2];
+    // SAFETY: pipe2 writes two numbers into an array of two.
+    check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) }, "pipe2");
+    (own(ends[0]), own(ends[1]))
+}
+
+/// Makes `number` stand for the file of `file`; it must not be in use.
+pub(crate) fn dup_to(file: &impl AsRawFd, number: RawFd) -> OwnedFd {
+    assert!(!is_open(number), "descriptor {number} is in use");
+    // SAFETY: takes no pointer, and the number belongs to nobody.
+    own(check(unsafe { libc::dup3(file.as_raw_fd(), number, libc::O_CLOEXEC) }, "dup3"))
+}
+
+/// Whether the number stands for an open file.
+pub(crate) fn is_open(number: RawFd) -> bool {
+    // SAFETY: takes no pointer.
+    unsafe { libc::fcntl(number, libc::F_GETFD) >= 0 }
+}
+
+/// The descriptors this process has open.
+pub(crate) fn open_descriptors() -> BTreeSet<RawFd> {
+    let folder = std::fs::read_dir("/proc/self/fd").expect("/proc/self/fd");
+    let names = folder.map(|entry| entry.expect("an entry").file_name());
+    let numbers: Vec<RawFd> =
+        names.map(|name| name.to_str().and_then(|name| name.parse().ok()).expect("a number")).collect();
+    // The folder's own is among them, and closed by now.
+    numbers.into_iter().filter(|&number| is_open(number)).collect()
+}
+
+/// An eventfd with that count.
+pub(crate) fn eventfd(count: u32) -> OwnedFd {
+    // SAFETY: takes no pointer.
+    own(check(unsafe { libc::eventfd(count, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) }, "eventfd"))
+}
+
+/// A bare epoll set that watches `file` for reading: something to nest.
+pub(crate) fn epoll_of(file: &impl AsRawFd) -> OwnedFd {
+    // SAFETY: takes no pointer.
+    let set = own(check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) }, "epoll_create1"));
+    let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
+    // SAFETY: the event lives through the call.
+    let result =
+        unsafe { libc::epoll_ctl(set.as_raw_fd(), libc::EPOLL_CTL_ADD, file.as_raw_fd(), &mut event) };
+    check(result, "epoll_ctl");
+    set
+}
+
+/// Whether this kernel lets us wait on epoll in nanoseconds (Linux 5.11).
+pub(crate) fn has_epoll_pwait2() -> bool {
+    // SAFETY: a bad descriptor is found before any pointer is looked at.
+    unsafe { libc::syscall(libc::SYS_epoll_pwait2, -1, 0, 0, 0, 0, 0) };
+    io::Error::last_os_error().raw_os_error() != Some(libc::ENOSYS)
+}
+
+/// The limit of descriptors: what it is, and what it may be raised to.
+fn descriptor_limit() -> libc::rlimit {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the limit is writable for the length of the call.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) }, "getrlimit");
+    limit
+}
+
+/// Lets the process have `wanted` descriptors, or as many as it may: how many that is now.
+/// Being given less is told, and an error where the process is allowed to raise its limits.
+pub(crate) fn allow_descriptors(wanted: u64) -> u64 {
+    let limit = descriptor_limit();
+    let raised = libc::rlimit { rlim_cur: wanted.max(limit.rlim_cur), rlim_max: wanted.max(limit.rlim_max) };
+    // SAFETY: the limit is readable for the length of the call.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raised) } == 0 {
+        return wanted;
+    }
+    let most = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
+    // SAFETY: as above.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &most) }, "setrlimit");
+    assert!(!may_raise_limits(), "this process should be given {wanted} descriptors");
+    println!("only {} descriptors instead of {wanted}: the hard limit of RLIMIT_NOFILE", limit.rlim_max);
+    limit.rlim_max
+}
+
+/// Whether the process has CAP_SYS_RESOURCE.
+fn may_raise_limits() -> bool {
+    const CAP_SYS_RESOURCE: u32 = 24;
+    let status = std::fs::read_to_string("/proc/self/status").expect("/proc/self/status");
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).expect("CapEff");
+    u64::from_str_radix(effective.trim(), 16).expect("a mask") >> CAP_SYS_RESOURCE & 1 != 0
+}
+
+/// Forbids the process to open more than it has open.
+pub(crate) fn forbid_more_descriptors() {
+    let limit = libc::rlimit { rlim_cur: 0, ..descriptor_limit() };
+    // SAFETY: the limit is readable for the length of the call.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, "setrlimit");
+}
+
+/// Has SIGALRM end this process when it lasts longer. A forked child needs its own.
+pub(crate) fn end_after_seconds(seconds: u32) {
+    // SAFETY: takes no pointer.
+    unsafe { libc::alarm(seconds) };
+}
+
+/// The processor time this thread has used.
+pub(crate) fn processor_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the time is writable for the length of the call.
+    check(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) }, "clock_gettime");
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// This thread, as the kernel knows it.
+pub(crate) fn thread_id() -> libc::pid_t {
+    // SAFETY: takes nothing.
+    unsafe { libc::gettid() }
+}
+
+/// The system calls in which a thread may sleep on its way to a wait: for a lock, for memory.
+const ON_THE_WAY: [libc::c_long; 6] =
+    [libc::SYS_futex, libc::SYS_mmap, libc::SYS_munmap, libc::SYS_mprotect, libc::SYS_madvise, libc::SYS_brk];
+
+/// Returns once that thread sleeps in the system call of a wait, whichever the engine's is.
+pub(crate) fn until_it_sleeps(thread: libc::pid_t) {
+    let path = format!("/proc/self/task/{thread}/syscall");
+    loop {
+        // "running", or the number of the call; -1 is a sleep outside of any.
+        let call = std::fs::read_to_string(&path).expect("the thread has not ended");
+        let number = call.split_whitespace().next().and_then(|number| number.parse().ok());
+        if number.is_some_and(|number: libc::c_long| number >= 0 && !ON_THE_WAY.contains(&number)) {
+            return;
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// Has `handler` called for that signal. System calls are not restarted after it.
+pub(crate) fn on_signal(signal: libc::c_int, handler: extern "C" fn(libc::c_int)) {
+    // SAFETY: all zeroes is an empty mask and no flags.
+    let mut action: libc::sigaction = unsafe { zeroed() };
+    action.sa_sigaction = handler as usize;
+    // SAFETY: the action lives through the call and the handler for ever.
+    check(unsafe { libc::sigaction(signal, &action, std::ptr::null_mut()) }, "sigaction");
+}
+
+/// Sends a signal to one thread of this process.
+pub(crate) fn signal_thread(thread: libc::pid_t, signal: libc::c_int) {
+    // SAFETY: takes no pointer.
+    let result = unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), thread, signal) };
+    check(result as libc::c_int, "tgkill");
+}
+
+/// Sends the signal to this process every `period` from now on: for ever, for one that handles it.
+pub(crate) fn send_every(period: Duration, signal: libc::c_int) {
+    // SAFETY: all zeroes is a sigevent that sends no signal yet.
+    let mut event: libc::sigevent = unsafe { zeroed() };
+    event.sigev_notify = libc::SIGEV_SIGNAL;
+    event.sigev_signo = signal;
+    // SAFETY: all zeroes is a null timer.
+    let mut timer: libc::timer_t = unsafe { zeroed() };
+    // SAFETY: both live through the call.
+    check(unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &mut event, &mut timer) }, "timer_create");
+    let every = libc::timespec { tv_sec: 0, tv_nsec: period.subsec_nanos().into() };
+    let times = libc::itimerspec { it_interval: every, it_value: every };
+    // SAFETY: the timer was just made, and the times live through the call.
+    check(unsafe { libc::timer_settime(timer, 0, &times, std::ptr::null_mut()) }, "timer_settime");
+}
+
+/// Where a fork leads.
+pub(crate) enum Side {
+    /// The child has all that its parent had, but for its other threads.
+    Child,
+    /// The parent must wait for its child.
+    Parent(Child),
+}
+
+/// A forked child that must be waited for.
+#[must_use]
+pub(crate) struct Child(libc::pid_t);
+
+/// Forks. The child ends when its case does: well when it returns, badly when it panics.
+pub(crate) fn fork() -> Side {
+    // SAFETY: the child runs Rust code after the fork. libc makes its allocator usable there,
+    // and nothing else is locked by the threads that the child lacks: where a case forks with
+    // other threads alive, they do nothing but call the poller.
+    match check(unsafe { libc::fork() }, "fork") {
+        0 => {
+            end_after_seconds(30);
+            Side::Child
+        }
+        child => Side::Parent(Child(child)),
+    }
+}
+
+/// Runs `life` in a forked child, which then ends.
+pub(crate) fn in_child(life: impl FnOnce()) -> Child {
+    match fork() {
+        Side::Child => {
+            life();
+            std::process::exit(0)
+        }
+        Side::Parent(child) => child,
+    }
+}
+
+impl Child {
+    /// Waits for its end, which must be a good one.
+    #[track_caller]
+    pub(crate) fn succeeds(self) {
+        let mut status = 0;
+        // SAFETY: the status is writable for the length of the call.
+        check(unsafe { libc::waitpid(self.0, &mut status, 0) }, "waitpid");
+        assert_eq!(status, 0, "the child failed: see its message above");
+    }
+}

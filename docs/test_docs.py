@@ -1,0 +1,190 @@
+#!/usr/bin/env python3
+"""Builds and runs the programs in README.md and in the guide, and checks what can be checked of
+the rest: links, names, what the changelog lists.
+
+    .venv/bin/python docs/test_docs.py
+
+Needs the Python package in the interpreter that runs it (`make python`), a Rust toolchain, cc,
+make and pkg-config. What can't run is skipped; with CI=true that is a failure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import unittest
+from collections.abc import Iterator
+from pathlib import Path
+
+TREE = Path(__file__).resolve().parent.parent
+ENGINES = ("select", "poll", "epoll")
+LIMIT = 60  # seconds for each thing that could hang
+BUILDING = 600
+WARNINGS = "-Wall -Wextra -Wpedantic -Werror"
+
+
+def text_of(name: str) -> str:
+    return (TREE / name).read_text()
+
+
+def snippets(name: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text_of(name), re.M | re.S)
+
+
+def run(*command: str | Path, cwd: Path = TREE, seconds: int = LIMIT, **environment: str) -> str:
+    """What a command prints. Anything but success is an error."""
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        timeout=seconds,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if done.returncode != 0:
+        raise AssertionError(f"{command} {environment} ended with {done.returncode}:\n{done.stdout}")
+    return done.stdout
+
+
+@contextlib.contextmanager
+def talk(*command: str | Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """A program to talk with. It has to end well by itself."""
+    with subprocess.Popen(
+        ("timeout", str(LIMIT), *command),
+        env={**os.environ, **environment},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+    if process.returncode != 0:
+        raise AssertionError(f"{command} {environment} ended with {process.returncode}")
+
+
+class Documents(unittest.TestCase):
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.write_text(text)
+        return path
+
+
+class Readme(Documents):
+    def test_c_program_with_the_installed_library(self) -> None:
+        if shutil.which("pkg-config") is None:
+            self.skipTest("pkg-config is not here")
+        lines = next(text for text in snippets("README.md", "sh") if "pkg-config" in text).splitlines()
+        install, export, build, example = lines
+        (program,) = snippets("README.md", "c")
+        self.write("silence.c", program)
+        home = str(self.folder)
+        run("make", "library", seconds=BUILDING)
+        run("sh", "-ec", install, HOME=home)
+        # The same line with every warning an error.
+        build = build.replace("cc ", f"cc {WARNINGS} ")
+        run("sh", "-ec", f"{export}\n{build}", cwd=self.folder, HOME=home)
+        for engine in ENGINES:
+            said = run(
+                "sh", "-ec", f"{export}\n{example}", cwd=self.folder, HOME=home, OMNIPOLL_ENGINE=engine
+            )
+            self.assertRegex(said, r"\A(nothing for half a second\n)+hello\n\Z")
+
+    def test_python_program(self) -> None:
+        (program,) = snippets("README.md", "python")
+        path = self.write("commands.py", program)
+        for engine in ENGINES:
+            said = run(sys.executable, path, OMNIPOLL_ENGINE=engine).splitlines()
+            third = "echo first; sleep 0.4; echo last; exit 3: "
+            self.assertEqual(
+                [line for line in said if line.startswith(third)],
+                [third + "first", third + "last", third + "ended with status 3"],
+            )
+            self.assertIn("sleep 0.2; echo later: later", said)
+            self.assertIn("uname -s: Linux", said)
+            self.assertEqual(len(said), 7)
+
+    def test_rust_program(self) -> None:
+        (program,) = snippets("README.md", "rust")
+        source = self.write("greet.rs", program)
+        binary = self.folder / "greet"
+        run("cargo", "build", "--quiet", "-p", "omnipoll", seconds=BUILDING)
+        target = TREE / "target" / "debug"
+        run(
+            *("rustc", "--edition=2021", "-D", "warnings", "-o", binary, source),
+            *("-L", target / "deps", "--extern", f"omnipoll={target / 'libomnipoll.rlib'}"),
+        )
+        for engine in ENGINES:
+            with talk(binary, OMNIPOLL_ENGINE=engine) as process:
+                assert process.stdin and process.stdout
+                found = re.fullmatch(r"connect to 127\.0\.0\.1:(\d+), .*\n", process.stdout.readline())
+                assert found
+                with socket.create_connection(("127.0.0.1", int(found[1])), LIMIT) as client:
+                    host, port = client.getsockname()
+                    self.assertEqual(client.makefile().readline(), f"hello, {host}:{port}\n")
+                process.stdin.write("\n")
+
+    def test_every_make_target_that_is_named_exists(self) -> None:
+        targets = set(re.findall(r"^([a-z-]+):", text_of("Makefile"), re.M))
+        for name in ("README.md", "CONTRIBUTING.md", "docs/guide.md"):
+            named = re.findall(r"^make ([a-z-]+)|`make ([a-z-]+)", text_of(name), re.M)
+            self.assertLessEqual({first or second for first, second in named}, targets, name)
+
+
+class Guide(Documents):
+    def test_examples(self) -> None:
+        beginning, *examples = snippets("docs/guide.md", "c")
+        names = re.findall(r"^void (\w+)\(void\)$", "".join(examples), re.M)
+        self.assertGreaterEqual(len(names), len(examples))
+        calls = "".join(f'    puts("{name}");\n    fflush(stdout);\n    {name}();\n' for name in names)
+        main = f"int main(void)\n{{\n{calls}    return 0;\n}}\n"
+        source = self.write("guide.c", "\n".join([beginning, *examples, main]))
+        run("make", "library", seconds=BUILDING)
+        binary = self.folder / "guide"
+        run(
+            *("cc", "-std=c11", "-g", *WARNINGS.split(), "-Wno-missing-prototypes", f"-I{TREE / 'include'}"),
+            *("-pthread", "-o", binary, source, TREE / "target/release/libomnipoll_capi.a", "-ldl", "-lm"),
+        )
+        for engine in ENGINES:
+            self.assertEqual(run(binary, OMNIPOLL_ENGINE=engine).split(), names)
+
+
+class Words(unittest.TestCase):
+    def test_links_lead_somewhere(self) -> None:
+        for pattern in ("*.md", "docs/*.md", "c-examples/*.md", "python/*.md"):
+            for document in TREE.glob(pattern):
+                for link in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):
+                    if "://" not in link:
+                        self.assertTrue((document.parent / link).exists(), f"{document}: {link}")
+
+    def test_the_changelog_lists_what_the_header_declares(self) -> None:
+        header = re.sub(r"/\*.*?\*/", "", text_of("include/omnipoll.h"), flags=re.S)
+        declared = set(re.findall(r"\bomni_\w+|(?<=#define )OMNI_\w+", header))
+        self.assertEqual(set(re.findall(r"`(omni_\w+|OMNI_\w+)`", text_of("CHANGELOG.md"))), declared)
+
+    def test_every_function_that_is_named_exists(self) -> None:
+        header = text_of("include/omnipoll.h")
+        for name in ("README.md", "docs/guide.md", "CONTRIBUTING.md", "c-examples/README.md"):
+            for word in set(re.findall(r"\b(?:omni|OMNI)_\w*[a-zA-Z]\b", text_of(name))):
+                self.assertIn(word, header, name)
+
+
+if __name__ == "__main__":
+    result = unittest.main(exit=False).result
+    failed = len(result.failures) + len(result.errors)
+    skipped = len(result.skipped)
+    if skipped and os.environ.get("CI") == "true":
+        failed, skipped = failed + skipped, 0
+    print(f"{result.testsRun - failed - skipped} passed, {failed} failed, {skipped} skipped")
+    sys.exit(failed > 0)
