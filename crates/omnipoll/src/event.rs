@@ -105,6 +105,11 @@ impl Event {
         Self { token, value: signo as i64, ready: times, kind: EventKind::Signal as u32 }
     }
 
+    /// The same event, saying that the descriptor was closed.
+    pub(crate) const fn invalid(self) -> Self {
+        Self { ready: Ready::INVALID.0, ..self }
+    }
+
     /// The same event as one of another kind.
     pub(crate) const fn of_kind(self, kind: EventKind) -> Self {
         Self { kind: kind as u32, ..self }

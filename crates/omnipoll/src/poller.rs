@@ -13,7 +13,7 @@ use std::time::Duration;
 
 pub use options::Options;
 
-use crate::engine::{self, Batch, Capabilities, Engine, EngineKind};
+use crate::engine::{self, AnyEngine, Batch, Capabilities, EngineKind};
 use crate::error::fail;
 use crate::event::{Event, EventKind, Events};
 use crate::interest::Interest;
@@ -26,7 +26,7 @@ use deadline::Deadline;
 /// Dropping it closes what it opened itself, never a descriptor that was registered. A
 /// registered descriptor is borrowed by number only: remove it before you close it.
 pub struct Poller {
-    engine: Box<dyn Engine>,
+    engine: AnyEngine,
     registry: Mutex<Registry>,
     sources: Sources,
     /// The fork after which this poller was made or rebuilt.
@@ -116,6 +116,7 @@ impl Poller {
     ///
     /// `EINVAL` when `events` has no room, `EINTR` only if the poller is
     /// [interruptible](Options::interruptible).
+    #[inline]
     pub fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<usize> {
         let (list, capacity) = events.refill();
         engine::fill(list, capacity, |slots| self.wait_into(slots, timeout))
@@ -123,6 +124,7 @@ impl Poller {
 
     /// [`Poller::wait`] into memory of the caller's, which need not be initialised: on `Ok(n)`
     /// the first `n` elements are. What the C API is made of.
+    #[inline]
     pub fn wait_into(
         &self,
         events: &mut [MaybeUninit<Event>],
@@ -133,12 +135,36 @@ impl Poller {
             return Err(fail(libc::EINVAL, "there is no room for an event"));
         }
         let deadline = Deadline::after(timeout);
-        let mut left = timeout;
+        if self.sources.are_quiet() {
+            // Nothing but descriptors: what nearly every wait is.
+            let sleeper = self.sources.sleeper();
+            let limit = self.sources.limit(timeout);
+            let batch = self.engine.wait(&self.registry, events, limit);
+            drop(sleeper);
+            match batch {
+                Ok(batch) if batch.is_plain() && self.sources.are_quiet() => return Ok(batch.filled),
+                batch => return self.wait_on(events, &deadline, batch),
+            }
+        }
+        let batch = self.look(events, timeout);
+        self.wait_on(events, &deadline, batch)
+    }
+
+    /// Goes on with a wait whose last look brought `batch`.
+    #[cold]
+    fn wait_on(
+        &self,
+        events: &mut [MaybeUninit<Event>],
+        deadline: &Deadline,
+        mut batch: io::Result<Batch>,
+    ) -> io::Result<usize> {
+        let mut left = deadline.timeout();
         loop {
-            match self.look(events, left) {
-                Ok((filled, nothing_left)) => {
-                    let up = left == Some(Duration::ZERO) && nothing_left;
-                    if filled > 0 || up {
+            match batch {
+                Ok(batch) => {
+                    let all = !batch.dropped && !batch.rung && batch.own.is_empty();
+                    let filled = self.complete(events, batch);
+                    if filled > 0 || (all && left == Some(Duration::ZERO)) {
                         return Ok(filled);
                     }
                 }
@@ -146,36 +172,38 @@ impl Poller {
                 Err(error) => return Err(error),
             }
             left = deadline.left();
+            batch = self.look(events, left);
         }
     }
 
-    /// One system call, and what else there is to tell. Returns how many events there are, and
-    /// whether that was all.
-    fn look(&self, events: &mut [MaybeUninit<Event>], left: Option<Duration>) -> io::Result<(usize, bool)> {
-        let sleeper = self.sources.sleeper();
+    /// One system call, for no longer than the sources allow.
+    fn look(&self, events: &mut [MaybeUninit<Event>], left: Option<Duration>) -> io::Result<Batch> {
+        let _sleeper = self.sources.sleeper();
         let limit = self.sources.limit(left);
-        // Neither the descriptors nor the rest shall fill every batch.
-        let reserved = usize::from(limit == Some(Duration::ZERO) && self.sources.are_due(false));
-        let batch = match events.len() - reserved {
-            0 if self.odd.fetch_not(Ordering::Relaxed) => Batch::default(),
-            0 => self.engine.wait(&self.registry, events, limit)?,
-            room => self.engine.wait(&self.registry, &mut events[..room], limit)?,
-        };
-        drop(sleeper);
+        // Neither the descriptors nor the sources shall fill every batch.
+        let reserved = usize::from(self.sources.are_due());
+        match events.len() - reserved {
+            // This time only the sources are asked; should they have nothing, we look again.
+            0 if self.odd.fetch_not(Ordering::Relaxed) => Ok(Batch { dropped: true, ..Batch::default() }),
+            0 => self.engine.wait(&self.registry, events, limit),
+            room => self.engine.wait(&self.registry, &mut events[..room], limit),
+        }
+    }
+
+    /// Adds to a batch what there is to tell besides descriptors.
+    fn complete(&self, events: &mut [MaybeUninit<Event>], batch: Batch) -> usize {
         let mut filled = batch.filled;
-        let nothing_left = !batch.dropped && !batch.rung && batch.own.is_empty();
         for event in batch.own.into_iter().filter_map(|own| self.interpret(own)) {
             events[filled].write(event);
             filled += 1;
         }
-        if self.sources.are_due(batch.rung) {
+        if filled < events.len() && (batch.rung || self.sources.are_due()) {
             filled = self.tell(events, filled);
         }
-        Ok((filled, nothing_left))
+        filled
     }
 
     /// What the readiness of one of the poller's own descriptors stands for.
-    #[cold]
     fn interpret(&self, own: Event) -> Option<Event> {
         match own.kind() {
             EventKind::Child => self.reap(own.value() as RawFd),
@@ -189,7 +217,6 @@ impl Poller {
     }
 
     /// Tells the registrations found lost, and what the sources have.
-    #[cold]
     fn tell(&self, events: &mut [MaybeUninit<Event>], mut filled: usize) -> usize {
         let lost = |poller: &Self| engine::lock(&poller.registry).lost.pop_front();
         while filled < events.len() {
@@ -240,10 +267,12 @@ impl Poller {
         Ok(())
     }
 
+    #[inline]
     fn is_owner(&self) -> bool {
         self.born.load(Ordering::Acquire) == fork::count()
     }
 
+    #[inline]
     fn check_owner(&self) -> io::Result<()> {
         if self.is_owner() {
             return Ok(());

@@ -54,6 +54,7 @@ impl Registry {
         self.pages.get(fd / PAGE)?.as_ref()?[fd % PAGE].as_ref()
     }
 
+    #[inline]
     pub(crate) fn get_mut(&mut self, fd: RawFd) -> Option<&mut Registration> {
         let fd = fd as usize;
         self.pages.get_mut(fd / PAGE)?.as_mut()?[fd % PAGE].as_mut()

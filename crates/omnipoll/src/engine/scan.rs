@@ -21,7 +21,7 @@ use crate::interest::Interest;
 use crate::registry::{self, Registration, Registry};
 
 /// What differs between the two: how the set is kept, passed and read.
-pub(super) trait Set: Send + Sized + 'static {
+pub(crate) trait Set: Send + Sized + 'static {
     const KIND: EngineKind;
 
     /// The arguments of one system call.
@@ -48,14 +48,14 @@ pub(super) trait Set: Send + Sized + 'static {
 }
 
 /// A descriptor found ready.
-pub(super) struct Found {
-    pub(super) fd: RawFd,
-    pub(super) bits: u16,
+pub(crate) struct Found {
+    pub(crate) fd: RawFd,
+    pub(crate) bits: u16,
     /// Where it stands in the order of the visit.
-    pub(super) position: usize,
+    pub(crate) position: usize,
 }
 
-pub(super) struct Scan<S: Set> {
+pub(crate) struct Scan<S: Set> {
     doorbell: Arc<Doorbell>,
     files_always_ready: bool,
     /// Locked only while the registry is.
@@ -280,7 +280,7 @@ fn still_armed(registration: &Registration, ready: Ready) -> Option<Ready> {
     let interest = registration.interest;
     let why = ready.without_directions();
     let mut directions = ready.bits() & u32::from(registration.armed);
-    if interest.is_edge() && why.intersects(Ready::HANGUP | Ready::ERROR) {
+    if interest.is_edge() && !interest.is_oneshot() && why.intersects(Ready::HANGUP | Ready::ERROR) {
         // All that is armed leaves the set with this event, so all of it is told.
         directions |= u32::from(registration.armed) & (Ready::READ | Ready::WRITE).bits();
     }

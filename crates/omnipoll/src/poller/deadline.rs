@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 pub(super) struct Deadline(Option<Instant>, Option<Duration>);
 
 impl Deadline {
+    #[inline]
     pub(super) fn after(timeout: Option<Duration>) -> Self {
         let end = match timeout {
             None | Some(Duration::ZERO) => None,
@@ -13,6 +14,11 @@ impl Deadline {
             Some(timeout) => Instant::now().checked_add(timeout),
         };
         Self(end, timeout)
+    }
+
+    /// The time there was from the beginning.
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        self.1
     }
 
     /// The time that is left: zero when it is up, `None` when it never will be.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex};
 
 use super::Poller;
-use crate::engine::{self, Doorbell, EngineKind};
+use crate::engine::{AnyEngine, Doorbell, EngineKind};
 use crate::source::{fork, Sources};
 
 /// How to make a [`Poller`]; the default is what [`Poller::new`] uses.
@@ -59,7 +59,7 @@ impl Options {
         fork::observe()?;
         let doorbell = Arc::new(Doorbell::new()?);
         Ok(Poller {
-            engine: engine::new(kind, doorbell.clone(), self.files_always_ready)?,
+            engine: AnyEngine::new(kind, doorbell.clone(), self.files_always_ready)?,
             registry: Mutex::default(),
             sources: Sources::new(doorbell),
             born: AtomicU32::new(fork::count()),

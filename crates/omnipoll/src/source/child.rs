@@ -77,6 +77,13 @@ impl Children {
         Some(ended)
     }
 
+    /// Whether SIGCHLD has made known, and not told, that one of those without a descriptor
+    /// has ended. Asked when a batch is full.
+    pub(crate) fn may_have_ended(&self) -> bool {
+        let mut waiting = self.list.iter().filter(|child| child.pidfd.is_none());
+        waiting.any(|child| !matches!(look(libc::P_PID, child.pid, libc::WNOWAIT), Ok(None)))
+    }
+
     /// In a forked child: its parent's children are not its own. Returns their descriptors.
     pub(crate) fn after_fork(&mut self) -> Vec<OwnedFd> {
         self.list.drain(..).filter_map(|child| child.pidfd).collect()

@@ -31,10 +31,6 @@ impl Wall {
         self.timers.cancel(id)
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.timers.len()
-    }
-
     /// Takes one timer whose time has come.
     pub(crate) fn expire(&mut self) -> Option<Expired> {
         self.timers.next()?;

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::engine::{lock, Doorbell};
-use crate::event::{Event, EventKind};
+use crate::event::Event;
 
 pub(crate) struct Sources {
     pub(crate) doorbell: Arc<Doorbell>,
@@ -45,27 +45,32 @@ pub(crate) struct State {
     turn: usize,
 }
 
+impl State {
+    /// Whether anything that no clock and no descriptor tells of is left.
+    fn have_more(&self) -> bool {
+        !self.posts.are_empty() || self.signals.have_arrived() || self.children.may_have_ended()
+    }
+}
+
 /// Takes one event of a source's, due at this time.
 type Speaker = fn(&mut State, &Sources, u64) -> Option<Event>;
 
-/// The sources, in the order of their turns.
-const SPEAKERS: [Speaker; 6] = [
-    |_, sources, _| {
-        Some(sources.wake.answer())
-            .filter(|&wakes| wakes > 0)
-            .map(|wakes| Event::new(EventKind::Wake, 0, wakes as i64))
-    },
-    |state, _, _| state.signals.next().map(|it| Event::signal(it.token, it.signo, it.times)),
-    |state, _, _| state.children.reap_any().map(child::Ended::event),
-    |state, _, now| state.timers.expire(now).map(timer::Expired::event),
-    |state, _, _| state.wall.expire().map(timer::Expired::event),
-    |state, _, _| state.posts.pop().map(|(token, value)| Event::new(EventKind::Post, token, value)),
+/// The sources in the order of their turns, and how often each may speak in a batch: wakes
+/// that come meanwhile are counted into the next batch's event.
+const SPEAKERS: [(Speaker, usize); 6] = [
+    (|_, sources, _| sources.wake.answer(), 1),
+    (|state, _, _| state.signals.next().map(signal::Arrived::event), usize::MAX),
+    (|state, _, _| state.children.reap_any().map(child::Ended::event), usize::MAX),
+    (|state, _, now| state.timers.expire(now).map(timer::Expired::event), usize::MAX),
+    (|state, _, _| state.wall.expire().map(timer::Expired::event), usize::MAX),
+    (|state, _, _| state.posts.pop(), usize::MAX),
 ];
 
 /// A thread that is about to sleep, or sleeps.
 pub(crate) struct Sleeper<'a>(&'a AtomicUsize);
 
 impl Drop for Sleeper<'_> {
+    #[inline]
     fn drop(&mut self) {
         self.0.fetch_sub(1, SeqCst);
     }
@@ -103,6 +108,7 @@ impl Sources {
     }
 
     /// Announces a thread that goes to sleep; from here on it is rung for.
+    #[inline]
     pub(crate) fn sleeper(&self) -> Sleeper<'_> {
         self.waiting.fetch_add(1, SeqCst);
         Sleeper(&self.waiting)
@@ -110,6 +116,7 @@ impl Sources {
 
     /// How long one may sleep who wants to sleep for `left`; not at all when there is
     /// something to tell.
+    #[inline]
     pub(crate) fn limit(&self, left: Option<Duration>) -> Option<Duration> {
         if self.pending.load(SeqCst) {
             return Some(Duration::ZERO);
@@ -123,10 +130,16 @@ impl Sources {
         }
     }
 
-    /// Whether there is something to tell, after a wait that the doorbell may have ended.
-    pub(crate) fn are_due(&self, rung: bool) -> bool {
+    /// Whether nothing has come and no timer is armed.
+    #[inline]
+    pub(crate) fn are_quiet(&self) -> bool {
+        !self.pending.load(SeqCst) && self.soonest.load(SeqCst) == u64::MAX
+    }
+
+    /// Whether there is something to tell.
+    pub(crate) fn are_due(&self) -> bool {
         let soonest = self.soonest.load(SeqCst);
-        rung || self.pending.load(SeqCst) || (soonest != u64::MAX && soonest <= self.now())
+        self.pending.load(SeqCst) || (soonest != u64::MAX && soonest <= self.now())
     }
 
     /// Says that something has come; whoever sleeps gets up. Async-signal-safe.
@@ -155,18 +168,21 @@ impl Sources {
         let mut state = self.state();
         let now = self.now();
         for _ in 0..SPEAKERS.len() {
-            let speak = SPEAKERS[state.turn % SPEAKERS.len()];
-            while filled < events.len() {
+            let (speak, most) = SPEAKERS[state.turn % SPEAKERS.len()];
+            let room = &mut events[filled..];
+            for slot in room.iter_mut().take(most) {
                 let Some(event) = speak(&mut state, self, now) else { break };
-                events[filled].write(event);
+                slot.write(event);
                 filled += 1;
             }
             state.turn = state.turn.wrapping_add(1);
             if filled == events.len() {
-                // There may be more of any of them.
-                let _ = self.notice();
                 break;
             }
+        }
+        if self.wake.is_asked() || state.have_more() {
+            // It can only fail when somebody closed the bell, which ends the wait with EBADF.
+            let _ = self.notice();
         }
         state.wall.wind();
         self.note_timers(&state);

@@ -4,14 +4,15 @@ use std::collections::VecDeque;
 use std::io;
 
 use crate::error::fail;
+use crate::event::{Event, EventKind};
 
-/// How many posts may wait to be taken: one megabyte of them.
+/// How many posts may wait to be taken: a megabyte and a half of them.
 pub(crate) const MOST_POSTS: usize = 65_536;
 
 /// Posts in the order they came.
 #[derive(Default)]
 pub(crate) struct Posts {
-    queue: VecDeque<(u64, i64)>,
+    queue: VecDeque<Event>,
 }
 
 impl Posts {
@@ -20,12 +21,16 @@ impl Posts {
         if self.queue.len() == MOST_POSTS {
             return Err(fail(libc::EAGAIN, "65,536 posts wait to be taken: post again when some are"));
         }
-        self.queue.push_back((token, value));
+        self.queue.push_back(Event::new(EventKind::Post, token, value));
         Ok(())
     }
 
-    pub(crate) fn pop(&mut self) -> Option<(u64, i64)> {
+    pub(crate) fn pop(&mut self) -> Option<Event> {
         self.queue.pop_front()
+    }
+
+    pub(crate) fn are_empty(&self) -> bool {
+        self.queue.is_empty()
     }
 
     pub(crate) fn clear(&mut self) {

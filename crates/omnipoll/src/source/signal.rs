@@ -13,6 +13,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::fork;
 use crate::error::{fail, system};
+use crate::event::Event;
 
 /// Signals are numbered from 1 to 64 on every Linux.
 const SIGNALS: usize = 65;
@@ -60,6 +61,12 @@ pub(crate) struct Arrived {
     pub(crate) signo: i32,
     pub(crate) token: u64,
     pub(crate) times: u32,
+}
+
+impl Arrived {
+    pub(crate) fn event(self) -> Event {
+        Event::signal(self.token, self.signo, self.times)
+    }
 }
 
 /// Async-signal-safe: atomics and write(2), with `errno` as it was.
@@ -141,6 +148,12 @@ impl Signals {
             let token = watch.token.filter(|_| times > 0)?;
             Some(Arrived { signo: watch.signo, token, times })
         })
+    }
+
+    /// Whether [`Signals::next`] has something.
+    pub(crate) fn have_arrived(&self) -> bool {
+        let mut told = self.watches.iter().filter(|watch| watch.token.is_some());
+        told.any(|watch| COUNTS[watch.signo as usize].load(SeqCst) != watch.seen)
     }
 
     /// In a forked child: its parent's signals are not its own.

@@ -63,10 +63,6 @@ impl Timers {
         self.heap.first().map(|entry| entry.deadline)
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.heap.len()
-    }
-
     /// Arms a timer; a period of 0 is none. Returns its id, which is never 0.
     pub(crate) fn add(&mut self, deadline: u64, period: u64, token: u64) -> u64 {
         let index = self.free.pop().unwrap_or_else(|| {

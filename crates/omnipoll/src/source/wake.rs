@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::event::{Event, EventKind};
+
 /// Counts wakes. Lock-free and without allocation, so that a signal handler may call it.
 #[derive(Default)]
 pub(crate) struct Wake {
@@ -15,9 +17,16 @@ impl Wake {
         self.asked.fetch_add(1, Ordering::SeqCst) == 0
     }
 
-    /// How many wakes the caller now answers for.
-    pub(crate) fn answer(&self) -> u64 {
-        self.asked.swap(0, Ordering::AcqRel)
+    /// The event of the wakes asked for, which is thereby answered.
+    pub(crate) fn answer(&self) -> Option<Event> {
+        match self.asked.swap(0, Ordering::SeqCst) {
+            0 => None,
+            asked => Some(Event::new(EventKind::Wake, 0, asked as i64)),
+        }
+    }
+
+    pub(crate) fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::SeqCst) > 0
     }
 
     /// A forked child answers for none of its parent's wakes.

@@ -1,5 +1,8 @@
 //! One wait for everything: timers, signals, children, wakes and posts, on every engine.
 
+// The poller reaps them.
+#![allow(clippy::zombie_processes)]
+
 mod children;
 mod mixed;
 mod posts;

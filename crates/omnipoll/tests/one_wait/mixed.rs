@@ -61,11 +61,14 @@ fn readiness_and_a_timer_in_the_same_moment_are_both_told() {
 #[test]
 fn the_poller_s_own_descriptors_can_not_be_touched() {
     on_every_engine(|poller| {
-        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        // It ends with its input, so it can't outlive a failed test.
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
         poller.child_add(child.id() as i32, 1).unwrap();
         for fd in 0..256 {
             assert_eq!(errno(poller.remove(&fd)), libc::ENOENT, "descriptor {fd}");
-            assert_eq!(errno(poller.modify(&fd, Interest::READ, 0)), libc::ENOENT, "descriptor {fd}");
+            let refused = errno(poller.modify(&fd, Interest::READ, 0));
+            assert!(matches!(refused, libc::ENOENT | libc::EINVAL), "descriptor {fd}: {refused}");
         }
         child.kill().unwrap();
         assert_eq!(collect(poller, 8, 1)[0].kind(), EventKind::Child);

@@ -122,8 +122,13 @@ fn the_longest_delays_are_no_problem() {
 #[test]
 fn a_million_of_them() {
     let poller = Poller::new().unwrap();
-    let ids: Vec<_> =
-        (0..1_000_000u64).map(|n| poller.timer_add(LONG + Duration::from_nanos(n.wrapping_mul(0x9e37_79b9) % 1_000_000), None, n).unwrap()).collect();
+    let ids: Vec<_> = (0..1_000_000u64)
+        .map(|n| {
+            poller
+                .timer_add(LONG + Duration::from_nanos(n.wrapping_mul(0x9e37_79b9) % 1_000_000), None, n)
+                .unwrap()
+        })
+        .collect();
     let kept = 999_983;
     poller.timer_set(ids[kept], Duration::ZERO, None).unwrap();
     assert_eq!(facts(&collect(&poller, 8, 1)), [(EventKind::Timer, kept as u64, 1)]);
