@@ -23,7 +23,7 @@ examples: library  ## Build the C examples into target/examples
 VENV := .venv/bin/python
 
 python: $(VENV)  ## Build the Python package and install it into .venv
-	@$(VENV) -m pip install --quiet --no-build-isolation ./python
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" python -m pip install --quiet --no-build-isolation ./python
 
 # A virtual environment with the tools of python/requirements-dev.txt.
 $(VENV): python/requirements-dev.txt .ci/environment.py
@@ -38,7 +38,7 @@ demo: all  ## Serve a few hundred real clients on each engine, and print a table
 test: $(VENV)  ## Run every check and test there is; STEPS="c python" runs some of them
 	@$(PYTHON) .ci/test.py $(STEPS)
 
-bench: library  ## Measure, side by side with loops written straight on the system calls
+bench: library python  ## Measure, side by side with loops written straight on the system calls
 	@crates/omnipoll-bench/run.sh
 
 clean:  ## Remove everything built

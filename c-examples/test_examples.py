@@ -9,6 +9,9 @@ shared one. The FFI examples need luajit, ruby, and node with npm; what is missi
 with apt-get by root, and a test that can't have it is skipped, or fails when CI=true.
 """
 
+# The names of the tests say what they show.
+# ruff: noqa: D101, D102, D103, D105, D107
+
 import atexit
 import contextlib
 import functools
@@ -128,7 +131,7 @@ class Server:
             if descriptors is not None:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
 
-        self.errors = tempfile.TemporaryFile("w+")
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by __exit__)
         self.process = subprocess.Popen(
             command,
             env=environment(env),

@@ -6,8 +6,10 @@
  *     int count, i;
  *
  *     if (omni_poller_new(OMNI_ENGINE_AUTO, 0, &poller) < 0
- *         || omni_add(poller, fd, OMNI_READ, 42) < 0)
+ *         || omni_add(poller, fd, OMNI_READ, 42) < 0) {
  *         fprintf(stderr, "%s\n", omni_last_error());
+ *         exit(1);
+ *     }
  *     count = omni_wait(poller, events, 64, 1500000000);    // at most one and a half seconds
  *     for (i = 0; i < count; i++)
  *         if (events[i].token == 42 && events[i].ready & OMNI_READ)
@@ -32,9 +34,10 @@
  *
  * Signals. A signal handler may call omni_wake and omni_version, and nothing else of this library.
  *
- * Fork. A forked child may free an inherited poller, or take it over with omni_after_fork; every
- * other use of it is -EOWNERDEAD. The parent's poller is not touched by either. A child forked by
- * a signal handler that interrupted a call of this library may only exec or _exit.
+ * Fork. A forked child may free an inherited poller, or take it over with omni_after_fork; until
+ * then it is -EOWNERDEAD to whoever changes it, waits or wakes. The parent's poller is not touched
+ * by either. A child forked by a signal handler that interrupted a call of this library may only
+ * exec or _exit.
  *
  * Readiness is a hint: use non-blocking descriptors, and take EAGAIN for an answer.
  *
@@ -132,7 +135,8 @@
 
 /**
  * Ready: the descriptor was closed while it was registered. Told once; the registration has
- * ended. The select and poll engines tell it; epoll forgets closed descriptors silently.
+ * ended. The select and poll engines tell it (select may call it OMNI_READ first, if it was
+ * closed during a wait); epoll forgets closed descriptors silently.
  */
 #define OMNI_INVALID 64
 
@@ -410,8 +414,9 @@ int omni_wake(struct omni_poller *poller);
 
 /**
  * Rebuilds an inherited poller in a forked child, with all its registrations; until then every
- * other call but `omni_poller_free` is -EOWNERDEAD there. The parent's poller is not touched.
- * Does nothing in the process that made the poller.
+ * change of it, wait and wake there is -EOWNERDEAD. Registered descriptors that the child has
+ * closed are told as OMNI_INVALID by the next wait. The parent's poller is not touched. Does
+ * nothing in the process that made the poller.
  *
  * Returns 0, or:
  *   -EINVAL: `poller` is NULL.

@@ -44,7 +44,8 @@ pub const OMNI_HANGUP: u32 = 16;
 /// only where the engine has OMNI_TELLS_HANGUP, and then without being asked for.
 pub const OMNI_ERROR: u32 = 32;
 /// Ready: the descriptor was closed while it was registered. Told once; the registration has
-/// ended. The select and poll engines tell it; epoll forgets closed descriptors silently.
+/// ended. The select and poll engines tell it (select may call it OMNI_READ first, if it was
+/// closed during a wait); epoll forgets closed descriptors silently.
 pub const OMNI_INVALID: u32 = 64;
 
 /// Trigger: report when the condition arises, and not again until it went away and came back

@@ -319,8 +319,9 @@ pub extern "C" fn omni_wake(poller: *mut omni_poller) -> c_int {
 }
 
 /// Rebuilds an inherited poller in a forked child, with all its registrations; until then every
-/// other call but `omni_poller_free` is -EOWNERDEAD there. The parent's poller is not touched.
-/// Does nothing in the process that made the poller.
+/// change of it, wait and wake there is -EOWNERDEAD. Registered descriptors that the child has
+/// closed are told as OMNI_INVALID by the next wait. The parent's poller is not touched. Does
+/// nothing in the process that made the poller.
 ///
 /// Returns 0, or:
 ///   -EINVAL: `poller` is NULL.
