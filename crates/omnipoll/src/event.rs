@@ -15,13 +15,26 @@ pub struct Event {
 
 /// What an event tells of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u32)]
+#[repr(u8)]
 #[non_exhaustive]
 pub enum EventKind {
     /// A descriptor is ready; the value is the descriptor.
     Io = 1,
-    /// Somebody called [`Poller::wake`](crate::Poller::wake); the value is how often since the last such event.
+    /// A timer expired; the value is how many of its periods have passed.
+    Timer = 2,
+    /// A signal arrived; the value is its number, and [`Event::count`] how often it came.
+    Signal = 3,
+    /// A child ended and was reaped; the value is its status as wait(2) has it, or -1 when
+    /// somebody else had reaped it, so that nobody can know.
+    Child = 4,
+    /// Somebody called [`Poller::wake`](crate::Poller::wake); the value is how often since the
+    /// last such event.
     Wake = 5,
+    /// Somebody called [`Poller::post`](crate::Poller::post); token and value are as posted.
+    Post = 6,
+    /// The poller's own alarm for wall-clock times; no caller ever sees it.
+    #[doc(hidden)]
+    Alarm = 7,
 }
 
 /// What a descriptor is ready for. READ and WRITE mean the same on every engine: a read, or
@@ -83,8 +96,23 @@ impl Event {
         Self { token, value: fd as i64, ready: ready.0, kind: EventKind::Io as u32 }
     }
 
-    pub(crate) const fn wake(count: u64) -> Self {
-        Self { token: 0, value: count as i64, ready: 0, kind: EventKind::Wake as u32 }
+    /// An event that is no descriptor's.
+    pub(crate) const fn new(kind: EventKind, token: u64, value: i64) -> Self {
+        Self { token, value, ready: 0, kind: kind as u32 }
+    }
+
+    pub(crate) const fn signal(token: u64, signo: i32, times: u32) -> Self {
+        Self { token, value: signo as i64, ready: times, kind: EventKind::Signal as u32 }
+    }
+
+    /// The same event, saying that the descriptor was closed.
+    pub(crate) const fn invalid(self) -> Self {
+        Self { ready: Ready::INVALID.0, ..self }
+    }
+
+    /// The same event as one of another kind.
+    pub(crate) const fn of_kind(self, kind: EventKind) -> Self {
+        Self { kind: kind as u32, ..self }
     }
 
     /// The token given at registration; 0 for a wake.
@@ -95,29 +123,46 @@ impl Event {
     /// What happened.
     pub const fn kind(&self) -> EventKind {
         match self.kind {
+            2 => EventKind::Timer,
+            3 => EventKind::Signal,
+            4 => EventKind::Child,
             5 => EventKind::Wake,
+            6 => EventKind::Post,
+            7 => EventKind::Alarm,
             _ => EventKind::Io,
         }
     }
 
-    /// IO: the descriptor. WAKE: how many wakes this event stands for.
+    /// What the kind says: the descriptor, the periods, the signal's number, the status, the
+    /// wakes, or what was posted.
     pub const fn value(&self) -> i64 {
         self.value
     }
 
     /// What the descriptor is ready for; empty unless the kind is IO.
     pub const fn ready(&self) -> Ready {
-        Ready(self.ready)
+        match self.kind() {
+            EventKind::Io => Ready(self.ready),
+            _ => Ready(0),
+        }
+    }
+
+    /// How often a signal came that is told once; 1 for any other event.
+    pub const fn count(&self) -> u32 {
+        match self.kind() {
+            EventKind::Signal => self.ready,
+            _ => 1,
+        }
     }
 
     /// Whether a read would not block.
     pub const fn is_readable(&self) -> bool {
-        self.ready & Ready::READ.0 != 0
+        self.ready().0 & Ready::READ.0 != 0
     }
 
     /// Whether a write would not block.
     pub const fn is_writable(&self) -> bool {
-        self.ready & Ready::WRITE.0 != 0
+        self.ready().0 & Ready::WRITE.0 != 0
     }
 }
 

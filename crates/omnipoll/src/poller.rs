@@ -1,93 +1,39 @@
 //! [`Poller`]: registrations and sources over one engine.
 
+mod deadline;
+mod options;
+mod sources;
+
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
-use crate::engine::{self, Capabilities, Doorbell, Engine, EngineKind};
+pub use options::Options;
+
+use crate::engine::{self, AnyEngine, Batch, Capabilities, EngineKind};
 use crate::error::fail;
-use crate::event::{Event, Events};
+use crate::event::{Event, EventKind, Events};
 use crate::interest::Interest;
-use crate::registry::{self, Registry};
-use crate::source::fork;
-use crate::source::wake::Wake;
+use crate::registry::Registry;
+use crate::source::{fork, Sources};
+use deadline::Deadline;
 
 /// Watches descriptors and waits for events; every method may be called from any thread.
 ///
 /// Dropping it closes what it opened itself, never a descriptor that was registered. A
 /// registered descriptor is borrowed by number only: remove it before you close it.
 pub struct Poller {
-    engine: Box<dyn Engine>,
+    engine: AnyEngine,
     registry: Mutex<Registry>,
-    doorbell: Arc<Doorbell>,
-    wake: Wake,
+    sources: Sources,
     /// The fork after which this poller was made or rebuilt.
     born: AtomicU32,
+    /// Flips at each wait that has one slot and something to tell besides descriptors.
+    odd: AtomicBool,
     interruptible: bool,
-}
-
-/// How to make a [`Poller`]; the default is what [`Poller::new`] uses.
-///
-/// ```
-/// use omnipoll::{EngineKind, Options};
-/// let poller = Options::new().engine(EngineKind::Poll).build()?;
-/// assert_eq!(poller.engine(), EngineKind::Poll);
-/// # Ok::<(), std::io::Error>(())
-/// ```
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    engine: Option<EngineKind>,
-    interruptible: bool,
-    files_always_ready: bool,
-}
-
-impl Options {
-    /// The engine best suited to this machine, EINTR retried, regular files refused.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Asks for one engine by name; without it, `OMNIPOLL_ENGINE` in the environment names
-    /// it, and without that it is the best this machine has.
-    pub fn engine(mut self, engine: EngineKind) -> Self {
-        self.engine = Some(engine);
-        self
-    }
-
-    /// Lets a signal end a wait with `EINTR` (`ErrorKind::Interrupted`) instead of waiting on.
-    pub fn interruptible(mut self, yes: bool) -> Self {
-        self.interruptible = yes;
-        self
-    }
-
-    /// Takes regular files and directories as always ready, as `poll(2)` does, instead of
-    /// refusing them with `EPERM`, as epoll does.
-    pub fn files_always_ready(mut self, yes: bool) -> Self {
-        self.files_always_ready = yes;
-        self
-    }
-
-    /// Makes the poller. `ENOSYS` when the engine is not to be had here, `EINVAL` when
-    /// `OMNIPOLL_ENGINE` names none, `EMFILE`/`ENFILE`/`ENOMEM` as the system says.
-    pub fn build(&self) -> io::Result<Poller> {
-        let kind = match self.engine {
-            Some(kind) => kind,
-            None => EngineKind::auto()?,
-        };
-        fork::observe()?;
-        let doorbell = Arc::new(Doorbell::new()?);
-        Ok(Poller {
-            engine: engine::new(kind, doorbell.clone(), self.files_always_ready)?,
-            registry: Mutex::default(),
-            wake: Wake::default(),
-            doorbell,
-            born: AtomicU32::new(fork::count()),
-            interruptible: self.interruptible,
-        })
-    }
 }
 
 impl Poller {
@@ -131,7 +77,7 @@ impl Poller {
     pub fn modify(&self, fd: &impl AsRawFd, interest: Interest, token: u64) -> io::Result<()> {
         let (fd, mut registry) = self.enter(fd)?;
         self.check(fd, interest)?;
-        let old = registry.get(fd).ok_or_else(registry::unknown)?.interest;
+        let old = registry.of_caller(fd)?.interest;
         if old.is_exclusive() || interest.is_exclusive() {
             return Err(fail(libc::EINVAL, "an EXCLUSIVE registration can't be modified: remove and add it"));
         }
@@ -142,7 +88,7 @@ impl Poller {
     /// was closed meanwhile. `ENOENT` when it is not registered.
     pub fn remove(&self, fd: &impl AsRawFd) -> io::Result<()> {
         let (fd, mut registry) = self.enter(fd)?;
-        registry.get(fd).ok_or_else(registry::unknown)?;
+        registry.of_caller(fd)?;
         self.engine.remove(&mut registry, fd);
         Ok(())
     }
@@ -155,7 +101,7 @@ impl Poller {
     /// `ENOENT` when `fd` is not registered, `EINVAL` on a ONESHOT: `modify` re-enables that.
     pub fn rearm(&self, fd: &impl AsRawFd, interest: Interest) -> io::Result<()> {
         let (fd, mut registry) = self.enter(fd)?;
-        let wanted = registry.get(fd).ok_or_else(registry::unknown)?.interest;
+        let wanted = registry.of_caller(fd)?.interest;
         if wanted.is_oneshot() {
             return Err(fail(libc::EINVAL, "a ONESHOT registration is re-enabled by modify, not by rearm"));
         }
@@ -170,6 +116,7 @@ impl Poller {
     ///
     /// `EINVAL` when `events` has no room, `EINTR` only if the poller is
     /// [interruptible](Options::interruptible).
+    #[inline]
     pub fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<usize> {
         let (list, capacity) = events.refill();
         engine::fill(list, capacity, |slots| self.wait_into(slots, timeout))
@@ -177,6 +124,7 @@ impl Poller {
 
     /// [`Poller::wait`] into memory of the caller's, which need not be initialised: on `Ok(n)`
     /// the first `n` elements are. What the C API is made of.
+    #[inline]
     pub fn wait_into(
         &self,
         events: &mut [MaybeUninit<Event>],
@@ -187,14 +135,36 @@ impl Poller {
             return Err(fail(libc::EINVAL, "there is no room for an event"));
         }
         let deadline = Deadline::after(timeout);
-        let mut left = timeout;
+        if self.sources.are_quiet() {
+            // Nothing but descriptors: what nearly every wait is.
+            let sleeper = self.sources.sleeper();
+            let limit = self.sources.limit(timeout);
+            let batch = self.engine.wait(&self.registry, events, limit);
+            drop(sleeper);
+            match batch {
+                Ok(batch) if batch.is_plain() && self.sources.are_quiet() => return Ok(batch.filled),
+                batch => return self.wait_on(events, &deadline, batch),
+            }
+        }
+        let batch = self.look(events, timeout);
+        self.wait_on(events, &deadline, batch)
+    }
+
+    /// Goes on with a wait whose last look brought `batch`.
+    #[cold]
+    fn wait_on(
+        &self,
+        events: &mut [MaybeUninit<Event>],
+        deadline: &Deadline,
+        mut batch: io::Result<Batch>,
+    ) -> io::Result<usize> {
+        let mut left = deadline.timeout();
         loop {
-            match self.engine.wait(&self.registry, events, left) {
+            match batch {
                 Ok(batch) => {
-                    let filled = if batch.rung { self.answer(events, batch.filled) } else { batch.filled };
-                    let looked = !batch.dropped && !batch.rung;
-                    let up = left == Some(Duration::ZERO) && looked;
-                    if filled > 0 || up {
+                    let all = !batch.dropped && !batch.rung && batch.own.is_empty();
+                    let filled = self.complete(events, batch);
+                    if filled > 0 || (all && left == Some(Duration::ZERO)) {
                         return Ok(filled);
                     }
                 }
@@ -202,7 +172,59 @@ impl Poller {
                 Err(error) => return Err(error),
             }
             left = deadline.left();
+            batch = self.look(events, left);
         }
+    }
+
+    /// One system call, for no longer than the sources allow.
+    fn look(&self, events: &mut [MaybeUninit<Event>], left: Option<Duration>) -> io::Result<Batch> {
+        let _sleeper = self.sources.sleeper();
+        let limit = self.sources.limit(left);
+        // Neither the descriptors nor the sources shall fill every batch.
+        let reserved = usize::from(self.sources.are_due());
+        match events.len() - reserved {
+            // This time only the sources are asked; should they have nothing, we look again.
+            0 if self.odd.fetch_not(Ordering::Relaxed) => Ok(Batch { dropped: true, ..Batch::default() }),
+            0 => self.engine.wait(&self.registry, events, limit),
+            room => self.engine.wait(&self.registry, &mut events[..room], limit),
+        }
+    }
+
+    /// Adds to a batch what there is to tell besides descriptors.
+    fn complete(&self, events: &mut [MaybeUninit<Event>], batch: Batch) -> usize {
+        let mut filled = batch.filled;
+        for event in batch.own.into_iter().filter_map(|own| self.interpret(own)) {
+            events[filled].write(event);
+            filled += 1;
+        }
+        if filled < events.len() && (batch.rung || self.sources.are_due()) {
+            filled = self.tell(events, filled);
+        }
+        filled
+    }
+
+    /// What the readiness of one of the poller's own descriptors stands for.
+    fn interpret(&self, own: Event) -> Option<Event> {
+        match own.kind() {
+            EventKind::Child => self.reap(own.value() as RawFd),
+            _ => {
+                self.sources.state().wall.answer();
+                // The clock may have been set to a time at which none is due.
+                let _ = self.sources.notice();
+                None
+            }
+        }
+    }
+
+    /// Tells the registrations found lost, and what the sources have.
+    fn tell(&self, events: &mut [MaybeUninit<Event>], mut filled: usize) -> usize {
+        let lost = |poller: &Self| engine::lock(&poller.registry).lost.pop_front();
+        while filled < events.len() {
+            let Some(event) = lost(self) else { break };
+            events[filled].write(event);
+            filled += 1;
+        }
+        self.sources.tell(events, filled)
     }
 
     /// Makes a wait return with a WAKE event: the one under way, or else the next. Wakes that
@@ -212,7 +234,10 @@ impl Poller {
             // Without words: a thread's first use of its own storage may allocate.
             return Err(io::Error::from_raw_os_error(libc::EOWNERDEAD));
         }
-        self.wake.ring(&self.doorbell)
+        match self.sources.wake.ask() {
+            true => self.sources.notice(),
+            false => Ok(()),
+        }
     }
 
     /// Rebuilds an inherited poller in a forked child, with all its registrations. Descriptors
@@ -225,23 +250,29 @@ impl Poller {
         if self.is_owner() {
             return Ok(());
         }
-        let Ok(mut registry) = self.registry.try_lock() else {
+        let (Some(mut state), Ok(mut registry)) = (self.sources.try_state(), self.registry.try_lock()) else {
             return Err(fail(
                 libc::EBUSY,
                 "another thread was changing the poller during the fork: make a new one",
             ));
         };
-        self.doorbell.rebuild()?;
-        self.wake.forget();
+        self.sources.doorbell.rebuild()?;
+        state.wall.after_fork()?;
         self.engine.rebuild(&mut registry)?;
+        for pidfd in state.children.after_fork() {
+            self.engine.remove(&mut registry, pidfd.as_raw_fd());
+        }
+        self.sources.after_fork(&mut state);
         self.born.store(fork::count(), Ordering::Release);
         Ok(())
     }
 
+    #[inline]
     fn is_owner(&self) -> bool {
         self.born.load(Ordering::Acquire) == fork::count()
     }
 
+    #[inline]
     fn check_owner(&self) -> io::Result<()> {
         if self.is_owner() {
             return Ok(());
@@ -266,55 +297,10 @@ impl Poller {
         if interest.is_exclusive() && !self.capabilities().contains(Capabilities::HAS_EXCLUSIVE) {
             return Err(fail(libc::EINVAL, "this engine has no EXCLUSIVE"));
         }
-        if self.doorbell.owns(fd) {
+        if self.sources.doorbell.owns(fd) {
             return Err(fail(libc::EINVAL, "the descriptor is the poller's own"));
         }
         Ok(())
-    }
-
-    /// Answers the doorbell: with the wakes asked for and the registrations found lost, as far
-    /// as there is room. What is left over rings again.
-    #[cold]
-    fn answer(&self, events: &mut [MaybeUninit<Event>], mut filled: usize) -> usize {
-        let mut put = |event| {
-            events[filled].write(event);
-            filled += 1;
-            filled < events.len()
-        };
-        let wakes = self.wake.answer();
-        let mut room = wakes == 0 || put(Event::wake(wakes));
-        let mut registry = engine::lock(&self.registry);
-        while room {
-            let Some(event) = registry.lost.pop_front() else { return filled };
-            room = put(event);
-        }
-        if !registry.lost.is_empty() {
-            let _ = self.doorbell.ring();
-        }
-        filled
-    }
-}
-
-/// When a wait ends. No clock is read unless there is an end that lies in the future.
-struct Deadline(Option<Instant>, Option<Duration>);
-
-impl Deadline {
-    fn after(timeout: Option<Duration>) -> Self {
-        let end = match timeout {
-            None | Some(Duration::ZERO) => None,
-            // An end past what the clock can show is no end.
-            Some(timeout) => Instant::now().checked_add(timeout),
-        };
-        Self(end, timeout)
-    }
-
-    /// The time that is left: zero when it is up, `None` when it never will be.
-    fn left(&self) -> Option<Duration> {
-        match (self.0, self.1) {
-            (Some(end), _) => Some(end.saturating_duration_since(Instant::now())),
-            (None, Some(Duration::ZERO)) => Some(Duration::ZERO),
-            (None, _) => None,
-        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::RawFd;
 
 use crate::error::fail;
-use crate::event::{Event, Ready};
+use crate::event::{Event, EventKind, Ready};
 use crate::interest::Interest;
 
 const PAGE: usize = 256;
@@ -37,6 +37,8 @@ pub(crate) struct Registration {
     /// The directions the engine still watches: fewer than asked for after an EDGE or a
     /// ONESHOT was reported.
     pub(crate) armed: u8,
+    /// Io, unless the descriptor is the poller's own: then what its readiness stands for.
+    pub(crate) kind: EventKind,
 }
 
 type Slot = Option<Registration>;
@@ -52,6 +54,7 @@ impl Registry {
         self.pages.get(fd / PAGE)?.as_ref()?[fd % PAGE].as_ref()
     }
 
+    #[inline]
     pub(crate) fn get_mut(&mut self, fd: RawFd) -> Option<&mut Registration> {
         let fd = fd as usize;
         self.pages.get_mut(fd / PAGE)?.as_mut()?[fd % PAGE].as_mut()
@@ -77,6 +80,7 @@ impl Registry {
             file: 0,
             interest,
             armed: interest.directions(),
+            kind: EventKind::Io,
         })
     }
 
@@ -95,6 +99,11 @@ impl Registry {
         self.clock = self.next_generation();
         let fd = fd as usize;
         self.pages[fd / PAGE].as_mut().expect("a registered number has a page")[fd % PAGE] = None;
+    }
+
+    /// What the caller has registered.
+    pub(crate) fn of_caller(&self, fd: RawFd) -> io::Result<&Registration> {
+        self.get(fd).filter(|it| it.kind == EventKind::Io).ok_or_else(unknown)
     }
 
     /// Ends the registration of a descriptor found closed; the next wait tells it.

@@ -40,6 +40,11 @@ impl Doorbell {
         }
     }
 
+    /// The descriptor to write to.
+    pub(crate) fn bell(&self) -> RawFd {
+        self.writer.as_ref().unwrap_or(&self.reader).as_raw_fd()
+    }
+
     pub(crate) fn owns(&self, fd: RawFd) -> bool {
         fd == self.as_raw_fd() || self.writer.as_ref().is_some_and(|writer| fd == writer.as_raw_fd())
     }

@@ -25,8 +25,8 @@ use std::time::Duration;
 use libc::{epoll_event, EBADF, EEXIST, ENOENT, EPERM, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD};
 
 use super::{lock, sys, Batch, Capabilities, Doorbell, Engine, EngineKind};
-use crate::error::{fail, system};
-use crate::event::{Event, Ready};
+use crate::error::fail;
+use crate::event::{Event, EventKind};
 use crate::interest::Interest;
 use crate::registry::{self, Registration, Registry};
 
@@ -126,6 +126,7 @@ impl Engine for Epoll {
 
     /// The kernel writes its events into the end of the caller's buffer, from where they are
     /// unfolded towards its front: no buffer of our own, so no lock for one and one copy.
+    #[inline(always)]
     fn wait(
         &self,
         registry: &Mutex<Registry>,
@@ -142,25 +143,23 @@ impl Engine for Epoll {
         let count = unsafe { self.call(raw, capacity as libc::c_int, timeout) }?;
 
         let mut batch = Batch::default();
-        let mut haunted = false;
         if count == 0 {
             return Ok(batch);
         }
+        let mut haunted = false;
         let mut registry = lock(registry);
         for index in 0..count {
             // SAFETY: the kernel has written `count` events from `raw` on, and writing the
             // events before has not reached this one: `filled <= index < capacity`, and a slot
             // that ends at `24 * (filled + 1)` ends before kernel event `index + 1` begins.
             let epoll_event { events: bits, u64: key } = unsafe { raw.add(index).read() };
-            if key == DOORBELL {
-                batch.rung = true;
-            } else if let Some(event) = self.event(&mut registry, key, bits) {
-                // SAFETY: `filled <= index < capacity`.
-                unsafe { slots.add(batch.filled).write(MaybeUninit::new(event)) };
-                batch.filled += 1;
-            } else {
-                batch.dropped = true;
-                haunted |= self.is_ghost(key);
+            match self.event(&mut registry, key, bits) {
+                Some(event) if event.kind() == EventKind::Io => {
+                    // SAFETY: `filled <= index < capacity`.
+                    unsafe { slots.add(batch.filled).write(MaybeUninit::new(event)) };
+                    batch.filled += 1;
+                }
+                other => haunted |= self.note(key, other, &mut batch),
             }
         }
         if haunted {
@@ -173,6 +172,10 @@ impl Engine for Epoll {
     }
 
     fn rebuild(&self, registry: &mut Registry) -> io::Result<()> {
+        // Before a descriptor of ours can take the number of one that the child has closed.
+        for fd in registry.descriptors().into_iter().filter(|&fd| !sys::is_open(fd)) {
+            registry.lose(fd);
+        }
         let new = new_set(&self.doorbell)?;
         self.move_into(&new, registry, |_, _, _| Ok(()))?;
         lock(&self.suspects).clear();
@@ -197,43 +200,54 @@ impl Epoll {
     ///
     /// # Safety
     /// `events` has room for `capacity` events.
+    #[inline]
     unsafe fn call(
         &self,
         events: *mut epoll_event,
         capacity: libc::c_int,
         timeout: Option<Duration>,
     ) -> io::Result<usize> {
-        let set = self.set.as_raw_fd();
-        if let Some(timeout) =
-            timeout.filter(|timeout| !timeout.is_zero() && !self.coarse.load(Ordering::Relaxed))
-        {
-            let timeout = sys::timespec(timeout);
-            // SAFETY: as promised for `events`; the kernel only reads the timeout, and the
-            // signal mask is left out.
-            let count = unsafe {
-                libc::syscall(
-                    libc::SYS_epoll_pwait2,
-                    set,
-                    events,
-                    capacity,
-                    &timeout,
-                    std::ptr::null::<()>(),
-                    0,
-                )
-            };
-            match io::Error::last_os_error().raw_os_error() {
-                _ if count >= 0 => return Ok(count as usize),
-                // Before Linux 5.11, or forbidden by a seccomp filter that is older.
-                Some(libc::ENOSYS | EPERM) => self.coarse.store(true, Ordering::Relaxed),
-                _ => return Err(system("epoll_pwait2 failed")),
+        let count = match timeout {
+            Some(timeout) if !timeout.is_zero() && !self.coarse.load(Ordering::Relaxed) => {
+                // SAFETY: as promised for `events`.
+                unsafe { self.call_finely(events, capacity, timeout) }
             }
-        }
-        // SAFETY: as promised for `events`.
-        let count = unsafe { libc::epoll_wait(set, events, capacity, sys::milliseconds(timeout)) };
+            // SAFETY: as promised for `events`.
+            _ => unsafe {
+                libc::epoll_wait(self.set.as_raw_fd(), events, capacity, sys::milliseconds(timeout))
+            },
+        };
         sys::check(count, "epoll_wait failed").map(|count| count as usize)
     }
 
-    /// Translates one event of the kernel's. `None` when it is nobody's.
+    /// `epoll_pwait2`, and from then on no more where it is missing (before Linux 5.11), or
+    /// forbidden by a seccomp filter that is older.
+    ///
+    /// # Safety
+    /// `events` has room for `capacity` events.
+    #[inline(never)]
+    unsafe fn call_finely(
+        &self,
+        events: *mut epoll_event,
+        capacity: libc::c_int,
+        timeout: Duration,
+    ) -> libc::c_int {
+        let set = self.set.as_raw_fd();
+        let finely = sys::timespec(timeout);
+        let no_mask = std::ptr::null::<libc::sigset_t>();
+        // SAFETY: as promised for `events`; the kernel only reads the timeout.
+        let count =
+            unsafe { libc::syscall(libc::SYS_epoll_pwait2, set, events, capacity, &finely, no_mask, 0) };
+        if count < 0 && matches!(io::Error::last_os_error().raw_os_error(), Some(libc::ENOSYS | EPERM)) {
+            self.coarse.store(true, Ordering::Relaxed);
+            // SAFETY: as promised for `events`.
+            return unsafe { libc::epoll_wait(set, events, capacity, sys::milliseconds(Some(timeout))) };
+        }
+        count as libc::c_int
+    }
+
+    /// Translates one event of the kernel's. `None` when it is no registration's.
+    #[inline]
     fn event(&self, registry: &mut Registry, key: u64, bits: u32) -> Option<Event> {
         let fd = key as u32 as RawFd;
         let registration = registry.get_mut(fd)?;
@@ -245,14 +259,27 @@ impl Epoll {
             registration.armed = 0;
         }
         // The kernel's bits are poll's: EPOLLIN is POLLIN, and so on through EPOLLRDHUP.
-        let event =
-            Event::io(registration.token, fd, super::ready_of_poll(bits as u16, registration.interest));
+        let ready = super::ready_of_poll(bits as u16, registration.interest);
+        let event = Event::io(registration.token, fd, ready).of_kind(registration.kind);
         if registration.place == STANDS_IN && !sys::is_open(fd) {
-            let event = Event::io(registration.token, fd, Ready::INVALID);
             self.remove(registry, fd);
-            return Some(event);
+            return Some(event.invalid());
         }
         Some(event)
+    }
+
+    /// Notes what is no event of the caller's. Says whether the set is haunted.
+    #[cold]
+    fn note(&self, key: u64, own: Option<Event>, batch: &mut Batch) -> bool {
+        match own {
+            Some(event) => batch.own.push(event),
+            None if key == DOORBELL => batch.rung = true,
+            None => {
+                batch.dropped = true;
+                return self.is_ghost(key);
+            }
+        }
+        false
     }
 
     /// Registers an always ready file by a descriptor of our own that is always ready.
@@ -310,10 +337,13 @@ impl Epoll {
     fn exorcise(&self, registry: &mut Registry) -> io::Result<()> {
         let new = new_set(&self.doorbell)?;
         self.move_into(&new, registry, |watched, interest, key| {
-            // ENOENT tells a number that stands for another file by now. Without its flag the
-            // kernel takes this for an EXCLUSIVE one too, and changes nothing.
+            // ENOENT tells a number that stands for another file by now. An EXCLUSIVE one can't be
+            // modified, which EINVAL tells of one that is there; asked with the flag, of any.
             let events = wanted(interest) & !(libc::EPOLLEXCLUSIVE as u32);
-            control_event(&self.set, EPOLL_CTL_MOD, watched, &mut epoll_event { events, u64: key })
+            match control_event(&self.set, EPOLL_CTL_MOD, watched, &mut epoll_event { events, u64: key }) {
+                Err(libc::EINVAL) if interest.is_exclusive() => Ok(()),
+                result => result,
+            }
         })?;
         let mut event = epoll_event { events: libc::EPOLLIN as u32, u64: DOORBELL };
         control_event(&self.set, EPOLL_CTL_MOD, self.doorbell.as_raw_fd(), &mut event).map_err(refusal)?;

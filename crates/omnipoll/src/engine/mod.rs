@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub(crate) use doorbell::Doorbell;
+pub(crate) use sys::replace;
 
 use crate::error::fail;
 use crate::event::{Event, Ready};
@@ -173,7 +174,7 @@ pub(crate) trait Engine: Send + Sync {
 }
 
 /// What one call of [`Engine::wait`] brought.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Batch {
     /// How many events were written.
     pub(crate) filled: usize,
@@ -181,52 +182,116 @@ pub(crate) struct Batch {
     pub(crate) rung: bool,
     /// Something was ready that is nobody's event, so an empty batch doesn't mean that time is up.
     pub(crate) dropped: bool,
+    /// The poller's own descriptors that are ready. There is room for an event of each.
+    pub(crate) own: Vec<Event>,
 }
 
-/// Makes the engine `kind`.
-pub(crate) fn new(
-    kind: EngineKind,
-    doorbell: Arc<Doorbell>,
-    files_always_ready: bool,
-) -> io::Result<Box<dyn Engine>> {
-    Ok(match kind {
-        EngineKind::Select => Box::new(scan::Scan::<select::Sets>::new(doorbell, files_always_ready)),
-        EngineKind::Poll => Box::new(scan::Scan::<poll::Array>::new(doorbell, files_always_ready)),
-        #[cfg(target_os = "linux")]
-        EngineKind::Epoll => Box::new(epoll::Epoll::new(doorbell, files_always_ready)?),
-        _ => return Err(fail(libc::ENOSYS, "this engine is not available here")),
-    })
+impl Batch {
+    /// Whether there are events, and nothing but events.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.filled > 0 && !self.rung && self.own.is_empty()
+    }
+}
+
+/// One of the engines. Not a box, so that a wait on epoll is one function from the caller to
+/// the system call: what is returned through after it is mispredicted.
+pub(crate) enum AnyEngine {
+    Select(scan::Scan<select::Sets>),
+    Poll(scan::Scan<poll::Array>),
+    #[cfg(target_os = "linux")]
+    Epoll(epoll::Epoll),
+}
+
+impl AnyEngine {
+    pub(crate) fn new(
+        kind: EngineKind,
+        doorbell: Arc<Doorbell>,
+        files_always_ready: bool,
+    ) -> io::Result<Self> {
+        Ok(match kind {
+            EngineKind::Select => Self::Select(scan::Scan::new(doorbell, files_always_ready)),
+            EngineKind::Poll => Self::Poll(scan::Scan::new(doorbell, files_always_ready)),
+            #[cfg(target_os = "linux")]
+            EngineKind::Epoll => Self::Epoll(epoll::Epoll::new(doorbell, files_always_ready)?),
+            _ => return Err(fail(libc::ENOSYS, "this engine is not available here")),
+        })
+    }
+
+    #[inline(always)]
+    pub(crate) fn wait(
+        &self,
+        registry: &Mutex<Registry>,
+        events: &mut [MaybeUninit<Event>],
+        timeout: Option<Duration>,
+    ) -> io::Result<Batch> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Epoll(epoll) => epoll.wait(registry, events, timeout),
+            other => (**other).wait(registry, events, timeout),
+        }
+    }
+}
+
+impl std::ops::Deref for AnyEngine {
+    type Target = dyn Engine;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::Select(select) => select,
+            Self::Poll(poll) => poll,
+            #[cfg(target_os = "linux")]
+            Self::Epoll(epoll) => epoll,
+        }
+    }
 }
 
 /// What the bits of poll(2) say to a registration. READ and WRITE are what select(2) puts into
 /// its sets, so that they mean the same on every engine: hang-up and errors make a read not
 /// block, and errors a write.
+#[inline]
 fn ready_of_poll(bits: u16, interest: Interest) -> Ready {
-    let any = |of: libc::c_short| bits & of as u16 != 0;
-    let mut ready = Ready::from_bits(0);
-    for (direction, asked, holds) in [
-        (Ready::READ, Interest::READ, any(libc::POLLIN | libc::POLLHUP | libc::POLLERR)),
-        (Ready::WRITE, Interest::WRITE, any(libc::POLLOUT | libc::POLLERR)),
-        (Ready::PRIORITY, Interest::PRIORITY, any(libc::POLLPRI)),
-    ] {
-        if holds && interest.contains(asked) {
-            ready = ready | direction;
-        }
-    }
-    if any(libc::POLLHUP) {
-        ready = ready | Ready::HANGUP;
-    }
-    if any(libc::POLLERR) {
-        ready = ready | Ready::ERROR;
-    }
+    let told = TOLD[usize::from(bits) % TOLD.len()] & (u32::from(interest.directions()) | WHY);
     #[cfg(target_os = "linux")]
-    if any(libc::POLLRDHUP) && interest.contains(Interest::READ) {
-        ready = ready | Ready::READ_CLOSED;
+    if bits & libc::POLLRDHUP as u16 != 0 && interest.contains(Interest::READ) {
+        return Ready::from_bits(told | Ready::READ_CLOSED.bits());
     }
-    ready
+    Ready::from_bits(told)
 }
 
+/// Told whatever was asked for.
+const WHY: u32 = Ready::HANGUP.bits() | Ready::ERROR.bits();
+
+/// What each combination of poll's first five bits says: they are the same on every system.
+const TOLD: [u32; 32] = {
+    const fn any(bits: usize, of: libc::c_short) -> bool {
+        bits & of as usize != 0
+    }
+    let mut told = [0; 32];
+    let mut bits = 0;
+    while bits < told.len() {
+        if any(bits, libc::POLLIN | libc::POLLHUP | libc::POLLERR) {
+            told[bits] |= Ready::READ.bits();
+        }
+        if any(bits, libc::POLLOUT | libc::POLLERR) {
+            told[bits] |= Ready::WRITE.bits();
+        }
+        if any(bits, libc::POLLPRI) {
+            told[bits] |= Ready::PRIORITY.bits();
+        }
+        if any(bits, libc::POLLHUP) {
+            told[bits] |= Ready::HANGUP.bits();
+        }
+        if any(bits, libc::POLLERR) {
+            told[bits] |= Ready::ERROR.bits();
+        }
+        bits += 1;
+    }
+    told
+};
+
 /// Lets a wait fill an empty list up to `capacity`.
+#[inline]
 pub(crate) fn fill(
     list: &mut Vec<Event>,
     capacity: usize,
@@ -239,6 +304,7 @@ pub(crate) fn fill(
 }
 
 /// Locks what no panic leaves half changed.
+#[inline]
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -28,12 +28,12 @@ pub(super) const CAPABILITIES: Capabilities = match cfg!(target_os = "linux") {
 
 /// A dense array. [`Registration::place`] is the index, so that adding, changing and removing
 /// need no search.
-pub(super) struct Array {
+pub(crate) struct Array {
     entries: Vec<pollfd>,
 }
 
 #[derive(Default)]
-pub(super) struct Call {
+pub(crate) struct Call {
     entries: Vec<pollfd>,
     /// How many of them the kernel found ready.
     ready: usize,

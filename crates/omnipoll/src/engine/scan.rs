@@ -16,12 +16,12 @@ use std::time::Duration;
 
 use super::{lock, sys, Batch, Doorbell, Engine, EngineKind};
 use crate::error::fail;
-use crate::event::{Event, Ready};
+use crate::event::{Event, EventKind, Ready};
 use crate::interest::Interest;
 use crate::registry::{self, Registration, Registry};
 
 /// What differs between the two: how the set is kept, passed and read.
-pub(super) trait Set: Send + Sized + 'static {
+pub(crate) trait Set: Send + Sized + 'static {
     const KIND: EngineKind;
 
     /// The arguments of one system call.
@@ -48,14 +48,14 @@ pub(super) trait Set: Send + Sized + 'static {
 }
 
 /// A descriptor found ready.
-pub(super) struct Found {
-    pub(super) fd: RawFd,
-    pub(super) bits: u16,
+pub(crate) struct Found {
+    pub(crate) fd: RawFd,
+    pub(crate) bits: u16,
     /// Where it stands in the order of the visit.
-    pub(super) position: usize,
+    pub(crate) position: usize,
 }
 
-pub(super) struct Scan<S: Set> {
+pub(crate) struct Scan<S: Set> {
     doorbell: Arc<Doorbell>,
     files_always_ready: bool,
     /// Locked only while the registry is.
@@ -216,15 +216,21 @@ impl<S: Set> Scan<S> {
             if found.fd == self.doorbell.as_raw_fd() {
                 batch.rung = true;
                 bell_is_closed = found.bits & libc::POLLNVAL as u16 != 0;
-            } else if let Some(event) = deliver(&mut state.set, registry, &found, trip.clock) {
-                events[batch.filled].write(event);
-                batch.filled += 1;
             } else {
-                batch.dropped = true;
-                return ControlFlow::Continue(());
+                match deliver(&mut state.set, registry, &found, trip.clock) {
+                    Some(event) if event.kind() == EventKind::Io => {
+                        events[batch.filled].write(event);
+                        batch.filled += 1;
+                    }
+                    Some(own) => batch.own.push(own),
+                    None => {
+                        batch.dropped = true;
+                        return ControlFlow::Continue(());
+                    }
+                }
             }
             state.from = found.position + 1;
-            match batch.filled + usize::from(batch.rung) < events.len() {
+            match batch.filled + batch.own.len() + usize::from(batch.rung) < events.len() {
                 true => ControlFlow::Continue(()),
                 false => ControlFlow::Break(()),
             }
@@ -248,11 +254,11 @@ fn deliver<S: Set>(set: &mut S, registry: &mut Registry, found: &Found, clock: u
     if registry::began_after(registration.generation, clock) {
         return None;
     }
-    let token = registration.token;
+    let (token, kind) = (registration.token, registration.kind);
     if found.bits & libc::POLLNVAL as u16 != 0 {
         set.forget(fd, registry);
         registry.end(fd);
-        return Some(Event::io(token, fd, Ready::INVALID));
+        return Some(Event::io(token, fd, Ready::INVALID).of_kind(kind));
     }
     let ready = still_armed(registration, super::ready_of_poll(found.bits, registration.interest))?;
     let left = match registration.interest {
@@ -266,7 +272,7 @@ fn deliver<S: Set>(set: &mut S, registry: &mut Registry, found: &Found, clock: u
         registration.armed = left;
         set.watch(fd, registration);
     }
-    Some(Event::io(token, fd, ready))
+    Some(Event::io(token, fd, ready).of_kind(kind))
 }
 
 /// Leaves away the directions that another thread has had reported since the copy was made.
@@ -274,7 +280,7 @@ fn still_armed(registration: &Registration, ready: Ready) -> Option<Ready> {
     let interest = registration.interest;
     let why = ready.without_directions();
     let mut directions = ready.bits() & u32::from(registration.armed);
-    if interest.is_edge() && why.intersects(Ready::HANGUP | Ready::ERROR) {
+    if interest.is_edge() && !interest.is_oneshot() && why.intersects(Ready::HANGUP | Ready::ERROR) {
         // All that is armed leaves the set with this event, so all of it is told.
         directions |= u32::from(registration.armed) & (Ready::READ | Ready::WRITE).bits();
     }

@@ -8,6 +8,8 @@
 //! - Its cost grows with the highest descriptor, not with how many are watched.
 //! - One closed descriptor fails the whole call with `EBADF` and is not named: then each one is
 //!   asked whether it is open, and those that aren't are reported.
+//! - One that is closed during the call by another thread looks ready first (`EPOLLNVAL` is in
+//!   the kernel's `POLLIN_SET`); the next call tells that it is closed.
 //! - Hang-up and errors look like READ and WRITE: HANGUP, ERROR and READ_CLOSED are never set.
 
 use std::io;
@@ -28,7 +30,7 @@ const BITS: usize = Word::BITS as usize;
 const READY: [libc::c_short; 3] = [libc::POLLIN, libc::POLLOUT, libc::POLLPRI];
 
 #[derive(Default)]
-pub(super) struct Sets {
+pub(crate) struct Sets {
     sets: [Vec<Word>; 3],
     /// How many bits each set has, to pass NULL for an empty one.
     sizes: [usize; 3],
@@ -37,7 +39,7 @@ pub(super) struct Sets {
 }
 
 #[derive(Default)]
-pub(super) struct Call {
+pub(crate) struct Call {
     sets: [Vec<Word>; 3],
     nfds: usize,
     /// The sets name closed descriptors instead of ready ones.

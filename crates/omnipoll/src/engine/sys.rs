@@ -24,8 +24,11 @@ pub(super) fn timespec(timeout: Duration) -> libc::timespec {
 
 /// A timeout in milliseconds, rounded up so that it is never early; -1 for none.
 pub(super) fn milliseconds(timeout: Option<Duration>) -> libc::c_int {
-    timeout
-        .map_or(-1, |timeout| timeout.as_nanos().div_ceil(1_000_000).try_into().unwrap_or(libc::c_int::MAX))
+    match timeout {
+        None => -1,
+        Some(Duration::ZERO) => 0,
+        Some(timeout) => timeout.as_nanos().div_ceil(1_000_000).try_into().unwrap_or(libc::c_int::MAX),
+    }
 }
 
 /// Whether the number stands for an open file.
@@ -57,8 +60,8 @@ impl File {
 
     pub(super) fn is_always_ready(&self, fd: RawFd) -> bool {
         match self.mode & libc::S_IFMT {
-            libc::S_IFREG | libc::S_IFDIR | libc::S_IFBLK => true,
-            libc::S_IFCHR => !device_can_be_watched(fd),
+            libc::S_IFDIR | libc::S_IFBLK => true,
+            libc::S_IFREG | libc::S_IFCHR => !can_be_watched(fd),
             _ => false,
         }
     }
@@ -75,9 +78,10 @@ pub(super) fn always_ready() -> io::Error {
     )
 }
 
-/// /dev/null has no readiness, a terminal has: only epoll tells them apart.
+/// A file on a disk and /dev/null have no readiness, /proc/self/mountinfo and a terminal have:
+/// only epoll tells them apart.
 #[cfg(target_os = "linux")]
-fn device_can_be_watched(fd: RawFd) -> bool {
+fn can_be_watched(fd: RawFd) -> bool {
     let Ok(epoll) = epoll_create() else { return true };
     let mut event = libc::epoll_event { events: 0, u64: 0 };
     // SAFETY: `event` lives through the call; a number that is no file is an error.
@@ -86,8 +90,8 @@ fn device_can_be_watched(fd: RawFd) -> bool {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn device_can_be_watched(_fd: RawFd) -> bool {
-    true
+fn can_be_watched(fd: RawFd) -> bool {
+    File::of(fd).is_ok_and(|file| file.mode & libc::S_IFMT == libc::S_IFCHR)
 }
 
 #[cfg(target_os = "linux")]
@@ -158,7 +162,7 @@ pub(super) fn drain(reader: &OwnedFd) {
 }
 
 /// Makes the number of `old` stand for the file of `new`, atomically.
-pub(super) fn replace(new: &OwnedFd, old: &OwnedFd) -> io::Result<()> {
+pub(crate) fn replace(new: &OwnedFd, old: &OwnedFd) -> io::Result<()> {
     loop {
         // SAFETY: both are open descriptors of ours.
         let result = unsafe { libc::dup2(new.as_raw_fd(), old.as_raw_fd()) };

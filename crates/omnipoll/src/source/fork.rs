@@ -27,6 +27,7 @@ pub(crate) fn observe() -> io::Result<()> {
 }
 
 /// How many forks this process is away from the one that loaded the library.
+#[inline]
 pub(crate) fn count() -> u32 {
     FORKS.load(Ordering::Relaxed)
 }

@@ -1,4 +1,199 @@
-//! What a wait tells besides descriptors, and what a poller must notice by itself.
+//! What a wait tells besides descriptors: timers, signals, children, wakes and posts.
+//!
+//! [`Sources`] holds them all and answers two questions of a wait: until when may it sleep,
+//! and what is there to tell. There is no thread behind it: what comes while nobody waits is
+//! found by the next wait, and what comes while somebody does rings the doorbell.
 
+pub(crate) mod child;
+pub(crate) mod clock;
 pub(crate) mod fork;
+pub(crate) mod post;
+pub(crate) mod signal;
+pub(crate) mod timer;
 pub(crate) mod wake;
+
+use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use crate::engine::{lock, Doorbell};
+use crate::event::Event;
+
+pub(crate) struct Sources {
+    pub(crate) doorbell: Arc<Doorbell>,
+    pub(crate) wake: wake::Wake,
+    /// Something besides timers has come since somebody looked.
+    pending: AtomicBool,
+    /// How many threads sleep, or are about to. Whoever brings something sets `pending`, or
+    /// `soonest`, and then looks here; who goes to sleep does it the other way round.
+    waiting: AtomicUsize,
+    /// The soonest timer's deadline; `u64::MAX` without timers.
+    soonest: AtomicU64,
+    epoch: Instant,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) timers: timer::Timers,
+    pub(crate) wall: clock::Wall,
+    pub(crate) signals: signal::Signals,
+    pub(crate) children: child::Children,
+    pub(crate) posts: post::Posts,
+    /// Which source speaks first next time, so that none keeps another from speaking.
+    turn: usize,
+}
+
+impl State {
+    /// Whether anything that no clock and no descriptor tells of is left.
+    fn have_more(&self) -> bool {
+        !self.posts.are_empty() || self.signals.have_arrived() || self.children.may_have_ended()
+    }
+}
+
+/// Takes one event of a source's, due at this time.
+type Speaker = fn(&mut State, &Sources, u64) -> Option<Event>;
+
+/// The sources in the order of their turns, and how often each may speak in a batch: wakes
+/// that come meanwhile are counted into the next batch's event.
+const SPEAKERS: [(Speaker, usize); 6] = [
+    (|_, sources, _| sources.wake.answer(), 1),
+    (|state, _, _| state.signals.next().map(signal::Arrived::event), usize::MAX),
+    (|state, _, _| state.children.reap_any().map(child::Ended::event), usize::MAX),
+    (|state, _, now| state.timers.expire(now).map(timer::Expired::event), usize::MAX),
+    (|state, _, _| state.wall.expire().map(timer::Expired::event), usize::MAX),
+    (|state, _, _| state.posts.pop(), usize::MAX),
+];
+
+/// A thread that is about to sleep, or sleeps.
+pub(crate) struct Sleeper<'a>(&'a AtomicUsize);
+
+impl Drop for Sleeper<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}
+
+impl Sources {
+    pub(crate) fn new(doorbell: Arc<Doorbell>) -> Self {
+        Self {
+            doorbell,
+            wake: wake::Wake::default(),
+            pending: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
+            soonest: AtomicU64::new(u64::MAX),
+            epoch: Instant::now(),
+            state: Mutex::default(),
+        }
+    }
+
+    /// What a signal handler rings.
+    pub(crate) fn bell(&self) -> std::os::fd::RawFd {
+        self.doorbell.bell()
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    pub(crate) fn try_state(&self) -> Option<MutexGuard<'_, State>> {
+        self.state.try_lock().ok()
+    }
+
+    /// The timers' clock: nanoseconds since the poller was made.
+    pub(crate) fn now(&self) -> u64 {
+        self.epoch.elapsed().as_nanos() as u64
+    }
+
+    /// Announces a thread that goes to sleep; from here on it is rung for.
+    #[inline]
+    pub(crate) fn sleeper(&self) -> Sleeper<'_> {
+        self.waiting.fetch_add(1, SeqCst);
+        Sleeper(&self.waiting)
+    }
+
+    /// How long one may sleep who wants to sleep for `left`; not at all when there is
+    /// something to tell.
+    #[inline]
+    pub(crate) fn limit(&self, left: Option<Duration>) -> Option<Duration> {
+        if self.pending.load(SeqCst) {
+            return Some(Duration::ZERO);
+        }
+        match self.soonest.load(SeqCst) {
+            u64::MAX => left,
+            soonest => {
+                let gap = Duration::from_nanos(soonest.saturating_sub(self.now()));
+                Some(left.map_or(gap, |left| left.min(gap)))
+            }
+        }
+    }
+
+    /// Whether nothing has come and no timer is armed.
+    #[inline]
+    pub(crate) fn are_quiet(&self) -> bool {
+        !self.pending.load(SeqCst) && self.soonest.load(SeqCst) == u64::MAX
+    }
+
+    /// Whether there is something to tell.
+    pub(crate) fn are_due(&self) -> bool {
+        let soonest = self.soonest.load(SeqCst);
+        self.pending.load(SeqCst) || (soonest != u64::MAX && soonest <= self.now())
+    }
+
+    /// Says that something has come; whoever sleeps gets up. Async-signal-safe.
+    pub(crate) fn notice(&self) -> std::io::Result<()> {
+        self.pending.store(true, SeqCst);
+        match self.waiting.load(SeqCst) {
+            0 => Ok(()),
+            _ => self.doorbell.ring(),
+        }
+    }
+
+    /// Takes note of what the timers' soonest deadline is now. Who sleeps longer gets up.
+    pub(crate) fn note_timers(&self, state: &State) {
+        let soonest = state.timers.next().unwrap_or(u64::MAX);
+        let before = self.soonest.swap(soonest, SeqCst);
+        if soonest < before && self.waiting.load(SeqCst) > 0 {
+            // It can only fail when somebody closed the bell, which ends the wait with EBADF.
+            let _ = self.doorbell.ring();
+        }
+    }
+
+    /// Writes what there is to tell behind the first `filled` events, as far as there is room,
+    /// and returns how many are filled then. What is left over is told by the next wait.
+    pub(crate) fn tell(&self, events: &mut [MaybeUninit<Event>], mut filled: usize) -> usize {
+        self.pending.store(false, SeqCst);
+        let mut state = self.state();
+        let now = self.now();
+        for _ in 0..SPEAKERS.len() {
+            let (speak, most) = SPEAKERS[state.turn % SPEAKERS.len()];
+            let room = &mut events[filled..];
+            for slot in room.iter_mut().take(most) {
+                let Some(event) = speak(&mut state, self, now) else { break };
+                slot.write(event);
+                filled += 1;
+            }
+            state.turn = state.turn.wrapping_add(1);
+            if filled == events.len() {
+                break;
+            }
+        }
+        if self.wake.is_asked() || state.have_more() {
+            // It can only fail when somebody closed the bell, which ends the wait with EBADF.
+            let _ = self.notice();
+        }
+        state.wall.wind();
+        self.note_timers(&state);
+        filled
+    }
+
+    /// In a forked child: what came to the parent is the parent's. Timers go on.
+    pub(crate) fn after_fork(&self, state: &mut State) {
+        self.waiting.store(0, SeqCst);
+        self.wake.forget();
+        state.posts.clear();
+        state.signals.after_fork();
+    }
+}

@@ -1,9 +1,8 @@
 //! Wakes: how many were asked for since the last WAKE event.
 
-use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::engine::Doorbell;
+use crate::event::{Event, EventKind};
 
 /// Counts wakes. Lock-free and without allocation, so that a signal handler may call it.
 #[derive(Default)]
@@ -12,20 +11,22 @@ pub(crate) struct Wake {
 }
 
 impl Wake {
-    /// Counts one more and rings, unless an earlier wake has rung and nobody has answered it.
-    ///
-    /// Counting comes first: whoever answers the bell after this line finds the wake. Should
-    /// he find it before the bell has rung, the bell rings for nothing, which costs a look.
-    pub(crate) fn ring(&self, doorbell: &Doorbell) -> io::Result<()> {
-        match self.asked.fetch_add(1, Ordering::AcqRel) {
-            0 => doorbell.ring(),
-            _ => Ok(()),
+    /// Counts one more. `true` for the first that nobody has answered yet: somebody must be
+    /// told of it.
+    pub(crate) fn ask(&self) -> bool {
+        self.asked.fetch_add(1, Ordering::SeqCst) == 0
+    }
+
+    /// The event of the wakes asked for, which is thereby answered.
+    pub(crate) fn answer(&self) -> Option<Event> {
+        match self.asked.swap(0, Ordering::SeqCst) {
+            0 => None,
+            asked => Some(Event::new(EventKind::Wake, 0, asked as i64)),
         }
     }
 
-    /// How many wakes the caller now answers for.
-    pub(crate) fn answer(&self) -> u64 {
-        self.asked.swap(0, Ordering::AcqRel)
+    pub(crate) fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::SeqCst) > 0
     }
 
     /// A forked child answers for none of its parent's wakes.

@@ -1,0 +1,193 @@
+//! What a [`Poller`] waits for besides descriptors.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::time::{Duration, SystemTime};
+
+use super::Poller;
+use crate::engine;
+use crate::error::fail;
+use crate::event::{Event, EventKind};
+use crate::interest::Interest;
+use crate::source::clock;
+use crate::source::post::MOST_POSTS;
+
+/// Marks the ids of wall-clock timers.
+const WALL: u64 = 1 << 31;
+
+/// Timers. A timer is known by its id until it is cancelled or, without a period, has expired.
+impl Poller {
+    /// Arms a timer: a TIMER event with `token` when `delay` has passed on the monotonic clock,
+    /// and again after each `period`. Never early; the soonest first, and of two with the same
+    /// deadline the older. A late timer is told once, with how many periods have passed.
+    ///
+    /// `EINVAL` for a period of zero. No system call, unless a thread waits that must get up
+    /// sooner now.
+    ///
+    /// ```
+    /// use omnipoll::{EventKind, Events, Poller};
+    /// use std::time::Duration;
+    ///
+    /// let poller = Poller::new()?;
+    /// poller.timer_add(Duration::from_millis(5), None, 7)?;
+    /// let mut events = Events::with_capacity(8);
+    /// poller.wait(&mut events, None)?;
+    /// let event = events.iter().next().unwrap();
+    /// assert_eq!((event.kind(), event.token(), event.value()), (EventKind::Timer, 7, 1));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn timer_add(&self, delay: Duration, period: Option<Duration>, token: u64) -> io::Result<u64> {
+        self.check_owner()?;
+        let period = in_nanoseconds(period)?;
+        let mut state = self.sources.state();
+        let id = state.timers.add(self.sources.now().saturating_add(saturating(delay)), period, token);
+        self.sources.note_timers(&state);
+        Ok(id)
+    }
+
+    /// Arms a timer for a time of the wall clock; it follows when the clock is set. Its value
+    /// is 1. `ENOTSUP` on systems other than Linux. One `timerfd_settime(2)` when it is the
+    /// soonest.
+    pub fn timer_add_at(&self, time: SystemTime, token: u64) -> io::Result<u64> {
+        self.check_owner()?;
+        let mut state = self.sources.state();
+        let (alarm, is_new) = state.wall.alarm()?;
+        if is_new {
+            self.watch_own(alarm, EventKind::Alarm, 0).inspect_err(|_| state.wall.drop_alarm())?;
+        }
+        Ok(state.wall.add(clock::nanoseconds(time), token) | WALL)
+    }
+
+    /// Moves an armed timer to a new delay from now, and a new period. `ESTALE` when it has
+    /// expired or was cancelled, `EINVAL` for a period of zero or a wall-clock timer.
+    pub fn timer_set(&self, id: u64, delay: Duration, period: Option<Duration>) -> io::Result<()> {
+        self.check_owner()?;
+        let period = in_nanoseconds(period)?;
+        if id & WALL != 0 {
+            return Err(fail(libc::EINVAL, "a wall-clock timer can't be moved: cancel it and add another"));
+        }
+        let mut state = self.sources.state();
+        let found = state.timers.set(id, self.sources.now().saturating_add(saturating(delay)), period);
+        self.sources.note_timers(&state);
+        found.then_some(()).ok_or_else(stale)
+    }
+
+    /// Disarms a timer: no later wait tells it. `ESTALE` when it has expired or was cancelled.
+    pub fn timer_cancel(&self, id: u64) -> io::Result<()> {
+        self.check_owner()?;
+        let mut state = self.sources.state();
+        let found = match id & WALL {
+            0 => state.timers.cancel(id),
+            _ => state.wall.cancel(id & !WALL),
+        };
+        self.sources.note_timers(&state);
+        found.then_some(()).ok_or_else(stale)
+    }
+}
+
+/// Signals.
+impl Poller {
+    /// Turns a signal into SIGNAL events: the value is its number, [`Event::count`] how often
+    /// it came. Several pollers may watch one signal; each is told. Replaces the signal's
+    /// disposition by `sigaction(2)` until the last of them removes it.
+    ///
+    /// `EEXIST` when this poller watches it, `EINVAL` for a number that is no signal, for
+    /// SIGKILL and SIGSTOP, and for faults (SIGSEGV, SIGBUS, SIGFPE, SIGILL).
+    pub fn signal_add(&self, signo: i32, token: u64) -> io::Result<()> {
+        self.check_owner()?;
+        self.sources.state().signals.add(self.sources.bell(), signo, Some(token))
+    }
+
+    /// Watches a signal no more; the last poller to do so restores the disposition it had.
+    /// `ENOENT` when this poller does not watch it.
+    pub fn signal_remove(&self, signo: i32) -> io::Result<()> {
+        self.check_owner()?;
+        self.sources.state().signals.remove(signo)
+    }
+}
+
+/// Children.
+impl Poller {
+    /// Tells by a CHILD event that a child of this process has ended, and reaps it: the value
+    /// is its status as `waitpid(2)` has it. The watch ends with that. Uses `pidfd_open(2)`
+    /// (Linux 5.3), or SIGCHLD where there is none: then nobody else may set its disposition.
+    ///
+    /// `ECHILD` when there is no such child of this process or it was reaped, `EEXIST` when it
+    /// is watched, `EMFILE` as the system says.
+    pub fn child_add(&self, pid: i32, token: u64) -> io::Result<()> {
+        self.check_owner()?;
+        let mut state = self.sources.state();
+        let watched = match state.children.add(pid, token)? {
+            Some(pidfd) => self.watch_own(pidfd, EventKind::Child, token),
+            None => state.signals.look_out_for(self.sources.bell(), libc::SIGCHLD),
+        };
+        if let Err(error) = watched {
+            let _ = state.children.remove(pid);
+            return Err(error);
+        }
+        // Without a pidfd, it may have ended before SIGCHLD was watched.
+        self.sources.notice()
+    }
+
+    /// Forgets a child without reaping it. `ENOENT` when it is not watched.
+    pub fn child_remove(&self, pid: i32) -> io::Result<()> {
+        self.check_owner()?;
+        let mut state = self.sources.state();
+        if let Some(pidfd) = state.children.remove(pid)? {
+            self.unwatch_own(&pidfd);
+        }
+        Ok(())
+    }
+
+    pub(super) fn reap(&self, pidfd: RawFd) -> Option<Event> {
+        let (ended, pidfd) = self.sources.state().children.reap_by(pidfd)?;
+        self.unwatch_own(&pidfd);
+        Some(ended.event())
+    }
+}
+
+/// Other threads.
+impl Poller {
+    /// Hands a value to whoever waits: a POST event with this token and value. Posts arrive in
+    /// the order they were made, and none is lost.
+    ///
+    /// `EAGAIN` when 65,536 posts wait to be taken; nothing was posted then.
+    pub fn post(&self, token: u64, value: i64) -> io::Result<()> {
+        const { assert!(MOST_POSTS == 65_536) };
+        self.check_owner()?;
+        self.sources.state().posts.push(token, value)?;
+        self.sources.notice()
+    }
+}
+
+impl Poller {
+    /// Watches a descriptor of our own, whose readiness stands for an event of another kind.
+    fn watch_own(&self, fd: RawFd, kind: EventKind, token: u64) -> io::Result<()> {
+        let mut registry = engine::lock(&self.registry);
+        self.engine.add(&mut registry, fd, Interest::READ, token)?;
+        if let Some(registration) = registry.get_mut(fd) {
+            registration.kind = kind;
+        }
+        Ok(())
+    }
+
+    fn unwatch_own(&self, fd: &impl std::os::fd::AsRawFd) {
+        self.engine.remove(&mut engine::lock(&self.registry), fd.as_raw_fd());
+    }
+}
+
+fn stale() -> io::Error {
+    fail(libc::ESTALE, "the timer has expired or was cancelled")
+}
+
+fn saturating(duration: Duration) -> u64 {
+    duration.as_nanos().try_into().unwrap_or(u64::MAX)
+}
+
+/// A period as the timers keep it, for which 0 is none.
+fn in_nanoseconds(period: Option<Duration>) -> io::Result<u64> {
+    match period.map(saturating) {
+        Some(0) => Err(fail(libc::EINVAL, "a period must be longer than nothing")),
+        period => Ok(period.unwrap_or(0)),
+    }
+}

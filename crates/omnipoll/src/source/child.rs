@@ -1,0 +1,139 @@
+//! Children: each watched by a pidfd, or by SIGCHLD where there are none.
+//!
+//! A process is only ever reaped by its own number and only if it is our child, so nobody
+//! else's is taken. `pidfd_open(2)` is Linux 5.3; `waitid(P_PIDFD)` 5.4.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use crate::error::{fail, system};
+use crate::event::{Event, EventKind};
+
+/// The children of one poller.
+#[derive(Default)]
+pub(crate) struct Children {
+    list: Vec<Child>,
+}
+
+struct Child {
+    pid: i32,
+    token: u64,
+    /// `None`: looked for when SIGCHLD has come.
+    pidfd: Option<OwnedFd>,
+}
+
+/// A child that has ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ended {
+    pub(crate) token: u64,
+    /// As wait(2) has it; -1 when somebody else has reaped it, or SIGCHLD is ignored, so that
+    /// nobody can know.
+    pub(crate) status: i32,
+}
+
+impl Ended {
+    pub(crate) fn event(self) -> Event {
+        Event::new(EventKind::Child, self.token, self.status.into())
+    }
+}
+
+impl Children {
+    /// Begins to watch a child. Returns the descriptor that becomes readable when it ends, or
+    /// `None` where SIGCHLD must be watched instead.
+    pub(crate) fn add(&mut self, pid: i32, token: u64) -> io::Result<Option<RawFd>> {
+        if self.list.iter().any(|child| child.pid == pid) {
+            return Err(fail(libc::EEXIST, "the child is watched already"));
+        }
+        if pid <= 0 || look(libc::P_PID, pid, libc::WNOWAIT).is_err() {
+            return Err(fail(libc::ECHILD, "there is no such child of this process, or it was reaped"));
+        }
+        let pidfd = pidfd_open(pid)?;
+        let fd = pidfd.as_ref().map(AsRawFd::as_raw_fd);
+        self.list.push(Child { pid, token, pidfd });
+        Ok(fd)
+    }
+
+    /// Forgets a child without reaping it; its descriptor, if any, goes to the caller.
+    pub(crate) fn remove(&mut self, pid: i32) -> io::Result<Option<OwnedFd>> {
+        match self.list.iter().position(|child| child.pid == pid) {
+            Some(index) => Ok(self.list.swap_remove(index).pidfd),
+            None => Err(fail(libc::ENOENT, "the child is not watched")),
+        }
+    }
+
+    /// Reaps the child that this descriptor is of, if it has ended.
+    pub(crate) fn reap_by(&mut self, fd: RawFd) -> Option<(Ended, OwnedFd)> {
+        let index =
+            self.list.iter().position(|child| child.pidfd.as_ref().is_some_and(|it| it.as_raw_fd() == fd))?;
+        let ended = self.list[index].reap()?;
+        Some((ended, self.list.swap_remove(index).pidfd?))
+    }
+
+    /// Reaps one of the children that have no descriptor.
+    pub(crate) fn reap_any(&mut self) -> Option<Ended> {
+        let mut waiting = self.list.iter().enumerate().filter(|(_, child)| child.pidfd.is_none());
+        let (index, ended) = waiting.find_map(|(index, child)| Some((index, child.reap()?)))?;
+        self.list.swap_remove(index);
+        Some(ended)
+    }
+
+    /// Whether SIGCHLD has made known, and not told, that one of those without a descriptor
+    /// has ended. Asked when a batch is full.
+    pub(crate) fn may_have_ended(&self) -> bool {
+        let mut waiting = self.list.iter().filter(|child| child.pidfd.is_none());
+        waiting.any(|child| !matches!(look(libc::P_PID, child.pid, libc::WNOWAIT), Ok(None)))
+    }
+
+    /// In a forked child: its parent's children are not its own. Returns their descriptors.
+    pub(crate) fn after_fork(&mut self) -> Vec<OwnedFd> {
+        self.list.drain(..).filter_map(|child| child.pidfd).collect()
+    }
+}
+
+impl Child {
+    fn reap(&self) -> Option<Ended> {
+        let ended = match &self.pidfd {
+            #[cfg(target_os = "linux")]
+            Some(pidfd) => look(libc::P_PIDFD, pidfd.as_raw_fd(), 0),
+            _ => look(libc::P_PID, self.pid, 0),
+        };
+        let status = ended.unwrap_or(Some(-1))?;
+        Some(Ended { token: self.token, status })
+    }
+}
+
+/// The status of our child if it has ended; reaps it unless `flags` has WNOWAIT.
+fn look(kind: libc::idtype_t, id: i32, flags: libc::c_int) -> io::Result<Option<i32>> {
+    // SAFETY: siginfo_t is plain old data, for which all zeroes is a value.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let flags = libc::WEXITED | libc::WNOHANG | flags;
+    // SAFETY: `info` lives through the call.
+    if unsafe { libc::waitid(kind, id as libc::id_t, &mut info, flags) } < 0 {
+        return Err(system("waitid failed"));
+    }
+    // SAFETY: waitid has filled in a SIGCHLD's fields, or left the zeroes: no child has ended.
+    let (ended, status) = unsafe { (info.si_pid() != 0, info.si_status()) };
+    Ok(ended.then_some(match info.si_code {
+        libc::CLD_EXITED => (status & 0xff) << 8,
+        libc::CLD_DUMPED => status | 0x80,
+        _ => status,
+    }))
+}
+
+/// `None` where there are no pidfds, or a seccomp filter forbids them.
+#[cfg(target_os = "linux")]
+fn pidfd_open(pid: i32) -> io::Result<Option<OwnedFd>> {
+    // SAFETY: takes no pointer. The descriptor is close-on-exec by itself.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    match io::Error::last_os_error().raw_os_error() {
+        // SAFETY: the kernel has just given us this number.
+        _ if fd >= 0 => Ok(Some(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })),
+        Some(libc::ENOSYS | libc::EPERM) => Ok(None),
+        _ => Err(system("pidfd_open failed")),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn pidfd_open(_pid: i32) -> io::Result<Option<OwnedFd>> {
+    Ok(None)
+}

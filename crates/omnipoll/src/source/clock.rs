@@ -1,0 +1,132 @@
+//! Timers by the wall clock, which may be set while they run.
+//!
+//! One `timerfd_create(2)` descriptor for all of a poller's: it becomes readable when the
+//! soonest time has come, and when somebody sets the clock (`TFD_TIMER_CANCEL_ON_SET`, Linux
+//! 3.0). Other systems have nothing of the kind.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::timer::{Expired, Timers};
+
+/// The wall-clock timers of one poller.
+#[derive(Default)]
+pub(crate) struct Wall {
+    timers: Timers,
+    alarm: Option<OwnedFd>,
+    /// What the alarm is set to.
+    wound: Option<u64>,
+}
+
+impl Wall {
+    /// Arms a timer for a time in nanoseconds since 1970 and returns its id.
+    pub(crate) fn add(&mut self, time: u64, token: u64) -> u64 {
+        let id = self.timers.add(time, 0, token);
+        self.wind();
+        id
+    }
+
+    pub(crate) fn cancel(&mut self, id: u64) -> bool {
+        self.timers.cancel(id)
+    }
+
+    /// Takes one timer whose time has come.
+    pub(crate) fn expire(&mut self) -> Option<Expired> {
+        self.timers.next()?;
+        self.timers.expire(nanoseconds(SystemTime::now()))
+    }
+
+    /// The alarm's descriptor; makes one when there is none: the caller must watch it then.
+    pub(crate) fn alarm(&mut self) -> io::Result<(RawFd, bool)> {
+        let is_new = self.alarm.is_none();
+        if is_new {
+            self.alarm = Some(new_alarm()?);
+        }
+        Ok((self.alarm.as_ref().map_or(-1, AsRawFd::as_raw_fd), is_new))
+    }
+
+    /// Gives the alarm up: it can't be watched.
+    pub(crate) fn drop_alarm(&mut self) {
+        self.alarm = None;
+    }
+
+    /// Answers the alarm: the time has come, or the clock was set.
+    pub(crate) fn answer(&mut self) {
+        if let Some(alarm) = &self.alarm {
+            silence(alarm);
+        }
+        self.wound = None;
+        self.wind();
+    }
+
+    /// Sets the alarm to the soonest time, unless it is.
+    pub(crate) fn wind(&mut self) {
+        let soonest = self.timers.next();
+        if let Some(alarm) = self.alarm.as_ref().filter(|_| self.wound != soonest) {
+            set(alarm, soonest);
+            self.wound = soonest;
+        }
+    }
+
+    /// Cuts a forked child's alarm from its parent's, keeping the descriptor's number.
+    pub(crate) fn after_fork(&mut self) -> io::Result<()> {
+        if let Some(alarm) = &self.alarm {
+            crate::engine::replace(&new_alarm()?, alarm)?;
+            self.wound = None;
+            self.wind();
+        }
+        Ok(())
+    }
+}
+
+/// Nanoseconds since 1970; 0 before that.
+pub(crate) fn nanoseconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_nanos().try_into().unwrap_or(u64::MAX))
+}
+
+#[cfg(target_os = "linux")]
+fn new_alarm() -> io::Result<OwnedFd> {
+    use std::os::fd::FromRawFd;
+    // SAFETY: takes no pointer.
+    let fd = unsafe { libc::timerfd_create(libc::CLOCK_REALTIME, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK) };
+    if fd < 0 {
+        return Err(crate::error::system("timerfd_create failed"));
+    }
+    // SAFETY: the kernel has just given us this number.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+#[cfg(target_os = "linux")]
+fn set(alarm: &OwnedFd, time: Option<u64>) {
+    // All zeroes disarms it; the year 1970 comes a nanosecond late.
+    let time = time.map_or(0, |time| time.max(1));
+    let value = libc::timespec {
+        tv_sec: (time / 1_000_000_000) as libc::time_t,
+        tv_nsec: (time % 1_000_000_000) as _,
+    };
+    let when = libc::itimerspec { it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
+    let flags = libc::TFD_TIMER_ABSTIME | libc::TFD_TIMER_CANCEL_ON_SET;
+    // SAFETY: `when` lives through the call, which can't fail with a timerfd and such a time.
+    unsafe { libc::timerfd_settime(alarm.as_raw_fd(), flags, &when, std::ptr::null_mut()) };
+}
+
+/// That the clock was set (`ECANCELED`) is all the same to us.
+#[cfg(target_os = "linux")]
+fn silence(alarm: &OwnedFd) {
+    let mut count = 0u64;
+    // SAFETY: `count` is writable for its length.
+    unsafe { libc::read(alarm.as_raw_fd(), (&raw mut count).cast(), size_of::<u64>()) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn new_alarm() -> io::Result<OwnedFd> {
+    Err(crate::error::fail(libc::ENOTSUP, "this system has no alarm that follows the wall clock"))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn set(_: &OwnedFd, _: Option<u64>) {}
+
+#[cfg(not(target_os = "linux"))]
+fn silence(_: &OwnedFd) {}

@@ -1,0 +1,167 @@
+//! Timers: deadlines in nanoseconds, the soonest first.
+//!
+//! A 4-ary heap whose entries know their slot and whose slots know their place in the heap, so
+//! that cancelling needs no search. Four children share a cache line, which makes a heap of
+//! a million half as deep as a binary one at the same number of lines touched.
+
+use crate::event::{Event, EventKind};
+
+/// Armed timers over one clock. The clock is the caller's: deadlines are numbers to it.
+#[derive(Default)]
+pub(crate) struct Timers {
+    heap: Vec<Entry>,
+    slots: Vec<Slot>,
+    /// Slots that are free.
+    free: Vec<u32>,
+    /// Counts timers, to tell which of two with one deadline is the older.
+    created: u32,
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    deadline: u64,
+    created: u32,
+    slot: u32,
+}
+
+struct Slot {
+    token: u64,
+    period: u64,
+    /// Odd while the timer is armed, so that no id is 0 and none is used again.
+    generation: u32,
+    /// Where its entry is in the heap.
+    place: u32,
+}
+
+/// A timer that has expired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Expired {
+    pub(crate) token: u64,
+    /// How many periods have passed; 1 for a timer without a period.
+    pub(crate) times: u64,
+}
+
+impl Expired {
+    pub(crate) fn event(self) -> Event {
+        Event::new(EventKind::Timer, self.token, self.times as i64)
+    }
+}
+
+impl Entry {
+    /// Ties go by age.
+    fn is_before(&self, other: &Self) -> bool {
+        match self.deadline.cmp(&other.deadline) {
+            std::cmp::Ordering::Equal => (self.created.wrapping_sub(other.created) as i32) < 0,
+            order => order.is_lt(),
+        }
+    }
+}
+
+impl Timers {
+    /// The soonest deadline.
+    pub(crate) fn next(&self) -> Option<u64> {
+        self.heap.first().map(|entry| entry.deadline)
+    }
+
+    /// Arms a timer; a period of 0 is none. Returns its id, which is never 0.
+    pub(crate) fn add(&mut self, deadline: u64, period: u64, token: u64) -> u64 {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot { token: 0, period: 0, generation: 0, place: 0 });
+            self.slots.len() as u32 - 1
+        });
+        let slot = &mut self.slots[index as usize];
+        (slot.token, slot.period) = (token, period);
+        slot.generation = slot.generation.wrapping_add(1);
+        let id = u64::from(slot.generation) << 32 | u64::from(index);
+        self.created = self.created.wrapping_add(1);
+        self.heap.push(Entry { deadline, created: self.created, slot: index });
+        self.rise(self.heap.len() - 1);
+        id
+    }
+
+    /// Moves an armed timer to another deadline and period. `false` when there is none of that id.
+    pub(crate) fn set(&mut self, id: u64, deadline: u64, period: u64) -> bool {
+        let Some(index) = self.find(id) else { return false };
+        self.slots[index].period = period;
+        let place = self.slots[index].place as usize;
+        self.heap[place].deadline = deadline;
+        self.settle(place);
+        true
+    }
+
+    /// Disarms a timer. `false` when there is none of that id.
+    pub(crate) fn cancel(&mut self, id: u64) -> bool {
+        let Some(index) = self.find(id) else { return false };
+        self.remove(self.slots[index].place as usize);
+        true
+    }
+
+    /// Takes one timer that is due at `now`. A late one with a period tells how many have
+    /// passed and is armed for the next; others end.
+    pub(crate) fn expire(&mut self, now: u64) -> Option<Expired> {
+        let first = *self.heap.first().filter(|entry| entry.deadline <= now)?;
+        let Slot { token, period, .. } = self.slots[first.slot as usize];
+        if period == 0 {
+            self.remove(0);
+            return Some(Expired { token, times: 1 });
+        }
+        let times = (now - first.deadline) / period + 1;
+        self.heap[0].deadline = first.deadline.saturating_add(times.saturating_mul(period));
+        self.sink(0);
+        Some(Expired { token, times })
+    }
+
+    fn find(&self, id: u64) -> Option<usize> {
+        let index = id as u32 as usize;
+        let slot = self.slots.get(index)?;
+        (u64::from(slot.generation) == id >> 32 && slot.generation % 2 == 1).then_some(index)
+    }
+
+    fn remove(&mut self, place: usize) {
+        let entry = self.heap.swap_remove(place);
+        let slot = &mut self.slots[entry.slot as usize];
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(entry.slot);
+        if place < self.heap.len() {
+            self.settle(place);
+        }
+    }
+
+    /// Puts an entry that may be too high or too low where it belongs.
+    fn settle(&mut self, place: usize) {
+        if self.rise(place) == place {
+            self.sink(place);
+        }
+    }
+
+    fn rise(&mut self, mut place: usize) -> usize {
+        let entry = self.heap[place];
+        while place > 0 && entry.is_before(&self.heap[(place - 1) / 4]) {
+            self.put(place, self.heap[(place - 1) / 4]);
+            place = (place - 1) / 4;
+        }
+        self.put(place, entry);
+        place
+    }
+
+    fn sink(&mut self, mut place: usize) {
+        let entry = self.heap[place];
+        loop {
+            let children = 4 * place + 1..(4 * place + 5).min(self.heap.len());
+            let soonest = children.reduce(|a, b| if self.heap[b].is_before(&self.heap[a]) { b } else { a });
+            match soonest.filter(|&child| self.heap[child].is_before(&entry)) {
+                Some(child) => {
+                    self.put(place, self.heap[child]);
+                    place = child;
+                }
+                None => break,
+            }
+        }
+        self.put(place, entry);
+    }
+
+    fn put(&mut self, place: usize, entry: Entry) {
+        self.heap[place] = entry;
+        self.slots[entry.slot as usize].place = place as u32;
+    }
+}
