@@ -15,18 +15,22 @@ all: library examples python  ## Build everything: the C library, the C examples
 # ---- Building ------------------------------------------------------------------------------
 
 library:  ## Build the C library into target/release, as libomnipoll_capi.so and .a
+	@echo "building the C library"
 	@$(CARGO) build --release --quiet -p omnipoll-capi
 
 examples: library  ## Build the C examples into target/examples
+	@echo "building the C examples"
 	@$(MAKE) --silent -C c-examples BUILD=../target/examples
 
 VENV := .venv/bin/python
 
 python: $(VENV)  ## Build the Python package and install it into .venv
+	@echo "building the Python package"
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" python -m pip install --quiet --no-build-isolation ./python
 
 # A virtual environment with the tools of python/requirements-dev.txt.
 $(VENV): python/requirements-dev.txt .ci/environment.py
+	@echo "making .venv"
 	@$(PYTHON) .ci/environment.py .venv -r python/requirements-dev.txt
 	@touch $@
 

@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ENGINES = ("select", "poll", "epoll")
-ECHO_MESSAGES = 300  # from each client
-CHAT_LINES = 8  # from each client, to all the others
+ECHO_MESSAGES = 600  # from each client
+CHAT_LINES = 12  # from each client, to all the others
 PATIENCE = 10  # seconds without a message, after which those missing are lost
 
 Address = tuple[str, int]
