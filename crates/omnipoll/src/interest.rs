@@ -23,6 +23,9 @@ impl Interest {
     /// Urgent data: `POLLPRI`, and select's third set.
     pub const PRIORITY: Self = Self(NonZeroU16::new(4).unwrap());
 
+    /// Every direction.
+    pub(crate) const ANY: Self = Self(NonZeroU16::new(Self::DIRECTIONS).unwrap());
+
     const DIRECTIONS: u16 = 7;
 
     /// The bits of the C API (`OMNI_READ | OMNI_EDGE`, ...).

@@ -17,7 +17,7 @@ use crate::engine::{self, AnyEngine, Batch, Capabilities, EngineKind};
 use crate::error::fail;
 use crate::event::{Event, EventKind, Events};
 use crate::interest::Interest;
-use crate::registry::Registry;
+use crate::registry::{Registry, Tag};
 use crate::source::{fork, Sources};
 use deadline::Deadline;
 
@@ -66,7 +66,7 @@ impl Poller {
     pub fn add(&self, fd: &impl AsRawFd, interest: Interest, token: u64) -> io::Result<()> {
         let (fd, mut registry) = self.enter(fd)?;
         self.check(fd, interest)?;
-        self.engine.add(&mut registry, fd, interest, token)
+        self.engine.add(&mut registry, fd, interest, Tag { token, kind: EventKind::Io })
     }
 
     /// Replaces interest, trigger and token. Re-enables a ONESHOT that has fired, and rearms

@@ -37,12 +37,19 @@ pub(crate) struct Registration {
     /// The directions the engine still watches: fewer than asked for after an EDGE or a
     /// ONESHOT was reported.
     pub(crate) armed: u8,
-    /// Io, unless the descriptor is the poller's own: then what its readiness stands for.
     pub(crate) kind: EventKind,
 }
 
 type Slot = Option<Registration>;
 const _: () = assert!(size_of::<Slot>() == 24);
+
+/// What the events of a registration carry.
+#[derive(Clone, Copy)]
+pub(crate) struct Tag {
+    pub(crate) token: u64,
+    /// Io, unless the descriptor is the poller's own: then what its readiness stands for.
+    pub(crate) kind: EventKind,
+}
 
 impl Registry {
     pub(crate) fn clock(&self) -> u32 {
@@ -60,43 +67,56 @@ impl Registry {
         self.pages.get_mut(fd / PAGE)?.as_mut()?[fd % PAGE].as_mut()
     }
 
+    /// Moves the clock without a change.
+    pub(crate) fn tick(&mut self) {
+        self.clock = self.next_generation();
+    }
+
     /// The generation that the next registration, or the next life of one, will have.
     pub(crate) fn next_generation(&self) -> u32 {
         self.clock.wrapping_add(1)
     }
 
     /// Begins a registration, ending the one the number had before, if any.
-    pub(crate) fn begin(&mut self, fd: RawFd, interest: Interest, token: u64) -> &mut Registration {
-        self.clock = self.next_generation();
+    pub(crate) fn begin(&mut self, fd: RawFd, interest: Interest, tag: Tag) -> &mut Registration {
+        self.tick();
         let page = fd as usize / PAGE;
         if self.pages.len() <= page {
             self.pages.resize_with(page + 1, || None);
         }
         let slots = self.pages[page].get_or_insert_with(|| Box::new([None; PAGE]));
         slots[fd as usize % PAGE].insert(Registration {
-            token,
+            token: tag.token,
             generation: self.clock,
             place: 0,
             file: 0,
             interest,
             armed: interest.directions(),
-            kind: EventKind::Io,
+            kind: tag.kind,
         })
     }
 
-    /// Begins a registration's new life: what was found ready before belongs to the old one.
+    /// Changes a registration and begins a new life of it: what was found ready before belongs
+    /// to the old one.
     pub(crate) fn renew(&mut self, fd: RawFd, interest: Interest, token: u64) -> Option<&mut Registration> {
         let generation = self.next_generation();
+        let registration = self.alter(fd, interest, token)?;
+        registration.generation = generation;
+        Some(registration)
+    }
+
+    /// Changes a registration within its life.
+    pub(crate) fn alter(&mut self, fd: RawFd, interest: Interest, token: u64) -> Option<&mut Registration> {
+        self.tick();
         let registration = self.get_mut(fd)?;
-        *registration =
-            Registration { token, generation, interest, armed: interest.directions(), ..*registration };
-        self.clock = generation;
-        self.get_mut(fd)
+        (registration.interest, registration.token) = (interest, token);
+        registration.armed = interest.directions();
+        Some(registration)
     }
 
     /// Ends a registration.
     pub(crate) fn end(&mut self, fd: RawFd) {
-        self.clock = self.next_generation();
+        self.tick();
         let fd = fd as usize;
         self.pages[fd / PAGE].as_mut().expect("a registered number has a page")[fd % PAGE] = None;
     }

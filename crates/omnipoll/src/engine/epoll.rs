@@ -13,12 +13,22 @@
 //!   nothing else is ever done in a child.
 //! - `epoll_wait` counts milliseconds: `epoll_pwait2` (Linux 5.11) counts nanoseconds.
 //! - EXCLUSIVE excludes `EPOLL_CTL_MOD` and `EPOLLRDHUP`.
+//!
+//! What the kernel hands back with an event is a *key* of 64 bits, in one of two forms:
+//!
+//! - The long one is the descriptor and its registration's generation. The token is looked up.
+//! - The short one is the descriptor and the token itself, for tokens of 32 bits under LEVEL.
+//!   It needs no look-up, which costs a cache miss for each event when many are watched, and
+//!   no lock. It can't tell one life of a number from the next, so it is believed only while
+//!   no registration has changed since before the system call, and while there can't be a
+//!   ghost; otherwise the registration is looked at. An EDGE or a ONESHOT that then turns out
+//!   to be stale could not be dropped without a loss, a LEVEL is told again.
 
 use std::collections::HashMap;
 use std::io;
 use std::mem::{size_of, MaybeUninit};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -28,7 +38,7 @@ use super::{lock, sys, Batch, Capabilities, Doorbell, Engine, EngineKind};
 use crate::error::fail;
 use crate::event::{Event, EventKind};
 use crate::interest::Interest;
-use crate::registry::{self, Registration, Registry};
+use crate::registry::{self, Registration, Registry, Tag};
 
 pub(super) const CAPABILITIES: Capabilities = Capabilities::TELLS_HANGUP
     .and(Capabilities::TELLS_READ_CLOSED)
@@ -45,10 +55,21 @@ const SUSPECTS: usize = 64;
 const STANDS_IN: u32 = 1;
 /// [`Registration::place`]: a fired ONESHOT that the set made anew does not hold.
 const PARKED: u32 = 2;
+/// [`Registration::place`]: in the set under a short key.
+const SHORT: u32 = 3;
+
+/// Marks a short key; generations do without their highest bit.
+const SHORT_KEY: u64 = 1 << 63;
+/// The bits the kernel tells only when they were asked for.
+const ASKED: u32 = (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLPRI | libc::EPOLLRDHUP) as u32;
 
 pub(crate) struct Epoll {
     set: OwnedFd,
     doorbell: Arc<Doorbell>,
+    /// The registry's clock, to be read without its lock.
+    clock: AtomicU32,
+    /// A registration has ended that the kernel may still hold.
+    haunted: AtomicBool,
     /// `epoll_pwait2` is missing or forbidden here.
     coarse: AtomicBool,
     files_always_ready: bool,
@@ -64,12 +85,13 @@ impl Engine for Epoll {
         EngineKind::Epoll
     }
 
-    fn add(&self, registry: &mut Registry, fd: RawFd, interest: Interest, token: u64) -> io::Result<()> {
+    fn add(&self, registry: &mut Registry, fd: RawFd, interest: Interest, tag: Tag) -> io::Result<()> {
         let old = registry.get(fd).copied();
         if old.is_some_and(|old| old.place == PARKED) {
             return Err(registry::known());
         }
-        let key = key(fd, registry.next_generation());
+        let place = self.form(interest, tag);
+        let key = key(fd, registry.next_generation(), tag.token, place);
         match control(&self.set, EPOLL_CTL_ADD, fd, interest, key) {
             Ok(()) => self.dismiss_stand_in(fd),
             Err(EEXIST) if old.is_some() => return Err(registry::known()),
@@ -79,11 +101,12 @@ impl Engine for Epoll {
                 control(&self.set, EPOLL_CTL_ADD, fd, interest, key).map_err(refusal)?;
             }
             Err(EPERM) if self.files_always_ready => {
-                return self.add_stand_in(registry, fd, interest, token);
+                return self.add_stand_in(registry, fd, interest, tag);
             }
             Err(errno) => return Err(refusal(errno)),
         }
-        registry.begin(fd, interest, token);
+        registry.begin(fd, interest, tag).place = place;
+        self.note_change(registry, old.is_some());
         Ok(())
     }
 
@@ -93,31 +116,41 @@ impl Engine for Epoll {
             return Err(refusal(EBADF));
         }
         let operation = if old.place == PARKED { EPOLL_CTL_ADD } else { EPOLL_CTL_MOD };
-        let key = key(fd, registry.next_generation());
+        let place = match old.place {
+            STANDS_IN => STANDS_IN,
+            _ => self.form(interest, Tag { token, kind: old.kind }),
+        };
+        let key = key(fd, registry.next_generation(), token, place);
         match control(&self.set, operation, self.watched(fd, &old), interest, key) {
             Ok(()) => {}
             // The number stands for another file by now: what was registered is gone.
             Err(ENOENT) => {
                 registry.end(fd);
+                self.note_change(registry, true);
                 return Err(registry::unknown());
             }
             Err(errno) => return Err(refusal(errno)),
         }
-        if let Some(registration) = registry.renew(fd, interest, token).filter(|_| old.place == PARKED) {
-            registration.place = 0;
-        }
+        // Under a short key it is the same life: whoever modifies without end must not keep the
+        // others from ever being told.
+        let changed = match (old.place, place) {
+            (SHORT, SHORT) => registry.alter(fd, interest, token),
+            _ => registry.renew(fd, interest, token),
+        };
+        changed.into_iter().for_each(|registration| registration.place = place);
+        self.note_change(registry, false);
         Ok(())
     }
 
     fn remove(&self, registry: &mut Registry, fd: RawFd) {
         let Some(registration) = registry.get(fd) else { return };
-        if registration.place != PARKED {
-            // Closed meanwhile is as good as removed.
-            let watched = self.watched(fd, registration);
-            let _ = control(&self.set, EPOLL_CTL_DEL, watched, registration.interest, 0);
-        }
+        // Closed meanwhile is as good as removed, but for its duplicates.
+        let removed = registration.place == PARKED
+            || control(&self.set, EPOLL_CTL_DEL, self.watched(fd, registration), registration.interest, 0)
+                .is_ok();
         self.dismiss_stand_in(fd);
         registry.end(fd);
+        self.note_change(registry, !removed);
     }
 
     fn rearm(&self, _: &mut Registry, _: RawFd, _: Interest) {
@@ -139,27 +172,38 @@ impl Engine for Epoll {
         // SAFETY: `capacity` kernel events end where `capacity` events of ours do, so they lie
         // within `events`. Both sizes are multiples of the kernel event's alignment.
         let raw = unsafe { slots.cast::<u8>().add(offset).cast::<epoll_event>() };
+        let clock = self.clock.load(Ordering::Acquire);
         // SAFETY: `raw` has room for `capacity` events.
         let count = unsafe { self.call(raw, capacity as libc::c_int, timeout) }?;
+        // SAFETY: only for an index below `count`, after the events before: the kernel has
+        // written `count` events from `raw` on, and writing those before has not reached this
+        // one: `filled <= index < capacity`, and a slot that ends at `24 * (filled + 1)` ends
+        // before kernel event `index + 1` begins.
+        let found = |index: usize| unsafe { raw.add(index).read() };
+        // SAFETY: only for `filled <= index < capacity`.
+        let fill = |filled: usize, event| unsafe { slots.add(filled).write(MaybeUninit::new(event)) };
 
         let mut batch = Batch::default();
-        if count == 0 {
+        if self.is_calm_since(clock) {
+            while batch.filled < count {
+                let Some(event) = plain(found(batch.filled)) else { break };
+                fill(batch.filled, event);
+                batch.filled += 1;
+            }
+        }
+        if batch.filled == count {
             return Ok(batch);
         }
         let mut haunted = false;
         let mut registry = lock(registry);
-        for index in 0..count {
-            // SAFETY: the kernel has written `count` events from `raw` on, and writing the
-            // events before has not reached this one: `filled <= index < capacity`, and a slot
-            // that ends at `24 * (filled + 1)` ends before kernel event `index + 1` begins.
-            let epoll_event { events: bits, u64: key } = unsafe { raw.add(index).read() };
-            match self.event(&mut registry, key, bits) {
+        for index in batch.filled..count {
+            let epoll_event { events: bits, u64: key } = found(index);
+            match self.event(&mut registry, key, bits, clock) {
                 Some(event) if event.kind() == EventKind::Io => {
-                    // SAFETY: `filled <= index < capacity`.
-                    unsafe { slots.add(batch.filled).write(MaybeUninit::new(event)) };
+                    fill(batch.filled, event);
                     batch.filled += 1;
                 }
-                other => haunted |= self.note(key, other, &mut batch),
+                other => haunted |= self.note(&registry, key, other, &mut batch),
             }
         }
         if haunted {
@@ -178,8 +222,8 @@ impl Engine for Epoll {
         }
         let new = new_set(&self.doorbell)?;
         self.move_into(&new, registry, |_, _, _| Ok(()))?;
-        lock(&self.suspects).clear();
         sys::replace(&new, &self.set)?;
+        self.note_calm(registry);
         self.doorbell.ring()
     }
 }
@@ -189,6 +233,8 @@ impl Epoll {
         Ok(Self {
             set: new_set(&doorbell)?,
             doorbell,
+            clock: AtomicU32::new(0),
+            haunted: AtomicBool::new(false),
             coarse: AtomicBool::new(false),
             files_always_ready,
             stand_ins: Mutex::default(),
@@ -246,13 +292,57 @@ impl Epoll {
         count as libc::c_int
     }
 
-    /// Translates one event of the kernel's. `None` when it is no registration's.
+    /// The form of key that a registration may have.
+    fn form(&self, interest: Interest, tag: Tag) -> u32 {
+        let is_level = !interest.is_edge() && !interest.is_oneshot();
+        let fits = tag.token <= u32::MAX.into() && tag.kind == EventKind::Io;
+        match is_level && fits && !self.haunted.load(Ordering::Relaxed) {
+            true => SHORT,
+            false => 0,
+        }
+    }
+
+    /// Tells the waits under way that a registration has changed, and whether there may be a
+    /// ghost from now on. In this order, so that who finds the clock unmoved knows of ghosts.
+    fn note_change(&self, registry: &Registry, may_haunt: bool) {
+        if may_haunt {
+            self.haunted.store(true, Ordering::Release);
+        }
+        self.clock.store(registry.clock(), Ordering::Release);
+    }
+
+    /// There are no ghosts any more; but a wait under way may have met one.
+    fn note_calm(&self, registry: &mut Registry) {
+        lock(&self.suspects).clear();
+        registry.tick();
+        self.clock.store(registry.clock(), Ordering::Release);
+        self.haunted.store(false, Ordering::Release);
+    }
+
     #[inline]
-    fn event(&self, registry: &mut Registry, key: u64, bits: u32) -> Option<Event> {
-        let fd = key as u32 as RawFd;
+    fn is_calm_since(&self, clock: u32) -> bool {
+        !self.haunted.load(Ordering::Acquire) && self.clock.load(Ordering::Acquire) == clock
+    }
+
+    /// The registration that a key is of, if it still is; `clock` is of before the call.
+    fn owner(registry: &mut Registry, key: u64, clock: u32) -> Option<(RawFd, &mut Registration)> {
+        if key & SHORT_KEY == 0 {
+            let fd = key as u32 as RawFd;
+            let registration = registry.get_mut(fd)?;
+            let same = u64::from(registration.generation) << 33 == key >> 32 << 33;
+            return same.then_some((fd, registration));
+        }
+        let fd = fd_of_short(key);
         let registration = registry.get_mut(fd)?;
+        let same = registration.place == SHORT && registration.token == u64::from(key as u32);
+        (same && !registry::began_after(registration.generation, clock)).then_some((fd, registration))
+    }
+
+    /// Translates one event of the kernel's. `None` when it is no registration's.
+    fn event(&self, registry: &mut Registry, key: u64, bits: u32, clock: u32) -> Option<Event> {
+        let (fd, registration) = Self::owner(registry, key, clock)?;
         // A ONESHOT can be found twice while the set is made anew.
-        if u64::from(registration.generation) != key >> 32 || registration.armed == 0 {
+        if registration.armed == 0 {
             return None;
         }
         if registration.interest.is_oneshot() {
@@ -260,6 +350,9 @@ impl Epoll {
         }
         // The kernel's bits are poll's: EPOLLIN is POLLIN, and so on through EPOLLRDHUP.
         let ready = super::ready_of_poll(bits as u16, registration.interest);
+        if ready.bits() == 0 {
+            return None;
+        }
         let event = Event::io(registration.token, fd, ready).of_kind(registration.kind);
         if registration.place == STANDS_IN && !sys::is_open(fd) {
             self.remove(registry, fd);
@@ -270,13 +363,13 @@ impl Epoll {
 
     /// Notes what is no event of the caller's. Says whether the set is haunted.
     #[cold]
-    fn note(&self, key: u64, own: Option<Event>, batch: &mut Batch) -> bool {
+    fn note(&self, registry: &Registry, key: u64, own: Option<Event>, batch: &mut Batch) -> bool {
         match own {
             Some(event) => batch.own.push(event),
             None if key == DOORBELL => batch.rung = true,
             None => {
                 batch.dropped = true;
-                return self.is_ghost(key);
+                return !is_of_fresh(registry, key) && self.is_ghost(key);
             }
         }
         false
@@ -288,7 +381,7 @@ impl Epoll {
         registry: &mut Registry,
         fd: RawFd,
         interest: Interest,
-        token: u64,
+        tag: Tag,
     ) -> io::Result<()> {
         let file = sys::File::of(fd)?.identity;
         if registry.get(fd).is_some_and(|old| old.place == STANDS_IN && old.file == file) {
@@ -296,13 +389,14 @@ impl Epoll {
         }
         // A count of 1 makes an eventfd readable, and writable.
         let stand_in = sys::eventfd(1)?;
-        let key = key(fd, registry.next_generation());
+        let key = key(fd, registry.next_generation(), tag.token, STANDS_IN);
         control(&self.set, EPOLL_CTL_ADD, stand_in.as_raw_fd(), interest, key).map_err(refusal)?;
         self.dismiss_stand_in(fd);
         lock(&self.stand_ins).insert(fd, stand_in);
-        let registration = registry.begin(fd, interest, token);
+        let registration = registry.begin(fd, interest, tag);
         registration.place = STANDS_IN;
         registration.file = file;
+        self.note_change(registry, false);
         Ok(())
     }
 
@@ -348,8 +442,9 @@ impl Epoll {
         let mut event = epoll_event { events: libc::EPOLLIN as u32, u64: DOORBELL };
         control_event(&self.set, EPOLL_CTL_MOD, self.doorbell.as_raw_fd(), &mut event).map_err(refusal)?;
         self.doorbell.ring()?;
-        lock(&self.suspects).clear();
-        sys::replace(&new, &self.set)
+        sys::replace(&new, &self.set)?;
+        self.note_calm(registry);
+        Ok(())
     }
 
     /// Registers in another set what `is_ours` lets pass; what it doesn't was closed unseen.
@@ -367,7 +462,7 @@ impl Epoll {
                 continue;
             }
             let (watched, interest) = (self.watched(fd, registration), registration.interest);
-            let key = key(fd, registration.generation);
+            let key = key(fd, registration.generation, registration.token, registration.place);
             match is_ours(watched, interest, key)
                 .and_then(|()| control(new, EPOLL_CTL_ADD, watched, interest, key))
             {
@@ -385,8 +480,32 @@ const MOST_EVENTS: usize = libc::c_int::MAX as usize / size_of::<epoll_event>();
 const _: () = assert!(size_of::<epoll_event>() <= size_of::<Event>());
 const _: () = assert!(align_of::<epoll_event>() <= align_of::<Event>());
 
-fn key(fd: RawFd, generation: u32) -> u64 {
-    u64::from(generation) << 32 | u64::from(fd as u32)
+/// The key of a registration at this place, in its form.
+fn key(fd: RawFd, generation: u32, token: u64, place: u32) -> u64 {
+    match place {
+        SHORT => SHORT_KEY | (fd as u64) << 32 | token,
+        _ => u64::from(generation) << 32 & !SHORT_KEY | fd as u64,
+    }
+}
+
+/// Whether a short key was not believed only because its registration is younger than the call.
+fn is_of_fresh(registry: &Registry, key: u64) -> bool {
+    let lives = |it: &Registration| it.place == SHORT && it.token == u64::from(key as u32);
+    key & SHORT_KEY != 0 && registry.get(fd_of_short(key)).is_some_and(lives)
+}
+
+fn fd_of_short(key: u64) -> RawFd {
+    (key >> 32) as RawFd & RawFd::MAX
+}
+
+/// The event of a short key that needs no look at the registration: hang-up and errors mean
+/// what was asked for, anything else was.
+#[inline]
+fn plain(found: epoll_event) -> Option<Event> {
+    let epoll_event { events: bits, u64: key } = found;
+    let short = key & SHORT_KEY != 0 && key != DOORBELL && bits & !ASKED == 0;
+    let ready = super::ready_of_poll(bits as u16, Interest::ANY);
+    short.then(|| Event::io(u64::from(key as u32), fd_of_short(key), ready))
 }
 
 fn new_set(doorbell: &Doorbell) -> io::Result<OwnedFd> {

@@ -25,7 +25,7 @@ pub(crate) use sys::replace;
 use crate::error::fail;
 use crate::event::{Event, Ready};
 use crate::interest::Interest;
-use crate::registry::Registry;
+use crate::registry::{Registry, Tag};
 
 /// A multiplexing system call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -149,7 +149,7 @@ pub(crate) trait Engine: Send + Sync {
 
     /// Begins a registration. A registration that the number still has from a file closed
     /// since is replaced; `EEXIST` when it is of the same file.
-    fn add(&self, registry: &mut Registry, fd: RawFd, interest: Interest, token: u64) -> io::Result<()>;
+    fn add(&self, registry: &mut Registry, fd: RawFd, interest: Interest, tag: Tag) -> io::Result<()>;
 
     /// Replaces interest and token of a live registration and arms it anew.
     fn modify(&self, registry: &mut Registry, fd: RawFd, interest: Interest, token: u64) -> io::Result<()>;

@@ -18,7 +18,7 @@ use super::{lock, sys, Batch, Doorbell, Engine, EngineKind};
 use crate::error::fail;
 use crate::event::{Event, EventKind, Ready};
 use crate::interest::Interest;
-use crate::registry::{self, Registration, Registry};
+use crate::registry::{self, Registration, Registry, Tag};
 
 /// What differs between the two: how the set is kept, passed and read.
 pub(crate) trait Set: Send + Sized + 'static {
@@ -88,7 +88,7 @@ impl<S: Set> Engine for Scan<S> {
         S::KIND
     }
 
-    fn add(&self, registry: &mut Registry, fd: RawFd, interest: Interest, token: u64) -> io::Result<()> {
+    fn add(&self, registry: &mut Registry, fd: RawFd, interest: Interest, tag: Tag) -> io::Result<()> {
         let file = sys::File::of(fd)?;
         if !self.files_always_ready && file.is_always_ready(fd) {
             return Err(sys::always_ready());
@@ -99,7 +99,7 @@ impl<S: Set> Engine for Scan<S> {
             Some(_) => state.set.forget(fd, registry),
             None => {}
         }
-        let registration = registry.begin(fd, interest, token);
+        let registration = registry.begin(fd, interest, tag);
         registration.file = file.identity;
         state.set.watch(fd, registration);
         self.announce(&mut state);

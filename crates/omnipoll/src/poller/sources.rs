@@ -9,6 +9,7 @@ use crate::engine;
 use crate::error::fail;
 use crate::event::{Event, EventKind};
 use crate::interest::Interest;
+use crate::registry::Tag;
 use crate::source::clock;
 use crate::source::post::MOST_POSTS;
 
@@ -164,11 +165,7 @@ impl Poller {
     /// Watches a descriptor of our own, whose readiness stands for an event of another kind.
     fn watch_own(&self, fd: RawFd, kind: EventKind, token: u64) -> io::Result<()> {
         let mut registry = engine::lock(&self.registry);
-        self.engine.add(&mut registry, fd, Interest::READ, token)?;
-        if let Some(registration) = registry.get_mut(fd) {
-            registration.kind = kind;
-        }
-        Ok(())
+        self.engine.add(&mut registry, fd, Interest::READ, Tag { token, kind })
     }
 
     fn unwatch_own(&self, fd: &impl std::os::fd::AsRawFd) {
