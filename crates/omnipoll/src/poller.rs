@@ -18,7 +18,7 @@ use crate::error::fail;
 use crate::event::{Event, EventKind, Events};
 use crate::interest::Interest;
 use crate::registry::{Registry, Tag};
-use crate::source::{fork, Sources};
+use crate::source::{fork, Outlook, Sources};
 use deadline::Deadline;
 
 /// Watches descriptors and waits for events; every method may be called from any thread.
@@ -138,32 +138,33 @@ impl Poller {
         if self.sources.are_quiet() {
             // Nothing but descriptors: what nearly every wait is.
             let sleeper = self.sources.sleeper();
-            let limit = self.sources.limit(timeout);
-            let batch = self.engine.wait(&self.registry, events, limit);
+            let outlook = self.sources.outlook(timeout);
+            let batch = self.engine.wait(&self.registry, events, outlook.limit);
             drop(sleeper);
             match batch {
                 Ok(batch) if batch.is_plain() && self.sources.are_quiet() => return Ok(batch.filled),
-                batch => return self.wait_on(events, &deadline, batch),
+                batch => return self.wait_on(events, &deadline, batch, outlook.due),
             }
         }
-        let batch = self.look(events, timeout);
-        self.wait_on(events, &deadline, batch)
+        let (batch, due) = self.look(events, timeout);
+        self.wait_on(events, &deadline, batch, due)
     }
 
-    /// Goes on with a wait whose last look brought `batch`.
+    /// Goes on with a wait whose last look brought `batch`, before which the sources were `due`.
     #[cold]
     fn wait_on(
         &self,
         events: &mut [MaybeUninit<Event>],
         deadline: &Deadline,
         mut batch: io::Result<Batch>,
+        mut due: bool,
     ) -> io::Result<usize> {
         let mut left = deadline.timeout();
         loop {
             match batch {
                 Ok(batch) => {
                     let all = !batch.dropped && !batch.rung && batch.own.is_empty();
-                    let filled = self.complete(events, batch);
+                    let filled = self.complete(events, batch, due);
                     if filled > 0 || (all && left == Some(Duration::ZERO)) {
                         return Ok(filled);
                     }
@@ -172,32 +173,34 @@ impl Poller {
                 Err(error) => return Err(error),
             }
             left = deadline.left();
-            batch = self.look(events, left);
+            (batch, due) = self.look(events, left);
         }
     }
 
-    /// One system call, for no longer than the sources allow.
-    fn look(&self, events: &mut [MaybeUninit<Event>], left: Option<Duration>) -> io::Result<Batch> {
+    /// One system call, for no longer than the sources allow, and whether they were due before.
+    fn look(&self, events: &mut [MaybeUninit<Event>], left: Option<Duration>) -> (io::Result<Batch>, bool) {
         let _sleeper = self.sources.sleeper();
-        let limit = self.sources.limit(left);
+        let Outlook { limit, due } = self.sources.outlook(left);
         // Neither the descriptors nor the sources shall fill every batch.
-        let reserved = usize::from(self.sources.are_due());
-        match events.len() - reserved {
+        let batch = match events.len() - usize::from(due) {
             // This time only the sources are asked; should they have nothing, we look again.
             0 if self.odd.fetch_not(Ordering::Relaxed) => Ok(Batch { dropped: true, ..Batch::default() }),
             0 => self.engine.wait(&self.registry, events, limit),
             room => self.engine.wait(&self.registry, &mut events[..room], limit),
-        }
+        };
+        (batch, due)
     }
 
     /// Adds to a batch what there is to tell besides descriptors.
-    fn complete(&self, events: &mut [MaybeUninit<Event>], batch: Batch) -> usize {
+    fn complete(&self, events: &mut [MaybeUninit<Event>], batch: Batch, due: bool) -> usize {
         let mut filled = batch.filled;
         for event in batch.own.into_iter().filter_map(|own| self.interpret(own)) {
             events[filled].write(event);
             filled += 1;
         }
-        if filled < events.len() && (batch.rung || self.sources.are_due()) {
+        // A timer that has become due meanwhile can wait for the next look if there are events.
+        let due = due || batch.rung || self.sources.are_pending() || (filled == 0 && self.sources.are_due());
+        if due && filled < events.len() {
             filled = self.tell(events, filled);
         }
         filled

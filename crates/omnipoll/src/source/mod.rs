@@ -66,6 +66,14 @@ const SPEAKERS: [(Speaker, usize); 6] = [
     (|state, _, _| state.posts.pop(), usize::MAX),
 ];
 
+/// What the sources leave of a sleep.
+pub(crate) struct Outlook {
+    /// How long it may be.
+    pub(crate) limit: Option<Duration>,
+    /// There is something to tell already.
+    pub(crate) due: bool,
+}
+
 /// A thread that is about to sleep, or sleeps.
 pub(crate) struct Sleeper<'a>(&'a AtomicUsize);
 
@@ -114,18 +122,17 @@ impl Sources {
         Sleeper(&self.waiting)
     }
 
-    /// How long one may sleep who wants to sleep for `left`; not at all when there is
-    /// something to tell.
+    /// What the sources leave of a sleep of `left`.
     #[inline]
-    pub(crate) fn limit(&self, left: Option<Duration>) -> Option<Duration> {
-        if self.pending.load(SeqCst) {
-            return Some(Duration::ZERO);
+    pub(crate) fn outlook(&self, left: Option<Duration>) -> Outlook {
+        if self.are_pending() {
+            return Outlook { limit: Some(Duration::ZERO), due: true };
         }
         match self.soonest.load(SeqCst) {
-            u64::MAX => left,
+            u64::MAX => Outlook { limit: left, due: false },
             soonest => {
                 let gap = Duration::from_nanos(soonest.saturating_sub(self.now()));
-                Some(left.map_or(gap, |left| left.min(gap)))
+                Outlook { limit: Some(left.map_or(gap, |left| left.min(gap))), due: gap.is_zero() }
             }
         }
     }
@@ -133,13 +140,19 @@ impl Sources {
     /// Whether nothing has come and no timer is armed.
     #[inline]
     pub(crate) fn are_quiet(&self) -> bool {
-        !self.pending.load(SeqCst) && self.soonest.load(SeqCst) == u64::MAX
+        !self.are_pending() && self.soonest.load(SeqCst) == u64::MAX
+    }
+
+    /// Whether something besides timers has come.
+    #[inline]
+    pub(crate) fn are_pending(&self) -> bool {
+        self.pending.load(SeqCst)
     }
 
     /// Whether there is something to tell.
     pub(crate) fn are_due(&self) -> bool {
         let soonest = self.soonest.load(SeqCst);
-        self.pending.load(SeqCst) || (soonest != u64::MAX && soonest <= self.now())
+        self.are_pending() || (soonest != u64::MAX && soonest <= self.now())
     }
 
     /// Says that something has come; whoever sleeps gets up. Async-signal-safe.
