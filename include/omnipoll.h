@@ -1,5 +1,6 @@
 /*
- * omnipoll: one readiness interface over select, poll and epoll, with the same meaning on each.
+ * omnipoll: one readiness interface over select, poll and epoll, with the same meaning on each,
+ * and one wait for descriptors, timers, signals, children and other threads.
  *
  *     omni_poller *poller;
  *     omni_event events[64];
@@ -35,8 +36,8 @@
  * Signals. A signal handler may call omni_wake and omni_version, and nothing else of this library.
  *
  * Fork. A forked child may free an inherited poller, or take it over with omni_after_fork; until
- * then it is -EOWNERDEAD to whoever changes it, waits or wakes. The parent's poller is not touched
- * by either. A child forked by a signal handler that interrupted a call of this library may only
+ * then it is -EOWNERDEAD to whoever changes it, waits, wakes or posts. The parent's poller is not
+ * touched by either. A child forked by a signal handler that interrupted a call of this library may only
  * exec or _exit.
  *
  * Readiness is a hint: use non-blocking descriptors, and take EAGAIN for an answer.
@@ -185,9 +186,29 @@
 #define OMNI_EVENT_IO 1
 
 /**
+ * Kind of event: a timer has expired.
+ */
+#define OMNI_EVENT_TIMER 2
+
+/**
+ * Kind of event: a signal has come.
+ */
+#define OMNI_EVENT_SIGNAL 3
+
+/**
+ * Kind of event: a child has ended.
+ */
+#define OMNI_EVENT_CHILD 4
+
+/**
  * Kind of event: `omni_wake` was called.
  */
 #define OMNI_EVENT_WAKE 5
+
+/**
+ * Kind of event: `omni_post` was called.
+ */
+#define OMNI_EVENT_POST 6
 
 /**
  * A poller: descriptors registered with an engine, to be waited for.
@@ -207,16 +228,19 @@ typedef struct omni_event {
      */
     uint64_t token;
     /**
-     * OMNI_EVENT_IO: the descriptor. OMNI_EVENT_WAKE: how many wakes this event stands for.
+     * OMNI_EVENT_IO: the descriptor. OMNI_EVENT_TIMER: how many periods have passed, 1 without a
+     * period. OMNI_EVENT_SIGNAL: its number. OMNI_EVENT_CHILD: its status, for WIFEXITED and its
+     * like, or -1 when somebody else had reaped it, so that nobody can know. OMNI_EVENT_WAKE: how
+     * many wakes this event stands for. OMNI_EVENT_POST: as posted.
      */
     int64_t value;
     /**
      * OMNI_EVENT_IO: what the descriptor is ready for: OMNI_READ to OMNI_INVALID, at least one
-     * of them. 0 for every other kind.
+     * of them. OMNI_EVENT_SIGNAL: how often it came. 0 for every other kind.
      */
     uint32_t ready;
     /**
-     * OMNI_EVENT_IO or OMNI_EVENT_WAKE. Pass over a kind you don't know: later versions have more.
+     * OMNI_EVENT_IO and so on. Pass over a kind you don't know: later versions have more.
      */
     uint32_t kind;
 } omni_event;
@@ -270,13 +294,15 @@ const char *omni_engine_name(uint32_t engine);
 int omni_poller_new(uint32_t engine, uint32_t flags, struct omni_poller **out);
 
 /**
- * Ends a poller. Closes the descriptors it opened itself, never one that was registered.
+ * Ends a poller. Closes the descriptors it opened itself, never one that was registered; gives
+ * signals back their dispositions; forgets timers, children and posts.
  *
  * Waits under way in other threads return -ESTALE at once; the last of them to return releases
  * what the poller holds. With NULL, or a poller freed already, it does nothing. In a forked
  * child it frees the child's copy; the parent's stays as it is.
  *
- * May be called from any thread. System calls: write to an eventfd, close.
+ * May be called from any thread. System calls: write to an eventfd, close,
+ * sigaction.
  */
 void omni_poller_free(struct omni_poller *poller);
 
@@ -372,12 +398,14 @@ int omni_remove(struct omni_poller *poller, int fd);
 int omni_rearm(struct omni_poller *poller, int fd, uint32_t interest);
 
 /**
- * Waits until something is ready or `timeout_ns` nanoseconds have passed, and stores what is
- * ready in `events`, which has room for `capacity` of them. What does not fit is returned by
- * the waits that follow; nobody starves.
+ * Waits until there is something to tell or `timeout_ns` nanoseconds have passed, and stores it
+ * in `events`, which has room for `capacity` of them: descriptors that are ready, timers, signals,
+ * children, wakes and posts. What does not fit is returned by the waits that follow; nobody
+ * starves.
  *
  * A negative timeout waits for ever, 0 looks and returns. It is measured on the monotonic clock
- * and never early. A signal does not end the wait, unless the poller has OMNI_INTERRUPTIBLE.
+ * and never early. A signal that the poller does not watch does not end the wait, unless the
+ * poller has OMNI_INTERRUPTIBLE.
  * The array is the caller's, and only the elements counted by the result are written.
  *
  * Returns the number of events, 0 when the time is up, or:
@@ -391,8 +419,8 @@ int omni_rearm(struct omni_poller *poller, int fd, uint32_t interest);
  *   -ENOTRECOVERABLE: a bug in the library has left the poller unusable: free it.
  *
  * May be called from any thread, by several at a time. An event under OMNI_EDGE or
- * OMNI_ONESHOT goes to one of them. System calls: pselect6, ppoll, or epoll_pwait2 (epoll_wait
- * before Linux 5.11).
+ * OMNI_ONESHOT goes to one of them, and so does every one that is not of a descriptor. System
+ * calls: pselect6, ppoll, or epoll_pwait2 (epoll_wait before Linux 5.11); waitid for a child.
  */
 int omni_wait(struct omni_poller *poller,
               struct omni_event *events,
@@ -415,8 +443,9 @@ int omni_wake(struct omni_poller *poller);
 /**
  * Rebuilds an inherited poller in a forked child, with all its registrations; until then every
  * change of it, wait and wake there is -EOWNERDEAD. Registered descriptors that the child has
- * closed are told as OMNI_INVALID by the next wait. The parent's poller is not touched. Does
- * nothing in the process that made the poller.
+ * closed are told as OMNI_INVALID by the next wait. Timers go on, and signals are watched; the
+ * children, posts and wakes are the parent's, and the child's poller forgets them. The parent's
+ * poller is not touched. Does nothing in the process that made the poller.
  *
  * Returns 0, or:
  *   -EINVAL: `poller` is NULL.
@@ -432,7 +461,155 @@ int omni_wake(struct omni_poller *poller);
 int omni_after_fork(struct omni_poller *poller);
 
 /**
- * What an error number means, in words: `omni_strerror(-EEXIST)` is "the descriptor is
+ * Arms a timer: an event of kind OMNI_EVENT_TIMER when `delay_ns` nanoseconds have passed, and
+ * again after each `period_ns`; a period of 0 is none. Its id, which is never 0, is stored in
+ * `*id`; with NULL nobody can change or cancel it.
+ *
+ * Measured on the monotonic clock, and never early. The soonest is told first, and of two with
+ * the same deadline the older. A periodic timer that is late is told once, with how many of
+ * its periods have passed; the next one is on time. Without a period it ends when it is told.
+ *
+ * Returns 0, or:
+ *   -EINVAL: `poller` is NULL; `delay_ns` or `period_ns` is negative.
+ *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+ *
+ * May be called from any thread. System calls: none, but a write to an eventfd where a thread
+ * waits that must get up sooner now.
+ */
+int omni_timer_add(struct omni_poller *poller,
+                   int64_t delay_ns,
+                   int64_t period_ns,
+                   uint64_t token,
+                   uint64_t *id);
+
+/**
+ * Arms a timer for a time of the wall clock, in nanoseconds since 1970 began (UTC); it follows
+ * the clock when somebody sets that, forth and back. A time that has passed is told at once. The
+ * event is one of `omni_timer_add`; `id` is as there.
+ *
+ * Returns 0, or:
+ *   -EINVAL: `poller` is NULL; `unix_ns` is negative.
+ *   -ENOTSUP: the system is not Linux.
+ *   -EMFILE, -ENFILE, -ENOMEM, -ENOSPC: the poller's first such timer takes a descriptor of the
+ *       poller's own, which the system refused or could not watch.
+ *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+ *
+ * May be called from any thread. System calls: timerfd_create for the first one, timerfd_settime
+ * when it is the soonest.
+ */
+int omni_timer_add_at(struct omni_poller *poller, int64_t unix_ns, uint64_t token, uint64_t *id);
+
+/**
+ * Moves an armed timer: it expires when `delay_ns` from now have passed, and then has this
+ * period, or none. Token and id stay.
+ *
+ * Returns 0, or, with nothing changed:
+ *   -ESTALE: no timer has this id: it has expired or was cancelled; or the poller was freed.
+ *   -EINVAL: as for `omni_timer_add`; or the timer is one of `omni_timer_add_at`: cancel it and
+ *       add another.
+ *   -EOWNERDEAD, -ENOTRECOVERABLE: as for `omni_add`.
+ *
+ * May be called from any thread. System calls: as for `omni_timer_add`.
+ */
+int omni_timer_set(struct omni_poller *poller, uint64_t id, int64_t delay_ns, int64_t period_ns);
+
+/**
+ * Disarms a timer: no wait that begins later tells it. Its id is not used again before two
+ * thousand million timers were in its place.
+ *
+ * Returns 0, or:
+ *   -ESTALE: no timer has this id: it has expired or was cancelled; or the poller was freed.
+ *   -EINVAL: `poller` is NULL.
+ *   -EOWNERDEAD, -ENOTRECOVERABLE: as for `omni_add`.
+ *
+ * May be called from any thread. Makes no system call.
+ */
+int omni_timer_cancel(struct omni_poller *poller, uint64_t id);
+
+/**
+ * Turns a signal into events of kind OMNI_EVENT_SIGNAL, whichever thread of the process gets it.
+ * A signal that comes several times before it is told is one event, with how often in `ready`.
+ * (The system itself keeps one of each standard signal while it is blocked or being handled.)
+ *
+ * Several pollers may watch one signal; each is told. The signal's disposition is replaced by a
+ * handler, with SA_RESTART, until the last of them stops to watch it or is freed; then it is as
+ * it was. Don't set it with sigaction meanwhile, and don't block it in every thread.
+ *
+ * Returns 0, or, with nothing changed:
+ *   -EEXIST: this poller watches the signal.
+ *   -EINVAL: `poller` is NULL; no signal has this number; SIGKILL and SIGSTOP, which nobody can
+ *       catch; SIGSEGV, SIGBUS, SIGFPE and SIGILL, after which nobody could go on.
+ *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+ *
+ * May be called from any thread. System calls: sigaction.
+ */
+int omni_signal_add(struct omni_poller *poller, int signo, uint64_t token);
+
+/**
+ * Watches a signal no more. What of it was not told is dropped. When no other poller watches
+ * it, its former disposition is restored, unless somebody has set another one since.
+ *
+ * Returns 0, or:
+ *   -ENOENT: this poller does not watch the signal.
+ *   -EINVAL: `poller` is NULL.
+ *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+ *
+ * May be called from any thread. System calls: sigaction.
+ */
+int omni_signal_remove(struct omni_poller *poller, int signo);
+
+/**
+ * Watches for the end of a child of this process: one event of kind OMNI_EVENT_CHILD with its
+ * wait status. The library reaps the child then, and the watch is over. A child that has ended
+ * already, and was not reaped, is told by the next wait.
+ *
+ * Don't wait for the child yourself, and don't ignore SIGCHLD: the status would be lost, and
+ * the event's value -1. Other children are not touched.
+ *
+ * Returns 0, or, with nothing changed:
+ *   -ECHILD: this process has no such child, or it was reaped.
+ *   -EEXIST: this poller watches the child.
+ *   -EINVAL: `poller` is NULL.
+ *   -EMFILE, -ENFILE, -ENOMEM, -ENOSPC: each watched child takes a descriptor of the poller's
+ *       own, which the system refused or could not watch.
+ *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+ *
+ * May be called from any thread. System calls: waitid, pidfd_open (Linux 5.3; sigaction of
+ * SIGCHLD before that), and those of `omni_add`.
+ */
+int omni_child_add(struct omni_poller *poller, int pid, uint64_t token);
+
+/**
+ * Forgets a child without reaping it: it is the caller's to wait for again.
+ *
+ * Returns 0, or:
+ *   -ENOENT: this poller does not watch the child: its end was told, maybe.
+ *   -EINVAL: `poller` is NULL.
+ *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+ *
+ * May be called from any thread. System calls: close, and those of `omni_remove`.
+ */
+int omni_child_remove(struct omni_poller *poller, int pid);
+
+/**
+ * Hands a value to whoever waits: an event of kind OMNI_EVENT_POST with this token and value,
+ * told once, to one thread. Posts are told in the order they were made, and none is lost.
+ *
+ * `value` may be a pointer (`(int64_t)(intptr_t)result`): what the posting thread wrote before,
+ * the waiting one reads after. Posts that nobody took are dropped by `omni_poller_free`.
+ *
+ * Returns 0, or, with nothing posted:
+ *   -EAGAIN: 65,536 posts wait to be taken. Post again when some of them were.
+ *   -EINVAL: `poller` is NULL.
+ *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+ *
+ * May be called from any thread, but not from a signal handler: `omni_wake` may. System calls: a
+ * write to an eventfd where a thread waits.
+ */
+int omni_post(struct omni_poller *poller, uint64_t token, int64_t value);
+
+/**
+ * What an error number means, in words: `omni_strerror(-EEXIST)` is "it is
  * registered already". Takes what the functions return, or the errno without its sign. A
  * number that this library gives no meaning of its own gets the system's text.
  *

@@ -70,8 +70,16 @@ pub const OMNI_HAS_EXCLUSIVE: u32 = 8;
 
 /// Kind of event: a descriptor is ready.
 pub const OMNI_EVENT_IO: u32 = 1;
+/// Kind of event: a timer has expired.
+pub const OMNI_EVENT_TIMER: u32 = 2;
+/// Kind of event: a signal has come.
+pub const OMNI_EVENT_SIGNAL: u32 = 3;
+/// Kind of event: a child has ended.
+pub const OMNI_EVENT_CHILD: u32 = 4;
 /// Kind of event: `omni_wake` was called.
 pub const OMNI_EVENT_WAKE: u32 = 5;
+/// Kind of event: `omni_post` was called.
+pub const OMNI_EVENT_POST: u32 = 6;
 
 // cbindgen reads literals only; that they are the core's numbers is checked here.
 const _: () = {
@@ -95,7 +103,11 @@ const _: () = {
     assert!(OMNI_NATIVE_EDGE == Capabilities::NATIVE_EDGE.bits());
     assert!(OMNI_HAS_EXCLUSIVE == Capabilities::HAS_EXCLUSIVE.bits());
     assert!(OMNI_EVENT_IO == EventKind::Io as u32);
+    assert!(OMNI_EVENT_TIMER == EventKind::Timer as u32);
+    assert!(OMNI_EVENT_SIGNAL == EventKind::Signal as u32);
+    assert!(OMNI_EVENT_CHILD == EventKind::Child as u32);
     assert!(OMNI_EVENT_WAKE == EventKind::Wake as u32);
+    assert!(OMNI_EVENT_POST == EventKind::Post as u32);
 };
 
 const fn asks_for(bit: u32, trigger: Trigger) -> bool {

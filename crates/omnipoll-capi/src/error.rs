@@ -7,21 +7,24 @@ use std::ffi::{c_char, c_int, CStr};
 use std::io::{self, Write};
 
 /// What each errno means when it comes from this library.
-const MEANINGS: [(c_int, &str, &CStr); 16] = [
+const MEANINGS: [(c_int, &str, &CStr); 19] = [
     (libc::EPERM, "EPERM", c"a file of this kind is always ready and can't be watched"),
-    (libc::ENOENT, "ENOENT", c"the descriptor is not registered"),
+    (libc::ENOENT, "ENOENT", c"it is not registered"),
+    (libc::ECHILD, "ECHILD", c"this process has no such child, or it was reaped"),
     (libc::EINTR, "EINTR", c"a signal has ended the wait"),
     (libc::EBADF, "EBADF", c"the descriptor is not open"),
+    (libc::EAGAIN, "EAGAIN", c"65,536 posts wait to be taken: post again when some are"),
     (libc::ENOMEM, "ENOMEM", c"there is not enough memory"),
     (libc::EBUSY, "EBUSY", c"another thread was changing the poller during the fork"),
-    (libc::EEXIST, "EEXIST", c"the descriptor is registered already"),
+    (libc::EEXIST, "EEXIST", c"it is registered already"),
     (libc::EINVAL, "EINVAL", c"an argument is not valid"),
     (libc::ENFILE, "ENFILE", c"the system has too many open files"),
     (libc::EMFILE, "EMFILE", c"the process has too many open files, or pollers"),
     (libc::ENOSPC, "ENOSPC", c"the limit /proc/sys/fs/epoll/max_user_watches is reached"),
     (libc::ENOSYS, "ENOSYS", c"the engine is not available here"),
     (libc::ELOOP, "ELOOP", c"epolls would watch each other in a circle, or more than five deep"),
-    (libc::ESTALE, "ESTALE", c"the handle is stale: the poller was freed, or never was"),
+    (libc::ENOTSUP, "ENOTSUP", c"this system has no alarm that follows the wall clock"),
+    (libc::ESTALE, "ESTALE", c"the handle is stale: the poller was freed, or the timer is over"),
     (libc::EOWNERDEAD, "EOWNERDEAD", c"the poller belongs to the parent process: call omni_after_fork first"),
     (libc::ENOTRECOVERABLE, "ENOTRECOVERABLE", c"a bug in the library has left the poller unusable: free it"),
 ];
@@ -92,7 +95,7 @@ fn meaning(errno: c_int) -> Option<(&'static str, &'static CStr)> {
     MEANINGS.iter().find(|(number, ..)| *number == errno).map(|&(_, name, words)| (name, words))
 }
 
-/// What an error number means, in words: `omni_strerror(-EEXIST)` is "the descriptor is
+/// What an error number means, in words: `omni_strerror(-EEXIST)` is "it is
 /// registered already". Takes what the functions return, or the errno without its sign. A
 /// number that this library gives no meaning of its own gets the system's text.
 ///

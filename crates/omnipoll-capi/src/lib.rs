@@ -2,9 +2,9 @@
 //! comments in here; what this crate adds to the core is translation and handles.
 //!
 //! `constants` has the numbers of the API, `event` what a wait returns, `library` what the
-//! library says of itself, `poller` every function that takes an `omni_poller *`, `error` the
-//! errnos and words for them, and `handle` the reason why a stale `omni_poller *` is an error and
-//! not undefined behaviour.
+//! library says of itself, `poller` what a poller is and does with descriptors, `sources` what it
+//! waits for besides, `error` the errnos and words for them, and `handle` the reason why a stale
+//! `omni_poller *` is an error and not undefined behaviour.
 
 #![warn(rust_2018_idioms)]
 // cbindgen puts what is `pub` into the header; no Rust crate can reach it.
@@ -16,3 +16,4 @@ mod event;
 mod handle;
 mod library;
 mod poller;
+mod sources;

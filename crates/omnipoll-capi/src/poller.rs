@@ -39,7 +39,7 @@ fn usable(poller: *const omni_poller, entry: Option<PollerEntry>) -> Result<Poll
 ///
 /// A panic ends here, and the poller's use with it. A call that finds the poller freed under it
 /// passes the wake-up on that made it return: each one wakes the next, until all are out.
-fn call(
+pub(crate) fn call(
     function: &str,
     poller: *const omni_poller,
     body: impl FnOnce(&Poller) -> Result<c_int, Failure>,
@@ -118,13 +118,15 @@ fn insert(poller: Poller) -> Result<*mut omni_poller, Failure> {
     Ok(std::ptr::without_provenance_mut(handle))
 }
 
-/// Ends a poller. Closes the descriptors it opened itself, never one that was registered.
+/// Ends a poller. Closes the descriptors it opened itself, never one that was registered; gives
+/// signals back their dispositions; forgets timers, children and posts.
 ///
 /// Waits under way in other threads return -ESTALE at once; the last of them to return releases
 /// what the poller holds. With NULL, or a poller freed already, it does nothing. In a forked
 /// child it frees the child's copy; the parent's stays as it is.
 ///
-/// May be called from any thread. System calls: write to an eventfd, close.
+/// May be called from any thread. System calls: write to an eventfd, close,
+/// sigaction.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_poller_free(poller: *mut omni_poller) {
     if poller.is_null() {
@@ -250,12 +252,14 @@ pub extern "C" fn omni_rearm(poller: *mut omni_poller, fd: c_int, interest: u32)
     })
 }
 
-/// Waits until something is ready or `timeout_ns` nanoseconds have passed, and stores what is
-/// ready in `events`, which has room for `capacity` of them. What does not fit is returned by
-/// the waits that follow; nobody starves.
+/// Waits until there is something to tell or `timeout_ns` nanoseconds have passed, and stores it
+/// in `events`, which has room for `capacity` of them: descriptors that are ready, timers, signals,
+/// children, wakes and posts. What does not fit is returned by the waits that follow; nobody
+/// starves.
 ///
 /// A negative timeout waits for ever, 0 looks and returns. It is measured on the monotonic clock
-/// and never early. A signal does not end the wait, unless the poller has OMNI_INTERRUPTIBLE.
+/// and never early. A signal that the poller does not watch does not end the wait, unless the
+/// poller has OMNI_INTERRUPTIBLE.
 /// The array is the caller's, and only the elements counted by the result are written.
 ///
 /// Returns the number of events, 0 when the time is up, or:
@@ -269,8 +273,8 @@ pub extern "C" fn omni_rearm(poller: *mut omni_poller, fd: c_int, interest: u32)
 ///   -ENOTRECOVERABLE: a bug in the library has left the poller unusable: free it.
 ///
 /// May be called from any thread, by several at a time. An event under OMNI_EDGE or
-/// OMNI_ONESHOT goes to one of them. System calls: pselect6, ppoll, or epoll_pwait2 (epoll_wait
-/// before Linux 5.11).
+/// OMNI_ONESHOT goes to one of them, and so does every one that is not of a descriptor. System
+/// calls: pselect6, ppoll, or epoll_pwait2 (epoll_wait before Linux 5.11); waitid for a child.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn omni_wait(
     poller: *mut omni_poller,
@@ -320,8 +324,9 @@ pub extern "C" fn omni_wake(poller: *mut omni_poller) -> c_int {
 
 /// Rebuilds an inherited poller in a forked child, with all its registrations; until then every
 /// change of it, wait and wake there is -EOWNERDEAD. Registered descriptors that the child has
-/// closed are told as OMNI_INVALID by the next wait. The parent's poller is not touched. Does
-/// nothing in the process that made the poller.
+/// closed are told as OMNI_INVALID by the next wait. Timers go on, and signals are watched; the
+/// children, posts and wakes are the parent's, and the child's poller forgets them. The parent's
+/// poller is not touched. Does nothing in the process that made the poller.
 ///
 /// Returns 0, or:
 ///   -EINVAL: `poller` is NULL.

@@ -3,224 +3,12 @@
  * One line for each behaviour and engine: "ok  epoll LEVEL is reported as long as it holds".
  * Ends with status 1 at the first thing that is not as promised, and by itself in any case. */
 
-#define _GNU_SOURCE /* syscall(SYS_gettid) */
-#include <omnipoll.h>
+#include "harness.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
-#include <netinet/in.h>
-#include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
-
-enum { ROOM = 16, FOREVER = -1, LOOK = 0 };
-
-/* ---- Checking ------------------------------------------------------------------------------ */
-
-static void is(long long actual, long long expected, const char *what, int line)
-{
-    if (actual == expected)
-        return;
-    fflush(stdout);
-    fprintf(stderr, "line %d: %s is %lld, not %lld; the last error is \"%s\"\n", line, what, actual,
-            expected, omni_last_error());
-    exit(1);
-}
-
-#define IS(actual, expected) is((long long)(actual), (long long)(expected), #actual, __LINE__)
-#define OK(condition) IS(!!(condition), 1)
-
-/* ---- Descriptors --------------------------------------------------------------------------- */
-
-struct pair {
-    int ours, theirs;
-};
-
-static void unblock(int fd)
-{
-    IS(fcntl(fd, F_SETFL, O_NONBLOCK), 0);
-}
-
-/* ours reads what theirs writes. */
-static struct pair pipe_pair(void)
-{
-    int ends[2];
-    IS(pipe(ends), 0);
-    unblock(ends[0]);
-    unblock(ends[1]);
-    return (struct pair){ends[0], ends[1]};
-}
-
-static struct pair socket_pair(void)
-{
-    int ends[2];
-    IS(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
-    unblock(ends[0]);
-    unblock(ends[1]);
-    return (struct pair){ends[0], ends[1]};
-}
-
-static struct pair tcp_pair(void)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t length = sizeof address;
-    struct pair pair;
-    int listener = socket(AF_INET, SOCK_STREAM, 0);
-    IS(bind(listener, (struct sockaddr *)&address, length), 0);
-    IS(listen(listener, 1), 0);
-    IS(getsockname(listener, (struct sockaddr *)&address, &length), 0);
-    pair.theirs = socket(AF_INET, SOCK_STREAM, 0);
-    IS(connect(pair.theirs, (struct sockaddr *)&address, length), 0);
-    pair.ours = accept(listener, NULL, NULL);
-    OK(pair.ours >= 0);
-    unblock(pair.ours);
-    close(listener);
-    return pair;
-}
-
-static void close_pair(struct pair pair)
-{
-    close(pair.ours);
-    close(pair.theirs);
-}
-
-static void put(int fd, size_t length)
-{
-    static const char zeroes[4096];
-    IS(write(fd, zeroes, length), length);
-}
-
-static void take(int fd, size_t length)
-{
-    char bytes[4096];
-    IS(read(fd, bytes, length), length);
-}
-
-static void drain(int fd)
-{
-    char bytes[4096];
-    while (read(fd, bytes, sizeof bytes) > 0)
-        ;
-    IS(errno, EAGAIN);
-}
-
-/* A number that no file has. */
-static int closed_descriptor(void)
-{
-    int fd = dup(0);
-    OK(fd >= 0);
-    close(fd);
-    return fd;
-}
-
-static int open_descriptors(void)
-{
-    int count = 0;
-    for (int fd = 0; fd < 256; fd++)
-        count += fcntl(fd, F_GETFD) >= 0;
-    return count;
-}
-
-/* ---- Waiting ------------------------------------------------------------------------------- */
-
-static omni_poller *new_poller(uint32_t engine)
-{
-    omni_poller *poller = NULL;
-    IS(omni_poller_new(engine, 0, &poller), 0);
-    return poller;
-}
-
-static int look(omni_poller *poller)
-{
-    omni_event events[ROOM];
-    return omni_wait(poller, events, ROOM, LOOK);
-}
-
-/* The wait returns one event, of this descriptor: what it is ready for. */
-static uint32_t one_event(omni_poller *poller, int fd, uint64_t token)
-{
-    omni_event events[ROOM];
-    IS(omni_wait(poller, events, ROOM, FOREVER), 1);
-    IS(events[0].kind, OMNI_EVENT_IO);
-    IS(events[0].value, fd);
-    IS(events[0].token, token);
-    OK(events[0].ready);
-    return events[0].ready;
-}
-
-/* The wait returns one event, a wake: how many of them. */
-static int64_t one_wake(omni_poller *poller)
-{
-    omni_event events[ROOM];
-    IS(omni_wait(poller, events, ROOM, FOREVER), 1);
-    IS(events[0].kind, OMNI_EVENT_WAKE);
-    IS(events[0].token, 0);
-    IS(events[0].ready, 0);
-    return events[0].value;
-}
-
-/* A thread in omni_wait. */
-struct waiter {
-    pthread_t thread;
-    omni_poller *poller;
-    int64_t timeout;
-    _Atomic long tid;
-    int result;
-    omni_event events[ROOM];
-};
-
-static void *wait_once(void *argument)
-{
-    struct waiter *waiter = argument;
-    waiter->tid = syscall(SYS_gettid);
-    waiter->result = omni_wait(waiter->poller, waiter->events, ROOM, waiter->timeout);
-    return NULL;
-}
-
-/* Whether the kernel has put the thread to sleep: the 'S' of proc(5). */
-static int is_asleep(long tid)
-{
-    char path[64], line[256] = "";
-    snprintf(path, sizeof path, "/proc/self/task/%ld/stat", tid);
-    FILE *file = fopen(path, "r");
-    OK(file && fgets(line, sizeof line, file));
-    fclose(file);
-    return strrchr(line, ')')[2] == 'S';
-}
-
-/* Returns once the thread sleeps in its wait. */
-static void start_waiting(struct waiter *waiter, omni_poller *poller, int64_t timeout)
-{
-    memset(waiter, 0, sizeof *waiter);
-    waiter->poller = poller;
-    waiter->timeout = timeout;
-    IS(pthread_create(&waiter->thread, NULL, wait_once, waiter), 0);
-    while (!waiter->tid || !is_asleep(waiter->tid))
-        sched_yield();
-}
-
-static int finish_waiting(struct waiter *waiter)
-{
-    IS(pthread_join(waiter->thread, NULL), 0);
-    return waiter->result;
-}
-
-static int64_t now_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000000000LL + now.tv_nsec;
-}
 
 /* ---- The contract -------------------------------------------------------------------------- */
 
@@ -738,6 +526,15 @@ static void null_arguments(uint32_t engine)
     IS(omni_wait(poller, &event, 0, LOOK), -EINVAL);
     IS(omni_wait(poller, NULL, 0, FOREVER), -EINVAL);
     IS(omni_wake(NULL), -EINVAL);
+    IS(omni_timer_add(NULL, 0, 0, 0, NULL), -EINVAL);
+    IS(omni_timer_add_at(NULL, 0, 0, NULL), -EINVAL);
+    IS(omni_timer_set(NULL, 0, 0, 0), -EINVAL);
+    IS(omni_timer_cancel(NULL, 0), -EINVAL);
+    IS(omni_signal_add(NULL, SIGUSR1, 0), -EINVAL);
+    IS(omni_signal_remove(NULL, SIGUSR1), -EINVAL);
+    IS(omni_child_add(NULL, getpid(), 0), -EINVAL);
+    IS(omni_child_remove(NULL, getpid()), -EINVAL);
+    IS(omni_post(NULL, 0, 0), -EINVAL);
     IS(omni_after_fork(NULL), -EINVAL);
     IS(omni_poller_capabilities(NULL), -EINVAL);
     IS(omni_poller_engine(NULL), 0);
@@ -748,12 +545,23 @@ static void null_arguments(uint32_t engine)
 static void every_call_is_stale(omni_poller *poller)
 {
     omni_event event;
+    uint64_t id = 7;
     IS(omni_add(poller, 0, OMNI_READ, 0), -ESTALE);
     IS(omni_modify(poller, 0, OMNI_READ, 0), -ESTALE);
     IS(omni_remove(poller, 0), -ESTALE);
     IS(omni_rearm(poller, 0, OMNI_READ), -ESTALE);
     IS(omni_wait(poller, &event, 1, FOREVER), -ESTALE);
     IS(omni_wake(poller), -ESTALE);
+    IS(omni_timer_add(poller, 0, 0, 0, &id), -ESTALE);
+    IS(omni_timer_add_at(poller, 0, 0, &id), -ESTALE);
+    IS(id, 7);
+    IS(omni_timer_set(poller, 0, 0, 0), -ESTALE);
+    IS(omni_timer_cancel(poller, 0), -ESTALE);
+    IS(omni_signal_add(poller, SIGUSR1, 0), -ESTALE);
+    IS(omni_signal_remove(poller, SIGUSR1), -ESTALE);
+    IS(omni_child_add(poller, getpid(), 0), -ESTALE);
+    IS(omni_child_remove(poller, getpid()), -ESTALE);
+    IS(omni_post(poller, 0, 0), -ESTALE);
     IS(omni_after_fork(poller), -ESTALE);
     IS(omni_poller_capabilities(poller), -ESTALE);
     IS(omni_poller_engine(poller), 0);
@@ -812,6 +620,10 @@ static void *use_while_freed(void *argument)
         omni_event event;
         int added = omni_add(poller, storm->fd, OMNI_READ, 1);
         OK(added == 0 || added == -EEXIST || added == -ESTALE);
+        int armed = omni_timer_add(poller, INT64_MAX, 0, 1, NULL);
+        OK(armed == 0 || armed == -ESTALE);
+        int posted = omni_post(poller, 1, 1);
+        OK(posted == 0 || posted == -EAGAIN || posted == -ESTALE);
         int woken = omni_wake(poller);
         OK(woken == 0 || woken == -ESTALE);
         int waited = omni_wait(poller, &event, 1, FOREVER);
@@ -869,10 +681,7 @@ static void words(uint32_t engine)
     OK(strstr(omni_last_error(), "omni_poller_free") && strstr(omni_last_error(), "(ESTALE)"));
 }
 
-static const struct {
-    const char *name;
-    void (*check)(uint32_t engine);
-} behaviours[] = {
+static const struct behaviour behaviours[] = {
     {"LEVEL is reported as long as it holds", level},
     {"EDGE is reported once, and after rearm again", edge},
     {"ONESHOT is reported once, and after modify again", oneshot},
@@ -939,16 +748,7 @@ static void library(void)
 
 int main(void)
 {
-    const uint32_t engines[] = {OMNI_ENGINE_SELECT, OMNI_ENGINE_POLL, OMNI_ENGINE_EPOLL};
-    alarm(300);
     library();
-    for (size_t e = 0; e < sizeof engines / sizeof *engines; e++) {
-        IS(omni_engine_available(engines[e]), 1);
-        for (size_t b = 0; b < sizeof behaviours / sizeof *behaviours; b++) {
-            behaviours[b].check(engines[e]);
-            printf("ok  %s %s\n", omni_engine_name(engines[e]), behaviours[b].name);
-            fflush(stdout);
-        }
-    }
+    check_on_every_engine(behaviours, sizeof behaviours / sizeof *behaviours);
     return 0;
 }

@@ -1,4 +1,4 @@
-//! The core of the contract from C, on every engine, shared and static, and under sanitizers.
+//! The contract from C, on every engine, shared and static, and under sanitizers.
 
 use crate::tools::{cc, here, library, run, scratch, workspace, STRICT};
 use std::path::{Path, PathBuf};
@@ -24,13 +24,15 @@ const SHARED: [&str; 3] = ["-L.", "-Wl,-rpath,$ORIGIN/../lib", "-lomnipoll"];
 const STATIC: [&str; 3] = ["libomnipoll.a", "-lm", "-ldl"];
 
 fn check_conformance(name: &str, arguments: &[&str]) {
-    let binary = compile("conformance", &scratch(name), arguments);
-    let printed = run(&mut Command::new(binary));
-    for engine in ["select", "poll", "epoll"] {
-        let behaviours = printed.lines().filter(|line| line.starts_with(&format!("ok  {engine} "))).count();
-        assert!(behaviours > 0, "nothing was checked on {engine}:\n{printed}");
+    let folder = scratch(name);
+    for program in ["conformance", "sources"] {
+        let printed = run(&mut Command::new(compile(program, &folder, arguments)));
+        for engine in ["select", "poll", "epoll"] {
+            let checked = printed.lines().any(|line| line.starts_with(&format!("ok  {engine} ")));
+            assert!(checked, "{program} checked nothing on {engine}:\n{printed}");
+        }
+        println!("{printed}");
     }
-    println!("{printed}");
 }
 
 #[test]

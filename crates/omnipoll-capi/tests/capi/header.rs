@@ -4,7 +4,7 @@ use crate::tools::{cc, cxx, here, run, scratch, workspace, STRICT};
 use std::process::Command;
 
 /// In the order of the header.
-const SOURCES: [&str; 5] = ["constants", "event", "library", "poller", "error"];
+const SOURCES: [&str; 6] = ["constants", "event", "library", "poller", "sources", "error"];
 
 /// `make header` runs this test with `UPDATE_HEADER` set.
 #[test]
