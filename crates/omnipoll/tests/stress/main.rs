@@ -1,0 +1,65 @@
+//! Threads under stress, on every engine: eight that change a poller in every way there is,
+//! while two wait on it. At the end everything is accounted for.
+//!
+//! `make tsan` runs this program under ThreadSanitizer: see `tsan.sh`.
+
+#[allow(dead_code)]
+#[path = "../conformance/suite.rs"]
+mod suite;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod ledger;
+mod shared_wait;
+mod waiter;
+mod worker;
+
+use std::thread;
+
+use omnipoll::{EngineKind, Poller};
+
+use ledger::Ledger;
+
+const WORKERS: usize = 8;
+const WAITERS: usize = 2;
+
+fn main() -> std::process::ExitCode {
+    let mut suite = suite::Suite::default();
+    suite.on_each_engine(everything_is_accounted_for);
+    shared_wait::behaviours(&mut suite);
+    suite.main()
+}
+
+/// Waits are for ever, so that whatever is lost is a hang, which the suite ends and reports.
+fn everything_is_accounted_for(kind: EngineKind) {
+    let poller = support::expect::poller(kind);
+    let ledger = Ledger::new(WORKERS, worker::MOST_TOKENS);
+    let pipes: Vec<_> = (0..WORKERS).map(|_| worker::pipes()).collect();
+    thread::scope(|scope| {
+        let waiters: Vec<_> =
+            (0..WAITERS).map(|_| scope.spawn(|| waiter::run(&poller, &ledger, &pipes))).collect();
+        let workers: Vec<_> = (0..WORKERS)
+            .map(|thread| {
+                let (poller, ledger, pipes) = (&poller, &ledger, &pipes[thread]);
+                scope.spawn(move || worker::Worker::new(poller, ledger, pipes, thread).run())
+            })
+            .collect();
+        // Joined one by one: that is an order which ThreadSanitizer sees.
+        let asked: Vec<_> = workers.into_iter().map(|worker| worker.join().expect("a worker")).collect();
+        ledger.until_told(&asked);
+        poller.post(waiter::STOP, 0).expect("room for a post");
+        let seen: Vec<_> = waiters.into_iter().map(|waiter| waiter.join().expect("a waiter")).collect();
+        ledger.check(&asked, &seen);
+    });
+    let stop = support::expect::wait(&poller, 64, std::time::Duration::ZERO);
+    assert_eq!(stop.len(), 1, "only the word to stop is left: {stop:?}");
+    assert_empty(&poller, &pipes);
+}
+
+/// Every worker has left its last registrations, and nothing else is watched.
+fn assert_empty(poller: &Poller, pipes: &[Vec<worker::Pipe>]) {
+    for pipe in pipes.iter().flatten() {
+        poller.remove(&pipe.reader).expect("the last registration");
+    }
+    support::expect::expect_none(poller);
+}
