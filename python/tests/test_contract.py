@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -468,6 +469,27 @@ def test_what_is_removed_is_not_reported(poller: Poller, pipe: Pipe) -> None:
         sys.setswitchinterval(interval)
     waiter.join(LONG)
     assert seen == [WAKE]
+
+
+WAITS_AT_EXIT = """
+import builtins, sys, threading, time, omnipoll
+def wait(waits):
+    while True:
+        waits(0.0001)
+for _ in range(4):
+    threading.Thread(target=wait, args=(omnipoll.Poller(sys.argv[1]).wait,), daemon=True).start()
+    threading.Thread(target=wait, args=(omnipoll.DefaultSelector().select,), daemon=True).start()
+class Last:
+    def __init__(self):
+        self.sleep = time.sleep
+    def __del__(self):
+        self.sleep(0.05)  # While the interpreter ends, the threads come back to it.
+builtins.last = Last()
+"""
+
+
+def test_threads_that_wait_while_the_interpreter_ends(engine: str) -> None:
+    subprocess.run([sys.executable, "-c", WAITS_AT_EXIT, engine], check=True, timeout=LONG)
 
 
 # ---- Fork ----------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 import weakref
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -193,11 +194,19 @@ def test_many_pollers_with_things_registered(engine: str, pipe: Pipe) -> None:
     assert open_descriptors() == before
 
 
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
 def test_registering_again_and_again_takes_no_more_room(poller: Poller, pipe: Pipe) -> None:
     token = Token()
     before = count(token)
-    for _ in range(20000):
+    rounds = 200_000
+    for number in range(rounds + 1000):
+        if number == 1000:
+            begin = resident_bytes()
         poller.add(pipe.writer, WRITE, token)
         poller.remove(pipe.writer)
+    assert resident_bytes() - begin < 8 * rounds  # Not as much as a pointer for each.
     assert count(token) == before
     assert "0 registered" in repr(poller)
