@@ -14,6 +14,7 @@ with apt-get by root, and a test that can't have it is skipped, or fails when CI
 
 import atexit
 import contextlib
+import errno
 import functools
 import itertools
 import os
@@ -548,6 +549,87 @@ class SmallPrograms:
         ]
         self.assertEqual(self.rows("closed", 4), expected)
 
+    def test_timers(self):
+        rows = self.rows("timers", 5)
+        names = ["10 ms", "20 ms", "100 ms", "5 ms, moved to 120 ms", "15 ms, cancelled"]
+        names += ["each 2 ms, five times", "each 2 ms, after 20 ms"]
+        self.assertEqual([row[:2] for row in rows], [[engine, name] for engine in ENGINES for name in names])
+        for _, name, *numbers in rows:
+            events, periods, late_ns = map(int, numbers)
+            self.assertGreaterEqual(late_ns, 0, name)
+            if name == "each 2 ms, five times":
+                self.assertTrue(1 <= events <= 5 <= periods, numbers)
+            elif name == "each 2 ms, after 20 ms":
+                self.assertTrue(events == 1 and periods >= 10, numbers)
+            else:
+                told = 0 if name.endswith("cancelled") else 1
+                self.assertEqual((events, periods), (told, told), name)
+
+    def test_children(self):
+        flaky = [
+            ["1", "signal 9", "again after 5 ms"],
+            ["2", "exit status 2", "again after 10 ms"],
+            ["3", "exit status 3", "again after 20 ms"],
+            ["4", "exit status 0", "done"],
+        ]
+        pauses = ["again after 5 ms", "again after 10 ms", "again after 20 ms", "again after 40 ms", "given up"]
+        broken = [[str(run), "exit status 1", then] for run, then in enumerate(pauses, 1)]
+        rows = self.rows("children", 5)
+        for engine in ENGINES:
+            for worker, expected in (("flaky", flaky), ("broken", broken)):
+                self.assertEqual([row[2:] for row in rows if row[:2] == [engine, worker]], expected)
+        self.assertEqual(len(rows), len(ENGINES) * len(flaky + broken))
+
+    def test_threads(self):
+        self.assertEqual(self.rows("threads", 4), [[engine, "200", "17984", "yes"] for engine in ENGINES])
+
+
+class SignalServer:
+    def test_hangup_signal_reloads_and_nobody_is_lost(self):
+        with Server(self.command) as server:
+            clients = [self.connect(server) for _ in range(5)]
+            for reloads in range(3):
+                for client in clients:
+                    client.sendall(b"in pieces")
+                for client in clients:
+                    client.sendall(b", please\n")
+                for client in clients:
+                    self.assertEqual(receive(client, 20), b"%d in pieces, please\n" % reloads)
+                server.process.send_signal(signal.SIGHUP)
+                server.wait_until_said(f"settings {reloads + 1}\n")
+            self.assertEqual(server.stop(), 0, server.stderr())
+
+    def test_what_was_asked_is_answered_before_the_end(self):
+        for signo in (signal.SIGTERM, signal.SIGINT):
+            with Server(self.command) as server:
+                _, half, asks = clients = [self.connect(server) for _ in range(3)]
+                for client in clients:
+                    client.sendall(b"hello\n")
+                for client in clients:
+                    self.assertEqual(receive(client, 8), b"0 hello\n")
+                half.sendall(b"half a")
+                asks.sendall(b"one\ntwo\n")
+                server.process.send_signal(signo)
+                self.assertEqual(receive(asks, 12), b"0 one\n0 two\n")
+                for client in clients:
+                    self.assertTrue(is_closed_by_server(client))
+                self.assertEqual(server.ended(), 0, server.stderr())
+                with socket.socket() as late:
+                    self.assertEqual(late.connect_ex(("127.0.0.1", server.port)), errno.ECONNREFUSED)
+
+    def test_it_ends_though_the_work_does_not(self):
+        for again in (False, True):
+            with Server([*self.command, "--work", "3600000"]) as server:
+                client, idle = self.connect(server), self.connect(server)
+                client.sendall(b"how long?\n")
+                server.process.send_signal(signal.SIGTERM)
+                self.assertTrue(is_closed_by_server(idle))
+                if again:
+                    server.process.send_signal(signal.SIGTERM)
+                self.assertEqual(server.ended(), 1)
+                self.assertTrue(is_closed_by_server(client))
+                self.assertIn("ended with 1 clients unanswered", server.stderr())
+
 
 class Readme(Example):
     def test_it_has_each_program_and_its_build_line(self):
@@ -615,6 +697,8 @@ for build in BUILDS:
     for engine in ENGINES:
         command = [str(BUILD / build / "chat"), "--engine", engine]
         define(f"Chat_{engine}_{build}", ChatServer, command=command)
+        command = [str(BUILD / build / "signals"), "--engine", engine]
+        define(f"Signals_{engine}_{build}", SignalServer, command=command)
 for program, script in (("luajit", "echo.lua"), ("ruby", "echo.rb"), ("node", "echo.mjs")):
     for engine in ENGINES:
         command = [program, str(HERE / "ffi" / script), "--engine", engine]
