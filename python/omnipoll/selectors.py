@@ -26,7 +26,6 @@ Where they differ from the standard ones:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from selectors import EVENT_READ, EVENT_WRITE, BaseSelector, SelectorKey
 from typing import TYPE_CHECKING, Any
 
@@ -109,8 +108,10 @@ class _Selector(_native.Selector, BaseSelector):
         Raises KeyError when it is not registered.
         """
         key = self._find(fileobj)
-        with suppress(FileNotFoundError):  # It was closed, and that was told.
+        try:
             self._remove(key.fd)
+        except FileNotFoundError:
+            pass  # It was closed, and that was told.
         del self._keys[key.fd]
         return key
 
@@ -125,7 +126,7 @@ class _Selector(_native.Selector, BaseSelector):
         _check(events)
         rearms = events & (EVENT_EDGE | EVENT_ONESHOT) and not events & EVENT_EXCLUSIVE
         changes = events != key.events
-        key = key._replace(events=events, data=data)
+        key = SelectorKey(key.fileobj, key.fd, events, data)
         if changes or rearms:
             try:
                 self._modify(key.fd, events, key)
