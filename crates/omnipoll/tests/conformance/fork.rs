@@ -19,6 +19,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_trigger(what_the_child_does_is_not_seen_by_the_parent);
     suite.on_each_trigger(a_child_that_drops_everything_leaves_the_parent_whole);
     suite.on_each_trigger(what_the_child_has_closed_is_invalid);
+    suite.on_each_engine(many_that_the_child_has_closed_are_told_one_by_one);
     suite.on_each_engine(an_always_ready_file_stays_so_in_the_child);
     suite.on_each_engine(wakes_stay_on_their_side);
     suite.on_each_engine(a_grandchild_rebuilds_again);
@@ -167,6 +168,33 @@ fn what_the_child_has_closed_is_invalid(kind: EngineKind, trigger: Trigger) {
             child.succeeds();
             poke(&closed_writer);
             expect_events(&poller, &[(1, Ready::READ), (2, Ready::READ)]);
+        }
+    }
+}
+
+fn many_that_the_child_has_closed_are_told_one_by_one(kind: EngineKind) {
+    let poller = poller(kind);
+    let pipes: Vec<_> = (0..20).map(|_| pipe()).collect();
+    for ((reader, _), token) in pipes.iter().zip(0..) {
+        poller.add(reader, Interest::READ, token).unwrap();
+    }
+    match fork() {
+        Side::Child => {
+            drop(pipes);
+            poller.after_fork().unwrap();
+            let mut found = Vec::new();
+            while found.len() < 20 {
+                let events = wait(&poller, 3, LONG);
+                assert!(events.iter().all(|event| event.ready() == Ready::INVALID), "{events:?}");
+                found.extend(tokens(&events));
+            }
+            found.sort_unstable();
+            assert!(found.into_iter().eq(0..20));
+            expect_quiet(&poller);
+        }
+        Side::Parent(child) => {
+            child.succeeds();
+            expect_none(&poller);
         }
     }
 }

@@ -18,6 +18,7 @@ mod sockets;
 mod suite;
 mod threads;
 mod timeouts;
+mod wake;
 
 fn main() -> std::process::ExitCode {
     let mut suite = suite::Suite::default();
@@ -30,6 +31,7 @@ fn main() -> std::process::ExitCode {
     capacity::behaviours(&mut suite);
     timeouts::behaviours(&mut suite);
     threads::behaviours(&mut suite);
+    wake::behaviours(&mut suite);
     fork::behaviours(&mut suite);
     scale::behaviours(&mut suite);
     suite.main()

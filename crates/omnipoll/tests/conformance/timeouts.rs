@@ -178,7 +178,7 @@ fn a_storm_of_signals_makes_nothing_early_and_loses_nothing(kind: EngineKind) {
         assert_eq!(drain(&edge), 1);
         poller.rearm(&edge, Interest::READ).unwrap();
     }
-    assert!(SIGNALS.load(Ordering::Relaxed) > 100, "there was no storm");
+    assert!(SIGNALS.load(Ordering::Relaxed) > 10, "there was no storm");
 }
 
 /// Readiness and the end of the wait fall together: the event is told by this wait or the next.
