@@ -1,8 +1,11 @@
 //! What was asked for and what was told, and when, by a clock of the test's own.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::time::Instant;
 
 use omnipoll::Event;
+
+use crate::support::expect::LONG;
 
 /// A token: which thread gave it, and its how manyth it was.
 pub(crate) fn token(thread: usize, serial: usize) -> u64 {
@@ -32,7 +35,7 @@ pub(crate) struct Asked {
     pub(crate) wakes: i64,
 }
 
-/// What a waiter has seen besides tokens: its own order of each thread's posts, and wakes.
+/// What a waiter has seen: each thread's posts, in the order they came.
 pub(crate) struct Seen {
     pub(crate) posts: Vec<Vec<i64>>,
 }
@@ -88,20 +91,35 @@ impl Ledger {
         self.facts[thread][serial].told.load(SeqCst)
     }
 
-    /// Returns once everything that must still come has come.
+    /// Returns once everything that must still come has come. Whoever waits for what is lost
+    /// can't be told to stop, so this ends the process.
     pub(crate) fn until_told(&self, asked: &[Asked]) {
-        let (posts, wakes) = (sum(asked, |it| it.posts), sum(asked, |it| it.wakes));
-        while self.posts.load(SeqCst) < posts || self.wakes.load(SeqCst) < wakes {
+        let begun = Instant::now();
+        while let Some(missing) = self.missing(asked) {
+            if begun.elapsed() > LONG {
+                eprintln!("lost: {missing}");
+                std::process::exit(1);
+            }
             std::thread::yield_now();
         }
-        for Asked { thread, tokens, .. } in asked {
-            for (serial, times) in tokens.iter().enumerate() {
-                let due = matches!(times, Times::Once | Times::OnceAtLeast);
-                while due && self.told(*thread, serial) == 0 {
-                    std::thread::yield_now();
-                }
-            }
+    }
+
+    /// Something that must still come.
+    fn missing(&self, asked: &[Asked]) -> Option<String> {
+        let counts = [
+            ("posts", &self.posts, sum(asked, |it| it.posts)),
+            ("wakes", &self.wakes, sum(asked, |it| it.wakes)),
+        ];
+        if let Some((what, told, all)) = counts.into_iter().find(|(_, told, all)| told.load(SeqCst) < *all) {
+            return Some(format!("{} of {all} {what} came", told.load(SeqCst)));
         }
+        let due = |times: &Times| matches!(times, Times::Once | Times::OnceAtLeast);
+        asked.iter().find_map(|Asked { thread, tokens, .. }| {
+            let all = tokens.iter().enumerate().filter(|(_, times)| due(times));
+            let mut missing = all.filter(|(serial, _)| self.told(*thread, *serial) == 0).peekable();
+            missing.peek()?;
+            Some(format!("of thread {thread} {:?}", missing.collect::<Vec<_>>()))
+        })
     }
 
     pub(crate) fn check(&self, asked: &[Asked], seen: &[Seen]) {

@@ -16,7 +16,7 @@ mod worker;
 
 use std::thread;
 
-use omnipoll::{EngineKind, Poller};
+use omnipoll::EngineKind;
 
 use ledger::Ledger;
 
@@ -34,14 +34,16 @@ fn main() -> std::process::ExitCode {
 fn everything_is_accounted_for(kind: EngineKind) {
     let poller = support::expect::poller(kind);
     let ledger = Ledger::new(WORKERS, worker::MOST_TOKENS);
-    let pipes: Vec<_> = (0..WORKERS).map(|_| worker::pipes()).collect();
+    let pipes = || (0..worker::PIPES).map(|_| support::fds::pipe()).unzip();
+    let (readers, writers): (Vec<Vec<_>>, Vec<Vec<_>>) = (0..WORKERS).map(|_| pipes()).unzip();
     thread::scope(|scope| {
         let waiters: Vec<_> =
-            (0..WAITERS).map(|_| scope.spawn(|| waiter::run(&poller, &ledger, &pipes))).collect();
-        let workers: Vec<_> = (0..WORKERS)
-            .map(|thread| {
-                let (poller, ledger, pipes) = (&poller, &ledger, &pipes[thread]);
-                scope.spawn(move || worker::Worker::new(poller, ledger, pipes, thread).run())
+            (0..WAITERS).map(|_| scope.spawn(|| waiter::run(&poller, &ledger, &readers))).collect();
+        let ends = readers.iter().zip(writers).enumerate();
+        let workers: Vec<_> = ends
+            .map(|(thread, (readers, writers))| {
+                let worker = worker::Worker::new(&poller, &ledger, readers, writers, thread);
+                scope.spawn(move || worker.run())
             })
             .collect();
         // Joined one by one: that is an order which ThreadSanitizer sees.
@@ -51,15 +53,11 @@ fn everything_is_accounted_for(kind: EngineKind) {
         let seen: Vec<_> = waiters.into_iter().map(|waiter| waiter.join().expect("a waiter")).collect();
         ledger.check(&asked, &seen);
     });
-    let stop = support::expect::wait(&poller, 64, std::time::Duration::ZERO);
-    assert_eq!(stop.len(), 1, "only the word to stop is left: {stop:?}");
-    assert_empty(&poller, &pipes);
-}
-
-/// Every worker has left its last registrations, and nothing else is watched.
-fn assert_empty(poller: &Poller, pipes: &[Vec<worker::Pipe>]) {
-    for pipe in pipes.iter().flatten() {
-        poller.remove(&pipe.reader).expect("the last registration");
+    // What is left are the last registrations, and the word to stop.
+    for reader in readers.iter().flatten() {
+        poller.remove(reader).expect("the last registration");
     }
-    support::expect::expect_none(poller);
+    let stop = support::expect::wait(&poller, 64, std::time::Duration::ZERO);
+    assert!(matches!(&stop[..], [event] if event.token() == waiter::STOP), "{stop:?}");
+    support::expect::expect_none(&poller);
 }

@@ -1,18 +1,19 @@
 //! A thread that waits, and serves what it is told.
 
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering::SeqCst;
 
 use omnipoll::{Event, EventKind, Events, Interest, Poller};
 
 use crate::ledger::{Ledger, Seen};
 use crate::support::fds::drain;
-use crate::worker::{Pipe, PIPES};
 use crate::WORKERS;
 
 /// The token of the post that ends a waiter.
 pub(crate) const STOP: u64 = u64::MAX;
 
-pub(crate) fn run(poller: &Poller, ledger: &Ledger, pipes: &[Vec<Pipe>]) -> Seen {
+pub(crate) fn run(poller: &Poller, ledger: &Ledger, readers: &[Vec<File>]) -> Seen {
     let mut seen = Seen { posts: vec![Vec::new(); WORKERS] };
     let mut events = Events::with_capacity(7);
     loop {
@@ -21,7 +22,7 @@ pub(crate) fn run(poller: &Poller, ledger: &Ledger, pipes: &[Vec<Pipe>]) -> Seen
         assert!(!events.is_empty(), "a wait for ever returned nothing");
         for event in &events {
             match event.kind() {
-                EventKind::Io => serve(poller, ledger, pipes, event, began),
+                EventKind::Io => serve(poller, ledger, readers, event, began),
                 EventKind::Timer => ledger.tell(event, began),
                 EventKind::Wake => _ = ledger.wakes.fetch_add(event.value() as u64, SeqCst),
                 EventKind::Post if event.token() == STOP => {
@@ -40,14 +41,12 @@ pub(crate) fn run(poller: &Poller, ledger: &Ledger, pipes: &[Vec<Pipe>]) -> Seen
 }
 
 /// Drains the pipe and says so; its worker may have removed it meanwhile.
-fn serve(poller: &Poller, ledger: &Ledger, pipes: &[Vec<Pipe>], event: &Event, began: u64) {
+fn serve(poller: &Poller, ledger: &Ledger, readers: &[Vec<File>], event: &Event, began: u64) {
     ledger.tell(event, began);
-    let fd = event.value() as i32;
-    let own = &pipes[(event.token() >> 32) as usize];
-    assert_eq!(own.len(), PIPES);
-    if let Some(pipe) = own.iter().find(|pipe| pipe.number() == fd) {
-        drain(&pipe.reader);
-        if let Err(error) = poller.rearm(&pipe.reader, Interest::READ) {
+    let own = &readers[(event.token() >> 32) as usize];
+    if let Some(reader) = own.iter().find(|reader| i64::from(reader.as_raw_fd()) == event.value()) {
+        drain(reader);
+        if let Err(error) = poller.rearm(reader, Interest::READ) {
             assert!(matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)), "rearm: {error}");
         }
     }

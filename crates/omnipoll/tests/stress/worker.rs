@@ -1,7 +1,6 @@
 //! A thread that changes the poller in every way there is, a bounded number of times.
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use omnipoll::{Interest, Poller, Trigger};
 
 use crate::ledger::{token, Asked, Ledger, Times};
 use crate::suite::TRIGGERS;
-use crate::support::{fds, sys};
+use crate::support::sys;
 
 /// What one worker does, in calls of every kind.
 const OPERATIONS: usize = 3_000;
@@ -17,33 +16,14 @@ const OPERATIONS: usize = 3_000;
 pub(crate) const MOST_TOKENS: usize = OPERATIONS + PIPES;
 pub(crate) const PIPES: usize = 6;
 
-/// A pipe that lives as long as all the threads.
-pub(crate) struct Pipe {
-    pub(crate) reader: File,
-    writer: File,
-}
-
-impl Pipe {
-    pub(crate) fn number(&self) -> i32 {
-        self.reader.as_raw_fd()
-    }
-}
-
-pub(crate) fn pipes() -> Vec<Pipe> {
-    let pipe = || {
-        let (reader, writer) = fds::pipe();
-        Pipe { reader, writer }
-    };
-    (0..PIPES).map(|_| pipe()).collect()
-}
-
 /// An armed timer: its id, its token, whether it has a period.
 type Armed = (u64, u64, bool);
 
 pub(crate) struct Worker<'a> {
     poller: &'a Poller,
     ledger: &'a Ledger,
-    pipes: &'a [Pipe],
+    readers: &'a [File],
+    writers: Vec<File>,
     /// Of each pipe's registration, if it has one: token and trigger.
     registered: [Option<(u64, Trigger)>; PIPES],
     armed: Vec<Armed>,
@@ -52,11 +32,19 @@ pub(crate) struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    pub(crate) fn new(poller: &'a Poller, ledger: &'a Ledger, pipes: &'a [Pipe], thread: usize) -> Self {
+    /// Writes to these pipes, and is the only one to change what is registered of them.
+    pub(crate) fn new(
+        poller: &'a Poller,
+        ledger: &'a Ledger,
+        readers: &'a [File],
+        writers: Vec<File>,
+        thread: usize,
+    ) -> Self {
         Self {
             poller,
             ledger,
-            pipes,
+            readers,
+            writers,
             registered: [None; PIPES],
             armed: Vec::new(),
             asked: Asked { thread, tokens: Vec::new(), posts: 0, wakes: 0 },
@@ -113,7 +101,7 @@ impl<'a> Worker<'a> {
     fn register(&mut self, index: usize, trigger: Trigger, times: Times) {
         let is_once = times == Times::Any && trigger.contains(Trigger::ONESHOT);
         let token = self.new_token(if is_once { Times::OnceAtMost } else { times });
-        let (reader, interest) = (&self.pipes[index].reader, Interest::READ | trigger);
+        let (reader, interest) = (&self.readers[index], Interest::READ | trigger);
         let old = self.registered[index].replace((token, trigger));
         match old {
             Some(_) => self.poller.modify(reader, interest, token).expect("modify"),
@@ -125,7 +113,7 @@ impl<'a> Worker<'a> {
     fn remove(&mut self) {
         let index = self.draw(PIPES);
         let old = self.registered[index].take();
-        let result = self.poller.remove(&self.pipes[index].reader);
+        let result = self.poller.remove(&self.readers[index]);
         assert_eq!(
             result.err().and_then(|error| error.raw_os_error()),
             old.is_none().then_some(libc::ENOENT)
@@ -139,14 +127,14 @@ impl<'a> Worker<'a> {
             None => Some(libc::ENOENT),
             Some((_, trigger)) => trigger.contains(Trigger::ONESHOT).then_some(libc::EINVAL),
         };
-        let result = self.poller.rearm(&self.pipes[index].reader, Interest::READ);
+        let result = self.poller.rearm(&self.readers[index], Interest::READ);
         assert_eq!(result.err().and_then(|error| error.raw_os_error()), expected);
     }
 
     fn poke(&mut self) {
         let index = self.draw(PIPES);
         // Full, perhaps, while nobody watches it.
-        let _ = std::io::Write::write(&mut &self.pipes[index].writer, b".");
+        let _ = std::io::Write::write(&mut &self.writers[index], b".");
     }
 
     /// A number that is soon another thread's: no event of this life may reach the next.
@@ -210,18 +198,18 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Ends every period, and leaves each pipe registered and readable once more: whatever
-    /// happened to it before, this must be told.
+    /// Ends every period, and leaves each pipe registered and hung up: whatever happened to it
+    /// before, this must be told. (A byte could be read by a waiter who still serves an event of
+    /// before; an end of file stays.)
     fn leave(mut self) -> Asked {
         for armed in std::mem::take(&mut self.armed) {
             if armed.2 {
                 self.cancel_one(armed);
             }
         }
-        for index in 0..PIPES {
-            fds::drain(&self.pipes[index].reader);
+        for (index, writer) in std::mem::take(&mut self.writers).into_iter().enumerate() {
             self.register(index, TRIGGERS[index % 3], Times::OnceAtLeast);
-            fds::poke(&self.pipes[index].writer);
+            drop(writer);
         }
         self.asked
     }
