@@ -8,6 +8,8 @@ mod mixed;
 mod posts;
 mod signals;
 mod timers;
+#[cfg(target_os = "linux")]
+mod without_pidfds;
 
 use omnipoll::{EngineKind, Event, EventKind, Events, Poller};
 use std::time::{Duration, Instant};

@@ -1,0 +1,258 @@
+//! A poller's sources after `fork(2)`: what came to the parent is the parent's; timers go on
+//! on both sides.
+
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use omnipoll::{EngineKind, Event, EventKind, Poller};
+
+use crate::suite::Suite;
+use crate::support::expect::{expect_error, expect_none, next, poller, LONG};
+use crate::support::sys::in_child;
+
+pub(crate) fn behaviours(suite: &mut Suite) {
+    suite.on_each_engine(every_call_of_the_child_is_eownerdead);
+    suite.on_each_engine(timers_go_on_on_both_sides);
+    suite.on_each_engine(timers_are_cancelled_on_one_side_only);
+    suite.on_each_engine(posts_and_wakes_stay_the_parents);
+    suite.on_each_engine(signals_stay_on_their_side);
+    suite.on_each_engine(a_signal_before_after_fork_rings_nobodys_bell);
+    suite.on_each_engine(children_stay_the_parents);
+    suite.on_each_engine(a_child_that_drops_it_costs_the_parent_nothing);
+    suite.on_each_engine(forked_while_signals_are_handled);
+}
+
+const MOMENT: Duration = Duration::from_millis(20);
+
+/// A process that ends when it is killed, or when its input ends with ours.
+fn sleeper() -> std::process::Child {
+    Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("cat")
+}
+
+fn raise(signo: i32) {
+    // SAFETY: takes no pointer.
+    assert_eq!(unsafe { libc::raise(signo) }, 0);
+}
+
+/// Kind, token and value of the events until that many have come.
+fn collect(poller: &Poller, count: usize) -> Vec<(EventKind, u64, i64)> {
+    let (mut all, begun) = (Vec::new(), Instant::now());
+    while all.len() < count {
+        assert!(begun.elapsed() < LONG, "only {all:?} came");
+        all.extend(next(poller).iter().map(facts));
+    }
+    all.sort_by_key(|fact| fact.1);
+    all
+}
+
+fn facts(event: &Event) -> (EventKind, u64, i64) {
+    (event.kind(), event.token(), event.value())
+}
+
+fn every_call_of_the_child_is_eownerdead(kind: EngineKind) {
+    let poller = poller(kind);
+    let timer = poller.timer_add(LONG, None, 1).unwrap();
+    poller.signal_add(libc::SIGUSR1, 2).unwrap();
+    let mut watched = sleeper();
+    poller.child_add(watched.id() as i32, 3).unwrap();
+    in_child(|| {
+        for _ in 0..2 {
+            expect_error(poller.timer_add(MOMENT, None, 4), libc::EOWNERDEAD);
+            expect_error(poller.timer_add_at(SystemTime::now(), 4), libc::EOWNERDEAD);
+            expect_error(poller.timer_set(timer, MOMENT, None), libc::EOWNERDEAD);
+            expect_error(poller.timer_cancel(timer), libc::EOWNERDEAD);
+            expect_error(poller.signal_add(libc::SIGUSR2, 4), libc::EOWNERDEAD);
+            expect_error(poller.signal_remove(libc::SIGUSR1), libc::EOWNERDEAD);
+            expect_error(poller.child_add(std::process::id() as i32, 4), libc::EOWNERDEAD);
+            expect_error(poller.child_remove(watched.id() as i32), libc::EOWNERDEAD);
+            expect_error(poller.post(4, 4), libc::EOWNERDEAD);
+            expect_error(poller.wake(), libc::EOWNERDEAD);
+        }
+    })
+    .succeeds();
+    expect_none(&poller);
+    poller.timer_cancel(timer).unwrap();
+    poller.signal_remove(libc::SIGUSR1).unwrap();
+    watched.kill().unwrap();
+    assert_eq!(collect(&poller, 1), [(EventKind::Child, 3, libc::SIGKILL.into())]);
+}
+
+fn timers_go_on_on_both_sides(kind: EngineKind) {
+    let poller = poller(kind);
+    let begun = Instant::now();
+    poller.timer_add(MOMENT, None, 1).unwrap();
+    let wall = SystemTime::now() + MOMENT;
+    poller.timer_add_at(wall, 2).unwrap();
+    let both = || {
+        assert_eq!(collect(&poller, 2), [(EventKind::Timer, 1, 1), (EventKind::Timer, 2, 1)]);
+        assert!(begun.elapsed() >= MOMENT && SystemTime::now() >= wall, "early");
+        expect_none(&poller);
+    };
+    in_child(|| {
+        poller.after_fork().unwrap();
+        both();
+        // And new ones, of both clocks.
+        poller.timer_add(Duration::ZERO, None, 3).unwrap();
+        poller.timer_add_at(SystemTime::now(), 4).unwrap();
+        assert_eq!(collect(&poller, 2), [(EventKind::Timer, 3, 1), (EventKind::Timer, 4, 1)]);
+    })
+    .succeeds();
+    both();
+}
+
+fn timers_are_cancelled_on_one_side_only(kind: EngineKind) {
+    let poller = poller(kind);
+    let timer = poller.timer_add(MOMENT, None, 1).unwrap();
+    let alarm = poller.timer_add_at(SystemTime::now() + MOMENT, 2).unwrap();
+    in_child(|| {
+        poller.after_fork().unwrap();
+        poller.timer_cancel(timer).unwrap();
+        poller.timer_cancel(alarm).unwrap();
+        expect_none(&poller);
+    })
+    .succeeds();
+    assert_eq!(collect(&poller, 2), [(EventKind::Timer, 1, 1), (EventKind::Timer, 2, 1)]);
+}
+
+fn posts_and_wakes_stay_the_parents(kind: EngineKind) {
+    let poller = poller(kind);
+    poller.post(1, 10).unwrap();
+    poller.post(2, 20).unwrap();
+    poller.wake().unwrap();
+    poller.wake().unwrap();
+    in_child(|| {
+        poller.after_fork().unwrap();
+        expect_none(&poller);
+        poller.post(3, 30).unwrap();
+        poller.wake().unwrap();
+        assert_eq!(collect(&poller, 2), [(EventKind::Wake, 0, 1), (EventKind::Post, 3, 30)]);
+    })
+    .succeeds();
+    let expected = [(EventKind::Wake, 0, 2), (EventKind::Post, 1, 10), (EventKind::Post, 2, 20)];
+    assert_eq!(collect(&poller, 3), expected);
+    expect_none(&poller);
+}
+
+fn signals_stay_on_their_side(kind: EngineKind) {
+    let poller = poller(kind);
+    poller.signal_add(libc::SIGUSR1, 1).unwrap();
+    raise(libc::SIGUSR1);
+    raise(libc::SIGUSR1);
+    let told = |times| {
+        let events = next(&poller);
+        assert_eq!(events.len(), 1, "{events:?}");
+        assert_eq!(facts(&events[0]), (EventKind::Signal, 1, libc::SIGUSR1.into()));
+        assert_eq!(events[0].count(), times);
+        expect_none(&poller);
+    };
+    in_child(|| {
+        poller.after_fork().unwrap();
+        expect_none(&poller);
+        raise(libc::SIGUSR1);
+        told(1);
+        poller.signal_remove(libc::SIGUSR1).unwrap();
+    })
+    .succeeds();
+    told(2);
+    raise(libc::SIGUSR1);
+    told(1);
+}
+
+/// Until `after_fork` the bell that the child has is its parent's.
+fn a_signal_before_after_fork_rings_nobodys_bell(kind: EngineKind) {
+    let poller = poller(kind);
+    poller.signal_add(libc::SIGUSR1, 1).unwrap();
+    in_child(|| raise(libc::SIGUSR1)).succeeds();
+    expect_none(&poller);
+    in_child(|| {
+        raise(libc::SIGUSR1);
+        poller.after_fork().unwrap();
+        // It came to a poller that was the parent's.
+        expect_none(&poller);
+    })
+    .succeeds();
+    expect_none(&poller);
+}
+
+fn children_stay_the_parents(kind: EngineKind) {
+    let poller = poller(kind);
+    let (mut early, mut late) = (sleeper(), sleeper());
+    let pids = [early.id() as i32, late.id() as i32];
+    pids.iter().for_each(|&pid| poller.child_add(pid, pid as u64).unwrap());
+    early.kill().unwrap();
+    in_child(|| {
+        poller.after_fork().unwrap();
+        expect_none(&poller);
+        for pid in pids {
+            expect_error(poller.child_remove(pid), libc::ENOENT);
+            expect_error(poller.child_add(pid, 1), libc::ECHILD);
+        }
+        // Its own it may watch.
+        let mut own = sleeper();
+        poller.child_add(own.id() as i32, 7).unwrap();
+        own.kill().unwrap();
+        assert_eq!(collect(&poller, 1), [(EventKind::Child, 7, libc::SIGKILL.into())]);
+    })
+    .succeeds();
+    assert_eq!(collect(&poller, 1), [(EventKind::Child, pids[0] as u64, libc::SIGKILL.into())]);
+    expect_none(&poller);
+    late.kill().unwrap();
+    assert_eq!(collect(&poller, 1), [(EventKind::Child, pids[1] as u64, libc::SIGKILL.into())]);
+    expect_none(&poller);
+}
+
+fn a_child_that_drops_it_costs_the_parent_nothing(kind: EngineKind) {
+    for rebuilds in [false, true] {
+        let poller = poller(kind);
+        poller.signal_add(libc::SIGUSR1, 1).unwrap();
+        poller.timer_add(MOMENT, None, 2).unwrap();
+        poller.timer_add_at(SystemTime::now() + MOMENT, 3).unwrap();
+        let mut watched = sleeper();
+        poller.child_add(watched.id() as i32, 4).unwrap();
+        poller.post(5, 5).unwrap();
+        let mut poller = Some(poller);
+        in_child(|| {
+            let poller = poller.take().expect("the child's copy");
+            if rebuilds {
+                poller.after_fork().unwrap();
+            }
+            drop(poller);
+        })
+        .succeeds();
+        let poller = poller.expect("the parent's");
+        raise(libc::SIGUSR1);
+        watched.kill().unwrap();
+        let expected = [
+            (EventKind::Signal, 1, libc::SIGUSR1.into()),
+            (EventKind::Timer, 2, 1),
+            (EventKind::Timer, 3, 1),
+            (EventKind::Child, 4, libc::SIGKILL.into()),
+            (EventKind::Post, 5, 5),
+        ];
+        assert_eq!(collect(&poller, 5), expected);
+        expect_none(&poller);
+    }
+}
+
+/// The fork may come at any moment of another thread's signal handler: the child, which has no
+/// such thread, must not wait for it.
+fn forked_while_signals_are_handled(kind: EngineKind) {
+    let poller = poller(kind);
+    poller.signal_add(libc::SIGUSR1, 1).unwrap();
+    let enough = AtomicBool::new(false);
+    let mut poller = Some(poller);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !enough.load(Ordering::Relaxed) {
+                raise(libc::SIGUSR1);
+            }
+        });
+        let children: Vec<_> = (0..100).map(|_| in_child(|| drop(poller.take()))).collect();
+        enough.store(true, Ordering::Relaxed);
+        children.into_iter().for_each(|child| child.succeeds());
+    });
+    let events = next(poller.as_ref().expect("the parent's"));
+    assert_eq!(events.iter().map(facts).collect::<Vec<_>>(), [(EventKind::Signal, 1, libc::SIGUSR1.into())]);
+}
