@@ -63,13 +63,17 @@
 mod engine;
 mod error;
 mod event;
+mod inspect;
 mod interest;
 mod poller;
 mod registry;
 mod source;
+mod strict;
 
 pub use engine::{Capabilities, EngineKind};
 pub use error::explain;
 pub use event::{Event, EventKind, Events, Ready};
+pub use inspect::{Registered, Stats};
 pub use interest::{Interest, Trigger};
 pub use poller::{Options, Poller};
+pub use strict::{Finding, FindingKind};

@@ -3,10 +3,11 @@
 mod deadline;
 mod options;
 mod sources;
+mod strictly;
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -16,10 +17,13 @@ pub use options::Options;
 use crate::engine::{self, AnyEngine, Batch, Capabilities, EngineKind};
 use crate::error::fail;
 use crate::event::{Event, EventKind, Events};
+use crate::inspect::Rounds;
 use crate::interest::Interest;
 use crate::registry::{Registry, Tag};
-use crate::source::{fork, Outlook, Sources};
+use crate::source::{Outlook, Sources};
+use crate::strict::Strict;
 use deadline::Deadline;
+use strictly::born_now;
 
 /// Watches descriptors and waits for events; every method may be called from any thread.
 ///
@@ -28,12 +32,15 @@ use deadline::Deadline;
 pub struct Poller {
     engine: AnyEngine,
     registry: Mutex<Registry>,
-    sources: Sources,
-    /// The fork after which this poller was made or rebuilt.
+    pub(crate) sources: Sources,
+    /// The fork after which this poller was made or rebuilt, and whether it is strict.
     born: AtomicU32,
     /// Flips at each wait that has one slot and something to tell besides descriptors.
     odd: AtomicBool,
     interruptible: bool,
+    pub(crate) rounds: Rounds,
+    /// Strict mode, when it is on.
+    pub(crate) strict: Option<Box<Strict>>,
 }
 
 impl Poller {
@@ -58,6 +65,13 @@ impl Poller {
         self.engine.kind().capabilities()
     }
 
+    /// The descriptor of the engine's own set, where it has one (epoll): readable while a
+    /// registered descriptor is ready, so that another poller can watch this one. Timers,
+    /// wakes and posts don't make it readable. It belongs to the poller: never close it.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.engine.descriptor()
+    }
+
     /// Starts watching `fd`; its events carry `token`.
     ///
     /// `EEXIST` when it is registered, `EBADF` when it is not open, `EPERM` when it is a kind
@@ -66,7 +80,9 @@ impl Poller {
     pub fn add(&self, fd: &impl AsRawFd, interest: Interest, token: u64) -> io::Result<()> {
         let (fd, mut registry) = self.enter(fd)?;
         self.check(fd, interest)?;
-        self.engine.add(&mut registry, fd, interest, Tag { token, kind: EventKind::Io })
+        self.engine.add(&mut registry, fd, interest, Tag { token, kind: EventKind::Io })?;
+        self.strictly(registry, |strict, registry| strict.begun(registry, fd));
+        Ok(())
     }
 
     /// Replaces interest, trigger and token. Re-enables a ONESHOT that has fired, and rearms
@@ -81,7 +97,9 @@ impl Poller {
         if old.is_exclusive() || interest.is_exclusive() {
             return Err(fail(libc::EINVAL, "an EXCLUSIVE registration can't be modified: remove and add it"));
         }
-        self.engine.modify(&mut registry, fd, interest, token)
+        self.engine.modify(&mut registry, fd, interest, token)?;
+        self.strictly(registry, |strict, registry| strict.changed(registry, fd));
+        Ok(())
     }
 
     /// Stops watching `fd`. No later wait returns an event of it. Works on a descriptor that
@@ -90,6 +108,7 @@ impl Poller {
         let (fd, mut registry) = self.enter(fd)?;
         registry.of_caller(fd)?;
         self.engine.remove(&mut registry, fd);
+        self.strictly(registry, |strict, _| strict.ended(fd));
         Ok(())
     }
 
@@ -107,6 +126,7 @@ impl Poller {
         }
         if wanted.is_edge() {
             self.engine.rearm(&mut registry, fd, interest);
+            self.strictly(registry, |strict, _| strict.rearmed(fd, interest));
         }
         Ok(())
     }
@@ -130,9 +150,11 @@ impl Poller {
         events: &mut [MaybeUninit<Event>],
         timeout: Option<Duration>,
     ) -> io::Result<usize> {
-        self.check_owner()?;
+        if self.is_special() {
+            return self.wait_strictly(events, timeout);
+        }
         if events.is_empty() {
-            return Err(fail(libc::EINVAL, "there is no room for an event"));
+            return Err(no_room());
         }
         let deadline = Deadline::after(timeout);
         if self.sources.are_quiet() {
@@ -140,7 +162,7 @@ impl Poller {
             let sleeper = self.sources.sleeper();
             let outlook = self.sources.outlook(timeout);
             let batch = self.engine.wait(&self.registry, events, outlook.limit);
-            drop(sleeper);
+            self.sources.end(sleeper, batch.as_ref().map_or(0, |batch| batch.filled));
             match batch {
                 Ok(batch) if batch.is_plain() && self.sources.are_quiet() => return Ok(batch.filled),
                 batch => return self.wait_on(events, &deadline, batch, outlook.due),
@@ -173,21 +195,26 @@ impl Poller {
                 Err(error) => return Err(error),
             }
             left = deadline.left();
+            self.rounds.go_on(left);
             (batch, due) = self.look(events, left);
         }
     }
 
     /// One system call, for no longer than the sources allow, and whether they were due before.
     fn look(&self, events: &mut [MaybeUninit<Event>], left: Option<Duration>) -> (io::Result<Batch>, bool) {
-        let _sleeper = self.sources.sleeper();
+        let sleeper = self.sources.sleeper();
         let Outlook { limit, due } = self.sources.outlook(left);
         // Neither the descriptors nor the sources shall fill every batch.
         let batch = match events.len() - usize::from(due) {
             // This time only the sources are asked; should they have nothing, we look again.
-            0 if self.odd.fetch_not(Ordering::Relaxed) => Ok(Batch { dropped: true, ..Batch::default() }),
+            0 if self.odd.fetch_not(Ordering::Relaxed) => {
+                self.rounds.skipped.fetch_add(1, Ordering::Relaxed);
+                Ok(Batch { dropped: true, ..Batch::default() })
+            }
             0 => self.engine.wait(&self.registry, events, limit),
             room => self.engine.wait(&self.registry, &mut events[..room], limit),
         };
+        self.sources.end(sleeper, batch.as_ref().map_or(0, |batch| batch.filled));
         (batch, due)
     }
 
@@ -224,6 +251,7 @@ impl Poller {
         let lost = |poller: &Self| engine::lock(&poller.registry).lost.pop_front();
         while filled < events.len() {
             let Some(event) = lost(self) else { break };
+            self.sources.state().count(&event);
             events[filled].write(event);
             filled += 1;
         }
@@ -266,21 +294,34 @@ impl Poller {
             self.engine.remove(&mut registry, pidfd.as_raw_fd());
         }
         self.sources.after_fork(&mut state);
-        self.born.store(fork::count(), Ordering::Release);
+        self.rounds.forget();
+        self.strict.iter().for_each(|strict| strict.after_fork(&registry));
+        self.born.store(born_now(self.strict.is_some()), Ordering::Release);
         Ok(())
     }
 
     #[inline]
     fn is_owner(&self) -> bool {
-        self.born.load(Ordering::Acquire) == fork::count()
+        self.born.load(Ordering::Acquire) == born_now(self.strict.is_some())
     }
 
     #[inline]
-    fn check_owner(&self) -> io::Result<()> {
-        if self.is_owner() {
-            return Ok(());
+    pub(crate) fn check_owner(&self) -> io::Result<()> {
+        match self.is_owner() {
+            true => Ok(()),
+            false => Err(self.refuse_child()),
         }
-        Err(fail(libc::EOWNERDEAD, "the poller belongs to the parent process: call after_fork first"))
+    }
+
+    /// What a forked child is told that uses its parent's poller.
+    #[cold]
+    fn refuse_child(&self) -> io::Error {
+        self.strict.iter().for_each(|strict| strict.used_by_child());
+        fail(libc::EOWNERDEAD, "the poller belongs to the parent process: call after_fork first")
+    }
+
+    pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
+        engine::lock(&self.registry)
     }
 
     /// The way into every change: the descriptor's number, and the registry locked.
@@ -290,7 +331,7 @@ impl Poller {
         if fd < 0 {
             return Err(fail(libc::EBADF, "a descriptor is never negative"));
         }
-        Ok((fd, engine::lock(&self.registry)))
+        Ok((fd, self.registry()))
     }
 
     fn check(&self, fd: RawFd, interest: Interest) -> io::Result<()> {
@@ -311,6 +352,10 @@ impl std::fmt::Debug for Poller {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Poller").field("engine", &self.engine()).finish_non_exhaustive()
     }
+}
+
+fn no_room() -> io::Error {
+    fail(libc::EINVAL, "there is no room for an event")
 }
 
 const _: fn() = || {

@@ -135,6 +135,15 @@ impl Registry {
         }
     }
 
+    /// What the caller has registered, lowest descriptor first.
+    pub(crate) fn registrations(&self) -> impl Iterator<Item = (RawFd, &Registration)> {
+        let pages = self.pages.iter().enumerate().filter_map(|(index, page)| Some((index, page.as_ref()?)));
+        let slots = pages.flat_map(|(index, page)| {
+            page.iter().enumerate().filter_map(move |(slot, it)| Some((index * PAGE + slot, it.as_ref()?)))
+        });
+        slots.map(|(fd, it)| (fd as RawFd, it)).filter(|(_, it)| it.kind == EventKind::Io)
+    }
+
     /// The registered descriptors, lowest first.
     pub(crate) fn descriptors(&self) -> Vec<RawFd> {
         let pages = self.pages.iter().enumerate();

@@ -9,13 +9,14 @@ mod doorbell;
 #[cfg(target_os = "linux")]
 mod epoll;
 mod poll;
+pub(crate) mod probe;
 mod scan;
 mod select;
 mod sys;
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -146,6 +147,11 @@ impl EngineKind {
 /// has checked the arguments. On an error nothing has changed.
 pub(crate) trait Engine: Send + Sync {
     fn kind(&self) -> EngineKind;
+
+    /// The descriptor of the set that the kernel keeps, if it keeps one.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 
     /// Begins a registration. A registration that the number still has from a file closed
     /// since is replaced; `EEXIST` when it is of the same file.

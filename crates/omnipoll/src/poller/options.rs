@@ -3,10 +3,14 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use super::strictly::born_now;
 use super::Poller;
 use crate::engine::{AnyEngine, Doorbell, EngineKind};
+use crate::inspect::Rounds;
 use crate::source::{fork, Sources};
+use crate::strict::Strict;
 
 /// How to make a [`Poller`]; the default is what [`Poller::new`] uses.
 ///
@@ -21,6 +25,8 @@ pub struct Options {
     engine: Option<EngineKind>,
     interruptible: bool,
     files_always_ready: bool,
+    strict: bool,
+    strict_limit: Option<Duration>,
 }
 
 impl Options {
@@ -49,6 +55,25 @@ impl Options {
         self
     }
 
+    /// Looks for mistakes in the use of the poller, and says each once, in words: see
+    /// [`FindingKind`](crate::FindingKind) for which. So does `OMNIPOLL_STRICT=1` in the
+    /// environment (anything but 0). Findings go to [`Poller::on_finding`], or else each is a
+    /// line on stderr.
+    ///
+    /// For development: each wait then asks the system about every registered descriptor. A
+    /// poller without it pays nothing for it.
+    pub fn strict(mut self, yes: bool) -> Self {
+        self.strict = yes;
+        self
+    }
+
+    /// What strict mode takes for too long: for a thread to come back to wait, and for a
+    /// descriptor that was reported to be left with something to read. 100 ms unless told.
+    pub fn strict_limit(mut self, limit: Duration) -> Self {
+        self.strict_limit = Some(limit);
+        self
+    }
+
     /// Makes the poller. `ENOSYS` when the engine is not to be had here, `EINVAL` when
     /// `OMNIPOLL_ENGINE` names none, `EMFILE`/`ENFILE`/`ENOMEM` as the system says.
     pub fn build(&self) -> io::Result<Poller> {
@@ -58,13 +83,24 @@ impl Options {
         };
         fork::observe()?;
         let doorbell = Arc::new(Doorbell::new()?);
+        let strict = self.is_strict().then(|| {
+            let limit = self.strict_limit.unwrap_or(Duration::from_millis(100));
+            Box::new(Strict::new(limit, kind.capabilities()))
+        });
         Ok(Poller {
             engine: AnyEngine::new(kind, doorbell.clone(), self.files_always_ready)?,
             registry: Mutex::default(),
             sources: Sources::new(doorbell),
-            born: AtomicU32::new(fork::count()),
+            born: AtomicU32::new(born_now(strict.is_some())),
             odd: AtomicBool::new(false),
             interruptible: self.interruptible,
+            rounds: Rounds::default(),
+            strict,
         })
+    }
+
+    fn is_strict(&self) -> bool {
+        let asked = |value: std::ffi::OsString| !value.is_empty() && value != "0";
+        self.strict || std::env::var_os("OMNIPOLL_STRICT").is_some_and(asked)
     }
 }

@@ -143,7 +143,9 @@ impl Poller {
     pub(super) fn reap(&self, pidfd: RawFd) -> Option<Event> {
         let (ended, pidfd) = self.sources.state().children.reap_by(pidfd)?;
         self.unwatch_own(&pidfd);
-        Some(ended.event())
+        let event = ended.event();
+        self.sources.state().count(&event);
+        Some(event)
     }
 }
 

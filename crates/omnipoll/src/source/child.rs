@@ -77,6 +77,11 @@ impl Children {
         Some(ended)
     }
 
+    /// How many are watched.
+    pub(crate) fn len(&self) -> usize {
+        self.list.len()
+    }
+
     /// Whether SIGCHLD has made known, and not told, that one of those without a descriptor
     /// has ended. Asked when a batch is full.
     pub(crate) fn may_have_ended(&self) -> bool {

@@ -31,6 +31,11 @@ impl Wall {
         self.timers.cancel(id)
     }
 
+    /// How many are armed.
+    pub(crate) fn len(&self) -> usize {
+        self.timers.len()
+    }
+
     /// Takes one timer whose time has come.
     pub(crate) fn expire(&mut self) -> Option<Expired> {
         self.timers.next()?;

@@ -7,19 +7,29 @@ use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::OnceLock;
 
+use super::signal;
 use crate::error::fail;
 
 static FORKS: AtomicU32 = AtomicU32::new(0);
 static OBSERVER: OnceLock<libc::c_int> = OnceLock::new();
 
+extern "C" fn before() {
+    signal::before_fork();
+}
+
+extern "C" fn in_parent() {
+    signal::after_fork(false);
+}
+
 extern "C" fn in_child() {
     FORKS.fetch_add(1, Ordering::Relaxed);
+    signal::after_fork(true);
 }
 
 /// Starts counting. Called before the first poller is made; `ENOMEM` is its only error.
 pub(crate) fn observe() -> io::Result<()> {
-    // SAFETY: the handler is a static function that only touches an atomic.
-    let observe = || unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+    // SAFETY: the handlers are static functions that neither unwind nor call back.
+    let observe = || unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
     match *OBSERVER.get_or_init(observe) {
         0 => Ok(()),
         errno => Err(fail(errno, "pthread_atfork failed")),

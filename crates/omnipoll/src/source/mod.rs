@@ -9,25 +9,27 @@ pub(crate) mod clock;
 pub(crate) mod fork;
 pub(crate) mod post;
 pub(crate) mod signal;
+mod sleepers;
 pub(crate) mod timer;
 pub(crate) mod wake;
 
 use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::engine::{lock, Doorbell};
-use crate::event::Event;
+use crate::event::{Event, EventKind};
+use sleepers::{Sleeper, Sleepers};
 
 pub(crate) struct Sources {
     pub(crate) doorbell: Arc<Doorbell>,
     pub(crate) wake: wake::Wake,
     /// Something besides timers has come since somebody looked.
     pending: AtomicBool,
-    /// How many threads sleep, or are about to. Whoever brings something sets `pending`, or
+    /// The threads that sleep, or are about to. Whoever brings something sets `pending`, or
     /// `soonest`, and then looks here; who goes to sleep does it the other way round.
-    waiting: AtomicUsize,
+    sleepers: Sleepers,
     /// The soonest timer's deadline; `u64::MAX` without timers.
     soonest: AtomicU64,
     epoch: Instant,
@@ -41,11 +43,21 @@ pub(crate) struct State {
     pub(crate) signals: signal::Signals,
     pub(crate) children: child::Children,
     pub(crate) posts: post::Posts,
+    /// How many events of each kind were told, but for the descriptors'.
+    pub(crate) told: Told,
     /// Which source speaks first next time, so that none keeps another from speaking.
     turn: usize,
 }
 
+/// How many events were told, by [`EventKind`].
+pub(crate) type Told = [u64; EventKind::Alarm as usize + 1];
+
 impl State {
+    /// Counts an event that is told.
+    pub(crate) fn count(&mut self, event: &Event) {
+        self.told[event.kind() as usize] += 1;
+    }
+
     /// Whether anything that no clock and no descriptor tells of is left.
     fn have_more(&self) -> bool {
         !self.posts.are_empty() || self.signals.have_arrived() || self.children.may_have_ended()
@@ -74,23 +86,13 @@ pub(crate) struct Outlook {
     pub(crate) due: bool,
 }
 
-/// A thread that is about to sleep, or sleeps.
-pub(crate) struct Sleeper<'a>(&'a AtomicUsize);
-
-impl Drop for Sleeper<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, SeqCst);
-    }
-}
-
 impl Sources {
     pub(crate) fn new(doorbell: Arc<Doorbell>) -> Self {
         Self {
             doorbell,
             wake: wake::Wake::default(),
             pending: AtomicBool::new(false),
-            waiting: AtomicUsize::new(0),
+            sleepers: Sleepers::default(),
             soonest: AtomicU64::new(u64::MAX),
             epoch: Instant::now(),
             state: Mutex::default(),
@@ -118,8 +120,16 @@ impl Sources {
     /// Announces a thread that goes to sleep; from here on it is rung for.
     #[inline]
     pub(crate) fn sleeper(&self) -> Sleeper<'_> {
-        self.waiting.fetch_add(1, SeqCst);
-        Sleeper(&self.waiting)
+        self.sleepers.begin()
+    }
+
+    /// Ends the sleep of a thread, which brought that many events of descriptors.
+    #[inline]
+    pub(crate) fn end(&self, sleeper: Sleeper<'_>, events: usize) {
+        if sleeper.wake_with(events) {
+            // It can only fail when somebody closed the bell, which ends the wait with EBADF.
+            let _ = self.doorbell.ring();
+        }
     }
 
     /// What the sources leave of a sleep of `left`.
@@ -135,6 +145,11 @@ impl Sources {
                 Outlook { limit: Some(left.map_or(gap, |left| left.min(gap))), due: gap.is_zero() }
             }
         }
+    }
+
+    /// How many looks have begun, and how many events of descriptors they brought.
+    pub(crate) fn looks(&self) -> (u64, u64) {
+        self.sleepers.counts()
     }
 
     /// Whether nothing has come and no timer is armed.
@@ -158,9 +173,9 @@ impl Sources {
     /// Says that something has come; whoever sleeps gets up. Async-signal-safe.
     pub(crate) fn notice(&self) -> std::io::Result<()> {
         self.pending.store(true, SeqCst);
-        match self.waiting.load(SeqCst) {
-            0 => Ok(()),
-            _ => self.doorbell.ring(),
+        match self.sleepers.are_there() {
+            true => self.doorbell.ring(),
+            false => Ok(()),
         }
     }
 
@@ -168,7 +183,7 @@ impl Sources {
     pub(crate) fn note_timers(&self, state: &State) {
         let soonest = state.timers.next().unwrap_or(u64::MAX);
         let before = self.soonest.swap(soonest, SeqCst);
-        if soonest < before && self.waiting.load(SeqCst) > 0 {
+        if soonest < before && self.sleepers.outdate() {
             // It can only fail when somebody closed the bell, which ends the wait with EBADF.
             let _ = self.doorbell.ring();
         }
@@ -185,6 +200,7 @@ impl Sources {
             let room = &mut events[filled..];
             for slot in room.iter_mut().take(most) {
                 let Some(event) = speak(&mut state, self, now) else { break };
+                state.count(&event);
                 slot.write(event);
                 filled += 1;
             }
@@ -204,7 +220,8 @@ impl Sources {
 
     /// In a forked child: what came to the parent is the parent's. Timers go on.
     pub(crate) fn after_fork(&self, state: &mut State) {
-        self.waiting.store(0, SeqCst);
+        self.sleepers.forget();
+        state.told = Told::default();
         self.wake.forget();
         state.posts.clear();
         state.signals.after_fork();

@@ -29,6 +29,10 @@ impl Posts {
         self.queue.pop_front()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
     pub(crate) fn are_empty(&self) -> bool {
         self.queue.is_empty()
     }

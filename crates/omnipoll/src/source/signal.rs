@@ -5,11 +5,12 @@
 //! and rings the bells of those that watch the signal; each poller knows how far it has seen.
 //! A signal that arrives at any moment is in the count, and none is lost.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::RawFd;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering::SeqCst};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::fork;
 use crate::error::{fail, system};
@@ -23,7 +24,14 @@ static DESKS: AtomicPtr<Desk> = AtomicPtr::new(ptr::null_mut());
 /// How many handlers are looking at the desks just now.
 static VISITORS: AtomicU32 = AtomicU32::new(0);
 /// For each signal how many desks watch it, and what was done about it before.
-static FORMER: Mutex<[Option<Former>; SIGNALS]> = Mutex::new([const { None }; SIGNALS]);
+static FORMER: Mutex<Formers> = Mutex::new([const { None }; SIGNALS]);
+
+type Formers = [Option<Former>; SIGNALS];
+
+thread_local! {
+    /// The lock of a thread that forks.
+    static STILL: Cell<Option<MutexGuard<'static, Formers>>> = const { Cell::new(None) };
+}
 
 struct Former {
     desks: usize,
@@ -140,6 +148,11 @@ impl Signals {
         Ok(())
     }
 
+    /// How many are watched for the caller.
+    pub(crate) fn len(&self) -> usize {
+        self.watches.iter().filter(|watch| watch.token.is_some()).count()
+    }
+
     /// What has arrived since it was last asked, one signal at a time.
     pub(crate) fn next(&mut self) -> Option<Arrived> {
         self.watches.iter_mut().find_map(|watch| {
@@ -184,6 +197,24 @@ impl Drop for Signals {
     }
 }
 
+/// Holds still for a fork, so that the child doesn't inherit a lock that nobody will open.
+pub(super) fn before_fork() {
+    STILL.set(Some(former()));
+}
+
+/// After a fork, in the parent and in the child.
+pub(super) fn after_fork(in_child: bool) {
+    if in_child {
+        // Its parent's handlers run in the parent.
+        VISITORS.store(0, SeqCst);
+    }
+    STILL.take();
+}
+
+fn former() -> MutexGuard<'static, Formers> {
+    FORMER.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 const fn bit(signo: i32) -> u64 {
     1 << (signo - 1)
 }
@@ -215,7 +246,7 @@ fn open_desk(bell: RawFd) -> &'static Desk {
 }
 
 fn install(signo: i32) -> io::Result<()> {
-    let mut former = FORMER.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut former = former();
     if let Some(former) = &mut former[signo as usize] {
         former.desks += 1;
         return Ok(());
@@ -234,7 +265,7 @@ fn install(signo: i32) -> io::Result<()> {
 }
 
 fn uninstall(signo: i32) -> io::Result<()> {
-    let mut all = FORMER.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut all = former();
     let Some(former) = &mut all[signo as usize] else { return Ok(()) };
     if former.desks > 1 {
         former.desks -= 1;

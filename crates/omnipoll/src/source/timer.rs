@@ -63,6 +63,11 @@ impl Timers {
         self.heap.first().map(|entry| entry.deadline)
     }
 
+    /// How many are armed.
+    pub(crate) fn len(&self) -> usize {
+        self.heap.len()
+    }
+
     /// Arms a timer; a period of 0 is none. Returns its id, which is never 0.
     pub(crate) fn add(&mut self, deadline: u64, period: u64, token: u64) -> u64 {
         let index = self.free.pop().unwrap_or_else(|| {

@@ -1,0 +1,124 @@
+//! [`Poller::stats`]: how much a poller has done, and what it holds.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use crate::event::EventKind;
+use crate::poller::Poller;
+
+/// What a poller holds, and what it has done since it was made (in a forked child, since
+/// [`Poller::after_fork`]). Taken piece by piece while other threads go on: the numbers may
+/// be some moments apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Descriptors registered now.
+    pub registrations: u64,
+    /// Timers armed now, wall-clock ones among them.
+    pub timers: u64,
+    /// Signals watched now.
+    pub signals: u64,
+    /// Children watched now.
+    pub children: u64,
+    /// Posts that wait to be taken now.
+    pub posts: u64,
+    /// Waits begun.
+    pub waits: u64,
+    /// System calls made by the waits: one for each, and one more after every one that brought
+    /// nothing. Those of changes (`epoll_ctl(2)`) and of waking others are not counted.
+    pub system_calls: u64,
+    /// System calls of a wait that returned, though its time was not up, without anything to
+    /// tell: another thread's change, an event that another thread took, an interruption.
+    pub spurious: u64,
+    /// IO events told; wraps after 2^42 of them.
+    pub io_events: u64,
+    /// TIMER events told.
+    pub timer_events: u64,
+    /// SIGNAL events told.
+    pub signal_events: u64,
+    /// CHILD events told.
+    pub child_events: u64,
+    /// WAKE events told.
+    pub wake_events: u64,
+    /// POST events told.
+    pub post_events: u64,
+    /// The longest time a thread took from a wait that returned events to its next wait. Only
+    /// measured in [strict mode](crate::Options::strict), `None` otherwise.
+    pub longest_dispatch: Option<Duration>,
+}
+
+/// Rounds of a wait that are no wait or no system call. Counted off the beaten path only.
+#[derive(Default)]
+pub(crate) struct Rounds {
+    /// Looks after the first of a wait.
+    pub(crate) again: AtomicU64,
+    /// Looks that made no system call.
+    pub(crate) skipped: AtomicU64,
+    /// Looks that brought nothing before time was up.
+    pub(crate) spurious: AtomicU64,
+}
+
+impl Rounds {
+    /// Counts a look that brought nothing and is followed by another.
+    pub(crate) fn go_on(&self, left: Option<Duration>) {
+        self.again.fetch_add(1, Relaxed);
+        if left != Some(Duration::ZERO) {
+            self.spurious.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// In a forked child, everything is counted from 0.
+    pub(crate) fn forget(&self) {
+        for count in [&self.again, &self.skipped, &self.spurious] {
+            count.store(0, Relaxed);
+        }
+    }
+}
+
+impl Poller {
+    /// How much there is, and how much was done. Counts without a system call; takes the locks
+    /// of registrations and sources for a moment, and time in proportion to the registrations.
+    ///
+    /// `EOWNERDEAD` in a forked child before [`Poller::after_fork`].
+    ///
+    /// ```
+    /// use omnipoll::{Events, Poller};
+    /// use std::time::Duration;
+    ///
+    /// let poller = Poller::new()?;
+    /// poller.wake()?;
+    /// poller.wait(&mut Events::with_capacity(8), Some(Duration::ZERO))?;
+    /// let stats = poller.stats()?;
+    /// assert_eq!((stats.waits, stats.wake_events, stats.io_events), (1, 1, 0));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn stats(&self) -> io::Result<Stats> {
+        self.check_owner()?;
+        let registrations = self.registry().registrations().count() as u64;
+        let longest_dispatch = self.strict.as_ref().map(|strict| strict.longest_dispatch());
+        let rounds = |count: &AtomicU64| count.load(Relaxed);
+        // Each round is counted after its look: asked first, it can't outnumber the looks.
+        let (again, skipped) = (rounds(&self.rounds.again), rounds(&self.rounds.skipped));
+        let state = self.sources.state();
+        let (looks, io_events) = self.sources.looks();
+        let told = |kind: EventKind| state.told[kind as usize];
+        Ok(Stats {
+            registrations,
+            timers: (state.timers.len() + state.wall.len()) as u64,
+            signals: state.signals.len() as u64,
+            children: state.children.len() as u64,
+            posts: state.posts.len() as u64,
+            waits: looks - again,
+            system_calls: looks - skipped,
+            spurious: rounds(&self.rounds.spurious),
+            io_events: io_events + told(EventKind::Io),
+            timer_events: told(EventKind::Timer),
+            signal_events: told(EventKind::Signal),
+            child_events: told(EventKind::Child),
+            wake_events: told(EventKind::Wake),
+            post_events: told(EventKind::Post),
+            longest_dispatch,
+        })
+    }
+}

@@ -1,0 +1,141 @@
+//! Where a poller and [strict mode](crate::strict) meet: beside every path that must be fast.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
+use std::time::Duration;
+
+use super::deadline::Deadline;
+use super::{no_room, Poller};
+use crate::engine;
+use crate::error::fail;
+use crate::event::Event;
+use crate::registry::Registry;
+use crate::source::fork;
+use crate::strict::{deliver, Finding, Strict};
+
+/// What [`Poller::born`] is for a poller made or rebuilt now. A process is never 2^31 forks
+/// away from the one that loaded the library.
+#[inline]
+pub(super) fn born_now(strict: bool) -> u32 {
+    fork::count() | u32::from(strict) << 31
+}
+
+impl Poller {
+    /// Sets what every finding of [strict mode](crate::Options::strict) is told to, instead of
+    /// stderr. It is called on the thread that is at fault or finds it, with nothing locked: it
+    /// may use the poller. A panic in it is caught, and the poller goes on.
+    ///
+    /// `EINVAL` when the poller is not strict, `EOWNERDEAD` in a forked child.
+    ///
+    /// ```
+    /// use omnipoll::{FindingKind, Interest, Options, Trigger};
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// let poller = Options::new().strict(true).build()?;
+    /// let (tell, told) = std::sync::mpsc::channel();
+    /// poller.on_finding(Box::new(move |finding| tell.send(finding.kind).unwrap()))?;
+    /// let (blocking, _peer) = UnixStream::pair()?;
+    /// poller.add(&blocking, Interest::READ | Trigger::EDGE, 1)?;
+    /// assert_eq!(told.recv(), Ok(FindingKind::BlockingEdge));
+    /// poller.remove(&blocking)?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn on_finding(&self, callback: Box<dyn Fn(&Finding) + Send + Sync>) -> io::Result<()> {
+        self.check_owner()?;
+        let Some(strict) = &self.strict else {
+            return Err(fail(libc::EINVAL, "the poller is not strict"));
+        };
+        let _registry = self.registry();
+        strict.set_callback(Arc::from(callback));
+        Ok(())
+    }
+
+    /// Whether a wait must not take the short way: the poller is strict, or another process's.
+    /// One comparison, for the sake of the short way.
+    #[inline]
+    pub(super) fn is_special(&self) -> bool {
+        self.born.load(Ordering::Acquire) != born_now(false)
+    }
+
+    /// A wait that [is special](Self::is_special): an ordinary one between two looks at
+    /// everything. As long as something is left to read it gets up in between to look again:
+    /// the mistake may be that nothing will ever end the wait.
+    #[cold]
+    pub(super) fn wait_strictly(
+        &self,
+        events: &mut [MaybeUninit<Event>],
+        timeout: Option<Duration>,
+    ) -> io::Result<usize> {
+        self.check_owner()?;
+        let Some(strict) = &self.strict else { return Err(no_room()) };
+        if events.is_empty() {
+            return Err(no_room());
+        }
+        self.strictly(self.registry(), |strict, _| strict.came_back());
+        let deadline = Deadline::after(timeout);
+        let mut left = timeout;
+        loop {
+            let mut suspicious = false;
+            self.strictly(self.registry(), |strict, registry| {
+                let (findings, suspects) = strict.before(registry);
+                suspicious = suspects;
+                findings
+            });
+            let slice = match suspicious {
+                true => Some(left.map_or(strict.limit(), |left| left.min(strict.limit()))),
+                false => left,
+            };
+            let filled = self.wait_between(events, slice)?;
+            if filled > 0 || slice == left {
+                return Ok(filled);
+            }
+            left = deadline.left();
+            self.rounds.go_on(Some(Duration::ZERO));
+        }
+    }
+
+    /// An ordinary wait, and a look at what it brought.
+    fn wait_between(
+        &self,
+        events: &mut [MaybeUninit<Event>],
+        timeout: Option<Duration>,
+    ) -> io::Result<usize> {
+        let deadline = Deadline::after(timeout);
+        let mut list = Vec::with_capacity(events.len());
+        engine::fill(&mut list, events.len(), |slots| {
+            let (batch, due) = self.look(slots, timeout);
+            self.wait_on(slots, &deadline, batch, due)
+        })?;
+        for (slot, event) in events.iter_mut().zip(&list) {
+            slot.write(*event);
+        }
+        self.strictly(self.registry(), |strict, _| strict.after(&list, list.len() == events.len()));
+        Ok(list.len())
+    }
+
+    /// Lets strict mode, if it is on, look at what has happened, and says what it finds once
+    /// the registry is unlocked.
+    #[inline]
+    pub(super) fn strictly(
+        &self,
+        registry: MutexGuard<'_, Registry>,
+        look: impl FnOnce(&Strict, &Registry) -> Vec<Finding>,
+    ) {
+        if let Some(strict) = &self.strict {
+            let findings = look(strict, &registry);
+            let callback = strict.callback();
+            drop(registry);
+            deliver(findings, callback);
+        }
+    }
+}
+
+impl Drop for Poller {
+    fn drop(&mut self) {
+        if self.strict.is_some() && self.is_owner() {
+            self.strictly(self.registry(), Strict::leaks);
+        }
+    }
+}
