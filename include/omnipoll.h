@@ -49,6 +49,7 @@
 #ifndef OMNIPOLL_H
 #define OMNIPOLL_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 /**
@@ -98,6 +99,15 @@
  * ready. Without it they are refused with -EPERM.
  */
 #define OMNI_FILES_ALWAYS_READY 2
+
+/**
+ * Flag of `omni_poller_new`: strict mode, which looks for mistakes in the use of the poller and
+ * says each once for a registration, in words: OMNI_FINDING_BLOCKING_EDGE and those after it. Each
+ * goes to the callback of `omni_poller_on_finding`, or else is a line on stderr. For development:
+ * every wait then asks the system about every descriptor. `OMNIPOLL_STRICT=1` in the
+ * environment does the same for every poller; without either it costs nothing.
+ */
+#define OMNI_STRICT 4
 
 /**
  * Interest: a read would not block. Ready: so it is: data, end of file, a connection to
@@ -211,6 +221,54 @@
 #define OMNI_EVENT_POST 6
 
 /**
+ * Kind of finding: OMNI_EDGE on a descriptor without O_NONBLOCK: reading it until EAGAIN would block.
+ */
+#define OMNI_FINDING_BLOCKING_EDGE 1
+
+/**
+ * Kind of finding: something was left to read under OMNI_EDGE and will not be reported again.
+ */
+#define OMNI_FINDING_UNDRAINED 2
+
+/**
+ * Kind of finding: an OMNI_ONESHOT fired and was not enabled again, though there is
+ * something to read.
+ */
+#define OMNI_FINDING_FORGOTTEN_ONESHOT 3
+
+/**
+ * Kind of finding: a descriptor was closed before it was removed.
+ */
+#define OMNI_FINDING_CLOSED 4
+
+/**
+ * Kind of finding: a descriptor was closed before it was removed, and its number stands for
+ * another file.
+ */
+#define OMNI_FINDING_REUSED 5
+
+/**
+ * Kind of finding: a descriptor was reported as nothing but writable a thousand times, and
+ * nothing was written.
+ */
+#define OMNI_FINDING_BUSY_WRITER 6
+
+/**
+ * Kind of finding: a thread was away from its loop for more than 100 ms.
+ */
+#define OMNI_FINDING_BLOCKED_LOOP 7
+
+/**
+ * Kind of finding: a forked child used its parent's poller.
+ */
+#define OMNI_FINDING_FORKED_CHILD 8
+
+/**
+ * Kind of finding: the poller was freed while a descriptor was registered.
+ */
+#define OMNI_FINDING_LEAKED 9
+
+/**
  * A poller: descriptors registered with an engine, to be waited for.
  *
  * The pointer is a handle, not an address: 16 bits of it say which poller, the rest how many
@@ -245,6 +303,105 @@ typedef struct omni_event {
     uint32_t kind;
 } omni_event;
 
+/**
+ * A mistake that strict mode has found. Valid until the callback returns.
+ */
+typedef struct omni_finding {
+    /**
+     * The size of this struct in the library that fills it: later versions may have more.
+     */
+    uint32_t size;
+    /**
+     * OMNI_FINDING_BLOCKING_EDGE and so on. There may be more in later versions.
+     */
+    uint32_t kind;
+    /**
+     * The descriptor; -1 when it is about no single one.
+     */
+    int32_t fd;
+    /**
+     * The descriptor's token; 0 when there is none.
+     */
+    uint64_t token;
+    /**
+     * What was found and what to do, in one sentence without a newline.
+     */
+    const char *words;
+} omni_finding;
+
+/**
+ * What a poller holds, and what it has done since it was made, or since `omni_after_fork`.
+ */
+typedef struct omni_stats_t {
+    /**
+     * Set it to sizeof(omni_stats_t) before the call. After it: how much of the struct is filled
+     * in, which is less when the library is older than the header.
+     */
+    uint32_t size;
+    /**
+     * Signals watched now.
+     */
+    uint32_t signals;
+    /**
+     * Descriptors registered now.
+     */
+    uint64_t registrations;
+    /**
+     * Timers armed now.
+     */
+    uint64_t timers;
+    /**
+     * Children watched now.
+     */
+    uint64_t children;
+    /**
+     * Posts that wait to be taken now.
+     */
+    uint64_t posts;
+    /**
+     * Waits begun.
+     */
+    uint64_t waits;
+    /**
+     * System calls made by the waits: one for each, and one more after every one that brought
+     * nothing.
+     */
+    uint64_t system_calls;
+    /**
+     * System calls of a wait that returned, though its time was not up, with nothing to tell.
+     */
+    uint64_t spurious;
+    /**
+     * Events of kind OMNI_EVENT_IO told; wraps after 2^42 of them.
+     */
+    uint64_t io_events;
+    /**
+     * Events of kind OMNI_EVENT_TIMER told.
+     */
+    uint64_t timer_events;
+    /**
+     * Events of kind OMNI_EVENT_SIGNAL told.
+     */
+    uint64_t signal_events;
+    /**
+     * Events of kind OMNI_EVENT_CHILD told.
+     */
+    uint64_t child_events;
+    /**
+     * Events of kind OMNI_EVENT_WAKE told.
+     */
+    uint64_t wake_events;
+    /**
+     * Events of kind OMNI_EVENT_POST told.
+     */
+    uint64_t post_events;
+    /**
+     * The longest time a thread took from a wait that returned events to its next wait, in
+     * nanoseconds. Measured under OMNI_STRICT only; -1 without it.
+     */
+    int64_t longest_dispatch_ns;
+} omni_stats_t;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -277,8 +434,9 @@ const char *omni_engine_name(uint32_t engine);
 /**
  * Makes a poller on an engine (OMNI_ENGINE_AUTO, ...) and stores its handle in `*out`.
  *
- * `flags` is 0, or OMNI_INTERRUPTIBLE and OMNI_FILES_ALWAYS_READY joined by `|`. The caller
- * owns the poller and ends it with `omni_poller_free`. `*out` is written only on success.
+ * `flags` is 0, or OMNI_INTERRUPTIBLE, OMNI_FILES_ALWAYS_READY and OMNI_STRICT, those that are
+ * wanted joined by `|`. The caller owns the poller and ends it with `omni_poller_free`. `*out` is
+ * written only on success.
  *
  * Returns 0, or:
  *   -EINVAL: `out` is NULL; an unknown engine or flag; with OMNI_ENGINE_AUTO, `OMNIPOLL_ENGINE`
@@ -607,6 +765,56 @@ int omni_child_remove(struct omni_poller *poller, int pid);
  * write to an eventfd where a thread waits.
  */
 int omni_post(struct omni_poller *poller, uint64_t token, int64_t value);
+
+/**
+ * Sets what every finding of a poller with OMNI_STRICT is told to, instead of a line on stderr.
+ * It replaces the one before.
+ *
+ * `callback` gets the finding and `context`. It is called on the thread that is at fault or
+ * notices it, before the call during which that happens returns, and by several threads at a
+ * time when several find something. It may call any function of this library. `context` is the
+ * caller's, and stays in use until `omni_poller_free` and every other call on the poller have
+ * returned.
+ *
+ * Returns 0, or:
+ *   -EINVAL: `poller` or `callback` is NULL; the poller is not strict.
+ *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+ *
+ * May be called from any thread. Makes no system call.
+ */
+int omni_poller_on_finding(struct omni_poller *poller,
+                           void (*callback)(const struct omni_finding *finding, void *context),
+                           void *context);
+
+/**
+ * Stores in `*out` what a poller holds and has done. Taken piece by piece while other threads go
+ * on: the numbers may be some moments apart.
+ *
+ * Returns 0, or, with nothing written:
+ *   -EINVAL: `poller` or `out` is NULL; `out->size` is smaller than any version's.
+ *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+ *
+ * May be called from any thread. Makes no system call; takes time in proportion to the
+ * registrations.
+ */
+int omni_stats(struct omni_poller *poller, struct omni_stats_t *out);
+
+/**
+ * Writes what a poller watches as text for people to read, one line for each registration, the
+ * lowest descriptor first: the descriptor, what it is, token, interest, what is armed; and under
+ * OMNI_STRICT its age and last event. What the lines say exactly may change with each version.
+ *
+ * Works like snprintf(3): at most `capacity` bytes are written to `buffer`, the last of them a
+ * zero. `buffer` may be NULL when `capacity` is 0.
+ *
+ * Returns the length of the whole text without the zero, whether there was room for it or not;
+ * or:
+ *   -EINVAL: `poller` is NULL; `buffer` is NULL and `capacity` is not 0.
+ *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+ *
+ * May be called from any thread. System calls: readlink for each registration.
+ */
+int omni_dump(struct omni_poller *poller, char *buffer, size_t capacity);
 
 /**
  * What an error number means, in words: `omni_strerror(-EEXIST)` is "it is

@@ -15,6 +15,32 @@ FIELD(omni_event, value, 8, 8);
 FIELD(omni_event, ready, 16, 4);
 FIELD(omni_event, kind, 20, 4);
 
+_Static_assert(sizeof(omni_finding) == 24 + sizeof(char *), "omni_finding has grown");
+FIELD(omni_finding, size, 0, 4);
+FIELD(omni_finding, kind, 4, 4);
+FIELD(omni_finding, fd, 8, 4);
+FIELD(omni_finding, token, 16, 8);
+FIELD(omni_finding, words, 24, sizeof(char *));
+
+/* The size may grow: a caller says which it has. */
+_Static_assert(sizeof(omni_stats_t) >= 120, "omni_stats_t has shrunk");
+FIELD(omni_stats_t, size, 0, 4);
+FIELD(omni_stats_t, signals, 4, 4);
+FIELD(omni_stats_t, registrations, 8, 8);
+FIELD(omni_stats_t, timers, 16, 8);
+FIELD(omni_stats_t, children, 24, 8);
+FIELD(omni_stats_t, posts, 32, 8);
+FIELD(omni_stats_t, waits, 40, 8);
+FIELD(omni_stats_t, system_calls, 48, 8);
+FIELD(omni_stats_t, spurious, 56, 8);
+FIELD(omni_stats_t, io_events, 64, 8);
+FIELD(omni_stats_t, timer_events, 72, 8);
+FIELD(omni_stats_t, signal_events, 80, 8);
+FIELD(omni_stats_t, child_events, 88, 8);
+FIELD(omni_stats_t, wake_events, 96, 8);
+FIELD(omni_stats_t, post_events, 104, 8);
+FIELD(omni_stats_t, longest_dispatch_ns, 112, 8);
+
 VALUE(OMNI_ENGINE_AUTO, 0);
 VALUE(OMNI_ENGINE_SELECT, 1);
 VALUE(OMNI_ENGINE_POLL, 2);
@@ -24,6 +50,7 @@ VALUE(OMNI_ENGINE_KQUEUE, 5);
 
 VALUE(OMNI_INTERRUPTIBLE, 1);
 VALUE(OMNI_FILES_ALWAYS_READY, 2);
+VALUE(OMNI_STRICT, 4);
 
 VALUE(OMNI_READ, 1);
 VALUE(OMNI_WRITE, 2);
@@ -47,3 +74,13 @@ VALUE(OMNI_EVENT_SIGNAL, 3);
 VALUE(OMNI_EVENT_CHILD, 4);
 VALUE(OMNI_EVENT_WAKE, 5);
 VALUE(OMNI_EVENT_POST, 6);
+
+VALUE(OMNI_FINDING_BLOCKING_EDGE, 1);
+VALUE(OMNI_FINDING_UNDRAINED, 2);
+VALUE(OMNI_FINDING_FORGOTTEN_ONESHOT, 3);
+VALUE(OMNI_FINDING_CLOSED, 4);
+VALUE(OMNI_FINDING_REUSED, 5);
+VALUE(OMNI_FINDING_BUSY_WRITER, 6);
+VALUE(OMNI_FINDING_BLOCKED_LOOP, 7);
+VALUE(OMNI_FINDING_FORKED_CHILD, 8);
+VALUE(OMNI_FINDING_LEAKED, 9);

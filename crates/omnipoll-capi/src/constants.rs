@@ -1,6 +1,6 @@
 //! The numbers of the API. Part of the ABI: none ever changes its value.
 
-use omnipoll::{Capabilities, EngineKind, EventKind, Interest, Ready, Trigger};
+use omnipoll::{Capabilities, EngineKind, EventKind, FindingKind, Interest, Ready, Trigger};
 
 /// The version of this header, 0xMMmmpp00 (major, minor, patch). `omni_version` tells the
 /// library's.
@@ -25,6 +25,12 @@ pub const OMNI_INTERRUPTIBLE: u32 = 1;
 /// Flag of `omni_poller_new`: regular files and directories may be registered and are always
 /// ready. Without it they are refused with -EPERM.
 pub const OMNI_FILES_ALWAYS_READY: u32 = 2;
+/// Flag of `omni_poller_new`: strict mode, which looks for mistakes in the use of the poller and
+/// says each once for a registration, in words: OMNI_FINDING_BLOCKING_EDGE and those after it. Each
+/// goes to the callback of `omni_poller_on_finding`, or else is a line on stderr. For development:
+/// every wait then asks the system about every descriptor. `OMNIPOLL_STRICT=1` in the
+/// environment does the same for every poller; without either it costs nothing.
+pub const OMNI_STRICT: u32 = 4;
 
 /// Interest: a read would not block. Ready: so it is: data, end of file, a connection to
 /// accept, or an error to be told.
@@ -81,6 +87,28 @@ pub const OMNI_EVENT_WAKE: u32 = 5;
 /// Kind of event: `omni_post` was called.
 pub const OMNI_EVENT_POST: u32 = 6;
 
+/// Kind of finding: OMNI_EDGE on a descriptor without O_NONBLOCK: reading it until EAGAIN would block.
+pub const OMNI_FINDING_BLOCKING_EDGE: u32 = 1;
+/// Kind of finding: something was left to read under OMNI_EDGE and will not be reported again.
+pub const OMNI_FINDING_UNDRAINED: u32 = 2;
+/// Kind of finding: an OMNI_ONESHOT fired and was not enabled again, though there is
+/// something to read.
+pub const OMNI_FINDING_FORGOTTEN_ONESHOT: u32 = 3;
+/// Kind of finding: a descriptor was closed before it was removed.
+pub const OMNI_FINDING_CLOSED: u32 = 4;
+/// Kind of finding: a descriptor was closed before it was removed, and its number stands for
+/// another file.
+pub const OMNI_FINDING_REUSED: u32 = 5;
+/// Kind of finding: a descriptor was reported as nothing but writable a thousand times, and
+/// nothing was written.
+pub const OMNI_FINDING_BUSY_WRITER: u32 = 6;
+/// Kind of finding: a thread was away from its loop for more than 100 ms.
+pub const OMNI_FINDING_BLOCKED_LOOP: u32 = 7;
+/// Kind of finding: a forked child used its parent's poller.
+pub const OMNI_FINDING_FORKED_CHILD: u32 = 8;
+/// Kind of finding: the poller was freed while a descriptor was registered.
+pub const OMNI_FINDING_LEAKED: u32 = 9;
+
 // cbindgen reads literals only; that they are the core's numbers is checked here.
 const _: () = {
     assert!(OMNI_ENGINE_SELECT == EngineKind::Select as u32);
@@ -108,6 +136,15 @@ const _: () = {
     assert!(OMNI_EVENT_CHILD == EventKind::Child as u32);
     assert!(OMNI_EVENT_WAKE == EventKind::Wake as u32);
     assert!(OMNI_EVENT_POST == EventKind::Post as u32);
+    assert!(OMNI_FINDING_BLOCKING_EDGE == FindingKind::BlockingEdge as u32);
+    assert!(OMNI_FINDING_UNDRAINED == FindingKind::Undrained as u32);
+    assert!(OMNI_FINDING_FORGOTTEN_ONESHOT == FindingKind::ForgottenOneshot as u32);
+    assert!(OMNI_FINDING_CLOSED == FindingKind::Closed as u32);
+    assert!(OMNI_FINDING_REUSED == FindingKind::Reused as u32);
+    assert!(OMNI_FINDING_BUSY_WRITER == FindingKind::BusyWriter as u32);
+    assert!(OMNI_FINDING_BLOCKED_LOOP == FindingKind::BlockedLoop as u32);
+    assert!(OMNI_FINDING_FORKED_CHILD == FindingKind::ForkedChild as u32);
+    assert!(OMNI_FINDING_LEAKED == FindingKind::Leaked as u32);
 };
 
 const fn asks_for(bit: u32, trigger: Trigger) -> bool {

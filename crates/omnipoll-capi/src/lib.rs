@@ -3,7 +3,7 @@
 //!
 //! `constants` has the numbers of the API, `event` what a wait returns, `library` what the
 //! library says of itself, `poller` what a poller is and does with descriptors, `sources` what it
-//! waits for besides, `error` the errnos and words for them, and `handle` the reason why a stale
+//! waits for besides, `strict` and `inspect` what it says of its use, `error` the errnos and words for them, and `handle` the reason why a stale
 //! `omni_poller *` is an error and not undefined behaviour.
 
 #![warn(rust_2018_idioms)]
@@ -14,6 +14,8 @@ mod constants;
 mod error;
 mod event;
 mod handle;
+mod inspect;
 mod library;
 mod poller;
 mod sources;
+mod strict;

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use omnipoll::{EngineKind, Event, Interest, Options, Poller};
 
-use crate::constants::{OMNI_ENGINE_AUTO, OMNI_FILES_ALWAYS_READY, OMNI_INTERRUPTIBLE};
+use crate::constants::{OMNI_ENGINE_AUTO, OMNI_FILES_ALWAYS_READY, OMNI_INTERRUPTIBLE, OMNI_STRICT};
 use crate::error::{answer, errno, Failure};
 use crate::event::omni_event;
 use crate::handle::{self, Entry, Table};
+use crate::strict::silently;
 
 /// A poller: descriptors registered with an engine, to be waited for.
 ///
@@ -61,8 +62,9 @@ pub(crate) fn call(
 
 /// Makes a poller on an engine (OMNI_ENGINE_AUTO, ...) and stores its handle in `*out`.
 ///
-/// `flags` is 0, or OMNI_INTERRUPTIBLE and OMNI_FILES_ALWAYS_READY joined by `|`. The caller
-/// owns the poller and ends it with `omni_poller_free`. `*out` is written only on success.
+/// `flags` is 0, or OMNI_INTERRUPTIBLE, OMNI_FILES_ALWAYS_READY and OMNI_STRICT, those that are
+/// wanted joined by `|`. The caller owns the poller and ends it with `omni_poller_free`. `*out` is
+/// written only on success.
 ///
 /// Returns 0, or:
 ///   -EINVAL: `out` is NULL; an unknown engine or flag; with OMNI_ENGINE_AUTO, `OMNIPOLL_ENGINE`
@@ -89,12 +91,13 @@ pub unsafe extern "C" fn omni_poller_new(engine: u32, flags: u32, out: *mut *mut
 }
 
 fn options(engine: u32, flags: u32) -> Result<Options, Failure> {
-    if flags & !(OMNI_INTERRUPTIBLE | OMNI_FILES_ALWAYS_READY) != 0 {
+    if flags & !(OMNI_INTERRUPTIBLE | OMNI_FILES_ALWAYS_READY | OMNI_STRICT) != 0 {
         return Err(Failure::new(libc::EINVAL, "flags has an unknown bit"));
     }
     let options = Options::new()
         .interruptible(flags & OMNI_INTERRUPTIBLE != 0)
-        .files_always_ready(flags & OMNI_FILES_ALWAYS_READY != 0);
+        .files_always_ready(flags & OMNI_FILES_ALWAYS_READY != 0)
+        .strict(flags & OMNI_STRICT != 0);
     match EngineKind::from_number(engine) {
         Some(kind) => Ok(options.engine(kind)),
         None if engine == OMNI_ENGINE_AUTO => Ok(options),
@@ -113,8 +116,8 @@ fn insert(poller: Poller) -> Result<*mut omni_poller, Failure> {
         unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
     });
 
-    let handle =
-        POLLERS.insert(poller).ok_or(Failure::new(libc::EMFILE, "the process has 65,536 pollers"))?;
+    let handle = silently(|| POLLERS.insert(poller))
+        .ok_or(Failure::new(libc::EMFILE, "the process has 65,536 pollers"))?;
     Ok(std::ptr::without_provenance_mut(handle))
 }
 

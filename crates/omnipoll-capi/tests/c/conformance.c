@@ -512,10 +512,17 @@ static void forked(uint32_t engine)
 
 /* ---- Handles and bad arguments ------------------------------------------------------------- */
 
+static void ignore_finding(const omni_finding *finding, void *context)
+{
+    (void)finding;
+    (void)context;
+}
+
 static void null_arguments(uint32_t engine)
 {
     omni_poller *poller = new_poller(engine);
     omni_event event;
+    omni_stats_t stats = {.size = sizeof stats};
     IS(omni_poller_new(engine, 0, NULL), -EINVAL);
     IS(omni_add(NULL, 0, OMNI_READ, 0), -EINVAL);
     IS(omni_modify(NULL, 0, OMNI_READ, 0), -EINVAL);
@@ -535,6 +542,11 @@ static void null_arguments(uint32_t engine)
     IS(omni_child_add(NULL, getpid(), 0), -EINVAL);
     IS(omni_child_remove(NULL, getpid()), -EINVAL);
     IS(omni_post(NULL, 0, 0), -EINVAL);
+    IS(omni_poller_on_finding(NULL, ignore_finding, NULL), -EINVAL);
+    IS(omni_stats(NULL, &stats), -EINVAL);
+    IS(omni_stats(poller, NULL), -EINVAL);
+    IS(omni_dump(NULL, NULL, 0), -EINVAL);
+    IS(omni_dump(poller, NULL, 1), -EINVAL);
     IS(omni_after_fork(NULL), -EINVAL);
     IS(omni_poller_capabilities(NULL), -EINVAL);
     IS(omni_poller_engine(NULL), 0);
@@ -545,6 +557,7 @@ static void null_arguments(uint32_t engine)
 static void every_call_is_stale(omni_poller *poller)
 {
     omni_event event;
+    omni_stats_t stats = {.size = sizeof stats};
     uint64_t id = 7;
     IS(omni_add(poller, 0, OMNI_READ, 0), -ESTALE);
     IS(omni_modify(poller, 0, OMNI_READ, 0), -ESTALE);
@@ -562,6 +575,9 @@ static void every_call_is_stale(omni_poller *poller)
     IS(omni_child_add(poller, getpid(), 0), -ESTALE);
     IS(omni_child_remove(poller, getpid()), -ESTALE);
     IS(omni_post(poller, 0, 0), -ESTALE);
+    IS(omni_poller_on_finding(poller, ignore_finding, NULL), -ESTALE);
+    IS(omni_stats(poller, &stats), -ESTALE);
+    IS(omni_dump(poller, NULL, 0), -ESTALE);
     IS(omni_after_fork(poller), -ESTALE);
     IS(omni_poller_capabilities(poller), -ESTALE);
     IS(omni_poller_engine(poller), 0);
@@ -726,7 +742,7 @@ static void library(void)
         IS(omni_engine_available(unknown[i]), 0);
         OK(omni_engine_name(unknown[i]) == NULL);
         IS(omni_poller_new(unknown[i], 0, &poller), -EINVAL);
-        IS(omni_poller_new(OMNI_ENGINE_AUTO, unknown[i] & ~3u, &poller), -EINVAL);
+        IS(omni_poller_new(OMNI_ENGINE_AUTO, unknown[i] | 8, &poller), -EINVAL);
     }
     OK(poller == NULL);
 

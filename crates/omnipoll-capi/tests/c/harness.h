@@ -19,7 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { ROOM = 16, FOREVER = -1, LOOK = 0 };
+enum { ROOM = 16, FOREVER = -1, LOOK = 0, MS = 1000000 };
 
 /* ---- Checking ------------------------------------------------------------------------------ */
 
@@ -216,6 +216,13 @@ static inline int64_t now_ns(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+
+/* Lets time pass, which is all that is waited for. */
+static inline void let_pass(int64_t duration_ns)
+{
+    for (int64_t end = now_ns() + duration_ns; now_ns() < end;)
+        sched_yield();
 }
 
 /* ---- Running ------------------------------------------------------------------------------- */

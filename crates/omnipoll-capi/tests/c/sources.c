@@ -10,8 +10,6 @@
 #include <signal.h>
 #include <sys/wait.h>
 
-static const int64_t MS = 1000000;
-
 /* The wait returns one event of this kind and token. */
 static omni_event one_of(omni_poller *poller, uint32_t kind, uint64_t token)
 {
@@ -24,13 +22,6 @@ static omni_event one_of(omni_poller *poller, uint32_t kind, uint64_t token)
 }
 
 /* ---- Timers -------------------------------------------------------------------------------- */
-
-/* Lets time pass, which is all that is waited for. */
-static void let_pass(int64_t duration_ns)
-{
-    for (int64_t end = now_ns() + duration_ns; now_ns() < end;)
-        sched_yield();
-}
 
 static int64_t wall_clock_ns(void)
 {

@@ -25,7 +25,7 @@ const STATIC: [&str; 3] = ["libomnipoll.a", "-lm", "-ldl"];
 
 fn check_conformance(name: &str, arguments: &[&str]) {
     let folder = scratch(name);
-    for program in ["conformance", "sources"] {
+    for program in ["conformance", "sources", "strict", "inspect"] {
         let printed = run(&mut Command::new(compile(program, &folder, arguments)));
         for engine in ["select", "poll", "epoll"] {
             let checked = printed.lines().any(|line| line.starts_with(&format!("ok  {engine} ")));

@@ -4,7 +4,8 @@ use crate::tools::{cc, cxx, here, run, scratch, workspace, STRICT};
 use std::process::Command;
 
 /// In the order of the header.
-const SOURCES: [&str; 6] = ["constants", "event", "library", "poller", "sources", "error"];
+const SOURCES: [&str; 8] =
+    ["constants", "event", "library", "poller", "sources", "strict", "inspect", "error"];
 
 /// `make header` runs this test with `UPDATE_HEADER` set.
 #[test]

@@ -1,0 +1,140 @@
+//! What is inside a poller: counts, and a list of its registrations.
+
+use std::ffi::{c_char, c_int};
+use std::fmt::Write;
+use std::mem::offset_of;
+use std::ptr;
+
+use omnipoll::Stats;
+
+use crate::error::Failure;
+use crate::poller::{call, omni_poller};
+
+/// What a poller holds, and what it has done since it was made, or since `omni_after_fork`.
+#[allow(non_camel_case_types)]
+#[repr(C)]
+pub struct omni_stats_t {
+    /// Set it to sizeof(omni_stats_t) before the call. After it: how much of the struct is filled
+    /// in, which is less when the library is older than the header.
+    pub size: u32,
+    /// Signals watched now.
+    pub signals: u32,
+    /// Descriptors registered now.
+    pub registrations: u64,
+    /// Timers armed now.
+    pub timers: u64,
+    /// Children watched now.
+    pub children: u64,
+    /// Posts that wait to be taken now.
+    pub posts: u64,
+    /// Waits begun.
+    pub waits: u64,
+    /// System calls made by the waits: one for each, and one more after every one that brought
+    /// nothing.
+    pub system_calls: u64,
+    /// System calls of a wait that returned, though its time was not up, with nothing to tell.
+    pub spurious: u64,
+    /// Events of kind OMNI_EVENT_IO told; wraps after 2^42 of them.
+    pub io_events: u64,
+    /// Events of kind OMNI_EVENT_TIMER told.
+    pub timer_events: u64,
+    /// Events of kind OMNI_EVENT_SIGNAL told.
+    pub signal_events: u64,
+    /// Events of kind OMNI_EVENT_CHILD told.
+    pub child_events: u64,
+    /// Events of kind OMNI_EVENT_WAKE told.
+    pub wake_events: u64,
+    /// Events of kind OMNI_EVENT_POST told.
+    pub post_events: u64,
+    /// The longest time a thread took from a wait that returned events to its next wait, in
+    /// nanoseconds. Measured under OMNI_STRICT only; -1 without it.
+    pub longest_dispatch_ns: i64,
+}
+
+/// Stores in `*out` what a poller holds and has done. Taken piece by piece while other threads go
+/// on: the numbers may be some moments apart.
+///
+/// Returns 0, or, with nothing written:
+///   -EINVAL: `poller` or `out` is NULL; `out->size` is smaller than any version's.
+///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+///
+/// May be called from any thread. Makes no system call; takes time in proportion to the
+/// registrations.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn omni_stats(poller: *mut omni_poller, out: *mut omni_stats_t) -> c_int {
+    /// The struct as it began.
+    const LEAST: usize = offset_of!(omni_stats_t, longest_dispatch_ns) + size_of::<i64>();
+    call("omni_stats", poller, |poller| {
+        if out.is_null() {
+            return Err(Failure::new(libc::EINVAL, "out is NULL"));
+        }
+        // SAFETY: every version of the struct begins with its size, which the caller has set.
+        let room = unsafe { (*out).size } as usize;
+        if room < LEAST {
+            return Err(Failure::new(libc::EINVAL, "out->size is not set"));
+        }
+        let mut stats = stats(&poller.stats()?);
+        let known = room.min(size_of::<omni_stats_t>());
+        stats.size = known as u32;
+        // SAFETY: the caller's struct has `room` bytes, by this function's contract.
+        unsafe { ptr::copy_nonoverlapping((&raw const stats).cast::<u8>(), out.cast::<u8>(), known) };
+        Ok(0)
+    })
+}
+
+fn stats(stats: &Stats) -> omni_stats_t {
+    let nanoseconds = |time: std::time::Duration| time.as_nanos().try_into().unwrap_or(i64::MAX);
+    omni_stats_t {
+        size: 0,
+        signals: stats.signals as u32,
+        registrations: stats.registrations,
+        timers: stats.timers,
+        children: stats.children,
+        posts: stats.posts,
+        waits: stats.waits,
+        system_calls: stats.system_calls,
+        spurious: stats.spurious,
+        io_events: stats.io_events,
+        timer_events: stats.timer_events,
+        signal_events: stats.signal_events,
+        child_events: stats.child_events,
+        wake_events: stats.wake_events,
+        post_events: stats.post_events,
+        longest_dispatch_ns: stats.longest_dispatch.map_or(-1, nanoseconds),
+    }
+}
+
+/// Writes what a poller watches as text for people to read, one line for each registration, the
+/// lowest descriptor first: the descriptor, what it is, token, interest, what is armed; and under
+/// OMNI_STRICT its age and last event. What the lines say exactly may change with each version.
+///
+/// Works like snprintf(3): at most `capacity` bytes are written to `buffer`, the last of them a
+/// zero. `buffer` may be NULL when `capacity` is 0.
+///
+/// Returns the length of the whole text without the zero, whether there was room for it or not;
+/// or:
+///   -EINVAL: `poller` is NULL; `buffer` is NULL and `capacity` is not 0.
+///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+///
+/// May be called from any thread. System calls: readlink for each registration.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn omni_dump(poller: *mut omni_poller, buffer: *mut c_char, capacity: usize) -> c_int {
+    call("omni_dump", poller, |poller| {
+        if buffer.is_null() && capacity > 0 {
+            return Err(Failure::new(libc::EINVAL, "buffer is NULL"));
+        }
+        let mut text = String::new();
+        for registered in poller.dump()? {
+            let _ = writeln!(text, "{registered}");
+        }
+        if let Some(room) = capacity.checked_sub(1) {
+            let length = text.len().min(room);
+            // SAFETY: `buffer` has `capacity` bytes by this function's contract, which is more.
+            unsafe {
+                ptr::copy_nonoverlapping(text.as_ptr().cast(), buffer, length);
+                buffer.add(length).write(0);
+            }
+        }
+        Ok(text.len().try_into().unwrap_or(c_int::MAX))
+    })
+}
