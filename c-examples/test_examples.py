@@ -572,7 +572,7 @@ class SmallPrograms:
             ["3", "exit status 3", "again after 20 ms"],
             ["4", "exit status 0", "done"],
         ]
-        pauses = ["again after 5 ms", "again after 10 ms", "again after 20 ms", "again after 40 ms", "given up"]
+        pauses = [f"again after {pause} ms" for pause in (5, 10, 20, 40)] + ["given up"]
         broken = [[str(run), "exit status 1", then] for run, then in enumerate(pauses, 1)]
         rows = self.rows("children", 5)
         for engine in ENGINES:
@@ -582,6 +582,27 @@ class SmallPrograms:
 
     def test_threads(self):
         self.assertEqual(self.rows("threads", 4), [[engine, "200", "17984", "yes"] for engine in ENGINES])
+
+    def test_strict(self):
+        expected = {
+            "blocking EDGE": "set O_NONBLOCK",
+            "undrained EDGE": "read until EAGAIN, then rearm",
+            "forgotten ONESHOT": "modify it when it is served",
+            "closed": "remove it before it is closed",
+            "number reused": "another file than the one registered",
+            "busy writer": "ask for WRITE only while",
+            "blocked loop": "give long work to another thread",
+            "forked child": "call after_fork first",
+            "leaked": "was still registered",
+            "none": "nothing",
+        }
+        rows = self.rows("strict", 3)
+        mistakes = [[engine, mistake] for engine in ENGINES for mistake in expected]
+        self.assertEqual([row[:2] for row in rows], mistakes)
+        for _, mistake, words in rows:
+            self.assertIn(expected[mistake], words)
+            if mistake not in ("forked child", "none"):
+                self.assertRegex(words, r"^descriptor \d+ \(token 42\) ")
 
 
 class SignalServer:
