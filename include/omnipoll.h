@@ -27,7 +27,8 @@
  * Ownership. An omni_poller is made by omni_poller_new and ended by omni_poller_free; it is a
  * handle, and using one that has ended is -ESTALE and harmless. Everything else stays the
  * caller's: descriptors are borrowed by number and never closed, read or written; arrays are
- * not kept after the call. Texts that are returned are the library's and not to be freed.
+ * not kept after the call, a callback's context is. Texts that are returned are the library's and
+ * not to be freed.
  *
  * Threads. Every function may be called from any thread at any time, on the same poller too,
  * omni_poller_free included. What a call changes counts for the waits under way. A thread must
@@ -453,7 +454,8 @@ int omni_poller_new(uint32_t engine, uint32_t flags, struct omni_poller **out);
 
 /**
  * Ends a poller. Closes the descriptors it opened itself, never one that was registered; gives
- * signals back their dispositions; forgets timers, children and posts.
+ * signals back their dispositions; forgets timers, children and posts. Under OMNI_STRICT it says
+ * what is still registered.
  *
  * Waits under way in other threads return -ESTALE at once; the last of them to return releases
  * what the poller holds. With NULL, or a poller freed already, it does nothing. In a forked

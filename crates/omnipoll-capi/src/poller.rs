@@ -122,7 +122,8 @@ fn insert(poller: Poller) -> Result<*mut omni_poller, Failure> {
 }
 
 /// Ends a poller. Closes the descriptors it opened itself, never one that was registered; gives
-/// signals back their dispositions; forgets timers, children and posts.
+/// signals back their dispositions; forgets timers, children and posts. Under OMNI_STRICT it says
+/// what is still registered.
 ///
 /// Waits under way in other threads return -ESTALE at once; the last of them to return releases
 /// what the poller holds. With NULL, or a poller freed already, it does nothing. In a forked
