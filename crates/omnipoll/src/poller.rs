@@ -162,7 +162,7 @@ impl Poller {
             let sleeper = self.sources.sleeper();
             let outlook = self.sources.outlook(timeout);
             let batch = self.engine.wait(&self.registry, events, outlook.limit);
-            self.sources.end(sleeper, batch.as_ref().map_or(0, |batch| batch.filled));
+            sleeper.wake_with(batch.as_ref().map_or(0, |batch| batch.filled));
             match batch {
                 Ok(batch) if batch.is_plain() && self.sources.are_quiet() => return Ok(batch.filled),
                 batch => return self.wait_on(events, &deadline, batch, outlook.due),
@@ -182,22 +182,24 @@ impl Poller {
         mut due: bool,
     ) -> io::Result<usize> {
         let mut left = deadline.timeout();
-        loop {
+        let outcome = loop {
             match batch {
                 Ok(batch) => {
                     let all = !batch.dropped && !batch.rung && batch.own.is_empty();
                     let filled = self.complete(events, batch, due);
                     if filled > 0 || (all && left == Some(Duration::ZERO)) {
-                        return Ok(filled);
+                        break Ok(filled);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted && !self.interruptible => {}
-                Err(error) => return Err(error),
+                Err(error) => break Err(error),
             }
             left = deadline.left();
             self.rounds.go_on(left);
             (batch, due) = self.look(events, left);
-        }
+        };
+        self.sources.hand_on();
+        outcome
     }
 
     /// One system call, for no longer than the sources allow, and whether they were due before.
@@ -214,7 +216,7 @@ impl Poller {
             0 => self.engine.wait(&self.registry, events, limit),
             room => self.engine.wait(&self.registry, &mut events[..room], limit),
         };
-        self.sources.end(sleeper, batch.as_ref().map_or(0, |batch| batch.filled));
+        sleeper.wake_with(batch.as_ref().map_or(0, |batch| batch.filled));
         (batch, due)
     }
 

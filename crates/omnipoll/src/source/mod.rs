@@ -123,10 +123,10 @@ impl Sources {
         self.sleepers.begin()
     }
 
-    /// Ends the sleep of a thread, which brought that many events of descriptors.
-    #[inline]
-    pub(crate) fn end(&self, sleeper: Sleeper<'_>, events: usize) {
-        if sleeper.wake_with(events) {
+    /// Called by a thread that leaves a wait. It may have been the only one to know of the
+    /// soonest timer: the bell it has heard nobody else hears.
+    pub(crate) fn hand_on(&self) {
+        if self.soonest.load(SeqCst) != u64::MAX && self.sleepers.are_outdated() {
             // It can only fail when somebody closed the bell, which ends the wait with EBADF.
             let _ = self.doorbell.ring();
         }

@@ -15,8 +15,10 @@ pub(crate) struct Sleepers {
     begun: AtomicU64,
     /// How many looks have ended, and `THREADS` for each event they brought.
     ended: AtomicU64,
-    /// Looks that began before this one don't know the soonest timer.
+    /// Looks that began before this one may not know the soonest timer.
     informed: AtomicU64,
+    /// How many of those are under way; at times more than there are, never fewer.
+    outdated: AtomicU64,
 }
 
 /// A thread that is about to sleep, or sleeps.
@@ -34,11 +36,20 @@ impl Sleepers {
         Sleeper { all: self, ticket, brought: 0 }
     }
 
-    /// Says that those who sleep sleep too long: there is a sooner timer. Returns whether
-    /// there is anybody, of whom one must be rung for. He hands it on.
+    /// Says that those who sleep may sleep too long: there is a sooner timer. Returns whether
+    /// there is anybody. Called by one thread at a time.
     pub(crate) fn outdate(&self) -> bool {
-        self.informed.store(self.begun.load(SeqCst), SeqCst);
-        self.are_there()
+        // In this order: whoever gets up now either is not counted, or sees that he was.
+        let informed = self.begun.load(SeqCst);
+        let outdated = self.now().1;
+        self.outdated.store(outdated, SeqCst);
+        self.informed.store(informed, SeqCst);
+        outdated > 0
+    }
+
+    /// Whether somebody may sleep too long.
+    pub(crate) fn are_outdated(&self) -> bool {
+        self.outdated.load(SeqCst) > 0 && self.are_there()
     }
 
     /// Whether somebody sleeps, or is about to.
@@ -65,24 +76,24 @@ impl Sleepers {
         self.begun.store(0, SeqCst);
         self.ended.store(0, SeqCst);
         self.informed.store(0, SeqCst);
+        self.outdated.store(0, SeqCst);
     }
 }
 
 impl Sleeper<'_> {
-    /// Ends the sleep, which brought that many events. Returns whether it was outdated and
-    /// somebody sleeps who may be outdated too: the bell that one has heard nobody else hears.
+    /// Ends the sleep, which brought that many events.
     #[inline]
-    pub(crate) fn wake_with(mut self, events: usize) -> bool {
+    pub(crate) fn wake_with(mut self, events: usize) {
         self.brought = events;
-        let (all, ticket) = (self.all, self.ticket);
-        drop(self);
-        ticket < all.informed.load(SeqCst) && all.are_there()
     }
 }
 
 impl Drop for Sleeper<'_> {
     #[inline]
     fn drop(&mut self) {
+        if self.ticket < self.all.informed.load(SeqCst) {
+            self.all.outdated.fetch_sub(1, SeqCst);
+        }
         self.all.ended.fetch_add(1 + self.brought as u64 * THREADS, SeqCst);
     }
 }

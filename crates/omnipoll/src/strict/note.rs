@@ -169,7 +169,7 @@ impl Note {
     }
 
     fn had_room_to_write(&mut self) -> Option<Finding> {
-        let Some(stamp) = probe::written(self.fd) else { return None };
+        let stamp = probe::written(self.fd)?;
         let events = match &self.busy {
             Some(busy) if busy.stamp == stamp => busy.events + 1,
             _ => 1,
