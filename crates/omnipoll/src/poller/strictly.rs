@@ -22,6 +22,9 @@ pub(super) fn born_now(strict: bool) -> u32 {
     fork::count() | u32::from(strict) << 31
 }
 
+/// A strict wait keeps a list of what it brings, whatever room the caller says there is.
+const MOST_EVENTS: usize = 4_096;
+
 impl Poller {
     /// Sets what every finding of [strict mode](crate::Options::strict) is told to, instead of
     /// stderr. It is called on the thread that is at fault or finds it, with nothing locked: it
@@ -103,15 +106,16 @@ impl Poller {
         timeout: Option<Duration>,
     ) -> io::Result<usize> {
         let deadline = Deadline::after(timeout);
-        let mut list = Vec::with_capacity(events.len());
-        engine::fill(&mut list, events.len(), |slots| {
+        let most = events.len().min(MOST_EVENTS);
+        let mut list = Vec::with_capacity(most);
+        engine::fill(&mut list, most, |slots| {
             let (batch, due) = self.look(slots, timeout);
             self.wait_on(slots, &deadline, batch, due)
         })?;
         for (slot, event) in events.iter_mut().zip(&list) {
             slot.write(*event);
         }
-        self.strictly(self.registry(), |strict, _| strict.after(&list, list.len() == events.len()));
+        self.strictly(self.registry(), |strict, _| strict.after(&list, list.len() == most));
         Ok(list.len())
     }
 
