@@ -250,14 +250,18 @@ impl Poller {
 
     /// Tells the registrations found lost, and what the sources have.
     fn tell(&self, events: &mut [MaybeUninit<Event>], mut filled: usize) -> usize {
-        let lost = |poller: &Self| engine::lock(&poller.registry).lost.pop_front();
         while filled < events.len() {
-            let Some(event) = lost(self) else { break };
+            let Some(event) = self.registry().lost.pop_front() else { break };
             self.sources.state().count(&event);
             events[filled].write(event);
             filled += 1;
         }
-        self.sources.tell(events, filled)
+        let filled = self.sources.tell(events, filled);
+        if !self.registry().lost.is_empty() {
+            // It can only fail when somebody closed the bell, which ends the wait with EBADF.
+            let _ = self.sources.notice();
+        }
+        filled
     }
 
     /// Makes a wait return with a WAKE event: the one under way, or else the next. Wakes that
