@@ -126,7 +126,6 @@ impl Poller {
         }
         if wanted.is_edge() {
             self.engine.rearm(&mut registry, fd, interest);
-            self.strictly(registry, |strict, _| strict.rearmed(fd, interest));
         }
         Ok(())
     }

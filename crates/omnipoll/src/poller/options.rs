@@ -85,7 +85,7 @@ impl Options {
         let doorbell = Arc::new(Doorbell::new()?);
         let strict = self.is_strict().then(|| {
             let limit = self.strict_limit.unwrap_or(Duration::from_millis(100));
-            Box::new(Strict::new(limit, kind.capabilities()))
+            Box::new(Strict::new(limit))
         });
         Ok(Poller {
             engine: AnyEngine::new(kind, doorbell.clone(), self.files_always_ready)?,

@@ -20,9 +20,8 @@ use std::time::{Duration, Instant};
 
 pub use finding::{Finding, FindingKind};
 
-use crate::engine::{lock, probe, Capabilities};
+use crate::engine::{lock, probe};
 use crate::event::{Event, EventKind, Ready};
-use crate::interest::Interest;
 use crate::registry::Registry;
 use crate::source::fork;
 use finding::Cause;
@@ -36,7 +35,6 @@ pub(crate) struct Strict {
     notes: Mutex<Notes>,
     /// How long something may be left, and a thread be away.
     limit: Duration,
-    rearm_counts: bool,
     id: u64,
     /// The longest dispatch so far, in nanoseconds.
     longest: AtomicU64,
@@ -66,13 +64,11 @@ thread_local! {
 }
 
 impl Strict {
-    pub(crate) fn new(limit: Duration, capabilities: Capabilities) -> Self {
+    pub(crate) fn new(limit: Duration) -> Self {
         static POLLERS: AtomicU64 = AtomicU64::new(0);
         Self {
             notes: Mutex::default(),
             limit,
-            // The kernel's edges know nothing of it: there it excuses nobody.
-            rearm_counts: !capabilities.contains(Capabilities::NATIVE_EDGE),
             id: POLLERS.fetch_add(1, Relaxed),
             longest: AtomicU64::new(0),
             said_in: AtomicU32::new(fork::count()),
@@ -108,14 +104,6 @@ impl Strict {
         };
         note.renew(registration);
         note.blocking().into_iter().collect()
-    }
-
-    /// A registration was rearmed.
-    pub(crate) fn rearmed(&self, fd: RawFd, interest: Interest) -> Vec<Finding> {
-        if let Some(note) = lock(&self.notes).of.get_mut(&fd).filter(|_| self.rearm_counts) {
-            note.rearm(interest);
-        }
-        Vec::new()
     }
 
     /// A registration was removed.

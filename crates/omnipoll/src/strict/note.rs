@@ -24,7 +24,7 @@ pub(super) struct Note {
     pub(super) last: Option<(Ready, Instant)>,
     /// The findings said of it.
     said: u16,
-    /// The directions handed to the caller under EDGE or ONESHOT and not taken back.
+    /// The directions handed to the caller under EDGE or ONESHOT since it was last modified.
     handed: u8,
     left: Option<Left>,
     busy: Option<Busy>,
@@ -69,11 +69,6 @@ impl Note {
         (self.handed, self.left, self.busy) = (0, None, None);
     }
 
-    /// These directions were read until `EAGAIN`, the caller says.
-    pub(super) fn rearm(&mut self, interest: Interest) {
-        self.handed &= !interest.directions();
-    }
-
     pub(super) fn is_of(&self, registration: Option<&Registration>) -> bool {
         registration.is_some_and(|it| it.generation == self.generation)
     }
@@ -116,7 +111,8 @@ impl Note {
         }
     }
 
-    /// Looks at the descriptor before a wait.
+    /// Looks at the descriptor before a wait. What was read until `EAGAIN` and is ready again
+    /// the engine reports, so rearm plays no part; and room to write is nothing left undone.
     pub(super) fn inspect(&mut self, limit: Duration, now: Instant) -> Option<Finding> {
         if !self.is_whole() {
             return self.lost();
@@ -128,10 +124,9 @@ impl Note {
             true => (FindingKind::ForgottenOneshot, FORGOTTEN),
             false => (FindingKind::Undrained, 1),
         };
-        // What has room to write may have nothing to write.
-        let handed = Interest::from_bits((self.handed & !Interest::WRITE.directions()).into());
-        let unread = handed.is_some_and(|handed| probe::is_unread(self.fd, handed));
-        if !unread || self.said & kind.bit() != 0 {
+        let handed = Interest::from_bits(self.handed.into());
+        let unsaid = self.said & kind.bit() == 0;
+        if !unsaid || !handed.is_some_and(|handed| probe::is_unread(self.fd, handed)) {
             self.left = None;
             return None;
         }

@@ -1,7 +1,9 @@
 //! EDGE: on a descriptor that blocks, and with something left to read.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use omnipoll::{EngineKind, FindingKind, Interest, Ready, Trigger};
 
@@ -143,18 +145,45 @@ fn left_with_room_to_write(kind: EngineKind) {
 
 /// Nothing follows an end of file, so nobody need rearm after it.
 fn left_at_the_end_of_file(kind: EngineKind) {
-    for (reader, writer) in [pipe(), pipe()] {
-        let strict = Strict::on(kind);
-        strict.add(&reader, read(Trigger::EDGE), 7).unwrap();
-        poke(&writer);
-        close(writer);
-        assert!(next(&strict)[0].is_readable());
-        assert_eq!(drain(&reader), 1);
-        for _ in 0..20 {
-            wait(&strict, 8, std::time::Duration::ZERO);
+    let ((reader, writer), (ours, theirs), (server, client)) = (pipe(), pair(), tcp());
+    reads_to_the_end(kind, &reader, writer);
+    reads_to_the_end(kind, &ours, theirs);
+    reads_to_the_end(kind, &server, client);
+}
+
+fn reads_to_the_end<R: AsRawFd, W: AsRawFd>(kind: EngineKind, from: &R, peer: W)
+where
+    for<'a> &'a R: Read,
+    for<'a> &'a W: Write,
+{
+    let strict = Strict::on(kind);
+    strict.add(from, read(Trigger::EDGE), 7).unwrap();
+    poke(&peer);
+    close(peer);
+    until_the_end(&strict, from);
+    for _ in 0..20 {
+        wait(&strict, 8, Duration::ZERO);
+    }
+    strict.remove(from).unwrap();
+    strict.end().expect_nothing();
+}
+
+/// Reads what is reported up to the end of file, after which it neither reads nor rearms.
+fn until_the_end<R: AsRawFd>(strict: &Strict, from: &R)
+where
+    for<'a> &'a R: Read,
+{
+    let mut from_there = from;
+    loop {
+        assert!(next(strict)[0].is_readable());
+        loop {
+            match from_there.read(&mut [0; 64]) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) => break assert_eq!(error.kind(), ErrorKind::WouldBlock),
+            }
         }
-        strict.remove(&reader).unwrap();
-        strict.end().expect_nothing();
+        strict.rearm(from, Interest::READ).unwrap();
     }
 }
 
