@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds everything in release mode and prints every table of measurements.
 #
-#   run.sh [--quick]     about two and a half minutes; with --quick about one
+#   run.sh [--quick]     about four minutes; with --quick about one and a half
 #
 # For figures worth writing down: an idle machine, and a user who may raise the descriptor limit
 # (for 50,000 watched) and take a real-time priority. Python is measured where its package is
@@ -24,9 +24,22 @@ cp "$programs/libomnipoll_capi.so" "$bench/$soname"
 "${CC:-cc}" -O2 -std=gnu11 -Wall -Wextra -Iinclude crates/omnipoll-bench/c/readiness.c \
     -o "$bench/readiness" "$bench/$soname" -Wl,-rpath,'$ORIGIN'
 
+others=
+if pkg-config --exists libuv 2> /dev/null; then
+    others="-DHAVE_LIBUV $(pkg-config --cflags --libs libuv)"
+fi
+if pkg-config --exists libevent_core 2> /dev/null; then
+    others="$others -DHAVE_LIBEVENT $(pkg-config --cflags --libs libevent_core)"
+fi
+# shellcheck disable=SC2086
+"${CC:-cc}" -O2 -std=gnu11 -Wall -Wextra -Iinclude crates/omnipoll-bench/c/timers.c \
+    -o "$bench/timers" "$bench/$soname" -Wl,-rpath,'$ORIGIN' $others
+
 uname -srm
 "$bench/readiness" "$@"
-for program in readiness registration memory; do
+echo
+"$bench/timers" "$@"
+for program in readiness registration timers wake memory; do
     echo
     "$programs/$program" "$@"
 done

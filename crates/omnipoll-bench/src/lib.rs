@@ -7,3 +7,4 @@ pub mod contender;
 pub mod contest;
 pub mod machine;
 pub mod pairs;
+pub mod wheel;
