@@ -1,6 +1,9 @@
 //! A poller's sources after `fork(2)`: what came to the parent is the parent's; timers go on
 //! on both sides.
 
+// The pollers reap them.
+#![allow(clippy::zombie_processes)]
+
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
