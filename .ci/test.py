@@ -72,7 +72,7 @@ class Outcome:
 
 def count(log: str, status: int) -> Outcome:
     """What the tests of a step say themselves; a step without tests is one."""
-    cargo = re.findall(r"^test result: .*? (\d+) passed; (\d+) failed(?:; (\d+) ignored)?", log, re.M)
+    cargo = re.findall(r"^test result: .*? (\d+) passed; (\d+) failed;(?:.*? (\d+) filtered out)?", log, re.M)
     if cargo:
         outcome = Outcome(*(sum(int(number or 0) for number in column) for column in zip(*cargo)))
     elif last := [line for line in log.splitlines() if re.search(r"\b\d+ (passed|failed)\b", line)][-1:]:
