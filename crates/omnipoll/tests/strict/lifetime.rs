@@ -16,6 +16,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(closed_during_a_wait);
     suite.on_each_engine(closed_and_then_removed);
     suite.on_each_engine(a_number_used_again);
+    suite.on_each_engine(a_number_used_again_after_it_was_said);
     suite.on_each_engine(a_number_added_again);
     suite.on_each_engine(removed_before_it_is_closed);
     suite.on_each_engine(left_in_the_poller);
@@ -81,6 +82,23 @@ fn a_number_used_again(kind: EngineKind) {
         look(&strict);
     }
     let _ = strict.remove(&number);
+    strict.end().expect_nothing();
+}
+
+/// To be closed and to be used again is one mistake.
+fn a_number_used_again_after_it_was_said(kind: EngineKind) {
+    let strict = Strict::on(kind);
+    let ((old, _old_writer), (new, _new_writer)) = (pipe(), pipe());
+    strict.add(&old, Interest::READ, 7).unwrap();
+    let number = close(old);
+    look(&strict);
+    strict.found.expect(FindingKind::Closed, &number, 7);
+    let again = dup_to(&new, number);
+    look(&strict);
+    let _ = strict.remove(&number);
+    strict.add(&again, Interest::READ, 8).unwrap();
+    look(&strict);
+    strict.remove(&again).unwrap();
     strict.end().expect_nothing();
 }
 
