@@ -123,10 +123,11 @@ impl Sources {
         self.sleepers.begin()
     }
 
-    /// Called by a thread that leaves a wait. It may have been the only one to know of the
-    /// soonest timer: the bell it has heard nobody else hears.
+    /// Called by a thread that leaves a wait. The bell it has heard nobody else hears, and it
+    /// may have had no room for what has come, or be the only one to know of the soonest timer.
     pub(crate) fn hand_on(&self) {
-        if self.soonest.load(SeqCst) != u64::MAX && self.sleepers.are_outdated() {
+        let timer = self.soonest.load(SeqCst) != u64::MAX && self.sleepers.are_outdated();
+        if timer || (self.are_pending() && self.sleepers.are_there()) {
             // It can only fail when somebody closed the bell, which ends the wait with EBADF.
             let _ = self.doorbell.ring();
         }
@@ -171,9 +172,11 @@ impl Sources {
     }
 
     /// Says that something has come; whoever sleeps gets up. Async-signal-safe.
+    ///
+    /// Who finds `pending` set rings no more: who set it has rung, or is about to, and what he
+    /// rings for is not looked at before `pending` is cleared.
     pub(crate) fn notice(&self) -> std::io::Result<()> {
-        self.pending.store(true, SeqCst);
-        match self.sleepers.are_there() {
+        match !self.pending.swap(true, SeqCst) && self.sleepers.are_there() {
             true => self.doorbell.ring(),
             false => Ok(()),
         }

@@ -3,6 +3,13 @@
 //! A 4-ary heap whose entries know their slot and whose slots know their place in the heap, so
 //! that cancelling needs no search. Four children share a cache line, which makes a heap of
 //! a million half as deep as a binary one at the same number of lines touched.
+//!
+//! A hierarchical wheel was measured beside it, by the `timers` program of the benchmarks. With
+//! a million armed it adds in the same time, for that is the lock, the clock and a cache miss,
+//! and it cancels in half: some twenty nanoseconds less, which no wait notices. It was not kept
+//! since it counts in ticks: a timer is up to a tick late, where these are told at their
+//! nanosecond and in the order of their deadlines, its next deadline is only a bound, which
+//! costs waits that return for nothing, and a tick as fine as a nanosecond takes eleven levels.
 
 use crate::event::{Event, EventKind};
 
