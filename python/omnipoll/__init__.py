@@ -1,14 +1,15 @@
 """One readiness interface over select, poll and epoll, with the same meaning on each.
 
-`Poller` watches descriptors and waits for events. The selectors have the interface of the
-standard library's `selectors`, so that asyncio, socketserver and every program written for
-those run on them; what they add is in `omnipoll.selectors`.
+`Poller` watches descriptors, timers, signals and children, and waits for all of it at once. The
+selectors have the interface of the standard library's `selectors`, so that asyncio, socketserver
+and every program written for those run on them; what they add is in `omnipoll.selectors`.
 
 Flags are plain ints: an event is tested with `event.ready & omnipoll.READ`, and an enum's `&`
 would cost more than the wait.
 """
 
 from omnipoll._native import (
+    CHILD,
     EDGE,
     ERROR,
     EXCLUSIVE,
@@ -18,11 +19,14 @@ from omnipoll._native import (
     IO,
     NATIVE_EDGE,
     ONESHOT,
+    POST,
     PRIORITY,
     READ,
     READ_CLOSED,
+    SIGNAL,
     TELLS_HANGUP,
     TELLS_READ_CLOSED,
+    TIMER,
     WAKE,
     WRITE,
     Event,
@@ -43,6 +47,7 @@ from omnipoll.selectors import (
 )
 
 __all__ = [
+    "CHILD",
     "EDGE",
     "ERROR",
     "EVENT_EDGE",
@@ -58,11 +63,14 @@ __all__ = [
     "IO",
     "NATIVE_EDGE",
     "ONESHOT",
+    "POST",
     "PRIORITY",
     "READ",
     "READ_CLOSED",
+    "SIGNAL",
     "TELLS_HANGUP",
     "TELLS_READ_CLOSED",
+    "TIMER",
     "WAKE",
     "WRITE",
     "DefaultSelector",

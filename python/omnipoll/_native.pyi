@@ -1,12 +1,14 @@
 from collections.abc import Iterator
+from datetime import datetime
 from selectors import SelectorKey
 from types import TracebackType
-from typing import Any, Final, final
+from typing import Any, Final, Protocol, final, type_check_only
 
 from _typeshed import FileDescriptorLike
 from typing_extensions import Self, disjoint_base
 
 __all__ = [
+    "CHILD",
     "EDGE",
     "ERROR",
     "EXCLUSIVE",
@@ -16,11 +18,14 @@ __all__ = [
     "IO",
     "NATIVE_EDGE",
     "ONESHOT",
+    "POST",
     "PRIORITY",
     "READ",
     "READ_CLOSED",
+    "SIGNAL",
     "TELLS_HANGUP",
     "TELLS_READ_CLOSED",
+    "TIMER",
     "WAKE",
     "WRITE",
     "Event",
@@ -43,12 +48,21 @@ ONESHOT: Final[int]
 EXCLUSIVE: Final[int]
 
 IO: Final[int]
+TIMER: Final[int]
+SIGNAL: Final[int]
+CHILD: Final[int]
 WAKE: Final[int]
+POST: Final[int]
 
 TELLS_HANGUP: Final[int]
 TELLS_READ_CLOSED: Final[int]
 NATIVE_EDGE: Final[int]
 HAS_EXCLUSIVE: Final[int]
+
+@type_check_only
+class _Process(Protocol):
+    @property
+    def pid(self) -> int | None: ...
 
 @final
 class Event:
@@ -60,6 +74,8 @@ class Event:
     def ready(self) -> int: ...
     @property
     def kind(self) -> int: ...
+    @property
+    def count(self) -> int: ...
 
 @disjoint_base
 class Poller:
@@ -68,6 +84,15 @@ class Poller:
     def modify(self, fd: FileDescriptorLike, interest: int, token: object = None) -> None: ...
     def remove(self, fd: FileDescriptorLike) -> None: ...
     def rearm(self, fd: FileDescriptorLike, interest: int) -> None: ...
+    def timer_add(self, delay: float, period: float | None = None, token: object = None) -> int: ...
+    def timer_add_at(self, when: float | datetime, token: object = None) -> int: ...
+    def timer_set(self, id: int, delay: float, period: float | None = None) -> None: ...
+    def timer_cancel(self, id: int) -> None: ...
+    def signal_add(self, signum: int, token: object = None) -> None: ...
+    def signal_remove(self, signum: int) -> None: ...
+    def child_add(self, process: int | _Process, token: object = None) -> None: ...
+    def child_remove(self, process: int | _Process) -> None: ...
+    def post(self, token: object, value: int = 0) -> None: ...
     def wait(self, timeout: float | None = None, max_events: int | None = None) -> list[Event]: ...
     def wake(self) -> None: ...
     def after_fork(self) -> None: ...

@@ -3,7 +3,7 @@
 use std::ffi::c_int;
 use std::io;
 use std::os::fd::RawFd;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use omnipoll::{EngineKind, Interest, Options, Poller};
 use pyo3::exceptions::{PyOSError, PyOverflowError, PyValueError};
@@ -62,7 +62,7 @@ pub(crate) fn interest(object: &Bound<'_, PyAny>) -> PyResult<Interest> {
     })
 }
 
-/// A timeout as the caller gave it.
+/// A span of time as the caller gave it.
 pub(crate) enum Timeout {
     /// `None`: for ever.
     Never,
@@ -83,19 +83,68 @@ impl Timeout {
     }
 }
 
-/// Seconds, rounded up to a nanosecond: a wait is never early.
+/// A wait's timeout in seconds; `None` is for ever.
 pub(crate) fn timeout(object: Argument<'_, '_>) -> PyResult<Timeout> {
-    let Some(object) = object else { return Ok(Timeout::Never) };
+    object.map_or(Ok(Timeout::Never), |object| seconds(&object, "timeout"))
+}
+
+/// A timer's delay in seconds.
+pub(crate) fn delay(object: &Bound<'_, PyAny>) -> PyResult<Duration> {
+    not_negative(seconds(object, "delay")?, "delay")
+}
+
+/// A timer's period in seconds, if it has one.
+pub(crate) fn period(object: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Duration>> {
+    let Some(object) = object else { return Ok(None) };
+    match not_negative(seconds(object, "period")?, "period")? {
+        Duration::ZERO => {
+            Err(PyValueError::new_err("period must be more than 0: None is for a timer without"))
+        }
+        period => Ok(Some(period)),
+    }
+}
+
+fn not_negative(span: Timeout, name: &str) -> PyResult<Duration> {
+    match span {
+        Timeout::Negative => Err(PyValueError::new_err(format!("{name} must not be negative"))),
+        span => Ok(span.duration().unwrap_or_default()),
+    }
+}
+
+/// Seconds, rounded up to a nanosecond: nothing is early.
+fn seconds(object: &Bound<'_, PyAny>, name: &str) -> PyResult<Timeout> {
     let seconds: f64 = object.extract()?;
     if seconds.is_nan() {
-        return Err(PyValueError::new_err("timeout must be a number, not NaN"));
+        return Err(PyValueError::new_err(format!("{name} must be a number, not NaN")));
     }
     if seconds <= 0.0 {
         return Ok(if seconds < 0.0 { Timeout::Negative } else { Timeout::Look });
     }
     let nanoseconds = (seconds * 1e9).ceil();
     if nanoseconds >= i64::MAX as f64 {
-        return Err(PyOverflowError::new_err("timeout is too large: None waits for ever"));
+        return Err(PyOverflowError::new_err(format!("{name} is too large: more than 292 years")));
     }
     Ok(Timeout::After(Duration::from_nanos(nanoseconds as u64)))
+}
+
+/// A time of the wall clock: seconds since 1970, or anything with `timestamp()`, as a datetime.
+/// What was before 1970 is past all the same.
+pub(crate) fn time(object: &Bound<'_, PyAny>) -> PyResult<SystemTime> {
+    let since = match object.getattr_opt("timestamp")? {
+        // A datetime counts microseconds, and its timestamp() is the float that is nearest.
+        Some(timestamp) => {
+            let microseconds = (timestamp.call0()?.extract::<f64>()? * 1e6).round();
+            Duration::from_micros(microseconds as u64)
+        }
+        None => seconds(object, "time")?.duration().unwrap_or_default(),
+    };
+    Ok(UNIX_EPOCH + since)
+}
+
+/// A process: its number, or anything with `pid`, as a Popen.
+pub(crate) fn process(object: &Bound<'_, PyAny>) -> PyResult<i32> {
+    match object.getattr_opt("pid")? {
+        Some(pid) => pid.extract(),
+        None => object.extract(),
+    }
 }

@@ -10,18 +10,24 @@ use pyo3::{PyTraverseError, PyVisit};
 // Python objects throughout: reading one is then a load, without a call.
 #[pyclass(frozen, name = "Event", module = "omnipoll")]
 pub(crate) struct PyEvent {
-    /// The token given at registration; None for a WAKE event.
+    /// The token given at registration, or posted; None for a WAKE event.
     #[pyo3(get)]
     token: Py<PyAny>,
-    /// IO: the descriptor. WAKE: how many calls of wake() this event stands for.
+    /// IO: the descriptor. TIMER: how many of its periods have passed. SIGNAL: the signal's
+    /// number. CHILD: the status os.wait() has, of which os.waitstatus_to_exitcode() makes an
+    /// exit code; -1 when somebody else has reaped the child, so that nobody can know. WAKE:
+    /// how many calls of wake() this event stands for. POST: the value posted.
     #[pyo3(get)]
     value: Py<PyInt>,
-    /// What the descriptor is ready for: READ, WRITE, ... joined by |. 0 for a WAKE event.
+    /// What the descriptor is ready for: READ, WRITE, ... joined by |. 0 unless the kind is IO.
     #[pyo3(get)]
     ready: Py<PyInt>,
-    /// IO or WAKE.
+    /// IO, TIMER, SIGNAL, CHILD, WAKE or POST.
     #[pyo3(get)]
     kind: Py<PyInt>,
+    /// How often a signal came that is told once; 1 unless the kind is SIGNAL.
+    #[pyo3(get)]
+    count: u32,
 }
 
 /// The report of a Poller.
@@ -35,6 +41,7 @@ pub(crate) fn make<'py>(
         value: event.value().into_pyobject(py)?.unbind(),
         ready: event.ready().bits().into_pyobject(py)?.unbind(),
         kind: (event.kind() as u32).into_pyobject(py)?.unbind(),
+        count: event.count(),
     };
     Ok(Some(Bound::new(py, event)?.into_any()))
 }
@@ -42,19 +49,34 @@ pub(crate) fn make<'py>(
 #[pymethods]
 impl PyEvent {
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        let value = self.value.bind(py);
-        if self.kind.extract::<u32>(py)? == EventKind::Wake as u32 {
-            return Ok(format!("Event(kind=WAKE, value={value})"));
+        let (kind, value) = (self.kind.extract::<u32>(py)?, self.value.bind(py));
+        let name = KINDS.iter().find(|(_, number)| *number as u32 == kind).map_or("?", |(name, _)| name);
+        if kind == EventKind::Wake as u32 {
+            return Ok(format!("Event(kind={name}, value={value})"));
         }
+        let more = match kind {
+            kind if kind == EventKind::Io as u32 => format!(", ready={}", names(self.ready.extract(py)?)),
+            kind if kind == EventKind::Signal as u32 => format!(", count={}", self.count),
+            _ => String::new(),
+        };
         let token = self.token.bind(py).repr()?;
-        let ready = names(self.ready.extract(py)?);
-        Ok(format!("Event(kind=IO, token={token}, value={value}, ready={ready})"))
+        Ok(format!("Event(kind={name}, token={token}, value={value}{more})"))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.token)
     }
 }
+
+/// What an event tells of.
+pub(crate) const KINDS: [(&str, EventKind); 6] = [
+    ("IO", EventKind::Io),
+    ("TIMER", EventKind::Timer),
+    ("SIGNAL", EventKind::Signal),
+    ("CHILD", EventKind::Child),
+    ("WAKE", EventKind::Wake),
+    ("POST", EventKind::Post),
+];
 
 /// The flags of an interest and of what is ready, as in the C API.
 pub(crate) const FLAGS: [(&str, u32); 10] = [

@@ -1,7 +1,7 @@
 //! The native half of the Python package `omnipoll`: the module `omnipoll._native`.
 //!
-//! Nothing but translation. The core knows descriptors and 64-bit tokens; here a token leads to
-//! a Python object (`table`), a wait to a list (`wait`), an errno to an exception (`convert`).
+//! Nothing but translation. The core knows 64-bit tokens; here a token leads to a Python object
+//! (`table`, `sources`), a wait to a list (`wait`), an errno to an exception (`convert`).
 
 mod attached;
 mod convert;
@@ -10,6 +10,7 @@ mod fastcall;
 mod list;
 mod poller;
 mod selector;
+mod sources;
 mod table;
 mod wait;
 mod watch;
@@ -20,7 +21,7 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = true)]
 mod _native {
     use super::*;
-    use omnipoll::{Capabilities, EventKind};
+    use omnipoll::Capabilities;
 
     #[pymodule_export]
     use event::PyEvent;
@@ -36,8 +37,9 @@ mod _native {
         for (name, bit) in event::FLAGS {
             module.add(name, bit)?;
         }
-        module.add("IO", EventKind::Io as u32)?;
-        module.add("WAKE", EventKind::Wake as u32)?;
+        for (name, kind) in event::KINDS {
+            module.add(name, kind as u32)?;
+        }
         module.add("TELLS_HANGUP", Capabilities::TELLS_HANGUP.bits())?;
         module.add("TELLS_READ_CLOSED", Capabilities::TELLS_READ_CLOSED.bits())?;
         module.add("NATIVE_EDGE", Capabilities::NATIVE_EDGE.bits())?;

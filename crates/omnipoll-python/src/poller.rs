@@ -12,7 +12,8 @@ use crate::event;
 use crate::fastcall::{Argument, Method};
 use crate::watch::Watch;
 
-/// Watches descriptors and waits for events; any thread may call any method.
+/// Watches descriptors, timers, signals and children, takes what other threads post, and waits
+/// for all of it at once; any thread may call any method.
 ///
 /// engine: "select", "poll" or "epoll"; None takes the one OMNIPOLL_ENGINE names in the
 /// environment, and without that the best of this machine. LEVEL, EDGE and ONESHOT mean the
@@ -97,14 +98,185 @@ impl PyPoller {
         self.watch.rearm(py, descriptor(fd)?, convert::interest(&interest)?)
     }
 
+    /// Arms a timer and returns its id: a TIMER event when delay seconds have passed, and again
+    /// after each period, if there is one. Never early; the soonest first. A late timer is told
+    /// once, and event.value says how many of its periods have passed.
+    ///
+    /// delay, period: seconds, with fractions down to a nanosecond, on the monotonic clock.
+    /// token: any object, handed back by each event; without it, the id. Raises ValueError for
+    /// a negative delay and for a period that is not more than 0, OverflowError for more than
+    /// 292 years.
+    ///
+    /// >>> import omnipoll
+    /// >>> with omnipoll.Poller() as poller:
+    /// ...     once = poller.timer_add(0.001, token="tea")
+    /// ...     often = poller.timer_add(60, period=60, token="clock")
+    /// ...     print([(event.token, event.value) for event in poller.wait()])
+    /// ...     poller.timer_cancel(often)
+    /// [('tea', 1)]
+    #[pyo3(signature = (delay, period=None, token=None))]
+    fn timer_add(
+        &self,
+        py: Python<'_>,
+        delay: &Bound<'_, PyAny>,
+        period: Option<&Bound<'_, PyAny>>,
+        token: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<u64> {
+        self.watch.timer_add(py, convert::delay(delay)?, convert::period(period)?, token.map(Bound::unbind))
+    }
+
+    /// Arms a timer for a time of the wall clock and returns its id: a TIMER event when it has
+    /// come, also when the clock was set meanwhile.
+    ///
+    /// when: seconds since 1970, as time.time() has them, or a datetime (one without a time zone
+    /// is local time). What is past is told by the next wait. token: as in timer_add(). Raises
+    /// OSError (ENOTSUP) on systems other than Linux.
+    ///
+    /// >>> import datetime, omnipoll
+    /// >>> with omnipoll.Poller() as poller:
+    /// ...     soon = datetime.datetime.now() + datetime.timedelta(milliseconds=1)
+    /// ...     id = poller.timer_add_at(soon, token="noon")
+    /// ...     print([event.token for event in poller.wait()])
+    /// ['noon']
+    #[pyo3(signature = (when, token=None))]
+    fn timer_add_at(
+        &self,
+        py: Python<'_>,
+        when: &Bound<'_, PyAny>,
+        token: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<u64> {
+        self.watch.timer_add_at(py, convert::time(when)?, token.map(Bound::unbind))
+    }
+
+    /// Moves an armed timer to a new delay from now, and to a new period or none.
+    ///
+    /// Raises OSError (ESTALE) when it has expired or was cancelled, ValueError as timer_add()
+    /// and for a timer of timer_add_at().
+    ///
+    /// >>> import omnipoll
+    /// >>> with omnipoll.Poller() as poller:
+    /// ...     idle = poller.timer_add(60, token="idle")
+    /// ...     poller.timer_set(idle, 0.001)
+    /// ...     print([event.token for event in poller.wait()])
+    /// ['idle']
+    #[pyo3(signature = (id, delay, period=None))]
+    fn timer_set(
+        &self,
+        py: Python<'_>,
+        id: u64,
+        delay: &Bound<'_, PyAny>,
+        period: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        self.watch.timer_set(py, id, convert::delay(delay)?, convert::period(period)?)
+    }
+
+    /// Disarms a timer: no later wait tells it.
+    ///
+    /// Raises OSError (ESTALE) when it has expired or was cancelled.
+    fn timer_cancel(&self, py: Python<'_>, id: u64) -> PyResult<()> {
+        self.watch.timer_cancel(py, id)
+    }
+
+    /// Turns a signal into SIGNAL events: event.value is its number, event.count how often it
+    /// came. Several pollers may watch one signal; each is told. Any thread may call it.
+    ///
+    /// It replaces the handler that the system calls, and that is the one in which Python takes
+    /// note of signals: until signal_remove() or close(), a handler set by signal.signal() does
+    /// not run, and nothing is written to the descriptor of signal.set_wakeup_fd(). Ctrl-C then
+    /// raises no KeyboardInterrupt when SIGINT is watched. Don't call signal.signal() for a
+    /// watched signal: it would take the signal away from the poller.
+    ///
+    /// signum: a member of signal.Signals, or an int. token: any object; without it, signum as
+    /// it was given. Raises FileExistsError when this poller watches it, ValueError for a number
+    /// that is no signal, for SIGKILL and SIGSTOP, and for faults (SIGSEGV, SIGBUS, SIGFPE,
+    /// SIGILL).
+    ///
+    /// >>> import omnipoll, os, signal
+    /// >>> with omnipoll.Poller() as poller:
+    /// ...     poller.signal_add(signal.SIGTERM, token="shut down")
+    /// ...     os.kill(os.getpid(), signal.SIGTERM)
+    /// ...     print([(event.token, event.count) for event in poller.wait()])
+    /// [('shut down', 1)]
+    #[pyo3(signature = (signum, token=None))]
+    fn signal_add(
+        &self,
+        py: Python<'_>,
+        signum: Bound<'_, PyAny>,
+        token: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        self.watch.signal_add(py, signum.extract()?, token.unwrap_or(signum).unbind())
+    }
+
+    /// Watches a signal no more; the last poller to do so restores what was done about it
+    /// before, so that Python's handler runs again.
+    ///
+    /// Raises FileNotFoundError when this poller does not watch it.
+    fn signal_remove(&self, py: Python<'_>, signum: i32) -> PyResult<()> {
+        self.watch.signal_remove(py, signum)
+    }
+
+    /// Tells by a CHILD event that a child of this process has ended, and reaps it; the watch
+    /// ends with that. event.value is its status as os.wait() has it:
+    /// os.waitstatus_to_exitcode(event.value) makes an exit code of it.
+    ///
+    /// The poller has reaped the child then, so nobody else can know the status: wait() and
+    /// poll() of a subprocess.Popen would say 0. Tell it: process.returncode = exit code.
+    ///
+    /// process: a subprocess.Popen, anything else with pid, or an int. token: any object;
+    /// without it, process as it was given. Raises ChildProcessError when there is no such
+    /// child or it was reaped, FileExistsError when it is watched.
+    ///
+    /// >>> import omnipoll, os, subprocess, sys
+    /// >>> with omnipoll.Poller() as poller:
+    /// ...     poller.child_add(subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"]))
+    /// ...     for event in poller.wait():
+    /// ...         event.token.returncode = os.waitstatus_to_exitcode(event.value)
+    /// ...         print(event.token.wait())
+    /// 3
+    #[pyo3(signature = (process, token=None))]
+    fn child_add(
+        &self,
+        py: Python<'_>,
+        process: Bound<'_, PyAny>,
+        token: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        self.watch.child_add(py, convert::process(&process)?, token.unwrap_or(process).unbind())
+    }
+
+    /// Forgets a child without reaping it.
+    ///
+    /// Raises FileNotFoundError when it is not watched.
+    fn child_remove(&self, py: Python<'_>, process: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.watch.child_remove(py, convert::process(process)?)
+    }
+
+    /// Hands something to the thread that waits: a POST event with this token, which may be any
+    /// object, and this value, an int of 64 bits. Posts arrive in the order they were made, and
+    /// none is lost. Any thread may call it.
+    ///
+    /// Raises BlockingIOError when 65,536 posts wait to be taken; nothing was posted then.
+    ///
+    /// >>> import omnipoll, threading
+    /// >>> with omnipoll.Poller() as poller:
+    /// ...     worker = threading.Thread(target=poller.post, args=(["a", "result"], 42))
+    /// ...     worker.start()
+    /// ...     print([(event.token, event.value) for event in poller.wait()])
+    /// ...     worker.join()
+    /// [(['a', 'result'], 42)]
+    #[pyo3(signature = (token, value=0))]
+    fn post(&self, py: Python<'_>, token: Py<PyAny>, value: i64) -> PyResult<()> {
+        self.watch.post(py, token, value)
+    }
+
     /// Makes a wait return with a WAKE event: the one under way, or else the next. Wakes that
     /// come before it are counted into one event. Any thread may call it, and a signal handler.
     fn wake(&self, py: Python<'_>) -> PyResult<()> {
         self.watch.wake(py)
     }
 
-    /// Rebuilds an inherited poller in a forked child, with all its registrations. Does nothing
-    /// in the process that made it.
+    /// Rebuilds an inherited poller in a forked child, with all its registrations, timers and
+    /// signals; its parent's children and what was posted are not the child's. Does nothing in
+    /// the process that made it.
     ///
     /// Raises OSError (EBUSY) when another thread of the parent was changing the poller at the
     /// very moment of the fork: make a new one then.
@@ -173,7 +345,11 @@ impl PyPoller {
         let engine = self.watch.engine.name();
         match self.watch.is_closed(py) {
             true => format!("<omnipoll.Poller on {engine}, closed>"),
-            false => format!("<omnipoll.Poller on {engine}, {} registered>", self.watch.len(py)),
+            false => {
+                let (registered, others) = self.watch.len(py);
+                let others = if others > 0 { format!(" and {others} others") } else { String::new() };
+                format!("<omnipoll.Poller on {engine}, {registered} registered{others}>")
+            }
         }
     }
 
@@ -196,7 +372,7 @@ Waits until something is ready and returns the events as a list, empty when time
 
 timeout: seconds, with fractions down to a nanosecond, and never early; None waits for ever, 0
 looks and returns. max_events: at most so many, and at least one; what else is ready is told by
-the waits that follow. Without it there is room for everything registered.
+the waits that follow. Without it there is room for every descriptor and 1,000 others.
 
 Other threads run meanwhile. A signal's handler runs at once; the wait then goes on with the
 time that is left, unless the handler raised an exception (Ctrl-C does).

@@ -1,4 +1,4 @@
-//! What the tokens of a poller stand for in Python: an object for each registration, and the
+//! What the tokens of descriptors stand for in Python: an object for each registration, and the
 //! report of it that was given last.
 //!
 //! A token is a slot's index and, above it, the slot's generation. A registration that ends or
@@ -34,6 +34,10 @@ struct Slot {
 pub(crate) struct Leftover(Option<Py<PyAny>>, Option<Py<PyAny>>);
 
 impl Leftover {
+    pub(crate) fn of(object: Py<PyAny>) -> Self {
+        Self(Some(object), None)
+    }
+
     pub(crate) fn release(self, py: Python<'_>) {
         for object in [self.0, self.1].into_iter().flatten() {
             object.drop_ref(py);

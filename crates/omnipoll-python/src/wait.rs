@@ -13,7 +13,10 @@ use crate::convert::{closed, error};
 use crate::list::Filling;
 use crate::watch::{State, Watch};
 
-/// Makes a report of an event and of its registration's object, which a WAKE event has not.
+/// How much room a wait has for what is no descriptor's. A million armed timers need not fit.
+const ROOM: usize = 1000;
+
+/// Makes a report of an event and of its object, which a WAKE event has not.
 /// `None` when there is nothing to report.
 pub(crate) type Make =
     for<'py> fn(Python<'py>, Option<Bound<'py, PyAny>>, &Event) -> PyResult<Option<Bound<'py, PyAny>>>;
@@ -53,7 +56,7 @@ impl Watch {
         let mut state = self.state.borrow(py);
         let core = state.core()?.clone();
         // One more than is registered: a WAKE event may come with them.
-        let wanted = state.table.len() + 1;
+        let wanted = state.table.len() + state.sources.len().min(ROOM) + 1;
         let mut events = mem::replace(&mut state.events, Events::with_capacity(0));
         state.waiting += 1;
         drop(state);
@@ -109,8 +112,10 @@ impl Watch {
 
     /// Makes a report and keeps it. None of a registration that has ended meanwhile.
     fn report(&self, py: Python<'_>, event: &Event, make: Make) -> PyResult<Option<Py<PyAny>>> {
-        if event.kind() == EventKind::Wake {
-            return Ok(make(py, None, event)?.map(Bound::unbind));
+        match event.kind() {
+            EventKind::Io => {}
+            EventKind::Wake => return Ok(make(py, None, event)?.map(Bound::unbind)),
+            _ => return self.report_source(py, event, make),
         }
         let (token, ready) = (event.token(), event.ready());
         let object = self.state.borrow(py).table.object(token).map(|object| object.clone_ref(py));
@@ -124,6 +129,15 @@ impl Watch {
         drop(state);
         leftover.release(py);
         Ok(Some(report.unbind()))
+    }
+
+    /// The report of a timer, a signal, a child or a post, which ends most of them.
+    fn report_source(&self, py: Python<'_>, event: &Event, make: Make) -> PyResult<Option<Py<PyAny>>> {
+        let object = self.state.borrow(py).sources.object(event).map(|object| object.clone_ref(py));
+        let Some(object) = object else { return Ok(None) };
+        let leftover = self.state.borrow(py).sources.told(event);
+        leftover.release(py);
+        Ok(make(py, Some(object.into_bound(py)), event)?.map(Bound::unbind))
     }
 }
 

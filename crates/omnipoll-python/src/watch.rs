@@ -4,9 +4,11 @@
 //! Whoever has borrowed the state runs no Python, allocates no Python object (the collector
 //! might run a finalizer), drops none, and doesn't detach from the interpreter.
 
-use std::mem;
+mod sources;
+
 use std::os::fd::RawFd;
 use std::rc::Rc;
+use std::{mem, process};
 
 use omnipoll::{Capabilities, EngineKind, Events, Interest, Poller};
 use pyo3::prelude::*;
@@ -14,6 +16,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use crate::attached::Attached;
 use crate::convert::{closed, error};
+use crate::sources::Sources;
 use crate::table::{Leftover, Table};
 
 pub(crate) struct Watch {
@@ -25,10 +28,13 @@ pub(crate) struct State {
     /// `None` once closed. A wait under way holds it, too.
     pub(crate) core: Option<Rc<Poller>>,
     pub(crate) table: Table,
+    pub(crate) sources: Sources,
     /// What the last wait filled, for the next one.
     pub(crate) events: Events,
     /// How many waits are under way.
     pub(crate) waiting: usize,
+    /// The process that made the poller, or has rebuilt it.
+    owner: u32,
 }
 
 impl State {
@@ -41,7 +47,14 @@ impl Watch {
     pub(crate) fn new(py: Python<'_>, core: Poller) -> Self {
         let engine = core.engine();
         let events = Events::with_capacity(0);
-        let state = State { core: Some(Rc::new(core)), table: Table::default(), events, waiting: 0 };
+        let state = State {
+            core: Some(Rc::new(core)),
+            table: Table::default(),
+            sources: Sources::default(),
+            events,
+            waiting: 0,
+            owner: process::id(),
+        };
         Self { engine, state: Attached::new(py, state) }
     }
 
@@ -53,8 +66,10 @@ impl Watch {
         self.state.borrow(py).core.is_none()
     }
 
-    pub(crate) fn len(&self, py: Python<'_>) -> usize {
-        self.state.borrow(py).table.len()
+    /// How much it watches: descriptors, and what else there is.
+    pub(crate) fn len(&self, py: Python<'_>) -> (usize, usize) {
+        let state = self.state.borrow(py);
+        (state.table.len(), state.sources.len())
     }
 
     pub(crate) fn add(
@@ -123,14 +138,20 @@ impl Watch {
     }
 
     pub(crate) fn after_fork(&self, py: Python<'_>) -> PyResult<()> {
-        self.state.borrow(py).core()?.after_fork().map_err(error)
+        let mut state = self.state.borrow(py);
+        state.core()?.after_fork().map_err(error)?;
+        let is_child = mem::replace(&mut state.owner, process::id()) != process::id();
+        let leftovers = if is_child { state.sources.after_fork() } else { Vec::new() };
+        drop(state);
+        leftovers.into_iter().for_each(|leftover| leftover.release(py));
+        Ok(())
     }
 
     /// Ends the waits under way and gives everything back. Closing twice is closing once.
     pub(crate) fn close(&self, py: Python<'_>) {
         let mut state = self.state.borrow(py);
         let core = state.core.take();
-        let table = mem::take(&mut state.table);
+        let objects = (mem::take(&mut state.table), mem::take(&mut state.sources));
         state.events = Events::with_capacity(0);
         let waiting = state.waiting > 0;
         drop(state);
@@ -138,10 +159,12 @@ impl Watch {
             // It fails in a forked child only, where nobody waits.
             let _ = core.wake();
         }
-        drop(table);
+        drop(objects);
     }
 
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.state.visit(visit).map_or(Ok(()), |state| state.table.traverse(visit))
+        let Some(state) = self.state.visit(visit) else { return Ok(()) };
+        state.table.traverse(visit)?;
+        state.sources.traverse(visit)
     }
 }

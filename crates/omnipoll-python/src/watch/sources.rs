@@ -1,0 +1,138 @@
+//! What a [`Watch`] waits for besides descriptors.
+
+use std::io;
+use std::time::{Duration, SystemTime};
+
+use omnipoll::Poller;
+use pyo3::prelude::*;
+
+use super::Watch;
+use crate::convert::error;
+use crate::sources::{as_told, Clock, Sources, Timer};
+
+/// Timers. Python knows one by its token, which is its object, too, unless there is another.
+impl Watch {
+    pub(crate) fn timer_add(
+        &self,
+        py: Python<'_>,
+        delay: Duration,
+        period: Option<Duration>,
+        object: Option<Py<PyAny>>,
+    ) -> PyResult<u64> {
+        self.arm(py, Clock::of_period(period), object, |core, token| core.timer_add(delay, period, token))
+    }
+
+    pub(crate) fn timer_add_at(
+        &self,
+        py: Python<'_>,
+        time: SystemTime,
+        object: Option<Py<PyAny>>,
+    ) -> PyResult<u64> {
+        self.arm(py, Clock::Wall, object, |core, token| core.timer_add_at(time, token))
+    }
+
+    fn arm(
+        &self,
+        py: Python<'_>,
+        clock: Clock,
+        object: Option<Py<PyAny>>,
+        arm: impl FnOnce(&Poller, u64) -> io::Result<u64>,
+    ) -> PyResult<u64> {
+        let token = self.state.borrow(py).sources.new_token();
+        let object = match object {
+            Some(object) => object,
+            None => token.into_pyobject(py)?.into_any().unbind(),
+        };
+        let mut state = self.state.borrow(py);
+        let id = arm(state.core()?, as_told(token, clock)).map_err(error)?;
+        state.sources.add_timer(token, Timer { id, clock }, object);
+        Ok(token)
+    }
+
+    pub(crate) fn timer_set(
+        &self,
+        py: Python<'_>,
+        id: u64,
+        delay: Duration,
+        period: Option<Duration>,
+    ) -> PyResult<()> {
+        let mut state = self.state.borrow(py);
+        let core = state.core()?.clone();
+        let clock = Clock::of_period(period);
+        match state.sources.timer(id) {
+            Some(timer) if timer.clock != clock && timer.clock != Clock::Wall => {
+                core.timer_cancel(timer.id).map_err(error)?;
+                timer.id = core.timer_add(delay, period, as_told(id, clock)).map_err(error)?;
+                timer.clock = clock;
+                Ok(())
+            }
+            timer => core.timer_set(known(timer), delay, period).map_err(error),
+        }
+    }
+
+    pub(crate) fn timer_cancel(&self, py: Python<'_>, id: u64) -> PyResult<()> {
+        let mut state = self.state.borrow(py);
+        let core = state.core()?.clone();
+        core.timer_cancel(known(state.sources.timer(id))).map_err(error)?;
+        let leftover = state.sources.end(id);
+        drop(state);
+        leftover.release(py);
+        Ok(())
+    }
+}
+
+/// What the core knows a timer by. It has the words for one that has ended.
+fn known(timer: Option<&mut Timer>) -> u64 {
+    const NONE: u64 = 0;
+    timer.map_or(NONE, |timer| timer.id)
+}
+
+impl Watch {
+    pub(crate) fn signal_add(&self, py: Python<'_>, signo: i32, object: Py<PyAny>) -> PyResult<()> {
+        let keep = |sources: &mut Sources, token, object| sources.add_signal(token, signo, object);
+        self.begin(py, object, |core, token| core.signal_add(signo, token), keep)
+    }
+
+    pub(crate) fn signal_remove(&self, py: Python<'_>, signo: i32) -> PyResult<()> {
+        let mut state = self.state.borrow(py);
+        state.core()?.signal_remove(signo).map_err(error)?;
+        let leftover = state.sources.remove_signal(signo);
+        drop(state);
+        leftover.release(py);
+        Ok(())
+    }
+
+    pub(crate) fn child_add(&self, py: Python<'_>, pid: i32, object: Py<PyAny>) -> PyResult<()> {
+        let keep = |sources: &mut Sources, token, object| sources.add_child(token, pid, object);
+        self.begin(py, object, |core, token| core.child_add(pid, token), keep)
+    }
+
+    pub(crate) fn child_remove(&self, py: Python<'_>, pid: i32) -> PyResult<()> {
+        let mut state = self.state.borrow(py);
+        state.core()?.child_remove(pid).map_err(error)?;
+        let leftover = state.sources.remove_child(pid);
+        drop(state);
+        leftover.release(py);
+        Ok(())
+    }
+
+    pub(crate) fn post(&self, py: Python<'_>, object: Py<PyAny>, value: i64) -> PyResult<()> {
+        self.begin(py, object, |core, token| core.post(token, value), Sources::add_post)
+    }
+
+    /// Begins a source, and keeps its object. The thread that is told of it at once can't look
+    /// for the object before we have let go of the state.
+    fn begin(
+        &self,
+        py: Python<'_>,
+        object: Py<PyAny>,
+        begin: impl FnOnce(&Poller, u64) -> io::Result<()>,
+        keep: impl FnOnce(&mut Sources, u64, Py<PyAny>),
+    ) -> PyResult<()> {
+        let mut state = self.state.borrow(py);
+        let token = state.sources.new_token();
+        begin(state.core()?, token).map_err(error)?;
+        keep(&mut state.sources, token, object);
+        Ok(())
+    }
+}
