@@ -158,6 +158,10 @@ class Guide(Documents):
         )
         for engine in ENGINES:
             self.assertEqual(run(binary, OMNIPOLL_ENGINE=engine).split(), names)
+            # Strict mode has nothing to say but of those that show a mistake.
+            said = run(binary, OMNIPOLL_ENGINE=engine, OMNIPOLL_STRICT="1")
+            mistaken = re.findall(r"^(\w+)\nomnipoll: (?!.* too long)", said, re.M)
+            self.assertEqual(mistaken, ["closed_too_early", "ghost", "child"], said)
 
 
 class Words(unittest.TestCase):
