@@ -57,6 +57,13 @@
 //! A batch of events is a snapshot: when handling one event removes another descriptor whose
 //! event is in the same batch, that event is still in the list. Tokens that are never used
 //! twice tell such an event from one of a descriptor registered since.
+//!
+//! # Finding mistakes
+//!
+//! [`Options::strict`], or `OMNIPOLL_STRICT=1` in the environment, looks for what people get
+//! wrong with these system calls, and says each [`Finding`] once, in words: for development.
+//! [`Poller::stats`] counts what a poller holds and has done, and [`Poller::dump`] lists what it
+//! watches: at any time.
 
 #![warn(rust_2018_idioms)]
 

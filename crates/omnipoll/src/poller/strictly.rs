@@ -50,8 +50,10 @@ impl Poller {
         let Some(strict) = &self.strict else {
             return Err(fail(libc::EINVAL, "the poller is not strict"));
         };
-        let _registry = self.registry();
-        strict.set_callback(Arc::from(callback));
+        let registry = self.registry();
+        let former = strict.replace_callback(Arc::from(callback));
+        drop(registry);
+        drop(former);
         Ok(())
     }
 
@@ -115,7 +117,7 @@ impl Poller {
         for (slot, event) in events.iter_mut().zip(&list) {
             slot.write(*event);
         }
-        self.strictly(self.registry(), |strict, _| strict.after(&list, list.len() == most));
+        self.strictly(self.registry(), |strict, registry| strict.after(registry, &list, list.len() == most));
         Ok(list.len())
     }
 

@@ -31,14 +31,18 @@ pub enum FindingKind {
     ForgottenOneshot = 3,
     /// A descriptor was closed before it was removed.
     Closed = 4,
-    /// A descriptor was closed before it was removed, and its number stands for another file.
+    /// A descriptor was closed before it was removed, and its number stands for another file, as
+    /// far as `fstat(2)` can tell them apart: eventfds, timerfds and epolls look all the same.
     Reused = 5,
     /// A LEVEL descriptor was reported as nothing but writable a thousand times, and nothing was
-    /// written. Known of pipes, and of stream sockets of the Unix domain and TCP, on Linux.
+    /// written. Known of pipes, and of stream sockets of the Unix domain and TCP, on Linux. What
+    /// is written and read again between two waits leaves no trace but on TCP: a program that
+    /// holds both ends may be told so wrongly.
     BusyWriter = 6,
     /// A thread took longer than the limit from a wait that returned events to its next wait.
     BlockedLoop = 7,
-    /// A forked child used its parent's poller, which is `EOWNERDEAD`.
+    /// A forked child used its parent's poller, which is `EOWNERDEAD`. Not said of
+    /// [`wake`](crate::Poller::wake), which a signal handler may call.
     ForkedChild = 8,
     /// The poller was dropped while a descriptor was registered.
     Leaked = 9,

@@ -46,7 +46,7 @@ pub(crate) struct Strict {
 struct Notes {
     of: BTreeMap<RawFd, Note>,
     callback: Option<Callback>,
-    /// A batch of several events was found to have taken too long.
+    /// A dispatch that no registration can be blamed for was found to have taken too long.
     blocked: bool,
 }
 
@@ -79,9 +79,9 @@ impl Strict {
         self.limit
     }
 
-    /// Whom to tell from now on.
-    pub(crate) fn set_callback(&self, callback: Callback) {
-        lock(&self.notes).callback = Some(callback);
+    /// Whom to tell from now on. Returns who was told before.
+    pub(crate) fn replace_callback(&self, callback: Callback) -> Option<Callback> {
+        lock(&self.notes).callback.replace(callback)
     }
 
     /// A registration has begun.
@@ -123,10 +123,11 @@ impl Strict {
             return Vec::new();
         }
         let notes = &mut *lock(&self.notes);
-        let finding = match back.cause.and_then(|cause| notes.of.get_mut(&cause.fd)) {
+        let note = back.cause.and_then(|cause| notes.of.get_mut(&cause.fd).filter(|note| note.is_at(cause)));
+        let finding = match note {
             Some(note) => note.say(FindingKind::BlockedLoop),
             None if std::mem::replace(&mut notes.blocked, true) => None,
-            None => Some(FindingKind::BlockedLoop.about(None)),
+            None => Some(FindingKind::BlockedLoop.about(back.cause)),
         };
         finding.into_iter().collect()
     }
@@ -149,7 +150,7 @@ impl Strict {
     }
 
     /// Looks at what a wait has returned; `full` when there was no room for more.
-    pub(crate) fn after(&self, events: &[Event], full: bool) -> Vec<Finding> {
+    pub(crate) fn after(&self, registry: &Registry, events: &[Event], full: bool) -> Vec<Finding> {
         let (mut findings, now) = (Vec::new(), Instant::now());
         let notes = &mut lock(&self.notes).of;
         if !full {
@@ -158,10 +159,11 @@ impl Strict {
         let io = |event: &&Event| event.kind() == EventKind::Io;
         for event in events.iter().filter(io) {
             let fd = event.value() as RawFd;
-            if event.ready() == Ready::INVALID {
-                findings.extend(notes.remove(&fd).and_then(|mut note| note.lost()));
-            } else if let Some(note) = notes.get_mut(&fd) {
-                findings.extend(note.reported(event, now));
+            let Entry::Occupied(mut note) = notes.entry(fd) else { continue };
+            if event.ready() != Ready::INVALID {
+                findings.extend(note.get_mut().reported(event, now));
+            } else if !note.get().is_of(registry.get(fd)) {
+                findings.extend(note.remove().lost());
             }
         }
         if !events.is_empty() {

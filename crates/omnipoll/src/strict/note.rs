@@ -73,6 +73,10 @@ impl Note {
         registration.is_some_and(|it| it.generation == self.generation)
     }
 
+    pub(super) fn is_at(&self, cause: Cause) -> bool {
+        (self.fd, self.token) == (cause.fd, cause.token)
+    }
+
     /// Whether the number still stands for the file that was registered.
     pub(super) fn is_whole(&self) -> bool {
         probe::identity(self.fd) == self.file

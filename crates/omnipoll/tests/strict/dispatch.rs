@@ -7,10 +7,12 @@ use omnipoll::{EngineKind, FindingKind, Interest, Ready};
 use crate::suite::Suite;
 use crate::support::expect::*;
 use crate::support::fds::*;
+use crate::support::sys::dup_to;
 use crate::Strict;
 
 pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(a_long_dispatch);
+    suite.on_each_engine(a_long_dispatch_of_what_is_gone);
     suite.on_each_engine(a_long_dispatch_of_a_batch);
     suite.on_each_engine(a_short_dispatch);
     suite.on_each_engine(a_long_time_after_a_wait_without_events);
@@ -45,6 +47,24 @@ fn a_long_dispatch(kind: EngineKind) {
     look(&strict);
     strict.found.expect_nothing();
     strict.remove(&reader).unwrap();
+}
+
+/// It is not laid at the door of who has the number now.
+fn a_long_dispatch_of_what_is_gone(kind: EngineKind) {
+    let strict = Strict::with_limit(kind, LIMIT);
+    let ((gone, writer), (next, _next_writer)) = (pipe(), pipe());
+    strict.add(&gone, Interest::READ, 7).unwrap();
+    poke(&writer);
+    expect_event(&strict, 7, Ready::READ);
+    strict.remove(&gone).unwrap();
+    let number = close(gone);
+    let next = dup_to(&next, number);
+    strict.add(&next, Interest::READ, 8).unwrap();
+    be_away();
+    look(&strict);
+    strict.found.expect(FindingKind::BlockedLoop, &number, 7);
+    strict.remove(&next).unwrap();
+    strict.end().expect_nothing();
 }
 
 fn a_long_dispatch_of_a_batch(kind: EngineKind) {

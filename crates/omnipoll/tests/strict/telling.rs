@@ -1,7 +1,7 @@
 //! How findings are told.
 
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use omnipoll::{EngineKind, FindingKind, Interest, Options, Poller, Ready};
@@ -15,6 +15,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(a_callback_may_use_the_poller);
     suite.on_each_engine(a_callback_may_panic);
     suite.on_each_engine(a_callback_may_be_replaced);
+    suite.on_each_engine(a_replaced_callback_may_use_the_poller_as_it_goes);
     suite.on_each_engine(without_a_callback_it_is_a_line_on_stderr);
     suite.on_each_engine(a_poller_that_is_not_strict_finds_nothing);
 }
@@ -65,6 +66,23 @@ fn a_callback_may_be_replaced(kind: EngineKind) {
     strict.end();
     first.expect_nothing();
     assert_eq!(*second.lock().unwrap(), [FindingKind::Leaked]);
+}
+
+fn a_replaced_callback_may_use_the_poller_as_it_goes(kind: EngineKind) {
+    struct Goes(Weak<Poller>);
+    impl Drop for Goes {
+        fn drop(&mut self) {
+            if let Some(poller) = self.0.upgrade() {
+                poller.post(7, 7).unwrap();
+                assert_eq!(poller.dump().unwrap().len(), 0);
+            }
+        }
+    }
+    let poller = Arc::new(Options::new().engine(kind).strict(true).build().unwrap());
+    let goes = Goes(Arc::downgrade(&poller));
+    poller.on_finding(Box::new(move |_| _ = goes.0.upgrade())).unwrap();
+    poller.on_finding(Box::new(|_| ())).unwrap();
+    assert_eq!(poller.stats().unwrap().posts, 1);
 }
 
 /// And the environment turns strict mode on. The case is run again, with `OMNIPOLL_STRICT`.
