@@ -8,7 +8,7 @@ PYTHON ?= python3
 CLIENTS ?= 300
 
 .DEFAULT_GOAL := all
-.PHONY: all library examples python demo test bench clean help
+.PHONY: all library examples python demo test tsan bench clean help
 
 all: library examples python  ## Build everything: the C library, the C examples, the Python package
 
@@ -41,6 +41,9 @@ demo: all  ## Serve a few hundred real clients on each engine, and print a table
 
 test: $(VENV)  ## Run every check and test there is; STEPS="c python" runs some of them
 	@$(PYTHON) .ci/test.py $(STEPS)
+
+tsan:  ## Run the stress test under ThreadSanitizer (needs a nightly toolchain)
+	@crates/omnipoll/tests/stress/tsan.sh
 
 bench: library python  ## Measure, side by side with loops written straight on the system calls
 	@crates/omnipoll-bench/run.sh
