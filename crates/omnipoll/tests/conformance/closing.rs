@@ -24,6 +24,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_trigger(a_descriptor_and_its_duplicate_are_two);
     suite.on_each_trigger(closed_while_a_duplicate_lives_neither_spins_nor_haunts);
     suite.on_each_engine(more_ghosts_than_anybody_remembers);
+    suite.on_each_engine(a_look_sees_past_ghosts);
     suite.on_each_engine(a_ghost_leaves_the_others_as_they_were);
     suite.on_each_engine(a_ghost_leaves_those_who_wait_in_touch);
     suite.on_each_trigger(an_event_removed_by_an_earlier_one_of_its_batch_is_the_last);
@@ -275,9 +276,9 @@ fn closed_while_a_duplicate_lives_neither_spins_nor_haunts(kind: EngineKind, tri
 /// Makes a ghost where the engine can be haunted: a descriptor that was closed before it was
 /// removed, and whose duplicate, which is returned, lives on and is readable. An engine that
 /// is told of closed descriptors sees a removed one instead.
-fn ghost(poller: &Poller) -> (OwnedFd, OwnedFd) {
+fn ghost(poller: &Poller, trigger: Trigger) -> (OwnedFd, File) {
     let (reader, writer) = pipe();
-    poller.add(&reader, Interest::READ, 666).unwrap();
+    poller.add(&reader, read(trigger), 666).unwrap();
     let duplicate = dup(&reader);
     if tells_closed(poller) {
         poller.remove(&reader).unwrap();
@@ -287,13 +288,13 @@ fn ghost(poller: &Poller) -> (OwnedFd, OwnedFd) {
         poller.remove(&number).unwrap();
     }
     poke(&writer);
-    (duplicate, writer.into())
+    (duplicate, writer)
 }
 
 fn more_ghosts_than_anybody_remembers(kind: EngineKind) {
     for capacity in [1, 7, 64] {
         let poller = poller(kind);
-        let _ghosts: Vec<_> = (0..300).map(|_| ghost(&poller)).collect();
+        let _ghosts: Vec<_> = (0..300).map(|_| ghost(&poller, Trigger::LEVEL)).collect();
         expect_sleep(|| {
             let events = wait(&poller, capacity, Duration::from_millis(200));
             assert!(events.is_empty(), "{events:?}");
@@ -302,6 +303,19 @@ fn more_ghosts_than_anybody_remembers(kind: EngineKind) {
         poller.add(&reader, Interest::READ, 1).unwrap();
         poke(&writer);
         assert_eq!(tokens(&wait(&poller, capacity, LONG)), [1]);
+    }
+}
+
+/// A ghost that takes the only place in the kernel's answer is not the end of the look.
+fn a_look_sees_past_ghosts(kind: EngineKind) {
+    for ghosts in [1, 3, 100] {
+        let poller = poller(kind);
+        let _ghosts: Vec<_> = (0..ghosts).map(|_| ghost(&poller, Trigger::LEVEL)).collect();
+        let (reader, writer) = pipe();
+        poller.add(&reader, read(Trigger::ONESHOT), 1).unwrap();
+        poke(&writer);
+        assert_eq!(tokens(&wait(&poller, 1, Duration::ZERO)), [1]);
+        expect_quiet(&poller);
     }
 }
 
@@ -323,7 +337,7 @@ fn a_ghost_leaves_the_others_as_they_were(kind: EngineKind) {
     }
     poke(&pipes[3].1);
     expect_event(&poller, 3, Ready::READ);
-    let _ghosts = [ghost(&poller), ghost(&poller)];
+    let _ghosts = [ghost(&poller, Trigger::LEVEL), ghost(&poller, Trigger::LEVEL)];
     poller.wake().unwrap();
     expect_wake(&poller, 1);
     expect_quiet(&poller);
@@ -345,8 +359,13 @@ fn a_ghost_leaves_those_who_wait_in_touch(kind: EngineKind) {
     let pipes = [pipe(), pipe()];
     std::thread::scope(|scope| {
         let mut waiters = vec![waiter(scope, &poller, LONG), waiter(scope, &poller, LONG)];
-        let _ghosts = [ghost(&poller), ghost(&poller)];
-        expect_quiet(&poller);
+        // A ghost of edges wakes one of them at a time.
+        let (_duplicate, writer) = ghost(&poller, Trigger::EDGE);
+        for _ in 0..5 {
+            waiters.iter().for_each(|waiter| sys::until_it_sleeps(waiter.thread));
+            poke(&writer);
+        }
+        waiters.iter().for_each(|waiter| sys::until_it_sleeps(waiter.thread));
         for ((reader, writer), token) in pipes.iter().zip(0..) {
             poller.add(reader, read(Trigger::ONESHOT), token).unwrap();
             poke(writer);

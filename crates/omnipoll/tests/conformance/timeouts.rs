@@ -13,6 +13,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(never_early);
     suite.on_each_engine(two_in_a_row_are_each_whole);
     suite.on_each_engine(finer_than_a_millisecond);
+    suite.on_each_engine(a_kernel_without_a_fine_clock);
     suite.on_each_engine(zero_looks_and_returns);
     suite.on_each_engine(none_waits_until_something_happens);
     suite.on_each_engine(absurdly_long_is_as_good_as_for_ever);
@@ -74,6 +75,28 @@ fn finer_than_a_millisecond(kind: EngineKind) {
         begun.elapsed() < Duration::from_millis(1)
     };
     assert!((0..5000).any(is_fine));
+}
+
+/// Before Linux 5.11, and where a filter of system calls is older than it, epoll counts
+/// milliseconds: rounded up, or the last one would be spent spinning.
+fn a_kernel_without_a_fine_clock(kind: EngineKind) {
+    for errno in [libc::ENOSYS, libc::EPERM] {
+        let early = poller(kind);
+        pass(&early, Duration::from_micros(100));
+        sys::forbid(libc::SYS_epoll_pwait2, errno);
+        for poller in [early, poller(kind)] {
+            for nanoseconds in [1, 100_000, 999_999, 1_000_001, 5_500_000] {
+                pass(&poller, Duration::from_nanos(nanoseconds));
+            }
+            expect_sleep(|| (0..100).for_each(|_| pass(&poller, Duration::from_micros(900))));
+            let (reader, writer) = pipe();
+            poller.add(&reader, Interest::READ, 1).unwrap();
+            poke(&writer);
+            expect_event(&poller, 1, Ready::READ);
+            poller.remove(&reader).unwrap();
+            ends_only_when_told(&poller, Duration::MAX);
+        }
+    }
 }
 
 fn zero_looks_and_returns(kind: EngineKind) {

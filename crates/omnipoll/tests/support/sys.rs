@@ -73,6 +73,27 @@ pub(crate) fn has_epoll_pwait2() -> bool {
     io::Error::last_os_error().raw_os_error() != Some(libc::ENOSYS)
 }
 
+/// Has a system call fail with `errno` in this process from now on, as it does on a kernel that
+/// lacks it or in a container that forbids it.
+pub(crate) fn forbid(call: libc::c_long, errno: i32) {
+    const LOAD_THE_NUMBER: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    const GO_ON_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const ANSWER: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    let step = |code, jf, k| libc::sock_filter { code, jt: 0, jf, k };
+    let mut filter = [
+        step(LOAD_THE_NUMBER, 0, 0),
+        step(GO_ON_IF_EQUAL, 1, call as u32),
+        step(ANSWER, 0, libc::SECCOMP_RET_ERRNO | errno as u32),
+        step(ANSWER, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, "prctl");
+    // SAFETY: the program and its four steps live through the call, which copies them.
+    let result = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) };
+    check(result, "seccomp");
+}
+
 /// The limit of descriptors: what it is, and what it may be raised to.
 fn descriptor_limit() -> libc::rlimit {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
