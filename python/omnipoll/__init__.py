@@ -30,7 +30,11 @@ from omnipoll._native import (
     WAKE,
     WRITE,
     Event,
+    Finding,
     Poller,
+    Registered,
+    Stats,
+    StrictWarning,
     __version__,
 )
 from omnipoll.selectors import (
@@ -76,8 +80,12 @@ __all__ = [
     "DefaultSelector",
     "EpollSelector",
     "Event",
+    "Finding",
     "PollSelector",
     "Poller",
+    "Registered",
     "SelectSelector",
+    "Stats",
+    "StrictWarning",
     "__version__",
 ]

@@ -233,6 +233,15 @@ class EpollSelector(_Selector):
 
     _engine = "epoll"
 
+    def fileno(self) -> int:
+        """Return the descriptor of the epoll, readable while something registered is ready.
+
+        So another selector can watch this one. Raises ValueError when the selector is closed.
+        """
+        fd = self._fileno()
+        assert fd is not None
+        return fd
+
 
 class DefaultSelector(_Selector):
     """A selector on the engine OMNIPOLL_ENGINE names in the environment, or else on the best.

@@ -16,7 +16,8 @@ import omnipoll.selectors
 from omnipoll import _native
 
 README = Path(__file__).parent.parent / "README.md"
-CLASSES = [omnipoll.Event, omnipoll.Poller, *map(omnipoll.__dict__.get, omnipoll.selectors.__all__)]
+NATIVE = [omnipoll.Event, omnipoll.Finding, omnipoll.Poller, omnipoll.Registered, omnipoll.Stats]
+CLASSES = [*NATIVE, *map(omnipoll.__dict__.get, omnipoll.selectors.__all__)]
 OURS = [one for one in CLASSES if inspect.isclass(one) and one.__module__.startswith("omnipoll")]
 
 
@@ -75,6 +76,7 @@ def test_all_is_there() -> None:
 
 def test_signatures_are_told() -> None:
     if sys.version_info >= (3, 10):  # 3.9 knows no signatures of native classes.
-        assert str(inspect.signature(omnipoll.Poller)) == "(engine=None, *, files_always_ready=False)"
+        signature = "(engine=None, *, files_always_ready=False, strict=False, on_finding=None)"
+        assert str(inspect.signature(omnipoll.Poller)) == signature
     assert str(inspect.signature(omnipoll.Poller.wait)) == "(self, /, timeout=None, max_events=None)"
     assert str(inspect.signature(omnipoll.EpollSelector.select)) == "(self, /, timeout=None)"

@@ -29,6 +29,11 @@ impl<T> Attached<T> {
         self.0.borrow_mut()
     }
 
+    /// `None` in the middle of a change.
+    pub(crate) fn try_borrow<'a>(&'a self, _py: Python<'a>) -> Option<RefMut<'a, T>> {
+        self.0.try_borrow_mut().ok()
+    }
+
     /// For `__traverse__`, which has no token: the collector runs attached, and the visitor is
     /// its token. `None` in the middle of a change; what is not visited is not collected.
     pub(crate) fn visit(&self, _visit: &PyVisit<'_>) -> Option<RefMut<'_, T>> {

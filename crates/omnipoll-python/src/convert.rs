@@ -28,8 +28,9 @@ pub(crate) fn closed() -> PyErr {
 }
 
 /// A poller that a signal can interrupt: Python's handlers run between two system calls.
-pub(crate) fn poller(engine: Option<&str>, files_always_ready: bool) -> PyResult<Poller> {
-    let mut options = Options::new().interruptible(true).files_always_ready(files_always_ready);
+pub(crate) fn poller(engine: Option<&str>, files_always_ready: bool, strict: bool) -> PyResult<Poller> {
+    let options = Options::new().interruptible(true).files_always_ready(files_always_ready);
+    let mut options = options.strict(strict);
     if let Some(name) = engine {
         let kind = EngineKind::from_name(name)
             .ok_or_else(|| PyValueError::new_err(format!("there is no engine named '{name}'")))?;

@@ -92,7 +92,7 @@ pub(crate) const FLAGS: [(&str, u32); 10] = [
     ("EXCLUSIVE", 0x400),
 ];
 
-fn names(bits: u32) -> String {
+pub(crate) fn names(bits: u32) -> String {
     let set = FLAGS.iter().filter(|(_, bit)| bits & bit != 0).map(|(name, _)| *name);
     set.collect::<Vec<_>>().join("|")
 }

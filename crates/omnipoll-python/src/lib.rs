@@ -7,10 +7,12 @@ mod attached;
 mod convert;
 mod event;
 mod fastcall;
+mod inspect;
 mod list;
 mod poller;
 mod selector;
 mod sources;
+mod strict;
 mod table;
 mod wait;
 mod watch;
@@ -26,9 +28,17 @@ mod _native {
     #[pymodule_export]
     use event::PyEvent;
     #[pymodule_export]
+    use inspect::PyRegistered;
+    #[pymodule_export]
+    use inspect::PyStats;
+    #[pymodule_export]
     use poller::PyPoller;
     #[pymodule_export]
     use selector::Selector;
+    #[pymodule_export]
+    use strict::PyFinding;
+    #[pymodule_export]
+    use strict::StrictWarning;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

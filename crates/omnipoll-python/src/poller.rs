@@ -10,6 +10,7 @@ use pyo3::{intern, PyTraverseError, PyVisit};
 use crate::convert::{self, descriptor, Timeout};
 use crate::event;
 use crate::fastcall::{Argument, Method};
+use crate::inspect::{PyRegistered, PyStats};
 use crate::watch::Watch;
 
 /// Watches descriptors, timers, signals and children, takes what other threads post, and waits
@@ -20,7 +21,13 @@ use crate::watch::Watch;
 /// same on each. files_always_ready: take regular files and directories as always ready, as
 /// poll(2) does, instead of refusing them with PermissionError, as epoll does.
 ///
-/// Raises ValueError for a name that is no engine's, OSError (ENOSYS) for an engine that is not
+/// strict: look for mistakes in the use of the poller, as OMNIPOLL_STRICT=1 in the environment
+/// does, and say each once and in words: an EDGE on a blocking descriptor, one that was left
+/// undrained, a descriptor closed while registered, and so on. Slow: for development. on_finding:
+/// called with each Finding, on the thread that made or met the mistake; without it, each is a
+/// StrictWarning.
+///
+/// Raises ValueError for a name that is no engine's and for on_finding without strict, OSError (ENOSYS) for an engine that is not
 /// to be had here, OSError (EMFILE, ENFILE, ENOMEM) as the system says.
 ///
 /// >>> import os, omnipoll
@@ -40,9 +47,16 @@ pub(crate) struct PyPoller {
 #[pymethods]
 impl PyPoller {
     #[new]
-    #[pyo3(signature = (engine=None, *, files_always_ready=false))]
-    fn new(py: Python<'_>, engine: Option<&str>, files_always_ready: bool) -> PyResult<Self> {
-        Ok(Self { watch: Watch::new(py, convert::poller(engine, files_always_ready)?) })
+    #[pyo3(signature = (engine=None, *, files_always_ready=false, strict=false, on_finding=None))]
+    fn new(
+        py: Python<'_>,
+        engine: Option<&str>,
+        files_always_ready: bool,
+        strict: bool,
+        on_finding: Option<Py<PyAny>>,
+    ) -> PyResult<Self> {
+        let core = convert::poller(engine, files_always_ready, strict)?;
+        Ok(Self { watch: Watch::new(py, core, on_finding)? })
     }
 
     /// Starts watching a descriptor: an int, or anything with fileno().
@@ -282,6 +296,34 @@ impl PyPoller {
     /// very moment of the fork: make a new one then.
     fn after_fork(&self, py: Python<'_>) -> PyResult<()> {
         self.watch.after_fork(py)
+    }
+
+    /// How much there is, and how much was done: a Stats. Makes no system call.
+    ///
+    /// >>> import omnipoll
+    /// >>> with omnipoll.Poller() as poller:
+    /// ...     poller.wake()
+    /// ...     events = poller.wait()
+    /// ...     stats = poller.stats()
+    /// >>> stats.waits, stats.wake_events, stats.io_events
+    /// (1, 1, 0)
+    fn stats(&self, py: Python<'_>) -> PyResult<PyStats> {
+        self.watch.stats(py)
+    }
+
+    /// Every registered descriptor, the lowest first: a list of Registered, of which each is one
+    /// line to print. One readlink(2) for each.
+    ///
+    /// >>> import omnipoll, socket
+    /// >>> ours, theirs = socket.socketpair()
+    /// >>> with omnipoll.Poller() as poller:
+    /// ...     poller.add(ours, omnipoll.READ | omnipoll.ONESHOT, token="client")
+    /// ...     for one in poller.dump():
+    /// ...         print(str(one).partition(" token ")[2])
+    /// 'client' READ|ONESHOT armed READ
+    /// >>> ours.close(); theirs.close()
+    fn dump(&self, py: Python<'_>) -> PyResult<Vec<PyRegistered>> {
+        self.watch.dump(py)
     }
 
     /// Ends the waits under way with ValueError and gives everything back; the descriptors that

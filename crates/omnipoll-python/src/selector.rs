@@ -27,7 +27,8 @@ pub(crate) struct Selector {
 impl Selector {
     #[new]
     fn new(py: Python<'_>, engine: Option<&str>, files_always_ready: bool) -> PyResult<Self> {
-        Ok(Self { watch: Watch::new(py, convert::poller(engine, files_always_ready)?) })
+        let core = convert::poller(engine, files_always_ready, false)?;
+        Ok(Self { watch: Watch::new(py, core, None)? })
     }
 
     /// The name of the engine.
@@ -40,6 +41,10 @@ impl Selector {
     /// its use there is an OSError (EOWNERDEAD). Does nothing in the process that made it.
     fn after_fork(&self, py: Python<'_>) -> PyResult<()> {
         self.watch.after_fork(py)
+    }
+
+    fn _fileno(&self, py: Python<'_>) -> PyResult<Option<RawFd>> {
+        self.watch.descriptor(py)
     }
 
     fn _add(&self, py: Python<'_>, fd: RawFd, events: &Bound<'_, PyAny>, key: Py<PyAny>) -> PyResult<()> {

@@ -6,8 +6,11 @@
 
 mod sources;
 
-use std::os::fd::RawFd;
+use std::cell::RefMut;
+use std::ops::{Deref, DerefMut};
+use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::{mem, process};
 
 use omnipoll::{Capabilities, EngineKind, Events, Interest, Poller};
@@ -16,12 +19,17 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use crate::attached::Attached;
 use crate::convert::{closed, error};
+use crate::inspect::{PyRegistered, PyStats};
 use crate::sources::Sources;
+use crate::strict::Findings;
 use crate::table::{Leftover, Table};
 
 pub(crate) struct Watch {
     pub(crate) engine: EngineKind,
-    pub(crate) state: Attached<State>,
+    /// Shared with the findings of strict mode alone.
+    pub(crate) state: Arc<Attached<State>>,
+    /// When it is strict.
+    findings: Option<Arc<Findings>>,
 }
 
 pub(crate) struct State {
@@ -33,8 +41,42 @@ pub(crate) struct State {
     pub(crate) events: Events,
     /// How many waits are under way.
     pub(crate) waiting: usize,
+    /// What to call with the findings of strict mode; `None` warns.
+    pub(crate) listener: Option<Py<PyAny>>,
     /// The process that made the poller, or has rebuilt it.
     owner: u32,
+}
+
+/// Its fields are dropped in this order.
+struct Change<'a> {
+    state: RefMut<'a, State>,
+    _said: Said<'a>,
+}
+
+struct Said<'a> {
+    watch: &'a Watch,
+    py: Python<'a>,
+}
+
+impl Drop for Said<'_> {
+    fn drop(&mut self) {
+        if let Some(findings) = &self.watch.findings {
+            findings.tell(self.py, &self.watch.state);
+        }
+    }
+}
+
+impl Deref for Change<'_> {
+    type Target = State;
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Change<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
 }
 
 impl State {
@@ -44,7 +86,8 @@ impl State {
 }
 
 impl Watch {
-    pub(crate) fn new(py: Python<'_>, core: Poller) -> Self {
+    /// `EINVAL` for a listener when the core is not strict.
+    pub(crate) fn new(py: Python<'_>, core: Poller, listener: Option<Py<PyAny>>) -> PyResult<Self> {
         let engine = core.engine();
         let events = Events::with_capacity(0);
         let state = State {
@@ -53,9 +96,30 @@ impl Watch {
             sources: Sources::default(),
             events,
             waiting: 0,
+            listener,
             owner: process::id(),
         };
-        Self { engine, state: Attached::new(py, state) }
+        let state = Arc::new(Attached::new(py, state));
+        let findings = Self::listen(py, &state)?;
+        Ok(Self { engine, state, findings })
+    }
+
+    /// Takes the findings, if there may be any.
+    fn listen(py: Python<'_>, state: &Arc<Attached<State>>) -> PyResult<Option<Arc<Findings>>> {
+        let findings = Arc::<Findings>::default();
+        let listener = findings.clone().listener(Arc::downgrade(state));
+        let state = state.borrow(py);
+        match state.core()?.on_finding(listener) {
+            Ok(()) => Ok(Some(findings)),
+            Err(_) if state.listener.is_none() => Ok(None),
+            Err(not_strict) => Err(error(not_strict)),
+        }
+    }
+
+    /// The state, for a change of the core's. When it is done, what strict mode has found is
+    /// told.
+    fn change<'a>(&'a self, py: Python<'a>) -> Change<'a> {
+        Change { state: self.state.borrow(py), _said: Said { watch: self, py } }
     }
 
     pub(crate) fn capabilities(&self) -> Capabilities {
@@ -79,7 +143,7 @@ impl Watch {
         interest: Interest,
         object: Py<PyAny>,
     ) -> PyResult<()> {
-        let mut state = self.state.borrow(py);
+        let mut state = self.change(py);
         let core = state.core()?.clone();
         let token = state.table.insert(object);
         let added = core.add(&fd, interest, token).map_err(error);
@@ -100,7 +164,7 @@ impl Watch {
         interest: Interest,
         object: Option<Py<PyAny>>,
     ) -> PyResult<()> {
-        let mut state = self.state.borrow(py);
+        let mut state = self.change(py);
         // What is not registered here is not in the core, which has the words for it.
         let renewed = state.table.renewed(fd);
         state.core()?.modify(&fd, interest, renewed).map_err(error)?;
@@ -117,7 +181,7 @@ impl Watch {
     }
 
     pub(crate) fn remove(&self, py: Python<'_>, fd: RawFd) -> PyResult<()> {
-        let mut state = self.state.borrow(py);
+        let mut state = self.change(py);
         let removed = state.core()?.remove(&fd);
         let ended = match &removed {
             Ok(()) => true,
@@ -130,15 +194,15 @@ impl Watch {
     }
 
     pub(crate) fn rearm(&self, py: Python<'_>, fd: RawFd, interest: Interest) -> PyResult<()> {
-        self.state.borrow(py).core()?.rearm(&fd, interest).map_err(error)
+        self.change(py).core()?.rearm(&fd, interest).map_err(error)
     }
 
     pub(crate) fn wake(&self, py: Python<'_>) -> PyResult<()> {
-        self.state.borrow(py).core()?.wake().map_err(error)
+        self.change(py).core()?.wake().map_err(error)
     }
 
     pub(crate) fn after_fork(&self, py: Python<'_>) -> PyResult<()> {
-        let mut state = self.state.borrow(py);
+        let mut state = self.change(py);
         state.core()?.after_fork().map_err(error)?;
         let is_child = mem::replace(&mut state.owner, process::id()) != process::id();
         let leftovers = if is_child { state.sources.after_fork() } else { Vec::new() };
@@ -147,24 +211,62 @@ impl Watch {
         Ok(())
     }
 
+    /// The engine's own descriptor, if it has one.
+    pub(crate) fn descriptor(&self, py: Python<'_>) -> PyResult<Option<RawFd>> {
+        let state = self.state.borrow(py);
+        Ok(state.core()?.descriptor().map(|descriptor| descriptor.as_raw_fd()))
+    }
+
+    pub(crate) fn stats(&self, py: Python<'_>) -> PyResult<PyStats> {
+        self.change(py).core()?.stats().map(PyStats).map_err(error)
+    }
+
+    /// Of a registration that has ended meanwhile nothing is said.
+    pub(crate) fn dump(&self, py: Python<'_>) -> PyResult<Vec<PyRegistered>> {
+        let state = self.change(py);
+        let all = state.core()?.dump().map_err(error)?.into_iter();
+        let known = all.filter_map(|registered| {
+            let token = state.table.object(registered.token)?.clone_ref(py);
+            Some(PyRegistered::new(registered, token))
+        });
+        Ok(known.collect())
+    }
+
     /// Ends the waits under way and gives everything back. Closing twice is closing once.
     pub(crate) fn close(&self, py: Python<'_>) {
-        let mut state = self.state.borrow(py);
+        let mut state = self.change(py);
         let core = state.core.take();
-        let objects = (mem::take(&mut state.table), mem::take(&mut state.sources));
-        state.events = Events::with_capacity(0);
         let waiting = state.waiting > 0;
         drop(state);
         if let Some(core) = core.filter(|_| waiting) {
             // It fails in a forked child only, where nobody waits.
             let _ = core.wake();
         }
+        // The core is gone, and has told with their tokens what was left registered.
+        let mut state = self.state.borrow(py);
+        let objects = (mem::take(&mut state.table), mem::take(&mut state.sources), state.listener.take());
+        state.events = Events::with_capacity(0);
+        drop(state);
         drop(objects);
     }
 
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         let Some(state) = self.state.visit(visit) else { return Ok(()) };
         state.table.traverse(visit)?;
-        state.sources.traverse(visit)
+        state.sources.traverse(visit)?;
+        visit.call(&state.listener)
+    }
+}
+
+/// What was left registered is told with its tokens.
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if self.findings.is_some() {
+            let _ = Python::try_attach(|py| {
+                let pending = PyErr::take(py);
+                self.close(py);
+                pending.into_iter().for_each(|error| error.restore(py));
+            });
+        }
     }
 }

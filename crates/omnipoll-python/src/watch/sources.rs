@@ -43,7 +43,7 @@ impl Watch {
             Some(object) => object,
             None => token.into_pyobject(py)?.into_any().unbind(),
         };
-        let mut state = self.state.borrow(py);
+        let mut state = self.change(py);
         let id = arm(state.core()?, as_told(token, clock)).map_err(error)?;
         state.sources.add_timer(token, Timer { id, clock }, object);
         Ok(token)
@@ -56,7 +56,7 @@ impl Watch {
         delay: Duration,
         period: Option<Duration>,
     ) -> PyResult<()> {
-        let mut state = self.state.borrow(py);
+        let mut state = self.change(py);
         let core = state.core()?.clone();
         let clock = Clock::of_period(period);
         match state.sources.timer(id) {
@@ -71,7 +71,7 @@ impl Watch {
     }
 
     pub(crate) fn timer_cancel(&self, py: Python<'_>, id: u64) -> PyResult<()> {
-        let mut state = self.state.borrow(py);
+        let mut state = self.change(py);
         let core = state.core()?.clone();
         core.timer_cancel(known(state.sources.timer(id))).map_err(error)?;
         let leftover = state.sources.end(id);
@@ -94,7 +94,7 @@ impl Watch {
     }
 
     pub(crate) fn signal_remove(&self, py: Python<'_>, signo: i32) -> PyResult<()> {
-        let mut state = self.state.borrow(py);
+        let mut state = self.change(py);
         state.core()?.signal_remove(signo).map_err(error)?;
         let leftover = state.sources.remove_signal(signo);
         drop(state);
@@ -108,7 +108,7 @@ impl Watch {
     }
 
     pub(crate) fn child_remove(&self, py: Python<'_>, pid: i32) -> PyResult<()> {
-        let mut state = self.state.borrow(py);
+        let mut state = self.change(py);
         state.core()?.child_remove(pid).map_err(error)?;
         let leftover = state.sources.remove_child(pid);
         drop(state);
@@ -129,7 +129,7 @@ impl Watch {
         begin: impl FnOnce(&Poller, u64) -> io::Result<()>,
         keep: impl FnOnce(&mut Sources, u64, Py<PyAny>),
     ) -> PyResult<()> {
-        let mut state = self.state.borrow(py);
+        let mut state = self.change(py);
         let token = state.sources.new_token();
         begin(state.core()?, token).map_err(error)?;
         keep(&mut state.sources, token, object);

@@ -1,0 +1,140 @@
+//! Strict mode: findings to a callable of the caller's, or else to `warnings`.
+//!
+//! The core says what it finds at once and on any thread: in the middle of a change, when no
+//! Python may run, or of a wait that nothing else may ever end. So each finding is put down,
+//! and told by whoever can first: the core's call itself, or the change when it is done.
+
+use std::ffi::CString;
+use std::mem;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use omnipoll::Finding;
+use pyo3::create_exception;
+use pyo3::exceptions::PyRuntimeWarning;
+use pyo3::prelude::*;
+use pyo3::{PyTraverseError, PyVisit};
+
+use crate::attached::Attached;
+use crate::watch::State;
+
+create_exception!(
+    omnipoll,
+    StrictWarning,
+    PyRuntimeWarning,
+    "A mistake that strict mode has found, when there is no on_finding to be told."
+);
+
+/// What was found and not yet told.
+#[derive(Default)]
+pub(crate) struct Findings(Mutex<Vec<Finding>>);
+
+impl Findings {
+    /// What the core tells its findings to.
+    pub(crate) fn listener(
+        self: Arc<Self>,
+        state: Weak<Attached<State>>,
+    ) -> Box<dyn Fn(&Finding) + Send + Sync> {
+        Box::new(move |finding| {
+            self.with(|queue| queue.push(finding.clone()));
+            // Not while the interpreter ends.
+            let _ = Python::try_attach(|py| _ = state.upgrade().map(|state| self.tell(py, &state)));
+        })
+    }
+
+    /// Tells all there is, unless somebody is in the middle of a change, who will do it then.
+    pub(crate) fn tell(&self, py: Python<'_>, state: &Attached<State>) {
+        let Some(state) = state.try_borrow(py) else { return };
+        let findings = self.with(mem::take);
+        let told = |finding: Finding| {
+            let token = state.table.object(finding.token).map(|object| object.clone_ref(py));
+            (finding, token)
+        };
+        let findings: Vec<_> = findings.into_iter().map(told).collect();
+        let listener = state.listener.as_ref().map(|listener| listener.clone_ref(py));
+        drop(state);
+        for (finding, token) in findings {
+            // An exception has nowhere to go: what has found it succeeded, or has its own.
+            if let Err(error) = tell(py, listener.as_ref(), &finding, token) {
+                error.write_unraisable(py, listener.as_ref().map(|listener| listener.bind(py)));
+            }
+        }
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Vec<Finding>) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn tell(
+    py: Python<'_>,
+    listener: Option<&Py<PyAny>>,
+    finding: &Finding,
+    token: Option<Py<PyAny>>,
+) -> PyResult<()> {
+    let words = match &token {
+        // The core knows the number that stands for the object.
+        Some(token) => {
+            let repr = token.bind(py).repr()?.to_string();
+            finding.words.replacen(&format!("(token {})", finding.token), &format!("(token {repr})"), 1)
+        }
+        None => finding.words.clone(),
+    };
+    let Some(listener) = listener else {
+        let words = CString::new(words.replace('\0', "\\0"))?;
+        return PyErr::warn(py, &py.get_type::<StrictWarning>(), &words, 1);
+    };
+    let finding = PyFinding {
+        kind: upper_snake(&format!("{:?}", finding.kind)),
+        fd: (finding.fd >= 0).then_some(finding.fd),
+        token: token.unwrap_or_else(|| py.None()),
+        words,
+    };
+    listener.call1(py, (finding,)).map(drop)
+}
+
+/// `BlockingEdge` as Python names constants: `BLOCKING_EDGE`.
+fn upper_snake(camel: &str) -> String {
+    let mut name = String::new();
+    for letter in camel.chars() {
+        if letter.is_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_uppercase());
+    }
+    name
+}
+
+/// A mistake that strict mode has found.
+#[pyclass(frozen, name = "Finding", module = "omnipoll")]
+pub(crate) struct PyFinding {
+    /// Which mistake: "BLOCKING_EDGE", "UNDRAINED", "FORGOTTEN_ONESHOT", "CLOSED", "REUSED",
+    /// "BUSY_WRITER", "BLOCKED_LOOP", "FORKED_CHILD" or "LEAKED".
+    #[pyo3(get)]
+    kind: String,
+    /// The descriptor; None when it is about no single one.
+    #[pyo3(get)]
+    fd: Option<i32>,
+    /// The descriptor's token; None when there is none any more.
+    #[pyo3(get)]
+    token: Py<PyAny>,
+    /// What was found and what to do, in one sentence.
+    #[pyo3(get)]
+    words: String,
+}
+
+#[pymethods]
+impl PyFinding {
+    fn __str__(&self) -> &str {
+        &self.words
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let Self { kind, words, .. } = self;
+        let (fd, token) = (self.fd.into_pyobject(py)?.repr()?, self.token.bind(py).repr()?);
+        Ok(format!("Finding(kind={kind:?}, fd={fd}, token={token}, words={words:?})"))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.token)
+    }
+}
