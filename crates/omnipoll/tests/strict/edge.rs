@@ -82,6 +82,8 @@ fn left_undrained_it_is_said_though_nothing_ends_the_wait(kind: EngineKind) {
         strict.wake().unwrap();
         waiter.join().unwrap();
     });
+    let stats = strict.stats().unwrap();
+    assert_eq!((stats.waits, stats.spurious), (2, 0), "that it looked again is its own affair");
     strict.remove(&reader).unwrap();
 }
 
