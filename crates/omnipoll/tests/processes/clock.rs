@@ -1,4 +1,4 @@
-//! The wall clock is set while timers wait for it (`TFD_TIMER_CANCEL_ON_SET`).
+//! Timers of the wall clock: it is set while they wait (`TFD_TIMER_CANCEL_ON_SET`).
 
 use std::io;
 use std::mem::zeroed;
@@ -8,10 +8,11 @@ use std::time::{Duration, SystemTime};
 use omnipoll::{EngineKind, EventKind};
 
 use crate::suite::Suite;
-use crate::support::expect::{expect_none, poller, waiter};
+use crate::support::expect::{expect_none, expect_quiet, poller, waiter};
 
 pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(setting_the_clock_tells_nothing_and_loses_nothing);
+    suite.on_each_engine(an_alarm_cancelled_when_it_has_rung_is_quiet);
 }
 
 /// Moves the wall clock by that many nanoseconds, -1 or 1, in one step (`adjtimex(2)`): a
@@ -57,4 +58,11 @@ fn setting_the_clock_tells_nothing_and_loses_nothing(kind: EngineKind) {
         assert_eq!((events[0].kind(), events[0].token()), (EventKind::Timer, 2));
     });
     expect_none(&poller);
+}
+
+fn an_alarm_cancelled_when_it_has_rung_is_quiet(kind: EngineKind) {
+    let poller = poller(kind);
+    let now = poller.timer_add_at(SystemTime::now(), 1).expect("timer_add_at");
+    poller.timer_cancel(now).expect("timer_cancel");
+    expect_quiet(&poller);
 }
