@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds everything in release mode and prints every table of measurements.
 #
-#   run.sh [--quick]     about four minutes; with --quick about one and a half
+#   run.sh [--quick]     three to four minutes; with --quick about one
 #
 # For figures worth writing down: an idle machine, and a user who may raise the descriptor limit
 # (for 50,000 watched) and take a real-time priority. Python is measured where its package is
