@@ -161,10 +161,19 @@ impl Poller {
             let sleeper = self.sources.sleeper();
             let outlook = self.sources.outlook(timeout);
             let batch = self.engine.wait(&self.registry, events, outlook.limit);
-            sleeper.wake_with(batch.as_ref().map_or(0, |batch| batch.filled));
+            // Told apart at once, so that a batch stays in registers on the short way.
             match batch {
-                Ok(batch) if batch.is_plain() && self.sources.are_quiet() => return Ok(batch.filled),
-                batch => return self.wait_on(events, &deadline, batch, outlook.due),
+                Ok(batch) => {
+                    sleeper.wake_with(batch.filled);
+                    if batch.is_plain() && self.sources.are_quiet() {
+                        return Ok(batch.filled);
+                    }
+                    return self.wait_on(events, &deadline, Ok(batch), outlook.due);
+                }
+                Err(error) => {
+                    drop(sleeper);
+                    return self.wait_on(events, &deadline, Err(error), outlook.due);
+                }
             }
         }
         let (batch, due) = self.look(events, timeout);
