@@ -21,11 +21,14 @@ pub(crate) fn poller(kind: EngineKind) -> Poller {
     poller
 }
 
-/// The events of one wait.
+/// The events of one wait. One that lasts LONG ends by an event or by none: an event that is
+/// only found when the time is up was not told.
 #[track_caller]
 pub(crate) fn wait(poller: &Poller, capacity: usize, timeout: impl Into<Option<Duration>>) -> Vec<Event> {
     let mut events = Events::with_capacity(capacity);
+    let begun = Instant::now();
     let count = poller.wait(&mut events, timeout.into()).expect("wait");
+    assert!(count == 0 || begun.elapsed() < LONG, "found only when the time was up: {events:?}");
     assert_eq!(count, events.len());
     assert!(count <= capacity, "{count} events in room for {capacity}");
     for event in &events {

@@ -32,6 +32,12 @@ pub(crate) fn dup_to(file: &impl AsRawFd, number: RawFd) -> OwnedFd {
     own(check(unsafe { libc::dup3(file.as_raw_fd(), number, libc::O_CLOEXEC) }, "dup3"))
 }
 
+/// Makes the number of `old` stand for the file of `new`, without being free in between.
+pub(crate) fn replace(new: &impl AsRawFd, old: &OwnedFd) {
+    // SAFETY: takes no pointer, and both are open for the length of the call.
+    check(unsafe { libc::dup3(new.as_raw_fd(), old.as_raw_fd(), libc::O_CLOEXEC) }, "dup3");
+}
+
 /// Whether the number stands for an open file.
 pub(crate) fn is_open(number: RawFd) -> bool {
     // SAFETY: takes no pointer.
