@@ -46,6 +46,7 @@ STEPS = (
     ),
     # omnipoll-capi is tested by the step "c", omnipoll-python by "python".
     Step("rust", ("cargo", "test", "--no-fail-fast", "-p", "omnipoll", "-p", "omnipoll-bench")),
+    Step("tsan", ("make", "tsan")),
     Step("build", ("make", "all")),
     Step("c", ("make", "check")),
     Step("examples", (PYTHON, "c-examples/test_examples.py")),
