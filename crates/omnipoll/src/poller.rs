@@ -161,7 +161,6 @@ impl Poller {
             let sleeper = self.sources.sleeper();
             let outlook = self.sources.outlook(timeout);
             let batch = self.engine.wait(&self.registry, events, outlook.limit);
-            // Told apart at once, so that a batch stays in registers on the short way.
             match batch {
                 Ok(batch) => {
                     sleeper.wake_with(batch.filled);
