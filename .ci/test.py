@@ -2,7 +2,7 @@
 """Runs every check and test of the project, or the steps named as arguments.
 
 A step that succeeds prints one line; of one that fails, the whole log follows. The logs stay in
-target/test. With CI=true in the environment, a step that can't run here has failed.
+target/test. A step whose toolchain is not to be had is skipped, and counted as such.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ LOGS = TREE / "target" / "test"
 PYTHON = str(TREE / ".venv" / "bin" / "python")
 MSRV = re.findall(r'^rust-version = "(.*)"', (TREE / "Cargo.toml").read_text(), re.M)[0]
 LIMIT = 1800  # seconds for one step
-CI = os.environ.get("CI") == "true"
 
 TYPED = ".ci/test.py .ci/environment.py c-examples/demo.py docs/test_docs.py"
 SCRIPTS = f"{TYPED} c-examples/test_examples.py"
@@ -97,7 +96,7 @@ def run(step: Step) -> Outcome:
     print(f"{step.name:<10}", end="", flush=True)
     if step.needs and not succeeds(step.needs):
         print(f"skipped: this fails: {' '.join(step.needs)}")
-        return Outcome(failed=1) if CI else Outcome(skipped=1)
+        return Outcome(skipped=1)
     path = LOGS / f"{step.name}.log"
     begin = time.monotonic()
     with path.open("wb") as log:
