@@ -66,7 +66,9 @@
 //! watches: at any time.
 
 #![warn(rust_2018_idioms)]
+#![deny(unsafe_code)]
 
+#[allow(unsafe_code)]
 mod engine;
 mod error;
 mod event;
@@ -74,6 +76,7 @@ mod inspect;
 mod interest;
 mod poller;
 mod registry;
+#[allow(unsafe_code)]
 mod source;
 mod strict;
 

@@ -14,15 +14,9 @@
 //! - `epoll_wait` counts milliseconds: `epoll_pwait2` (Linux 5.11) counts nanoseconds.
 //! - EXCLUSIVE excludes `EPOLL_CTL_MOD` and `EPOLLRDHUP`.
 //!
-//! What the kernel hands back with an event is a *key* of 64 bits, in one of two forms:
-//!
-//! - The long one is the descriptor and its registration's generation. The token is looked up.
-//! - The short one is the descriptor and the token itself, for tokens of 32 bits under LEVEL.
-//!   It needs no look-up, which costs a cache miss for each event when many are watched, and
-//!   no lock. It can't tell one life of a number from the next, so it is believed only while
-//!   no registration has changed since before the system call, and while there can't be a
-//!   ghost; otherwise the registration is looked at. An EDGE or a ONESHOT that then turns out
-//!   to be stale could not be dropped without a loss, a LEVEL is told again.
+//! What the kernel hands back with an event is a [`key`].
+
+mod key;
 
 use std::collections::HashMap;
 use std::io;
@@ -39,14 +33,12 @@ use crate::error::fail;
 use crate::event::{Event, EventKind};
 use crate::interest::Interest;
 use crate::registry::{self, Registration, Registry, Tag};
+use key::{is_of_fresh, plain, DOORBELL, SHORT};
 
 pub(super) const CAPABILITIES: Capabilities = Capabilities::TELLS_HANGUP
     .and(Capabilities::TELLS_READ_CLOSED)
     .and(Capabilities::NATIVE_EDGE)
     .and(Capabilities::HAS_EXCLUSIVE);
-
-/// What the kernel hands back for the doorbell; no descriptor is -1.
-const DOORBELL: u64 = u64::MAX;
 
 /// How many stale events are remembered at most; with so many, one must be a ghost's.
 const SUSPECTS: usize = 64;
@@ -55,14 +47,6 @@ const SUSPECTS: usize = 64;
 const STANDS_IN: u32 = 1;
 /// [`Registration::place`]: a fired ONESHOT that the set made anew does not hold.
 const PARKED: u32 = 2;
-/// [`Registration::place`]: in the set under a short key.
-const SHORT: u32 = 3;
-
-/// Marks a short key; generations do without their highest bit.
-const SHORT_KEY: u64 = 1 << 63;
-/// The bits the kernel tells only when they were asked for.
-const ASKED: u32 = (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLPRI | libc::EPOLLRDHUP) as u32;
-
 pub(crate) struct Epoll {
     set: OwnedFd,
     doorbell: Arc<Doorbell>,
@@ -95,7 +79,7 @@ impl Engine for Epoll {
             return Err(registry::known());
         }
         let place = self.form(interest, tag);
-        let key = key(fd, registry.next_generation(), tag.token, place);
+        let key = key::of(fd, registry.next_generation(), tag.token, place);
         match control(&self.set, EPOLL_CTL_ADD, fd, interest, key) {
             Ok(()) => self.dismiss_stand_in(fd),
             Err(EEXIST) if old.is_some() => return Err(registry::known()),
@@ -124,7 +108,7 @@ impl Engine for Epoll {
             STANDS_IN => STANDS_IN,
             _ => self.form(interest, Tag { token, kind: old.kind }),
         };
-        let key = key(fd, registry.next_generation(), token, place);
+        let key = key::of(fd, registry.next_generation(), token, place);
         match control(&self.set, operation, self.watched(fd, &old), interest, key) {
             Ok(()) => {}
             // The number stands for another file by now: what was registered is gone.
@@ -328,23 +312,9 @@ impl Epoll {
         !self.haunted.load(Ordering::Acquire) && self.clock.load(Ordering::Acquire) == clock
     }
 
-    /// The registration that a key is of, if it still is; `clock` is of before the call.
-    fn owner(registry: &mut Registry, key: u64, clock: u32) -> Option<(RawFd, &mut Registration)> {
-        if key & SHORT_KEY == 0 {
-            let fd = key as u32 as RawFd;
-            let registration = registry.get_mut(fd)?;
-            let same = u64::from(registration.generation) << 33 == key >> 32 << 33;
-            return same.then_some((fd, registration));
-        }
-        let fd = fd_of_short(key);
-        let registration = registry.get_mut(fd)?;
-        let same = registration.place == SHORT && registration.token == u64::from(key as u32);
-        (same && !registry::began_after(registration.generation, clock)).then_some((fd, registration))
-    }
-
     /// Translates one event of the kernel's. `None` when it is no registration's.
     fn event(&self, registry: &mut Registry, key: u64, bits: u32, clock: u32) -> Option<Event> {
-        let (fd, registration) = Self::owner(registry, key, clock)?;
+        let (fd, registration) = key::owner(registry, key, clock)?;
         // A ONESHOT can be found twice while the set is made anew.
         if registration.armed == 0 {
             return None;
@@ -393,7 +363,7 @@ impl Epoll {
         }
         // A count of 1 makes an eventfd readable, and writable.
         let stand_in = sys::eventfd(1)?;
-        let key = key(fd, registry.next_generation(), tag.token, STANDS_IN);
+        let key = key::of(fd, registry.next_generation(), tag.token, STANDS_IN);
         control(&self.set, EPOLL_CTL_ADD, stand_in.as_raw_fd(), interest, key).map_err(refusal)?;
         self.dismiss_stand_in(fd);
         lock(&self.stand_ins).insert(fd, stand_in);
@@ -466,7 +436,7 @@ impl Epoll {
                 continue;
             }
             let (watched, interest) = (self.watched(fd, registration), registration.interest);
-            let key = key(fd, registration.generation, registration.token, registration.place);
+            let key = key::of(fd, registration.generation, registration.token, registration.place);
             match is_ours(watched, interest, key)
                 .and_then(|()| control(new, EPOLL_CTL_ADD, watched, interest, key))
             {
@@ -483,34 +453,6 @@ const MOST_EVENTS: usize = libc::c_int::MAX as usize / size_of::<epoll_event>();
 
 const _: () = assert!(size_of::<epoll_event>() <= size_of::<Event>());
 const _: () = assert!(align_of::<epoll_event>() <= align_of::<Event>());
-
-/// The key of a registration at this place, in its form.
-fn key(fd: RawFd, generation: u32, token: u64, place: u32) -> u64 {
-    match place {
-        SHORT => SHORT_KEY | (fd as u64) << 32 | token,
-        _ => u64::from(generation) << 32 & !SHORT_KEY | fd as u64,
-    }
-}
-
-/// Whether a short key was not believed only because its registration is younger than the call.
-fn is_of_fresh(registry: &Registry, key: u64) -> bool {
-    let lives = |it: &Registration| it.place == SHORT && it.token == u64::from(key as u32);
-    key & SHORT_KEY != 0 && registry.get(fd_of_short(key)).is_some_and(lives)
-}
-
-fn fd_of_short(key: u64) -> RawFd {
-    (key >> 32) as RawFd & RawFd::MAX
-}
-
-/// The event of a short key that needs no look at the registration: hang-up and errors mean
-/// what was asked for, anything else was.
-#[inline]
-fn plain(found: epoll_event) -> Option<Event> {
-    let epoll_event { events: bits, u64: key } = found;
-    let short = key & SHORT_KEY != 0 && key != DOORBELL && bits & !ASKED == 0;
-    let ready = super::ready_of_poll(bits as u16, Interest::ANY);
-    short.then(|| Event::io(u64::from(key as u32), fd_of_short(key), ready))
-}
 
 fn new_set(doorbell: &Doorbell) -> io::Result<OwnedFd> {
     let set = sys::epoll_create()?;
