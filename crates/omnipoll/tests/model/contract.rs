@@ -20,7 +20,6 @@ pub(crate) struct Contract {
 struct Registration {
     token: u64,
     interest: Interest,
-    closed: bool,
     /// ONESHOT: it has not fired.
     enabled: bool,
     /// EDGE: the directions that must be told when they hold.
@@ -72,12 +71,6 @@ impl Contract {
         // A direction that was not drained is told again by engines without edges of their own.
         registration.may = true;
         Ok(())
-    }
-
-    pub(crate) fn closed(&mut self, slot: usize) {
-        if let Some(registration) = &mut self.registrations[slot] {
-            registration.closed = true;
-        }
     }
 
     pub(crate) fn woken(&mut self) {
@@ -174,7 +167,7 @@ impl Contract {
 impl Registration {
     fn new(interest: Interest, token: u64) -> Self {
         let must = interest.bits() & DIRECTIONS;
-        Self { token, interest, closed: false, enabled: true, must, may: true, went_away: 0 }
+        Self { token, interest, enabled: true, must, may: true, went_away: 0 }
     }
 
     fn is(&self, trigger: Trigger) -> bool {

@@ -71,7 +71,6 @@ fn run(kind: EngineKind, program: &[Operation]) {
             }
             (Operation::Close { looks, .. }, place @ Some(_)) => {
                 let number = place.take().map(|channel| support::fds::close(channel.ours)).unwrap();
-                contract.closed(slot);
                 if let Some(capacity) = looks {
                     let events = wait(&poller, capacity, Duration::ZERO);
                     contract.check(&what, capacity, &events, &channels);
