@@ -76,8 +76,10 @@ mod inspect;
 mod interest;
 mod poller;
 mod registry;
+mod serve;
 #[allow(unsafe_code)]
 mod source;
+mod stream;
 mod strict;
 
 pub use engine::{Capabilities, EngineKind};
@@ -86,4 +88,6 @@ pub use event::{Event, EventKind, Events, Ready};
 pub use inspect::{Registered, Stats};
 pub use interest::{Interest, Trigger};
 pub use poller::{Options, Poller};
+pub use serve::{AroundFork, Handler, Model, Server, ServerHandle, ServerOptions, ServerStats, WorkerStats};
+pub use stream::{Conn, ConnId, Datagram, Peer};
 pub use strict::{Finding, FindingKind};

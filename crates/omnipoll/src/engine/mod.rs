@@ -12,6 +12,7 @@ mod poll;
 pub(crate) mod probe;
 mod scan;
 mod select;
+pub(crate) mod socket;
 mod sys;
 
 use std::io;

@@ -8,6 +8,8 @@ pub(crate) mod child;
 pub(crate) mod clock;
 pub(crate) mod fork;
 pub(crate) mod post;
+pub(crate) mod process;
+mod shared;
 pub(crate) mod signal;
 mod sleepers;
 pub(crate) mod timer;
@@ -20,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::{lock, Doorbell};
 use crate::event::{Event, EventKind};
+pub(crate) use shared::SharedWords;
 use sleepers::{Sleeper, Sleepers};
 
 pub(crate) struct Sources {

@@ -1,0 +1,417 @@
+//! The system calls of streams and datagrams, and the kernel's form of addresses.
+//!
+//! Each repeats what a signal interrupted, and returns every other error as the system tells
+//! it: `EAGAIN` too.
+
+use std::io::{self, IoSlice};
+use std::mem::{offset_of, size_of, zeroed};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+use libc::{
+    c_int, sa_family_t, sockaddr, sockaddr_in, sockaddr_in6, sockaddr_storage, sockaddr_un, socklen_t,
+};
+
+use crate::stream::Peer;
+
+/// How many datagrams one system call takes at most.
+pub(crate) const BATCH: usize = 32;
+
+/// The most pieces that one call of [`send_vectored`] takes: `IOV_MAX` of Linux and the BSDs.
+pub(crate) const MAX_PIECES: usize = 1024;
+
+/// A write to a closed connection is `EPIPE`, not the signal. Apple's systems have a socket
+/// option instead, which [`accept`] sets.
+#[cfg(not(target_vendor = "apple"))]
+const NO_SIGNAL: c_int = libc::MSG_NOSIGNAL;
+#[cfg(target_vendor = "apple")]
+const NO_SIGNAL: c_int = 0;
+
+/// Makes a system call until no signal interrupts it.
+#[inline]
+fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
+    loop {
+        let result = call();
+        if result >= 0 {
+            return Ok(result as usize);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// Takes a client: its socket, non-blocking and closed by `exec`, and its address. accept4(2)
+/// on Linux, accept(2) and fcntl(2) elsewhere.
+#[inline]
+pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Peer)> {
+    let mut address = SocketAddress::new();
+    let fd = retry(|| {
+        address.length = SocketAddress::CAPACITY;
+        accept_number(listener.as_raw_fd(), &mut address) as isize
+    })?;
+    // SAFETY: the kernel has just given us this number.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
+    #[cfg(not(target_os = "linux"))]
+    prepare(&socket)?;
+    Ok((socket, address.peer()))
+}
+
+#[cfg(target_os = "linux")]
+#[inline]
+fn accept_number(listener: RawFd, address: &mut SocketAddress) -> c_int {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: `address` has room for what its length says.
+    unsafe { libc::accept4(listener, address.as_mut_ptr(), &mut address.length, flags) }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn accept_number(listener: RawFd, address: &mut SocketAddress) -> c_int {
+    // SAFETY: `address` has room for what its length says.
+    unsafe { libc::accept(listener, address.as_mut_ptr(), &mut address.length) }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn prepare(socket: &OwnedFd) -> io::Result<()> {
+    let fd = socket.as_raw_fd();
+    // SAFETY: fcntl with these commands takes no pointer.
+    retry(|| unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) as isize })?;
+    // SAFETY: as above.
+    retry(|| unsafe { libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK) as isize })?;
+    #[cfg(target_vendor = "apple")]
+    set_option(fd, libc::SOL_SOCKET, libc::SO_NOSIGPIPE, &1 as &c_int)?;
+    Ok(())
+}
+
+/// Reads what has arrived: recv(2). 0 is the end of the stream, if `buffer` is not empty.
+#[inline]
+pub(crate) fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: `buffer` is writable for its length.
+    retry(|| unsafe { libc::recv(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) })
+}
+
+/// Writes as much of `data` as the kernel takes, without SIGPIPE: send(2).
+#[inline]
+pub(crate) fn send(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
+    // SAFETY: `data` is readable for its length.
+    retry(|| unsafe { libc::send(fd.as_raw_fd(), data.as_ptr().cast(), data.len(), NO_SIGNAL) })
+}
+
+/// Writes as much of the pieces, in order, as the kernel takes, without SIGPIPE: sendmsg(2).
+/// Pieces past [`MAX_PIECES`] are left for the next call.
+#[inline]
+pub(crate) fn send_vectored(fd: BorrowedFd<'_>, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    // SAFETY: `msghdr` is plain old data, for which all zeroes is a value.
+    let mut header: libc::msghdr = unsafe { zeroed() };
+    header.msg_iov = pieces.as_ptr().cast_mut().cast();
+    header.msg_iovlen = pieces.len().min(MAX_PIECES) as _;
+    // SAFETY: an IoSlice has the layout of an iovec, and sendmsg writes to none of them.
+    retry(|| unsafe { libc::sendmsg(fd.as_raw_fd(), &header, NO_SIGNAL) })
+}
+
+/// Sends up to `count` bytes of `file` from `offset`, and moves `offset` past what the kernel
+/// took; 0 at the end of the file. sendfile(2) on Linux, pread(2) and send(2) elsewhere.
+///
+/// sendfile has no flag against SIGPIPE: the program must ignore that signal.
+#[cfg(target_os = "linux")]
+pub(crate) fn send_file(
+    fd: BorrowedFd<'_>,
+    file: BorrowedFd<'_>,
+    offset: &mut u64,
+    count: usize,
+) -> io::Result<usize> {
+    let from =
+        |offset| libc::off64_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW));
+    let mut position = from(*offset)?;
+    // SAFETY: `position` is writable for the length of the call.
+    let sent = retry(|| unsafe { libc::sendfile64(fd.as_raw_fd(), file.as_raw_fd(), &mut position, count) })?;
+    *offset += sent as u64;
+    Ok(sent)
+}
+
+/// Sends up to `count` bytes of `file` from `offset`, and moves `offset` past what the kernel
+/// took; 0 at the end of the file. sendfile(2) on Linux, pread(2) and send(2) elsewhere.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn send_file(
+    fd: BorrowedFd<'_>,
+    file: BorrowedFd<'_>,
+    offset: &mut u64,
+    count: usize,
+) -> io::Result<usize> {
+    let mut piece = [0u8; 16 * 1024];
+    let wanted = count.min(piece.len());
+    let position =
+        libc::off_t::try_from(*offset).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))?;
+    // SAFETY: `piece` is writable for `wanted` bytes.
+    let read =
+        retry(|| unsafe { libc::pread(file.as_raw_fd(), piece.as_mut_ptr().cast(), wanted, position) })?;
+    if read == 0 {
+        return Ok(0);
+    }
+    let sent = send(fd, &piece[..read])?;
+    *offset += sent as u64;
+    Ok(sent)
+}
+
+/// Ends what we send; the peer may go on sending: shutdown(2).
+pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: takes no pointer.
+    retry(|| unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_WR) as isize }).map(drop)
+}
+
+/// Makes the close of a TCP socket drop what is unsent and reset the connection: `SO_LINGER`
+/// with no time, socket(7).
+pub(crate) fn reset_on_close(fd: BorrowedFd<'_>) -> io::Result<()> {
+    set_option(fd, libc::SOL_SOCKET, libc::SO_LINGER, &libc::linger { l_onoff: 1, l_linger: 0 })
+}
+
+/// Sends small writes at once: `TCP_NODELAY`, tcp(7). An error on what is no TCP socket.
+pub(crate) fn no_delay(fd: BorrowedFd<'_>) -> io::Result<()> {
+    set_option::<c_int>(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1)
+}
+
+fn set_option<T>(fd: impl AsRawFd, level: c_int, name: c_int, value: &T) -> io::Result<()> {
+    let size = size_of::<T>() as socklen_t;
+    // SAFETY: `value` is readable for its size.
+    retry(|| unsafe {
+        libc::setsockopt(fd.as_raw_fd(), level, name, ptr::from_ref(value).cast(), size) as isize
+    })
+    .map(drop)
+}
+
+/// The socket's own address: getsockname(2).
+pub(crate) fn local_peer(fd: BorrowedFd<'_>) -> io::Result<Peer> {
+    let mut address = SocketAddress::new();
+    // SAFETY: `address` has room for what its length says.
+    retry(|| unsafe {
+        libc::getsockname(fd.as_raw_fd(), address.as_mut_ptr(), &mut address.length) as isize
+    })?;
+    Ok(address.peer())
+}
+
+/// The address at the other end: getpeername(2).
+pub(crate) fn peer_of(fd: BorrowedFd<'_>) -> io::Result<Peer> {
+    let mut address = SocketAddress::new();
+    // SAFETY: `address` has room for what its length says.
+    retry(|| unsafe {
+        libc::getpeername(fd.as_raw_fd(), address.as_mut_ptr(), &mut address.length) as isize
+    })?;
+    Ok(address.peer())
+}
+
+/// What one datagram said of itself.
+pub(crate) struct Received {
+    /// Who sent it.
+    pub(crate) peer: Peer,
+    /// Its bytes, from the beginning of its slot.
+    pub(crate) length: usize,
+}
+
+/// Takes the datagrams that wait, one in each `slot` bytes of `memory` and at most [`BATCH`],
+/// and replaces `received` by them. What is longer than a slot is cut. recvmmsg(2) on Linux, a
+/// loop of recvmsg(2) elsewhere.
+pub(crate) fn receive_batch(
+    fd: BorrowedFd<'_>,
+    memory: &mut [u8],
+    slot: usize,
+    received: &mut Vec<Received>,
+) -> io::Result<usize> {
+    received.clear();
+    let mut addresses = [const { SocketAddress::new() }; BATCH];
+    let mut pieces = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; BATCH];
+    // SAFETY: the headers are plain old data, for which all zeroes is a value.
+    let mut headers: [Header; BATCH] = unsafe { zeroed() };
+    let slots = memory.chunks_exact_mut(slot).take(BATCH);
+    let mut count = 0;
+    for (((slot, address), piece), header) in slots.zip(&mut addresses).zip(&mut pieces).zip(&mut headers) {
+        piece.iov_base = slot.as_mut_ptr().cast();
+        piece.iov_len = slot.len();
+        header.msg_hdr.msg_name = address.as_mut_ptr().cast();
+        header.msg_hdr.msg_namelen = address.length;
+        header.msg_hdr.msg_iov = piece;
+        header.msg_hdr.msg_iovlen = 1;
+        count += 1;
+    }
+    let taken = receive_headers(fd.as_raw_fd(), &mut headers[..count])?;
+    for (header, address) in headers.iter().zip(&mut addresses).take(taken) {
+        address.length = header.msg_hdr.msg_namelen;
+        received.push(Received { peer: address.peer(), length: header.msg_len as usize });
+    }
+    Ok(taken)
+}
+
+/// Sends datagrams, at most [`BATCH`], until the first that the kernel refuses, and returns how
+/// many it took; the error is of the first if it took none. sendmmsg(2) on Linux, a loop of
+/// sendmsg(2) elsewhere.
+pub(crate) fn send_batch<'a>(
+    fd: BorrowedFd<'_>,
+    datagrams: impl Iterator<Item = (&'a Peer, &'a [u8])>,
+) -> io::Result<usize> {
+    let mut addresses = [const { SocketAddress::new() }; BATCH];
+    let mut pieces = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; BATCH];
+    // SAFETY: the headers are plain old data, for which all zeroes is a value.
+    let mut headers: [Header; BATCH] = unsafe { zeroed() };
+    let mut count = 0;
+    let places = addresses.iter_mut().zip(&mut pieces).zip(&mut headers);
+    for ((peer, data), ((address, piece), header)) in datagrams.zip(places) {
+        address.set(peer)?;
+        piece.iov_base = data.as_ptr().cast_mut().cast();
+        piece.iov_len = data.len();
+        header.msg_hdr.msg_name = address.as_mut_ptr().cast();
+        header.msg_hdr.msg_namelen = address.length;
+        header.msg_hdr.msg_iov = piece;
+        header.msg_hdr.msg_iovlen = 1;
+        count += 1;
+    }
+    send_headers(fd.as_raw_fd(), &mut headers[..count])
+}
+
+#[cfg(target_os = "linux")]
+type Header = libc::mmsghdr;
+
+/// Linux's `mmsghdr`.
+#[cfg(not(target_os = "linux"))]
+struct Header {
+    msg_hdr: libc::msghdr,
+    msg_len: libc::c_uint,
+}
+
+/// The pointers in `headers` must be to live memory: only the two callers above make them.
+#[cfg(target_os = "linux")]
+fn receive_headers(fd: RawFd, headers: &mut [Header]) -> io::Result<usize> {
+    let count = headers.len() as _;
+    // SAFETY: the headers point to addresses, pieces and slots that the caller keeps.
+    retry(|| unsafe { libc::recvmmsg(fd, headers.as_mut_ptr(), count, 0, ptr::null_mut()) as isize })
+}
+
+#[cfg(target_os = "linux")]
+fn send_headers(fd: RawFd, headers: &mut [Header]) -> io::Result<usize> {
+    let count = headers.len() as _;
+    // SAFETY: the headers point to addresses, pieces and data that the caller keeps.
+    retry(|| unsafe { libc::sendmmsg(fd, headers.as_mut_ptr(), count, NO_SIGNAL as _) as isize })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn receive_headers(fd: RawFd, headers: &mut [Header]) -> io::Result<usize> {
+    each(headers, |header| {
+        // SAFETY: the header points to an address, a piece and a slot that the caller keeps.
+        header.msg_len = retry(|| unsafe { libc::recvmsg(fd, &mut header.msg_hdr, 0) })? as _;
+        Ok(())
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn send_headers(fd: RawFd, headers: &mut [Header]) -> io::Result<usize> {
+    each(headers, |header| {
+        // SAFETY: the header points to an address, a piece and data that the caller keeps.
+        retry(|| unsafe { libc::sendmsg(fd, &header.msg_hdr, NO_SIGNAL) }).map(drop)
+    })
+}
+
+/// How many went well before the first error, which counts only if none did.
+#[cfg(not(target_os = "linux"))]
+fn each(headers: &mut [Header], mut call: impl FnMut(&mut Header) -> io::Result<()>) -> io::Result<usize> {
+    for (done, header) in headers.iter_mut().enumerate() {
+        match call(header) {
+            Ok(()) => {}
+            Err(error) if done == 0 => return Err(error),
+            Err(_) => return Ok(done),
+        }
+    }
+    Ok(headers.len())
+}
+
+/// An address as the kernel writes and reads it.
+struct SocketAddress {
+    storage: sockaddr_storage,
+    length: socklen_t,
+}
+
+impl SocketAddress {
+    const CAPACITY: socklen_t = size_of::<sockaddr_storage>() as socklen_t;
+
+    #[inline]
+    const fn new() -> Self {
+        // SAFETY: `sockaddr_storage` is plain old data, for which all zeroes is a value.
+        Self { storage: unsafe { zeroed() }, length: Self::CAPACITY }
+    }
+
+    fn as_mut_ptr(&mut self) -> *mut sockaddr {
+        ptr::from_mut(&mut self.storage).cast()
+    }
+
+    /// What the kernel wrote; unnamed for a family that has no peers here.
+    #[inline]
+    fn peer(&self) -> Peer {
+        let storage = ptr::from_ref(&self.storage);
+        match c_int::from(self.storage.ss_family) {
+            libc::AF_INET => {
+                // SAFETY: the storage is large enough and aligned for every address, and any bytes are a value.
+                let address = unsafe { *storage.cast::<sockaddr_in>() };
+                let ip = Ipv4Addr::from_bits(u32::from_be(address.sin_addr.s_addr));
+                Peer::V4(SocketAddrV4::new(ip, u16::from_be(address.sin_port)))
+            }
+            libc::AF_INET6 => {
+                // SAFETY: as above.
+                let address = unsafe { *storage.cast::<sockaddr_in6>() };
+                let ip = Ipv6Addr::from(address.sin6_addr.s6_addr);
+                let port = u16::from_be(address.sin6_port);
+                Peer::V6(SocketAddrV6::new(ip, port, address.sin6_flowinfo, address.sin6_scope_id))
+            }
+            libc::AF_UNIX => Peer::unix(self.path()),
+            _ => Peer::Unnamed,
+        }
+    }
+
+    /// The bytes after the family of a unix address, as many as the kernel said.
+    fn path(&self) -> &[u8] {
+        // A name may fill its field without a zero at the end, and then counts one more.
+        let end = (self.length.min(Self::CAPACITY)) as usize;
+        let bytes: *const u8 = ptr::from_ref(&self.storage).cast();
+        // SAFETY: every byte of the storage is initialised, and `end` is within it.
+        let bytes = unsafe { std::slice::from_raw_parts(bytes, end) };
+        bytes.get(offset_of!(sockaddr_un, sun_path)..).unwrap_or_default()
+    }
+
+    /// What the kernel is to read.
+    #[inline]
+    fn set(&mut self, peer: &Peer) -> io::Result<()> {
+        let storage = ptr::from_mut(&mut self.storage);
+        self.length = match peer {
+            Peer::V4(address) => {
+                // SAFETY: the storage is large enough and aligned for every address; it was all zeroes.
+                let raw = unsafe { &mut *storage.cast::<sockaddr_in>() };
+                raw.sin_family = libc::AF_INET as sa_family_t;
+                raw.sin_port = address.port().to_be();
+                raw.sin_addr.s_addr = address.ip().to_bits().to_be();
+                size_of::<sockaddr_in>()
+            }
+            Peer::V6(address) => {
+                // SAFETY: as above.
+                let raw = unsafe { &mut *storage.cast::<sockaddr_in6>() };
+                raw.sin6_family = libc::AF_INET6 as sa_family_t;
+                raw.sin6_port = address.port().to_be();
+                raw.sin6_addr.s6_addr = address.ip().octets();
+                raw.sin6_flowinfo = address.flowinfo();
+                raw.sin6_scope_id = address.scope_id();
+                size_of::<sockaddr_in6>()
+            }
+            Peer::Unix(name) => {
+                // SAFETY: as above.
+                let raw = unsafe { &mut *storage.cast::<sockaddr_un>() };
+                raw.sun_family = libc::AF_UNIX as sa_family_t;
+                if name.len() > raw.sun_path.len() {
+                    return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
+                }
+                for (to, &from) in raw.sun_path.iter_mut().zip(name.iter()) {
+                    *to = from as _;
+                }
+                offset_of!(sockaddr_un, sun_path) + name.len()
+            }
+            Peer::Unnamed => return Err(io::Error::from_raw_os_error(libc::EDESTADDRREQ)),
+        } as socklen_t;
+        Ok(())
+    }
+}

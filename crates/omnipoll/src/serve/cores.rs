@@ -1,0 +1,51 @@
+//! [`Model::Cores`](crate::Model::Cores): a loop for each core, each in a thread of its own.
+//!
+//! The first is in the thread that called `run`, and tells the others when to stop.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use super::handler::Handler;
+use super::shared::Shared;
+use super::worker::{self, Openings};
+use crate::Poller;
+
+pub(super) fn run<H: Handler>(handler: &H, shared: &Arc<Shared>, openings: Vec<Openings>) -> io::Result<()> {
+    let serve = &|number: usize, poller: Arc<Poller>, openings: Openings| {
+        // One loop that fails ends them all.
+        worker::serve(handler, shared, poller, number, openings, None).inspect_err(|_| stop_all(shared))
+    };
+    thread::scope(|scope| {
+        let mut openings = openings.into_iter().enumerate();
+        let first = openings.next().map(|(_, openings)| openings).unwrap_or_default();
+        let mut others = Vec::new();
+        let mut served = Ok(());
+        for (number, openings) in openings {
+            let thread = shared.poller().and_then(|poller| {
+                thread::Builder::new()
+                    .name(format!("omnipoll-{number}"))
+                    .spawn_scoped(scope, move || serve(number, poller, openings))
+            });
+            match thread {
+                Ok(thread) => others.push(thread),
+                Err(error) => {
+                    stop_all(shared);
+                    served = Err(error);
+                    break;
+                }
+            }
+        }
+        served = served.and(serve(0, shared.control.clone(), first));
+        for thread in others {
+            served = served.and(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        served
+    })
+}
+
+fn stop_all(shared: &Shared) {
+    // It fails only when the control poller's own descriptor was closed by somebody.
+    let _ = shared.stop(Some(Duration::ZERO));
+}

@@ -1,0 +1,83 @@
+//! [`Model::Fork`](crate::Model::Fork): a process for each client, which ends with it.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::children::Children;
+use super::doors::Doors;
+use super::front::{Front, House, Until};
+use super::handler::Handler;
+use super::shared::Shared;
+use super::worker::{self, Openings};
+use crate::stream::{Counter, Peer};
+use crate::Event;
+
+struct Forks<'h, H> {
+    handler: &'h H,
+    most: usize,
+    children: Children,
+}
+
+pub(super) fn run<H: Handler>(handler: &H, shared: &Arc<Shared>, openings: Openings) -> io::Result<()> {
+    let mut forks = Forks { handler, most: shared.share_of_clients(), children: Children::new()? };
+    let doors = Doors::new(openings.listeners, openings.shared);
+    let mut front = Front::new(shared.clone(), shared.control.clone(), doors, 0);
+    if shared.options.signals {
+        front.heed_signals()?;
+    }
+    front.run(&mut forks, Until::Stopped)
+}
+
+impl<H: Handler> House for Forks<'_, H> {
+    fn welcome(&mut self, front: &mut Front, socket: OwnedFd, peer: Peer) -> io::Result<()> {
+        front.count.add(Counter::Accepted, 1);
+        let (handler, shared) = (self.handler, front.shared.clone());
+        let client = (socket.try_clone(), peer);
+        let forked = self.children.fork(front, 1, move |leash| {
+            worker::serve_client(handler, &shared, (client.0?, client.1), Some(leash))
+        });
+        // The child has its own; and its end shall be the connection's.
+        drop(socket);
+        match forked {
+            Ok(pid) => self.children.watch(front, pid),
+            Err(_) => {
+                front.count.add(Counter::Refused, 1);
+                front.count.add(Counter::Closed, 1);
+                front.doors.shut_for_a_moment(&front.poller)
+            }
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.children.len() >= self.most
+    }
+
+    fn is_empty(&self) -> bool {
+        self.children.len() == 0
+    }
+
+    fn event(&mut self, front: &mut Front, event: &Event) -> io::Result<()> {
+        if self.children.ended(event).is_some() {
+            // One that was killed has not counted its client's end.
+            front.count.leave_active(self.children.len() as u64);
+        }
+        Ok(())
+    }
+
+    fn interrupted(&mut self) -> io::Result<()> {
+        self.handler.on_interrupt()
+    }
+
+    fn rest(&mut self, _: &mut Front) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn stop(&mut self, front: &mut Front) {
+        self.children.stop(&front.shared);
+    }
+
+    fn abandon(&mut self, front: &mut Front) {
+        self.children.abandon(front);
+    }
+}

@@ -1,0 +1,224 @@
+//! What every loop of a server does, whichever the model: opens its doors, waits, accepts, and
+//! stops when it is told to. What becomes of a client is its [`House`]'s affair.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::doors::Doors;
+use super::shared::Shared;
+use super::tokens;
+use crate::engine::lock;
+use crate::stream::{Count, Peer};
+use crate::{Event, EventKind, Events, Interest, Poller};
+
+/// Events taken from the engine at once.
+const EVENTS: usize = 256;
+
+/// What becomes of the clients that come in at the doors.
+pub(super) trait House {
+    /// A client has come.
+    fn welcome(&mut self, front: &mut Front, socket: OwnedFd, peer: Peer) -> io::Result<()>;
+
+    /// Whether no more clients are let in.
+    fn is_full(&self) -> bool;
+
+    /// Whether there is nobody left to serve.
+    fn is_empty(&self) -> bool;
+
+    /// An event that is not the front's own.
+    fn event(&mut self, front: &mut Front, event: &Event) -> io::Result<()>;
+
+    /// All the events of a wait have been seen, and another is about to begin.
+    fn rest(&mut self, front: &mut Front) -> io::Result<()>;
+
+    /// A signal has interrupted the wait.
+    fn interrupted(&mut self) -> io::Result<()>;
+
+    /// The server has begun to stop, or to stop sooner.
+    fn stop(&mut self, front: &mut Front);
+
+    /// The drain's time is up.
+    fn abandon(&mut self, front: &mut Front);
+}
+
+/// When a loop has done its work, unless it is stopped before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Until {
+    /// Never.
+    Stopped,
+    /// When there is nobody left to serve.
+    Empty,
+}
+
+/// One loop.
+pub(super) struct Front {
+    pub(super) shared: Arc<Shared>,
+    pub(super) poller: Arc<Poller>,
+    pub(super) doors: Doors,
+    pub(super) count: Count,
+    leash: Option<OwnedFd>,
+    /// The stop that has been carried out last, and the timer of its end.
+    stopped: Option<Option<Duration>>,
+    deadline: Option<u64>,
+    signalled: bool,
+}
+
+impl Front {
+    pub(super) fn new(shared: Arc<Shared>, poller: Arc<Poller>, doors: Doors, worker: usize) -> Self {
+        let count = shared.counts.of(worker);
+        Self { shared, poller, doors, count, leash: None, stopped: None, deadline: None, signalled: false }
+    }
+
+    /// Stops, too, when the other end of this pipe is closed.
+    pub(super) fn hold(&mut self, leash: OwnedFd) -> io::Result<()> {
+        self.poller.add(&leash, Interest::READ, tokens::LEASH)?;
+        self.leash = Some(leash);
+        Ok(())
+    }
+
+    /// Stops, too, on SIGTERM and SIGINT.
+    pub(super) fn heed_signals(&mut self) -> io::Result<()> {
+        self.poller.signal_add(libc::SIGTERM, tokens::SIGNAL)?;
+        self.poller.signal_add(libc::SIGINT, tokens::SIGNAL)
+    }
+
+    /// In a forked child: gives up what is the parent's.
+    pub(super) fn become_child(&mut self) {
+        self.doors = Doors::default();
+        self.shared.become_child();
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopped.is_some()
+    }
+
+    /// Serves; when it is told to stop, until the house is empty. An error stops it at once,
+    /// and is returned when all have gone.
+    pub(super) fn run(&mut self, house: &mut impl House, until: Until) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS);
+        let mut outcome = Ok(());
+        self.obey(house);
+        loop {
+            house.rest(self)?;
+            if house.is_empty() && (self.is_stopping() || until == Until::Empty) {
+                return outcome;
+            }
+            if let Err(error) = self.turn(house, &mut events) {
+                if outcome.is_err() {
+                    // The stop itself fails: there is no way to end in order.
+                    return outcome;
+                }
+                outcome = Err(error);
+                self.shared.stop(Some(Duration::ZERO))?;
+                self.obey(house);
+            }
+        }
+    }
+
+    /// One wait, and what it brings.
+    #[inline]
+    fn turn(&mut self, house: &mut impl House, events: &mut Events) -> io::Result<()> {
+        if !self.is_stopping() && !self.doors.is_open() && !self.doors.is_waiting() && !house.is_full() {
+            self.doors.open(&self.poller)?;
+        }
+        match self.poller.wait(events, None) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return house.interrupted(),
+            waited => waited?,
+        };
+        for event in &*events {
+            self.dispatch(house, event)?;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn dispatch(&mut self, house: &mut impl House, event: &Event) -> io::Result<()> {
+        if event.kind() == EventKind::Io && event.token() < tokens::DOORS {
+            return house.event(self, event);
+        }
+        match (event.kind(), event.token()) {
+            (EventKind::Io, tokens::DOORS..tokens::DATAGRAMS) => {
+                return self.admit(house, (event.token() - tokens::DOORS) as usize);
+            }
+            (EventKind::Io, tokens::LEASH) => {
+                // The parent has said how long, or is dead and can't.
+                self.leash.take().map(|leash| self.poller.remove(&leash));
+                self.shared.follow_parent();
+                self.obey(house);
+            }
+            (EventKind::Signal, _) => {
+                let drain = if self.signalled { Some(Duration::ZERO) } else { self.shared.options.drain };
+                self.signalled = true;
+                self.shared.stop(drain)?;
+                self.obey(house);
+            }
+            (EventKind::Timer, tokens::RETRY) => self.doors.open(&self.poller)?,
+            (EventKind::Timer, tokens::DRAINED) => house.abandon(self),
+            (EventKind::Wake, _) => {
+                self.obey(house);
+                return house.event(self, event);
+            }
+            _ => return house.event(self, event),
+        }
+        Ok(())
+    }
+
+    /// Lets clients in.
+    fn admit(&mut self, house: &mut impl House, door: usize) -> io::Result<()> {
+        for _ in 0..self.doors.batch() {
+            if house.is_full() {
+                self.doors.shut(&self.poller);
+                break;
+            }
+            match self.doors.accept(door, &self.poller, &self.count)? {
+                Some((socket, peer)) => house.welcome(self, socket, peer)?,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what [`Shared::stop`] has been told, if that is news.
+    fn obey(&mut self, house: &mut impl House) {
+        let wanted = self.shared.wanted_stop();
+        if wanted.is_none() || wanted == self.stopped {
+            return;
+        }
+        if self.stopped.is_none() {
+            self.last_call(house);
+        }
+        self.stopped = wanted;
+        if let Some(timer) = self.deadline.take() {
+            let _ = self.poller.timer_cancel(timer);
+        }
+        if Arc::ptr_eq(&self.poller, &self.shared.control) {
+            lock(&self.shared.listeners).clear();
+            self.shared.pass_on();
+        }
+        house.stop(self);
+        match wanted.flatten() {
+            Some(Duration::ZERO) => house.abandon(self),
+            // Adding a timer fails only in a forked child that uses its parent's poller.
+            Some(drain) => self.deadline = self.poller.timer_add(drain, None, tokens::DRAINED).ok(),
+            None => {}
+        }
+    }
+
+    /// Lets in who has come already: a listening socket that is closed resets those that wait
+    /// in its queue. One that others share goes on without us.
+    fn last_call(&mut self, house: &mut impl House) {
+        for door in 0..self.doors.len() {
+            while !self.doors.are_shared() && !house.is_full() {
+                let Ok(Some((socket, peer))) = self.doors.accept(door, &self.poller, &self.count) else {
+                    break;
+                };
+                if house.welcome(self, socket, peer).is_err() {
+                    break;
+                }
+            }
+        }
+        drop(self.doors.give_up(&self.poller));
+    }
+}

@@ -1,0 +1,25 @@
+//! Servers: one handler, and the ways to serve many clients with it.
+//!
+//! [`front`] is the loop that all of them run; what becomes of a client that comes in at its
+//! doors is what tells one model from another.
+
+mod children;
+mod cores;
+mod doors;
+mod fork;
+mod front;
+mod handler;
+mod options;
+mod prefork;
+mod reactor;
+mod server;
+mod shared;
+mod stats;
+mod thread;
+mod tokens;
+mod worker;
+
+pub use handler::Handler;
+pub use options::{AroundFork, Model, ServerOptions};
+pub use server::{Server, ServerHandle};
+pub use stats::{ServerStats, WorkerStats};

@@ -1,0 +1,240 @@
+//! How a server serves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::EngineKind;
+
+/// A way to serve many clients. The handler does not change with it; what its calls share does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u32)]
+#[non_exhaustive]
+pub enum Model {
+    /// One loop in one thread, for all the clients. Nothing runs at once; all is shared.
+    #[default]
+    Reactor = 1,
+    /// A loop for each core, each with its share of the clients. Memory is shared between
+    /// threads.
+    Cores = 2,
+    /// A thread for each client. Memory is shared between threads.
+    Thread = 3,
+    /// A process for each client, forked when it comes. It sees memory as it was then, and
+    /// what it changes dies with it. A crash is one client's.
+    Fork = 4,
+    /// A fixed set of processes, forked at the start, and again when one dies. Each has memory
+    /// of its own and serves many clients.
+    Prefork = 5,
+}
+
+impl Model {
+    /// Every model.
+    pub const ALL: [Self; 5] = [Self::Reactor, Self::Cores, Self::Thread, Self::Fork, Self::Prefork];
+
+    /// Its name, in lower case.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Reactor => "reactor",
+            Self::Cores => "cores",
+            Self::Thread => "thread",
+            Self::Fork => "fork",
+            Self::Prefork => "prefork",
+        }
+    }
+
+    /// The model of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|model| model.name() == name)
+    }
+
+    /// The model of that number in the C API.
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|&model| model as u32 == number)
+    }
+
+    /// Whether clients are served in processes of their own.
+    pub const fn forks(self) -> bool {
+        matches!(self, Self::Fork | Self::Prefork)
+    }
+}
+
+/// Calls the function it is given, which forks, and returns what that returned: the child's
+/// number, or 0 in the child. A language whose runtime must know of a fork prepares it before
+/// and mends it after.
+pub type AroundFork = Arc<dyn Fn(&mut dyn FnMut() -> i32) -> i32 + Send + Sync>;
+
+/// How a [`Server`](crate::Server) serves; the default is one loop on the best engine.
+#[derive(Clone)]
+pub struct ServerOptions {
+    pub(super) model: Model,
+    pub(super) engine: Option<EngineKind>,
+    pub(super) workers: Option<usize>,
+    pub(super) max_clients: Option<usize>,
+    pub(super) backlog: i32,
+    pub(super) reuse_port: Option<bool>,
+    pub(super) queue_limit: usize,
+    pub(super) total_queue_limit: usize,
+    pub(super) high_water: usize,
+    pub(super) low_water: usize,
+    pub(super) idle_timeout: Option<Duration>,
+    pub(super) read_timeout: Option<Duration>,
+    pub(super) write_timeout: Option<Duration>,
+    pub(super) linger: Duration,
+    pub(super) signals: bool,
+    pub(super) drain: Option<Duration>,
+    pub(super) around_fork: Option<AroundFork>,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            model: Model::Reactor,
+            engine: None,
+            workers: None,
+            max_clients: None,
+            backlog: 4096,
+            reuse_port: None,
+            queue_limit: 16 << 20,
+            total_queue_limit: 256 << 20,
+            high_water: 64 << 10,
+            low_water: 16 << 10,
+            idle_timeout: None,
+            read_timeout: None,
+            write_timeout: None,
+            linger: Duration::from_secs(2),
+            signals: false,
+            drain: Some(Duration::from_secs(10)),
+            around_fork: None,
+        }
+    }
+}
+
+impl ServerOptions {
+    /// One loop on the best engine, and the limits that each method names.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The way to serve: [`Model::Reactor`] unless told.
+    pub fn model(mut self, model: Model) -> Self {
+        self.model = model;
+        self
+    }
+
+    /// The engine of every loop; without it as [`Poller::new`](crate::Poller::new) chooses.
+    pub fn engine(mut self, engine: EngineKind) -> Self {
+        self.engine = Some(engine);
+        self
+    }
+
+    /// How many loops or processes there are under CORES and PREFORK: unless told, one for each
+    /// core that this process may use.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = Some(workers);
+        self
+    }
+
+    /// How many clients are served at once; those beyond wait in the listening socket's queue.
+    /// Unless told 512 under THREAD and FORK, and elsewhere as many as come. CORES and PREFORK
+    /// give each worker an equal share.
+    pub fn max_clients(mut self, clients: usize) -> Self {
+        self.max_clients = Some(clients);
+        self
+    }
+
+    /// How many clients may wait to be accepted, as `listen(2)` takes it: 4,096 unless told.
+    /// The system's own bound, `net.core.somaxconn`, holds besides.
+    pub fn backlog(mut self, clients: i32) -> Self {
+        self.backlog = clients;
+        self
+    }
+
+    /// Whether each worker has a listening socket of its own (SO_REUSEPORT): the system then
+    /// gives each the same share of the clients. Without it they share one, on which the engine
+    /// wakes one worker for each client where it can (EXCLUSIVE): that favours the worker which
+    /// waits the longest, and no client is lost when a worker dies. Unless told, with it under
+    /// CORES and without under PREFORK. Unix sockets are always shared.
+    pub fn reuse_port(mut self, yes: bool) -> Self {
+        self.reuse_port = Some(yes);
+        self
+    }
+
+    /// How many bytes may wait to be sent on one connection; a write beyond is `ENOBUFS`. 16 MiB
+    /// unless told.
+    pub fn queue_limit(mut self, bytes: usize) -> Self {
+        self.queue_limit = bytes;
+        self
+    }
+
+    /// How many bytes may wait to be sent in the whole process; a write beyond is `ENOBUFS`.
+    /// 256 MiB unless told.
+    pub fn total_queue_limit(mut self, bytes: usize) -> Self {
+        self.total_queue_limit = bytes;
+        self
+    }
+
+    /// While more than `high` bytes wait to be sent on a connection, nothing is read from it;
+    /// when no more than `low` do, [`on_drain`](crate::Handler::on_drain) is called and reading
+    /// goes on. 64 and 16 KiB unless told.
+    pub fn water_marks(mut self, low: usize, high: usize) -> Self {
+        self.low_water = low;
+        self.high_water = high;
+        self
+    }
+
+    /// Ends a connection with `ETIMEDOUT` on which nothing was read or written for so long.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_timeout = Some(timeout);
+        self
+    }
+
+    /// Ends a connection with `ETIMEDOUT` from which nothing arrived for so long while it was
+    /// being read.
+    pub fn read_timeout(mut self, timeout: Duration) -> Self {
+        self.read_timeout = Some(timeout);
+        self
+    }
+
+    /// Ends a connection with `ETIMEDOUT` on which bytes wait to be sent and none could be for
+    /// so long.
+    pub fn write_timeout(mut self, timeout: Duration) -> Self {
+        self.write_timeout = Some(timeout);
+        self
+    }
+
+    /// How long a closed connection waits for its peer to read what was sent and to end its
+    /// direction too: two seconds unless told.
+    pub fn linger(mut self, time: Duration) -> Self {
+        self.linger = time;
+        self
+    }
+
+    /// Whether SIGTERM and SIGINT stop the server, with the [drain](ServerOptions::drain) set
+    /// here; a second one ends it at once.
+    pub fn signals(mut self, yes: bool) -> Self {
+        self.signals = yes;
+        self
+    }
+
+    /// How long clients may still be served after a signal, or in a worker whose parent has
+    /// died: ten seconds unless told; `None` is for ever.
+    pub fn drain(mut self, time: Option<Duration>) -> Self {
+        self.drain = time;
+        self
+    }
+
+    /// What to do around each fork; nothing unless told.
+    pub fn around_fork(mut self, around: AroundFork) -> Self {
+        self.around_fork = Some(around);
+        self
+    }
+}
+
+impl std::fmt::Debug for ServerOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerOptions")
+            .field("model", &self.model)
+            .field("engine", &self.engine)
+            .field("workers", &self.workers)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,141 @@
+//! [`Model::Prefork`](crate::Model::Prefork): a fixed set of processes, each serving many
+//! clients with a loop of its own. One that dies is replaced; the listening sockets, and who
+//! waits in their queues, outlive it in the parent.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::children::Children;
+use super::doors::Doors;
+use super::front::{Front, House, Until};
+use super::handler::Handler;
+use super::shared::Shared;
+use super::worker::{self, Openings};
+use crate::stream::{Counter, Peer};
+use crate::{Event, EventKind};
+
+/// A worker that dies sooner than this is replaced after a delay, twice as long each time.
+const SOON: Duration = Duration::from_secs(1);
+const SHORTEST_DELAY: Duration = Duration::from_millis(10);
+const LONGEST_DELAY: Duration = Duration::from_secs(10);
+/// Ids that a worker may use up before they meet those of its successor.
+const SHARE: u32 = 1 << 24;
+
+struct Worker {
+    openings: Openings,
+    pid: Option<i32>,
+    born: Instant,
+    delay: Duration,
+}
+
+struct Workers<'h, H> {
+    handler: &'h H,
+    workers: Vec<Worker>,
+    children: Children,
+}
+
+pub(super) fn run<H: Handler>(handler: &H, shared: &Arc<Shared>, openings: Vec<Openings>) -> io::Result<()> {
+    let worker = |openings| Worker { openings, pid: None, born: Instant::now(), delay: Duration::ZERO };
+    let mut workers =
+        Workers { handler, workers: openings.into_iter().map(worker).collect(), children: Children::new()? };
+    let mut front = Front::new(shared.clone(), shared.control.clone(), Doors::default(), 0);
+    if shared.options.signals {
+        front.heed_signals()?;
+    }
+    for number in 0..workers.workers.len() {
+        workers.start(&mut front, number)?;
+    }
+    front.run(&mut workers, Until::Stopped)
+}
+
+impl<H: Handler> Workers<'_, H> {
+    fn start(&mut self, front: &mut Front, number: usize) -> io::Result<()> {
+        let (handler, shared) = (self.handler, front.shared.clone());
+        let workers = &mut self.workers;
+        let forked = self.children.fork(front, SHARE, |leash| {
+            // The others' sockets are closed here.
+            let openings = std::mem::take(workers).swap_remove(number).openings;
+            worker::serve(handler, &shared, shared.poller()?, number, openings, Some(leash))
+        });
+        match forked {
+            Ok(pid) => {
+                let worker = &mut self.workers[number];
+                worker.pid = Some(pid);
+                worker.born = Instant::now();
+                self.children.watch(front, pid)
+            }
+            // The system is short of processes.
+            Err(_) => self.start_later(front, number),
+        }
+    }
+
+    fn start_later(&mut self, front: &mut Front, number: usize) -> io::Result<()> {
+        let worker = &mut self.workers[number];
+        worker.delay = (worker.delay * 2).clamp(SHORTEST_DELAY, LONGEST_DELAY);
+        front.poller.timer_add(worker.delay, None, number as u64).map(drop)
+    }
+
+    fn replace(&mut self, front: &mut Front, pid: i32) -> io::Result<()> {
+        let Some(number) = self.workers.iter().position(|worker| worker.pid == Some(pid)) else {
+            return Ok(());
+        };
+        let worker = &mut self.workers[number];
+        worker.pid = None;
+        let count = front.shared.counts.of(number);
+        count.leave_active(0);
+        if front.is_stopping() {
+            return Ok(());
+        }
+        count.add(Counter::Restarts, 1);
+        if worker.born.elapsed() < SOON {
+            return self.start_later(front, number);
+        }
+        worker.delay = Duration::ZERO;
+        self.start(front, number)
+    }
+}
+
+impl<H: Handler> House for Workers<'_, H> {
+    /// The parent has no doors.
+    fn welcome(&mut self, _: &mut Front, _: OwnedFd, _: Peer) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        true
+    }
+
+    fn is_empty(&self) -> bool {
+        self.children.len() == 0
+    }
+
+    fn event(&mut self, front: &mut Front, event: &Event) -> io::Result<()> {
+        if let Some(pid) = self.children.ended(event) {
+            return self.replace(front, pid);
+        }
+        match event.kind() {
+            EventKind::Timer if event.token() < self.workers.len() as u64 && !front.is_stopping() => {
+                self.start(front, event.token() as usize)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn interrupted(&mut self) -> io::Result<()> {
+        self.handler.on_interrupt()
+    }
+
+    fn rest(&mut self, _: &mut Front) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn stop(&mut self, front: &mut Front) {
+        self.children.stop(&front.shared);
+    }
+
+    fn abandon(&mut self, front: &mut Front) {
+        self.children.abandon(front);
+    }
+}

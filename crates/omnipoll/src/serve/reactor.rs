@@ -1,0 +1,372 @@
+//! One loop that serves many clients: [`Model::Reactor`](crate::Model::Reactor), and what every
+//! worker of the other models runs for its own.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::Arc;
+
+use slab::Slab;
+
+use super::front::{Front, House};
+use super::handler::Handler;
+use super::shared::Shared;
+use super::tokens;
+use crate::engine::socket;
+use crate::stream::{
+    Clock, Conn, Connection, Counter, Datagram, DatagramSocket, Letter, Mailbox, Order, Peer, Site, Timeouts,
+    MOST_SLOTS,
+};
+use crate::{Event, EventKind, Poller, Ready};
+
+/// What one read brings at most.
+const READ: usize = 64 * 1024;
+
+/// A connection, and what the handler keeps for it: nothing when it was refused.
+struct Client<S> {
+    connection: Connection,
+    state: Option<S>,
+}
+
+/// The clients of one loop.
+pub(super) struct Reactor<'s, H: Handler> {
+    handler: &'s H,
+    site: Site,
+    clients: Slab<Client<H::State>>,
+    /// Slots of clients that have left during this batch. They are not used again before its
+    /// end: an event of who left may still be in it.
+    left: Vec<usize>,
+    most: usize,
+    datagrams: Vec<DatagramSocket>,
+    buffer: Box<[u8]>,
+    letters: Vec<Letter>,
+}
+
+impl<'s, H: Handler> Reactor<'s, H> {
+    /// A loop for worker number `worker`, which may serve `most` clients at once.
+    pub(super) fn new(
+        handler: &'s H,
+        shared: &Arc<Shared>,
+        poller: &Arc<Poller>,
+        worker: usize,
+        most: usize,
+    ) -> io::Result<Self> {
+        let options = &shared.options;
+        let mailbox = Mailbox::open(worker, poller.clone(), shared.budget.clone())?;
+        shared.join(mailbox.clone());
+        let site = Site {
+            poller: poller.clone(),
+            mailbox,
+            budget: shared.budget.clone(),
+            count: shared.counts.of(worker),
+            clock: Clock::new(),
+            high_water: options.high_water,
+            low_water: options.low_water,
+            linger: options.linger,
+            worker,
+            stopping: false.into(),
+        };
+        Ok(Self {
+            handler,
+            site,
+            clients: Slab::new(),
+            left: Vec::new(),
+            most: most.min(MOST_SLOTS),
+            datagrams: Vec::new(),
+            buffer: vec![0; READ].into(),
+            letters: Vec::new(),
+        })
+    }
+
+    /// Serves datagram sockets too.
+    pub(super) fn watch_datagrams(&mut self, sockets: Vec<DatagramSocket>) -> io::Result<()> {
+        for (token, socket) in (tokens::DATAGRAMS..).zip(&sockets) {
+            self.site.poller.add(socket, crate::Interest::READ, token)?;
+        }
+        self.datagrams = sockets;
+        Ok(())
+    }
+
+    /// Leaves the server: its connections are gone.
+    pub(super) fn leave(self, shared: &Shared) {
+        shared.part(&self.site.mailbox);
+        self.site.mailbox.close();
+    }
+
+    /// Begins to serve a client.
+    pub(super) fn open(&mut self, socket: OwnedFd, peer: Peer, shared: &Shared) {
+        let options = &shared.options;
+        let entry = self.clients.vacant_entry();
+        let slot = entry.key();
+        let timeouts = Timeouts::new(
+            options.idle_timeout,
+            options.read_timeout,
+            options.write_timeout,
+            &self.site.clock,
+        );
+        let id = self.site.mailbox.settle(slot);
+        let connection = Connection::new(socket, peer, id, timeouts);
+        let client = entry.insert(Client { connection, state: None });
+        let mut conn = Conn { connection: &mut client.connection, site: &self.site };
+        match catch_unwind(AssertUnwindSafe(|| self.handler.on_open(&mut conn))) {
+            Ok(Ok(state)) => client.state = Some(state),
+            Ok(Err(_)) => {
+                self.site.count.add(Counter::Refused, 1);
+                conn.close();
+            }
+            Err(_) => {
+                self.site.count.add(Counter::Refused, 1);
+                conn.abort();
+            }
+        }
+        self.settle(slot);
+    }
+
+    /// Calls the handler for a client. A panic is that client's end.
+    #[inline]
+    fn call(&mut self, slot: usize, call: impl FnOnce(&H, &mut Conn<'_>, &mut H::State, &[u8])) {
+        let Some(Client { connection, state: Some(state) }) = self.clients.get_mut(slot) else { return };
+        let mut conn = Conn { connection, site: &self.site };
+        let (handler, buffer) = (self.handler, &*self.buffer);
+        if catch_unwind(AssertUnwindSafe(|| call(handler, &mut conn, state, buffer))).is_err() {
+            conn.connection.reset();
+            conn.connection.end(Some(libc::ENOTRECOVERABLE));
+        }
+    }
+
+    /// A client's socket is ready.
+    #[inline]
+    fn ready(&mut self, slot: usize, ready: Ready) {
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        if client.connection.is_over() {
+            return;
+        }
+        if ready.intersects(Ready::INVALID) {
+            client.connection.watched = None;
+            client.connection.end(Some(libc::EBADF));
+        }
+        // Hang-up may come alone where only WRITE was asked for; a write then tells it.
+        if ready.intersects(Ready::WRITE | Ready::HANGUP | Ready::ERROR)
+            && !client.connection.output.is_empty()
+        {
+            let _ = Conn { connection: &mut client.connection, site: &self.site }.flush();
+        }
+        if ready.intersects(Ready::READ) && client.connection.wants_input() {
+            self.receive(slot);
+        }
+        self.settle(slot);
+    }
+
+    /// Reads once: under LEVEL the next wait tells if there is more, and the others had their
+    /// turn meanwhile.
+    #[inline]
+    fn receive(&mut self, slot: usize) {
+        use std::os::fd::AsFd;
+        let connection = &mut self.clients[slot].connection;
+        match socket::receive(connection.as_fd(), &mut self.buffer) {
+            Ok(0) if connection.is_lingering() => connection.end(None),
+            Ok(0) => {
+                connection.peer_ended = true;
+                self.call(slot, |handler, conn, state, _| handler.on_end(conn, state));
+            }
+            Ok(_) if connection.is_lingering() => {}
+            Ok(length) => {
+                self.site.count.received(length as u64);
+                connection.timeouts.heard(&self.site.clock);
+                self.call(slot, |handler, conn, state, data| handler.on_data(conn, state, &data[..length]));
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // All was sent before: that the peer does not end in order is nobody's concern.
+            Err(_) if connection.is_lingering() => connection.end(None),
+            Err(error) => connection.end(error.raw_os_error()),
+        }
+    }
+
+    /// Does what the calls of a handler have asked for: ends the connection, or watches it for
+    /// what it now needs.
+    #[inline]
+    fn settle(&mut self, slot: usize) {
+        loop {
+            let client = &mut self.clients[slot];
+            let connection = &mut client.connection;
+            if connection.is_full && connection.output.held() <= self.site.low_water && !connection.is_over()
+            {
+                connection.is_full = false;
+                // It may write again.
+                self.call(slot, |handler, conn, state, _| handler.on_drain(conn, state));
+                continue;
+            }
+            let lingered = connection.is_lingering();
+            connection.go_on();
+            if connection.is_lingering() && !lingered {
+                connection.timeouts.lingers(&self.site.clock);
+            }
+            break;
+        }
+        let connection = &mut self.clients[slot].connection;
+        if !connection.is_over() {
+            if connection.is_in_step(&self.site) {
+                return;
+            }
+            match connection.keep_step(slot as u64, &self.site) {
+                Ok(()) => return,
+                Err(error) => connection.end(error.raw_os_error()),
+            }
+        }
+        self.bid_farewell(slot);
+    }
+
+    /// Tells the end of a connection, and closes it.
+    fn bid_farewell(&mut self, slot: usize) {
+        let Client { connection, state } = &mut self.clients[slot];
+        connection.unwatch(&self.site);
+        let error = connection.error.map(io::Error::from_raw_os_error);
+        if let Some(state) = state.take() {
+            let mut conn = Conn { connection, site: &self.site };
+            let _ = catch_unwind(AssertUnwindSafe(|| self.handler.on_close(&mut conn, state, error)));
+        }
+        self.site.mailbox.leave(self.clients[slot].connection.id);
+        self.site.count.add(Counter::Closed, 1);
+        self.left.push(slot);
+    }
+
+    /// A connection's timer has expired.
+    fn expire(&mut self, slot: usize) {
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        let connection = &mut client.connection;
+        if connection.is_over() {
+            return;
+        }
+        connection.timeouts.timer = 0;
+        let activity = connection.activity(self.site.linger);
+        if connection.timeouts.deadline(activity).is_some_and(|deadline| deadline <= self.site.clock.now()) {
+            match connection.is_lingering() {
+                // The peer has had its time.
+                true => connection.end(None),
+                false => {
+                    self.site.count.add(Counter::TimedOut, 1);
+                    connection.reset();
+                    connection.end(Some(libc::ETIMEDOUT));
+                }
+            }
+        }
+        self.settle(slot);
+    }
+
+    /// Does what other threads have asked for.
+    fn read_letters(&mut self) {
+        let mut letters = std::mem::take(&mut self.letters);
+        self.site.mailbox.take(&mut letters);
+        for (id, order) in letters.drain(..) {
+            let slot = id.slot();
+            let Some(client) = self.clients.get_mut(slot) else { continue };
+            if client.connection.id != id || client.connection.is_over() {
+                continue;
+            }
+            let mut conn = Conn { connection: &mut client.connection, site: &self.site };
+            match order {
+                Order::Write(data) => conn.write_shared(data),
+                Order::Close => conn.close(),
+                Order::Abort => conn.abort(),
+                Order::Pause(true) => conn.pause(),
+                Order::Pause(false) => conn.resume(),
+                Order::Post(value) => {
+                    self.call(slot, |handler, conn, state, _| handler.on_post(conn, state, value));
+                }
+            }
+            self.settle(slot);
+        }
+        self.letters = letters;
+    }
+
+    fn datagrams_ready(&mut self, index: usize, ready: Ready) -> io::Result<()> {
+        let Some(socket) = self.datagrams.get_mut(index) else { return Ok(()) };
+        if ready.intersects(Ready::READ) {
+            let handler = self.handler;
+            socket.receive(&self.site.count, |datagram: &mut Datagram<'_>, data| {
+                // A panic costs one datagram.
+                let _ = catch_unwind(AssertUnwindSafe(|| handler.on_datagram(datagram, data)));
+            })?;
+        }
+        socket.flush(&self.site.count)?;
+        socket.watch(&self.site.poller, tokens::DATAGRAMS + index as u64)
+    }
+
+    fn everyone(&self) -> Vec<usize> {
+        let open = self.clients.iter().filter(|(_, client)| !client.connection.is_over());
+        open.map(|(slot, _)| slot).collect()
+    }
+}
+
+impl<H: Handler> House for Reactor<'_, H> {
+    fn welcome(&mut self, front: &mut Front, socket: OwnedFd, peer: Peer) -> io::Result<()> {
+        self.site.count.add(Counter::Accepted, 1);
+        self.open(socket, peer, &front.shared);
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        self.clients.len() >= self.most
+    }
+
+    fn is_empty(&self) -> bool {
+        self.clients.is_empty()
+    }
+
+    #[inline]
+    fn event(&mut self, _: &mut Front, event: &Event) -> io::Result<()> {
+        match event.kind() {
+            EventKind::Io if event.token() < tokens::DOORS => {
+                self.ready(event.token() as usize, event.ready())
+            }
+            EventKind::Io => {
+                return self.datagrams_ready((event.token() - tokens::DATAGRAMS) as usize, event.ready());
+            }
+            EventKind::Timer => self.expire(event.token() as usize),
+            EventKind::Wake => self.read_letters(),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn interrupted(&mut self) -> io::Result<()> {
+        self.handler.on_interrupt()
+    }
+
+    fn rest(&mut self, front: &mut Front) -> io::Result<()> {
+        self.site.clock.turn();
+        if self.left.is_empty() {
+            return Ok(());
+        }
+        for slot in self.left.drain(..) {
+            self.clients.remove(slot);
+        }
+        if front.doors.is_waiting() {
+            // There are descriptors again.
+            front.doors.open(&front.poller)?;
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self, front: &mut Front) {
+        if self.site.stopping.replace(true) {
+            return;
+        }
+        for socket in self.datagrams.drain(..) {
+            let _ = front.poller.remove(&socket);
+        }
+        for slot in self.everyone() {
+            self.call(slot, |handler, conn, state, _| handler.on_stop(conn, state));
+            self.settle(slot);
+        }
+    }
+
+    fn abandon(&mut self, _: &mut Front) {
+        for slot in self.everyone() {
+            let connection = &mut self.clients[slot].connection;
+            connection.reset();
+            connection.end(Some(libc::ECANCELED));
+            self.settle(slot);
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! [`Server`]: addresses to listen on, a handler, and a model.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use super::handler::Handler;
+use super::options::{Model, ServerOptions};
+use super::shared::Shared;
+use super::stats::ServerStats;
+use super::worker::Openings;
+use super::{cores, fork, prefork, thread as threads, worker};
+use crate::engine::lock;
+use crate::error::fail;
+use crate::stream::{Address, DatagramSocket, Listener};
+use crate::EngineKind;
+
+/// Serves clients with a [`Handler`], in the way its [options](ServerOptions) name.
+///
+/// ```
+/// use omnipoll::{Conn, Handler, Server};
+/// use std::io::{self, Read, Write};
+/// use std::net::TcpStream;
+///
+/// struct Echo;
+///
+/// impl Handler for Echo {
+///     type State = ();
+///     fn on_open(&self, _: &mut Conn<'_>) -> io::Result<()> {
+///         Ok(())
+///     }
+///     fn on_data(&self, conn: &mut Conn<'_>, _: &mut (), data: &[u8]) {
+///         let _ = conn.write(data);
+///     }
+/// }
+///
+/// let server = Server::new(Echo)?;
+/// let address = server.listen("127.0.0.1:0")?;
+/// let handle = server.handle();
+/// let running = std::thread::spawn(move || server.run());
+///
+/// let mut client = TcpStream::connect(&address)?;
+/// client.write_all(b"hello")?;
+/// let mut answer = [0; 5];
+/// client.read_exact(&mut answer)?;
+/// assert_eq!(&answer, b"hello");
+/// drop(client);
+///
+/// handle.stop(None)?;
+/// running.join().unwrap()?;
+/// # Ok::<(), io::Error>(())
+/// ```
+pub struct Server<H> {
+    handler: H,
+    shared: Arc<Shared>,
+    datagrams: Mutex<Vec<DatagramSocket>>,
+    ran: AtomicBool,
+}
+
+/// A server seen from other threads, and from its own handler.
+#[derive(Clone)]
+pub struct ServerHandle {
+    shared: Arc<Shared>,
+}
+
+impl<H: Handler> Server<H> {
+    /// A server with one loop on the best engine. Errors as [`Server::with_options`].
+    pub fn new(handler: H) -> io::Result<Self> {
+        Self::with_options(handler, ServerOptions::new())
+    }
+
+    /// `ENOSYS` when the engine is not to be had here, `EINVAL` when an option makes no sense,
+    /// `EMFILE`/`ENFILE`/`ENOMEM` as the system says.
+    pub fn with_options(handler: H, options: ServerOptions) -> io::Result<Self> {
+        if options.low_water > options.high_water {
+            return Err(fail(libc::EINVAL, "the low mark is above the high one"));
+        }
+        if options.workers == Some(0) || options.max_clients == Some(0) {
+            return Err(fail(libc::EINVAL, "a server needs a worker, and must be allowed a client"));
+        }
+        let workers = match options.model {
+            Model::Cores | Model::Prefork => options.workers.unwrap_or_else(cores_of_this_process),
+            _ => 1,
+        };
+        Ok(Self {
+            handler,
+            shared: Arc::new(Shared::new(options, workers)?),
+            datagrams: Mutex::default(),
+            ran: AtomicBool::new(false),
+        })
+    }
+
+    /// Listens on an address, and returns it with the port that the system has chosen where it
+    /// was 0. Several calls add up; clients wait in the socket's queue until [`Server::run`].
+    ///
+    /// `"127.0.0.1:8080"`, `"[::1]:8080"`, `"localhost:8080"`, `":8080"` (every address of this
+    /// machine), `"unix:/path"`, `"unix:@abstract"`, `"fd:3"` (a listening socket that was
+    /// inherited), `"systemd"` (all that systemd has passed), `"udp:127.0.0.1:53"` (datagrams,
+    /// under REACTOR, CORES and PREFORK).
+    ///
+    /// `EINVAL` for an address that is none, `EADDRINUSE`, `EADDRNOTAVAIL`, `EACCES` as
+    /// `bind(2)` says, `ENOTSUP` for datagrams under THREAD and FORK.
+    pub fn listen(&self, address: &str) -> io::Result<String> {
+        let parsed: Address = address.parse()?;
+        if parsed.is_datagram() {
+            return self.listen_for_datagrams(&parsed);
+        }
+        let options = &self.shared.options;
+        let listeners = Listener::open(&parsed, options.backlog, self.shared.reuses_ports())?;
+        let mut addresses = Vec::new();
+        for listener in &listeners {
+            addresses.push(listener.address());
+        }
+        lock(&self.shared.addresses).extend_from_slice(&addresses);
+        lock(&self.shared.listeners).extend(listeners);
+        Ok(addresses.join(" "))
+    }
+
+    fn listen_for_datagrams(&self, address: &Address) -> io::Result<String> {
+        if matches!(self.shared.options.model, Model::Thread | Model::Fork) {
+            return Err(fail(
+                libc::ENOTSUP,
+                "a datagram belongs to no client: THREAD and FORK have nobody to serve it",
+            ));
+        }
+        let socket = DatagramSocket::bind(address)?;
+        let address = socket.address();
+        lock(&self.shared.addresses).push(address.clone());
+        lock(&self.datagrams).push(socket);
+        Ok(address)
+    }
+
+    /// What other threads, and the handler, reach the server by.
+    pub fn handle(&self) -> ServerHandle {
+        ServerHandle { shared: self.shared.clone() }
+    }
+
+    /// The handler.
+    pub fn handler(&self) -> &H {
+        &self.handler
+    }
+
+    /// Serves until the server is [stopped](ServerHandle::stop), and every client has gone. A
+    /// server runs once; `EINVAL` the second time.
+    ///
+    /// Under FORK and PREFORK, call it while the process has no other threads: a forked child
+    /// has only the thread that forked, and a lock that another held stays locked in it.
+    pub fn run(&self) -> io::Result<()> {
+        if self.ran.swap(true, Ordering::SeqCst) {
+            return Err(fail(libc::EINVAL, "a server runs once: make another"));
+        }
+        let (handler, shared) = (&self.handler, &self.shared);
+        let mut openings = self.openings()?;
+        let served = match shared.options.model {
+            Model::Reactor => {
+                worker::serve(handler, shared, shared.control.clone(), 0, openings.remove(0), None)
+            }
+            Model::Cores => cores::run(handler, shared, openings),
+            Model::Thread => threads::run(handler, shared, openings.remove(0)),
+            Model::Fork => fork::run(handler, shared, openings.remove(0)),
+            Model::Prefork => prefork::run(handler, shared, openings),
+        };
+        lock(&shared.listeners).clear();
+        served
+    }
+
+    /// Where the clients of each worker come in.
+    fn openings(&self) -> io::Result<Vec<Openings>> {
+        let listeners = lock(&self.shared.listeners);
+        let datagrams = std::mem::take(&mut *lock(&self.datagrams));
+        let workers = self.shared.counts.workers();
+        let reuse = self.shared.reuses_ports();
+        let mut openings: Vec<_> = (0..workers).map(|_| Openings::default()).collect();
+        for (number, openings) in openings.iter_mut().enumerate() {
+            openings.shared = workers > 1 && !reuse;
+            for listener in listeners.iter() {
+                let own = number > 0 && reuse && listener.is_tcp();
+                openings.listeners.push(match own {
+                    true => listener.sibling(self.shared.options.backlog)?,
+                    false => listener.try_clone()?,
+                });
+                openings.shared |= workers > 1 && !listener.is_tcp();
+            }
+            for socket in &datagrams {
+                openings.datagrams.push(socket.try_clone()?);
+            }
+        }
+        Ok(openings)
+    }
+}
+
+impl ServerHandle {
+    /// Stops the server: no new clients, while those that are served have `drain` to finish
+    /// (`None`: as long as they like; zero: no time) before their connections are reset. It
+    /// counts if it comes before [`Server::run`], too; a second call sets a new limit.
+    ///
+    /// From any thread, and async-signal-safe in the process that made the server. In a process
+    /// that FORK or PREFORK has forked, it ends that process's serving only.
+    pub fn stop(&self, drain: Option<Duration>) -> io::Result<()> {
+        self.shared.stop(drain)
+    }
+
+    /// Has `data` written to every connection that has room for it, and returns to how many;
+    /// the others are counted in [`WorkerStats::writes_refused`](crate::WorkerStats).
+    ///
+    /// `ENOTSUP` under FORK and PREFORK, whose processes don't reach each other's clients.
+    pub fn broadcast(&self, data: &[u8]) -> io::Result<usize> {
+        self.shared.broadcast(data)
+    }
+
+    /// What the server has counted; under FORK and PREFORK in all its processes.
+    pub fn stats(&self) -> ServerStats {
+        self.shared.stats()
+    }
+
+    /// The addresses it listens on, with their real ports.
+    pub fn addresses(&self) -> Vec<String> {
+        lock(&self.shared.addresses).clone()
+    }
+
+    /// Duplicates of its listening sockets, in the order of their addresses: for a new process
+    /// that takes over without a moment in which nobody listens. Give it the descriptors from 3
+    /// on and their number in `LISTEN_FDS`, let it listen on `"systemd"`, and stop this one.
+    pub fn listeners(&self) -> io::Result<Vec<OwnedFd>> {
+        lock(&self.shared.listeners).iter().map(|listener| listener.as_fd().try_clone_to_owned()).collect()
+    }
+
+    /// The engine of its loops.
+    pub fn engine(&self) -> EngineKind {
+        self.shared.control.engine()
+    }
+
+    /// The model it serves by.
+    pub fn model(&self) -> Model {
+        self.shared.options.model
+    }
+}
+
+impl<H> std::fmt::Debug for Server<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("options", &self.shared.options).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for ServerHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerHandle").field("options", &self.shared.options).finish_non_exhaustive()
+    }
+}
+
+fn cores_of_this_process() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}

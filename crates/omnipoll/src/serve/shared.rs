@@ -1,0 +1,161 @@
+//! What a server's loops have in common, and what other threads reach of a server.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::options::{Model, ServerOptions};
+use super::stats::ServerStats;
+use crate::engine::lock;
+use crate::error::fail;
+use crate::source::SharedWords;
+use crate::stream::{Budget, Counter, Counts, Listener, Mailbox};
+use crate::Poller;
+
+/// What a server's loops have in common.
+pub(super) struct Shared {
+    pub(super) options: ServerOptions,
+    /// The poller of the loop that `run` runs in its own thread.
+    pub(super) control: Arc<Poller>,
+    pub(super) counts: Counts,
+    pub(super) budget: Arc<Budget>,
+    pub(super) addresses: Mutex<Vec<String>>,
+    /// The sockets as they were opened; the loops accept from duplicates, and siblings.
+    pub(super) listeners: Mutex<Vec<Listener>>,
+    loops: Mutex<Vec<Arc<Mailbox>>>,
+    /// What this process has been told: see [`encode`].
+    stop: AtomicU64,
+    /// What the children of this process are told.
+    announced: SharedWords,
+}
+
+/// A stop as a number: 0 is none, and `u64::MAX` one that waits for ever.
+fn encode(drain: Option<Duration>) -> u64 {
+    drain.map_or(u64::MAX, |drain| u64::try_from(drain.as_nanos()).unwrap_or(u64::MAX).saturating_add(1))
+}
+
+impl Shared {
+    pub(super) fn new(options: ServerOptions, workers: usize) -> io::Result<Self> {
+        let mut poller = crate::Options::new().interruptible(true);
+        if let Some(engine) = options.engine {
+            poller = poller.engine(engine);
+        }
+        let budget =
+            Budget { each: options.queue_limit, all: options.total_queue_limit, used: AtomicUsize::new(0) };
+        Ok(Self {
+            control: Arc::new(poller.build()?),
+            counts: Counts::new(workers)?,
+            budget: Arc::new(budget),
+            addresses: Mutex::default(),
+            listeners: Mutex::default(),
+            loops: Mutex::default(),
+            stop: AtomicU64::new(0),
+            announced: SharedWords::new(1)?,
+            options,
+        })
+    }
+
+    /// A poller for one more loop.
+    pub(super) fn poller(&self) -> io::Result<Arc<Poller>> {
+        Ok(Arc::new(Poller::with_engine(self.control.engine())?))
+    }
+
+    pub(super) fn join(&self, mailbox: Arc<Mailbox>) {
+        lock(&self.loops).push(mailbox);
+    }
+
+    pub(super) fn part(&self, mailbox: &Arc<Mailbox>) {
+        lock(&self.loops).retain(|other| !Arc::ptr_eq(other, mailbox));
+    }
+
+    /// A forked child has neither its parent's loops nor its listening sockets.
+    pub(super) fn become_child(&self) {
+        lock(&self.loops).clear();
+        lock(&self.listeners).clear();
+    }
+
+    /// Whether each worker has listening sockets of its own.
+    pub(super) fn reuses_ports(&self) -> bool {
+        self.counts.workers() > 1 && self.options.reuse_port.unwrap_or(self.options.model == Model::Cores)
+    }
+
+    /// How many clients each worker may have.
+    pub(super) fn share_of_clients(&self) -> usize {
+        match (self.options.max_clients, self.options.model) {
+            (Some(clients), _) => clients.div_ceil(self.counts.workers()),
+            (None, Model::Thread | Model::Fork) => 512,
+            (None, _) => usize::MAX,
+        }
+    }
+
+    /// Tells this process to stop. Async-signal-safe in the process that made the server.
+    pub(super) fn stop(&self, drain: Option<Duration>) -> io::Result<()> {
+        self.stop.store(encode(drain), Ordering::SeqCst);
+        match self.control.wake() {
+            // A forked child has a loop of its own.
+            Err(error) if error.raw_os_error() == Some(libc::EOWNERDEAD) => {
+                self.pass_on();
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    /// The stop that this process has been told, if there is one, and how long it may take.
+    pub(super) fn wanted_stop(&self) -> Option<Option<Duration>> {
+        match self.stop.load(Ordering::SeqCst) {
+            0 => None,
+            u64::MAX => Some(None),
+            drain => Some(Some(Duration::from_nanos(drain - 1))),
+        }
+    }
+
+    /// Tells the other loops of this process.
+    pub(super) fn pass_on(&self) {
+        for mailbox in lock(&self.loops).iter() {
+            let _ = mailbox.wake();
+        }
+    }
+
+    /// Tells the children that are forked how to stop, once they see that they shall.
+    pub(super) fn announce(&self) {
+        self.announced[0].store(self.stop.load(Ordering::SeqCst), Ordering::SeqCst);
+    }
+
+    /// In a child: does as the parent has announced, or, if it died before it could, what the
+    /// options say.
+    pub(super) fn follow_parent(&self) {
+        let told = match self.announced[0].load(Ordering::SeqCst) {
+            0 => encode(self.options.drain),
+            told => told,
+        };
+        self.stop.store(told, Ordering::SeqCst);
+    }
+
+    /// Gives `data` to every connection of this process, and returns to how many.
+    pub(super) fn broadcast(&self, data: &[u8]) -> io::Result<usize> {
+        if self.options.model.forks() {
+            return Err(fail(
+                libc::ENOTSUP,
+                "under FORK and PREFORK clients are served by processes that share no memory: \
+                 no one of them reaches the clients of the others",
+            ));
+        }
+        let data: Arc<[u8]> = data.into();
+        let (mut all_given, mut all_full) = (0, 0);
+        for mailbox in lock(&self.loops).iter() {
+            let (given, full) = mailbox.broadcast(&data)?;
+            all_given += given;
+            all_full += full;
+        }
+        if all_full > 0 {
+            self.counts.of(0).add(Counter::WritesRefused, all_full as u64);
+        }
+        Ok(all_given)
+    }
+
+    pub(super) fn stats(&self) -> ServerStats {
+        ServerStats::of(&self.counts)
+    }
+}

@@ -1,0 +1,89 @@
+//! What a server has done.
+
+use crate::stream::{Count, Counter, Counts};
+
+/// What a worker, or the whole server, has counted since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WorkerStats {
+    /// Clients that were accepted.
+    pub accepted: u64,
+    /// Clients that are being served.
+    pub active: u64,
+    /// Bytes read from clients.
+    pub bytes_in: u64,
+    /// Bytes that the kernel took for clients.
+    pub bytes_out: u64,
+    /// Clients that were refused: by `on_open`, or for want of a thread or process.
+    pub refused: u64,
+    /// Connections that ended because they were silent for too long.
+    pub timed_out: u64,
+    /// How often accepting paused for want of descriptors or memory.
+    pub accept_pauses: u64,
+    /// How often a broadcast passed over a client that had no room for it.
+    pub writes_refused: u64,
+    /// Datagrams that arrived.
+    pub datagrams_in: u64,
+    /// Datagrams that the kernel took.
+    pub datagrams_out: u64,
+    /// Datagrams that could not be sent to where they should go.
+    pub datagrams_dropped: u64,
+    /// How often a worker process died and was replaced.
+    pub restarts: u64,
+}
+
+/// What a [`Server`](crate::Server) has counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ServerStats {
+    /// All of it.
+    pub total: WorkerStats,
+    /// For each loop under CORES and each process under PREFORK; one under the other models.
+    pub workers: Vec<WorkerStats>,
+}
+
+impl WorkerStats {
+    fn of(count: &Count) -> Self {
+        let accepted = count.get(Counter::Accepted);
+        Self {
+            accepted,
+            active: accepted.saturating_sub(count.get(Counter::Closed)),
+            bytes_in: count.get(Counter::BytesIn),
+            bytes_out: count.get(Counter::BytesOut),
+            refused: count.get(Counter::Refused),
+            timed_out: count.get(Counter::TimedOut),
+            accept_pauses: count.get(Counter::AcceptPauses),
+            writes_refused: count.get(Counter::WritesRefused),
+            datagrams_in: count.get(Counter::DatagramsIn),
+            datagrams_out: count.get(Counter::DatagramsOut),
+            datagrams_dropped: count.get(Counter::DatagramsDropped),
+            restarts: count.get(Counter::Restarts),
+        }
+    }
+
+    fn and(self, other: &Self) -> Self {
+        Self {
+            accepted: self.accepted + other.accepted,
+            active: self.active + other.active,
+            bytes_in: self.bytes_in + other.bytes_in,
+            bytes_out: self.bytes_out + other.bytes_out,
+            refused: self.refused + other.refused,
+            timed_out: self.timed_out + other.timed_out,
+            accept_pauses: self.accept_pauses + other.accept_pauses,
+            writes_refused: self.writes_refused + other.writes_refused,
+            datagrams_in: self.datagrams_in + other.datagrams_in,
+            datagrams_out: self.datagrams_out + other.datagrams_out,
+            datagrams_dropped: self.datagrams_dropped + other.datagrams_dropped,
+            restarts: self.restarts + other.restarts,
+        }
+    }
+}
+
+impl ServerStats {
+    pub(super) fn of(counts: &Counts) -> Self {
+        let workers: Vec<_> =
+            (0..counts.workers()).map(|worker| WorkerStats::of(&counts.of(worker))).collect();
+        let total = workers.iter().fold(WorkerStats::default(), WorkerStats::and);
+        Self { total, workers }
+    }
+}

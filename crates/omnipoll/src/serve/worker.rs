@@ -1,0 +1,76 @@
+//! A loop's whole life: with the doors it has, until the server stops. All there is to
+//! [`Model::Reactor`](crate::Model::Reactor), and each worker under CORES and PREFORK.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::doors::Doors;
+use super::front::{Front, Until};
+use super::handler::Handler;
+use super::reactor::Reactor;
+use super::shared::Shared;
+use crate::stream::{DatagramSocket, Listener, Peer};
+use crate::Poller;
+
+/// Where one worker's clients come in.
+#[derive(Debug, Default)]
+pub(super) struct Openings {
+    pub(super) listeners: Vec<Listener>,
+    /// Other workers accept from the same sockets.
+    pub(super) shared: bool,
+    pub(super) datagrams: Vec<DatagramSocket>,
+}
+
+/// Serves as worker number `worker` until the server stops, or the other end of `leash` is
+/// closed.
+pub(super) fn serve<H: Handler>(
+    handler: &H,
+    shared: &Arc<Shared>,
+    poller: Arc<Poller>,
+    worker: usize,
+    openings: Openings,
+    leash: Option<OwnedFd>,
+) -> io::Result<()> {
+    let mut reactor = Reactor::new(handler, shared, &poller, worker, shared.share_of_clients())?;
+    let mut front =
+        Front::new(shared.clone(), poller, Doors::new(openings.listeners, openings.shared), worker);
+    let served = || {
+        reactor.watch_datagrams(openings.datagrams)?;
+        if shared.options.signals && (worker == 0 || leash.is_some()) {
+            front.heed_signals()?;
+        }
+        if let Some(leash) = leash {
+            front.hold(leash)?;
+        }
+        front.run(&mut reactor, Until::Stopped)
+    };
+    let served = served();
+    reactor.leave(shared);
+    served
+}
+
+/// Serves one client that has been accepted, until it has gone.
+pub(super) fn serve_client<H: Handler>(
+    handler: &H,
+    shared: &Arc<Shared>,
+    (socket, peer): (OwnedFd, Peer),
+    leash: Option<OwnedFd>,
+) -> io::Result<()> {
+    let poller = shared.poller()?;
+    let mut reactor = Reactor::new(handler, shared, &poller, 0, 1)?;
+    let mut front = Front::new(shared.clone(), poller, Doors::default(), 0);
+    let served = || {
+        if let Some(leash) = leash {
+            front.hold(leash)?;
+            if shared.options.signals {
+                front.heed_signals()?;
+            }
+        }
+        reactor.open(socket, peer, shared);
+        front.run(&mut reactor, Until::Empty)
+    };
+    let served = served();
+    reactor.leave(shared);
+    served
+}

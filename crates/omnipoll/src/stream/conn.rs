@@ -1,0 +1,404 @@
+//! [`Conn`]: a connection in the hands of its handler.
+//!
+//! A write goes straight to the socket. What the kernel does not take is queued, and while
+//! something is queued the connection is watched for WRITE. While more than the high mark is
+//! queued nothing more is read: a client that does not read its answers gets to send no further
+//! requests, and memory does not grow.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::output::Output;
+use super::peer::Peer;
+use super::remote::ConnId;
+use super::site::Site;
+use super::timeouts::Timeouts;
+use crate::engine::socket;
+use crate::error::fail;
+use crate::Interest;
+
+/// How far a connection has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Both directions are in use.
+    Open,
+    /// It is to end once the queue is empty.
+    Closing,
+    /// All is sent and said; the peer's last bytes are thrown away until it ends too. A socket
+    /// closed with unread bytes is reset, and a reset takes from the peer what it had not read.
+    Lingering,
+    /// It has ended, and waits to be taken away.
+    Over,
+}
+
+/// The state of one connection, but for what its handler keeps.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    socket: OwnedFd,
+    pub(crate) id: ConnId,
+    pub(crate) peer: Peer,
+    pub(crate) output: Output,
+    pub(crate) timeouts: Timeouts,
+    stage: Stage,
+    /// The handler wants no data at present.
+    paused: bool,
+    /// More than the high mark was queued, and not yet less than the low one.
+    pub(crate) is_full: bool,
+    /// The peer has ended its direction.
+    pub(crate) peer_ended: bool,
+    /// We end ours once the queue is empty, or have: `Some(done)`.
+    shutdown: Option<bool>,
+    /// The interest it is registered with.
+    pub(crate) watched: Option<Interest>,
+    /// Why it ended.
+    pub(crate) error: Option<i32>,
+}
+
+impl Connection {
+    pub(crate) fn new(socket: OwnedFd, peer: Peer, id: ConnId, timeouts: Timeouts) -> Self {
+        Self {
+            socket,
+            id,
+            peer,
+            output: Output::default(),
+            timeouts,
+            stage: Stage::Open,
+            paused: false,
+            is_full: false,
+            peer_ended: false,
+            shutdown: None,
+            watched: None,
+            error: None,
+        }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.stage == Stage::Over
+    }
+
+    pub(crate) fn is_lingering(&self) -> bool {
+        self.stage == Stage::Lingering
+    }
+
+    /// Ends it now, with what is queued unsent.
+    pub(crate) fn end(&mut self, error: Option<i32>) {
+        if self.stage != Stage::Over {
+            self.stage = Stage::Over;
+            self.error = error;
+        }
+    }
+
+    /// Whether what arrives is read.
+    pub(crate) fn wants_input(&self) -> bool {
+        match self.stage {
+            Stage::Open => !self.paused && !self.is_full && !self.peer_ended,
+            Stage::Lingering => true,
+            Stage::Closing | Stage::Over => false,
+        }
+    }
+
+    /// What it is to be watched for.
+    pub(crate) fn interest(&self) -> Option<Interest> {
+        match (self.wants_input(), !self.output.is_empty()) {
+            (true, true) => Some(Interest::READ | Interest::WRITE),
+            (true, false) => Some(Interest::READ),
+            (false, true) => Some(Interest::WRITE),
+            (false, false) => None,
+        }
+    }
+
+    /// What is to be done now that the queue is empty.
+    pub(crate) fn go_on(&mut self) {
+        if !self.output.is_empty() || self.stage == Stage::Over {
+            return;
+        }
+        if self.shutdown == Some(false) || self.stage == Stage::Closing {
+            self.shutdown = Some(true);
+            // It fails when the peer has reset the connection, which the next read tells.
+            let _ = socket::shutdown_write(self.socket.as_fd());
+        }
+        if self.stage == Stage::Closing {
+            self.stage = if self.peer_ended { Stage::Over } else { Stage::Lingering };
+        }
+    }
+
+    /// Makes the close of the socket a reset, and throws away what is queued.
+    pub(crate) fn reset(&mut self) {
+        // It fails on kinds of sockets that have no reset: closing is all there is then.
+        let _ = socket::reset_on_close(self.socket.as_fd());
+        self.output.clear();
+    }
+
+    pub(crate) fn descriptor(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+
+    fn check_open(&self) -> io::Result<()> {
+        match self.stage {
+            Stage::Open if self.shutdown.is_none() => Ok(()),
+            _ => Err(fail(libc::EPIPE, "the connection is closing, or its sending side is shut down")),
+        }
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// An open connection, as each call of a [`Handler`](crate::Handler) gets it. From elsewhere it
+/// is reached by its [`id`](Conn::id).
+#[derive(Debug)]
+pub struct Conn<'a> {
+    pub(crate) connection: &'a mut Connection,
+    pub(crate) site: &'a Site,
+}
+
+/// Writing.
+impl Conn<'_> {
+    /// Writes `data` with `send(2)`, queues what the kernel does not take, and returns how many
+    /// bytes are queued now: 0 when all has gone. The data is copied only if queued.
+    ///
+    /// `ENOBUFS` when more would be queued than the [limits](crate::ServerOptions::queue_limit)
+    /// allow: nothing was written then, and the connection goes on. `EPIPE` after `close`,
+    /// `abort` and `shutdown`. Any other error, such as `ECONNRESET`, ends the connection;
+    /// [`on_close`](crate::Handler::on_close) tells it too.
+    #[inline]
+    pub fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.connection.check_open()?;
+        let limits = &self.site.budget;
+        if !self.connection.output.is_empty() {
+            limits.check(self.connection.output.held(), data.len())?;
+            self.queue(|output| output.push(data));
+            return Ok(self.queued());
+        }
+        limits.check(0, data.len())?;
+        let sent = self.send(|fd| socket::send(fd, data))?;
+        if sent < data.len() {
+            self.queue(|output| output.push(&data[sent..]));
+        }
+        Ok(self.queued())
+    }
+
+    /// [`write`](Conn::write) of several pieces, in one `sendmsg(2)`: `writev(2)` for sockets.
+    pub fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.connection.check_open()?;
+        let length = pieces.iter().map(|piece| piece.len()).sum();
+        self.site.budget.check(self.connection.output.held(), length)?;
+        let mut skip = 0;
+        if self.connection.output.is_empty() {
+            // The kernel takes 1,024 pieces (IOV_MAX) and refuses more.
+            skip = self.send(|fd| socket::send_vectored(fd, &pieces[..pieces.len().min(1024)]))?;
+        }
+        for piece in pieces {
+            let now = skip.min(piece.len());
+            skip -= now;
+            if now < piece.len() {
+                self.queue(|output| output.push(&piece[now..]));
+            }
+        }
+        Ok(self.queued())
+    }
+
+    /// Bytes from another thread, which were counted when they were taken.
+    pub(crate) fn write_shared(&mut self, data: Arc<[u8]>) {
+        self.site.mailbox.account(self.connection.id, 0, data.len());
+        if self.connection.check_open().is_err() {
+            return;
+        }
+        if !self.connection.output.is_empty() {
+            return self.queue(|output| output.push_shared(data));
+        }
+        match self.send(|fd| socket::send(fd, &data)) {
+            Ok(sent) if sent == data.len() => {}
+            Ok(0) => self.queue(|output| output.push_shared(data)),
+            Ok(sent) => self.queue(|output| output.push(&data[sent..])),
+            Err(_) => {}
+        }
+    }
+
+    /// Sends `length` bytes of a file from `offset` on with `sendfile(2)`, after what is queued.
+    /// They never pass through this process's memory and don't count as queued bytes. The file
+    /// is duplicated: it may be closed at once. It must keep its length until then: one that
+    /// turns out shorter ends the connection with `EIO`.
+    ///
+    /// `EPIPE` as for `write`, `EMFILE` when it can't be duplicated.
+    pub fn send_file(&mut self, file: &impl AsFd, offset: u64, length: u64) -> io::Result<()> {
+        self.connection.check_open()?;
+        let file = file.as_fd().try_clone_to_owned()?;
+        let was_empty = self.connection.output.is_empty();
+        self.connection.output.push_file(file, offset, length);
+        match was_empty {
+            true => self.flush(),
+            false => Ok(()),
+        }
+    }
+
+    /// How many bytes wait in memory to be sent. Above the server's high mark, nothing more is
+    /// read from the connection until it has fallen to the low one.
+    #[inline]
+    pub fn queued(&self) -> usize {
+        self.connection.output.held()
+    }
+
+    /// Sends from the queue what the kernel takes.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        let connection = &mut *self.connection;
+        let held = connection.output.held();
+        let flushed = connection.output.flush(connection.socket.as_fd());
+        self.site.mailbox.account(connection.id, 0, held - connection.output.held());
+        match flushed {
+            Ok(sent) => {
+                self.sent(sent);
+                Ok(())
+            }
+            Err(error) => Err(self.fail(error)),
+        }
+    }
+
+    /// One attempt to send; what would block sends nothing.
+    #[inline]
+    fn send(&mut self, send: impl FnOnce(BorrowedFd<'_>) -> io::Result<usize>) -> io::Result<usize> {
+        match send(self.connection.socket.as_fd()) {
+            Ok(sent) => {
+                self.sent(sent as u64);
+                Ok(sent)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            Err(error) => Err(self.fail(error)),
+        }
+    }
+
+    #[inline]
+    fn sent(&mut self, bytes: u64) {
+        self.site.count.sent(bytes);
+        self.connection.timeouts.written(&self.site.clock);
+    }
+
+    fn queue(&mut self, push: impl FnOnce(&mut Output)) {
+        let output = &mut self.connection.output;
+        let held = output.held();
+        if output.is_empty() {
+            self.connection.timeouts.written(&self.site.clock);
+        }
+        push(output);
+        let more = output.held() - held;
+        if output.held() > self.site.high_water {
+            self.connection.is_full = true;
+        }
+        self.site.mailbox.account(self.connection.id, more, 0);
+    }
+
+    fn fail(&mut self, error: io::Error) -> io::Error {
+        self.connection.end(error.raw_os_error());
+        error
+    }
+}
+
+/// Ending.
+impl Conn<'_> {
+    /// Ends the connection in order: no more data is handed to the handler, what is queued is
+    /// sent, the peer is told the end, and is given the server's
+    /// [linger](crate::ServerOptions::linger) time to read it all. Then `on_close` is called.
+    pub fn close(&mut self) {
+        if self.connection.stage == Stage::Open {
+            self.connection.stage = Stage::Closing;
+            self.site.mailbox.is_closing(self.connection.id);
+        }
+    }
+
+    /// Ends the connection at once: what is queued is thrown away and the peer sees a reset.
+    /// `on_close` is called with `ECONNABORTED` when the present call has returned.
+    pub fn abort(&mut self) {
+        if !self.connection.is_over() {
+            self.connection.reset();
+            self.connection.end(Some(libc::ECONNABORTED));
+        }
+    }
+
+    /// Ends our direction once what is queued has been sent, by `shutdown(2)`: the peer sees
+    /// the end of our data, and its own data still arrives.
+    pub fn shutdown(&mut self) {
+        self.connection.shutdown.get_or_insert(false);
+    }
+}
+
+/// Reading.
+impl Conn<'_> {
+    /// Takes no more data from the peer, which by and by can't send either. That it ends or
+    /// resets the connection is noticed after [`resume`](Conn::resume), or by a failing write.
+    pub fn pause(&mut self) {
+        self.connection.paused = true;
+    }
+
+    /// Takes data again.
+    pub fn resume(&mut self) {
+        if self.connection.paused {
+            self.connection.paused = false;
+            self.connection.timeouts.heard(&self.site.clock);
+        }
+    }
+
+    /// Whether [`pause`](Conn::pause) is in force.
+    pub fn is_paused(&self) -> bool {
+        self.connection.paused
+    }
+
+    /// Whether the peer has ended its direction.
+    pub fn has_ended(&self) -> bool {
+        self.connection.peer_ended
+    }
+}
+
+/// Its surroundings.
+impl Conn<'_> {
+    /// What other threads know it by.
+    pub fn id(&self) -> ConnId {
+        self.connection.id
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> &Peer {
+        &self.connection.peer
+    }
+
+    /// The address it came to. `getsockname(2)`.
+    pub fn local(&self) -> io::Result<Peer> {
+        socket::local_peer(self.connection.socket.as_fd())
+    }
+
+    /// The socket, for its options. Reading, writing or closing it is the loop's.
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.connection.socket.as_fd()
+    }
+
+    /// Ends the connection with `ETIMEDOUT` when nothing was read or written for so long; this
+    /// one's own, instead of [`ServerOptions::idle_timeout`](crate::ServerOptions::idle_timeout).
+    pub fn set_idle_timeout(&mut self, timeout: Option<Duration>) {
+        self.connection.timeouts.set_idle(timeout, &self.site.clock);
+    }
+
+    /// Ends it with `ETIMEDOUT` when nothing was read for so long while it was being read.
+    pub fn set_read_timeout(&mut self, timeout: Option<Duration>) {
+        self.connection.timeouts.set_read(timeout, &self.site.clock);
+    }
+
+    /// Ends it with `ETIMEDOUT` when bytes were queued for so long and none could be sent.
+    pub fn set_write_timeout(&mut self, timeout: Option<Duration>) {
+        self.connection.timeouts.set_write(timeout, &self.site.clock);
+    }
+
+    /// Whether the server is stopping: an answer may be the last on its connection.
+    pub fn is_stopping(&self) -> bool {
+        self.site.stopping.get()
+    }
+
+    /// The number of the loop or process that serves it, from 0, as in
+    /// [`ServerStats::workers`](crate::ServerStats::workers).
+    pub fn worker(&self) -> usize {
+        self.site.worker
+    }
+}

@@ -1,0 +1,28 @@
+//! Connections: sockets whose writes are queued when the kernel takes no more, that time out,
+//! are paused and resumed, and are known by an id to other threads.
+
+mod address;
+mod conn;
+mod count;
+mod datagram;
+mod listener;
+mod output;
+mod peer;
+mod remote;
+mod site;
+mod timeouts;
+mod watch;
+
+pub use conn::Conn;
+pub use datagram::Datagram;
+pub use peer::Peer;
+pub use remote::ConnId;
+
+pub(crate) use address::Address;
+pub(crate) use conn::Connection;
+pub(crate) use count::{Count, Counter, Counts};
+pub(crate) use datagram::DatagramSocket;
+pub(crate) use listener::Listener;
+pub(crate) use remote::{hold_still, set_births_apart, Budget, Letter, Mailbox, Order, MOST_SLOTS};
+pub(crate) use site::Site;
+pub(crate) use timeouts::{Activity, Clock, Timeouts};

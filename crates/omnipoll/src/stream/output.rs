@@ -1,0 +1,161 @@
+//! What a connection has been given to write and the kernel has not taken yet.
+//!
+//! `send(2)` on a non-blocking socket takes a part, or nothing. The rest waits here in order and
+//! goes out with `sendmsg(2)`, many pieces in one call, or straight from a file with
+//! `sendfile(2)`.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use crate::engine::socket;
+
+/// Small writes are gathered into pieces of this size.
+const PIECE: usize = 16 * 1024;
+/// Pieces that one `sendmsg(2)` takes; the kernel's limit (`IOV_MAX`) is 1,024.
+const PIECES_A_CALL: usize = 64;
+/// What one flush sends at most, so that a fast reader does not keep its loop from the others.
+const BYTES_A_FLUSH: u64 = 1024 * 1024;
+
+#[derive(Debug)]
+enum Piece {
+    Owned { bytes: Vec<u8>, sent: usize },
+    Shared { bytes: Arc<[u8]>, sent: usize },
+    File { file: OwnedFd, offset: u64, left: u64 },
+}
+
+/// A queue of bytes and stretches of files.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    pieces: VecDeque<Piece>,
+    /// The bytes held in memory.
+    held: usize,
+}
+
+impl Output {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// How many bytes it holds in memory; what is left of a file is not among them.
+    pub(crate) fn held(&self) -> usize {
+        self.held
+    }
+
+    pub(crate) fn push(&mut self, data: &[u8]) {
+        self.held += data.len();
+        if let Some(Piece::Owned { bytes, .. }) = self.pieces.back_mut() {
+            if bytes.len() + data.len() <= PIECE {
+                return bytes.extend_from_slice(data);
+            }
+        }
+        if !data.is_empty() {
+            self.pieces.push_back(Piece::Owned { bytes: data.to_vec(), sent: 0 });
+        }
+    }
+
+    /// Bytes that many connections are given; each holds a reference.
+    pub(crate) fn push_shared(&mut self, bytes: Arc<[u8]>) {
+        if !bytes.is_empty() {
+            self.held += bytes.len();
+            self.pieces.push_back(Piece::Shared { bytes, sent: 0 });
+        }
+    }
+
+    pub(crate) fn push_file(&mut self, file: OwnedFd, offset: u64, length: u64) {
+        if length > 0 {
+            self.pieces.push_back(Piece::File { file, offset, left: length });
+        }
+    }
+
+    /// Gives the kernel what it takes, and returns how much that was. It is empty afterwards,
+    /// or has sent its share, or the socket is full. A file that turns out shorter than was
+    /// said is `EIO`: the peer can't be told otherwise.
+    pub(crate) fn flush(&mut self, socket: BorrowedFd<'_>) -> io::Result<u64> {
+        let mut total = 0;
+        while !self.is_empty() && total < BYTES_A_FLUSH {
+            let sent = match self.pieces.front_mut() {
+                Some(Piece::File { file, offset, left }) => send_file(socket, file.as_fd(), offset, left),
+                _ => self.send_bytes(socket),
+            };
+            match sent {
+                Ok(sent) => {
+                    total += sent as u64;
+                    self.pass(sent);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        if self.is_empty() {
+            // Most connections never queue again: they shall not keep the memory.
+            self.pieces = VecDeque::new();
+        }
+        Ok(total)
+    }
+
+    fn send_bytes(&self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        let mut slices = [IoSlice::new(&[]); PIECES_A_CALL];
+        let mut filled = 0;
+        for piece in &self.pieces {
+            let slice = match piece {
+                Piece::Owned { bytes, sent } => &bytes[*sent..],
+                Piece::Shared { bytes, sent } => &bytes[*sent..],
+                Piece::File { .. } => break,
+            };
+            slices[filled] = IoSlice::new(slice);
+            filled += 1;
+            if filled == slices.len() {
+                break;
+            }
+        }
+        socket::send_vectored(socket, &slices[..filled])
+    }
+
+    /// Drops what has been sent from the front.
+    fn pass(&mut self, mut count: usize) {
+        while let Some(piece) = self.pieces.front_mut() {
+            let (length, sent) = match piece {
+                Piece::Owned { bytes, sent } => (bytes.len(), sent),
+                Piece::Shared { bytes, sent } => (bytes.len(), sent),
+                // It counts its own progress.
+                Piece::File { left: 0, .. } => {
+                    self.pieces.pop_front();
+                    return;
+                }
+                Piece::File { .. } => return,
+            };
+            let now = count.min(length - *sent);
+            *sent += now;
+            self.held -= now;
+            count -= now;
+            if *sent < length {
+                return;
+            }
+            self.pieces.pop_front();
+            if count == 0 {
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+fn send_file(
+    socket: BorrowedFd<'_>,
+    file: BorrowedFd<'_>,
+    offset: &mut u64,
+    left: &mut u64,
+) -> io::Result<usize> {
+    let wanted = (*left).min(BYTES_A_FLUSH) as usize;
+    let sent = socket::send_file(socket, file, offset, wanted)?;
+    if sent == 0 {
+        return Err(io::Error::from_raw_os_error(libc::EIO));
+    }
+    *left -= sent as u64;
+    Ok(sent)
+}

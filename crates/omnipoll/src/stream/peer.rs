@@ -1,0 +1,100 @@
+//! Who is at the other end of a connection.
+
+use std::fmt;
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::sync::Arc;
+
+/// The address of a socket: of a client as [`accept`](crate::engine::socket::accept) tells it,
+/// or our own.
+///
+/// Shown as [`Address`](super::Address) reads it: `127.0.0.1:80`, `[::1]:80`, `unix:/path`,
+/// `unix:@name`, and `unix:` for a socket without a name, which most unix clients are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Peer {
+    /// A unix socket that was bound to no name.
+    Unnamed,
+    /// IPv4.
+    V4(SocketAddrV4),
+    /// IPv6, with the scope that a link-local address needs.
+    V6(SocketAddrV6),
+    /// A unix socket's path, or a zero byte and its abstract name.
+    Unix(Arc<[u8]>),
+}
+
+impl Peer {
+    /// From the name of a unix socket: a path, which ends at a zero byte, or a zero byte and an
+    /// abstract name. Allocates only if there is one.
+    pub(crate) fn unix(name: &[u8]) -> Self {
+        let end = match name {
+            [] => 0,
+            [0, ..] if cfg!(target_os = "linux") => name.len(),
+            _ => name.iter().position(|&byte| byte == 0).unwrap_or(name.len()),
+        };
+        match &name[..end] {
+            [] => Self::Unnamed,
+            name => Self::Unix(name.into()),
+        }
+    }
+
+    /// The internet address; none of a unix socket.
+    pub fn as_socket_addr(&self) -> Option<SocketAddr> {
+        match *self {
+            Self::V4(address) => Some(address.into()),
+            Self::V6(address) => Some(address.into()),
+            Self::Unnamed | Self::Unix(_) => None,
+        }
+    }
+}
+
+impl From<SocketAddr> for Peer {
+    fn from(address: SocketAddr) -> Self {
+        match address {
+            SocketAddr::V4(address) => Self::V4(address),
+            SocketAddr::V6(address) => Self::V6(address),
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unnamed => f.write_str("unix:"),
+            Self::V4(address) => address.fmt(f),
+            Self::V6(address) => address.fmt(f),
+            Self::Unix(name) => match &**name {
+                [0, name @ ..] => write!(f, "unix:@{}", String::from_utf8_lossy(name)),
+                path => write!(f, "unix:{}", String::from_utf8_lossy(path)),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_small() {
+        assert!(size_of::<Peer>() <= 32);
+    }
+
+    #[test]
+    fn is_shown_as_addresses_are_written() {
+        let shown = |address: &str| Peer::from(address.parse::<SocketAddr>().unwrap()).to_string();
+        for address in ["127.0.0.1:80", "[::1]:80", "[fe80::1%3]:80"] {
+            assert_eq!(shown(address), address);
+        }
+        assert_eq!(Peer::unix(b"/run/a\0rest").to_string(), "unix:/run/a");
+        assert_eq!(Peer::unix(b"").to_string(), "unix:");
+        #[cfg(target_os = "linux")]
+        assert_eq!(Peer::unix(b"\0name").to_string(), "unix:@name");
+    }
+
+    #[test]
+    fn only_internet_addresses_are_socket_addresses() {
+        let address: SocketAddr = "[::1]:80".parse().unwrap();
+        assert_eq!(Peer::from(address).as_socket_addr(), Some(address));
+        assert_eq!(Peer::Unnamed.as_socket_addr(), None);
+        assert_eq!(Peer::unix(b"/run/a").as_socket_addr(), None);
+    }
+}

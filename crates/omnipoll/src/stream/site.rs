@@ -1,0 +1,25 @@
+//! What the connections of one loop share.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::count::Count;
+use super::remote::{Budget, Mailbox};
+use super::timeouts::Clock;
+use crate::Poller;
+
+/// One loop's surroundings, lent to each connection while its handler is called.
+#[derive(Debug)]
+pub(crate) struct Site {
+    pub(crate) poller: Arc<Poller>,
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) count: Count,
+    pub(crate) clock: Clock,
+    pub(crate) high_water: usize,
+    pub(crate) low_water: usize,
+    pub(crate) linger: Duration,
+    pub(crate) worker: usize,
+    pub(crate) stopping: Cell<bool>,
+}

@@ -1,0 +1,74 @@
+//! Keeps the registration and the timer of a connection in step with what it waits for.
+
+use std::io;
+use std::time::Duration;
+
+use super::conn::Connection;
+use super::site::Site;
+use super::timeouts::Activity;
+
+impl Connection {
+    /// What matters for its deadlines.
+    #[inline]
+    pub(crate) fn activity(&self, linger: Duration) -> Activity {
+        Activity {
+            is_reading: self.wants_input(),
+            is_writing: !self.output.is_empty(),
+            lingers: self.is_lingering().then_some(linger),
+        }
+    }
+
+    /// Whether registration and timer are as they should be.
+    #[inline]
+    pub(crate) fn is_in_step(&self, site: &Site) -> bool {
+        self.watched == self.interest() && self.is_armed(self.timeouts.deadline(self.activity(site.linger)))
+    }
+
+    /// A timer that is early does no harm: it is armed anew when it expires.
+    #[inline]
+    fn is_armed(&self, deadline: Option<u64>) -> bool {
+        deadline.is_none_or(|deadline| self.timeouts.timer != 0 && self.timeouts.armed <= deadline)
+    }
+
+    /// Brings both in step. Its events carry `token`.
+    #[cold]
+    pub(crate) fn keep_step(&mut self, token: u64, site: &Site) -> io::Result<()> {
+        let wanted = self.interest();
+        match (self.watched, wanted) {
+            (None, Some(interest)) => site.poller.add(&self.descriptor(), interest, token)?,
+            (Some(_), None) => site.poller.remove(&self.descriptor())?,
+            (Some(now), Some(interest)) if now != interest => {
+                site.poller.modify(&self.descriptor(), interest, token)?;
+            }
+            _ => {}
+        }
+        self.watched = wanted;
+        let deadline = self.timeouts.deadline(self.activity(site.linger));
+        match deadline {
+            Some(deadline) if !self.is_armed(Some(deadline)) => {
+                self.disarm(site);
+                let delay = Duration::from_nanos(deadline.saturating_sub(site.clock.now()));
+                self.timeouts.timer = site.poller.timer_add(delay, None, token)?;
+                self.timeouts.armed = deadline;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn disarm(&mut self, site: &Site) {
+        let timer = std::mem::take(&mut self.timeouts.timer);
+        if timer != 0 {
+            // It is stale when it has just expired.
+            let _ = site.poller.timer_cancel(timer);
+        }
+    }
+
+    /// Ends both.
+    pub(crate) fn unwatch(&mut self, site: &Site) {
+        if self.watched.take().is_some() {
+            let _ = site.poller.remove(&self.descriptor());
+        }
+        self.disarm(site);
+    }
+}
