@@ -119,8 +119,11 @@ impl Connection {
             // It fails when the peer has reset the connection, which the next read tells.
             let _ = socket::shutdown_write(self.socket.as_fd());
         }
-        if self.stage == Stage::Closing {
-            self.stage = if self.peer_ended { Stage::Over } else { Stage::Lingering };
+        let both_ended = self.shutdown == Some(true) && self.peer_ended;
+        match self.stage {
+            _ if both_ended => self.stage = Stage::Over,
+            Stage::Closing => self.stage = Stage::Lingering,
+            _ => {}
         }
     }
 
@@ -320,7 +323,8 @@ impl Conn<'_> {
     }
 
     /// Ends our direction once what is queued has been sent, by `shutdown(2)`: the peer sees
-    /// the end of our data, and its own data still arrives.
+    /// the end of our data, and its own data still arrives. When both have ended, the
+    /// connection has.
     pub fn shutdown(&mut self) {
         self.connection.shutdown.get_or_insert(false);
     }
