@@ -200,6 +200,10 @@ impl Events {
         self.list.iter()
     }
 
+    pub(crate) fn clear(&mut self) {
+        self.list.clear();
+    }
+
     /// Empties the list and lends it to a wait.
     pub(crate) fn refill(&mut self) -> (&mut Vec<Event>, usize) {
         self.list.clear();

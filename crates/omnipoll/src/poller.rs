@@ -179,6 +179,19 @@ impl Poller {
         self.wait_on(events, &deadline, batch, due)
     }
 
+    /// Sleeps elsewhere than in the engine: calls `sleep`, which may take so long and returns
+    /// when [`Poller::descriptor`] is readable. Then `wait` tells what there is.
+    pub(crate) fn sleep_elsewhere<T>(
+        &self,
+        sleep: impl FnOnce(Option<Duration>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.check_owner()?;
+        let sleeper = self.sources.sleeper();
+        let slept = sleep(self.sources.outlook(None).limit);
+        drop(sleeper);
+        slept
+    }
+
     /// Goes on with a wait whose last look brought `batch`, before which the sources were `due`.
     #[cold]
     fn wait_on(

@@ -5,6 +5,8 @@
 //! keeps the set (`epoll`), or the program does and passes it at each call (`select` and
 //! `poll`, which share [`scan`]).
 
+#[cfg(target_os = "linux")]
+mod completion;
 mod doorbell;
 #[cfg(target_os = "linux")]
 mod epoll;
@@ -21,6 +23,8 @@ use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+#[cfg(target_os = "linux")]
+pub(crate) use completion::{Chunk, Completion, Done};
 pub(crate) use doorbell::Doorbell;
 pub(crate) use sys::replace;
 

@@ -27,6 +27,11 @@ pub(super) trait House {
     /// Whether there is nobody left to serve.
     fn is_empty(&self) -> bool;
 
+    /// Waits until there is something to do.
+    fn wait(&mut self, front: &Front, events: &mut Events) -> io::Result<()> {
+        front.poller.wait(events, None).map(drop)
+    }
+
     /// An event that is not the front's own.
     fn event(&mut self, front: &mut Front, event: &Event) -> io::Result<()>;
 
@@ -90,6 +95,11 @@ impl Front {
         self.shared.become_child();
     }
 
+    /// Whether this is the loop of the thread that called `run`.
+    fn is_control(&self) -> bool {
+        Arc::ptr_eq(&self.poller, &self.shared.control)
+    }
+
     pub(super) fn is_stopping(&self) -> bool {
         self.stopped.is_some()
     }
@@ -123,10 +133,12 @@ impl Front {
         if !self.is_stopping() && !self.doors.is_open() && !self.doors.is_waiting() && !house.is_full() {
             self.doors.open(&self.poller)?;
         }
-        match self.poller.wait(events, None) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return house.interrupted(),
+        match house.wait(self, events) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                return if self.is_control() { house.interrupted() } else { Ok(()) };
+            }
             waited => waited?,
-        };
+        }
         for event in &*events {
             self.dispatch(house, event)?;
         }
@@ -193,7 +205,7 @@ impl Front {
         if let Some(timer) = self.deadline.take() {
             let _ = self.poller.timer_cancel(timer);
         }
-        if Arc::ptr_eq(&self.poller, &self.shared.control) {
+        if self.is_control() {
             lock(&self.shared.listeners).clear();
             self.shared.pass_on();
         }

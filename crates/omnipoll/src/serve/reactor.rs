@@ -1,6 +1,8 @@
 //! One loop that serves many clients: [`Model::Reactor`](crate::Model::Reactor), and what every
 //! worker of the other models runs for its own.
 
+mod carried;
+
 use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -12,12 +14,12 @@ use super::front::{Front, House};
 use super::handler::Handler;
 use super::shared::Shared;
 use super::tokens;
-use crate::engine::socket;
+use crate::engine::{socket, Completion};
 use crate::stream::{
     Clock, Conn, Connection, Counter, Datagram, DatagramSocket, Letter, Mailbox, Order, Peer, Site, Timeouts,
     MOST_SLOTS,
 };
-use crate::{Event, EventKind, Poller, Ready};
+use crate::{Event, EventKind, Events, Poller, Ready};
 
 /// What one read brings at most.
 const READ: usize = 64 * 1024;
@@ -40,6 +42,12 @@ pub(super) struct Reactor<'s, H: Handler> {
     datagrams: Vec<DatagramSocket>,
     buffer: Box<[u8]>,
     letters: Vec<Letter>,
+    /// Receives and sends for the clients, where the engine is io_uring.
+    ring: Option<Completion>,
+    /// Clients for whom the ring has something to send, when all has been heard that there is.
+    unsent: Vec<usize>,
+    /// The ring watches the poller.
+    is_poller_watched: bool,
 }
 
 impl<'s, H: Handler> Reactor<'s, H> {
@@ -65,7 +73,9 @@ impl<'s, H: Handler> Reactor<'s, H> {
             linger: options.linger,
             worker,
             stopping: false.into(),
+            is_carried: shared.is_carried,
         };
+        let ring = if site.is_carried { Some(Completion::new()?) } else { None };
         Ok(Self {
             handler,
             site,
@@ -75,6 +85,9 @@ impl<'s, H: Handler> Reactor<'s, H> {
             datagrams: Vec::new(),
             buffer: vec![0; READ].into(),
             letters: Vec::new(),
+            ring,
+            unsent: Vec::new(),
+            is_poller_watched: false,
         })
     }
 
@@ -122,13 +135,26 @@ impl<'s, H: Handler> Reactor<'s, H> {
         self.settle(slot);
     }
 
-    /// Calls the handler for a client. A panic is that client's end.
+    /// Calls the handler for a client.
     #[inline]
     fn call(&mut self, slot: usize, call: impl FnOnce(&H, &mut Conn<'_>, &mut H::State, &[u8])) {
-        let Some(Client { connection, state: Some(state) }) = self.clients.get_mut(slot) else { return };
-        let mut conn = Conn { connection, site: &self.site };
-        let (handler, buffer) = (self.handler, &*self.buffer);
-        if catch_unwind(AssertUnwindSafe(|| call(handler, &mut conn, state, buffer))).is_err() {
+        let (client, buffer) = (&mut self.clients[slot], &*self.buffer);
+        Self::call_with(self.handler, &self.site, client, |handler, conn, state| {
+            call(handler, conn, state, buffer);
+        });
+    }
+
+    /// A panic is the client's end.
+    #[inline]
+    fn call_with(
+        handler: &H,
+        site: &Site,
+        client: &mut Client<H::State>,
+        call: impl FnOnce(&H, &mut Conn<'_>, &mut H::State),
+    ) {
+        let Client { connection, state: Some(state) } = client else { return };
+        let mut conn = Conn { connection, site };
+        if catch_unwind(AssertUnwindSafe(|| call(handler, &mut conn, state))).is_err() {
             conn.connection.reset();
             conn.connection.end(Some(libc::ENOTRECOVERABLE));
         }
@@ -165,10 +191,7 @@ impl<'s, H: Handler> Reactor<'s, H> {
         let connection = &mut self.clients[slot].connection;
         match socket::receive(connection.as_fd(), &mut self.buffer) {
             Ok(0) if connection.is_lingering() => connection.end(None),
-            Ok(0) => {
-                connection.peer_ended = true;
-                self.call(slot, |handler, conn, state, _| handler.on_end(conn, state));
-            }
+            Ok(0) => self.end_of_input(slot),
             Ok(_) if connection.is_lingering() => {}
             Ok(length) => {
                 self.site.count.received(length as u64);
@@ -182,13 +205,22 @@ impl<'s, H: Handler> Reactor<'s, H> {
         }
     }
 
+    /// The peer has ended its direction.
+    fn end_of_input(&mut self, slot: usize) {
+        self.clients[slot].connection.peer_ended = true;
+        self.call(slot, |handler, conn, state, _| handler.on_end(conn, state));
+    }
+
     /// Does what the calls of a handler have asked for: ends the connection, or watches it for
     /// what it now needs.
     #[inline]
     fn settle(&mut self, slot: usize) {
         loop {
-            let client = &mut self.clients[slot];
-            let connection = &mut client.connection;
+            let connection = &mut self.clients[slot].connection;
+            if let Some(early) = connection.kept() {
+                self.call(slot, |handler, conn, state, _| handler.on_data(conn, state, &early));
+                continue;
+            }
             if connection.is_full && connection.output.held() <= self.site.low_water && !connection.is_over()
             {
                 connection.is_full = false;
@@ -205,10 +237,14 @@ impl<'s, H: Handler> Reactor<'s, H> {
         }
         let connection = &mut self.clients[slot].connection;
         if !connection.is_over() {
+            if self.ring.is_some() && connection.is_to_be_sent() {
+                self.unsent.push(slot);
+            }
             if connection.is_in_step(&self.site) {
                 return;
             }
-            match connection.keep_step(slot as u64, &self.site) {
+            let carried = self.ring.as_mut().map_or(Ok(()), |ring| connection.carry(slot, ring));
+            match carried.and_then(|()| connection.keep_step(slot as u64, &self.site)) {
                 Ok(()) => return,
                 Err(error) => connection.end(error.raw_os_error()),
             }
@@ -220,6 +256,9 @@ impl<'s, H: Handler> Reactor<'s, H> {
     fn bid_farewell(&mut self, slot: usize) {
         let Client { connection, state } = &mut self.clients[slot];
         connection.unwatch(&self.site);
+        if let Some(ring) = &mut self.ring {
+            connection.halt(slot, ring);
+        }
         let error = connection.error.map(io::Error::from_raw_os_error);
         if let Some(state) = state.take() {
             let mut conn = Conn { connection, site: &self.site };
@@ -314,6 +353,14 @@ impl<H: Handler> House for Reactor<'_, H> {
     }
 
     #[inline]
+    fn wait(&mut self, front: &Front, events: &mut Events) -> io::Result<()> {
+        match self.ring {
+            Some(_) => self.wait_in_ring(front, events),
+            None => front.poller.wait(events, None).map(drop),
+        }
+    }
+
+    #[inline]
     fn event(&mut self, _: &mut Front, event: &Event) -> io::Result<()> {
         match event.kind() {
             EventKind::Io if event.token() < tokens::DOORS => {
@@ -338,9 +385,14 @@ impl<H: Handler> House for Reactor<'_, H> {
         if self.left.is_empty() {
             return Ok(());
         }
-        for slot in self.left.drain(..) {
-            self.clients.remove(slot);
-        }
+        let clients = &mut self.clients;
+        self.left.retain(|&slot| {
+            let is_at_rest = clients[slot].connection.is_at_rest();
+            if is_at_rest {
+                clients.remove(slot);
+            }
+            !is_at_rest
+        });
         if front.doors.is_waiting() {
             // There are descriptors again.
             front.doors.open(&front.poller)?;

@@ -230,7 +230,7 @@ impl ServerHandle {
 
     /// The engine of its loops.
     pub fn engine(&self) -> EngineKind {
-        self.shared.control.engine()
+        self.shared.engine
     }
 
     /// The model it serves by.

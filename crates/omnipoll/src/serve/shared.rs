@@ -11,13 +11,18 @@ use crate::engine::lock;
 use crate::error::fail;
 use crate::source::SharedWords;
 use crate::stream::{Budget, Counter, Counts, Listener, Mailbox};
-use crate::Poller;
+use crate::{EngineKind, Poller};
 
 /// What a server's loops have in common.
 pub(super) struct Shared {
     pub(super) options: ServerOptions,
     /// The poller of the loop that `run` runs in its own thread.
     pub(super) control: Arc<Poller>,
+    /// What the clients are served by.
+    pub(super) engine: EngineKind,
+    /// Whether a ring receives and sends for them. What else a loop waits for it has in a poller
+    /// on epoll, which the ring watches. One client alone is not worth a ring of its own.
+    pub(super) is_carried: bool,
     pub(super) counts: Counts,
     pub(super) budget: Arc<Budget>,
     pub(super) addresses: Mutex<Vec<String>>,
@@ -37,14 +42,16 @@ fn encode(drain: Option<Duration>) -> u64 {
 
 impl Shared {
     pub(super) fn new(options: ServerOptions, workers: usize) -> io::Result<Self> {
-        let mut poller = crate::Options::new().interruptible(true);
-        if let Some(engine) = options.engine {
-            poller = poller.engine(engine);
-        }
+        let engine = options.engine.map_or_else(EngineKind::auto, Ok)?;
+        let is_carried =
+            engine == EngineKind::IoUring && !matches!(options.model, Model::Thread | Model::Fork);
+        let beside = if is_carried { EngineKind::Epoll } else { engine };
         let budget =
             Budget { each: options.queue_limit, all: options.total_queue_limit, used: AtomicUsize::new(0) };
         Ok(Self {
-            control: Arc::new(poller.build()?),
+            control: Arc::new(crate::Options::new().engine(beside).interruptible(true).build()?),
+            engine,
+            is_carried,
             counts: Counts::new(workers)?,
             budget: Arc::new(budget),
             addresses: Mutex::default(),

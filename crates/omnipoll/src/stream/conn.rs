@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::carriage::Carriage;
 use super::output::Output;
 use super::peer::Peer;
 use super::remote::ConnId;
@@ -18,6 +19,10 @@ use super::timeouts::Timeouts;
 use crate::engine::socket;
 use crate::error::fail;
 use crate::Interest;
+
+/// A ring sends many small writes with one system call, but has to keep a copy of each; for more
+/// bytes than this a call of their own costs less.
+const WORTH_A_CALL: usize = 2 * 1024;
 
 /// How far a connection has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +57,10 @@ pub(crate) struct Connection {
     shutdown: Option<bool>,
     /// The interest it is registered with.
     pub(crate) watched: Option<Interest>,
+    /// What of it a ring has under way.
+    pub(crate) carriage: Carriage,
+    /// The queued bytes that other threads know of.
+    pub(crate) accounted: usize,
     /// Why it ended.
     pub(crate) error: Option<i32>,
 }
@@ -70,6 +79,8 @@ impl Connection {
             peer_ended: false,
             shutdown: None,
             watched: None,
+            carriage: Carriage::default(),
+            accounted: 0,
             error: None,
         }
     }
@@ -99,7 +110,13 @@ impl Connection {
         }
     }
 
+    /// Whether there is data for the handler, or may be.
+    pub(crate) fn is_open(&self) -> bool {
+        self.stage == Stage::Open
+    }
+
     /// What it is to be watched for.
+    #[inline]
     pub(crate) fn interest(&self) -> Option<Interest> {
         match (self.wants_input(), !self.output.is_empty()) {
             (true, true) => Some(Interest::READ | Interest::WRITE),
@@ -172,13 +189,11 @@ impl Conn<'_> {
     #[inline]
     pub fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         self.connection.check_open()?;
-        let limits = &self.site.budget;
-        if !self.connection.output.is_empty() {
-            limits.check(self.connection.output.held(), data.len())?;
+        self.check_room(data.len())?;
+        if !self.may_send(data.len()) {
             self.queue(|output| output.push(data));
             return Ok(self.queued());
         }
-        limits.check(0, data.len())?;
         let sent = self.send(|fd| socket::send(fd, data))?;
         if sent < data.len() {
             self.queue(|output| output.push(&data[sent..]));
@@ -190,9 +205,9 @@ impl Conn<'_> {
     pub fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         self.connection.check_open()?;
         let length = pieces.iter().map(|piece| piece.len()).sum();
-        self.site.budget.check(self.connection.output.held(), length)?;
+        self.check_room(length)?;
         let mut skip = 0;
-        if self.connection.output.is_empty() {
+        if self.may_send(length) {
             // The kernel takes 1,024 pieces (IOV_MAX) and refuses more.
             skip = self.send(|fd| socket::send_vectored(fd, &pieces[..pieces.len().min(1024)]))?;
         }
@@ -212,7 +227,7 @@ impl Conn<'_> {
         if self.connection.check_open().is_err() {
             return;
         }
-        if !self.connection.output.is_empty() {
+        if !self.may_send(data.len()) {
             return self.queue(|output| output.push_shared(data));
         }
         match self.send(|fd| socket::send(fd, &data)) {
@@ -250,10 +265,7 @@ impl Conn<'_> {
     /// Sends from the queue what the kernel takes.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         let connection = &mut *self.connection;
-        let held = connection.output.held();
-        let flushed = connection.output.flush(connection.socket.as_fd());
-        self.site.mailbox.account(connection.id, 0, held - connection.output.held());
-        match flushed {
+        match connection.output.flush(connection.socket.as_fd()) {
             Ok(sent) => {
                 self.sent(sent);
                 Ok(())
@@ -283,16 +295,25 @@ impl Conn<'_> {
 
     fn queue(&mut self, push: impl FnOnce(&mut Output)) {
         let output = &mut self.connection.output;
-        let held = output.held();
         if output.is_empty() {
             self.connection.timeouts.written(&self.site.clock);
         }
         push(output);
-        let more = output.held() - held;
         if output.held() > self.site.high_water {
             self.connection.is_full = true;
         }
-        self.site.mailbox.account(self.connection.id, more, 0);
+    }
+
+    /// Whether so many bytes go to the socket at once: nothing is before them, and no ring sends
+    /// them cheaper.
+    #[inline]
+    fn may_send(&self, length: usize) -> bool {
+        self.connection.output.is_empty() && (!self.site.is_carried || length > WORTH_A_CALL)
+    }
+
+    fn check_room(&self, more: usize) -> io::Result<()> {
+        let held = self.connection.output.held();
+        self.site.budget.check(held, held.saturating_sub(self.connection.accounted), more)
     }
 
     fn fail(&mut self, error: io::Error) -> io::Error {

@@ -7,6 +7,7 @@ impl Listener {
     pub(crate) fn open(a: &Address, _: i32, _: bool) -> io::Result<Vec<Self>> {
         let l = TcpListener::bind(a.0)?;
         l.set_nonblocking(true)?;
+        crate::engine::socket::no_delay(l.as_fd())?;
         Ok(vec![Self(l)])
     }
     pub(crate) fn sibling(&self, _: i32) -> io::Result<Self> {

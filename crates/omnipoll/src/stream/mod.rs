@@ -2,6 +2,7 @@
 //! are paused and resumed, and are known by an id to other threads.
 
 mod address;
+mod carriage;
 mod conn;
 mod count;
 mod datagram;
@@ -25,4 +26,4 @@ pub(crate) use datagram::DatagramSocket;
 pub(crate) use listener::Listener;
 pub(crate) use remote::{hold_still, set_births_apart, Budget, Letter, Mailbox, Order, MOST_SLOTS};
 pub(crate) use site::Site;
-pub(crate) use timeouts::{Activity, Clock, Timeouts};
+pub(crate) use timeouts::{Clock, Timeouts};

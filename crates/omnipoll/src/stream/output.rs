@@ -31,11 +31,13 @@ pub(crate) struct Output {
     pieces: VecDeque<Piece>,
     /// The bytes held in memory.
     held: usize,
+    /// Those among them that a ring has taken to send.
+    lent: usize,
 }
 
 impl Output {
     pub(crate) fn is_empty(&self) -> bool {
-        self.pieces.is_empty()
+        self.pieces.is_empty() && self.lent == 0
     }
 
     /// How many bytes it holds in memory; what is left of a file is not among them.
@@ -69,12 +71,48 @@ impl Output {
         }
     }
 
+    /// What counts against the limits: a little that a ring is sending is as good as sent.
+    pub(crate) fn waiting(&self) -> usize {
+        match self.lent {
+            lent @ 0..=PIECE => self.held - lent,
+            _ => self.held,
+        }
+    }
+
+    /// Lends the first piece of bytes, and where in it to begin; `None` while one is lent, or
+    /// when a file comes first.
+    pub(crate) fn lend(&mut self) -> Option<(Vec<u8>, usize)> {
+        if self.lent > 0 || self.is_file_next() {
+            return None;
+        }
+        let (bytes, sent) = match self.pieces.pop_front()? {
+            Piece::Owned { bytes, sent } => (bytes, sent),
+            Piece::Shared { bytes, sent } => (bytes.to_vec(), sent),
+            Piece::File { .. } => return None,
+        };
+        self.lent = bytes.len() - sent;
+        Some((bytes, sent))
+    }
+
+    /// What was lent has been sent.
+    pub(crate) fn take_back(&mut self) {
+        self.held -= std::mem::take(&mut self.lent);
+        if self.pieces.is_empty() {
+            self.pieces = VecDeque::new();
+        }
+    }
+
+    /// Whether a file is next, which `sendfile(2)` sends.
+    pub(crate) fn is_file_next(&self) -> bool {
+        self.lent == 0 && matches!(self.pieces.front(), Some(Piece::File { .. }))
+    }
+
     /// Gives the kernel what it takes, and returns how much that was. It is empty afterwards,
     /// or has sent its share, or the socket is full. A file that turns out shorter than was
     /// said is `EIO`: the peer can't be told otherwise.
     pub(crate) fn flush(&mut self, socket: BorrowedFd<'_>) -> io::Result<u64> {
         let mut total = 0;
-        while !self.is_empty() && total < BYTES_A_FLUSH {
+        while !self.pieces.is_empty() && total < BYTES_A_FLUSH {
             let sent = match self.pieces.front_mut() {
                 Some(Piece::File { file, offset, left }) => send_file(socket, file.as_fd(), offset, left),
                 _ => self.send_bytes(socket),
@@ -88,7 +126,7 @@ impl Output {
                 Err(error) => return Err(error),
             }
         }
-        if self.is_empty() {
+        if self.pieces.is_empty() {
             // Most connections never queue again: they shall not keep the memory.
             self.pieces = VecDeque::new();
         }
@@ -140,8 +178,9 @@ impl Output {
         }
     }
 
+    /// Throws away what is not lent.
     pub(crate) fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self { held: self.lent, lent: self.lent, ..Self::default() };
     }
 }
 

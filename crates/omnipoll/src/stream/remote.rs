@@ -142,12 +142,14 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    /// Whether `more` bytes may wait on a connection on which `waiting` do.
-    pub(crate) fn check(&self, waiting: usize, more: usize) -> io::Result<()> {
+    /// Whether `more` bytes may wait on a connection on which `waiting` do, of which `uncounted`
+    /// are not among those used.
+    pub(crate) fn check(&self, waiting: usize, uncounted: usize, more: usize) -> io::Result<()> {
         if waiting.saturating_add(more) > self.each {
             return Err(fail(libc::ENOBUFS, "the connection would hold more unsent bytes than queue_limit"));
         }
-        if self.used.load(Ordering::Relaxed).saturating_add(more) > self.all {
+        let used = self.used.load(Ordering::Relaxed).saturating_add(uncounted);
+        if used.saturating_add(more) > self.all {
             return Err(fail(
                 libc::ENOBUFS,
                 "the server would hold more unsent bytes than total_queue_limit",
@@ -261,7 +263,7 @@ impl Mailbox {
         if resident.closing {
             return Err(gone());
         }
-        self.budget.check(resident.waiting, data.len())?;
+        self.budget.check(resident.waiting, 0, data.len())?;
         resident.waiting += data.len();
         let waiting = resident.waiting;
         self.budget.used.fetch_add(data.len(), Ordering::Relaxed);
@@ -290,7 +292,7 @@ impl Mailbox {
             if resident.birth == 0 || resident.closing {
                 continue;
             }
-            if self.budget.check(resident.waiting, data.len()).is_err() {
+            if self.budget.check(resident.waiting, 0, data.len()).is_err() {
                 full += 1;
                 continue;
             }

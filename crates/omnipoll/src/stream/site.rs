@@ -22,4 +22,6 @@ pub(crate) struct Site {
     pub(crate) linger: Duration,
     pub(crate) worker: usize,
     pub(crate) stopping: Cell<bool>,
+    /// A ring receives and sends for them.
+    pub(crate) is_carried: bool,
 }

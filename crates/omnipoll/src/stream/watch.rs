@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::conn::Connection;
 use super::site::Site;
 use super::timeouts::Activity;
+use crate::Interest;
 
 impl Connection {
     /// What matters for its deadlines.
@@ -21,7 +22,13 @@ impl Connection {
     /// Whether registration and timer are as they should be.
     #[inline]
     pub(crate) fn is_in_step(&self, site: &Site) -> bool {
-        self.watched == self.interest() && self.is_armed(self.timeouts.deadline(self.activity(site.linger)))
+        let is_watched = match site.is_carried {
+            true => self.is_carried() && self.watched.is_some() == self.output.is_file_next(),
+            false => self.watched == self.interest(),
+        };
+        is_watched
+            && self.accounted == self.output.waiting()
+            && self.is_armed(self.timeouts.deadline(self.activity(site.linger)))
     }
 
     /// A timer that is early does no harm: it is armed anew when it expires.
@@ -33,7 +40,15 @@ impl Connection {
     /// Brings both in step. Its events carry `token`.
     #[cold]
     pub(crate) fn keep_step(&mut self, token: u64, site: &Site) -> io::Result<()> {
-        let wanted = self.interest();
+        let waiting = self.output.waiting();
+        if waiting != self.accounted {
+            site.mailbox.account(self.id, waiting, std::mem::replace(&mut self.accounted, waiting));
+        }
+        let wanted = match site.is_carried {
+            // A ring has no sendfile.
+            true => self.output.is_file_next().then_some(Interest::WRITE),
+            false => self.interest(),
+        };
         match (self.watched, wanted) {
             (None, Some(interest)) => site.poller.add(&self.descriptor(), interest, token)?,
             (Some(_), None) => site.poller.remove(&self.descriptor())?,

@@ -1,0 +1,343 @@
+//! `io_uring(7)` for the streams: a ring that receives and sends for the connections of one
+//! loop, instead of telling when they could.
+//!
+//! The system call's own flaws, and what is done about them:
+//!
+//! - What the kernel reads from or writes to must stay where it is until the completion, which
+//!   may come after everybody has lost interest. So the ring owns it: the buffers it receives
+//!   into, and the bytes it sends.
+//! - A ring that is closed ends its requests some time later. It is dropped only when it has
+//!   none; should that take too long, its memory is left to the kernel.
+//! - A lasting receive ends when the buffers have run out (`ENOBUFS`), or when completions
+//!   overflow: it is asked for anew.
+//! - A receive that is cancelled may have brought something before: it is told like any other.
+//! - A ring may be used by one thread at a time; only then can the kernel leave its work for the
+//!   moment that thread enters it, and interrupt nobody (IORING_SETUP_DEFER_TASKRUN, Linux 6.1).
+//!   This ring belongs to the thread that made it.
+//! - Its queues are kept from forked children, who could not use them.
+
+use std::alloc::{alloc_zeroed, dealloc, Layout};
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
+use io_uring::{cqueue, opcode, squeue, IoUring};
+use slab::Slab;
+
+use crate::error::{fail, system};
+
+/// Requests that are handed over in one system call at most.
+const REQUESTS: u32 = 1024;
+/// Completions there is room for; the kernel keeps those beyond.
+const COMPLETIONS: u32 = 4096;
+/// The buffers that receives share, and the size of each.
+const BUFFERS: u16 = 32;
+const BUFFER: usize = 64 * 1024;
+const GROUP: u16 = 0;
+/// `IOU_PBUF_RING_INC` and `IORING_CQE_F_BUF_MORE` of linux/io_uring.h (Linux 6.12): what is
+/// received is put one after another into a buffer, so that few of them, which are warm, serve
+/// many connections. Without it each receive takes a buffer.
+const INCREMENTAL: u16 = 2;
+const BUFFER_GOES_ON: u32 = 1 << 4;
+
+/// What a request was, in the upper byte of its key. The rest says whose it was.
+const RECEIVE: u64 = 1 << 56;
+const SEND: u64 = 2 << 56;
+const WATCH: u64 = 3 << 56;
+const CANCEL: u64 = 4 << 56;
+const KIND: u64 = 0xff << 56;
+
+/// What has come to an end, or, if `goes_on`, has brought something.
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// Bytes have arrived, or an end or an error.
+    Received { whose: usize, result: io::Result<Chunk>, goes_on: bool },
+    /// Bytes have been sent, all of them unless there was an error.
+    Sent { whose: usize, result: io::Result<usize> },
+    /// The descriptor that is watched besides is readable. It is watched no more.
+    Readable,
+}
+
+/// Received bytes, in one of the ring's buffers; to be [given back](Completion::give_back).
+/// None are the end of the stream, which takes no buffer.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    buffer: u16,
+    start: usize,
+    pub(crate) length: usize,
+    /// It is the last in its buffer.
+    is_last: bool,
+}
+
+pub(crate) struct Completion {
+    ring: ManuallyDrop<IoUring>,
+    buffers: ManuallyDrop<Buffers>,
+    /// What is being sent, and for whom.
+    parcels: ManuallyDrop<Slab<(usize, Vec<u8>)>>,
+    /// Requests that have not ended.
+    under_way: usize,
+    owner: u32,
+}
+
+impl Completion {
+    /// `ENOSYS` when the kernel is too old, `EPERM` when it does not let us, `ENOMEM`.
+    pub(crate) fn new() -> io::Result<Self> {
+        let mut builder = IoUring::builder();
+        builder.dontfork().setup_cqsize(COMPLETIONS).setup_single_issuer().setup_defer_taskrun();
+        let ring = builder.build(REQUESTS)?;
+        let buffers = Buffers::new()?;
+        buffers.register(&ring, INCREMENTAL).or_else(|_| buffers.register(&ring, 0))?;
+        Ok(Self {
+            ring: ManuallyDrop::new(ring),
+            buffers: ManuallyDrop::new(buffers),
+            parcels: ManuallyDrop::default(),
+            under_way: 0,
+            owner: std::process::id(),
+        })
+    }
+
+    /// Receives whatever arrives, until it is told otherwise or comes to an end.
+    pub(crate) fn receive(&mut self, fd: BorrowedFd<'_>, whose: usize) -> io::Result<()> {
+        let request = opcode::RecvMulti::new(Fd(fd.as_raw_fd()), GROUP).build();
+        self.push(request.user_data(RECEIVE | whose as u64))
+    }
+
+    /// Ends a lasting receive. It is told when it has ended.
+    pub(crate) fn receive_no_more(&mut self, whose: usize) -> io::Result<()> {
+        self.push(opcode::AsyncCancel::new(RECEIVE | whose as u64).build().user_data(CANCEL))
+    }
+
+    /// Sends all of these bytes, from `start` on. One send at a time for each connection.
+    pub(crate) fn send(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        whose: usize,
+        bytes: Vec<u8>,
+        start: usize,
+    ) -> io::Result<()> {
+        let rest = &bytes[start..];
+        let request = opcode::Send::new(Fd(fd.as_raw_fd()), rest.as_ptr(), rest.len() as u32)
+            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+            .build();
+        let parcel = self.parcels.insert((whose, bytes));
+        self.push(request.user_data(SEND | parcel as u64))
+    }
+
+    /// Ends a send that is under way.
+    pub(crate) fn send_no_more(&mut self, whose: usize) -> io::Result<()> {
+        let parcel = self.parcels.iter().find(|(_, (owner, _))| *owner == whose).map(|(parcel, _)| parcel);
+        match parcel {
+            Some(parcel) => {
+                self.push(opcode::AsyncCancel::new(SEND | parcel as u64).build().user_data(CANCEL))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Watches one descriptor besides, once.
+    pub(crate) fn watch(&mut self, fd: RawFd) -> io::Result<()> {
+        self.push(opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32).build().user_data(WATCH))
+    }
+
+    fn push(&mut self, request: squeue::Entry) -> io::Result<()> {
+        if self.ring.submission().is_full() {
+            self.ring.submit()?;
+        }
+        // SAFETY: what a request refers to is owned by `self`: the buffers and the parcels, which
+        // live until the request has ended. Its descriptor is a number.
+        let pushed = unsafe { self.ring.submission().push(&request) };
+        pushed.map_err(|_| fail(libc::EBUSY, "the ring takes no more requests"))?;
+        self.under_way += 1;
+        Ok(())
+    }
+
+    /// Hands over the requests and waits until something is done, for no longer than `limit`.
+    /// Returns false when time was up. One system call.
+    pub(crate) fn wait(&mut self, limit: Option<Duration>) -> io::Result<bool> {
+        if !self.ring.completion().is_empty() && self.ring.submission().is_empty() {
+            return Ok(true);
+        }
+        let wanted = usize::from(limit != Some(Duration::ZERO));
+        let waited = match limit.filter(|limit| !limit.is_zero()) {
+            Some(limit) => {
+                let limit = Timespec::from(limit);
+                self.ring.submitter().submit_with_args(wanted, &SubmitArgs::new().timespec(&limit))
+            }
+            None => self.ring.submit_and_wait(wanted),
+        };
+        match waited {
+            Ok(_) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::ETIME) => Ok(false),
+            // The kernel has no room for more completions until those that are there are taken.
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What is done, one thing after another.
+    #[inline]
+    pub(crate) fn next(&mut self) -> Option<Done> {
+        loop {
+            let entry = self.ring.completion().next()?;
+            let (key, goes_on) = (entry.user_data(), cqueue::more(entry.flags()));
+            if !goes_on {
+                self.under_way -= 1;
+            }
+            let result = match entry.result() {
+                error if error < 0 => Err(io::Error::from_raw_os_error(-error)),
+                count => Ok(count as usize),
+            };
+            let whose = (key & !KIND) as usize;
+            match key & KIND {
+                RECEIVE => {
+                    let result = result.map(|length| self.buffers.chunk(entry.flags(), length));
+                    return Some(Done::Received { whose, result, goes_on });
+                }
+                SEND => {
+                    let (whose, _) = self.parcels.remove(whose);
+                    return Some(Done::Sent { whose, result });
+                }
+                WATCH => return Some(Done::Readable),
+                _ => {}
+            }
+        }
+    }
+
+    /// The bytes of a chunk.
+    #[inline]
+    pub(crate) fn bytes(&self, chunk: &Chunk) -> &[u8] {
+        self.buffers.bytes(chunk)
+    }
+
+    /// Lets the kernel receive into its buffer again.
+    #[inline]
+    pub(crate) fn give_back(&mut self, chunk: Chunk) {
+        if chunk.is_last {
+            self.buffers.offer(chunk.buffer);
+        }
+    }
+}
+
+impl Drop for Completion {
+    fn drop(&mut self) {
+        if self.owner != std::process::id() {
+            // The mapping of the queues is not there; the process is about to end.
+            return;
+        }
+        if self.under_way > 0 {
+            let everything = io_uring::types::CancelBuilder::any();
+            let _ = self.ring.submit();
+            let _ = self.ring.submitter().register_sync_cancel(None, everything);
+            let _ = self.wait(Some(Duration::ZERO));
+            while self.next().is_some() {}
+        }
+        if self.under_way > 0 {
+            // Rather lost than written to when it is somebody else's.
+            return;
+        }
+        // SAFETY: none of them is used after this, and the kernel uses the memory no more.
+        unsafe {
+            ManuallyDrop::drop(&mut self.ring);
+            ManuallyDrop::drop(&mut self.buffers);
+            ManuallyDrop::drop(&mut self.parcels);
+        }
+    }
+}
+
+impl std::fmt::Debug for Completion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Completion").field("under_way", &self.under_way).finish_non_exhaustive()
+    }
+}
+
+/// The memory that receives share, and the ring in which its parts are offered to the kernel.
+struct Buffers {
+    entries: NonNull<BufRingEntry>,
+    memory: NonNull<u8>,
+    tail: u16,
+    /// How far each buffer is filled.
+    filled: Vec<usize>,
+}
+
+impl Buffers {
+    const ENTRIES: Layout = match Layout::from_size_align(BUFFERS as usize * size_of::<BufRingEntry>(), 4096)
+    {
+        Ok(layout) => layout,
+        Err(_) => panic!("the size is a constant"),
+    };
+    const MEMORY: Layout = match Layout::from_size_align(BUFFERS as usize * BUFFER, 4096) {
+        Ok(layout) => layout,
+        Err(_) => panic!("the size is a constant"),
+    };
+
+    fn new() -> io::Result<Self> {
+        // SAFETY: neither layout is empty.
+        let (entries, memory) = unsafe { (alloc_zeroed(Self::ENTRIES), alloc_zeroed(Self::MEMORY)) };
+        let (Some(entries), Some(memory)) = (NonNull::new(entries.cast()), NonNull::new(memory)) else {
+            return Err(system("no memory for the ring's buffers"));
+        };
+        let mut buffers = Self { entries, memory, tail: 0, filled: vec![0; BUFFERS.into()] };
+        (0..BUFFERS).for_each(|buffer| buffers.offer(buffer));
+        Ok(buffers)
+    }
+
+    fn register(&self, ring: &IoUring, flags: u16) -> io::Result<()> {
+        let entries = self.entries.as_ptr() as u64;
+        // SAFETY: the entries are of this number, aligned to a page, and freed after the ring.
+        unsafe { ring.submitter().register_buf_ring_with_flags(entries, BUFFERS, GROUP, flags) }
+    }
+
+    /// Where the kernel has put what it received: behind what it put into that buffer before.
+    #[inline]
+    fn chunk(&mut self, flags: u32, length: usize) -> Chunk {
+        let Some(buffer) = cqueue::buffer_select(flags) else {
+            return Chunk { buffer: 0, start: 0, length: 0, is_last: false };
+        };
+        let filled = &mut self.filled[usize::from(buffer)];
+        let start = *filled;
+        *filled += length;
+        assert!(*filled <= BUFFER);
+        Chunk { buffer, start, length, is_last: flags & BUFFER_GOES_ON == 0 }
+    }
+
+    #[inline]
+    fn offer(&mut self, buffer: u16) {
+        self.filled[usize::from(buffer)] = 0;
+        let place = usize::from(self.tail % BUFFERS);
+        // SAFETY: the place is within the entries, and the kernel does not read it before the
+        // tail has passed it. The tail lies in the first entry's unused part.
+        unsafe {
+            let entry = &mut *self.entries.as_ptr().add(place);
+            entry.set_addr(self.memory.as_ptr().add(usize::from(buffer) * BUFFER) as u64);
+            entry.set_len(BUFFER as u32);
+            entry.set_bid(buffer);
+            self.tail = self.tail.wrapping_add(1);
+            let tail = BufRingEntry::tail(self.entries.as_ptr()).cast::<AtomicU16>();
+            (*tail).store(self.tail, Ordering::Release);
+        }
+    }
+
+    #[inline]
+    fn bytes(&self, chunk: &Chunk) -> &[u8] {
+        // SAFETY: the chunk is within its buffer, and the kernel does not write there before the
+        // buffer is offered again, for which its last chunk has to be given back.
+        unsafe {
+            let start = self.memory.as_ptr().add(usize::from(chunk.buffer) * BUFFER + chunk.start);
+            std::slice::from_raw_parts(start, chunk.length)
+        }
+    }
+}
+
+impl Drop for Buffers {
+    fn drop(&mut self) {
+        // SAFETY: both were allocated with these layouts.
+        unsafe {
+            dealloc(self.entries.as_ptr().cast(), Self::ENTRIES);
+            dealloc(self.memory.as_ptr(), Self::MEMORY);
+        }
+    }
+}

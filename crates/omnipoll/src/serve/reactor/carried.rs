@@ -1,0 +1,134 @@
+//! A loop whose clients are served by a ring: it waits in the ring, which watches the loop's
+//! poller besides, and takes what the ring has done.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use super::super::front::Front;
+use super::super::handler::Handler;
+use super::Reactor;
+use crate::engine::{Chunk, Done};
+use crate::stream::Counter;
+use crate::Events;
+
+impl<H: Handler> Reactor<'_, H> {
+    /// One system call hands over what is to be done and waits for what is done. The poller is
+    /// asked only when it has something, or one of its timers is due.
+    pub(super) fn wait_in_ring(&mut self, front: &Front, events: &mut Events) -> io::Result<()> {
+        self.send_what_is_unsent();
+        let Some(ring) = &mut self.ring else { return Ok(()) };
+        if let (false, Some(poller)) = (self.is_poller_watched, front.poller.descriptor()) {
+            ring.watch(poller.as_raw_fd())?;
+            self.is_poller_watched = true;
+        }
+        let is_due = front.poller.sleep_elsewhere(|limit| {
+            let is_done = ring.wait(limit)?;
+            Ok(!is_done || limit == Some(Duration::ZERO))
+        })?;
+        self.take_what_is_done();
+        match is_due || !self.is_poller_watched {
+            true => front.poller.wait(events, Some(Duration::ZERO)).map(drop),
+            false => {
+                events.clear();
+                Ok(())
+            }
+        }
+    }
+
+    /// One send for all that a client was given since the last wait.
+    fn send_what_is_unsent(&mut self) {
+        while let (Some(slot), Some(ring)) = (self.unsent.pop(), &mut self.ring) {
+            let Some(client) = self.clients.get_mut(slot) else { continue };
+            if client.connection.is_over() {
+                continue;
+            }
+            if let Err(error) = client.connection.send(slot, ring) {
+                client.connection.end(error.raw_os_error());
+                self.settle(slot);
+            }
+        }
+    }
+
+    fn take_what_is_done(&mut self) {
+        while let Some(done) = self.ring.as_mut().and_then(|ring| ring.next()) {
+            match done {
+                Done::Received { whose, result, goes_on } => self.received(whose, result, goes_on),
+                Done::Sent { whose, result } => self.sent(whose, result),
+                Done::Readable => self.is_poller_watched = false,
+            }
+        }
+    }
+
+    fn received(&mut self, slot: usize, result: io::Result<Chunk>, goes_on: bool) {
+        let connection = &mut self.clients[slot].connection;
+        if !goes_on {
+            connection.received_last();
+        }
+        if connection.is_over() {
+            result.map(|chunk| self.give_back(chunk)).ok();
+            return;
+        }
+        match result {
+            Ok(chunk) if chunk.length == 0 => self.heard_the_end(slot),
+            Ok(chunk) => {
+                self.heard(slot, &chunk);
+                self.give_back(chunk);
+            }
+            // Out of buffers, for a moment; or ended because it was told to.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ECANCELED)) => {}
+            Err(_) if connection.is_lingering() => connection.end(None),
+            Err(error) => connection.end(error.raw_os_error()),
+        }
+        self.settle(slot);
+    }
+
+    fn heard_the_end(&mut self, slot: usize) {
+        let connection = &mut self.clients[slot].connection;
+        match (connection.is_lingering(), connection.wants_input()) {
+            (true, _) => connection.end(None),
+            // It is told again when the connection is read again.
+            (_, false) => {}
+            _ => self.end_of_input(slot),
+        }
+    }
+
+    fn heard(&mut self, slot: usize, chunk: &Chunk) {
+        let Some(ring) = &self.ring else { return };
+        let client = &mut self.clients[slot];
+        if !client.connection.is_open() {
+            return;
+        }
+        self.site.count.add(Counter::BytesIn, chunk.length as u64);
+        client.connection.timeouts.heard(&self.site.clock);
+        if !client.connection.wants_input() {
+            return client.connection.keep(ring.bytes(chunk));
+        }
+        Self::call_with(self.handler, &self.site, client, |handler, conn, state| {
+            handler.on_data(conn, state, ring.bytes(chunk));
+        });
+    }
+
+    fn give_back(&mut self, chunk: Chunk) {
+        if let Some(ring) = &mut self.ring {
+            ring.give_back(chunk);
+        }
+    }
+
+    fn sent(&mut self, slot: usize, result: io::Result<usize>) {
+        let connection = &mut self.clients[slot].connection;
+        connection.sent_last();
+        connection.output.take_back();
+        if connection.is_over() {
+            return;
+        }
+        match result {
+            Ok(bytes) => {
+                self.site.count.sent(bytes as u64);
+                connection.timeouts.written(&self.site.clock);
+            }
+            Err(error) => connection.end(error.raw_os_error()),
+        }
+        self.settle(slot);
+    }
+}

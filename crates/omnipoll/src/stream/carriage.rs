@@ -1,0 +1,104 @@
+//! What a ring has under way for a connection, kept in step with what the connection waits for:
+//! the counterpart of [`watch`](super::watch) where the kernel completes instead of telling.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use super::conn::Connection;
+use crate::engine::Completion;
+
+/// How a lasting receive stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Receive {
+    #[default]
+    None,
+    UnderWay,
+    /// It was told to end, and has not said that it has.
+    Ending,
+}
+
+/// What a ring has under way for a connection.
+#[derive(Debug, Default)]
+pub(crate) struct Carriage {
+    receive: Receive,
+    sending: bool,
+    /// What was received before it was known that it should not be.
+    early: Vec<u8>,
+}
+
+impl Connection {
+    /// Whether the ring does all that it should.
+    #[inline]
+    pub(crate) fn is_carried(&self) -> bool {
+        (self.carriage.receive == Receive::UnderWay) == self.wants_input()
+    }
+
+    /// Whether the ring has nothing of it under way: it may be taken away.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.carriage.receive == Receive::None && !self.carriage.sending
+    }
+
+    /// Brings what the ring does in step. Its completions are told to `whose`.
+    pub(crate) fn carry(&mut self, whose: usize, ring: &mut Completion) -> io::Result<()> {
+        match (self.carriage.receive, self.wants_input()) {
+            (Receive::None, true) => {
+                ring.receive(self.as_fd(), whose)?;
+                self.carriage.receive = Receive::UnderWay;
+            }
+            (Receive::UnderWay, false) => {
+                ring.receive_no_more(whose)?;
+                self.carriage.receive = Receive::Ending;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Whether there is something for the ring to send.
+    #[inline]
+    pub(crate) fn is_to_be_sent(&self) -> bool {
+        !self.carriage.sending && !self.output.is_empty()
+    }
+
+    /// Has the ring send what is next.
+    pub(crate) fn send(&mut self, whose: usize, ring: &mut Completion) -> io::Result<()> {
+        if let (false, Some((bytes, start))) = (self.carriage.sending, self.output.lend()) {
+            ring.send(self.as_fd(), whose, bytes, start)?;
+            self.carriage.sending = true;
+        }
+        Ok(())
+    }
+
+    /// Ends what is under way, for a connection that is over.
+    pub(crate) fn halt(&mut self, whose: usize, ring: &mut Completion) {
+        // A ring that takes no requests keeps the connection until its requests end.
+        if self.carriage.receive == Receive::UnderWay && ring.receive_no_more(whose).is_ok() {
+            self.carriage.receive = Receive::Ending;
+        }
+        if self.carriage.sending {
+            let _ = ring.send_no_more(whose);
+        }
+    }
+
+    /// A receive has ended.
+    pub(crate) fn received_last(&mut self) {
+        self.carriage.receive = Receive::None;
+    }
+
+    /// A send has ended.
+    pub(crate) fn sent_last(&mut self) {
+        self.carriage.sending = false;
+    }
+
+    /// Keeps what is not wanted yet.
+    pub(crate) fn keep(&mut self, early: &[u8]) {
+        self.carriage.early.extend_from_slice(early);
+    }
+
+    /// What came early, if it is wanted now.
+    #[inline]
+    pub(crate) fn kept(&mut self) -> Option<Vec<u8>> {
+        let wanted = !self.carriage.early.is_empty() && self.is_open() && self.wants_input();
+        wanted.then(|| std::mem::take(&mut self.carriage.early))
+    }
+}
