@@ -85,6 +85,17 @@ fn prepare(socket: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
+/// A descriptor of our own for the file behind a number that this process was started with:
+/// fcntl(2). The number itself stays open, and is closed by `exec` from now on.
+pub(crate) fn inherit(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl with these commands takes no pointer; a number that is no file is an error.
+    retry(|| unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) as isize })?;
+    // SAFETY: as above.
+    let fd = retry(|| unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 0) as isize })?;
+    // SAFETY: the kernel has just given us this number.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
 /// Reads what has arrived: recv(2). 0 is the end of the stream, if `buffer` is not empty.
 #[inline]
 pub(crate) fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
@@ -191,16 +202,6 @@ pub(crate) fn local_peer(fd: BorrowedFd<'_>) -> io::Result<Peer> {
     Ok(address.peer())
 }
 
-/// The address at the other end: getpeername(2).
-pub(crate) fn peer_of(fd: BorrowedFd<'_>) -> io::Result<Peer> {
-    let mut address = SocketAddress::new();
-    // SAFETY: `address` has room for what its length says.
-    retry(|| unsafe {
-        libc::getpeername(fd.as_raw_fd(), address.as_mut_ptr(), &mut address.length) as isize
-    })?;
-    Ok(address.peer())
-}
-
 /// What one datagram said of itself.
 pub(crate) struct Received {
     /// Who sent it.
@@ -256,7 +257,11 @@ pub(crate) fn send_batch<'a>(
     let mut count = 0;
     let places = addresses.iter_mut().zip(&mut pieces).zip(&mut headers);
     for ((peer, data), ((address, piece), header)) in datagrams.zip(places) {
-        address.set(peer)?;
+        match address.set(peer) {
+            Err(error) if count == 0 => return Err(error),
+            Err(_) => break,
+            Ok(()) => {}
+        }
         piece.iov_base = data.as_ptr().cast_mut().cast();
         piece.iov_len = data.len();
         header.msg_hdr.msg_name = address.as_mut_ptr().cast();

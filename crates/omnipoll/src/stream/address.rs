@@ -1,14 +1,292 @@
-//! stub
-use std::{io, net::SocketAddr, str::FromStr};
-pub(crate) struct Address(pub(crate) SocketAddr);
+//! Where a server listens, as it is written.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::ops::Range;
+use std::os::fd::RawFd;
+use std::str::FromStr;
+
+use super::Peer;
+use crate::error::fail;
+
+/// What a server can listen on. Parsed from:
+///
+/// - `127.0.0.1:0`, `[::1]:80`: a TCP address; port 0 lets the system choose one.
+/// - `localhost:80`: every address that the name has.
+/// - `:8080`, `*:8080`: every address of this machine, IPv6 and IPv4.
+/// - `unix:/path`, `unix:@name`: a unix socket, with a file or an abstract name (Linux).
+/// - `fd:3`: a listening socket that this process was started with.
+/// - `systemd`: those that systemd passed, sd_listen_fds(3).
+/// - `udp:127.0.0.1:0`, `udp:[::1]:53`: a datagram socket on any of the internet's addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Address {
+    /// A TCP address.
+    Tcp(Host, u16),
+    /// A UDP address.
+    Udp(Host, u16),
+    /// The name of a unix socket: a [`Peer::Unix`].
+    Unix(Peer),
+    /// The number of an inherited descriptor.
+    Descriptor(RawFd),
+    /// Those that `LISTEN_FDS` counts.
+    Systemd,
+}
+
+/// The part of an internet address before its port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Host {
+    /// Every address of this machine.
+    Any,
+    /// A numeric address; IPv6 may have a scope, and then is a name.
+    Ip(IpAddr),
+    /// What the resolver knows.
+    Name(String),
+}
+
+/// The length of a unix socket's path, without the zero byte at its end.
+const MAX_PATH: usize =
+    size_of::<libc::sockaddr_un>() - std::mem::offset_of!(libc::sockaddr_un, sun_path) - 1;
+
 impl FromStr for Address {
     type Err = io::Error;
-    fn from_str(s: &str) -> io::Result<Self> {
-        s.parse().map(Self).map_err(|_| crate::error::fail(libc::EINVAL, "not an address"))
+
+    /// `EINVAL` for what none of the forms is; [`explain`](crate::explain) tells why. Names are
+    /// looked up later, when a socket is opened.
+    fn from_str(text: &str) -> io::Result<Self> {
+        if text == "systemd" {
+            Ok(Self::Systemd)
+        } else if let Some(name) = text.strip_prefix("unix:") {
+            unix(name)
+        } else if let Some(number) = text.strip_prefix("fd:") {
+            let number = digits(number).and_then(|number| number.parse().ok());
+            number.map(Self::Descriptor).ok_or_else(|| wrong("fd: takes the number of a descriptor: fd:3"))
+        } else if let Some(rest) = text.strip_prefix("udp:") {
+            if ["unix:", "fd:", "udp:"].iter().any(|kind| rest.starts_with(kind)) {
+                return Err(wrong("udp: takes an internet address: udp:127.0.0.1:53"));
+            }
+            internet(rest).map(|(host, port)| Self::Udp(host, port))
+        } else {
+            internet(text).map(|(host, port)| Self::Tcp(host, port))
+        }
     }
 }
+
 impl Address {
+    /// Whether it is for datagrams, and not for clients.
     pub(crate) fn is_datagram(&self) -> bool {
-        false
+        matches!(self, Self::Udp(..))
+    }
+}
+
+fn unix(name: &str) -> io::Result<Address> {
+    if name.is_empty() || name == "@" {
+        return Err(wrong("unix: takes a path or @ and a name: unix:/run/server, unix:@server"));
+    }
+    if name.len() > MAX_PATH {
+        return Err(wrong("the path or name of the unix socket is too long"));
+    }
+    if name.contains('\0') {
+        return Err(wrong("the path or name of the unix socket contains a zero byte"));
+    }
+    match name.strip_prefix('@') {
+        Some(_) if !cfg!(target_os = "linux") => Err(wrong("only Linux has abstract unix sockets")),
+        Some(name) => Ok(Address::Unix(Peer::unix(format!("\0{name}").as_bytes()))),
+        None => Ok(Address::Unix(Peer::unix(name.as_bytes()))),
+    }
+}
+
+fn internet(text: &str) -> io::Result<(Host, u16)> {
+    let unclosed = || wrong("an IPv6 address is written in brackets, before its port: [::1]:80");
+    if text.contains('\0') {
+        return Err(wrong("the address contains a zero byte"));
+    }
+    if text.ends_with(']') || !text.contains(':') {
+        return Err(wrong("the address has no port: write host:port"));
+    }
+    let (host, port) = text.rsplit_once(':').unwrap_or_default();
+    let host = match host.strip_prefix('[') {
+        Some(rest) => {
+            let ip = rest.strip_suffix(']').ok_or_else(unclosed)?;
+            match ip.parse::<Ipv6Addr>() {
+                Ok(ip) => Host::Ip(ip.into()),
+                // The resolver turns the name of an interface into its number.
+                Err(_) if ip.contains(':') && ip.contains('%') => Host::Name(ip.to_owned()),
+                Err(_) => return Err(wrong("what is in brackets is no IPv6 address")),
+            }
+        }
+        None if host.contains([':', '[', ']']) => return Err(unclosed()),
+        None if host.is_empty() || host == "*" => Host::Any,
+        None => host.parse().map_or_else(|_| Host::Name(host.to_owned()), |ip: Ipv4Addr| Host::Ip(ip.into())),
+    };
+    let port = digits(port).and_then(|port| port.parse().ok());
+    Ok((host, port.ok_or_else(|| wrong("the port must be a number from 0 to 65535"))?))
+}
+
+/// `parse` alone would take a sign.
+fn digits(text: &str) -> Option<&str> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then_some(text)
+}
+
+fn wrong(words: &'static str) -> io::Error {
+    fail(libc::EINVAL, words)
+}
+
+impl Host {
+    /// Opens a socket on each address of this host, and returns them.
+    ///
+    /// A name may stand for an address that this machine has not, `::1` without IPv6: what can
+    /// be opened is enough. Every address of a machine without IPv6 is `0.0.0.0`.
+    /// `EADDRNOTAVAIL` when the resolver doesn't know the name.
+    pub(crate) fn open_each<T>(
+        &self,
+        port: u16,
+        mut open: impl FnMut(SocketAddr) -> io::Result<T>,
+    ) -> io::Result<Vec<T>> {
+        let name = match self {
+            Self::Ip(ip) => return Ok(vec![open((*ip, port).into())?]),
+            Self::Any => {
+                return match open((Ipv6Addr::UNSPECIFIED, port).into()) {
+                    Err(error) if is_not_here(&error) => open((Ipv4Addr::UNSPECIFIED, port).into()),
+                    result => result,
+                }
+                .map(|socket| vec![socket])
+            }
+            Self::Name(name) => name,
+        };
+        let mut addresses = Vec::new();
+        for address in (name.as_str(), port).to_socket_addrs().map_err(|_| unknown_name())? {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        let mut opened = Vec::new();
+        let mut missing = None;
+        for address in addresses {
+            match open(address) {
+                Ok(socket) => opened.push(socket),
+                Err(error) if is_not_here(&error) => missing = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        if opened.is_empty() {
+            return Err(missing.unwrap_or_else(unknown_name));
+        }
+        Ok(opened)
+    }
+}
+
+fn unknown_name() -> io::Error {
+    fail(libc::EADDRNOTAVAIL, "the name of the host has no address")
+}
+
+fn is_not_here(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+}
+
+/// The descriptors that systemd passed, from its variables in the environment.
+///
+/// A parent other than systemd can't know the number of a process before it starts it: without
+/// `LISTEN_PID` the descriptors are ours.
+pub(crate) fn activated(listen_pid: Option<&str>, listen_fds: Option<&str>) -> io::Result<Range<RawFd>> {
+    const FIRST: RawFd = 3;
+    if listen_pid.is_some_and(|pid| pid.parse() != Ok(std::process::id())) {
+        return Err(wrong("LISTEN_PID names another process: the descriptors are not for this one"));
+    }
+    let count = listen_fds.ok_or_else(|| wrong("LISTEN_FDS is not set: systemd passed no descriptor"))?;
+    match digits(count).and_then(|count| count.parse::<RawFd>().ok()) {
+        Some(count) if count > 0 => Ok(FIRST..FIRST.saturating_add(count)),
+        _ => Err(wrong("LISTEN_FDS must be the number of descriptors, 1 or more")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Address {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn every_form_is_understood() {
+        let v6 = || Host::Ip(Ipv6Addr::LOCALHOST.into());
+        assert_eq!(parsed("127.0.0.1:0"), Address::Tcp(Host::Ip(Ipv4Addr::LOCALHOST.into()), 0));
+        assert_eq!(parsed("[::1]:80"), Address::Tcp(v6(), 80));
+        assert_eq!(parsed("localhost:65535"), Address::Tcp(Host::Name("localhost".into()), 65535));
+        assert_eq!(parsed("[fe80::1%lo]:80"), Address::Tcp(Host::Name("fe80::1%lo".into()), 80));
+        assert_eq!(parsed(":8080"), Address::Tcp(Host::Any, 8080));
+        assert_eq!(parsed("*:8080"), Address::Tcp(Host::Any, 8080));
+        assert_eq!(parsed("udp:[::1]:53"), Address::Udp(v6(), 53));
+        assert_eq!(parsed("unix:/run/a:b"), Address::Unix(Peer::unix(b"/run/a:b")));
+        assert_eq!(parsed("fd:3"), Address::Descriptor(3));
+        assert_eq!(parsed("systemd"), Address::Systemd);
+        #[cfg(target_os = "linux")]
+        assert_eq!(parsed("unix:@name"), Address::Unix(Peer::unix(b"\0name")));
+    }
+
+    #[test]
+    fn every_mistake_is_told_in_words() {
+        let long = format!("unix:/{}", "x".repeat(MAX_PATH));
+        for (text, words) in [
+            ("", "no port"),
+            ("localhost", "no port"),
+            ("[::1]", "no port"),
+            ("::1:80", "in brackets"),
+            ("[::1:80", "in brackets"),
+            ("[::1]x:80", "in brackets"),
+            ("[127.0.0.1]:80", "no IPv6 address"),
+            ("127.0.0.1:", "from 0 to 65535"),
+            ("127.0.0.1:65536", "from 0 to 65535"),
+            ("127.0.0.1:+80", "from 0 to 65535"),
+            ("127.0.0.1:http", "from 0 to 65535"),
+            ("local\0host:80", "zero byte"),
+            ("unix:", "takes a path"),
+            ("unix:@", "takes a path"),
+            ("unix:/a\0b", "zero byte"),
+            (&long, "too long"),
+            ("fd:", "number of a descriptor"),
+            ("fd:-1", "number of a descriptor"),
+            ("fd:99999999999", "number of a descriptor"),
+            ("udp:fd:3", "internet address"),
+            ("udp:unix:/a", "internet address"),
+            ("udp:systemd", "no port"),
+        ] {
+            let error = text.parse::<Address>().unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{text}");
+            let said = crate::explain(&error);
+            assert!(said.contains(words), "{text}: {said}");
+        }
+    }
+
+    #[test]
+    fn the_longest_path_is_taken() {
+        let name = format!("/{}", "x".repeat(MAX_PATH - 1));
+        assert_eq!(parsed(&format!("unix:{name}")), Address::Unix(Peer::unix(name.as_bytes())));
+    }
+
+    #[test]
+    fn activation_is_for_the_process_it_names() {
+        let ours = std::process::id().to_string();
+        assert_eq!(activated(Some(&ours), Some("2")).unwrap(), 3..5);
+        assert_eq!(activated(None, Some("1")).unwrap(), 3..4);
+        for (pid, fds) in [(Some("1"), Some("1")), (Some(""), Some("1")), (None, None), (None, Some("0"))] {
+            let error = activated(pid, fds).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{pid:?} {fds:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_needs_one_address_that_is_here() {
+        let open = |address: SocketAddr| match address {
+            SocketAddr::V4(_) => Ok(address),
+            SocketAddr::V6(_) => Err(io::Error::from_raw_os_error(libc::EADDRNOTAVAIL)),
+        };
+        assert_eq!(Host::Any.open_each(80, open).unwrap(), [(Ipv4Addr::UNSPECIFIED, 80).into()]);
+        let name = Host::Name("localhost".into());
+        assert_eq!(name.open_each(80, open).unwrap(), [(Ipv4Addr::LOCALHOST, 80).into()]);
+        let in_use = |_| Err::<(), _>(io::Error::from_raw_os_error(libc::EADDRINUSE));
+        assert_eq!(name.open_each(80, in_use).unwrap_err().raw_os_error(), Some(libc::EADDRINUSE));
+        let ip = Host::Ip(Ipv6Addr::LOCALHOST.into());
+        assert_eq!(ip.open_each(80, open).unwrap_err().raw_os_error(), Some(libc::EADDRNOTAVAIL));
     }
 }

@@ -1,34 +1,287 @@
-//! stub
-use super::{Address, Count};
-use crate::Poller;
-use std::{io, os::fd::*};
-/// stub
-#[derive(Debug)]
-pub struct Datagram<'a>(&'a ());
-#[derive(Debug)]
-pub(crate) struct DatagramSocket(OwnedFd);
+//! Datagram sockets: many datagrams in one system call, both ways.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+use socket2::{Domain, Socket, Type};
+
+use super::address::Address;
+use super::listener::only_v6_if_named;
+use super::{Count, Counter, Peer};
+use crate::engine::socket::{self, Received, BATCH};
+use crate::error::fail;
+use crate::{Interest, Poller};
+
+/// The memory for one incoming datagram: no UDP datagram is longer.
+const SLOT: usize = 64 * 1024;
+/// What an IPv4 packet has room for, with its header and UDP's.
+const MAX_LENGTH: usize = 65_507;
+/// How many datagrams may wait to be sent.
+const MAX_WAITING: usize = 1024;
+/// How many bytes of them may wait.
+const MAX_WAITING_BYTES: usize = 4 * 1024 * 1024;
+
+/// A UDP socket: non-blocking, closed by `exec`. Its buffers are made once; the memory for
+/// incoming datagrams, 2 MiB, is touched only as far as they reach.
+pub(crate) struct DatagramSocket {
+    socket: Socket,
+    local: Peer,
+    memory: Vec<u8>,
+    received: Vec<Received>,
+    waiting: Waiting,
+    dropped: u64,
+    is_write_watched: bool,
+}
+
 impl DatagramSocket {
-    pub(crate) fn bind(_: &Address) -> io::Result<Self> {
-        Err(io::Error::from_raw_os_error(38))
+    /// Binds a socket to a `udp:` address; of a name's addresses to the first that is here.
+    pub(crate) fn bind(address: &Address) -> io::Result<Self> {
+        match address {
+            Address::Udp(host, port) => Ok(host.open_each(*port, Self::bound)?.swap_remove(0)),
+            _ => Err(fail(libc::EINVAL, "the address of a datagram socket begins with udp:")),
+        }
     }
-    pub(crate) fn address(&self) -> String {
-        String::new()
+
+    fn bound(address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), None)?;
+        only_v6_if_named(&socket, address)?;
+        socket.bind(&address.into())?;
+        Self::of(socket)
     }
+
+    fn of(socket: Socket) -> io::Result<Self> {
+        Ok(Self {
+            local: socket::local_peer(socket.as_fd())?,
+            socket,
+            memory: vec![0; BATCH * SLOT],
+            received: Vec::with_capacity(BATCH),
+            waiting: Waiting::default(),
+            dropped: 0,
+            is_write_watched: false,
+        })
+    }
+
+    /// The same socket once more, with buffers of its own: a datagram comes to one of the two.
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
-        self.0.try_clone().map(Self)
+        Self::of(self.socket.try_clone()?)
     }
-    pub(crate) fn receive(&mut self, _: &Count, _f: impl FnMut(&mut Datagram<'_>, &[u8])) -> io::Result<()> {
+
+    /// Where it is bound, as [`Address`] reads it, with the port that the system chose.
+    pub(crate) fn address(&self) -> String {
+        format!("udp:{}", self.local)
+    }
+
+    /// Hands on up to 32 datagrams that have arrived, if any has.
+    pub(crate) fn receive(
+        &mut self,
+        count: &Count,
+        mut each: impl FnMut(&mut Datagram<'_>, &[u8]),
+    ) -> io::Result<()> {
+        match self.receive_batch() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            result => result?,
+        };
+        count.add(Counter::DatagramsIn, self.received.len() as u64);
+        for (Received { peer, length }, slot) in self.received.iter().zip(self.memory.chunks_exact(SLOT)) {
+            each(&mut Datagram { peer, waiting: &mut self.waiting }, &slot[..*length]);
+        }
         Ok(())
     }
-    pub(crate) fn flush(&mut self, _: &Count) -> io::Result<()> {
+
+    /// Sends what is queued, as much as the kernel takes.
+    pub(crate) fn flush(&mut self, count: &Count) -> io::Result<()> {
+        let (before, dropped) = (self.waiting.datagrams.len(), self.dropped);
+        let result = self.send_waiting();
+        let dropped = self.dropped - dropped;
+        count.add(Counter::DatagramsDropped, dropped);
+        count.add(Counter::DatagramsOut, (before - self.waiting.datagrams.len()) as u64 - dropped);
+        result.map(drop)
+    }
+
+    /// Makes `poller` tell of READ, and of WRITE while datagrams wait to be sent.
+    pub(crate) fn watch(&mut self, poller: &Poller, token: u64) -> io::Result<()> {
+        let is_write_wanted = !self.waiting.is_empty();
+        if is_write_wanted != self.is_write_watched {
+            let interest = if is_write_wanted { Interest::READ | Interest::WRITE } else { Interest::READ };
+            poller.modify(self, interest, token)?;
+            self.is_write_watched = is_write_wanted;
+        }
         Ok(())
     }
-    pub(crate) fn watch(&mut self, _: &Poller, _: u64) -> io::Result<()> {
-        Ok(())
+
+    /// Takes up to 32 datagrams in place of the last ones: recvmmsg(2). `EAGAIN` when none
+    /// waits. That an earlier datagram of ours did not arrive is no error.
+    fn receive_batch(&mut self) -> io::Result<usize> {
+        loop {
+            match socket::receive_batch(self.socket.as_fd(), &mut self.memory, SLOT, &mut self.received) {
+                Err(error) if is_of_the_way(&error) => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Sends what is queued: sendmmsg(2). `false` when the kernel takes no more: go on when the
+    /// socket is ready for WRITE. A datagram that can't be sent is dropped and counted, and the
+    /// next is tried.
+    fn send_waiting(&mut self) -> io::Result<bool> {
+        let mut failed = false;
+        while !self.waiting.is_empty() {
+            match socket::send_batch(self.socket.as_fd(), self.waiting.first()) {
+                Ok(sent) => {
+                    self.waiting.pop(sent);
+                    failed = false;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if is_of_the_socket(&error) => return Err(error),
+                // It may tell of an earlier datagram, once: only a second error is this one's.
+                Err(_) if !failed => failed = true,
+                Err(_) => {
+                    self.waiting.pop(1);
+                    self.dropped += 1;
+                    failed = false;
+                }
+            }
+        }
+        Ok(true)
     }
 }
+
+/// A datagram that has arrived, and the way to answer it.
+pub struct Datagram<'a> {
+    peer: &'a Peer,
+    waiting: &'a mut Waiting,
+}
+
+impl Datagram<'_> {
+    /// Who sent it.
+    pub fn peer(&self) -> &Peer {
+        self.peer
+    }
+
+    /// Sends a datagram to its sender. Errors as [`send_to`](Self::send_to).
+    pub fn reply(&mut self, data: &[u8]) -> io::Result<()> {
+        self.waiting.queue(self.peer, data)
+    }
+
+    /// Sends a datagram from the same socket: copied now, sent with others by `sendmmsg(2)`
+    /// after the handler has seen the batch. One that the system refuses then is counted as
+    /// dropped.
+    ///
+    /// `EMSGSIZE` past 65,507 bytes; `ENOBUFS` when 1,024 datagrams or 4 MiB wait;
+    /// `EAFNOSUPPORT` for the peer of a unix socket.
+    pub fn send_to(&mut self, peer: &Peer, data: &[u8]) -> io::Result<()> {
+        self.waiting.queue(peer, data)
+    }
+}
+
+impl fmt::Debug for Datagram<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Datagram").field("peer", self.peer).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for DatagramSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DatagramSocket").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
+
+impl AsFd for DatagramSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 impl AsRawFd for DatagramSocket {
     fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.socket.as_raw_fd()
+    }
+}
+
+/// What ICMP said of a datagram sent before, icmp(7).
+fn is_of_the_way(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNREFUSED
+                | libc::ECONNRESET
+                | libc::EHOSTUNREACH
+                | libc::ENETUNREACH
+                | libc::EHOSTDOWN
+                | libc::ENOPROTOOPT
+                | libc::EPROTO
+                | libc::EMSGSIZE
+        )
+    )
+}
+
+/// After these no datagram can be sent.
+fn is_of_the_socket(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EBADF | libc::ENOTSOCK | libc::EFAULT | libc::EPIPE))
+}
+
+/// Datagrams one after the other in one buffer.
+#[derive(Default)]
+struct Waiting {
+    datagrams: VecDeque<(Peer, usize)>,
+    bytes: Vec<u8>,
+    /// Where the first datagram begins.
+    start: usize,
+}
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.datagrams.is_empty()
+    }
+
+    /// The bytes of all of them.
+    fn length(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
+    /// Errors as [`Datagram::send_to`].
+    fn queue(&mut self, peer: &Peer, data: &[u8]) -> io::Result<()> {
+        if data.len() > MAX_LENGTH {
+            return Err(fail(libc::EMSGSIZE, "a datagram has room for 65,507 bytes"));
+        }
+        if peer.as_socket_addr().is_none() {
+            return Err(fail(libc::EAFNOSUPPORT, "a datagram can't be sent to a unix socket"));
+        }
+        if self.datagrams.len() == MAX_WAITING || self.length() + data.len() > MAX_WAITING_BYTES {
+            return Err(fail(libc::ENOBUFS, "too many datagrams wait to be sent"));
+        }
+        self.push(peer, data);
+        Ok(())
+    }
+
+    fn push(&mut self, peer: &Peer, data: &[u8]) {
+        // Each byte is moved once at most for each byte sent.
+        if self.start > self.bytes.len() / 2 {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
+        self.datagrams.push_back((peer.clone(), data.len()));
+        self.bytes.extend_from_slice(data);
+    }
+
+    /// The datagrams in their order.
+    fn first(&self) -> impl Iterator<Item = (&Peer, &[u8])> {
+        let mut rest = &self.bytes[self.start..];
+        self.datagrams.iter().map(move |(peer, length)| {
+            let (data, after) = rest.split_at(*length);
+            rest = after;
+            (peer, data)
+        })
+    }
+
+    fn pop(&mut self, count: usize) {
+        self.start += self.datagrams.drain(..count).map(|(_, length)| length).sum::<usize>();
+        if self.datagrams.is_empty() {
+            self.bytes.clear();
+            self.start = 0;
+        }
     }
 }
