@@ -420,3 +420,69 @@ impl SocketAddress {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::Listener;
+    use std::io::Read;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn pieces_are_sent_in_order_and_no_more_than_fit() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let byte = [7];
+        let pieces = vec![IoSlice::new(&byte); MAX_PIECES + 1];
+        assert_eq!(send_vectored(ours.as_fd(), &pieces).unwrap(), MAX_PIECES);
+        theirs.read_exact(&mut [0; MAX_PIECES]).unwrap();
+        send_vectored(ours.as_fd(), &[IoSlice::new(b"ab"), IoSlice::new(b""), IoSlice::new(b"c")]).unwrap();
+        let mut data = [0; 4];
+        assert_eq!(receive(theirs.as_fd(), &mut data).unwrap(), 3);
+        assert_eq!(&data[..3], b"abc");
+    }
+
+    #[test]
+    fn a_file_is_sent_from_its_offset() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let file = std::fs::File::open(std::env::current_exe().unwrap()).unwrap();
+        let mut offset = 1;
+        assert_eq!(send_file(ours.as_fd(), file.as_fd(), &mut offset, 3).unwrap(), 3);
+        assert_eq!(offset, 4);
+        let mut data = [0; 3];
+        theirs.read_exact(&mut data).unwrap();
+        assert_eq!(&data, b"ELF");
+        offset = file.metadata().unwrap().len();
+        assert_eq!(send_file(ours.as_fd(), file.as_fd(), &mut offset, 3).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_write_to_nobody_is_an_error() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        shutdown_write(theirs.as_fd()).unwrap();
+        assert_eq!(receive(ours.as_fd(), &mut [0]).unwrap(), 0);
+        drop(theirs);
+        assert_eq!(send(ours.as_fd(), b"x").unwrap_err().raw_os_error(), Some(libc::EPIPE));
+    }
+
+    #[test]
+    fn a_forked_child_leaves_the_file_of_a_listener() {
+        let path = std::env::temp_dir().join(format!("omnipoll-{}-forked", std::process::id()));
+        let address = format!("unix:{}", path.display()).parse().unwrap();
+        let listener = Listener::open(&address, 1, false).unwrap();
+        // SAFETY: the child drops what it has and exits, without a lock that another thread may hold.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            drop(listener);
+            // SAFETY: takes no pointer.
+            unsafe { libc::_exit(0) };
+        }
+        let mut status = 0;
+        // SAFETY: `status` is writable for the length of the call.
+        assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+        assert_eq!(status, 0);
+        assert!(path.exists());
+        drop(listener);
+        assert!(!path.exists());
+    }
+}

@@ -285,3 +285,214 @@ impl Waiting {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::Counts;
+    use crate::Events;
+    use std::net::UdpSocket;
+    use std::time::Duration;
+
+    fn bound(address: &str) -> DatagramSocket {
+        DatagramSocket::bind(&address.parse().unwrap()).unwrap()
+    }
+
+    fn count() -> Count {
+        Counts::new(1).unwrap().of(0)
+    }
+
+    fn client(to: &DatagramSocket) -> UdpSocket {
+        let local = to.local.as_socket_addr().unwrap();
+        let client = UdpSocket::bind((local.ip(), 0)).unwrap();
+        client.connect(local).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        client
+    }
+
+    fn peer_of(socket: &UdpSocket) -> Peer {
+        socket.local_addr().unwrap().into()
+    }
+
+    fn read(client: &UdpSocket) -> Vec<u8> {
+        let mut buffer = vec![0; SLOT];
+        let length = client.recv(&mut buffer).unwrap();
+        buffer.truncate(length);
+        buffer
+    }
+
+    fn wait(socket: &DatagramSocket) {
+        let poller = Poller::new().unwrap();
+        poller.add(socket, Interest::READ, 1).unwrap();
+        let mut events = Events::with_capacity(1);
+        assert_eq!(poller.wait(&mut events, Some(Duration::from_secs(30))).unwrap(), 1);
+    }
+
+    fn errno(result: io::Result<()>) -> i32 {
+        result.unwrap_err().raw_os_error().unwrap()
+    }
+
+    #[test]
+    fn a_reply_goes_to_the_sender() {
+        for ip in ["127.0.0.1", "[::1]"] {
+            let (mut socket, count) = (bound(&format!("udp:{ip}:0")), count());
+            assert!(socket.address().starts_with(&format!("udp:{ip}:")));
+            let client = client(&socket);
+            client.send(b"hello").unwrap();
+            wait(&socket);
+            let mut seen = Vec::new();
+            socket
+                .receive(&count, |datagram, data| {
+                    assert_eq!(*datagram.peer(), peer_of(&client));
+                    seen.push(data.to_vec());
+                    datagram.reply(data).unwrap();
+                    datagram.reply(b"").unwrap();
+                })
+                .unwrap();
+            assert_eq!(seen, [b"hello"]);
+            socket.flush(&count).unwrap();
+            assert_eq!((read(&client), read(&client)), (b"hello".to_vec(), Vec::new()));
+            assert_eq!((count.get(Counter::DatagramsIn), count.get(Counter::DatagramsOut)), (1, 2));
+        }
+    }
+
+    #[test]
+    fn nothing_received_is_no_error() {
+        let mut socket = bound("udp:127.0.0.1:0");
+        socket.receive(&count(), |_, _| panic!("nobody sent anything")).unwrap();
+    }
+
+    #[test]
+    fn more_than_a_batch_comes_and_goes_in_order() {
+        let (mut socket, count) = (bound("udp:127.0.0.1:0"), count());
+        let client = client(&socket);
+        let numbers: Vec<u8> = (0..BATCH as u8 * 2 + 7).collect();
+        for number in &numbers {
+            client.send(&[*number]).unwrap();
+        }
+        let mut seen = Vec::new();
+        while seen.len() < numbers.len() {
+            wait(&socket);
+            let before = seen.len();
+            let keep = |datagram: &mut Datagram<'_>, data: &[u8]| {
+                seen.extend_from_slice(data);
+                datagram.reply(data).unwrap();
+            };
+            socket.receive(&count, keep).unwrap();
+            assert!(seen.len() - before <= BATCH);
+        }
+        assert_eq!(seen, numbers);
+        socket.flush(&count).unwrap();
+        let answers: Vec<u8> = numbers.iter().flat_map(|_| read(&client)).collect();
+        assert_eq!(answers, numbers);
+    }
+
+    #[test]
+    fn the_longest_datagram_is_whole() {
+        let (mut socket, count) = (bound("udp:127.0.0.1:0"), count());
+        let client = client(&socket);
+        let data: Vec<u8> = (0..MAX_LENGTH).map(|byte| (byte % 251) as u8).collect();
+        client.send(&data).unwrap();
+        wait(&socket);
+        socket
+            .receive(&count, |datagram, received| {
+                assert!(received == data);
+                datagram.reply(received).unwrap();
+            })
+            .unwrap();
+        socket.flush(&count).unwrap();
+        assert!(read(&client) == data);
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_refused_at_once() {
+        let socket = &mut bound("udp:127.0.0.1:0");
+        let peer = socket.local.clone();
+        assert_eq!(errno(socket.waiting.queue(&peer, &vec![0; MAX_LENGTH + 1])), libc::EMSGSIZE);
+        assert_eq!(errno(socket.waiting.queue(&Peer::Unnamed, b"")), libc::EAFNOSUPPORT);
+        for _ in 0..MAX_WAITING {
+            socket.waiting.queue(&peer, b"x").unwrap();
+        }
+        assert_eq!(errno(socket.waiting.queue(&peer, b"x")), libc::ENOBUFS);
+        socket.waiting.pop(MAX_WAITING);
+        let data = vec![0; MAX_LENGTH];
+        for _ in 0..MAX_WAITING_BYTES / MAX_LENGTH {
+            socket.waiting.queue(&peer, &data).unwrap();
+        }
+        assert_eq!(errno(socket.waiting.queue(&peer, &data)), libc::ENOBUFS);
+        socket.waiting.queue(&peer, b"x").unwrap();
+    }
+
+    #[test]
+    fn a_destination_that_cannot_be_reached_costs_its_own_datagram_only() {
+        let (mut socket, count) = (bound("udp:127.0.0.1:0"), count());
+        let client = client(&socket);
+        // EACCES without SO_BROADCAST.
+        let nowhere = Peer::from(SocketAddr::from(([255, 255, 255, 255], 9)));
+        for (peer, data) in
+            [(&peer_of(&client), b"1"), (&nowhere, b"2"), (&nowhere, b"3"), (&peer_of(&client), b"4")]
+        {
+            socket.waiting.queue(peer, data).unwrap();
+        }
+        socket.flush(&count).unwrap();
+        assert_eq!((read(&client), read(&client)), (b"1".to_vec(), b"4".to_vec()));
+        assert_eq!((count.get(Counter::DatagramsDropped), count.get(Counter::DatagramsOut)), (2, 2));
+    }
+
+    #[test]
+    fn the_error_of_an_earlier_datagram_harms_no_other() {
+        let (mut socket, count) = (bound("udp:127.0.0.1:0"), count());
+        let client = client(&socket);
+        let dead = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        // Only a connected socket is told what ICMP said.
+        let refuse = |socket: &DatagramSocket| {
+            socket.socket.connect(&dead.into()).unwrap();
+            socket.socket.send(b"lost").unwrap();
+            wait(socket);
+        };
+        refuse(&socket);
+        socket.waiting.queue(&peer_of(&client), b"kept").unwrap();
+        socket.flush(&count).unwrap();
+        assert_eq!(read(&client), b"kept");
+        assert_eq!(count.get(Counter::DatagramsDropped), 0);
+
+        refuse(&socket);
+        socket.receive(&count, |_, _| panic!("nobody sent anything")).unwrap();
+    }
+
+    #[test]
+    fn the_buffer_of_what_waits_does_not_grow_with_what_has_gone() {
+        let mut waiting = Waiting::default();
+        let peer = Peer::from(SocketAddr::from(([127, 0, 0, 1], 9)));
+        for number in 0..10_000u32 {
+            waiting.queue(&peer, &number.to_ne_bytes()).unwrap();
+            if number >= 10 {
+                let oldest = (number - 10).to_ne_bytes();
+                assert_eq!(waiting.first().next(), Some((&peer, &oldest[..])));
+                waiting.pop(1);
+            }
+        }
+        assert!(waiting.bytes.capacity() < 1024);
+    }
+
+    #[test]
+    fn write_is_watched_while_datagrams_wait() {
+        let mut socket = bound("udp:127.0.0.1:0");
+        let poller = Poller::new().unwrap();
+        poller.add(&socket, Interest::READ, 1).unwrap();
+        let mut events = Events::with_capacity(1);
+        let peer = socket.local.clone();
+        socket.waiting.queue(&peer, b"x").unwrap();
+        socket.watch(&poller, 1).unwrap();
+        assert_eq!(poller.wait(&mut events, Some(Duration::from_secs(30))).unwrap(), 1);
+        socket.waiting.pop(1);
+        socket.watch(&poller, 1).unwrap();
+        assert_eq!(poller.wait(&mut events, Some(Duration::ZERO)).unwrap(), 0);
+    }
+
+    #[test]
+    fn only_datagram_addresses_are_bound() {
+        let address = "127.0.0.1:0".parse().unwrap();
+        assert_eq!(errno(DatagramSocket::bind(&address).map(drop)), libc::EINVAL);
+    }
+}

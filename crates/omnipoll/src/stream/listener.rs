@@ -227,3 +227,268 @@ fn identity(file: &fs::Metadata) -> (u64, u64) {
 fn is(error: &io::Error, errno: i32) -> bool {
     error.raw_os_error() == Some(errno)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+    use std::process::{Command, Stdio};
+    use std::time::Duration;
+
+    /// A directory of one test, removed with all that is in it.
+    struct Directory(PathBuf);
+
+    impl Directory {
+        fn new(test: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("omnipoll-{}-{test}", std::process::id()));
+            fs::create_dir(&path).unwrap();
+            Self(path)
+        }
+
+        fn socket(&self) -> (PathBuf, String) {
+            let path = self.0.join("socket");
+            let address = format!("unix:{}", path.display());
+            (path, address)
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    fn open(address: &str) -> io::Result<Vec<Listener>> {
+        Listener::open(&address.parse()?, 16, false)
+    }
+
+    fn one(address: &str) -> Listener {
+        let mut listeners = open(address).unwrap();
+        assert_eq!(listeners.len(), 1);
+        listeners.remove(0)
+    }
+
+    fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> i32 {
+        result.unwrap_err().raw_os_error().unwrap()
+    }
+
+    /// The client that has connected, which on loopback is there at once.
+    fn accepted(listener: &Listener) -> (std::fs::File, Peer) {
+        let (socket, peer) = listener.accept().unwrap();
+        (socket.into(), peer)
+    }
+
+    /// As proc_pid_fdinfo(5) tells it.
+    #[cfg(target_os = "linux")]
+    fn closes_on_exec(fd: &impl AsRawFd) -> bool {
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).unwrap();
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+        i32::from_str_radix(flags.trim(), 8).unwrap() & libc::O_CLOEXEC != 0
+    }
+
+    fn tcp_port(listener: &Listener) -> u16 {
+        listener.local.as_socket_addr().unwrap().port()
+    }
+
+    #[test]
+    fn tcp_clients_are_accepted_with_their_address() {
+        for ip in ["127.0.0.1", "[::1]"] {
+            let listener = one(&format!("{ip}:0"));
+            assert_eq!(errno(listener.accept()), libc::EAGAIN);
+            assert!(listener.address().starts_with(&format!("{ip}:")));
+            assert!(!listener.address().ends_with(":0"));
+            let mut client = TcpStream::connect(listener.address()).unwrap();
+            client.write_all(b"x").unwrap();
+            let (mut socket, peer) = accepted(&listener);
+            assert_eq!(peer.as_socket_addr(), Some(client.local_addr().unwrap()));
+            socket.write_all(b"y").unwrap();
+            client.read_exact(&mut [0]).unwrap();
+            let options = socket2::SockRef::from(&socket);
+            assert!(options.nonblocking().unwrap());
+            #[cfg(target_os = "linux")]
+            assert!(closes_on_exec(&socket));
+            assert!(options.tcp_nodelay().unwrap());
+        }
+    }
+
+    #[test]
+    fn any_is_both_kinds_of_addresses() {
+        for text in [":0", "*:0", "[::]:0"] {
+            let listener = one(text);
+            for ip in ["127.0.0.1", "::1"] {
+                let _client = TcpStream::connect((ip, tcp_port(&listener))).unwrap();
+                accepted(&listener);
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_is_all_of_its_addresses() {
+        let listeners = open("localhost:0").unwrap();
+        for listener in &listeners {
+            let _client = TcpStream::connect(listener.address()).unwrap();
+            accepted(listener);
+        }
+        let ips: Vec<_> = listeners.iter().map(|l| l.local.as_socket_addr().unwrap().ip()).collect();
+        assert!(ips.iter().all(|ip| ip.is_loopback()), "{ips:?}");
+    }
+
+    #[test]
+    fn the_address_of_a_listener_opens_it_again() {
+        let directory = Directory::new("again");
+        for text in ["127.0.0.1:0", "[::1]:0", ":0", &directory.socket().1] {
+            let address = one(text).address();
+            assert_eq!(one(&address).address(), address);
+        }
+    }
+
+    #[test]
+    fn a_port_in_use_is_told_even_where_it_could_be_shared() {
+        let other = Listener::open(&"127.0.0.1:0".parse().unwrap(), 16, true).unwrap().remove(0);
+        let address: Address = other.address().parse().unwrap();
+        for reuse_port in [false, true] {
+            assert_eq!(errno(Listener::open(&address, 16, reuse_port)), libc::EADDRINUSE);
+        }
+        drop(other);
+        assert!(Listener::open(&address, 16, true).is_ok());
+    }
+
+    #[test]
+    fn siblings_share_the_clients_of_a_port() {
+        let first = Listener::open(&"127.0.0.1:0".parse().unwrap(), 16, true).unwrap().remove(0);
+        let second = first.sibling(16).unwrap();
+        assert_eq!(first.address(), second.address());
+        drop(first);
+        let _client = TcpStream::connect(second.address()).unwrap();
+        accepted(&second);
+        let alone = one("127.0.0.1:0");
+        assert_eq!(errno(alone.sibling(16)), libc::EADDRINUSE);
+    }
+
+    #[test]
+    fn unix_clients_are_accepted_without_a_name() {
+        let directory = Directory::new("unix");
+        let (path, address) = directory.socket();
+        let listener = one(&address);
+        assert_eq!(listener.address(), address);
+        assert!(!listener.is_tcp());
+        assert_eq!(errno(listener.sibling(16)), libc::EOPNOTSUPP);
+        let _client = UnixStream::connect(&path).unwrap();
+        assert_eq!(accepted(&listener).1, Peer::Unnamed);
+        drop(listener.try_clone().unwrap());
+        assert!(path.exists());
+        drop(listener);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_stale_socket_file_is_replaced() {
+        let directory = Directory::new("stale");
+        let (path, address) = directory.socket();
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        let listener = one(&address);
+        let _client = UnixStream::connect(&path).unwrap();
+        accepted(&listener);
+    }
+
+    #[test]
+    fn a_file_in_use_is_left_alone() {
+        let directory = Directory::new("in-use");
+        let (path, address) = directory.socket();
+        let server = UnixListener::bind(&path).unwrap();
+        assert_eq!(errno(open(&address)), libc::EADDRINUSE);
+        assert!(UnixStream::connect(&path).is_ok());
+        drop(server);
+        fs::remove_file(&path).unwrap();
+
+        let datagrams = UnixDatagram::bind(&path).unwrap();
+        assert_eq!(errno(open(&address)), libc::EADDRINUSE);
+        drop(datagrams);
+        fs::remove_file(&path).unwrap();
+
+        fs::write(&path, b"precious").unwrap();
+        assert_eq!(errno(open(&address)), libc::EADDRINUSE);
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn the_file_of_another_is_not_removed() {
+        let directory = Directory::new("another");
+        let (path, address) = directory.socket();
+        let first = one(&address);
+        fs::remove_file(&path).unwrap();
+        let _second = one(&address);
+        drop(first);
+        assert!(UnixStream::connect(&path).is_ok());
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn abstract_names_leave_no_file() {
+        let address = format!("unix:@omnipoll-{}", std::process::id());
+        let listener = one(&address);
+        assert_eq!(listener.address(), address);
+        assert_eq!(errno(open(&address)), libc::EADDRINUSE);
+        use std::os::linux::net::SocketAddrExt;
+        let name = std::os::unix::net::SocketAddr::from_abstract_name(&address["unix:@".len()..]).unwrap();
+        let _client = UnixStream::connect_addr(&name).unwrap();
+        accepted(&listener);
+    }
+
+    #[test]
+    fn an_inherited_socket_must_listen() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = one(&format!("fd:{}", server.as_raw_fd()));
+        assert_eq!(listener.address(), server.local_addr().unwrap().to_string());
+        assert_eq!(errno(listener.accept()), libc::EAGAIN);
+        let client = TcpStream::connect(listener.address()).unwrap();
+        accepted(&listener);
+
+        let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let file = fs::File::open("/dev/null").unwrap();
+        for (fd, expected) in [
+            (client.as_raw_fd(), libc::EINVAL),
+            (datagrams.as_raw_fd(), libc::EINVAL),
+            (file.as_raw_fd(), libc::ENOTSOCK),
+            (i32::MAX, libc::EBADF),
+        ] {
+            assert_eq!(errno(open(&format!("fd:{fd}"))), expected);
+        }
+    }
+
+    #[test]
+    fn datagram_addresses_have_no_clients() {
+        assert_eq!(errno(open("udp:127.0.0.1:0")), libc::EINVAL);
+    }
+
+    /// Runs itself again, as a process that was passed a listening socket.
+    #[test]
+    fn systemd_passes_sockets() {
+        if std::env::var_os("LISTEN_FDS").is_some() {
+            let listener = one("systemd");
+            #[cfg(target_os = "linux")]
+            assert!(closes_on_exec(&listener) && closes_on_exec(&3));
+            return accepted(&listener).0.write_all(b"served").unwrap();
+        }
+        for pid in ["LISTEN_PID=$$", ""] {
+            let server = TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut client = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+            let child = Command::new("sh")
+                .args(["-c", &format!(r#"{pid} LISTEN_FDS=1 exec "$@" 3<&0 0</dev/null"#), "sh"])
+                .arg(std::env::current_exe().unwrap())
+                .args(["--exact", "stream::listener::tests::systemd_passes_sockets"])
+                .env_remove("LISTEN_PID")
+                .stdin(Stdio::from(OwnedFd::from(server)))
+                .output()
+                .unwrap();
+            assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+            let mut answer = [0; 6];
+            client.read_exact(&mut answer).unwrap();
+            assert_eq!(&answer, b"served");
+        }
+    }
+}
