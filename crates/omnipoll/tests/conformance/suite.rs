@@ -39,14 +39,19 @@ struct Case {
 impl Suite {
     /// A behaviour that is no engine's in particular.
     pub(crate) fn once<F: Fn() + Sync + 'static>(&mut self, behaviour: F) {
-        self.cases.push(Case { name: name_of::<F>(), run: Box::new(behaviour) });
+        self.add(name_of::<F>(), behaviour);
+    }
+
+    /// A case of any name.
+    pub(crate) fn add(&mut self, name: String, run: impl Fn() + Sync + 'static) {
+        self.cases.push(Case { name, run: Box::new(run) });
     }
 
     /// A behaviour that every engine shows.
     pub(crate) fn on_each_engine<F: Fn(EngineKind) + Copy + Sync + 'static>(&mut self, behaviour: F) {
         for kind in engines() {
             let name = format!("{} [{}]", name_of::<F>(), kind.name());
-            self.cases.push(Case { name, run: Box::new(move || behaviour(kind)) });
+            self.add(name, move || behaviour(kind));
         }
     }
 
@@ -58,7 +63,7 @@ impl Suite {
         for kind in engines() {
             for trigger in TRIGGERS {
                 let name = format!("{} [{}, {trigger:?}]", name_of::<F>(), kind.name());
-                self.cases.push(Case { name, run: Box::new(move || behaviour(kind, trigger)) });
+                self.add(name, move || behaviour(kind, trigger));
             }
         }
     }
@@ -168,7 +173,7 @@ fn run_in_a_process(case: &Case) -> Output {
 }
 
 /// `edge::the_pipe_experiment`, from the function's type.
-fn name_of<F>() -> String {
+pub(crate) fn name_of<F>() -> String {
     let path = type_name::<F>();
     path.split_once("::").map_or(path, |(_, name)| name).to_owned()
 }

@@ -25,6 +25,14 @@ pub(crate) fn pipe() -> (OwnedFd, OwnedFd) {
     (own(ends[0]), own(ends[1]))
 }
 
+/// Has calls wait that the file can't answer at once.
+pub(crate) fn set_blocking(file: &impl AsRawFd) {
+    // SAFETY: takes no pointer.
+    let flags = check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) }, "F_GETFL");
+    // SAFETY: as above.
+    check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags & !libc::O_NONBLOCK) }, "F_SETFL");
+}
+
 /// Makes `number` stand for the file of `file`; it must not be in use.
 pub(crate) fn dup_to(file: &impl AsRawFd, number: RawFd) -> OwnedFd {
     assert!(!is_open(number), "descriptor {number} is in use");

@@ -1,0 +1,314 @@
+//! Every byte, once, in order; and the limits of what may wait.
+
+use std::io::{IoSlice, Seek, Write};
+
+use omnipoll::{Conn, Model};
+
+use crate::acts::Acts;
+use crate::client::{
+    end, exchange, expect_end, keep_small, pattern, read, read_to_end, send_meanwhile, small,
+};
+use crate::log::What;
+use crate::served::serve;
+use crate::suite::Suite;
+use crate::way::Way;
+
+pub(crate) fn behaviours(suite: &mut Suite) {
+    suite.in_each_way(what_is_sent_comes_back);
+    suite.in_each_way(single_bytes_come_back);
+    suite.in_each_way(what_is_queued_goes_out_in_order);
+    suite.in_each_way(a_write_returns_what_is_queued);
+    suite.in_each_way(many_pieces_go_out_in_order);
+    suite.in_each_way(the_limit_of_a_connection_is_exact);
+    suite.in_ways_of(&[Model::Reactor, Model::Cores, Model::Thread], the_limit_of_the_server_is_exact);
+    suite.in_each_way(what_is_sent_gives_room_in_the_servers_limit);
+    suite.in_each_way(files_keep_their_place_among_the_bytes);
+    suite.in_each_way(a_file_shorter_than_was_said);
+}
+
+fn what_is_sent_comes_back(way: Way) {
+    let served = serve(way.options(), Acts::echo());
+    let clients: Vec<_> = (0..4).map(|_| served.client()).collect();
+    for length in [1, 100, 65_536, 65_537, 1 << 20] {
+        for (seed, client) in clients.iter().enumerate() {
+            let data = pattern(seed, length);
+            let sending = send_meanwhile(client, data.clone());
+            assert!(read(client, length) == data, "{length} bytes came back differently");
+            sending.join().unwrap();
+        }
+    }
+    drop(clients);
+    served.ends_well();
+}
+
+fn single_bytes_come_back(way: Way) {
+    let served = serve(way.options(), Acts::echo());
+    let client = served.client();
+    for byte in 0..200 {
+        exchange(&client, &[byte]);
+    }
+    drop(client);
+    served.ends_well();
+}
+
+/// Fills the kernel's buffers from within a call, so that from here on all is queued.
+fn fill(conn: &mut Conn<'_>) -> usize {
+    let mut written = 0;
+    while conn.write(&[0; 1000]).unwrap() == 0 {
+        written += 1000;
+    }
+    written + 1000
+}
+
+/// Each number in four bytes.
+fn numbers(count: u32) -> Vec<u8> {
+    (0..count).flat_map(u32::to_le_bytes).collect()
+}
+
+fn what_is_queued_goes_out_in_order(way: Way) {
+    const COUNT: u32 = 300_000;
+    let acts = Acts::echo().on_data(|conn, _, _| {
+        keep_small(conn);
+        let mut file = tempfile();
+        file.write_all(&numbers(COUNT)).unwrap();
+        let all = numbers(COUNT);
+        let (mut at, mut turn) = (0, 0);
+        while at < all.len() {
+            // Some pieces are a part of a number.
+            let length = [4, 1, 7, 400, 30_000, 0, 70_001][turn % 7].min(all.len() - at);
+            let data = &all[at..at + length];
+            match turn % 3 {
+                0 => drop(conn.write(data).unwrap()),
+                1 => {
+                    let (one, other) = data.split_at(length / 3);
+                    conn.write_vectored(&[IoSlice::new(one), IoSlice::new(other)]).unwrap();
+                }
+                _ => conn.send_file(&file, at as u64, length as u64).unwrap(),
+            }
+            at += length;
+            turn += 1;
+        }
+        conn.close();
+    });
+    let served = serve(way.options(), acts);
+    let mut client = small(served.address());
+    client.write_all(b"go").unwrap();
+    assert!(read_to_end(&client) == numbers(COUNT), "they came in another order");
+    drop(client);
+    served.ends_well();
+}
+
+/// An empty file without a name.
+fn tempfile() -> std::fs::File {
+    // SAFETY: the name is a string that ends.
+    let fd = unsafe { libc::memfd_create(c"file".as_ptr(), libc::MFD_CLOEXEC) };
+    assert!(fd >= 0, "memfd_create: {}", std::io::Error::last_os_error());
+    // SAFETY: the kernel has just given us this number.
+    unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) }
+}
+
+fn a_write_returns_what_is_queued(way: Way) {
+    let acts = Acts::echo().on_data(|conn, note, _| {
+        keep_small(conn);
+        let mut written = fill(conn);
+        let first = conn.queued();
+        assert!((1..=1000).contains(&first), "{first} bytes of a write of 1,000 are queued");
+        for length in [1, 0, 5000, 17] {
+            let before = conn.queued();
+            assert_eq!(conn.write(&vec![0; length]).unwrap(), before + length);
+            assert_eq!(conn.queued(), before + length);
+            written += length;
+        }
+        note.say(written);
+        conn.close();
+    });
+    let served = serve(way.options(), acts);
+    let mut client = small(served.address());
+    client.write_all(b"go").unwrap();
+    let written = served.said(&client, 1)[0];
+    assert_eq!(read_to_end(&client).len() as i64, written);
+    assert_eq!(served.expect(&client, What::Close).value, 0);
+    served.ends_well();
+}
+
+fn many_pieces_go_out_in_order(way: Way) {
+    let acts = Acts::echo().on_data(|conn, _, _| {
+        let all = pattern(0, 10_000);
+        let mut pieces = Vec::new();
+        let mut rest = &all[..];
+        // 4,000 pieces and more, some of them empty.
+        while !rest.is_empty() {
+            let (piece, left) = rest.split_at((pieces.len() % 5).min(rest.len()));
+            pieces.push(IoSlice::new(piece));
+            rest = left;
+        }
+        assert!(pieces.len() > 4000);
+        conn.write_vectored(&[]).unwrap();
+        for _ in 0..3 {
+            conn.write_vectored(&pieces).unwrap();
+        }
+        conn.close();
+    });
+    let served = serve(way.options(), acts);
+    let mut client = served.client();
+    client.write_all(b"go").unwrap();
+    assert_eq!(read_to_end(&client), pattern(0, 10_000).repeat(3));
+    drop(client);
+    served.ends_well();
+}
+
+/// Whether a write is refused for want of room, with nothing written.
+fn is_refused(conn: &mut Conn<'_>, length: usize) -> bool {
+    let before = conn.queued();
+    let data = vec![1; length];
+    let half = IoSlice::new(&data[..length / 2]);
+    let rest = IoSlice::new(&data[length / 2..]);
+    let refused = match (conn.write(&data), conn.write_vectored(&[half, rest])) {
+        (Err(one), Err(other)) => {
+            [one, other].iter().all(|error| error.raw_os_error() == Some(libc::ENOBUFS))
+        }
+        (Ok(_), _) => false,
+        (Err(_), Ok(_)) => panic!("write is refused what write_vectored is not"),
+    };
+    assert!(!refused || conn.queued() == before, "something of a refused write is queued");
+    refused
+}
+
+fn the_limit_of_a_connection_is_exact(way: Way) {
+    const LIMIT: usize = 100_000;
+    let acts = Acts::echo().on_data(|conn, note, _| {
+        keep_small(conn);
+        assert!(is_refused(conn, LIMIT + 1));
+        let mut written = fill(conn);
+        let room = LIMIT - conn.queued();
+        assert!(is_refused(conn, room + 1));
+        assert_eq!(conn.write(&vec![0; room]).unwrap(), LIMIT);
+        written += room;
+        assert!(is_refused(conn, 1));
+        assert_eq!(conn.write(&[]).unwrap(), LIMIT);
+        assert_eq!(conn.id().write(&[1]).unwrap_err().raw_os_error(), Some(libc::ENOBUFS));
+        note.say(written);
+    });
+    let served = serve(way.options().queue_limit(LIMIT), acts);
+    let mut client = small(served.address());
+    client.write_all(b"go").unwrap();
+    let written = served.said(&client, 1)[0] as usize;
+    assert_eq!(read(&client, written), vec![0; written], "a refused write was sent");
+    end(&client);
+    expect_end(&client);
+    // The connection has gone on in spite of the refusals.
+    assert_eq!(served.expect(&client, What::Close).value, 0);
+    served.ends_well();
+}
+
+fn the_limit_of_the_server_is_exact(way: Way) {
+    const ALL: usize = 150_000;
+    let acts = Acts::echo().on_data(|conn, note, _| {
+        keep_small(conn);
+        fill(conn);
+        // What others have queued counts, and nothing else does.
+        let mut room = 0;
+        for step in [10_000, 1000, 100, 10, 1] {
+            while conn.queued() < 100_000 && conn.write(&vec![0; step]).is_ok() {
+                room += step;
+            }
+        }
+        note.say(conn.queued());
+        assert!(room == 0 || is_refused(conn, 10_001));
+        assert_eq!(conn.id().write(&[1; 10_001]).unwrap_err().raw_os_error(), Some(libc::ENOBUFS));
+    });
+    let options = way.options().total_queue_limit(ALL).queue_limit(100_000).water_marks(100_000, 100_000);
+    let served = serve(options, acts);
+    let (mut one, mut other) = (small(served.address()), small(served.address()));
+    one.write_all(b"go").unwrap();
+    assert_eq!(served.said(&one, 1), [100_000]);
+    other.write_all(b"go").unwrap();
+    let others = served.said(&other, 1)[0];
+    // A few of the first one's may have gone out meanwhile, but none have: nobody reads.
+    assert!((50_000..52_000).contains(&others), "{others} bytes are queued besides 100,000 of 150,000");
+    drop((one, other));
+    served.ends_well();
+}
+
+fn what_is_sent_gives_room_in_the_servers_limit(way: Way) {
+    const ALL: usize = 50_000;
+    let acts = Acts::echo().on_data(|conn, note, data| {
+        keep_small(conn);
+        for _ in data {
+            let mut written = fill(conn);
+            let room = ALL - conn.queued();
+            conn.write(&vec![0; room]).unwrap();
+            written += room;
+            note.say(written);
+        }
+    });
+    let served = serve(way.options().workers(1).total_queue_limit(ALL), acts);
+    for round in 0..3 {
+        let mut client = small(served.address());
+        for turn in 1..=2 {
+            client.write_all(b"1").unwrap();
+            let written = served.said(&client, turn)[turn - 1];
+            read(&client, written as usize);
+        }
+        client.write_all(b"1").unwrap();
+        // This time it is left in the queue, and goes with its connection.
+        served.said(&client, 3);
+        match round {
+            0 => crate::client::reset(client),
+            _ => drop(client),
+        }
+        served.log.wait_for("as many ends", |entries| {
+            let ends = entries.iter().filter(|entry| entry.what == What::Close).count();
+            (ends == round + 1).then_some(())
+        });
+    }
+    served.ends_well();
+}
+
+fn files_keep_their_place_among_the_bytes(way: Way) {
+    let acts = Acts::echo().on_data(|conn, _, _| {
+        let mut file = tempfile();
+        file.write_all(&pattern(1, 3 << 20)).unwrap();
+        file.rewind().unwrap();
+        conn.write(b"before").unwrap();
+        conn.send_file(&file, 0, 3 << 20).unwrap();
+        assert_eq!(conn.queued(), 0, "what is in a file counts as queued");
+        conn.send_file(&file, 5, 0).unwrap();
+        conn.write(b"between").unwrap();
+        conn.send_file(&file, (3 << 20) - 10, 10).unwrap();
+        conn.write(b"after").unwrap();
+        // It is ours to close.
+        drop(file);
+        conn.close();
+    });
+    let served = serve(way.options(), acts);
+    let mut client = served.client();
+    client.write_all(b"go").unwrap();
+    let file = pattern(1, 3 << 20);
+    let expected = [b"before", &file[..], b"between", &file[(3 << 20) - 10..], b"after"].concat();
+    assert!(read_to_end(&client) == expected, "something else arrived");
+    drop(client);
+    served.ends_well();
+}
+
+fn a_file_shorter_than_was_said(way: Way) {
+    let acts = Acts::echo().on_data(|conn, _, data| {
+        let mut file = tempfile();
+        file.write_all(&[7; 5000]).unwrap();
+        if data == b"later" {
+            // It is found out when the queue comes to it.
+            keep_small(conn);
+            fill(conn);
+        }
+        let _ = conn.send_file(&file, 1000, 4001);
+    });
+    let served = serve(way.options(), acts);
+    for words in ["now", "later"] {
+        let mut client = small(served.address());
+        client.write_all(words.as_bytes()).unwrap();
+        // It must not look like the whole of it.
+        crate::client::expect_reset(&client);
+        assert_eq!(served.expect(&client, What::Close).value, libc::EIO.into());
+    }
+    served.ends_well();
+}

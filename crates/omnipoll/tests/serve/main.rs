@@ -1,0 +1,27 @@
+//! The conformance suite of servers: what a handler and its clients may rely on, under every
+//! model and on every engine.
+//!
+//! A behaviour is a function; the list at the top of its module says in which ways it is served.
+
+#[path = "../conformance/suite.rs"]
+#[allow(dead_code)]
+mod suite;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod acts;
+mod client;
+mod log;
+mod process;
+mod served;
+mod way;
+
+mod bytes;
+mod ending;
+
+fn main() -> std::process::ExitCode {
+    let mut suite = suite::Suite::default();
+    bytes::behaviours(&mut suite);
+    ending::behaviours(&mut suite);
+    suite.main()
+}

@@ -1,0 +1,300 @@
+//! A server in a process of its own, and the hold that a test has on it.
+//!
+//! Under FORK and PREFORK a server wants a process without other threads, and its handler's
+//! calls are made in yet other processes: so that a test is the same for every model, the
+//! server always gets a process, and tells of itself through pipes.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use omnipoll::{Handler, Server, ServerHandle, ServerOptions, WorkerStats};
+
+use super::acts::{Acts, Told};
+use super::log::{Entry, Log, Pen, What};
+use super::process::{self, Process};
+use crate::support::expect::LONG;
+use crate::support::sys;
+
+/// Seconds after which a server that has not ended is killed.
+const PATIENCE: u32 = 50;
+
+/// A server that runs.
+pub(crate) struct Served {
+    pub(crate) log: Log,
+    pub(crate) process: Process,
+    addresses: Vec<String>,
+    commands: BufReader<UnixStream>,
+}
+
+/// How it has ended.
+pub(crate) struct Outcome {
+    /// What `run` returned: 0, or an error's number.
+    pub(crate) errno: i32,
+    pub(crate) stats: Stats,
+    pub(crate) log: Log,
+}
+
+/// What a server has counted.
+#[derive(Debug, Default)]
+pub(crate) struct Stats {
+    pub(crate) total: WorkerStats,
+    pub(crate) workers: Vec<WorkerStats>,
+}
+
+/// Serves on one address of the loopback device.
+pub(crate) fn serve(options: ServerOptions, acts: Acts) -> Served {
+    serve_on(&["127.0.0.1:0"], options, acts, |_| {})
+}
+
+/// Serves on several addresses; `prepare` is called in the server's process before it runs.
+pub(crate) fn serve_on(
+    addresses: &[&str],
+    options: ServerOptions,
+    acts: Acts,
+    prepare: impl FnOnce(&ServerHandle),
+) -> Served {
+    serve_with(addresses, options, |pen| Told { acts, pen }, prepare)
+}
+
+/// Serves with a handler of its own.
+pub(crate) fn serve_with<H: Handler>(
+    addresses: &[&str],
+    options: ServerOptions,
+    handler: impl FnOnce(Pen) -> H,
+    prepare: impl FnOnce(&ServerHandle),
+) -> Served {
+    let (pen, reader) = Log::pipe();
+    let (ours, theirs) = UnixStream::pair().expect("socketpair");
+    let process = match process::fork() {
+        None => {
+            drop((ours, reader));
+            sys::end_after_seconds(PATIENCE);
+            let errno = be_the_server(addresses, options, handler(pen), prepare, &theirs);
+            std::process::exit(i32::from(errno.is_err()));
+        }
+        Some(process) => process,
+    };
+    drop((theirs, pen));
+    ours.set_read_timeout(Some(LONG)).expect("a timeout");
+    let mut served =
+        Served { log: Log::read(reader), process, addresses: Vec::new(), commands: BufReader::new(ours) };
+    let addresses = served.reply("listening");
+    served.addresses = addresses.split_whitespace().map(str::to_owned).collect();
+    served
+}
+
+fn be_the_server<H: Handler>(
+    addresses: &[&str],
+    options: ServerOptions,
+    handler: H,
+    prepare: impl FnOnce(&ServerHandle),
+    commands: &UnixStream,
+) -> io::Result<()> {
+    let server = Server::with_options(handler, options)?;
+    let mut heard = Vec::new();
+    for address in addresses {
+        heard.push(server.listen(address)?);
+    }
+    let handle = server.handle();
+    prepare(&handle);
+    writeln!(&mut &*commands, "listening {}", heard.join(" "))?;
+    let (orders, at) = (commands.try_clone()?, handle.clone());
+    // It sleeps in a read, with nothing locked, whenever a model may fork.
+    std::thread::spawn(move || obey(&at, orders));
+    let ran = server.run();
+    let errno = ran.as_ref().err().map_or(0, |error| error.raw_os_error().unwrap_or(-1));
+    writeln!(&mut &*commands, "ended {errno} {}", pack(&handle))?;
+    ran
+}
+
+/// Does what the test asks for, in a thread of the server's process.
+fn obey(handle: &ServerHandle, orders: UnixStream) {
+    let mut answers = orders.try_clone().expect("dup");
+    for line in BufReader::new(orders).lines() {
+        let Ok(line) = line else { break };
+        let (order, argument) = line.split_once(' ').unwrap_or((&line, ""));
+        let answer = match order {
+            "stop" => format!("stopped {}", errno_of(handle.stop(drain_from(argument)))),
+            "stats" => format!("stats {}", pack(handle)),
+            "broadcast" => match handle.broadcast(argument.as_bytes()) {
+                Ok(count) => format!("broadcast {count}"),
+                Err(error) => format!("broadcast -{}", error.raw_os_error().unwrap_or(0)),
+            },
+            order => panic!("no such order: {order}"),
+        };
+        writeln!(answers, "{answer}").expect("the test listens");
+    }
+    // The test is gone.
+    std::process::exit(1);
+}
+
+fn errno_of(result: io::Result<()>) -> i32 {
+    result.err().map_or(0, |error| error.raw_os_error().unwrap_or(-1))
+}
+
+fn drain_from(argument: &str) -> Option<Duration> {
+    argument.parse().ok().map(Duration::from_nanos)
+}
+
+impl Served {
+    /// Its first address.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.addresses[0].parse().expect("an address")
+    }
+
+    pub(crate) fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// A new client, whose reads and writes end when they take too long.
+    #[track_caller]
+    pub(crate) fn client(&self) -> TcpStream {
+        patient(TcpStream::connect(self.address()).expect("connect"))
+    }
+
+    fn order(&mut self, order: &str, answer: &str) -> String {
+        writeln!(self.commands.get_mut(), "{order}").expect("the server listens");
+        self.reply(answer)
+    }
+
+    fn reply(&mut self, tag: &str) -> String {
+        loop {
+            let mut line = String::new();
+            let count = self.commands.read_line(&mut line).expect("an answer in time");
+            assert_ne!(count, 0, "the server has ended without a word");
+            if let Some(rest) = line.trim_end().strip_prefix(tag) {
+                return rest.trim_start().to_owned();
+            }
+        }
+    }
+
+    /// Stops it from another thread of its process.
+    pub(crate) fn stop(&mut self, drain: impl Into<Option<Duration>>) {
+        let drain = drain.into().map_or(String::from("none"), |drain| drain.as_nanos().to_string());
+        assert_eq!(self.order(&format!("stop {drain}"), "stopped"), "0");
+    }
+
+    pub(crate) fn stats(&mut self) -> Stats {
+        unpack(&self.order("stats", "stats"))
+    }
+
+    /// Waits until what it counts is as it should be.
+    #[track_caller]
+    pub(crate) fn until(&mut self, what: &str, is: impl Fn(&Stats) -> bool) -> Stats {
+        let end = std::time::Instant::now() + LONG;
+        loop {
+            let stats = self.stats();
+            if is(&stats) {
+                return stats;
+            }
+            assert!(std::time::Instant::now() < end, "{what}: it never came to that: {stats:#?}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// To how many it went, or a negative error's number.
+    pub(crate) fn broadcast(&mut self, text: &str) -> i64 {
+        self.order(&format!("broadcast {text}"), "broadcast").parse().expect("a number")
+    }
+
+    /// Waits for an entry of this client's.
+    #[track_caller]
+    pub(crate) fn expect(&self, client: &TcpStream, what: What) -> Entry {
+        self.expect_of(port_of(client), what)
+    }
+
+    /// Waits for an entry of the client that has, or had, this port.
+    #[track_caller]
+    pub(crate) fn expect_of(&self, port: u16, what: What) -> Entry {
+        self.log.wait_for(&format!("{what:?} of port {port}"), |entries| {
+            entries.iter().find(|entry| entry.port == port && entry.what == what).copied()
+        })
+    }
+
+    /// What the handler said of this client, once it has said that many things.
+    #[track_caller]
+    pub(crate) fn said(&self, client: &TcpStream, count: usize) -> Vec<i64> {
+        let port = port_of(client);
+        self.log.wait_for(&format!("{count} things said of port {port}"), |entries| {
+            let said = entries.iter().filter(|entry| entry.port == port && entry.what == What::Said);
+            let said: Vec<i64> = said.map(|entry| entry.value).collect();
+            (said.len() >= count).then_some(said)
+        })
+    }
+
+    /// Waits until it has ended by itself.
+    #[track_caller]
+    pub(crate) fn ends(mut self) -> Outcome {
+        let reply = self.reply("ended");
+        let (errno, stats) = reply.split_once(' ').expect("two parts");
+        let errno = errno.parse().expect("a number");
+        let status = self.process.wait();
+        assert_eq!(status, if errno == 0 { 0 } else { 1 << 8 }, "how its process ended");
+        Outcome { errno, stats: unpack(stats), log: self.log }
+    }
+
+    /// Stops it with all the time it needs, and sees it end well.
+    #[track_caller]
+    pub(crate) fn ends_well(mut self) -> Outcome {
+        self.stop(None);
+        let outcome = self.ends();
+        assert_eq!(outcome.errno, 0, "run has failed");
+        outcome
+    }
+}
+
+/// Has reads and writes of a client end when they take too long.
+pub(crate) fn patient(client: TcpStream) -> TcpStream {
+    client.set_read_timeout(Some(LONG)).expect("a timeout");
+    client.set_write_timeout(Some(LONG)).expect("a timeout");
+    client.set_nodelay(true).expect("TCP_NODELAY");
+    client
+}
+
+pub(crate) fn port_of(client: &TcpStream) -> u16 {
+    client.local_addr().expect("an address").port()
+}
+
+/// The statistics in one line: the workers, and before them the total.
+fn pack(handle: &ServerHandle) -> String {
+    let stats = handle.stats();
+    let row = |of: &WorkerStats| {
+        [of.accepted, of.active, of.bytes_in, of.bytes_out, of.refused, of.timed_out, of.accept_pauses]
+            .into_iter()
+            .chain([of.writes_refused, of.datagrams_in, of.datagrams_out, of.datagrams_dropped, of.restarts])
+            .map(|number| number.to_string())
+            .collect::<Vec<_>>()
+            .join(",")
+    };
+    let rows = std::iter::once(&stats.total).chain(&stats.workers).map(row);
+    rows.collect::<Vec<_>>().join(" ")
+}
+
+fn unpack(line: &str) -> Stats {
+    let row = |row: &str| {
+        let mut numbers = row.split(',').map(|number| number.parse::<u64>().expect("a number"));
+        let mut of = WorkerStats::default();
+        let fields = [
+            &mut of.accepted,
+            &mut of.active,
+            &mut of.bytes_in,
+            &mut of.bytes_out,
+            &mut of.refused,
+            &mut of.timed_out,
+            &mut of.accept_pauses,
+            &mut of.writes_refused,
+            &mut of.datagrams_in,
+            &mut of.datagrams_out,
+            &mut of.datagrams_dropped,
+            &mut of.restarts,
+        ];
+        for field in fields {
+            *field = numbers.next().expect("twelve numbers");
+        }
+        of
+    };
+    let mut rows = line.split_whitespace().map(row);
+    Stats { total: rows.next().expect("a total"), workers: rows.collect() }
+}

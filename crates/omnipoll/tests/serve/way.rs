@@ -1,0 +1,48 @@
+//! The ways to serve: every model on every engine.
+
+use std::time::Duration;
+
+use omnipoll::{EngineKind, Model, ServerOptions};
+
+use crate::suite::{name_of, Suite};
+use crate::support::engines;
+
+/// A model on an engine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way {
+    pub(crate) model: Model,
+    pub(crate) engine: EngineKind,
+}
+
+impl Way {
+    /// To be served in this way: by two workers, where there are workers.
+    pub(crate) fn options(self) -> ServerOptions {
+        let options = ServerOptions::new().model(self.model).engine(self.engine);
+        options.workers(2).drain(Some(Duration::from_secs(2)))
+    }
+
+    /// Whether a client's process serves no other client.
+    pub(crate) fn has_a_process_each(self) -> bool {
+        self.model == Model::Fork
+    }
+}
+
+impl Suite {
+    /// A behaviour that a server shows under every model, on every engine.
+    pub(crate) fn in_each_way<F: Fn(Way) + Copy + Sync + 'static>(&mut self, behaviour: F) {
+        self.in_ways_of(&Model::ALL, behaviour);
+    }
+
+    /// A behaviour of these models, on every engine.
+    pub(crate) fn in_ways_of<F>(&mut self, models: &[Model], behaviour: F)
+    where
+        F: Fn(Way) + Copy + Sync + 'static,
+    {
+        for &model in models {
+            for engine in engines() {
+                let name = format!("{} [{}, {}]", name_of::<F>(), model.name(), engine.name());
+                self.add(name, move || behaviour(Way { model, engine }));
+            }
+        }
+    }
+}
