@@ -317,6 +317,8 @@ impl Conn<'_> {
     }
 
     fn fail(&mut self, error: io::Error) -> io::Error {
+        // What the peer has got is not the whole, and must not look like it.
+        self.connection.reset();
         self.connection.end(error.raw_os_error());
         error
     }
