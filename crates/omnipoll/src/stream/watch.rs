@@ -37,13 +37,18 @@ impl Connection {
         deadline.is_none_or(|deadline| self.timeouts.timer != 0 && self.timeouts.armed <= deadline)
     }
 
-    /// Brings both in step. Its events carry `token`.
-    #[cold]
-    pub(crate) fn keep_step(&mut self, token: u64, site: &Site) -> io::Result<()> {
+    /// Tells the other threads how much is queued.
+    pub(crate) fn account(&mut self, site: &Site) {
         let waiting = self.output.waiting();
         if waiting != self.accounted {
             site.mailbox.account(self.id, waiting, std::mem::replace(&mut self.accounted, waiting));
         }
+    }
+
+    /// Brings both in step. Its events carry `token`.
+    #[cold]
+    pub(crate) fn keep_step(&mut self, token: u64, site: &Site) -> io::Result<()> {
+        self.account(site);
         let wanted = match site.is_carried {
             // A ring has no sendfile.
             true => self.output.is_file_next().then_some(Interest::WRITE),

@@ -45,10 +45,7 @@ impl Acts {
         Self { open: Box::new(open), ..self }
     }
 
-    pub(crate) fn on_data(
-        self,
-        data: impl Fn(&mut Conn<'_>, &Note, &[u8]) + Send + Sync + 'static,
-    ) -> Self {
+    pub(crate) fn on_data(self, data: impl Fn(&mut Conn<'_>, &Note, &[u8]) + Send + Sync + 'static) -> Self {
         Self { data: Box::new(data), ..self }
     }
 

@@ -273,9 +273,11 @@ fn a_refused_client_gets_its_last_words(way: Way) {
 }
 
 fn a_panic_ends_its_connection_alone(way: Way) {
-    let panic_at = |what: What| move |conn: &mut Conn<'_>, note: &crate::log::Note| {
-        let _ = (conn, note);
-        panic!("in {what:?}, as it should");
+    let panic_at = |what: What| {
+        move |conn: &mut Conn<'_>, note: &crate::log::Note| {
+            let _ = (conn, note);
+            panic!("in {what:?}, as it should");
+        }
     };
     let acts = Acts::echo()
         .on_open(|conn, _| {

@@ -26,16 +26,8 @@ pub(crate) enum What {
     Said,
 }
 
-const EVERY: [What; 8] = [
-    What::Open,
-    What::Data,
-    What::End,
-    What::Drain,
-    What::Post,
-    What::Stop,
-    What::Close,
-    What::Said,
-];
+const EVERY: [What; 8] =
+    [What::Open, What::Data, What::End, What::Drain, What::Post, What::Stop, What::Close, What::Said];
 
 /// A call, and what it was for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
