@@ -14,6 +14,8 @@ mod poll;
 pub(crate) mod probe;
 mod scan;
 mod select;
+#[cfg(target_os = "linux")]
+mod sigpipe;
 pub(crate) mod socket;
 mod sys;
 

@@ -124,8 +124,6 @@ pub(crate) fn send_vectored(fd: BorrowedFd<'_>, pieces: &[IoSlice<'_>]) -> io::R
 
 /// Sends up to `count` bytes of `file` from `offset`, and moves `offset` past what the kernel
 /// took; 0 at the end of the file. sendfile(2) on Linux, pread(2) and send(2) elsewhere.
-///
-/// sendfile has no flag against SIGPIPE: the program must ignore that signal.
 #[cfg(target_os = "linux")]
 pub(crate) fn send_file(
     fd: BorrowedFd<'_>,
@@ -136,8 +134,10 @@ pub(crate) fn send_file(
     let from =
         |offset| libc::off64_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW));
     let mut position = from(*offset)?;
-    // SAFETY: `position` is writable for the length of the call.
-    let sent = retry(|| unsafe { libc::sendfile64(fd.as_raw_fd(), file.as_raw_fd(), &mut position, count) })?;
+    let sent = super::sigpipe::without(|| {
+        // SAFETY: `position` is writable for the length of the call.
+        retry(|| unsafe { libc::sendfile64(fd.as_raw_fd(), file.as_raw_fd(), &mut position, count) })
+    })?;
     *offset += sent as u64;
     Ok(sent)
 }
@@ -484,5 +484,23 @@ mod tests {
         assert!(path.exists());
         drop(listener);
         assert!(!path.exists());
+    }
+
+    /// The harness ignores SIGPIPE, as every Rust program does.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_file_for_nobody_raises_no_signal() {
+        extern "C" fn die(_: c_int) {
+            std::process::abort();
+        }
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        drop(theirs);
+        let file = std::fs::File::open("/proc/self/exe").unwrap();
+        // SAFETY: the handler only ends the process.
+        let before = unsafe { libc::signal(libc::SIGPIPE, die as *const () as libc::sighandler_t) };
+        let error = send_file(ours.as_fd(), file.as_fd(), &mut 0, 4096).unwrap_err();
+        // SAFETY: it is what was there before.
+        unsafe { libc::signal(libc::SIGPIPE, before) };
+        assert_eq!(error.raw_os_error(), Some(libc::EPIPE));
     }
 }
