@@ -2,7 +2,7 @@
 //!
 //! An engine keeps the set that its system call watches and says what is ready. It knows
 //! nothing of timers, of who waits, or of what a token means. There are two kinds: the kernel
-//! keeps the set (`epoll`), or the program does and passes it at each call (`select` and
+//! keeps the set (`epoll` and `io_uring`), or the program does and passes it at each call (`select` and
 //! `poll`, which share [`scan`]).
 
 #[cfg(target_os = "linux")]
@@ -18,6 +18,8 @@ mod select;
 mod sigpipe;
 pub(crate) mod socket;
 mod sys;
+#[cfg(target_os = "linux")]
+mod uring;
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -46,7 +48,8 @@ pub enum EngineKind {
     Poll = 2,
     /// `epoll(7)`: Linux; its cost grows with what is ready.
     Epoll = 3,
-    /// `io_uring(7)`: not in this version.
+    /// `io_uring(7)`: Linux 5.17, where it is not forbidden; its cost grows with what is ready,
+    /// and changes cost no system call of their own.
     IoUring = 4,
     /// `kqueue(2)`: not in this version.
     Kqueue = 5,
@@ -116,21 +119,26 @@ impl EngineKind {
         Self::ALL.into_iter().find(|&kind| kind as u32 == number)
     }
 
-    /// Whether a poller can be made on it here.
-    pub const fn is_available(self) -> bool {
+    /// Whether a poller can be made on it here. Whether io_uring is allowed is asked of the
+    /// kernel, once.
+    pub fn is_available(self) -> bool {
         match self {
             Self::Select | Self::Poll => true,
             Self::Epoll => cfg!(target_os = "linux"),
-            Self::IoUring | Self::Kqueue => false,
+            #[cfg(target_os = "linux")]
+            Self::IoUring => uring::is_available(),
+            _ => false,
         }
     }
 
     /// What it can tell apart; nothing when it is not available.
-    pub const fn capabilities(self) -> Capabilities {
+    pub fn capabilities(self) -> Capabilities {
         match self {
             Self::Poll => poll::CAPABILITIES,
             #[cfg(target_os = "linux")]
             Self::Epoll => epoll::CAPABILITIES,
+            #[cfg(target_os = "linux")]
+            Self::IoUring if self.is_available() => uring::CAPABILITIES,
             _ => Capabilities::NONE,
         }
     }
@@ -205,6 +213,12 @@ impl Batch {
     pub(crate) fn is_plain(&self) -> bool {
         self.filled > 0 && !self.rung && self.own.is_empty()
     }
+
+    /// Whether there is anything to tell or to answer.
+    #[inline]
+    pub(crate) fn is_something(&self) -> bool {
+        self.filled > 0 || self.rung || !self.own.is_empty()
+    }
 }
 
 /// One of the engines. Not a box, so that a wait on epoll is one function from the caller to
@@ -214,6 +228,8 @@ pub(crate) enum AnyEngine {
     Poll(scan::Scan<poll::Array>),
     #[cfg(target_os = "linux")]
     Epoll(epoll::Epoll),
+    #[cfg(target_os = "linux")]
+    Uring(uring::Uring),
 }
 
 impl AnyEngine {
@@ -227,6 +243,8 @@ impl AnyEngine {
             EngineKind::Poll => Self::Poll(scan::Scan::new(doorbell, files_always_ready)),
             #[cfg(target_os = "linux")]
             EngineKind::Epoll => Self::Epoll(epoll::Epoll::new(doorbell, files_always_ready)?),
+            #[cfg(target_os = "linux")]
+            EngineKind::IoUring => Self::Uring(uring::Uring::new(doorbell, files_always_ready)?),
             _ => return Err(fail(libc::ENOSYS, "this engine is not available here")),
         })
     }
@@ -255,6 +273,8 @@ impl std::ops::Deref for AnyEngine {
             Self::Poll(poll) => poll,
             #[cfg(target_os = "linux")]
             Self::Epoll(epoll) => epoll,
+            #[cfg(target_os = "linux")]
+            Self::Uring(uring) => uring,
         }
     }
 }

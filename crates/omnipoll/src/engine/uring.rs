@@ -1,0 +1,273 @@
+//! The engine on `io_uring(7)`, with its polls (`IORING_OP_POLL_ADD`).
+//!
+//! The system call's own flaws, and what is done about them:
+//!
+//! - A poll tells what woke it, not what holds: the bits of a wake-up leave out what was ready
+//!   before, and those of a socket or a pipe name urgent data, or an error, that may not be
+//!   there. And it tells it when it happened: by the time it is read it may have passed. So a
+//!   completion is a hint. One that can be believed is told without a system call; the others
+//!   are looked at with one `poll(2)` for all of them (see [`state`]).
+//! - There is no level-triggered poll (`IORING_POLL_ADD_LEVEL` only leaves out the first look).
+//!   A lasting poll reports edges; what was told under LEVEL stays in a queue, and is looked at
+//!   by every wait until it holds no more.
+//! - A lasting poll can end at any time, when completions overflow or when the thread that asked
+//!   for it is no more: it is asked for anew.
+//! - A single poll ends by `POLLRDHUP` even if that was not asked for. A ONESHOT for which it
+//!   ended for nothing gets a lasting one.
+//! - A poll holds on to its file. After [`Poller::remove`](crate::Poller::remove) the file is let
+//!   go of by the next wait, or by the one under way: until then the peer of a socket that was
+//!   closed is not told so. One that is closed and not removed is held until something happens
+//!   to it, the number is added again, or the poller is dropped. It is told of in silence.
+//! - The thread that hands over a request does a part of its work, whatever it does by then: it
+//!   is interrupted for it, in a system call too, and those that are never restarted (`signal(7)`)
+//!   fail with `EINTR`. So only threads that wait hand over requests: a change that another one
+//!   makes rings the doorbell. And what becomes ready is told a moment later, should that thread
+//!   have to be scheduled first.
+//! - Every completion wakes everybody who waits: those who find nothing sleep again.
+//! - A wait that hands over requests doesn't say whether a signal ended it.
+//! - The queues are shared with a forked child, so that they are kept from it: [`Ring`] can only
+//!   be dropped there, and [`Uring::rebuild`] makes a new one.
+//! - Some are not allowed to use it, and others have an old one: it is tried out before use.
+
+mod look;
+mod place;
+mod ring;
+mod state;
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use super::{lock, sys, Batch, Capabilities, Doorbell, Engine, EngineKind};
+use crate::error::fail;
+use crate::event::Event;
+use crate::interest::Interest;
+use crate::registry::{self, Registry, Tag};
+use place::Place;
+use ring::{Entered, Ring};
+use state::{key, poll_of, Age, State};
+
+pub(super) const CAPABILITIES: Capabilities = Capabilities::TELLS_HANGUP
+    .and(Capabilities::TELLS_READ_CLOSED)
+    .and(Capabilities::NATIVE_EDGE)
+    .and(Capabilities::HAS_EXCLUSIVE);
+
+/// Whether the kernel lets us have it.
+pub(super) fn is_available() -> bool {
+    ring::refused().is_none()
+}
+
+pub(crate) struct Uring {
+    doorbell: Arc<Doorbell>,
+    files_always_ready: bool,
+    /// Locked only while the registry is.
+    state: Mutex<State>,
+}
+
+impl Engine for Uring {
+    fn kind(&self) -> EngineKind {
+        EngineKind::IoUring
+    }
+
+    fn add(&self, registry: &mut Registry, fd: RawFd, interest: Interest, tag: Tag) -> io::Result<()> {
+        let file = sys::File::of(fd)?;
+        let always_ready = file.is_always_ready(fd);
+        if always_ready && !self.files_always_ready {
+            return Err(sys::always_ready());
+        }
+        let mut state = lock(&self.state);
+        if state.ring.door().is(fd) {
+            return Err(fail(libc::EINVAL, "the descriptor is the poller's own"));
+        }
+        if let Some(old) = registry.get(fd) {
+            let place = Place(old.place);
+            let same = old.file == file.identity && !place.is(Place::GONE);
+            // fstat(2) can't tell everything apart; the kernel's poll knows its file.
+            if same && (!place.is(Place::WATCHED) || state.ring.ends_if_of(key(fd, old.generation), fd)) {
+                return Err(registry::known());
+            }
+            state.withdraw(fd, registry);
+        }
+        let registration = registry.begin(fd, interest, tag);
+        registration.file = file.identity;
+        if always_ready {
+            registration.place = Place::ALWAYS.0;
+            state.enqueue(fd, registration);
+        } else {
+            state.list(fd, registration);
+        }
+        self.announce(&mut state);
+        Ok(())
+    }
+
+    fn modify(&self, registry: &mut Registry, fd: RawFd, interest: Interest, token: u64) -> io::Result<()> {
+        let Some(old) = registry.get(fd).copied() else { return Err(registry::unknown()) };
+        if sys::File::of(fd)?.identity != old.file {
+            self.remove(registry, fd);
+            return Err(registry::unknown());
+        }
+        let mut state = lock(&self.state);
+        let place = Place(old.place);
+        let poll = poll_of(interest, place.without(Place::LASTING));
+        if place.is(Place::WATCHED) && poll != poll_of(old.interest, place) {
+            state.withdraw(fd, registry);
+        }
+        let Some(registration) = registry.alter(fd, interest, token) else { return Err(registry::unknown()) };
+        let place = Place(registration.place).without(Place::LASTING).without(Place::GONE);
+        registration.place = place.0;
+        if place.is(Place::WATCHED) || place.is(Place::ALWAYS) || place.is(Place::QUEUED) {
+            state.enqueue(fd, registration);
+        } else if !place.is(Place::LISTED) {
+            state.list(fd, registration);
+        }
+        self.announce(&mut state);
+        Ok(())
+    }
+
+    fn remove(&self, registry: &mut Registry, fd: RawFd) {
+        let mut state = lock(&self.state);
+        state.withdraw(fd, registry);
+        registry.end(fd);
+        // For the file's sake: it may be closed next.
+        self.announce(&mut state);
+    }
+
+    fn rearm(&self, _: &mut Registry, _: RawFd, _: Interest) {
+        // The kernel's edges need none.
+    }
+
+    fn wait(
+        &self,
+        registry: &Mutex<Registry>,
+        events: &mut [MaybeUninit<Event>],
+        timeout: Option<Duration>,
+    ) -> io::Result<Batch> {
+        let mut locked = lock(registry);
+        let mut state = lock(&self.state);
+        state.take(&mut locked, Age::Unknown)?;
+        if state.has_candidates() {
+            if state.has_changes() {
+                // What has been added may be ready too.
+                state.submit(&mut locked)?;
+                state.take(&mut locked, Age::Unknown)?;
+            }
+            let batch = state.deliver(&mut locked, events)?;
+            if batch.is_something() {
+                return self.leave(state, &mut locked, batch);
+            }
+        }
+        let requests = state.write_requests(&mut locked)?;
+        let (door, taken) = (state.ring.door(), state.taken);
+        let slept = match timeout {
+            Some(Duration::ZERO) => door.enter(requests, 0, None).map(|_| Slept::ItsTime),
+            _ => {
+                state.asleep += 1;
+                drop((state, locked));
+                let slept = sleep(door, requests, timeout);
+                (locked, state) = self.come_back(registry);
+                slept
+            }
+        };
+        state.take(&mut locked, Age::Fresh)?;
+        let mut batch = state.deliver(&mut locked, events)?;
+        if !batch.is_something() {
+            batch.dropped = state.has_changes()
+                || match slept? {
+                    Slept::ItsTime => false,
+                    Slept::Woken => true,
+                    Slept::WokenOrInterrupted if state.taken != taken => true,
+                    Slept::WokenOrInterrupted => return Err(io::Error::from_raw_os_error(libc::EINTR)),
+                };
+        }
+        self.leave(state, &mut locked, batch)
+    }
+
+    fn rebuild(&self, registry: &mut Registry) -> io::Result<()> {
+        // Before a descriptor of ours can take the number of one that the child has closed.
+        for fd in registry.descriptors().into_iter().filter(|&fd| !sys::is_open(fd)) {
+            registry.lose(fd);
+        }
+        let mut new = State::new(Ring::new()?, self.doorbell.as_raw_fd());
+        for fd in registry.descriptors() {
+            let Some(registration) = registry.get_mut(fd) else { continue };
+            let place = Place(registration.place);
+            registration.place = 0;
+            if place.is(Place::ALWAYS) {
+                registration.place = Place::ALWAYS.0;
+                if place.is(Place::QUEUED) {
+                    new.enqueue(fd, registration);
+                }
+            } else if registration.armed != 0 {
+                new.list(fd, registration);
+            }
+        }
+        *lock(&self.state) = new;
+        self.doorbell.ring()
+    }
+}
+
+impl Uring {
+    pub(crate) fn new(doorbell: Arc<Doorbell>, files_always_ready: bool) -> io::Result<Self> {
+        if let Some(refusal) = ring::refused() {
+            return Err(refusal.error());
+        }
+        let state = Mutex::new(State::new(Ring::new()?, doorbell.as_raw_fd()));
+        Ok(Self { doorbell, files_always_ready, state })
+    }
+
+    /// Has somebody who sleeps hand over a change. One is enough, and so is one ring.
+    fn announce(&self, state: &mut State) {
+        if state.asleep > 0 && !state.called {
+            state.called = true;
+            // It can only fail when somebody closed the bell, which ends the wait with EBADF.
+            let _ = self.doorbell.ring();
+        }
+    }
+
+    fn come_back<'a>(
+        &'a self,
+        registry: &'a Mutex<Registry>,
+    ) -> (MutexGuard<'a, Registry>, MutexGuard<'a, State>) {
+        let locked = lock(registry);
+        let mut state = lock(&self.state);
+        state.asleep -= 1;
+        (locked, state)
+    }
+
+    /// Ends a wait: what is left to hand over counts for those who sleep.
+    fn leave(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        registry: &mut Registry,
+        batch: Batch,
+    ) -> io::Result<Batch> {
+        if state.asleep > 0 && state.has_changes() {
+            state.submit(registry)?;
+        }
+        Ok(batch)
+    }
+}
+
+/// How a sleep ended.
+enum Slept {
+    /// It lasted its time.
+    ItsTime,
+    /// There was a completion.
+    Woken,
+    /// One or the other: if nobody has taken a completion, it was a signal.
+    WokenOrInterrupted,
+}
+
+fn sleep(door: ring::Door, requests: u32, timeout: Option<Duration>) -> io::Result<Slept> {
+    // The kernel says how the wait ended only if it took no requests.
+    let begun = timeout.filter(|_| requests > 0).map(|_| Instant::now());
+    let time_is_up = || begun.zip(timeout).is_some_and(|(begun, timeout)| begun.elapsed() >= timeout);
+    Ok(match door.enter(requests, 1, timeout)? {
+        Entered::TimeIsUp => Slept::ItsTime,
+        Entered::Back if requests == 0 => Slept::Woken,
+        Entered::Back if time_is_up() => Slept::ItsTime,
+        Entered::Back => Slept::WokenOrInterrupted,
+    })
+}

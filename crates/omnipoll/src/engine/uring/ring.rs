@@ -1,0 +1,259 @@
+//! The two queues that program and kernel share, and the system calls about them.
+
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use io_uring::{cqueue, opcode, squeue, types, IoUring};
+
+use super::super::sys;
+use crate::error::{fail, system};
+
+/// How many requests one system call takes at most.
+const REQUESTS: u32 = 256;
+/// How many completions there is room for. What comes beyond is kept by the kernel and costs
+/// more: a lasting poll ends then, and is asked for anew.
+const COMPLETIONS: u32 = 4096;
+
+/// What the kernel hands back for a request of which nobody wants to hear.
+pub(super) const NOBODY: u64 = u64::MAX - 1;
+
+/// `IORING_ENTER_*` of linux/io_uring.h.
+const GETEVENTS: u32 = 1 << 0;
+const EXT_ARG: u32 = 1 << 3;
+const NO_IOWAIT: u32 = 1 << 7;
+
+/// A ring. In a forked child, which has its descriptor but none of its memory, it can only be
+/// dropped.
+pub(super) struct Ring {
+    ring: ManuallyDrop<IoUring>,
+    owner: u32,
+    /// The flags of every `io_uring_enter`.
+    flags: u32,
+}
+
+/// `struct io_uring_getevents_arg`.
+#[repr(C)]
+struct Argument {
+    mask: u64,
+    mask_size: u32,
+    min_wait: u32,
+    timeout: u64,
+}
+
+/// `struct io_uring_sync_cancel_reg`.
+#[repr(C)]
+struct Cancel {
+    user_data: u64,
+    fd: i32,
+    flags: u32,
+    timeout: [i64; 2],
+    operation: u8,
+    padding: [u8; 7],
+    more_padding: [u64; 3],
+}
+
+impl Ring {
+    pub(super) fn new() -> io::Result<Self> {
+        let mut builder = IoUring::builder();
+        let ring = builder.dontfork().setup_cqsize(COMPLETIONS).build(REQUESTS)?;
+        let params = ring.params();
+        // CQE_SKIP is of Linux 5.17; lasting polls are of 5.13 and have no flag of their own.
+        let enough = params.is_feature_nodrop()
+            && params.is_feature_poll_32bits()
+            && params.is_feature_ext_arg()
+            && params.is_feature_skip_cqe_on_success();
+        if !enough {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let flags = GETEVENTS | EXT_ARG | if params.is_feature_no_iowait() { NO_IOWAIT } else { 0 };
+        Ok(Self { ring: ManuallyDrop::new(ring), owner: std::process::id(), flags })
+    }
+
+    /// Puts a poll into the queue of requests. False when that is full.
+    pub(super) fn watch(&mut self, fd: RawFd, bits: u32, lasting: bool, key: u64) -> bool {
+        self.push(&opcode::PollAdd::new(types::Fd(fd), bits).multi(lasting).build().user_data(key))
+    }
+
+    /// Puts the end of a poll into the queue of requests. False when that is full.
+    pub(super) fn unwatch(&mut self, key: u64) -> bool {
+        let request = opcode::PollRemove::new(key).build().user_data(NOBODY);
+        self.push(&request.flags(squeue::Flags::SKIP_SUCCESS))
+    }
+
+    fn push(&mut self, request: &squeue::Entry) -> bool {
+        // SAFETY: neither of the two requests refers to any memory.
+        unsafe { self.ring.submission().push(request) }.is_ok()
+    }
+
+    /// How many requests the kernel has not taken yet.
+    pub(super) fn requests(&mut self) -> u32 {
+        self.ring.submission().len() as u32
+    }
+
+    pub(super) fn is_full(&mut self) -> bool {
+        self.ring.submission().is_full()
+    }
+
+    /// Whether the kernel keeps completions for which there was no room: the next
+    /// [`Door::enter`] brings them.
+    pub(super) fn has_overflown(&mut self) -> bool {
+        self.ring.submission().cq_overflow()
+    }
+
+    /// Takes the completions that are there.
+    pub(super) fn completions(&mut self) -> cqueue::CompletionQueue<'_> {
+        self.ring.completion()
+    }
+
+    /// What is needed to make the system call while others use the queues.
+    pub(super) fn door(&self) -> Door {
+        Door { ring: self.ring.as_raw_fd(), flags: self.flags }
+    }
+
+    /// Ends the poll under `key` if it is of the file that `fd` stands for now, and says whether
+    /// it is, as far as the kernel can tell: before Linux 6.6 it can't, and that is taken for yes.
+    pub(super) fn ends_if_of(&self, key: u64, fd: RawFd) -> bool {
+        const REGISTER_SYNC_CANCEL: libc::c_uint = 24;
+        const CANCEL_FD: u32 = 1 << 1;
+        const CANCEL_USERDATA: u32 = 1 << 4;
+        let cancel = Cancel {
+            user_data: key,
+            fd,
+            flags: CANCEL_FD | CANCEL_USERDATA,
+            timeout: [-1, -1],
+            operation: 0,
+            padding: [0; 7],
+            more_padding: [0; 3],
+        };
+        let ring = self.ring.as_raw_fd();
+        // SAFETY: the argument lives through the call and is the one this operation takes.
+        let result =
+            unsafe { libc::syscall(libc::SYS_io_uring_register, ring, REGISTER_SYNC_CANCEL, &cancel, 1) };
+        result == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::ENOENT)
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        if std::process::id() == self.owner {
+            // SAFETY: nobody uses it after this.
+            unsafe { ManuallyDrop::drop(&mut self.ring) };
+        } else {
+            // In a forked child something else may be where the queues were in the parent.
+            // SAFETY: the descriptor is this process's copy, and nobody uses it after this.
+            unsafe { libc::close(self.ring.as_raw_fd()) };
+        }
+    }
+}
+
+/// The ring's descriptor and how to call it.
+#[derive(Clone, Copy)]
+pub(super) struct Door {
+    ring: RawFd,
+    flags: u32,
+}
+
+/// How a call of [`Door::enter`] ended.
+pub(super) enum Entered {
+    /// There is a completion, or the kernel has taken requests.
+    Back,
+    TimeIsUp,
+}
+
+impl Door {
+    pub(super) fn is(self, fd: RawFd) -> bool {
+        self.ring == fd
+    }
+
+    /// `io_uring_enter(2)`: hands over `requests` and waits for `completions`, one or none.
+    ///
+    /// When it has taken requests the kernel doesn't say how the wait ended. If neither a
+    /// completion nor the time did, a signal may have: the caller must ask.
+    pub(super) fn enter(
+        self,
+        requests: u32,
+        completions: u32,
+        timeout: Option<Duration>,
+    ) -> io::Result<Entered> {
+        let finely = timeout.map(types::Timespec::from);
+        let timeout = finely.as_ref().map_or(0, |timespec| std::ptr::from_ref(timespec) as u64);
+        let argument = Argument { mask: 0, mask_size: 0, min_wait: 0, timeout };
+        // SAFETY: the argument and the timeout it points to live through the call, which only
+        // reads them.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_io_uring_enter,
+                self.ring,
+                requests,
+                completions,
+                self.flags,
+                &argument,
+                size_of::<Argument>(),
+            )
+        };
+        if result >= 0 {
+            return Ok(Entered::Back);
+        }
+        match io::Error::last_os_error().raw_os_error() {
+            Some(libc::ETIME) => Ok(Entered::TimeIsUp),
+            // Short of memory, or of room for what it keeps: taking completions helps.
+            Some(libc::EAGAIN | libc::EBUSY) => Ok(Entered::Back),
+            _ => Err(system("io_uring_enter failed")),
+        }
+    }
+}
+
+/// Why io_uring is not to be had here, if it is not: found out once, by using it. A want of
+/// descriptors or memory is no answer, and asked about again.
+pub(super) fn refused() -> Option<Refusal> {
+    static VERDICT: OnceLock<Option<Refusal>> = OnceLock::new();
+    if let Some(verdict) = VERDICT.get() {
+        return *verdict;
+    }
+    let verdict = match rehearse() {
+        Ok(()) => None,
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EAGAIN) => return None,
+            Some(errno) => Some(Refusal(errno)),
+            None => None,
+        },
+    };
+    *VERDICT.get_or_init(|| verdict)
+}
+
+/// The errno with which the kernel refused.
+#[derive(Clone, Copy)]
+pub(super) struct Refusal(i32);
+
+impl Refusal {
+    /// `ENOSYS`, with words that say why.
+    pub(super) fn error(self) -> io::Error {
+        fail(
+            libc::ENOSYS,
+            match self.0 {
+                libc::EPERM | libc::EACCES => {
+                    "io_uring is forbidden here: by a seccomp filter (most containers have one) or by \
+                     the sysctl kernel.io_uring_disabled"
+                }
+                libc::ENOSYS => "io_uring is missing: the kernel has none, or a seccomp filter hides it",
+                _ => "io_uring is too old here: Linux 5.17 is needed",
+            },
+        )
+    }
+}
+
+/// Has a lasting poll report an eventfd that is ready: all that the engine asks of the kernel.
+fn rehearse() -> io::Result<()> {
+    let ready = sys::eventfd(1)?;
+    let mut ring = Ring::new()?;
+    ring.watch(ready.as_raw_fd(), libc::POLLIN as u32, true, 0);
+    ring.door().enter(1, 1, Some(Duration::from_secs(1)))?;
+    let found = ring.completions().next();
+    match found {
+        Some(found) if found.result() == libc::POLLIN.into() && cqueue::more(found.flags()) => Ok(()),
+        _ => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+    }
+}

@@ -1,0 +1,402 @@
+//! What is asked of the kernel, what it has answered, and who is told.
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
+
+use io_uring::cqueue;
+
+use super::super::{ready_of_poll, Batch};
+use super::look::Look;
+use super::place::Place;
+use super::ring::{Ring, NOBODY};
+use crate::event::{Event, EventKind, Ready};
+use crate::interest::Interest;
+use crate::registry::{Registration, Registry};
+
+/// What the kernel hands back for the doorbell; no descriptor is -1.
+const DOORBELL: u64 = u64::MAX;
+/// The doorbell's place in the queue.
+const BELL: RawFd = -1;
+
+pub(super) struct State {
+    pub(super) ring: Ring,
+    bell: Bell,
+    /// Registrations for which the kernel is to be asked.
+    unwatched: Vec<RawFd>,
+    /// The keys of polls that are to end.
+    unwanted: Vec<u64>,
+    /// Who may have something to tell, by number and generation: each takes its turn. An entry
+    /// whose registration is another by now is nobody's.
+    queue: VecDeque<(RawFd, u32)>,
+    /// The threads that sleep in the kernel, or are about to.
+    pub(super) asleep: usize,
+    /// The bell has been rung for a change that nobody has handed over yet.
+    pub(super) called: bool,
+    /// How many completions were taken.
+    pub(super) taken: u64,
+    look: Look,
+    turn: Vec<(RawFd, u32)>,
+}
+
+/// The doorbell is watched like any descriptor, for ever, by its edges, so that it need not be
+/// read.
+struct Bell {
+    fd: RawFd,
+    watched: bool,
+    queued: bool,
+}
+
+/// Whether completions were brought by the very wait that takes them, or may be of long ago.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Age {
+    Fresh,
+    Unknown,
+}
+
+/// What the kernel hands back for a registration.
+pub(super) fn key(fd: RawFd, generation: u32) -> u64 {
+    u64::from(generation) << 32 | fd as u64
+}
+
+/// The poll to ask the kernel for: its bits, and whether it is to last.
+pub(super) fn poll_of(interest: Interest, place: Place) -> (u32, bool) {
+    let bits = [
+        (Interest::READ, libc::POLLIN | libc::POLLRDHUP),
+        (Interest::WRITE, libc::POLLOUT),
+        (Interest::PRIORITY, libc::POLLPRI),
+    ];
+    let bits = bits.into_iter().filter(|&(direction, _)| interest.contains(direction));
+    let bits = bits.fold(0, |all, (_, bits)| all | bits as u32);
+    let exclusive = if interest.is_exclusive() { libc::EPOLLEXCLUSIVE as u32 } else { 0 };
+    (bits | exclusive, !interest.is_oneshot() || place.is(Place::LASTING))
+}
+
+impl State {
+    pub(super) fn new(ring: Ring, doorbell: RawFd) -> Self {
+        Self {
+            ring,
+            bell: Bell { fd: doorbell, watched: false, queued: false },
+            unwatched: Vec::new(),
+            unwanted: Vec::new(),
+            queue: VecDeque::new(),
+            asleep: 0,
+            called: false,
+            taken: 0,
+            look: Look::default(),
+            turn: Vec::new(),
+        }
+    }
+
+    /// Has the kernel asked for this registration by the next wait.
+    pub(super) fn list(&mut self, fd: RawFd, registration: &mut Registration) {
+        let place = Place(registration.place).nowhere();
+        registration.place = place.listed_at(self.unwatched.len()).0;
+        self.unwatched.push(fd);
+    }
+
+    /// Has this registration looked at by the next wait.
+    pub(super) fn enqueue(&mut self, fd: RawFd, registration: &mut Registration) {
+        let place = Place(registration.place);
+        if !place.is(Place::QUEUED) {
+            self.queue.push_back((fd, registration.generation));
+        }
+        registration.place = place.with(Place::QUEUED).with(Place::UNSURE).0;
+    }
+
+    /// Takes a registration out of the list, and the kernel's poll of it from under it. It
+    /// begins a new life where there was one, so that nothing of that poll reaches it.
+    pub(super) fn withdraw(&mut self, fd: RawFd, registry: &mut Registry) {
+        let Some(registration) = registry.get_mut(fd) else { return };
+        let place = Place(registration.place);
+        if place.is(Place::LISTED) {
+            self.unwatched.swap_remove(place.index());
+            registration.place = place.nowhere().0;
+            if let Some(&moved) = self.unwatched.get(place.index()) {
+                if let Some(moved) = registry.get_mut(moved) {
+                    moved.place = Place(moved.place).listed_at(place.index()).0;
+                }
+            }
+        } else if place.is(Place::WATCHED) {
+            self.unwanted.push(key(fd, registration.generation));
+            registry.tick();
+            let generation = registry.clock();
+            if let Some(registration) = registry.get_mut(fd) {
+                registration.generation = generation;
+                registration.place = place.nowhere().without(Place::WATCHED).0;
+            }
+        }
+    }
+
+    /// Whether anybody may have something to tell.
+    pub(super) fn has_candidates(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Whether there is something to hand over to the kernel.
+    pub(super) fn has_changes(&mut self) -> bool {
+        !self.bell.watched || !self.unwatched.is_empty() || !self.unwanted.is_empty() || self.ring.requests() > 0
+    }
+
+    /// Writes requests for what has changed, and hands over all but the last of them that fit
+    /// the queue. Returns how many are left to hand over.
+    pub(super) fn write_requests(&mut self, registry: &mut Registry) -> io::Result<u32> {
+        self.called = false;
+        if !self.bell.watched {
+            self.make_room()?;
+            self.bell.watched = self.ring.watch(self.bell.fd, libc::POLLIN as u32, true, DOORBELL);
+        }
+        while let Some(&key) = self.unwanted.last() {
+            self.make_room()?;
+            if !self.ring.unwatch(key) {
+                break;
+            }
+            self.unwanted.pop();
+        }
+        while let Some(&fd) = self.unwatched.last() {
+            self.make_room()?;
+            if let Some(registration) = registry.get_mut(fd) {
+                let place = Place(registration.place).nowhere();
+                let (bits, lasting) = poll_of(registration.interest, place);
+                if !self.ring.watch(fd, bits, lasting, key(fd, registration.generation)) {
+                    break;
+                }
+                registration.place = place.with(Place::WATCHED).0;
+            }
+            self.unwatched.pop();
+        }
+        Ok(self.ring.requests())
+    }
+
+    fn make_room(&mut self) -> io::Result<()> {
+        if self.ring.is_full() {
+            let requests = self.ring.requests();
+            self.ring.door().enter(requests, 0, None)?;
+        }
+        Ok(())
+    }
+
+    /// Hands over every change now.
+    pub(super) fn submit(&mut self, registry: &mut Registry) -> io::Result<()> {
+        let requests = self.write_requests(registry)?;
+        self.ring.door().enter(requests, 0, None).map(drop)
+    }
+
+    /// Takes every completion that is there.
+    pub(super) fn take(&mut self, registry: &mut Registry, age: Age) -> io::Result<()> {
+        loop {
+            let Self { ring, bell, unwatched, queue, taken, .. } = self;
+            let mut notes = Notes { bell, unwatched, queue };
+            for completion in ring.completions() {
+                *taken += 1;
+                notes.note(registry, &completion, age);
+            }
+            if !self.ring.has_overflown() {
+                return Ok(());
+            }
+            self.ring.door().enter(0, 0, None)?;
+        }
+    }
+
+    /// Tells those in the queue, each once, as far as there is room.
+    pub(super) fn deliver(
+        &mut self,
+        registry: &mut Registry,
+        events: &mut [MaybeUninit<Event>],
+    ) -> io::Result<Batch> {
+        let mut batch = Batch::default();
+        let mut turns = self.queue.len();
+        loop {
+            let room = events.len() - batch.filled - batch.own.len() - usize::from(batch.rung);
+            self.gather(registry, room, &mut turns);
+            if self.turn.is_empty() {
+                return Ok(batch);
+            }
+            self.look.make()?;
+            let mut turn = std::mem::take(&mut self.turn);
+            for (fd, _) in turn.drain(..) {
+                match self.settle(registry, fd, &mut batch) {
+                    Some(event) if event.kind() == EventKind::Io => {
+                        events[batch.filled].write(event);
+                        batch.filled += 1;
+                    }
+                    Some(own) => batch.own.push(own),
+                    None => {}
+                }
+            }
+            self.turn = turn;
+        }
+    }
+
+    /// Takes as many out of the queue as there is room for events, and notes whom to look at.
+    fn gather(&mut self, registry: &mut Registry, room: usize, turns: &mut usize) {
+        self.look.clear();
+        while *turns > 0 && self.turn.len() < room {
+            let Some((fd, generation)) = self.queue.pop_front() else { break };
+            *turns -= 1;
+            if fd == BELL {
+                self.turn.push((fd, generation));
+                continue;
+            }
+            let Some(registration) = registry.get_mut(fd) else { continue };
+            let place = Place(registration.place);
+            if registration.generation != generation || !place.is(Place::QUEUED) {
+                continue;
+            }
+            if place.is(Place::UNSURE) {
+                self.look.at(fd, poll_of(registration.interest, place).0);
+            }
+            self.turn.push((fd, generation));
+        }
+    }
+
+    /// What one whose turn it is has to tell, and where it goes from here.
+    fn settle(&mut self, registry: &mut Registry, fd: RawFd, batch: &mut Batch) -> Option<Event> {
+        if fd == BELL {
+            self.bell.queued = false;
+            batch.rung = true;
+            return None;
+        }
+        let registration = registry.get_mut(fd)?;
+        let (interest, place) = (registration.interest, Place(registration.place));
+        let bits = match place.is(Place::UNSURE) {
+            true => self.look.next(),
+            false => place.bits(),
+        };
+        registration.place = place.nowhere().0;
+        if bits & libc::POLLNVAL as u16 != 0 {
+            return self.lose(registry, fd);
+        }
+        let ready = ready_of_poll(bits, interest);
+        let event = Event::io(registration.token, fd, ready).of_kind(registration.kind);
+        let told = ready.bits() != 0;
+        if interest.is_oneshot() {
+            if told {
+                registration.armed = 0;
+                self.withdraw(fd, registry);
+            } else {
+                registration.place = Place(registration.place).with(Place::LASTING).0;
+                self.go_on(fd, registration);
+            }
+        } else if told && !interest.is_edge() {
+            // It is told by every wait as long as it holds: until a look says otherwise.
+            self.enqueue(fd, registration);
+        } else {
+            self.go_on(fd, registration);
+        }
+        told.then_some(event)
+    }
+
+    /// Has what is to be watched watched: the kernel may have ended its poll.
+    fn go_on(&mut self, fd: RawFd, registration: &mut Registration) {
+        let place = Place(registration.place);
+        if !place.is(Place::WATCHED) && !place.is(Place::ALWAYS) {
+            self.list(fd, registration);
+        }
+    }
+
+    /// A registration whose number is no file's any more. The kernel held on to the file: it is
+    /// let go of, in silence, except for one that nothing but looking at it tells of.
+    #[cold]
+    fn lose(&mut self, registry: &mut Registry, fd: RawFd) -> Option<Event> {
+        self.withdraw(fd, registry);
+        let registration = registry.get_mut(fd)?;
+        if Place(registration.place).is(Place::ALWAYS) {
+            let event = Event::io(registration.token, fd, Ready::INVALID);
+            registry.end(fd);
+            return Some(event);
+        }
+        registration.place = Place::GONE.0;
+        None
+    }
+}
+
+/// The parts of [`State`] that a completion changes.
+struct Notes<'a> {
+    bell: &'a mut Bell,
+    unwatched: &'a mut Vec<RawFd>,
+    queue: &'a mut VecDeque<(RawFd, u32)>,
+}
+
+impl Notes<'_> {
+    #[inline]
+    fn note(&mut self, registry: &mut Registry, completion: &cqueue::Entry, age: Age) {
+        let (key, result) = (completion.user_data(), completion.result());
+        let goes_on = cqueue::more(completion.flags());
+        if key >= NOBODY {
+            if key == DOORBELL {
+                self.bell.watched &= goes_on;
+                self.ring();
+            }
+            return;
+        }
+        let (fd, generation) = (key as RawFd, (key >> 32) as u32);
+        let Some(registration) = registry.get_mut(fd) else { return };
+        let mut place = Place(registration.place);
+        if registration.generation != generation || !place.is(Place::WATCHED) {
+            return;
+        }
+        if !goes_on {
+            place = place.without(Place::WATCHED);
+        }
+        if result < 0 {
+            registration.place = place.0;
+            self.note_failure(registry, fd, -result);
+            return;
+        }
+        let interest = registration.interest;
+        place = place.with_bits(result as u16);
+        if !is_sure(result as u16, interest, age) {
+            place = place.with(Place::UNSURE);
+        }
+        if !place.is(Place::QUEUED) {
+            self.queue.push_back((fd, generation));
+        }
+        registration.place = place.with(Place::QUEUED).0;
+    }
+
+    /// A poll has ended without an answer.
+    #[cold]
+    fn note_failure(&mut self, registry: &mut Registry, fd: RawFd, errno: i32) {
+        let Some(registration) = registry.get_mut(fd) else { return };
+        let place = Place(registration.place);
+        match errno {
+            // It was closed before the kernel was asked.
+            libc::EBADF => registration.place = Place::GONE.0,
+            // The thread that had asked for it is no more, or memory was short: ask again, as
+            // soon as it is not to be looked at any more.
+            libc::ECANCELED | libc::EAGAIN | libc::ENOMEM if place.is(Place::QUEUED) => {}
+            libc::ECANCELED | libc::EAGAIN | libc::ENOMEM => {
+                registration.place = place.nowhere().listed_at(self.unwatched.len()).0;
+                self.unwatched.push(fd);
+            }
+            _ => {
+                registry.lose(fd);
+                self.ring();
+            }
+        }
+    }
+
+    /// The bell has rung, or is to be taken for one that has.
+    fn ring(&mut self) {
+        if !self.bell.queued {
+            self.bell.queued = true;
+            self.queue.push_back((BELL, 0));
+        }
+    }
+}
+
+/// Whether a completion can be believed without a look.
+///
+/// Its bits are those of the wake-up, not those of the file: a socket's also name urgent data,
+/// a pipe's an error, and none names what held before. And what it says may have passed since,
+/// which an edge may and the others may not.
+#[inline]
+fn is_sure(bits: u16, interest: Interest, age: Age) -> bool {
+    const PLAIN: u16 = (libc::POLLIN | libc::POLLOUT) as u16;
+    let one_direction = interest.directions().is_power_of_two();
+    let asks_for_priority = interest.contains(Interest::PRIORITY);
+    let edge = interest.is_edge() && !interest.is_oneshot();
+    bits & !PLAIN == 0 && !asks_for_priority && (edge || one_direction && age == Age::Fresh)
+}
