@@ -7,11 +7,12 @@
 //!   there. And it tells it when it happened: by the time it is read it may have passed. So a
 //!   completion is a hint. One that can be believed is told without a system call; the others
 //!   are looked at with one `poll(2)` for all of them (see [`state`]).
-//! - There is no level-triggered poll (`IORING_POLL_ADD_LEVEL` only leaves out the first look).
+//! - There is no level-triggered poll (`IORING_POLL_ADD_LEVEL` leaves out the first look, no more).
 //!   A lasting poll reports edges; what was told under LEVEL stays in a queue, and is looked at
 //!   by every wait until it holds no more.
 //! - A lasting poll can end at any time, when completions overflow or when the thread that asked
 //!   for it is no more: it is asked for anew.
+//! - A poll for urgent data alone sleeps through it: it is asked to wake for any.
 //! - A single poll ends by `POLLRDHUP` even if that was not asked for. A ONESHOT for which it
 //!   ended for nothing gets a lasting one.
 //! - A poll holds on to its file. After [`Poller::remove`](crate::Poller::remove) the file is let

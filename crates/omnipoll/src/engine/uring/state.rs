@@ -62,15 +62,22 @@ pub(super) fn key(fd: RawFd, generation: u32) -> u64 {
 
 /// The poll to ask the kernel for: its bits, and whether it is to last.
 pub(super) fn poll_of(interest: Interest, place: Place) -> (u32, bool) {
+    let exclusive = if interest.is_exclusive() { libc::EPOLLEXCLUSIVE as u32 } else { 0 };
+    // Urgent data wakes no poll that asks for nothing else (IO_ASYNC_POLL_COMMON of
+    // io_uring/poll.c), and it always comes with POLLIN.
+    let urgent = if interest.contains(Interest::PRIORITY) { libc::POLLIN as u32 } else { 0 };
+    (wanted(interest) | urgent | exclusive, !interest.is_oneshot() || place.is(Place::LASTING))
+}
+
+/// What a registration asks for, in the bits of poll(2).
+fn wanted(interest: Interest) -> u32 {
     let bits = [
         (Interest::READ, libc::POLLIN | libc::POLLRDHUP),
         (Interest::WRITE, libc::POLLOUT),
         (Interest::PRIORITY, libc::POLLPRI),
     ];
     let bits = bits.into_iter().filter(|&(direction, _)| interest.contains(direction));
-    let bits = bits.fold(0, |all, (_, bits)| all | bits as u32);
-    let exclusive = if interest.is_exclusive() { libc::EPOLLEXCLUSIVE as u32 } else { 0 };
-    (bits | exclusive, !interest.is_oneshot() || place.is(Place::LASTING))
+    bits.fold(0, |all, (_, bits)| all | bits as u32)
 }
 
 impl State {
@@ -245,7 +252,7 @@ impl State {
                 continue;
             }
             if place.is(Place::UNSURE) {
-                self.look.at(fd, poll_of(registration.interest, place).0);
+                self.look.at(fd, wanted(registration.interest));
             }
             self.turn.push((fd, generation));
         }
