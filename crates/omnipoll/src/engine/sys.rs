@@ -58,6 +58,12 @@ impl File {
         Ok(Self { identity: (identity >> 32) as u32, mode: stat.st_mode })
     }
 
+    /// Whether it is an eventfd, a timerfd, an epoll or the like, of which all share one inode.
+    #[cfg(target_os = "linux")]
+    pub(super) fn is_anonymous(&self) -> bool {
+        self.mode & libc::S_IFMT == 0
+    }
+
     pub(super) fn is_always_ready(&self, fd: RawFd) -> bool {
         match self.mode & libc::S_IFMT {
             libc::S_IFDIR | libc::S_IFBLK => true,

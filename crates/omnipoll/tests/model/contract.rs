@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use omnipoll::{Capabilities, Event, EventKind, Interest, Poller, Ready, Trigger};
+use omnipoll::{Capabilities, EngineKind, Event, EventKind, Interest, Poller, Ready, Trigger};
 
 use crate::channel::Channel;
 use crate::program::SLOTS;
@@ -14,6 +14,8 @@ pub(crate) struct Contract {
     /// The flags that the engine can tell.
     tellable: u32,
     tells_closed: bool,
+    /// The engine may tell an edge without a look whether it still is one.
+    believes_edges: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -28,6 +30,8 @@ struct Registration {
     may: bool,
     /// EDGE: the directions that did not hold at some time since they were last told.
     went_away: u32,
+    /// EDGE: the directions that held at some time since the last event.
+    held: u32,
 }
 
 const DIRECTIONS: u32 = Ready::READ.bits() | Ready::WRITE.bits();
@@ -39,7 +43,9 @@ impl Contract {
         let tellable = DIRECTIONS
             | flag(Capabilities::TELLS_HANGUP, Ready::HANGUP | Ready::ERROR)
             | flag(Capabilities::TELLS_READ_CLOSED, Ready::READ_CLOSED);
-        Self { registrations: [None; SLOTS], wakes: 0, tellable, tells_closed: tells_closed(poller) }
+        let believes_edges = poller.engine() == EngineKind::IoUring;
+        let tells_closed = tells_closed(poller);
+        Self { registrations: [None; SLOTS], wakes: 0, tellable, tells_closed, believes_edges }
     }
 
     pub(crate) fn add(&mut self, slot: usize, interest: Interest, token: u64) -> Result<(), i32> {
@@ -83,6 +89,7 @@ impl Contract {
             let holds = registration.holds(channel.condition(registration.interest) & self.tellable);
             registration.may = true;
             registration.went_away |= registration.directions() & !holds;
+            registration.held |= holds;
         }
     }
 
@@ -138,7 +145,8 @@ impl Contract {
             assert!(registration.enabled && ready == condition, "{what}: {condition:#x} holds");
             registration.enabled = false;
         } else if registration.is(Trigger::EDGE) {
-            registration.tell_edge(what, ready, condition);
+            let past = if self.believes_edges { registration.held } else { 0 };
+            registration.tell_edge(what, ready, condition, past);
         } else {
             assert_eq!(ready, condition, "{what}");
         }
@@ -167,7 +175,7 @@ impl Contract {
 impl Registration {
     fn new(interest: Interest, token: u64) -> Self {
         let must = interest.bits() & DIRECTIONS;
-        Self { token, interest, enabled: true, must, may: true, went_away: 0 }
+        Self { token, interest, enabled: true, must, may: true, went_away: 0, held: must }
     }
 
     fn is(&self, trigger: Trigger) -> bool {
@@ -187,17 +195,18 @@ impl Registration {
         }
     }
 
-    fn tell_edge(&mut self, what: &str, ready: u32, condition: u32) {
+    /// An edge is told: it may be of the past.
+    fn tell_edge(&mut self, what: &str, ready: u32, condition: u32, past: u32) {
         let holds = self.holds(condition);
         assert!(self.may || self.must & holds != 0, "{what}: an edge out of nothing");
         let missing = self.must & condition & !ready;
         assert_eq!(missing, 0, "{what}: {condition:#x} holds and {:#x} must be told", self.must);
         // poll(2) tells a failure for as long as it is asked anything, so an engine on it asks no
         // more, of any direction: it tells all of them, and one too many is better than one lost.
-        assert!(ready != 0 && ready & !(condition | holds) == 0, "{what}: {condition:#x} holds");
-        let told = if ready & FAILURES == 0 { ready } else { DIRECTIONS };
+        assert!(ready != 0 && ready & !(condition | holds | past) == 0, "{what}: {condition:#x} holds");
+        let told = if ready & FAILURES == 0 { ready & (condition | holds) } else { DIRECTIONS };
         self.must &= !told;
         self.went_away &= !told;
-        self.may = false;
+        (self.may, self.held) = (false, 0);
     }
 }

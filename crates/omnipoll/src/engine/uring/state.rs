@@ -48,7 +48,7 @@ struct Bell {
     queued: bool,
 }
 
-/// Whether completions were brought by the very wait that takes them, or may be of long ago.
+/// Whether what completions say was so during the wait that tells it, or may be of long ago.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Age {
     Fresh,
@@ -112,26 +112,23 @@ impl State {
         registration.place = place.with(Place::QUEUED).with(Place::UNSURE).0;
     }
 
-    /// Takes a registration out of the list, and the kernel's poll of it from under it. It
-    /// begins a new life where there was one, so that nothing of that poll reaches it.
+    /// Takes a registration out of the list or the queue, and the kernel's poll of it from under
+    /// it. It begins a new life, so that nothing of the old one reaches it.
     pub(super) fn withdraw(&mut self, fd: RawFd, registry: &mut Registry) {
+        let next = registry.next_generation();
         let Some(registration) = registry.get_mut(fd) else { return };
         let place = Place(registration.place);
+        registration.place = place.nowhere().without(Place::WATCHED).0;
+        if place.is(Place::WATCHED) {
+            self.unwanted.push(key(fd, registration.generation));
+        }
+        registration.generation = next;
+        registry.tick();
         if place.is(Place::LISTED) {
             self.unwatched.swap_remove(place.index());
-            registration.place = place.nowhere().0;
-            if let Some(&moved) = self.unwatched.get(place.index()) {
-                if let Some(moved) = registry.get_mut(moved) {
-                    moved.place = Place(moved.place).listed_at(place.index()).0;
-                }
-            }
-        } else if place.is(Place::WATCHED) {
-            self.unwanted.push(key(fd, registration.generation));
-            registry.tick();
-            let generation = registry.clock();
-            if let Some(registration) = registry.get_mut(fd) {
-                registration.generation = generation;
-                registration.place = place.nowhere().without(Place::WATCHED).0;
+            let moved = self.unwatched.get(place.index());
+            if let Some(moved) = moved.and_then(|&moved| registry.get_mut(moved)) {
+                moved.place = Place(moved.place).listed_at(place.index()).0;
             }
         }
     }
@@ -191,13 +188,13 @@ impl State {
     }
 
     /// Takes every completion that is there.
-    pub(super) fn take(&mut self, registry: &mut Registry, age: Age) -> io::Result<()> {
+    pub(super) fn take(&mut self, registry: &mut Registry) -> io::Result<()> {
         loop {
             let Self { ring, bell, unwatched, queue, taken, .. } = self;
             let mut notes = Notes { bell, unwatched, queue };
             for completion in ring.completions() {
                 *taken += 1;
-                notes.note(registry, &completion, age);
+                notes.note(registry, &completion);
             }
             if !self.ring.has_overflown() {
                 return Ok(());
@@ -206,17 +203,19 @@ impl State {
         }
     }
 
-    /// Tells those in the queue, each once, as far as there is room.
+    /// Tells those in the queue, each once, as far as there is room. Their completions are as old
+    /// as said.
     pub(super) fn deliver(
         &mut self,
         registry: &mut Registry,
         events: &mut [MaybeUninit<Event>],
+        age: Age,
     ) -> io::Result<Batch> {
         let mut batch = Batch::default();
         let mut turns = self.queue.len();
         loop {
             let room = events.len() - batch.filled - batch.own.len() - usize::from(batch.rung);
-            self.gather(registry, room, &mut turns);
+            self.gather(registry, room, &mut turns, age);
             if self.turn.is_empty() {
                 return Ok(batch);
             }
@@ -237,7 +236,7 @@ impl State {
     }
 
     /// Takes as many out of the queue as there is room for events, and notes whom to look at.
-    fn gather(&mut self, registry: &mut Registry, room: usize, turns: &mut usize) {
+    fn gather(&mut self, registry: &mut Registry, room: usize, turns: &mut usize, age: Age) {
         self.look.clear();
         while *turns > 0 && self.turn.len() < room {
             let Some((fd, generation)) = self.queue.pop_front() else { break };
@@ -251,7 +250,8 @@ impl State {
             if registration.generation != generation || !place.is(Place::QUEUED) {
                 continue;
             }
-            if place.is(Place::UNSURE) {
+            if place.is(Place::UNSURE) || (age == Age::Unknown && !is_edge(registration.interest)) {
+                registration.place = place.with(Place::UNSURE).0;
                 self.look.at(fd, wanted(registration.interest));
             }
             self.turn.push((fd, generation));
@@ -283,7 +283,9 @@ impl State {
                 registration.armed = 0;
                 self.withdraw(fd, registry);
             } else {
-                registration.place = Place(registration.place).with(Place::LASTING).0;
+                if !place.is(Place::WATCHED) {
+                    registration.place = Place(registration.place).with(Place::LASTING).0;
+                }
                 self.go_on(fd, registration);
             }
         } else if told && !interest.is_edge() {
@@ -328,7 +330,7 @@ struct Notes<'a> {
 
 impl Notes<'_> {
     #[inline]
-    fn note(&mut self, registry: &mut Registry, completion: &cqueue::Entry, age: Age) {
+    fn note(&mut self, registry: &mut Registry, completion: &cqueue::Entry) {
         let (key, result) = (completion.user_data(), completion.result());
         let goes_on = cqueue::more(completion.flags());
         if key >= NOBODY {
@@ -354,7 +356,7 @@ impl Notes<'_> {
         }
         let interest = registration.interest;
         place = place.with_bits(result as u16);
-        if !is_sure(result as u16, interest, age) {
+        if !is_whole(result as u16, interest) {
             place = place.with(Place::UNSURE);
         }
         if !place.is(Place::QUEUED) {
@@ -394,16 +396,19 @@ impl Notes<'_> {
     }
 }
 
-/// Whether a completion can be believed without a look.
+/// Whether a completion names everything that it should, and nothing else.
 ///
 /// Its bits are those of the wake-up, not those of the file: a socket's also name urgent data,
-/// a pipe's an error, and none names what held before. And what it says may have passed since,
-/// which an edge may and the others may not.
+/// a pipe's an error, and none names what held before.
 #[inline]
-fn is_sure(bits: u16, interest: Interest, age: Age) -> bool {
+fn is_whole(bits: u16, interest: Interest) -> bool {
     const PLAIN: u16 = (libc::POLLIN | libc::POLLOUT) as u16;
     let one_direction = interest.directions().is_power_of_two();
-    let asks_for_priority = interest.contains(Interest::PRIORITY);
-    let edge = interest.is_edge() && !interest.is_oneshot();
-    bits & !PLAIN == 0 && !asks_for_priority && (edge || one_direction && age == Age::Fresh)
+    bits & !PLAIN == 0 && !interest.contains(Interest::PRIORITY) && (one_direction || is_edge(interest))
+}
+
+/// Whether what a completion says may have passed: an edge may, a LEVEL or a ONESHOT may not.
+#[inline]
+fn is_edge(interest: Interest) -> bool {
+    interest.is_edge() && !interest.is_oneshot()
 }
