@@ -190,8 +190,8 @@ impl State {
     /// Takes every completion that is there.
     pub(super) fn take(&mut self, registry: &mut Registry) -> io::Result<()> {
         loop {
-            let Self { ring, bell, unwatched, queue, taken, .. } = self;
-            let mut notes = Notes { bell, unwatched, queue };
+            let Self { ring, bell, unwatched, unwanted, queue, taken, .. } = self;
+            let mut notes = Notes { bell, unwatched, unwanted, queue };
             for completion in ring.completions() {
                 *taken += 1;
                 notes.note(registry, &completion);
@@ -280,8 +280,8 @@ impl State {
         let told = ready.bits() != 0;
         if interest.is_oneshot() {
             if told {
+                // Should the kernel still watch it, a modify finds it so.
                 registration.armed = 0;
-                self.withdraw(fd, registry);
             } else {
                 if !place.is(Place::WATCHED) {
                     registration.place = Place(registration.place).with(Place::LASTING).0;
@@ -325,6 +325,7 @@ impl State {
 struct Notes<'a> {
     bell: &'a mut Bell,
     unwatched: &'a mut Vec<RawFd>,
+    unwanted: &'a mut Vec<u64>,
     queue: &'a mut VecDeque<(RawFd, u32)>,
 }
 
@@ -354,9 +355,16 @@ impl Notes<'_> {
             self.note_failure(registry, fd, -result);
             return;
         }
-        let interest = registration.interest;
+        if registration.armed == 0 {
+            // A ONESHOT that has been told: nobody wants to hear more of it.
+            if goes_on {
+                self.unwanted.push(key);
+            }
+            registration.place = place.without(Place::WATCHED).0;
+            return;
+        }
         place = place.with_bits(result as u16);
-        if !is_whole(result as u16, interest) {
+        if !is_whole(result as u16, registration.interest) {
             place = place.with(Place::UNSURE);
         }
         if !place.is(Place::QUEUED) {
@@ -375,7 +383,8 @@ impl Notes<'_> {
             libc::EBADF => registration.place = Place::GONE.0,
             // The thread that had asked for it is no more, or memory was short: ask again, as
             // soon as it is not to be looked at any more.
-            libc::ECANCELED | libc::EAGAIN | libc::ENOMEM if place.is(Place::QUEUED) => {}
+            libc::ECANCELED | libc::EAGAIN | libc::ENOMEM
+                if place.is(Place::QUEUED) || registration.armed == 0 => {}
             libc::ECANCELED | libc::EAGAIN | libc::ENOMEM => {
                 registration.place = place.nowhere().listed_at(self.unwatched.len()).0;
                 self.unwatched.push(fd);
