@@ -140,7 +140,10 @@ impl State {
 
     /// Whether there is something to hand over to the kernel.
     pub(super) fn has_changes(&mut self) -> bool {
-        !self.bell.watched || !self.unwatched.is_empty() || !self.unwanted.is_empty() || self.ring.requests() > 0
+        !self.bell.watched
+            || !self.unwatched.is_empty()
+            || !self.unwanted.is_empty()
+            || self.ring.requests() > 0
     }
 
     /// Writes requests for what has changed, and hands over all but the last of them that fit

@@ -1,0 +1,286 @@
+//! What is io_uring's alone: being refused, system calls that are not made, room for completions,
+//! and files that it holds on to. Each test runs in a process of its own.
+
+#[allow(dead_code)]
+#[path = "conformance/suite.rs"]
+mod suite;
+#[path = "support/mod.rs"]
+mod support;
+
+use std::io::{ErrorKind, Read};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use omnipoll::{explain, EngineKind, Interest, Poller, Ready, Trigger};
+use suite::{read, Suite};
+use support::expect::*;
+use support::{fds::*, sys};
+
+fn main() -> std::process::ExitCode {
+    let mut suite = Suite::default();
+    suite.once(refused_with_eperm);
+    suite.once(refused_with_enosys);
+    suite.once(half_refused_it_is_not_available_either);
+    suite.once(edges_that_are_there_cost_no_system_call);
+    suite.once(changes_make_no_system_call_of_the_ring_s);
+    suite.once(more_completions_than_there_is_room_for);
+    suite.once(the_file_of_a_removed_descriptor_is_let_go_of_by_the_next_wait);
+    suite.once(who_waits_lets_go_of_the_file_of_a_removed_descriptor);
+    suite.once(a_closed_file_is_held_until_something_happens_to_it);
+    suite.once(a_closed_file_is_held_until_its_number_is_added_again);
+    suite.once(a_closed_file_is_held_until_the_poller_is_dropped);
+    suite.once(what_a_thread_has_handed_over_outlives_it);
+    suite.once(an_eventfd_added_twice_is_eexist_and_goes_on);
+    suite.once(a_oneshot_for_room_sleeps_through_a_half_close);
+    suite.once(a_wait_that_hands_over_lasts_its_time);
+    suite.main()
+}
+
+/// A poller on io_uring. Where that is refused, it ends the case, which is a process, and says so.
+fn uring() -> Poller {
+    match Poller::with_engine(EngineKind::IoUring) {
+        Ok(poller) => poller,
+        Err(error) => {
+            expect_error::<()>(Err(error), libc::ENOSYS);
+            println!("not on this machine, which refuses io_uring");
+            std::process::exit(0)
+        }
+    }
+}
+
+/// Neither the ring's system calls nor any other that asks what is ready.
+fn forbid_asking() {
+    sys::forbid(libc::SYS_io_uring_enter, libc::EPERM);
+    sys::forbid(libc::SYS_io_uring_register, libc::EPERM);
+    sys::forbid(libc::SYS_ppoll, libc::EPERM);
+    #[cfg(target_arch = "x86_64")]
+    sys::forbid(libc::SYS_poll, libc::EPERM);
+}
+
+/// As a container does, and the sysctl.
+fn refused_with_eperm() {
+    refused(libc::EPERM, "seccomp");
+}
+
+/// As a kernel without it, or a filter that hides it.
+fn refused_with_enosys() {
+    refused(libc::ENOSYS, "missing");
+}
+
+fn refused(errno: i32, word: &str) {
+    sys::forbid(libc::SYS_io_uring_setup, errno);
+    assert!(!EngineKind::IoUring.is_available());
+    assert_eq!(EngineKind::IoUring.capabilities().bits(), 0);
+    for _ in 0..2 {
+        let error = Poller::with_engine(EngineKind::IoUring).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOSYS));
+        assert!(explain(&error).contains(word), "{}", explain(&error));
+    }
+    std::env::set_var("OMNIPOLL_ENGINE", "io_uring");
+    expect_error(Poller::new(), libc::ENOSYS);
+    std::env::remove_var("OMNIPOLL_ENGINE");
+    assert_eq!(Poller::new().unwrap().engine(), EngineKind::Epoll);
+}
+
+/// A filter that lets the ring be made, and not be used.
+fn half_refused_it_is_not_available_either() {
+    sys::forbid(libc::SYS_io_uring_enter, libc::EPERM);
+    expect_error(Poller::with_engine(EngineKind::IoUring), libc::ENOSYS);
+    assert!(!EngineKind::IoUring.is_available());
+}
+
+fn edges_that_are_there_cost_no_system_call() {
+    let poller = uring();
+    let pipes: Vec<_> = (0..100).map(|_| pipe()).collect();
+    for ((reader, _), token) in pipes.iter().zip(0..) {
+        poller.add(reader, read(Trigger::EDGE), token).unwrap();
+    }
+    expect_none(&poller);
+    pipes.iter().for_each(|(_, writer)| poke(writer));
+    forbid_asking();
+    let mut found = Vec::new();
+    for room in [10, 50, 100] {
+        found.extend(tokens(&wait(&poller, room, None)));
+    }
+    found.sort_unstable();
+    assert!(found.into_iter().eq(0..100));
+    expect_error(poller.wait(&mut omnipoll::Events::with_capacity(1), None), libc::EPERM);
+}
+
+fn changes_make_no_system_call_of_the_ring_s() {
+    let poller = uring();
+    let pipes: Vec<_> = (0..1000).map(|_| pipe()).collect();
+    forbid_asking();
+    for _ in 0..3 {
+        for (reader, _) in &pipes {
+            poller.add(reader, Interest::READ, 1).unwrap();
+            poller.modify(reader, read(Trigger::EDGE), 2).unwrap();
+        }
+        pipes.iter().rev().for_each(|(reader, _)| poller.remove(reader).unwrap());
+    }
+}
+
+/// Three times as many as there is room for, under each trigger: none is lost, and none of the
+/// polls that ended by it.
+fn more_completions_than_there_is_room_for() {
+    let count = (sys::allow_descriptors(13_000) - 100).min(12_500);
+    let eventfds: Vec<_> = (0..count).map(|_| std::fs::File::from(sys::eventfd(0))).collect();
+    for trigger in [Trigger::LEVEL, Trigger::EDGE, Trigger::ONESHOT] {
+        let poller = uring();
+        for (eventfd, token) in eventfds.iter().zip(0..) {
+            poller.add(eventfd, read(trigger), token).unwrap();
+        }
+        expect_none(&poller);
+        for _ in 0..2 {
+            for mut eventfd in &eventfds {
+                std::io::Write::write_all(&mut eventfd, &1u64.to_ne_bytes()).unwrap();
+            }
+            let mut found = vec![false; eventfds.len()];
+            while found.contains(&false) {
+                for token in tokens(&wait(&poller, 1000, LONG)) {
+                    let mut eventfd = &eventfds[token as usize];
+                    match eventfd.read(&mut [0; 8]) {
+                        Ok(_) => assert!(!std::mem::replace(&mut found[token as usize], true)),
+                        // A poll that is asked for anew may tell an edge once more.
+                        Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+                    }
+                    settle(&poller, eventfd, read(trigger), token);
+                }
+            }
+            // What is left may be edges that are none.
+            while trigger == Trigger::EDGE && !wait(&poller, 1000, Duration::ZERO).is_empty() {}
+            expect_none(&poller);
+        }
+    }
+}
+
+fn the_file_of_a_removed_descriptor_is_let_go_of_by_the_next_wait() {
+    let poller = uring();
+    let (ours, mut theirs) = pair();
+    poller.add(&ours, Interest::READ, 1).unwrap();
+    expect_none(&poller);
+    poller.remove(&ours).unwrap();
+    close(ours);
+    assert_eq!(theirs.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    expect_none(&poller);
+    assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+}
+
+fn who_waits_lets_go_of_the_file_of_a_removed_descriptor() {
+    let poller = uring();
+    let (ours, mut theirs) = pair();
+    poller.add(&ours, Interest::READ, 1).unwrap();
+    std::thread::scope(|scope| {
+        let waiter = waiter(scope, &poller, LONG);
+        poller.remove(&ours).unwrap();
+        close(ours);
+        theirs.set_nonblocking(false).unwrap();
+        theirs.set_read_timeout(Some(LONG)).unwrap();
+        assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+        assert!(waiter.still_waits());
+        poller.wake().unwrap();
+        waiter.events();
+    });
+}
+
+/// A poller that holds on to the file of a descriptor that was closed, and not removed: nobody
+/// tells it. The number, and the peer, which waits for the end in vain.
+fn holding() -> (Poller, i32, UnixStream) {
+    let poller = uring();
+    let (ours, mut theirs) = pair();
+    poller.add(&ours, Interest::READ, 1).unwrap();
+    expect_none(&poller);
+    let number = close(ours);
+    expect_quiet(&poller);
+    assert_eq!(theirs.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    theirs.set_nonblocking(false).unwrap();
+    theirs.set_read_timeout(Some(LONG)).unwrap();
+    (poller, number, theirs)
+}
+
+fn a_closed_file_is_held_until_something_happens_to_it() {
+    let (poller, number, mut theirs) = holding();
+    poke(&theirs);
+    expect_quiet(&poller);
+    // What was written to it was not read.
+    assert_eq!(theirs.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    poller.remove(&number).unwrap();
+}
+
+fn a_closed_file_is_held_until_its_number_is_added_again() {
+    let count = sys::eventfd(1);
+    let (poller, number, mut theirs) = holding();
+    let count = sys::dup_to(&count, number);
+    poller.add(&count, Interest::WRITE, 2).unwrap();
+    expect_event(&poller, 2, Ready::WRITE);
+    assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+}
+
+/// The kernel takes a ring down in its own time.
+fn a_closed_file_is_held_until_the_poller_is_dropped() {
+    let (poller, _, mut theirs) = holding();
+    drop(poller);
+    assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+}
+
+/// The kernel ends the polls of a thread that is no more, when they next wake.
+fn what_a_thread_has_handed_over_outlives_it() {
+    for trigger in [Trigger::LEVEL, Trigger::EDGE, Trigger::ONESHOT] {
+        let poller = uring();
+        let (reader, writer) = pipe();
+        poller.add(&reader, read(trigger), 1).unwrap();
+        for _ in 0..5 {
+            std::thread::scope(|scope| scope.spawn(|| expect_none(&poller)).join().unwrap());
+            poke(&writer);
+            expect_event(&poller, 1, Ready::READ);
+            drain(&reader);
+            settle(&poller, &reader, read(trigger), 1);
+        }
+    }
+}
+
+fn an_eventfd_added_twice_is_eexist_and_goes_on() {
+    for trigger in [Trigger::LEVEL, Trigger::ONESHOT, Trigger::EDGE] {
+        let poller = uring();
+        let count = sys::eventfd(0);
+        poller.add(&count, read(trigger), 1).unwrap();
+        for _ in 0..3 {
+            expect_error(poller.add(&count, read(trigger), 2), libc::EEXIST);
+            expect_none(&poller);
+        }
+        std::io::Write::write_all(&mut std::fs::File::from(dup(&count)), &1u64.to_ne_bytes()).unwrap();
+        expect_error(poller.add(&count, read(trigger), 2), libc::EEXIST);
+        expect_event(&poller, 1, Ready::READ);
+    }
+}
+
+/// A single poll ends by the peer's half-close whether it was asked for or not, and would again.
+fn a_oneshot_for_room_sleeps_through_a_half_close() {
+    let poller = uring();
+    let (ours, theirs) = pair();
+    fill(&ours);
+    poller.add(&ours, Interest::WRITE | Trigger::ONESHOT, 1).unwrap();
+    expect_none(&poller);
+    theirs.shutdown(Shutdown::Write).unwrap();
+    expect_quiet(&poller);
+    drain(&theirs);
+    expect_event(&poller, 1, Ready::WRITE);
+    expect_quiet(&poller);
+    poller.modify(&ours, Interest::WRITE | Trigger::ONESHOT, 2).unwrap();
+    expect_event(&poller, 2, Ready::WRITE);
+    expect_quiet(&poller);
+}
+
+/// A wait that hands something over is told by the kernel how much, not how it ended.
+fn a_wait_that_hands_over_lasts_its_time() {
+    let poller = uring();
+    for _ in 0..20 {
+        let (reader, _writer) = pipe();
+        poller.add(&reader, Interest::READ, 1).unwrap();
+        let (begun, timeout) = (Instant::now(), Duration::from_millis(5));
+        expect_sleep(|| assert!(wait(&poller, 1, timeout).is_empty()));
+        assert!(begun.elapsed() >= timeout);
+        poller.remove(&reader).unwrap();
+    }
+}
