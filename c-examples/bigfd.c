@@ -88,8 +88,8 @@ int main(void)
     raise_limit(HIGHEST);
     printf("FD_SETSIZE is %d\n", FD_SETSIZE);
     printf("%-8s %10s  %s\n", "engine", "descriptor", "the wait returned");
-    for (uint32_t engine = OMNI_ENGINE_SELECT; engine <= OMNI_ENGINE_EPOLL; engine++)
-        for (size_t i = 0; i < sizeof DESCRIPTORS / sizeof *DESCRIPTORS; i++)
+    for (uint32_t engine = OMNI_ENGINE_SELECT; engine <= OMNI_ENGINE_IO_URING; engine++)
+        for (size_t i = 0; omni_engine_available(engine) && i < sizeof DESCRIPTORS / sizeof *DESCRIPTORS; i++)
             show(engine, DESCRIPTORS[i]);
     return EXIT_SUCCESS;
 }

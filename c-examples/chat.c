@@ -12,7 +12,7 @@
  *    freed when the batch has been handled.
  *
  * Build:  cc -std=c11 -O2 -o chat chat.c $(pkg-config --cflags --libs omnipoll)
- * Run:    ./chat [--engine select|poll|epoll] [--address 127.0.0.1:7000]
+ * Run:    ./chat [--engine select|poll|epoll|io_uring] [--address 127.0.0.1:7000]
  */
 #define _GNU_SOURCE /* accept4, memrchr */
 #include <arpa/inet.h>
@@ -77,13 +77,13 @@ static void check_system(int result, const char *what)
 
 static void usage(void)
 {
-    fprintf(stderr, "usage: chat [--engine select|poll|epoll] [--address IPV4:PORT]\n");
+    fprintf(stderr, "usage: chat [--engine select|poll|epoll|io_uring] [--address IPV4:PORT]\n");
     exit(EXIT_FAILURE);
 }
 
 static uint32_t engine_named(const char *name)
 {
-    for (uint32_t engine = OMNI_ENGINE_SELECT; engine <= OMNI_ENGINE_EPOLL; engine++)
+    for (uint32_t engine = OMNI_ENGINE_SELECT; engine <= OMNI_ENGINE_IO_URING; engine++)
         if (strcmp(name, omni_engine_name(engine)) == 0)
             return engine;
     usage();

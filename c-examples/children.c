@@ -142,7 +142,9 @@ static void supervise(void)
 int main(void)
 {
     printf("%-8s  %-8s  %-4s  %-16s  %s\n", "engine", "worker", "run", "ended by", "then");
-    for (uint32_t engine = OMNI_ENGINE_SELECT; engine <= OMNI_ENGINE_EPOLL; engine++) {
+    for (uint32_t engine = OMNI_ENGINE_SELECT; engine <= OMNI_ENGINE_IO_URING; engine++) {
+        if (!omni_engine_available(engine))
+            continue;
         check(omni_poller_new(engine, 0, &poller));
         supervise();
         omni_poller_free(poller);

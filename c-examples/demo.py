@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import os
 import resource
 import selectors
@@ -20,7 +21,9 @@ from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-ENGINES = ("select", "poll", "epoll")
+TREE = Path(__file__).resolve().parent.parent
+IO_URING = ctypes.CDLL(TREE / "target/release/libomnipoll.so").omni_engine_available(4) == 1
+ENGINES = ("select", "poll", "epoll") + (("io_uring",) if IO_URING else ())
 ECHO_MESSAGES = 600  # from each client
 CHAT_LINES = 12  # from each client, to all the others
 PATIENCE = 10  # seconds without a message, after which those missing are lost
@@ -224,10 +227,9 @@ def serve(program: Path, engine: str, count: int) -> bool:
 
 
 def main() -> int:
-    tree = Path(__file__).resolve().parent.parent
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--clients", type=int, default=300, help="how many (default: 300)")
-    parser.add_argument("--programs", type=Path, default=tree / "target/examples", metavar="FOLDER")
+    parser.add_argument("--programs", type=Path, default=TREE / "target/examples", metavar="FOLDER")
     options = parser.parse_args()
     if options.clients < 2:
         parser.error("a chat needs two clients")

@@ -10,7 +10,7 @@
  * raw_select.c, raw_poll.c and raw_epoll.c are the same server without the library.
  *
  * Build:  cc -std=c11 -O2 -o echo echo.c $(pkg-config --cflags --libs omnipoll)
- * Run:    ./echo [--engine select|poll|epoll] [--address 127.0.0.1:7000]
+ * Run:    ./echo [--engine select|poll|epoll|io_uring] [--address 127.0.0.1:7000]
  */
 #define _GNU_SOURCE /* accept4 */
 #include <arpa/inet.h>
@@ -72,13 +72,13 @@ static void check_system(int result, const char *what)
 
 static void usage(void)
 {
-    fprintf(stderr, "usage: echo [--engine select|poll|epoll] [--address IPV4:PORT]\n");
+    fprintf(stderr, "usage: echo [--engine select|poll|epoll|io_uring] [--address IPV4:PORT]\n");
     exit(EXIT_FAILURE);
 }
 
 static uint32_t engine_named(const char *name)
 {
-    for (uint32_t engine = OMNI_ENGINE_SELECT; engine <= OMNI_ENGINE_EPOLL; engine++)
+    for (uint32_t engine = OMNI_ENGINE_SELECT; engine <= OMNI_ENGINE_IO_URING; engine++)
         if (strcmp(name, omni_engine_name(engine)) == 0)
             return engine;
     usage();

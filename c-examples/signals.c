@@ -13,7 +13,7 @@
  *    OMNI_ONESHOT: while it is worked for, it is not listened to.
  *
  * Build:  cc -std=c11 -O2 -o signals signals.c $(pkg-config --cflags --libs omnipoll)
- * Run:    ./signals [--engine select|poll|epoll] [--work MILLISECONDS]
+ * Run:    ./signals [--engine select|poll|epoll|io_uring] [--work MILLISECONDS]
  */
 #define _GNU_SOURCE /* accept4 */
 #include <arpa/inet.h>
@@ -72,13 +72,13 @@ static void check_system(int result, const char *what)
 
 static void usage(void)
 {
-    fprintf(stderr, "usage: signals [--engine select|poll|epoll] [--work MILLISECONDS]\n");
+    fprintf(stderr, "usage: signals [--engine select|poll|epoll|io_uring] [--work MILLISECONDS]\n");
     exit(EXIT_FAILURE);
 }
 
 static uint32_t engine_named(const char *name)
 {
-    for (uint32_t engine = OMNI_ENGINE_SELECT; engine <= OMNI_ENGINE_EPOLL; engine++)
+    for (uint32_t engine = OMNI_ENGINE_SELECT; engine <= OMNI_ENGINE_IO_URING; engine++)
         if (strcmp(name, omni_engine_name(engine)) == 0)
             return engine;
     usage();

@@ -56,7 +56,9 @@ int main(void)
     int status = EXIT_SUCCESS;
 
     printf("%-8s %12s %12s\n", "engine", "asked (ns)", "late (ns)");
-    for (uint32_t engine = OMNI_ENGINE_SELECT; engine <= OMNI_ENGINE_EPOLL; engine++) {
+    for (uint32_t engine = OMNI_ENGINE_SELECT; engine <= OMNI_ENGINE_IO_URING; engine++) {
+        if (!omni_engine_available(engine))
+            continue;
         omni_poller *poller;
         check(omni_poller_new(engine, 0, &poller));
         for (size_t i = 0; i < sizeof DURATIONS_NS / sizeof *DURATIONS_NS; i++) {

@@ -224,8 +224,8 @@ static const struct mistake MISTAKES[] = {
 int main(void)
 {
     printf("%-8s  %-17s  %s\n", "engine", "mistake", "what is said");
-    for (uint32_t engine = OMNI_ENGINE_SELECT; engine <= OMNI_ENGINE_EPOLL; engine++)
-        for (size_t i = 0; i < sizeof MISTAKES / sizeof *MISTAKES; i++) {
+    for (uint32_t engine = OMNI_ENGINE_SELECT; engine <= OMNI_ENGINE_IO_URING; engine++)
+        for (size_t i = 0; omni_engine_available(engine) && i < sizeof MISTAKES / sizeof *MISTAKES; i++) {
             struct audience audience = { .engine = omni_engine_name(engine), .mistake = &MISTAKES[i] };
             int ends[2];
             check(omni_poller_new(engine, OMNI_STRICT, &audience.poller));

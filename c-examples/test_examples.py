@@ -14,6 +14,7 @@ with apt-get by root, and a test that can't have it is skipped, or fails when CI
 
 import atexit
 import contextlib
+import ctypes
 import errno
 import functools
 import itertools
@@ -38,9 +39,13 @@ LIBDIR = Path(os.environ.get("OMNIPOLL_LIBDIR", HERE.parent / "target" / "releas
 BUILD = HERE.parent / "target" / f"test-examples-{os.getpid()}"  # two runs at a time are fine
 LIB = BUILD / "lib"  # the library under the names it has once installed
 
-ENGINES = ("select", "poll", "epoll")
+IO_URING = ctypes.CDLL(LIBDIR / "libomnipoll.so").omni_engine_available(4) == 1
+ENGINES = ("select", "poll", "epoll") + (("io_uring",) if IO_URING else ())
+RAW_ENGINES = ("select", "poll", "epoll")
 PROGRAMS = sorted(path.stem for path in HERE.glob("*.c"))
-ECHO_SERVERS = [("echo", engine) for engine in ENGINES] + [(f"raw_{engine}", engine) for engine in ENGINES]
+ECHO_SERVERS = [("echo", engine) for engine in ENGINES] + [
+    (f"raw_{engine}", engine) for engine in RAW_ENGINES
+]
 BUILDS = ("sanitized", "plain")
 
 TEST_SECONDS = 90  # no test takes longer, whatever happens
@@ -546,6 +551,7 @@ class SmallPrograms:
             ["select", "INVALID x 1", "READ x 1", "not registered"],
             ["poll", "INVALID x 1", "READ x 1", "not registered"],
             ["epoll", "INVALID x 0", "READ x 1", "done"],
+            *([["io_uring", "INVALID x 0", "READ x 1", "done"]] if IO_URING else []),
         ]
         self.assertEqual(self.rows("closed", 4), expected)
 

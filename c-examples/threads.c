@@ -136,7 +136,8 @@ static void show(uint32_t engine)
 int main(void)
 {
     printf("%-8s  %7s  %6s  %s\n", "engine", "results", "primes", "in order");
-    for (uint32_t engine = OMNI_ENGINE_SELECT; engine <= OMNI_ENGINE_EPOLL; engine++)
-        show(engine);
+    for (uint32_t engine = OMNI_ENGINE_SELECT; engine <= OMNI_ENGINE_IO_URING; engine++)
+        if (omni_engine_available(engine))
+            show(engine);
     return EXIT_SUCCESS;
 }

@@ -142,7 +142,9 @@ static void late(omni_poller *poller)
 int main(void)
 {
     printf("%-8s  %-22s  %6s  %7s  %9s\n", "engine", "timer", "events", "periods", "late (ns)");
-    for (uint32_t engine = OMNI_ENGINE_SELECT; engine <= OMNI_ENGINE_EPOLL; engine++) {
+    for (uint32_t engine = OMNI_ENGINE_SELECT; engine <= OMNI_ENGINE_IO_URING; engine++) {
+        if (!omni_engine_available(engine))
+            continue;
         omni_poller *poller;
         check(omni_poller_new(engine, 0, &poller));
         once(poller);

@@ -111,8 +111,8 @@ int main(void)
 {
     printf("%-8s %-9s %-14s %-12s %s\n", "engine", "trigger", "2 kB written", "1 kB read",
            "emptied, 1 byte written");
-    for (uint32_t engine = OMNI_ENGINE_SELECT; engine <= OMNI_ENGINE_EPOLL; engine++)
-        for (size_t i = 0; i < sizeof TRIGGERS / sizeof *TRIGGERS; i++)
+    for (uint32_t engine = OMNI_ENGINE_SELECT; engine <= OMNI_ENGINE_IO_URING; engine++)
+        for (size_t i = 0; omni_engine_available(engine) && i < sizeof TRIGGERS / sizeof *TRIGGERS; i++)
             experiment(engine, &TRIGGERS[i]);
     return EXIT_SUCCESS;
 }

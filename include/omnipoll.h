@@ -80,7 +80,7 @@
 #define OMNI_ENGINE_EPOLL 3
 
 /**
- * Engine: io_uring(7). Not available in this version.
+ * Engine: io_uring(7). Linux 5.17, where it is not forbidden.
  */
 #define OMNI_ENGINE_IO_URING 4
 
@@ -419,7 +419,8 @@ uint32_t omni_version(void);
  * Whether a poller can be made on this engine here: 1 if so, 0 if not. 0 as well for a number
  * that this version of the library does not know. OMNI_ENGINE_AUTO is always available.
  *
- * Can't fail. Makes no system call. May be called from any thread.
+ * Can't fail. Makes no system call, but for the first question about OMNI_ENGINE_IO_URING, which
+ * is tried out. May be called from any thread.
  */
 int omni_engine_available(uint32_t engine);
 
@@ -442,13 +443,13 @@ const char *omni_engine_name(uint32_t engine);
  * Returns 0, or:
  *   -EINVAL: `out` is NULL; an unknown engine or flag; with OMNI_ENGINE_AUTO, `OMNIPOLL_ENGINE`
  *       names no engine.
- *   -ENOSYS: the engine is not available here.
+ *   -ENOSYS: the engine is not available here; of io_uring `omni_last_error` says why.
  *   -EMFILE, -ENFILE: too many open files in the process, in the system; -EMFILE also when the
  *       process has 65,536 pollers.
  *   -ENOMEM: not enough memory.
  *
  * May be called from any thread. System calls: eventfd2, and on epoll epoll_create1 and
- * epoll_ctl.
+ * epoll_ctl, on io_uring io_uring_setup and mmap.
  */
 int omni_poller_new(uint32_t engine, uint32_t flags, struct omni_poller **out);
 
@@ -507,8 +508,8 @@ int omni_poller_capabilities(const struct omni_poller *poller);
  *   -ESTALE: the poller was freed.
  *   -ENOTRECOVERABLE: a bug in the library has left the poller unusable: free it.
  *
- * May be called from any thread. System calls: epoll_ctl on epoll; fstat on select and poll,
- * and a write to an eventfd where a thread waits.
+ * May be called from any thread. System calls: epoll_ctl on epoll; fstat on the others, and a
+ * write to an eventfd where a thread waits.
  */
 int omni_add(struct omni_poller *poller, int fd, uint32_t interest, uint64_t token);
 
@@ -530,13 +531,17 @@ int omni_modify(struct omni_poller *poller, int fd, uint32_t interest, uint64_t 
  * Stops watching `fd`. No wait that begins later returns an event of it. Works on a descriptor
  * that was closed while registered, unless its end was reported as OMNI_INVALID.
  *
+ * On io_uring the kernel lets go of the file at the next wait, or the one under way: until then
+ * the peer of a socket that is closed after this is not told so.
+ *
  * Returns 0, or:
  *   -ENOENT: `fd` is not registered.
  *   -EBADF: `fd` is negative.
  *   -EINVAL: `poller` is NULL.
  *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
  *
- * May be called from any thread. System calls: epoll_ctl on epoll.
+ * May be called from any thread. System calls: epoll_ctl on epoll; on io_uring a write to an
+ * eventfd where a thread waits.
  */
 int omni_remove(struct omni_poller *poller, int fd);
 
@@ -580,7 +585,8 @@ int omni_rearm(struct omni_poller *poller, int fd, uint32_t interest);
  *
  * May be called from any thread, by several at a time. An event under OMNI_EDGE or
  * OMNI_ONESHOT goes to one of them, and so does every one that is not of a descriptor. System
- * calls: pselect6, ppoll, or epoll_pwait2 (epoll_wait before Linux 5.11); waitid for a child.
+ * calls: pselect6, ppoll, epoll_pwait2 (epoll_wait before Linux 5.11), or io_uring_enter and
+ * poll; waitid for a child. On io_uring none, where edges are there already.
  */
 int omni_wait(struct omni_poller *poller,
               struct omni_event *events,

@@ -14,7 +14,7 @@ pub const OMNI_ENGINE_SELECT: u32 = 1;
 pub const OMNI_ENGINE_POLL: u32 = 2;
 /// Engine: epoll(7), Linux. Its cost grows with the number of descriptors that are ready.
 pub const OMNI_ENGINE_EPOLL: u32 = 3;
-/// Engine: io_uring(7). Not available in this version.
+/// Engine: io_uring(7). Linux 5.17, where it is not forbidden.
 pub const OMNI_ENGINE_IO_URING: u32 = 4;
 /// Engine: kqueue(2). Not available in this version.
 pub const OMNI_ENGINE_KQUEUE: u32 = 5;

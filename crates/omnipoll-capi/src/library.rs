@@ -33,7 +33,8 @@ pub extern "C" fn omni_version() -> u32 {
 /// Whether a poller can be made on this engine here: 1 if so, 0 if not. 0 as well for a number
 /// that this version of the library does not know. OMNI_ENGINE_AUTO is always available.
 ///
-/// Can't fail. Makes no system call. May be called from any thread.
+/// Can't fail. Makes no system call, but for the first question about OMNI_ENGINE_IO_URING, which
+/// is tried out. May be called from any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_engine_available(engine: u32) -> c_int {
     let known = EngineKind::from_number(engine);

@@ -69,13 +69,13 @@ pub(crate) fn call(
 /// Returns 0, or:
 ///   -EINVAL: `out` is NULL; an unknown engine or flag; with OMNI_ENGINE_AUTO, `OMNIPOLL_ENGINE`
 ///       names no engine.
-///   -ENOSYS: the engine is not available here.
+///   -ENOSYS: the engine is not available here; of io_uring `omni_last_error` says why.
 ///   -EMFILE, -ENFILE: too many open files in the process, in the system; -EMFILE also when the
 ///       process has 65,536 pollers.
 ///   -ENOMEM: not enough memory.
 ///
 /// May be called from any thread. System calls: eventfd2, and on epoll epoll_create1 and
-/// epoll_ctl.
+/// epoll_ctl, on io_uring io_uring_setup and mmap.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn omni_poller_new(engine: u32, flags: u32, out: *mut *mut omni_poller) -> c_int {
     let make = || {
@@ -189,8 +189,8 @@ pub extern "C" fn omni_poller_capabilities(poller: *const omni_poller) -> c_int 
 ///   -ESTALE: the poller was freed.
 ///   -ENOTRECOVERABLE: a bug in the library has left the poller unusable: free it.
 ///
-/// May be called from any thread. System calls: epoll_ctl on epoll; fstat on select and poll,
-/// and a write to an eventfd where a thread waits.
+/// May be called from any thread. System calls: epoll_ctl on epoll; fstat on the others, and a
+/// write to an eventfd where a thread waits.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_add(poller: *mut omni_poller, fd: c_int, interest: u32, token: u64) -> c_int {
     call("omni_add", poller, |poller| {
@@ -220,13 +220,17 @@ pub extern "C" fn omni_modify(poller: *mut omni_poller, fd: c_int, interest: u32
 /// Stops watching `fd`. No wait that begins later returns an event of it. Works on a descriptor
 /// that was closed while registered, unless its end was reported as OMNI_INVALID.
 ///
+/// On io_uring the kernel lets go of the file at the next wait, or the one under way: until then
+/// the peer of a socket that is closed after this is not told so.
+///
 /// Returns 0, or:
 ///   -ENOENT: `fd` is not registered.
 ///   -EBADF: `fd` is negative.
 ///   -EINVAL: `poller` is NULL.
 ///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
 ///
-/// May be called from any thread. System calls: epoll_ctl on epoll.
+/// May be called from any thread. System calls: epoll_ctl on epoll; on io_uring a write to an
+/// eventfd where a thread waits.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_remove(poller: *mut omni_poller, fd: c_int) -> c_int {
     call("omni_remove", poller, |poller| {
@@ -278,7 +282,8 @@ pub extern "C" fn omni_rearm(poller: *mut omni_poller, fd: c_int, interest: u32)
 ///
 /// May be called from any thread, by several at a time. An event under OMNI_EDGE or
 /// OMNI_ONESHOT goes to one of them, and so does every one that is not of a descriptor. System
-/// calls: pselect6, ppoll, or epoll_pwait2 (epoll_wait before Linux 5.11); waitid for a child.
+/// calls: pselect6, ppoll, epoll_pwait2 (epoll_wait before Linux 5.11), or io_uring_enter and
+/// poll; waitid for a child. On io_uring none, where edges are there already.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn omni_wait(
     poller: *mut omni_poller,

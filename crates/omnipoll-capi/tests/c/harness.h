@@ -235,9 +235,17 @@ struct behaviour {
 /* Checks each behaviour on each engine, and prints a line for it. */
 static inline void check_on_every_engine(const struct behaviour *behaviours, size_t count)
 {
-    const uint32_t engines[] = {OMNI_ENGINE_SELECT, OMNI_ENGINE_POLL, OMNI_ENGINE_EPOLL};
+    const uint32_t engines[] = {OMNI_ENGINE_SELECT, OMNI_ENGINE_POLL, OMNI_ENGINE_EPOLL,
+                                OMNI_ENGINE_IO_URING};
     alarm(300);
     for (size_t e = 0; e < sizeof engines / sizeof *engines; e++) {
+        /* Every kernel has the others; io_uring may be too old, or forbidden. */
+        if (engines[e] == OMNI_ENGINE_IO_URING && !omni_engine_available(engines[e])) {
+            omni_poller *poller = NULL;
+            IS(omni_poller_new(engines[e], 0, &poller), -ENOSYS);
+            printf("--  io_uring is refused: %s\n", omni_last_error());
+            continue;
+        }
         IS(omni_engine_available(engines[e]), 1);
         for (size_t b = 0; b < count; b++) {
             behaviours[b].check(engines[e]);

@@ -1,5 +1,7 @@
 //! The contract from C, on every engine, shared and static, and under sanitizers.
 
+use omnipoll::EngineKind;
+
 use crate::tools::{cc, here, library, run, scratch, workspace, STRICT};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -27,7 +29,7 @@ fn check_conformance(name: &str, arguments: &[&str]) {
     let folder = scratch(name);
     for program in ["conformance", "sources", "strict", "inspect"] {
         let printed = run(&mut Command::new(compile(program, &folder, arguments)));
-        for engine in ["select", "poll", "epoll"] {
+        for engine in EngineKind::ALL.into_iter().filter(|kind| kind.is_available()).map(EngineKind::name) {
             let checked = printed.lines().any(|line| line.starts_with(&format!("ok  {engine} ")));
             assert!(checked, "{program} checked nothing on {engine}:\n{printed}");
         }
