@@ -93,10 +93,6 @@ impl Ring {
         self.ring.submission().len() as u32
     }
 
-    pub(super) fn is_full(&mut self) -> bool {
-        self.ring.submission().is_full()
-    }
-
     /// Whether the kernel keeps completions for which there was no room: the next
     /// [`Door::enter`] brings them.
     pub(super) fn has_overflown(&mut self) -> bool {

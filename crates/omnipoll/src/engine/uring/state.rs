@@ -150,38 +150,59 @@ impl State {
     /// the queue. Returns how many are left to hand over.
     pub(super) fn write_requests(&mut self, registry: &mut Registry) -> io::Result<u32> {
         self.called = false;
-        if !self.bell.watched {
-            self.make_room()?;
-            self.bell.watched = self.ring.watch(self.bell.fd, libc::POLLIN as u32, true, DOORBELL);
-        }
         while let Some(&key) = self.unwanted.last() {
-            self.make_room()?;
-            if !self.ring.unwatch(key) {
-                break;
+            if !self.write(|ring| ring.unwatch(key))? {
+                return Ok(self.ring.requests());
             }
             self.unwanted.pop();
         }
-        while let Some(&fd) = self.unwatched.last() {
-            self.make_room()?;
-            if let Some(registration) = registry.get_mut(fd) {
-                let place = Place(registration.place).nowhere();
-                let (bits, lasting) = poll_of(registration.interest, place);
-                if !self.ring.watch(fd, bits, lasting, key(fd, registration.generation)) {
-                    break;
-                }
-                registration.place = place.with(Place::WATCHED).0;
-            }
-            self.unwatched.pop();
+        if !self.unwatched.is_empty() {
+            self.write_polls(registry)?;
+        }
+        if !self.bell.watched {
+            let fd = self.bell.fd;
+            self.bell.watched = self.write(|ring| ring.watch(fd, libc::POLLIN as u32, true, DOORBELL))?;
         }
         Ok(self.ring.requests())
     }
 
-    fn make_room(&mut self) -> io::Result<()> {
-        if self.ring.is_full() {
-            let requests = self.ring.requests();
-            self.ring.door().enter(requests, 0, None)?;
+    /// Asks for those in the list, the first one first: who has come first is told first.
+    fn write_polls(&mut self, registry: &mut Registry) -> io::Result<()> {
+        let mut list = std::mem::take(&mut self.unwatched);
+        let mut written = 0;
+        let mut outcome = Ok(true);
+        for &fd in &list {
+            if let Some(registration) = registry.get_mut(fd) {
+                let place = Place(registration.place).nowhere();
+                let (bits, lasting) = poll_of(registration.interest, place);
+                let key = key(fd, registration.generation);
+                outcome = self.write(|ring| ring.watch(fd, bits, lasting, key));
+                if !matches!(outcome, Ok(true)) {
+                    break;
+                }
+                registration.place = place.with(Place::WATCHED).0;
+            }
+            written += 1;
         }
-        Ok(())
+        list.drain(..written);
+        for (index, &fd) in list.iter().enumerate() {
+            if let Some(registration) = registry.get_mut(fd) {
+                registration.place = Place(registration.place).listed_at(index).0;
+            }
+        }
+        self.unwatched = list;
+        outcome.map(drop)
+    }
+
+    /// Writes a request, after handing over the others if there is no room. False when the kernel
+    /// doesn't take them now.
+    fn write(&mut self, request: impl Fn(&mut Ring) -> bool) -> io::Result<bool> {
+        if request(&mut self.ring) {
+            return Ok(true);
+        }
+        let requests = self.ring.requests();
+        self.ring.door().enter(requests, 0, None)?;
+        Ok(request(&mut self.ring))
     }
 
     /// Hands over every change now.
