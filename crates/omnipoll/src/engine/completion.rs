@@ -22,6 +22,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
@@ -84,7 +85,13 @@ pub(crate) struct Completion {
 }
 
 impl Completion {
-    /// `ENOSYS` when the kernel is too old, `EPERM` when it does not let us, `ENOMEM`.
+    /// Whether the kernel has all of it, and lets us: Linux 6.1.
+    pub(crate) fn is_available() -> bool {
+        static AVAILABLE: OnceLock<bool> = OnceLock::new();
+        *AVAILABLE.get_or_init(|| Self::new().is_ok())
+    }
+
+    /// `EINVAL` when the kernel is too old, `ENOSYS` or `EPERM` when it does not let us, `ENOMEM`.
     pub(crate) fn new() -> io::Result<Self> {
         let mut builder = IoUring::builder();
         builder.dontfork().setup_cqsize(COMPLETIONS).setup_single_issuer().setup_defer_taskrun();

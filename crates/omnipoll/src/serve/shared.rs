@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::options::{Model, ServerOptions};
 use super::stats::ServerStats;
-use crate::engine::lock;
+use crate::engine::{lock, Completion};
 use crate::error::fail;
 use crate::source::SharedWords;
 use crate::stream::{Budget, Counter, Counts, Listener, Mailbox};
@@ -43,8 +43,10 @@ fn encode(drain: Option<Duration>) -> u64 {
 impl Shared {
     pub(super) fn new(options: ServerOptions, workers: usize) -> io::Result<Self> {
         let engine = options.engine.map_or_else(EngineKind::auto, Ok)?;
-        let is_carried =
-            engine == EngineKind::IoUring && !matches!(options.model, Model::Thread | Model::Fork);
+        // Where the kernel has io_uring but not all that streams need of it, its polls serve them.
+        let is_carried = engine == EngineKind::IoUring
+            && !matches!(options.model, Model::Thread | Model::Fork)
+            && Completion::is_available();
         let beside = if is_carried { EngineKind::Epoll } else { engine };
         let budget =
             Budget { each: options.queue_limit, all: options.total_queue_limit, used: AtomicUsize::new(0) };
