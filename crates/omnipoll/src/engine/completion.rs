@@ -23,6 +23,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::OnceLock;
+use std::thread;
 use std::time::Duration;
 
 use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
@@ -57,8 +58,8 @@ const KIND: u64 = 0xff << 56;
 pub(crate) enum Done {
     /// Bytes have arrived, or an end or an error.
     Received { whose: usize, result: io::Result<Chunk>, goes_on: bool },
-    /// Bytes have been sent, all of them unless there was an error.
-    Sent { whose: usize, result: io::Result<usize> },
+    /// Bytes have been sent, up to the `sent`th: not all if something has come between.
+    Sent { whose: usize, result: io::Result<usize>, bytes: Vec<u8>, sent: usize },
     /// The descriptor that is watched besides is readable. It is watched no more.
     Readable,
 }
@@ -74,11 +75,17 @@ pub(crate) struct Chunk {
     is_last: bool,
 }
 
+/// What is being sent, from where on, and for whom.
+struct Parcel {
+    whose: usize,
+    bytes: Vec<u8>,
+    start: usize,
+}
+
 pub(crate) struct Completion {
     ring: ManuallyDrop<IoUring>,
     buffers: ManuallyDrop<Buffers>,
-    /// What is being sent, and for whom.
-    parcels: ManuallyDrop<Slab<(usize, Vec<u8>)>>,
+    parcels: ManuallyDrop<Slab<Parcel>>,
     /// Requests that have not ended.
     under_way: usize,
     owner: u32,
@@ -88,7 +95,9 @@ impl Completion {
     /// Whether the kernel has all of it, and lets us: Linux 6.1.
     pub(crate) fn is_available() -> bool {
         static AVAILABLE: OnceLock<bool> = OnceLock::new();
-        *AVAILABLE.get_or_init(|| Self::new().is_ok())
+        // In a thread of its own: when the ring is gone, the kernel interrupts who made it.
+        let probe = || thread::spawn(|| Self::new().is_ok()).join().is_ok_and(|is_made| is_made);
+        *AVAILABLE.get_or_init(probe)
     }
 
     /// `EINVAL` when the kernel is too old, `ENOSYS` or `EPERM` when it does not let us, `ENOMEM`.
@@ -130,13 +139,13 @@ impl Completion {
         let request = opcode::Send::new(Fd(fd.as_raw_fd()), rest.as_ptr(), rest.len() as u32)
             .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
             .build();
-        let parcel = self.parcels.insert((whose, bytes));
+        let parcel = self.parcels.insert(Parcel { whose, bytes, start });
         self.push(request.user_data(SEND | parcel as u64))
     }
 
     /// Ends a send that is under way.
     pub(crate) fn send_no_more(&mut self, whose: usize) -> io::Result<()> {
-        let parcel = self.parcels.iter().find(|(_, (owner, _))| *owner == whose).map(|(parcel, _)| parcel);
+        let parcel = self.parcels.iter().find(|(_, parcel)| parcel.whose == whose).map(|(key, _)| key);
         match parcel {
             Some(parcel) => {
                 self.push(opcode::AsyncCancel::new(SEND | parcel as u64).build().user_data(CANCEL))
@@ -205,8 +214,9 @@ impl Completion {
                     return Some(Done::Received { whose, result, goes_on });
                 }
                 SEND => {
-                    let (whose, _) = self.parcels.remove(whose);
-                    return Some(Done::Sent { whose, result });
+                    let Parcel { whose, bytes, start } = self.parcels.remove(whose);
+                    let sent = start + result.as_ref().map_or(0, |&count| count);
+                    return Some(Done::Sent { whose, result, bytes, sent });
                 }
                 WATCH => return Some(Done::Readable),
                 _ => {}

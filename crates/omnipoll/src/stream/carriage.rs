@@ -85,9 +85,10 @@ impl Connection {
         self.carriage.receive = Receive::None;
     }
 
-    /// A send has ended.
-    pub(crate) fn sent_last(&mut self) {
+    /// A send has ended; `bytes` are sent up to this.
+    pub(crate) fn sent_last(&mut self, bytes: Vec<u8>, sent: usize) {
         self.carriage.sending = false;
+        self.output.take_back(bytes, sent);
     }
 
     /// Keeps what is not wanted yet.

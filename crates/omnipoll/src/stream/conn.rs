@@ -302,10 +302,7 @@ impl Conn<'_> {
         if output.held() > self.site.high_water {
             self.connection.is_full = true;
         }
-        // What a ring will send in a moment is not worth the others' notice.
-        if !self.site.is_carried {
-            self.connection.account(self.site);
-        }
+        self.connection.account(self.site);
     }
 
     /// Whether so many bytes go to the socket at once: nothing is before them, and no ring sends

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::engine::socket;
 
 /// Small writes are gathered into pieces of this size.
-const PIECE: usize = 16 * 1024;
+pub(crate) const PIECE: usize = 16 * 1024;
 /// Pieces that one `sendmsg(2)` takes; the kernel's limit (`IOV_MAX`) is 1,024.
 const PIECES_A_CALL: usize = 64;
 /// What one flush sends at most, so that a fast reader does not keep its loop from the others.
@@ -71,14 +71,6 @@ impl Output {
         }
     }
 
-    /// What counts against the limits: a little that a ring is sending is as good as sent.
-    pub(crate) fn waiting(&self) -> usize {
-        match self.lent {
-            lent @ 0..=PIECE => self.held - lent,
-            _ => self.held,
-        }
-    }
-
     /// Lends the first piece of bytes, and where in it to begin; `None` while one is lent, or
     /// when a file comes first.
     pub(crate) fn lend(&mut self) -> Option<(Vec<u8>, usize)> {
@@ -94,10 +86,13 @@ impl Output {
         Some((bytes, sent))
     }
 
-    /// What was lent has been sent.
-    pub(crate) fn take_back(&mut self) {
-        self.held -= std::mem::take(&mut self.lent);
-        if self.pieces.is_empty() {
+    /// Takes back what was lent, of which what is before `sent` has been sent.
+    pub(crate) fn take_back(&mut self, bytes: Vec<u8>, sent: usize) {
+        let left = bytes.len() - sent;
+        self.held -= std::mem::take(&mut self.lent) - left;
+        if left > 0 {
+            self.pieces.push_front(Piece::Owned { bytes, sent });
+        } else if self.pieces.is_empty() {
             self.pieces = VecDeque::new();
         }
     }

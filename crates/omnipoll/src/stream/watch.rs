@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::conn::Connection;
+use super::output::PIECE;
 use super::site::Site;
 use super::timeouts::Activity;
 use crate::Interest;
@@ -27,7 +28,7 @@ impl Connection {
             false => self.watched == self.interest(),
         };
         is_watched
-            && self.accounted == self.output.waiting()
+            && self.accounted == self.counted(site)
             && self.is_armed(self.timeouts.deadline(self.activity(site.linger)))
     }
 
@@ -37,9 +38,19 @@ impl Connection {
         deadline.is_none_or(|deadline| self.timeouts.timer != 0 && self.timeouts.armed <= deadline)
     }
 
+    /// What is queued, but for a little that a ring will send in a moment: that is as good as
+    /// sent, and telling the others would cost more than sending it.
+    #[inline]
+    fn counted(&self, site: &Site) -> usize {
+        match self.output.held() {
+            held if site.is_carried && held <= PIECE => 0,
+            held => held,
+        }
+    }
+
     /// Tells the other threads how much is queued.
     pub(crate) fn account(&mut self, site: &Site) {
-        let waiting = self.output.waiting();
+        let waiting = self.counted(site);
         if waiting != self.accounted {
             site.mailbox.account(self.id, waiting, std::mem::replace(&mut self.accounted, waiting));
         }

@@ -271,8 +271,9 @@ fn files_keep_their_place_among_the_bytes(way: Way) {
         file.write_all(&pattern(1, 3 << 20)).unwrap();
         file.rewind().unwrap();
         conn.write(b"before").unwrap();
+        let queued = conn.queued();
         conn.send_file(&file, 0, 3 << 20).unwrap();
-        assert_eq!(conn.queued(), 0, "what is in a file counts as queued");
+        assert_eq!(conn.queued(), queued, "what is in a file counts as queued");
         conn.send_file(&file, 5, 0).unwrap();
         conn.write(b"between").unwrap();
         conn.send_file(&file, (3 << 20) - 10, 10).unwrap();

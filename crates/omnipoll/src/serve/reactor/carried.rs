@@ -54,7 +54,10 @@ impl<H: Handler> Reactor<'_, H> {
         while let Some(done) = self.ring.as_mut().and_then(|ring| ring.next()) {
             match done {
                 Done::Received { whose, result, goes_on } => self.received(whose, result, goes_on),
-                Done::Sent { whose, result } => self.sent(whose, result),
+                Done::Sent { whose, result, bytes, sent } => {
+                    self.clients[whose].connection.sent_last(bytes, sent);
+                    self.sent(whose, result);
+                }
                 Done::Readable => self.is_poller_watched = false,
             }
         }
@@ -117,8 +120,6 @@ impl<H: Handler> Reactor<'_, H> {
 
     fn sent(&mut self, slot: usize, result: io::Result<usize>) {
         let connection = &mut self.clients[slot].connection;
-        connection.sent_last();
-        connection.output.take_back();
         if connection.is_over() {
             return;
         }
@@ -127,7 +128,12 @@ impl<H: Handler> Reactor<'_, H> {
                 self.site.count.sent(bytes as u64);
                 connection.timeouts.written(&self.site.clock);
             }
-            Err(error) => connection.end(error.raw_os_error()),
+            Err(error) => {
+                connection.reset();
+                // The receive has been told of the reset, and the send only that there was one.
+                let errno = error.raw_os_error().filter(|&errno| errno != libc::EPIPE);
+                connection.end(errno.or(Some(libc::ECONNRESET)));
+            }
         }
         self.settle(slot);
     }
