@@ -231,6 +231,7 @@ fn is(error: &io::Error, errno: i32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::socket::tests::FORKING;
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream, UdpSocket};
     use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
@@ -337,6 +338,7 @@ mod tests {
 
     #[test]
     fn the_address_of_a_listener_opens_it_again() {
+        let _nobody_forks = FORKING.read().unwrap();
         let directory = Directory::new("again");
         for text in ["127.0.0.1:0", "[::1]:0", ":0", &directory.socket().1] {
             let address = one(text).address();
@@ -346,6 +348,7 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_told_even_where_it_could_be_shared() {
+        let _nobody_forks = FORKING.read().unwrap();
         let other = Listener::open(&"127.0.0.1:0".parse().unwrap(), 16, true).unwrap().remove(0);
         let address: Address = other.address().parse().unwrap();
         for reuse_port in [false, true] {
@@ -357,6 +360,7 @@ mod tests {
 
     #[test]
     fn siblings_share_the_clients_of_a_port() {
+        let _nobody_forks = FORKING.read().unwrap();
         let first = Listener::open(&"127.0.0.1:0".parse().unwrap(), 16, true).unwrap().remove(0);
         let second = first.sibling(16).unwrap();
         assert_eq!(first.address(), second.address());
@@ -385,6 +389,7 @@ mod tests {
 
     #[test]
     fn a_stale_socket_file_is_replaced() {
+        let _nobody_forks = FORKING.read().unwrap();
         let directory = Directory::new("stale");
         let (path, address) = directory.socket();
         drop(UnixListener::bind(&path).unwrap());
@@ -396,6 +401,7 @@ mod tests {
 
     #[test]
     fn a_file_in_use_is_left_alone() {
+        let _nobody_forks = FORKING.read().unwrap();
         let directory = Directory::new("in-use");
         let (path, address) = directory.socket();
         let server = UnixListener::bind(&path).unwrap();
@@ -416,6 +422,7 @@ mod tests {
 
     #[test]
     fn the_file_of_another_is_not_removed() {
+        let _nobody_forks = FORKING.read().unwrap();
         let directory = Directory::new("another");
         let (path, address) = directory.socket();
         let first = one(&address);
@@ -477,14 +484,18 @@ mod tests {
             let server = TcpListener::bind("127.0.0.1:0").unwrap();
             let mut client = TcpStream::connect(server.local_addr().unwrap()).unwrap();
             client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+            let forking = FORKING.write().unwrap();
             let child = Command::new("sh")
                 .args(["-c", &format!(r#"{pid} LISTEN_FDS=1 exec "$@" 3<&0 0</dev/null"#), "sh"])
                 .arg(std::env::current_exe().unwrap())
                 .args(["--exact", "stream::listener::tests::systemd_passes_sockets"])
                 .env_remove("LISTEN_PID")
                 .stdin(Stdio::from(OwnedFd::from(server)))
-                .output()
+                .stdout(Stdio::piped())
+                .spawn()
                 .unwrap();
+            drop(forking);
+            let child = child.wait_with_output().unwrap();
             assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
             let mut answer = [0; 6];
             client.read_exact(&mut answer).unwrap();
