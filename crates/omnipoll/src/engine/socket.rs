@@ -517,6 +517,7 @@ pub(crate) mod tests {
         extern "C" fn die(_: c_int) {
             std::process::abort();
         }
+        let _nobody_forks = FORKING.read().unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
         drop(theirs);
         let file = std::fs::File::open("/proc/self/exe").unwrap();

@@ -4,11 +4,10 @@ use std::fmt;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::sync::Arc;
 
-/// The address of a socket: of a client as `accept(2)` tells it,
-/// or our own.
+/// The address of a socket: of a client as `accept(2)` tells it, or our own.
 ///
-/// Shown as [`Server::listen`](crate::Server::listen) reads it: `127.0.0.1:80`, `[::1]:80`, `unix:/path`,
-/// `unix:@name`, and `unix:` for a socket without a name, which most unix clients are.
+/// Shown as [`Server::listen`](crate::Server::listen) reads it: `127.0.0.1:80`, `[::1]:80`,
+/// `unix:/path`, `unix:@name`, and `unix:` for a socket without a name, which most unix clients are.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Peer {
     /// A unix socket that was bound to no name.
