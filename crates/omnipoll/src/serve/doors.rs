@@ -125,10 +125,6 @@ impl Doors {
         self.retry.is_some()
     }
 
-    pub(super) fn are_shared(&self) -> bool {
-        self.shared
-    }
-
     pub(super) fn len(&self) -> usize {
         self.listeners.len()
     }

@@ -219,10 +219,10 @@ impl Front {
     }
 
     /// Lets in who has come already: a listening socket that is closed resets those that wait
-    /// in its queue. One that others share goes on without us.
+    /// in its queue.
     fn last_call(&mut self, house: &mut impl House) {
         for door in 0..self.doors.len() {
-            while !self.doors.are_shared() && !house.is_full() {
+            while !house.is_full() {
                 let Ok(Some((socket, peer))) = self.doors.accept(door, &self.poller, &self.count) else {
                     break;
                 };
