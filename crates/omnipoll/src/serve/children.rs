@@ -2,7 +2,7 @@
 //!
 //! The leash is a pipe of which the children have the reading end. When the parent stops it
 //! closes its end, and when it dies the system does: either way every child sees the end of
-//! the pipe, and stops.
+//! the pipe, and stops. There is a second one for a stop that shall be sooner than was said.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -22,33 +22,41 @@ const GRACE: Duration = Duration::from_secs(1);
 
 pub(super) struct Children {
     alive: BTreeSet<i32>,
-    reader: OwnedFd,
-    writer: Option<OwnedFd>,
+    /// Those among them of whose end the poller does not tell yet.
+    unwatched: Vec<i32>,
+    readers: Vec<OwnedFd>,
+    writers: Vec<OwnedFd>,
 }
 
 impl Children {
     pub(super) fn new() -> io::Result<Self> {
         let (reader, writer) = process::leash()?;
-        Ok(Self { alive: BTreeSet::new(), reader, writer: Some(writer) })
+        let (sooner_reader, sooner_writer) = process::leash()?;
+        Ok(Self {
+            alive: BTreeSet::new(),
+            unwatched: Vec::new(),
+            readers: vec![sooner_reader, reader],
+            writers: vec![sooner_writer, writer],
+        })
     }
 
     pub(super) fn len(&self) -> usize {
         self.alive.len()
     }
 
-    /// Forks a child that runs `serve`, given its end of the leash, and ends with it. The ids of
+    /// Forks a child that runs `serve`, given its ends of the leash, and ends with it. The ids of
     /// its connections differ from its siblings' unless it has more than `share` of them.
     pub(super) fn fork(
         &mut self,
         front: &mut Front,
         share: u32,
-        serve: impl FnOnce(OwnedFd) -> io::Result<()>,
+        serve: impl FnOnce(Vec<OwnedFd>) -> io::Result<()>,
     ) -> io::Result<i32> {
         stream::set_births_apart(share);
-        let leash = self.reader.try_clone()?;
         match fork(&front.shared)? {
             0 => {
-                self.writer = None;
+                self.writers.clear();
+                let leash = std::mem::take(&mut self.readers);
                 front.become_child();
                 let served = catch_unwind(AssertUnwindSafe(|| serve(leash)));
                 process::exit(if matches!(served, Ok(Ok(()))) { 0 } else { 1 });
@@ -61,8 +69,20 @@ impl Children {
     }
 
     /// Has the poller tell when a child has ended.
-    pub(super) fn watch(&self, front: &Front, pid: i32) -> io::Result<()> {
-        front.poller.child_add(pid, pid as u64)
+    pub(super) fn watch(&mut self, front: &mut Front, pid: i32) -> io::Result<()> {
+        self.unwatched.push(pid);
+        self.watch_all(front)
+    }
+
+    /// Has the poller tell of those, too, for whom it had no descriptor.
+    pub(super) fn watch_all(&mut self, front: &mut Front) -> io::Result<()> {
+        while let Some(&pid) = self.unwatched.last() {
+            if front.poller.child_add(pid, pid as u64).is_err() {
+                return front.doors.shut_for_a_moment(&front.poller);
+            }
+            self.unwatched.pop();
+        }
+        Ok(())
     }
 
     /// The child that an event tells the end of.
@@ -77,12 +97,10 @@ impl Children {
         }
     }
 
-    /// Tells them to stop.
+    /// Tells them to stop, or to stop sooner. From the third time on they aren't told.
     pub(super) fn stop(&mut self, shared: &Shared) {
-        if self.writer.is_some() {
-            shared.announce();
-            self.writer = None;
-        }
+        shared.announce();
+        self.writers.pop();
     }
 
     /// Their time is up, and they know it: those that don't end now are killed.

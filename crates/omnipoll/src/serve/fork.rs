@@ -33,12 +33,10 @@ impl<H: Handler> House for Forks<'_, H> {
     fn welcome(&mut self, front: &mut Front, socket: OwnedFd, peer: Peer) -> io::Result<()> {
         front.count.add(Counter::Accepted, 1);
         let (handler, shared) = (self.handler, front.shared.clone());
-        let client = (socket.try_clone(), peer);
+        // The parent drops the client's socket with the closure, uncalled.
         let forked = self.children.fork(front, 1, move |leash| {
-            worker::serve_client(handler, &shared, (client.0?, client.1), Some(leash))
+            worker::serve_client(handler, &shared, shared.poller()?, (socket, peer), Some(leash))
         });
-        // The child has its own; and its end shall be the connection's.
-        drop(socket);
         match forked {
             Ok(pid) => self.children.watch(front, pid),
             Err(_) => {
@@ -69,8 +67,8 @@ impl<H: Handler> House for Forks<'_, H> {
         self.handler.on_interrupt()
     }
 
-    fn rest(&mut self, _: &mut Front) -> io::Result<()> {
-        Ok(())
+    fn rest(&mut self, front: &mut Front) -> io::Result<()> {
+        self.children.watch_all(front)
     }
 
     fn stop(&mut self, front: &mut Front) {

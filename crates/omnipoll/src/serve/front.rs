@@ -63,7 +63,8 @@ pub(super) struct Front {
     pub(super) poller: Arc<Poller>,
     pub(super) doors: Doors,
     pub(super) count: Count,
-    leash: Option<OwnedFd>,
+    /// The pipes whose ends tell it to stop, the first to be heeded last.
+    leash: Vec<OwnedFd>,
     /// The stop that has been carried out last, and the timer of its end.
     stopped: Option<Option<Duration>>,
     deadline: Option<u64>,
@@ -73,14 +74,25 @@ pub(super) struct Front {
 impl Front {
     pub(super) fn new(shared: Arc<Shared>, poller: Arc<Poller>, doors: Doors, worker: usize) -> Self {
         let count = shared.counts.of(worker);
-        Self { shared, poller, doors, count, leash: None, stopped: None, deadline: None, signalled: false }
+        Self {
+            shared,
+            poller,
+            doors,
+            count,
+            leash: Vec::new(),
+            stopped: None,
+            deadline: None,
+            signalled: false,
+        }
     }
 
-    /// Stops, too, when the other end of this pipe is closed.
-    pub(super) fn hold(&mut self, leash: OwnedFd) -> io::Result<()> {
-        self.poller.add(&leash, Interest::READ, tokens::LEASH)?;
-        self.leash = Some(leash);
-        Ok(())
+    /// Stops, too, when the other ends of these pipes are closed, one after another.
+    pub(super) fn hold(&mut self, leash: Vec<OwnedFd>) -> io::Result<()> {
+        self.leash = leash;
+        match self.leash.last() {
+            Some(next) => self.poller.add(next, Interest::READ, tokens::LEASH),
+            None => Ok(()),
+        }
     }
 
     /// Stops, too, on SIGTERM and SIGINT.
@@ -155,8 +167,12 @@ impl Front {
                 return self.admit(house, (event.token() - tokens::DOORS) as usize);
             }
             (EventKind::Io, tokens::LEASH) => {
+                let mut leash = std::mem::take(&mut self.leash);
+                if let Some(ended) = leash.pop() {
+                    self.poller.remove(&ended)?;
+                }
+                self.hold(leash)?;
                 // The parent has said how long, or is dead and can't.
-                self.leash.take().map(|leash| self.poller.remove(&leash));
                 self.shared.follow_parent();
                 self.obey(house);
             }

@@ -127,8 +127,8 @@ impl<H: Handler> House for Workers<'_, H> {
         self.handler.on_interrupt()
     }
 
-    fn rest(&mut self, _: &mut Front) -> io::Result<()> {
-        Ok(())
+    fn rest(&mut self, front: &mut Front) -> io::Result<()> {
+        self.children.watch_all(front)
     }
 
     fn stop(&mut self, front: &mut Front) {

@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::{self, Scope};
 
 use super::doors::Doors;
@@ -14,7 +14,8 @@ use super::front::{Front, House, Until};
 use super::handler::Handler;
 use super::shared::Shared;
 use super::worker::{self, Openings};
-use crate::stream::{Counter, Peer};
+use crate::engine::lock;
+use crate::stream::{Counter, Peer, MOST_LOOPS};
 use crate::Event;
 
 struct Threads<'scope, 'env, H> {
@@ -22,12 +23,14 @@ struct Threads<'scope, 'env, H> {
     handler: &'env H,
     most: usize,
     running: Arc<AtomicUsize>,
+    /// A client for whom there are no descriptors, or no thread, at present.
+    waiting: Option<(OwnedFd, Peer)>,
 }
 
 pub(super) fn run<H: Handler>(handler: &H, shared: &Arc<Shared>, openings: Openings) -> io::Result<()> {
     thread::scope(|scope| {
-        let mut threads =
-            Threads { scope, handler, most: shared.share_of_clients(), running: Arc::default() };
+        let most = shared.share_of_clients().min(MOST_LOOPS / 2);
+        let mut threads = Threads { scope, handler, most, running: Arc::default(), waiting: None };
         let doors = Doors::new(openings.listeners, openings.shared);
         let mut front = Front::new(shared.clone(), shared.control.clone(), doors, 0);
         if shared.options.signals {
@@ -37,34 +40,48 @@ pub(super) fn run<H: Handler>(handler: &H, shared: &Arc<Shared>, openings: Openi
     })
 }
 
+impl<'scope, H: Handler> Threads<'scope, '_, H> {
+    /// Starts the thread of a client, or has it wait until that can be done.
+    fn start(&mut self, front: &mut Front, client: (OwnedFd, Peer)) -> io::Result<()> {
+        let (shared, handler, running) = (front.shared.clone(), self.handler, self.running.clone());
+        // The thread takes it from here, if there is one.
+        let handed_over = Arc::new(Mutex::new(Some(client)));
+        let client = handed_over.clone();
+        self.running.fetch_add(1, Ordering::Relaxed);
+        let started = front.shared.poller().and_then(|poller| {
+            thread::Builder::new().name("omnipoll-client".into()).spawn_scoped(self.scope, move || {
+                let client = lock(&client).take();
+                let served =
+                    client.map(|client| worker::serve_client(handler, &shared, poller, client, None));
+                if served.is_some_and(|served| served.is_err()) {
+                    refuse(&shared.counts.of(0));
+                }
+                running.fetch_sub(1, Ordering::Release);
+                let _ = shared.control.wake();
+            })
+        });
+        if started.is_ok() {
+            return Ok(());
+        }
+        self.running.fetch_sub(1, Ordering::Relaxed);
+        self.waiting = lock(&handed_over).take();
+        front.count.add(Counter::AcceptPauses, 1);
+        front.doors.shut_for_a_moment(&front.poller)
+    }
+}
+
 impl<'scope, H: Handler> House for Threads<'scope, '_, H> {
     fn welcome(&mut self, front: &mut Front, socket: OwnedFd, peer: Peer) -> io::Result<()> {
         front.count.add(Counter::Accepted, 1);
-        self.running.fetch_add(1, Ordering::Relaxed);
-        let (shared, handler, running) = (front.shared.clone(), self.handler, self.running.clone());
-        let serve = move || {
-            if worker::serve_client(handler, &shared, (socket, peer), None).is_err() {
-                // No descriptors for a loop.
-                refuse(&shared.counts.of(0));
-            }
-            running.fetch_sub(1, Ordering::Release);
-            let _ = shared.control.wake();
-        };
-        let name = String::from("omnipoll-client");
-        if thread::Builder::new().name(name).spawn_scoped(self.scope, serve).is_err() {
-            self.running.fetch_sub(1, Ordering::Relaxed);
-            refuse(&front.count);
-            return front.doors.shut_for_a_moment(&front.poller);
-        }
-        Ok(())
+        self.start(front, (socket, peer))
     }
 
     fn is_full(&self) -> bool {
-        self.running.load(Ordering::Acquire) >= self.most
+        self.waiting.is_some() || self.running.load(Ordering::Acquire) >= self.most
     }
 
     fn is_empty(&self) -> bool {
-        self.running.load(Ordering::Acquire) == 0
+        self.waiting.is_none() && self.running.load(Ordering::Acquire) == 0
     }
 
     // The threads' wakes only make the front look at `is_full` and `is_empty` again.
@@ -76,14 +93,21 @@ impl<'scope, H: Handler> House for Threads<'scope, '_, H> {
         self.handler.on_interrupt()
     }
 
-    fn rest(&mut self, _: &mut Front) -> io::Result<()> {
-        Ok(())
+    fn rest(&mut self, front: &mut Front) -> io::Result<()> {
+        match self.waiting.take() {
+            Some(client) => self.start(front, client),
+            None => Ok(()),
+        }
     }
 
     // Each thread's own loop is told.
     fn stop(&mut self, _: &mut Front) {}
 
-    fn abandon(&mut self, _: &mut Front) {}
+    fn abandon(&mut self, front: &mut Front) {
+        if self.waiting.take().is_some() {
+            refuse(&front.count);
+        }
+    }
 }
 
 /// Counts a client that could not be served.

@@ -22,15 +22,15 @@ pub(super) struct Openings {
     pub(super) datagrams: Vec<DatagramSocket>,
 }
 
-/// Serves as worker number `worker` until the server stops, or the other end of `leash` is
-/// closed.
+/// Serves as worker number `worker` until the server stops, or, in a process of its own, its
+/// parent tells it to by the `leash`.
 pub(super) fn serve<H: Handler>(
     handler: &H,
     shared: &Arc<Shared>,
     poller: Arc<Poller>,
     worker: usize,
     openings: Openings,
-    leash: Option<OwnedFd>,
+    leash: Option<Vec<OwnedFd>>,
 ) -> io::Result<()> {
     let mut reactor = Reactor::new(handler, shared, &poller, worker, shared.share_of_clients())?;
     let mut front =
@@ -54,10 +54,10 @@ pub(super) fn serve<H: Handler>(
 pub(super) fn serve_client<H: Handler>(
     handler: &H,
     shared: &Arc<Shared>,
+    poller: Arc<Poller>,
     (socket, peer): (OwnedFd, Peer),
-    leash: Option<OwnedFd>,
+    leash: Option<Vec<OwnedFd>>,
 ) -> io::Result<()> {
-    let poller = shared.poller()?;
     let mut reactor = Reactor::new(handler, shared, &poller, 0, 1)?;
     let mut front = Front::new(shared.clone(), poller, Doors::default(), 0);
     let served = || {

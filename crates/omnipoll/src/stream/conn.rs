@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::carriage::Carriage;
-use super::output::Output;
+use super::output::{Output, PIECE};
 use super::peer::Peer;
 use super::remote::ConnId;
 use super::site::Site;
@@ -265,7 +265,9 @@ impl Conn<'_> {
     /// Sends from the queue what the kernel takes.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         let connection = &mut *self.connection;
-        match connection.output.flush(connection.socket.as_fd()) {
+        let flushed = connection.output.flush(connection.socket.as_fd());
+        connection.account(self.site);
+        match flushed {
             Ok(sent) => {
                 self.sent(sent);
                 Ok(())
@@ -312,9 +314,17 @@ impl Conn<'_> {
         self.connection.output.is_empty() && (!self.site.is_carried || length > WORTH_A_CALL)
     }
 
+    /// Whether so many bytes may be queued, should the kernel take none.
+    #[inline]
     fn check_room(&self, more: usize) -> io::Result<()> {
         let held = self.connection.output.held();
-        self.site.budget.check(held, held.saturating_sub(self.connection.accounted), more)
+        let uncounted = held.saturating_sub(self.connection.accounted);
+        let waiting = match held == 0 && more <= PIECE {
+            true => 0,
+            // Other threads may have written, too.
+            false => self.site.mailbox.waiting(self.connection.id) + uncounted,
+        };
+        self.site.budget.check(waiting, uncounted, more)
     }
 
     fn fail(&mut self, error: io::Error) -> io::Error {
@@ -350,7 +360,10 @@ impl Conn<'_> {
     /// the end of our data, and its own data still arrives. When both have ended, the
     /// connection has.
     pub fn shutdown(&mut self) {
-        self.connection.shutdown.get_or_insert(false);
+        if self.connection.shutdown.is_none() {
+            self.connection.shutdown = Some(false);
+            self.site.mailbox.is_shut(self.connection.id);
+        }
     }
 }
 

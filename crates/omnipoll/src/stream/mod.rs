@@ -24,6 +24,8 @@ pub(crate) use conn::Connection;
 pub(crate) use count::{Count, Counter, Counts};
 pub(crate) use datagram::DatagramSocket;
 pub(crate) use listener::Listener;
-pub(crate) use remote::{hold_still, set_births_apart, Budget, Letter, Mailbox, Order, MOST_SLOTS};
+pub(crate) use remote::{
+    hold_still, set_births_apart, Budget, Letter, Mailbox, Order, MOST_LOOPS, MOST_SLOTS,
+};
 pub(crate) use site::Site;
 pub(crate) use timeouts::{Clock, Timeouts};

@@ -19,9 +19,12 @@ pub struct ConnId(u64);
 
 /// The most connections of one loop.
 pub(crate) const MOST_SLOTS: usize = 1 << SLOT_BITS;
-const SLOT_BITS: u32 = 20;
 /// The most loops of one process.
-const MOST_LOOPS: usize = 1 << (32 - SLOT_BITS);
+pub(crate) const MOST_LOOPS: usize = 1 << LOOP_BITS;
+// From the lowest bit on: the slot, the loop, and how many connections there were before.
+const SLOT_BITS: u32 = 20;
+const LOOP_BITS: u32 = 14;
+const BIRTH_BITS: u32 = 64 - LOOP_BITS - SLOT_BITS;
 
 impl ConnId {
     /// The id that a number of [`ConnId::number`] stands for. Any number is one; that of no
@@ -39,14 +42,19 @@ impl ConnId {
         self.0 as usize & (MOST_SLOTS - 1)
     }
 
+    fn new(birth: u32, index: usize, slot: usize) -> Self {
+        Self(u64::from(birth) << (LOOP_BITS + SLOT_BITS) | (index << SLOT_BITS | slot) as u64)
+    }
+
     fn birth(self) -> u32 {
-        (self.0 >> 32) as u32
+        (self.0 >> (LOOP_BITS + SLOT_BITS)) as u32
     }
 
     /// Has `data` written after what was written before, and returns how many bytes then wait
     /// to be sent. The data is copied.
     ///
-    /// `ESTALE` when the connection is gone or closing, `ENOBUFS` when more would wait than the
+    /// `ESTALE` when the connection is gone or closing, `EPIPE` when its sending side is
+    /// [shut down](crate::Conn::shutdown), `ENOBUFS` when more would wait than the
     /// server's [limits](crate::ServerOptions::queue_limit) allow: nothing was taken then.
     pub fn write(self, data: &[u8]) -> io::Result<usize> {
         self.mailbox()?.write(self, data.into())
@@ -88,7 +96,7 @@ impl ConnId {
     }
 
     fn mailbox(self) -> io::Result<Arc<Mailbox>> {
-        let index = (self.0 as u32 >> SLOT_BITS) as usize;
+        let index = (self.0 >> SLOT_BITS) as usize & (MOST_LOOPS - 1);
         let loops = LOOPS.read().unwrap_or_else(PoisonError::into_inner);
         loops.get(index).and_then(Clone::clone).ok_or_else(gone)
     }
@@ -166,6 +174,8 @@ struct Resident {
     birth: u32,
     /// Whether it takes no more orders but to abort.
     closing: bool,
+    /// Whether it takes no more writes.
+    shut: bool,
     /// Bytes that wait to be sent, in its queue or on the way to it.
     waiting: usize,
 }
@@ -220,7 +230,7 @@ impl Mailbox {
     /// A connection has come to live in `slot`.
     pub(crate) fn settle(&self, slot: usize) -> ConnId {
         let birth = loop {
-            match BIRTHS.fetch_add(1, Ordering::Relaxed).wrapping_add(1) {
+            match BIRTHS.fetch_add(1, Ordering::Relaxed).wrapping_add(1) % (1 << BIRTH_BITS) {
                 0 => {}
                 birth => break birth,
             }
@@ -230,7 +240,7 @@ impl Mailbox {
             state.residents.resize(slot + 1, Resident::default());
         }
         state.residents[slot] = Resident { birth, ..Resident::default() };
-        ConnId(u64::from(birth) << 32 | (self.index << SLOT_BITS | slot) as u64)
+        ConnId::new(birth, self.index, slot)
     }
 
     /// From now on the connection is closing, and takes no more writes.
@@ -238,6 +248,18 @@ impl Mailbox {
         if let Ok(resident) = lock(&self.state).resident(id) {
             resident.closing = true;
         }
+    }
+
+    /// From now on it takes no more writes.
+    pub(crate) fn is_shut(&self, id: ConnId) {
+        if let Ok(resident) = lock(&self.state).resident(id) {
+            resident.shut = true;
+        }
+    }
+
+    /// How many bytes wait to be sent on it, or are on the way to it.
+    pub(crate) fn waiting(&self, id: ConnId) -> usize {
+        lock(&self.state).resident(id).map_or(0, |resident| resident.waiting)
     }
 
     /// The connection is gone.
@@ -263,6 +285,9 @@ impl Mailbox {
         if resident.closing {
             return Err(gone());
         }
+        if resident.shut {
+            return Err(fail(libc::EPIPE, "the connection's sending side is shut down"));
+        }
         self.budget.check(resident.waiting, 0, data.len())?;
         resident.waiting += data.len();
         let waiting = resident.waiting;
@@ -275,9 +300,11 @@ impl Mailbox {
 
     fn send(&self, id: ConnId, order: Order) -> io::Result<()> {
         let mut state = lock(&self.state);
-        if state.resident(id)?.closing && !matches!(order, Order::Abort) {
+        let resident = state.resident(id)?;
+        if resident.closing && !matches!(order, Order::Abort) {
             return Err(gone());
         }
+        resident.closing |= matches!(order, Order::Close | Order::Abort);
         state.letters.push((id, order));
         drop(state);
         self.poller.wake()
@@ -289,7 +316,7 @@ impl Mailbox {
         let mut state = lock(&self.state);
         let State { residents, letters, .. } = &mut *state;
         for (slot, resident) in residents.iter_mut().enumerate() {
-            if resident.birth == 0 || resident.closing {
+            if resident.birth == 0 || resident.closing || resident.shut {
                 continue;
             }
             if self.budget.check(resident.waiting, 0, data.len()).is_err() {
@@ -298,7 +325,7 @@ impl Mailbox {
             }
             resident.waiting += data.len();
             self.budget.used.fetch_add(data.len(), Ordering::Relaxed);
-            let id = ConnId(u64::from(resident.birth) << 32 | (self.index << SLOT_BITS | slot) as u64);
+            let id = ConnId::new(resident.birth, self.index, slot);
             letters.push((id, Order::Write(data.clone())));
             given += 1;
         }

@@ -123,6 +123,7 @@ impl<H: Handler> Reactor<'_, H> {
         if connection.is_over() {
             return;
         }
+        connection.account(&self.site);
         match result {
             Ok(bytes) => {
                 self.site.count.sent(bytes as u64);
