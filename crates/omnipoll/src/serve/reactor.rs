@@ -259,12 +259,12 @@ impl<'s, H: Handler> Reactor<'s, H> {
         if let Some(ring) = &mut self.ring {
             connection.halt(slot, ring);
         }
+        self.site.mailbox.leave(connection.id);
         let error = connection.error.map(io::Error::from_raw_os_error);
         if let Some(state) = state.take() {
             let mut conn = Conn { connection, site: &self.site };
             let _ = catch_unwind(AssertUnwindSafe(|| self.handler.on_close(&mut conn, state, error)));
         }
-        self.site.mailbox.leave(self.clients[slot].connection.id);
         self.site.count.add(Counter::Closed, 1);
         self.left.push(slot);
     }
