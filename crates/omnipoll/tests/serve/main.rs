@@ -18,10 +18,14 @@ mod way;
 
 mod bytes;
 mod ending;
+mod flow;
+mod timeouts;
 
 fn main() -> std::process::ExitCode {
     let mut suite = suite::Suite::default();
     bytes::behaviours(&mut suite);
     ending::behaviours(&mut suite);
+    flow::behaviours(&mut suite);
+    timeouts::behaviours(&mut suite);
     suite.main()
 }
