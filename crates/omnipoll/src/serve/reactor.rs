@@ -224,6 +224,7 @@ impl<'s, H: Handler> Reactor<'s, H> {
             if connection.is_full && connection.output.held() <= self.site.low_water && !connection.is_over()
             {
                 connection.is_full = false;
+                connection.timeouts.heard(&self.site.clock);
                 // It may write again.
                 self.call(slot, |handler, conn, state, _| handler.on_drain(conn, state));
                 continue;
@@ -277,8 +278,12 @@ impl<'s, H: Handler> Reactor<'s, H> {
             return;
         }
         connection.timeouts.timer = 0;
-        let activity = connection.activity(self.site.linger);
-        if connection.timeouts.deadline(activity).is_some_and(|deadline| deadline <= self.site.clock.now()) {
+        if connection.is_late(&self.site) && connection.wants_input() {
+            // What has come while the loop was busy was in time.
+            self.receive(slot);
+        }
+        let connection = &mut self.clients[slot].connection;
+        if !connection.is_over() && connection.is_late(&self.site) {
             match connection.is_lingering() {
                 // The peer has had its time.
                 true => connection.end(None),
@@ -381,7 +386,6 @@ impl<H: Handler> House for Reactor<'_, H> {
     }
 
     fn rest(&mut self, front: &mut Front) -> io::Result<()> {
-        self.site.clock.turn();
         if self.left.is_empty() {
             return Ok(());
         }

@@ -5,33 +5,23 @@
 //! is moved only when it has expired and turns out to be early, or when the deadline has come
 //! nearer.
 
-use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-/// The time, read once a batch and only when somebody asks.
+/// The time. It is read anew each time: a handler's call may take long, and what is heard or said
+/// after it must not count as old.
 #[derive(Debug)]
 pub(crate) struct Clock {
     origin: Instant,
-    /// 0 when it has to be read.
-    now: Cell<u64>,
 }
 
 impl Clock {
     pub(crate) fn new() -> Self {
-        Self { origin: Instant::now(), now: Cell::new(0) }
+        Self { origin: Instant::now() }
     }
 
-    /// Nanoseconds since some moment, never 0.
+    /// Nanoseconds since some moment.
     pub(crate) fn now(&self) -> u64 {
-        if self.now.get() == 0 {
-            self.now.set(self.origin.elapsed().as_nanos() as u64 + 1);
-        }
-        self.now.get()
-    }
-
-    /// A new batch has begun.
-    pub(crate) fn turn(&self) {
-        self.now.set(0);
+        self.origin.elapsed().as_nanos() as u64
     }
 }
 

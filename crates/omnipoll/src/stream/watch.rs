@@ -20,6 +20,12 @@ impl Connection {
         }
     }
 
+    /// Whether its deadline has passed.
+    pub(crate) fn is_late(&self, site: &Site) -> bool {
+        let deadline = self.timeouts.deadline(self.activity(site.linger));
+        deadline.is_some_and(|deadline| deadline <= site.clock.now())
+    }
+
     /// Whether registration and timer are as they should be.
     #[inline]
     pub(crate) fn is_in_step(&self, site: &Site) -> bool {
