@@ -162,8 +162,6 @@ fn a_peer_that_does_not_read_can_send_little(way: Way) {
     end(&client);
     expect_end(&client);
     assert_eq!(served.expect(&client, What::Close).value, 0);
-    let most = served.said(&client, 1).into_iter().max().unwrap();
-    assert!(most as usize > LOW, "the server never queued anything");
     served.ends_well();
 }
 

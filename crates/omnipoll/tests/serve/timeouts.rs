@@ -12,21 +12,22 @@ use crate::way::Way;
 
 pub(crate) fn behaviours(suite: &mut Suite) {
     suite.in_each_way(an_idle_connection_ends);
-    suite.in_each_way(whoever_speaks_is_not_idle);
-    suite.in_each_way(whoever_is_written_to_is_not_idle);
-    suite.in_each_way(one_that_says_nothing_ends_while_it_is_written_to);
-    suite.in_each_way(time_does_not_count_while_nothing_is_read);
-    suite.in_each_way(time_does_not_count_above_the_high_mark);
     suite.in_each_way(one_that_takes_nothing_ends);
-    suite.in_each_way(one_that_takes_little_lives);
     suite.in_each_way(a_connection_has_limits_of_its_own);
     suite.in_each_way(limits_can_be_taken_away);
-    suite.in_each_way(a_long_call_is_not_silence);
     suite.in_each_way(a_linger_ends);
     suite.in_each_way(a_refused_client_lingers_no_longer_than_it_may);
+    // These last, and what they are about is the same whatever the engine.
+    suite.in_each_model(whoever_speaks_is_not_idle);
+    suite.in_each_model(whoever_is_written_to_is_not_idle);
+    suite.in_each_model(one_that_says_nothing_ends_while_it_is_written_to);
+    suite.in_each_model(time_does_not_count_while_nothing_is_read);
+    suite.in_each_model(time_does_not_count_above_the_high_mark);
+    suite.in_each_model(one_that_takes_little_lives);
+    suite.in_each_model(a_long_call_is_not_silence);
 }
 
-const SHORT: Duration = Duration::from_millis(150);
+const SHORT: Duration = Duration::from_millis(100);
 /// Twice the short one or more, in a test of what must not end in that time.
 const LONGER: Duration = Duration::from_millis(400);
 
@@ -58,12 +59,7 @@ fn whoever_speaks_is_not_idle(way: Way) {
     let begun = Instant::now();
     while begun.elapsed() < 3 * limit {
         exchange(&client, b"hello");
-        let silent = Instant::now();
         std::thread::sleep(limit / 10);
-        if silent.elapsed() > limit / 2 {
-            println!("the machine was too busy to keep a connection from being idle");
-            return;
-        }
     }
     exchange(&client, b"still here");
     let spoken = Instant::now();
@@ -274,14 +270,16 @@ fn a_long_call_is_not_silence(way: Way) {
         conn.write(data).unwrap();
     });
     let served = serve(way.options().workers(1).idle_timeout(LONGER), acts);
-    let (worker, other) = (served.client(), served.client());
-    for round in 0..2 {
-        // In one batch, or nearly: which is called first differs from round to round.
-        let (mut one, mut two) = if round == 0 { (&worker, &other) } else { (&other, &worker) };
-        one.write_all(b"work").unwrap();
-        two.write_all(b"work").unwrap();
-        read(&worker, 4);
-        read(&other, 4);
+    let (mut worker, mut other) = (served.client(), served.client());
+    for _ in 0..2 {
+        worker.write_all(b"work").unwrap();
+        // What it says reaches the loop late, and was said in time.
+        for _ in 0..20 {
+            other.write_all(b"!").unwrap();
+            std::thread::sleep(LONGER / 10);
+        }
+        assert_eq!(read(&worker, 4), b"work");
+        assert_eq!(read(&other, 20), [b'!'; 20]);
         exchange(&worker, b"still here");
         exchange(&other, b"still here");
     }
@@ -296,7 +294,7 @@ fn a_linger_ends(way: Way) {
     client.write_all(b"go").unwrap();
     // It never ends its direction, and goes on sending.
     expect_end(&client);
-    while served.log.of(port_of(&client)).last().is_some_and(|entry| entry.what != What::Close) {
+    while served.log.of(port_of(&client)).iter().all(|entry| entry.what != What::Close) {
         let _ = client.write(b"still talking");
         std::thread::sleep(Duration::from_millis(1));
     }

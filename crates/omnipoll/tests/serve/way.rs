@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use omnipoll::{EngineKind, Model, ServerOptions};
+use omnipoll::{EngineKind, Model, Poller, ServerOptions};
 
 use crate::suite::{name_of, Suite};
 use crate::support::engines;
@@ -31,6 +31,16 @@ impl Suite {
     /// A behaviour that a server shows under every model, on every engine.
     pub(crate) fn in_each_way<F: Fn(Way) + Copy + Sync + 'static>(&mut self, behaviour: F) {
         self.in_ways_of(&Model::ALL, behaviour);
+    }
+
+    /// A behaviour that a server shows under every model, on the engine that is chosen unless
+    /// told otherwise.
+    pub(crate) fn in_each_model<F: Fn(Way) + Copy + Sync + 'static>(&mut self, behaviour: F) {
+        let engine = Poller::new().expect("a poller").engine();
+        for model in Model::ALL {
+            let name = format!("{} [{}]", name_of::<F>(), model.name());
+            self.add(name, move || behaviour(Way { model, engine }));
+        }
     }
 
     /// A behaviour of these models, on every engine.
