@@ -118,7 +118,7 @@ static void show(uint32_t engine)
     pthread_join(thread, NULL);
 
     int removed = omni_remove(poller, pipes.closed[READ_END]);
-    printf("%-8s INVALID x %-12d READ x %-8d %s\n", omni_engine_name(engine), invalid, other,
+    printf("%-9s INVALID x %-12d READ x %-8d %s\n", omni_engine_name(engine), invalid, other,
            removed == 0 ? "done" : removed == -ENOENT ? "not registered" : omni_strerror(removed));
 
     close(pipes.closed[WRITE_END]);
@@ -129,7 +129,7 @@ static void show(uint32_t engine)
 
 int main(void)
 {
-    printf("%-8s %-22s %-15s %s\n", "engine", "closed descriptor", "the other one",
+    printf("%-9s %-22s %-15s %s\n", "engine", "closed descriptor", "the other one",
            "omni_remove after it");
     for (uint32_t engine = OMNI_ENGINE_SELECT; engine <= OMNI_ENGINE_IO_URING; engine++)
         if (omni_engine_available(engine))

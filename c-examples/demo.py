@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 TREE = Path(__file__).resolve().parent.parent
-IO_URING = ctypes.CDLL(TREE / "target/release/libomnipoll.so").omni_engine_available(4) == 1
+IO_URING = ctypes.CDLL(TREE / "target/release/libomnipoll_capi.so").omni_engine_available(4) == 1
 ENGINES = ("select", "poll", "epoll") + (("io_uring",) if IO_URING else ())
 ECHO_MESSAGES = 600  # from each client
 CHAT_LINES = 12  # from each client, to all the others
@@ -207,7 +207,7 @@ def server(program: Path, engine: str) -> Iterator[tuple[Address, Callable[[], f
 def serve(program: Path, engine: str, count: int) -> bool:
     """Prints one line of the table; whether all was well."""
     play = {"echo": echo, "chat": chat}[program.name]
-    print(f"{engine:<8}{program.name:<7}{count:>8}", end="", flush=True)
+    print(f"{engine:<9}{program.name:<7}{count:>8}", end="", flush=True)
     try:
         with server(program, engine) as (address, end), connections(address, count) as sockets:
             tally, clients = play(sockets)
@@ -236,9 +236,9 @@ def main() -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
-    print(f"{'':<23}{'':>10}{'':>12}{'latency in us':>20}{'server CPU':>12}")
+    print(f"{'':<24}{'':>10}{'':>12}{'latency in us':>20}{'server CPU':>12}")
     print(
-        f"{'engine':<8}{'server':<7}{'clients':>8}{'messages':>10}{'messages/s':>12}"
+        f"{'engine':<9}{'server':<7}{'clients':>8}{'messages':>10}{'messages/s':>12}"
         f"{'p50':>10}{'p99':>10}{'us/message':>12}{'lost':>7}"
     )
     runs = [(options.programs / name, engine) for name in ("echo", "chat") for engine in ENGINES]

@@ -99,7 +99,7 @@ static void experiment(uint32_t engine, const struct trigger *trigger)
     check_system(write(ends[1], buffer, 1), "write");
     const char *third = wait_once(poller);
 
-    printf("%-8s %-9s %-14s %-12s %s\n", omni_engine_name(engine), trigger->name, first, second,
+    printf("%-9s %-9s %-14s %-12s %s\n", omni_engine_name(engine), trigger->name, first, second,
            third);
     check(omni_remove(poller, ends[0]));
     close(ends[0]);
@@ -109,7 +109,7 @@ static void experiment(uint32_t engine, const struct trigger *trigger)
 
 int main(void)
 {
-    printf("%-8s %-9s %-14s %-12s %s\n", "engine", "trigger", "2 kB written", "1 kB read",
+    printf("%-9s %-9s %-14s %-12s %s\n", "engine", "trigger", "2 kB written", "1 kB read",
            "emptied, 1 byte written");
     for (uint32_t engine = OMNI_ENGINE_SELECT; engine <= OMNI_ENGINE_IO_URING; engine++)
         for (size_t i = 0; omni_engine_available(engine) && i < sizeof TRIGGERS / sizeof *TRIGGERS; i++)

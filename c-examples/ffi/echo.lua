@@ -6,7 +6,7 @@ copied from it, its constants are written as numbers. The sockets are libc's. SI
 SIGTERM come through signalfd(2), which is a descriptor like any other: LuaJIT must not be
 called from a signal handler.
 
-Run:  luajit echo.lua [--engine select|poll|epoll] [--address 127.0.0.1:7000] [--clients N]
+Run:  luajit echo.lua [--engine select|poll|epoll|io_uring] [--address 127.0.0.1:7000] [--clients N]
 With --clients it ends after N clients have come and gone. The library is the one the loader
 finds, or the file that OMNIPOLL_LIBRARY names. The numbers of libc are those of Linux.
 ]]
@@ -54,7 +54,7 @@ const char *strerror(int error);
 local C = ffi.C
 local omni = ffi.load(os.getenv("OMNIPOLL_LIBRARY") or "libomnipoll.so.0")
 
-local ENGINES = { auto = 0, select = 1, poll = 2, epoll = 3 }
+local ENGINES = { auto = 0, select = 1, poll = 2, epoll = 3, io_uring = 4 }
 local OMNI_READ, OMNI_WRITE = 1, 2
 local FOREVER = -1
 

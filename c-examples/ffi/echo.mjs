@@ -7,7 +7,7 @@
 // the server with omni_wake.
 //
 // Install:  npm install koffi
-// Run:      node echo.mjs [--engine select|poll|epoll] [--address 127.0.0.1:7000] [--clients N]
+// Run:      node echo.mjs [--engine select|poll|epoll|io_uring] [--address 127.0.0.1:7000] [--clients N]
 // With --clients it ends after N clients have come and gone. The library is the one the loader
 // finds, or the file that OMNIPOLL_LIBRARY names. The numbers of libc are those of Linux.
 
@@ -42,7 +42,7 @@ const send = libc.func('intptr_t send(int fd, const void *buffer, size_t count, 
 const close = libc.func('int close(int fd)');
 const strerror = libc.func('const char *strerror(int error)');
 
-const ENGINES = { auto: 0, select: 1, poll: 2, epoll: 3 };
+const ENGINES = { auto: 0, select: 1, poll: 2, epoll: 3, io_uring: 4 };
 const OMNI_READ = 1, OMNI_WRITE = 2, OMNI_EVENT_WAKE = 5;
 const FOREVER = -1;
 

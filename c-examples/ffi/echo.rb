@@ -6,7 +6,7 @@
 # their descriptors. Fiddle lets other Ruby threads run while omni_wait waits, so the main
 # thread is free to handle SIGINT and SIGTERM, with omni_wake.
 #
-# Run:  ruby echo.rb [--engine select|poll|epoll] [--address 127.0.0.1:7000] [--clients N]
+# Run:  ruby echo.rb [--engine select|poll|epoll|io_uring] [--address 127.0.0.1:7000] [--clients N]
 # With --clients it ends after N clients have come and gone. The library is the one the loader
 # finds, or the file that OMNIPOLL_LIBRARY names.
 
@@ -26,7 +26,7 @@ module Omni
   extern "int omni_wake(void *poller)"
   extern "const char *omni_last_error(void)"
 
-  ENGINES = { "auto" => 0, "select" => 1, "poll" => 2, "epoll" => 3 }.freeze
+  ENGINES = { "auto" => 0, "select" => 1, "poll" => 2, "epoll" => 3, "io_uring" => 4 }.freeze
   READ = 1
   WRITE = 2
   EVENT_WAKE = 5

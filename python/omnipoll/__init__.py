@@ -1,4 +1,4 @@
-"""One readiness interface over select, poll and epoll, with the same meaning on each.
+"""One readiness interface over select, poll, epoll and io_uring, with the same meaning on each.
 
 `Poller` watches descriptors, timers, signals and children, and waits for all of it at once. The
 selectors have the interface of the standard library's `selectors`, so that asyncio, socketserver
@@ -46,6 +46,7 @@ from omnipoll.selectors import (
     EVENT_WRITE,
     DefaultSelector,
     EpollSelector,
+    IoUringSelector,
     PollSelector,
     SelectSelector,
 )
@@ -81,6 +82,7 @@ __all__ = [
     "EpollSelector",
     "Event",
     "Finding",
+    "IoUringSelector",
     "PollSelector",
     "Poller",
     "Registered",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -13,8 +14,22 @@ import pytest
 import omnipoll
 from omnipoll import Poller
 
-ENGINES = ("select", "poll", "epoll")
-SELECTORS = (omnipoll.SelectSelector, omnipoll.PollSelector, omnipoll.EpollSelector)
+
+
+def may_use_io_uring() -> bool:
+    try:
+        Poller("io_uring").close()
+    except OSError as error:
+        assert error.errno == errno.ENOSYS  # noqa: PT017
+        return False
+    return True
+
+
+IO_URING = may_use_io_uring()
+ENGINES = ("select", "poll", "epoll") + (("io_uring",) if IO_URING else ())
+SELECTORS = (omnipoll.SelectSelector, omnipoll.PollSelector, omnipoll.EpollSelector) + (
+    (omnipoll.IoUringSelector,) if IO_URING else ()
+)
 
 
 @pytest.fixture(params=ENGINES)

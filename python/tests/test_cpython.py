@@ -9,6 +9,7 @@ from __future__ import annotations
 import unittest
 
 import pytest
+from conftest import IO_URING
 
 import omnipoll
 
@@ -35,6 +36,11 @@ class TestPollSelector(Standard, Scalable, unittest.TestCase):  # type: ignore[m
 class TestEpollSelector(Standard, Scalable, unittest.TestCase):  # type: ignore[misc,valid-type]
     SELECTOR = omnipoll.EpollSelector
     test_modify_unregister = patches_the_standard_class(Standard.test_modify_unregister)
+
+
+@unittest.skipUnless(IO_URING, "io_uring is refused here")
+class TestIoUringSelector(Standard, Scalable, unittest.TestCase):  # type: ignore[misc,valid-type]
+    SELECTOR = omnipoll.IoUringSelector
 
 
 class TestDefaultSelector(Standard, Scalable, unittest.TestCase):  # type: ignore[misc,valid-type]

@@ -24,7 +24,7 @@ if kind == "poller":
 elif kind == "iteration":
     wait = lambda timeout=None: list(omnipoll.Poller(engine))
 else:
-    wait = getattr(omnipoll, engine.title() + "Selector")().select
+    wait = getattr(omnipoll, engine.title().replace("_", "") + "Selector")().select
 timeout = 1000 if kind == "timeout" else None
 try:
     print("waiting", flush=True)
