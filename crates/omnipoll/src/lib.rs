@@ -1,4 +1,4 @@
-//! One readiness interface over `select`, `poll` and `epoll`, with the same meaning on each.
+//! One readiness interface over `select`, `poll`, `epoll` and `io_uring`, with the same meaning on each.
 //!
 //! A [`Poller`] watches descriptors; [`Poller::wait`] returns those that are ready. The
 //! system call under it is an [`EngineKind`], chosen when the program runs; what
