@@ -169,7 +169,7 @@ fn the_file_of_a_removed_descriptor_is_let_go_of_by_the_next_wait() {
 
 fn who_waits_lets_go_of_the_file_of_a_removed_descriptor() {
     let poller = uring();
-    let (ours, mut theirs) = pair();
+    let (ours, theirs) = pair();
     poller.add(&ours, Interest::READ, 1).unwrap();
     std::thread::scope(|scope| {
         let waiter = waiter(scope, &poller, LONG);

@@ -229,7 +229,7 @@ pub(crate) enum AnyEngine {
     #[cfg(target_os = "linux")]
     Epoll(epoll::Epoll),
     #[cfg(target_os = "linux")]
-    Uring(uring::Uring),
+    Uring(Box<uring::Uring>),
 }
 
 impl AnyEngine {
@@ -244,7 +244,7 @@ impl AnyEngine {
             #[cfg(target_os = "linux")]
             EngineKind::Epoll => Self::Epoll(epoll::Epoll::new(doorbell, files_always_ready)?),
             #[cfg(target_os = "linux")]
-            EngineKind::IoUring => Self::Uring(uring::Uring::new(doorbell, files_always_ready)?),
+            EngineKind::IoUring => Self::Uring(Box::new(uring::Uring::new(doorbell, files_always_ready)?)),
             _ => return Err(fail(libc::ENOSYS, "this engine is not available here")),
         })
     }
@@ -274,7 +274,7 @@ impl std::ops::Deref for AnyEngine {
             #[cfg(target_os = "linux")]
             Self::Epoll(epoll) => epoll,
             #[cfg(target_os = "linux")]
-            Self::Uring(uring) => uring,
+            Self::Uring(uring) => &**uring,
         }
     }
 }
