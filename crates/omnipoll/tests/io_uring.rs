@@ -10,6 +10,7 @@ mod support;
 use std::io::{ErrorKind, Read};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use omnipoll::{explain, EngineKind, Interest, Poller, Ready, Trigger};
@@ -31,6 +32,8 @@ fn main() -> std::process::ExitCode {
     suite.once(a_closed_file_is_held_until_its_number_is_added_again);
     suite.once(a_closed_file_is_held_until_the_poller_is_dropped);
     suite.once(what_a_thread_has_handed_over_outlives_it);
+    suite.once(a_second_thread_is_told_while_the_first_computes);
+    suite.once(a_second_thread_that_waits_misses_nothing);
     suite.once(an_eventfd_added_twice_is_eexist_and_goes_on);
     suite.once(a_oneshot_for_room_sleeps_through_a_half_close);
     suite.once(a_wait_that_hands_over_lasts_its_time);
@@ -246,6 +249,57 @@ fn what_a_thread_has_handed_over_outlives_it() {
             drain(&reader);
             settle(&poller, &reader, read(trigger), 1);
         }
+    }
+}
+
+/// The kernel leaves a part of the work to the thread that waited first, and doesn't interrupt it.
+fn a_second_thread_is_told_while_the_first_computes() {
+    for trigger in [Trigger::LEVEL, Trigger::EDGE, Trigger::ONESHOT] {
+        let poller = uring();
+        let (reader, writer) = pipe();
+        poller.add(&reader, read(trigger), 1).unwrap();
+        expect_none(&poller);
+        let heard = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let waiter = waiter(scope, &poller, LONG);
+            scope.spawn(|| {
+                poke(&writer);
+                assert_eq!(tokens(&waiter.events()), [1]);
+                heard.store(true, Ordering::Release);
+            });
+            while !heard.load(Ordering::Acquire) {
+                std::hint::spin_loop();
+            }
+        });
+    }
+}
+
+/// Whatever the first is about when the second comes, asleep or on its way, is told.
+fn a_second_thread_that_waits_misses_nothing() {
+    for round in 0..300 {
+        let poller = uring();
+        let pipes = [pipe(), pipe(), pipe()];
+        let triggers = [Trigger::LEVEL, Trigger::EDGE, Trigger::ONESHOT];
+        for (((reader, _), trigger), token) in pipes.iter().zip(triggers).zip(0..) {
+            poller.add(reader, read(trigger), token).unwrap();
+        }
+        let told = [const { AtomicBool::new(false) }; 3];
+        let until_all_is_told = || {
+            while !told.iter().all(|told| told.load(Ordering::SeqCst)) {
+                for token in tokens(&wait(&poller, 1, LONG)) {
+                    told[token as usize].store(true, Ordering::SeqCst);
+                    // Others' turns come too.
+                    drain(&pipes[token as usize].0);
+                }
+            }
+            poller.wake().unwrap();
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(until_all_is_told);
+            (0..round * 30).for_each(|_| std::hint::spin_loop());
+            scope.spawn(until_all_is_told);
+            pipes.iter().for_each(|(_, writer)| poke(writer));
+        });
     }
 }
 

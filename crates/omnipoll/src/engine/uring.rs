@@ -22,7 +22,9 @@
 //!   is interrupted for it, in a system call too, and those that are never restarted (`signal(7)`)
 //!   fail with `EINTR`. So only threads that wait hand over requests: a change that another one
 //!   makes rings the doorbell. And what becomes ready is told a moment later, should that thread
-//!   have to be scheduled first.
+//!   have to be scheduled first. As long as one thread only has waited, it is not interrupted in
+//!   its own code: that is a setting of the ring, so for a second thread there is a new ring, and
+//!   each edge may be told once more.
 //! - Every completion wakes everybody who waits: those who find nothing sleep again.
 //! - A wait that hands over requests doesn't say whether a signal ended it.
 //! - The queues are shared with a forked child, so that they are kept from it: [`Ring`] can only
@@ -46,7 +48,7 @@ use crate::event::Event;
 use crate::interest::Interest;
 use crate::registry::{self, Registry, Tag};
 use place::Place;
-use ring::{Entered, Ring};
+use ring::{Door, Entered, Ring, Waiters};
 use state::{key, poll_of, Age, State};
 
 pub(super) const CAPABILITIES: Capabilities = Capabilities::TELLS_HANGUP
@@ -146,7 +148,14 @@ impl Engine for Uring {
     ) -> io::Result<Batch> {
         let mut locked = lock(registry);
         let mut state = lock(&self.state);
-        state.take(&mut locked, Age::Unknown)?;
+        if state.is_anothers() {
+            state.share(&mut locked)?;
+            if state.asleep > 0 {
+                // In the former ring, which watches the bell too.
+                self.doorbell.ring()?;
+            }
+        }
+        state.take_all(&mut locked)?;
         if state.has_candidates() {
             if state.has_changes() {
                 // What has been added may be ready too.
@@ -166,7 +175,7 @@ impl Engine for Uring {
                 state.asleep += 1;
                 drop((state, locked));
                 let slept = sleep(door, requests, timeout);
-                (locked, state) = self.come_back(registry);
+                (locked, state) = self.come_back(registry, door);
                 slept
             }
         };
@@ -189,7 +198,7 @@ impl Engine for Uring {
         for fd in registry.descriptors().into_iter().filter(|&fd| !sys::is_open(fd)) {
             registry.lose(fd);
         }
-        let mut new = State::new(Ring::new()?, self.doorbell.as_raw_fd());
+        let mut new = State::new(Ring::new(Waiters::One)?, self.doorbell.as_raw_fd());
         for fd in registry.descriptors() {
             let Some(registration) = registry.get_mut(fd) else { continue };
             let place = Place(registration.place);
@@ -213,7 +222,7 @@ impl Uring {
         if let Some(refusal) = ring::refused() {
             return Err(refusal.error());
         }
-        let state = Mutex::new(State::new(Ring::new()?, doorbell.as_raw_fd()));
+        let state = Mutex::new(State::new(Ring::new(Waiters::One)?, doorbell.as_raw_fd()));
         Ok(Self { doorbell, files_always_ready, state })
     }
 
@@ -229,10 +238,11 @@ impl Uring {
     fn come_back<'a>(
         &'a self,
         registry: &'a Mutex<Registry>,
+        door: Door,
     ) -> (MutexGuard<'a, Registry>, MutexGuard<'a, State>) {
         let locked = lock(registry);
         let mut state = lock(&self.state);
-        state.asleep -= 1;
+        state.come_back(door);
         (locked, state)
     }
 
@@ -260,7 +270,7 @@ enum Slept {
     WokenOrInterrupted,
 }
 
-fn sleep(door: ring::Door, requests: u32, timeout: Option<Duration>) -> io::Result<Slept> {
+fn sleep(door: Door, requests: u32, timeout: Option<Duration>) -> io::Result<Slept> {
     // The kernel says how the wait ended only if it took no requests.
     let begun = timeout.filter(|_| requests > 0).map(|_| Instant::now());
     let time_is_up = || begun.zip(timeout).is_some_and(|(begun, timeout)| begun.elapsed() >= timeout);

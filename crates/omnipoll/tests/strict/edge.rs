@@ -72,11 +72,13 @@ fn left_undrained_it_is_said_though_nothing_ends_the_wait(kind: EngineKind) {
     let (reader, writer) = pipe();
     strict.add(&reader, read(Trigger::EDGE), 7).unwrap();
     poke(&writer);
-    expect_event(&strict, 7, Ready::READ);
     let (tell, told) = std::sync::mpsc::channel();
     strict.on_finding(Box::new(move |finding| tell.send(finding.kind).unwrap())).unwrap();
     std::thread::scope(|scope| {
-        let waiter = scope.spawn(|| expect_wake(&strict, 1));
+        let waiter = scope.spawn(|| {
+            expect_event(&strict, 7, Ready::READ);
+            expect_wake(&strict, 1);
+        });
         let kinds = std::iter::from_fn(|| told.recv_timeout(LONG).ok());
         assert!(kinds.into_iter().any(|kind| kind == FindingKind::Undrained));
         strict.wake().unwrap();

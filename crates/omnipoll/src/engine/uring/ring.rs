@@ -55,10 +55,28 @@ struct Cancel {
     more_padding: [u64; 3],
 }
 
+/// Who waits on a ring.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waiters {
+    /// Always the same thread. The kernel need not interrupt it for its part of the work, which it
+    /// does when it next enters the kernel (`IORING_SETUP_COOP_TASKRUN`, Linux 5.19): an event
+    /// from another processor costs half of what it does otherwise.
+    One,
+    /// Several, of which one may compute while another waits for what it has asked for.
+    Several,
+}
+
 impl Ring {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(super) fn new(waiters: Waiters) -> io::Result<Self> {
         let mut builder = IoUring::builder();
-        let ring = builder.dontfork().setup_cqsize(COMPLETIONS).build(REQUESTS)?;
+        builder.dontfork().setup_cqsize(COMPLETIONS);
+        let ring = match waiters {
+            Waiters::One => match builder.clone().setup_coop_taskrun().setup_taskrun_flag().build(REQUESTS) {
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => builder.build(REQUESTS)?,
+                result => result?,
+            },
+            Waiters::Several => builder.build(REQUESTS)?,
+        };
         let params = ring.params();
         // CQE_SKIP is of Linux 5.17; lasting polls are of 5.13 and have no flag of their own.
         let enough = params.is_feature_nodrop()
@@ -101,6 +119,11 @@ impl Ring {
     /// [`Door::enter`] brings them.
     pub(super) fn has_overflown(&mut self) -> bool {
         self.ring.submission().cq_overflow()
+    }
+
+    /// Whether there is work for the thread that waits, of which completions may come.
+    pub(super) fn has_work(&mut self) -> bool {
+        self.ring.submission().taskrun()
     }
 
     /// Takes the completions that are there.
@@ -150,7 +173,7 @@ impl Drop for Ring {
 }
 
 /// The ring's descriptor and how to call it.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Door {
     ring: RawFd,
     flags: u32,
@@ -248,7 +271,7 @@ impl Refusal {
 /// Has a lasting poll report an eventfd that is ready: all that the engine asks of the kernel.
 fn rehearse() -> io::Result<()> {
     let ready = sys::eventfd(1)?;
-    let mut ring = Ring::new()?;
+    let mut ring = Ring::new(Waiters::One)?;
     ring.watch(ready.as_raw_fd(), libc::POLLIN as u32, true, 0);
     ring.door().enter(1, 1, Some(Duration::from_secs(1)))?;
     let found = ring.completions().next();

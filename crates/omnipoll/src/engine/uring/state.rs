@@ -10,18 +10,24 @@ use io_uring::cqueue;
 use super::super::{ready_of_poll, Batch};
 use super::look::Look;
 use super::place::Place;
-use super::ring::{Ring, NOBODY};
+use super::ring::{Door, Ring, Waiters, NOBODY};
 use crate::event::{Event, EventKind, Ready};
 use crate::interest::Interest;
 use crate::registry::{Registration, Registry};
 
 /// What the kernel hands back for the doorbell; no descriptor is -1.
 const DOORBELL: u64 = u64::MAX;
+/// [`State::waiter`]: there have been others. Nothing is there in memory.
+const SEVERAL: usize = 0;
 /// The doorbell's place in the queue.
 const BELL: RawFd = -1;
 
 pub(super) struct State {
     pub(super) ring: Ring,
+    /// The ring before, as long as a thread may be in it.
+    former: Option<Ring>,
+    /// The only thread that has waited so far.
+    waiter: Option<usize>,
     bell: Bell,
     /// Registrations for which the kernel is to be asked.
     unwatched: Vec<RawFd>,
@@ -77,6 +83,8 @@ impl State {
     pub(super) fn new(ring: Ring, doorbell: RawFd) -> Self {
         Self {
             ring,
+            former: None,
+            waiter: None,
             bell: Bell { fd: doorbell, watched: false, queued: false },
             unwatched: Vec::new(),
             unwanted: Vec::new(),
@@ -86,6 +94,53 @@ impl State {
             taken: 0,
             look: Look::default(),
             turn: Vec::new(),
+        }
+    }
+
+    /// Whether the ring is made for one thread, and that is another.
+    #[inline]
+    pub(super) fn is_anothers(&mut self) -> bool {
+        thread_local! {
+            static MARK: u8 = const { 0 };
+        }
+        let me = MARK.with(|mark| std::ptr::from_ref(mark) as usize);
+        *self.waiter.get_or_insert(me) != me && !self.is_shared()
+    }
+
+    fn is_shared(&self) -> bool {
+        self.waiter == Some(SEVERAL)
+    }
+
+    /// Moves to a ring for several threads. What the former one says from now on is not heard: the
+    /// new one is asked for everything anew.
+    #[cold]
+    pub(super) fn share(&mut self, registry: &mut Registry) -> io::Result<()> {
+        let new = Ring::new(Waiters::Several)?;
+        self.take(registry)?;
+        self.waiter = Some(SEVERAL);
+        let former = std::mem::replace(&mut self.ring, new);
+        // Nobody may be given its number while a thread is about to use it.
+        self.former = (self.asleep > 0).then_some(former);
+        self.bell.watched = false;
+        self.unwanted.clear();
+        for fd in registry.descriptors() {
+            let Some(registration) = registry.get_mut(fd) else { continue };
+            let place = Place(registration.place);
+            if place.is(Place::WATCHED) {
+                registration.place = place.without(Place::WATCHED).0;
+                if !place.is(Place::QUEUED) && registration.armed != 0 {
+                    self.list(fd, registration);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A thread has come back from a sleep in this ring.
+    pub(super) fn come_back(&mut self, door: Door) {
+        self.asleep -= 1;
+        if self.former.as_ref().is_some_and(|former| former.door() == door) {
+            self.former = None;
         }
     }
 
@@ -181,6 +236,14 @@ impl State {
     pub(super) fn submit(&mut self, registry: &mut Registry) -> io::Result<()> {
         let requests = self.write_requests(registry)?;
         self.ring.door().enter(requests, 0, None).map(drop)
+    }
+
+    /// Takes every completion that is there, or would be had this thread done its part.
+    pub(super) fn take_all(&mut self, registry: &mut Registry) -> io::Result<()> {
+        if self.ring.has_work() {
+            self.ring.door().enter(0, 0, None)?;
+        }
+        self.take(registry)
     }
 
     /// Takes every completion that is there.
