@@ -7,11 +7,12 @@
 //!   there. And it tells it when it happened: by the time it is read it may have passed. So a
 //!   completion is a hint. One that can be believed is told without a system call; the others
 //!   are looked at with one `poll(2)` for all of them (see [`state`]).
-//! - There is no level-triggered poll (`IORING_POLL_ADD_LEVEL` only leaves out the first look).
+//! - There is no level-triggered poll (`IORING_POLL_ADD_LEVEL` leaves out the first look, no more).
 //!   A lasting poll reports edges; what was told under LEVEL stays in a queue, and is looked at
 //!   by every wait until it holds no more.
 //! - A lasting poll can end at any time, when completions overflow or when the thread that asked
 //!   for it is no more: it is asked for anew.
+//! - A poll for urgent data alone sleeps through it: it is asked to wake for any.
 //! - A single poll ends by `POLLRDHUP` even if that was not asked for. A ONESHOT for which it
 //!   ended for nothing gets a lasting one.
 //! - A poll holds on to its file. After [`Poller::remove`](crate::Poller::remove) the file is let
@@ -83,15 +84,16 @@ impl Engine for Uring {
         if state.ring.door().is(fd) {
             return Err(fail(libc::EINVAL, "the descriptor is the poller's own"));
         }
-        if let Some(old) = registry.get(fd) {
-            let place = Place(old.place);
-            let same = old.file == file.identity && !place.is(Place::GONE);
-            // fstat(2) can't tell everything apart; the kernel's poll knows its file.
-            if same && (!place.is(Place::WATCHED) || state.ring.ends_if_of(key(fd, old.generation), fd)) {
+        if let Some(old) = registry.get(fd).filter(|old| old.file == file.identity) {
+            let is_same = match file.is_anonymous() {
+                true => is_same(&mut state, registry, fd)?,
+                false => !Place(old.place).is(Place::GONE),
+            };
+            if is_same {
                 return Err(registry::known());
             }
-            state.withdraw(fd, registry);
         }
+        state.withdraw(fd, registry);
         let registration = registry.begin(fd, interest, tag);
         registration.file = file.identity;
         if always_ready {
@@ -113,15 +115,16 @@ impl Engine for Uring {
         let mut state = lock(&self.state);
         let place = Place(old.place);
         let poll = poll_of(interest, place.without(Place::LASTING));
-        if place.is(Place::WATCHED) && poll != poll_of(old.interest, place) {
+        let is_watched = place.is(Place::WATCHED) && poll == poll_of(old.interest, place);
+        if !is_watched && !place.is(Place::ALWAYS) {
             state.withdraw(fd, registry);
         }
         let Some(registration) = registry.alter(fd, interest, token) else { return Err(registry::unknown()) };
-        let place = Place(registration.place).without(Place::LASTING).without(Place::GONE);
-        registration.place = place.0;
-        if place.is(Place::WATCHED) || place.is(Place::ALWAYS) || place.is(Place::QUEUED) {
+        // What is ready now is told: by a look, or by the kernel, which looks before it watches.
+        if is_watched || place.is(Place::ALWAYS) {
             state.enqueue(fd, registration);
-        } else if !place.is(Place::LISTED) {
+        } else {
+            registration.place = 0;
             state.list(fd, registration);
         }
         self.announce(&mut state);
@@ -160,9 +163,9 @@ impl Engine for Uring {
             if state.has_changes() {
                 // What has been added may be ready too.
                 state.submit(&mut locked)?;
-                state.take(&mut locked, Age::Unknown)?;
+                state.take(&mut locked)?;
             }
-            let batch = state.deliver(&mut locked, events)?;
+            let batch = state.deliver(&mut locked, events, Age::Unknown)?;
             if batch.is_something() {
                 return self.leave(state, &mut locked, batch);
             }
@@ -179,8 +182,8 @@ impl Engine for Uring {
                 slept
             }
         };
-        state.take(&mut locked, Age::Fresh)?;
-        let mut batch = state.deliver(&mut locked, events)?;
+        state.take(&mut locked)?;
+        let mut batch = state.deliver(&mut locked, events, Age::Fresh)?;
         if !batch.is_something() {
             batch.dropped = state.has_changes()
                 || match slept? {
@@ -258,6 +261,22 @@ impl Uring {
         }
         Ok(batch)
     }
+}
+
+/// Whether a registered number still stands for the anonymous file it was registered for: all
+/// of a kind are one to fstat(2). The kernel's poll knows its file, as long as there is one.
+#[cold]
+fn is_same(state: &mut State, registry: &mut Registry, fd: RawFd) -> io::Result<bool> {
+    let Some(old) = registry.get(fd).copied() else { return Ok(false) };
+    if Place(old.place).is(Place::GONE) {
+        return Ok(false);
+    }
+    if Place(old.place).is(Place::WATCHED) && state.ring.ends_if_of(key(fd, old.generation), fd) {
+        return Ok(true);
+    }
+    // There is no such poll. If it has ended by itself, there is a completion that says so.
+    state.take(registry)?;
+    Ok(registry.get(fd).is_some_and(|it| !Place(it.place).is(Place::WATCHED)))
 }
 
 /// How a sleep ended.

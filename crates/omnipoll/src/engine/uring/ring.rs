@@ -4,6 +4,7 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::OnceLock;
+use std::thread;
 use std::time::Duration;
 
 use io_uring::{cqueue, opcode, squeue, types, IoUring};
@@ -109,10 +110,6 @@ impl Ring {
     /// How many requests the kernel has not taken yet.
     pub(super) fn requests(&mut self) -> u32 {
         self.ring.submission().len() as u32
-    }
-
-    pub(super) fn is_full(&mut self) -> bool {
-        self.ring.submission().is_full()
     }
 
     /// Whether the kernel keeps completions for which there was no room: the next
@@ -236,7 +233,8 @@ pub(super) fn refused() -> Option<Refusal> {
     if let Some(verdict) = VERDICT.get() {
         return *verdict;
     }
-    let verdict = match rehearse() {
+    // In a thread of its own: when a ring is gone, the kernel interrupts the thread that made it.
+    let verdict = match thread::spawn(rehearse).join().unwrap_or(Ok(())) {
         Ok(()) => None,
         Err(error) => match error.raw_os_error() {
             Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EAGAIN) => return None,

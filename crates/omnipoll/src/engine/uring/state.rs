@@ -54,7 +54,7 @@ struct Bell {
     queued: bool,
 }
 
-/// Whether completions were brought by the very wait that takes them, or may be of long ago.
+/// Whether what completions say was so during the wait that tells it, or may be of long ago.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Age {
     Fresh,
@@ -68,15 +68,22 @@ pub(super) fn key(fd: RawFd, generation: u32) -> u64 {
 
 /// The poll to ask the kernel for: its bits, and whether it is to last.
 pub(super) fn poll_of(interest: Interest, place: Place) -> (u32, bool) {
+    let exclusive = if interest.is_exclusive() { libc::EPOLLEXCLUSIVE as u32 } else { 0 };
+    // Urgent data wakes no poll that asks for nothing else (IO_ASYNC_POLL_COMMON of
+    // io_uring/poll.c), and it always comes with POLLIN.
+    let urgent = if interest.contains(Interest::PRIORITY) { libc::POLLIN as u32 } else { 0 };
+    (wanted(interest) | urgent | exclusive, !interest.is_oneshot() || place.is(Place::LASTING))
+}
+
+/// What a registration asks for, in the bits of poll(2).
+fn wanted(interest: Interest) -> u32 {
     let bits = [
         (Interest::READ, libc::POLLIN | libc::POLLRDHUP),
         (Interest::WRITE, libc::POLLOUT),
         (Interest::PRIORITY, libc::POLLPRI),
     ];
     let bits = bits.into_iter().filter(|&(direction, _)| interest.contains(direction));
-    let bits = bits.fold(0, |all, (_, bits)| all | bits as u32);
-    let exclusive = if interest.is_exclusive() { libc::EPOLLEXCLUSIVE as u32 } else { 0 };
-    (bits | exclusive, !interest.is_oneshot() || place.is(Place::LASTING))
+    bits.fold(0, |all, (_, bits)| all | bits as u32)
 }
 
 impl State {
@@ -160,26 +167,23 @@ impl State {
         registration.place = place.with(Place::QUEUED).with(Place::UNSURE).0;
     }
 
-    /// Takes a registration out of the list, and the kernel's poll of it from under it. It
-    /// begins a new life where there was one, so that nothing of that poll reaches it.
+    /// Takes a registration out of the list or the queue, and the kernel's poll of it from under
+    /// it. It begins a new life, so that nothing of the old one reaches it.
     pub(super) fn withdraw(&mut self, fd: RawFd, registry: &mut Registry) {
+        let next = registry.next_generation();
         let Some(registration) = registry.get_mut(fd) else { return };
         let place = Place(registration.place);
+        registration.place = place.nowhere().without(Place::WATCHED).0;
+        if place.is(Place::WATCHED) {
+            self.unwanted.push(key(fd, registration.generation));
+        }
+        registration.generation = next;
+        registry.tick();
         if place.is(Place::LISTED) {
             self.unwatched.swap_remove(place.index());
-            registration.place = place.nowhere().0;
-            if let Some(&moved) = self.unwatched.get(place.index()) {
-                if let Some(moved) = registry.get_mut(moved) {
-                    moved.place = Place(moved.place).listed_at(place.index()).0;
-                }
-            }
-        } else if place.is(Place::WATCHED) {
-            self.unwanted.push(key(fd, registration.generation));
-            registry.tick();
-            let generation = registry.clock();
-            if let Some(registration) = registry.get_mut(fd) {
-                registration.generation = generation;
-                registration.place = place.nowhere().without(Place::WATCHED).0;
+            let moved = self.unwatched.get(place.index());
+            if let Some(moved) = moved.and_then(|&moved| registry.get_mut(moved)) {
+                moved.place = Place(moved.place).listed_at(place.index()).0;
             }
         }
     }
@@ -191,45 +195,69 @@ impl State {
 
     /// Whether there is something to hand over to the kernel.
     pub(super) fn has_changes(&mut self) -> bool {
-        !self.bell.watched || !self.unwatched.is_empty() || !self.unwanted.is_empty() || self.ring.requests() > 0
+        !self.bell.watched
+            || !self.unwatched.is_empty()
+            || !self.unwanted.is_empty()
+            || self.ring.requests() > 0
     }
 
     /// Writes requests for what has changed, and hands over all but the last of them that fit
     /// the queue. Returns how many are left to hand over.
     pub(super) fn write_requests(&mut self, registry: &mut Registry) -> io::Result<u32> {
         self.called = false;
-        if !self.bell.watched {
-            self.make_room()?;
-            self.bell.watched = self.ring.watch(self.bell.fd, libc::POLLIN as u32, true, DOORBELL);
-        }
         while let Some(&key) = self.unwanted.last() {
-            self.make_room()?;
-            if !self.ring.unwatch(key) {
-                break;
+            if !self.write(|ring| ring.unwatch(key))? {
+                return Ok(self.ring.requests());
             }
             self.unwanted.pop();
         }
-        while let Some(&fd) = self.unwatched.last() {
-            self.make_room()?;
-            if let Some(registration) = registry.get_mut(fd) {
-                let place = Place(registration.place).nowhere();
-                let (bits, lasting) = poll_of(registration.interest, place);
-                if !self.ring.watch(fd, bits, lasting, key(fd, registration.generation)) {
-                    break;
-                }
-                registration.place = place.with(Place::WATCHED).0;
-            }
-            self.unwatched.pop();
+        if !self.unwatched.is_empty() {
+            self.write_polls(registry)?;
+        }
+        if !self.bell.watched {
+            let fd = self.bell.fd;
+            self.bell.watched = self.write(|ring| ring.watch(fd, libc::POLLIN as u32, true, DOORBELL))?;
         }
         Ok(self.ring.requests())
     }
 
-    fn make_room(&mut self) -> io::Result<()> {
-        if self.ring.is_full() {
-            let requests = self.ring.requests();
-            self.ring.door().enter(requests, 0, None)?;
+    /// Asks for those in the list, the first one first: who has come first is told first.
+    fn write_polls(&mut self, registry: &mut Registry) -> io::Result<()> {
+        let mut list = std::mem::take(&mut self.unwatched);
+        let mut written = 0;
+        let mut outcome = Ok(true);
+        for &fd in &list {
+            if let Some(registration) = registry.get_mut(fd) {
+                let place = Place(registration.place).nowhere();
+                let (bits, lasting) = poll_of(registration.interest, place);
+                let key = key(fd, registration.generation);
+                outcome = self.write(|ring| ring.watch(fd, bits, lasting, key));
+                if !matches!(outcome, Ok(true)) {
+                    break;
+                }
+                registration.place = place.with(Place::WATCHED).0;
+            }
+            written += 1;
         }
-        Ok(())
+        list.drain(..written);
+        for (index, &fd) in list.iter().enumerate() {
+            if let Some(registration) = registry.get_mut(fd) {
+                registration.place = Place(registration.place).listed_at(index).0;
+            }
+        }
+        self.unwatched = list;
+        outcome.map(drop)
+    }
+
+    /// Writes a request, after handing over the others if there is no room. False when the kernel
+    /// doesn't take them now.
+    fn write(&mut self, request: impl Fn(&mut Ring) -> bool) -> io::Result<bool> {
+        if request(&mut self.ring) {
+            return Ok(true);
+        }
+        let requests = self.ring.requests();
+        self.ring.door().enter(requests, 0, None)?;
+        Ok(request(&mut self.ring))
     }
 
     /// Hands over every change now.
@@ -247,13 +275,13 @@ impl State {
     }
 
     /// Takes every completion that is there.
-    pub(super) fn take(&mut self, registry: &mut Registry, age: Age) -> io::Result<()> {
+    pub(super) fn take(&mut self, registry: &mut Registry) -> io::Result<()> {
         loop {
-            let Self { ring, bell, unwatched, queue, taken, .. } = self;
-            let mut notes = Notes { bell, unwatched, queue };
+            let Self { ring, bell, unwatched, unwanted, queue, taken, .. } = self;
+            let mut notes = Notes { bell, unwatched, unwanted, queue };
             for completion in ring.completions() {
                 *taken += 1;
-                notes.note(registry, &completion, age);
+                notes.note(registry, &completion);
             }
             if !self.ring.has_overflown() {
                 return Ok(());
@@ -262,17 +290,19 @@ impl State {
         }
     }
 
-    /// Tells those in the queue, each once, as far as there is room.
+    /// Tells those in the queue, each once, as far as there is room. Their completions are as old
+    /// as said.
     pub(super) fn deliver(
         &mut self,
         registry: &mut Registry,
         events: &mut [MaybeUninit<Event>],
+        age: Age,
     ) -> io::Result<Batch> {
         let mut batch = Batch::default();
         let mut turns = self.queue.len();
         loop {
             let room = events.len() - batch.filled - batch.own.len() - usize::from(batch.rung);
-            self.gather(registry, room, &mut turns);
+            self.gather(registry, room, &mut turns, age);
             if self.turn.is_empty() {
                 return Ok(batch);
             }
@@ -293,7 +323,7 @@ impl State {
     }
 
     /// Takes as many out of the queue as there is room for events, and notes whom to look at.
-    fn gather(&mut self, registry: &mut Registry, room: usize, turns: &mut usize) {
+    fn gather(&mut self, registry: &mut Registry, room: usize, turns: &mut usize, age: Age) {
         self.look.clear();
         while *turns > 0 && self.turn.len() < room {
             let Some((fd, generation)) = self.queue.pop_front() else { break };
@@ -307,8 +337,9 @@ impl State {
             if registration.generation != generation || !place.is(Place::QUEUED) {
                 continue;
             }
-            if place.is(Place::UNSURE) {
-                self.look.at(fd, poll_of(registration.interest, place).0);
+            if place.is(Place::UNSURE) || (age == Age::Unknown && !is_edge(registration.interest)) {
+                registration.place = place.with(Place::UNSURE).0;
+                self.look.at(fd, wanted(registration.interest));
             }
             self.turn.push((fd, generation));
         }
@@ -336,10 +367,12 @@ impl State {
         let told = ready.bits() != 0;
         if interest.is_oneshot() {
             if told {
+                // Should the kernel still watch it, a modify finds it so.
                 registration.armed = 0;
-                self.withdraw(fd, registry);
             } else {
-                registration.place = Place(registration.place).with(Place::LASTING).0;
+                if !place.is(Place::WATCHED) {
+                    registration.place = Place(registration.place).with(Place::LASTING).0;
+                }
                 self.go_on(fd, registration);
             }
         } else if told && !interest.is_edge() {
@@ -379,12 +412,13 @@ impl State {
 struct Notes<'a> {
     bell: &'a mut Bell,
     unwatched: &'a mut Vec<RawFd>,
+    unwanted: &'a mut Vec<u64>,
     queue: &'a mut VecDeque<(RawFd, u32)>,
 }
 
 impl Notes<'_> {
     #[inline]
-    fn note(&mut self, registry: &mut Registry, completion: &cqueue::Entry, age: Age) {
+    fn note(&mut self, registry: &mut Registry, completion: &cqueue::Entry) {
         let (key, result) = (completion.user_data(), completion.result());
         let goes_on = cqueue::more(completion.flags());
         if key >= NOBODY {
@@ -408,9 +442,16 @@ impl Notes<'_> {
             self.note_failure(registry, fd, -result);
             return;
         }
-        let interest = registration.interest;
+        if registration.armed == 0 {
+            // A ONESHOT that has been told: nobody wants to hear more of it.
+            if goes_on {
+                self.unwanted.push(key);
+            }
+            registration.place = place.without(Place::WATCHED).0;
+            return;
+        }
         place = place.with_bits(result as u16);
-        if !is_sure(result as u16, interest, age) {
+        if !is_whole(result as u16, registration.interest) {
             place = place.with(Place::UNSURE);
         }
         if !place.is(Place::QUEUED) {
@@ -429,7 +470,8 @@ impl Notes<'_> {
             libc::EBADF => registration.place = Place::GONE.0,
             // The thread that had asked for it is no more, or memory was short: ask again, as
             // soon as it is not to be looked at any more.
-            libc::ECANCELED | libc::EAGAIN | libc::ENOMEM if place.is(Place::QUEUED) => {}
+            libc::ECANCELED | libc::EAGAIN | libc::ENOMEM
+                if place.is(Place::QUEUED) || registration.armed == 0 => {}
             libc::ECANCELED | libc::EAGAIN | libc::ENOMEM => {
                 registration.place = place.nowhere().listed_at(self.unwatched.len()).0;
                 self.unwatched.push(fd);
@@ -450,16 +492,19 @@ impl Notes<'_> {
     }
 }
 
-/// Whether a completion can be believed without a look.
+/// Whether a completion names everything that it should, and nothing else.
 ///
 /// Its bits are those of the wake-up, not those of the file: a socket's also name urgent data,
-/// a pipe's an error, and none names what held before. And what it says may have passed since,
-/// which an edge may and the others may not.
+/// a pipe's an error, and none names what held before.
 #[inline]
-fn is_sure(bits: u16, interest: Interest, age: Age) -> bool {
+fn is_whole(bits: u16, interest: Interest) -> bool {
     const PLAIN: u16 = (libc::POLLIN | libc::POLLOUT) as u16;
     let one_direction = interest.directions().is_power_of_two();
-    let asks_for_priority = interest.contains(Interest::PRIORITY);
-    let edge = interest.is_edge() && !interest.is_oneshot();
-    bits & !PLAIN == 0 && !asks_for_priority && (edge || one_direction && age == Age::Fresh)
+    bits & !PLAIN == 0 && !interest.contains(Interest::PRIORITY) && (one_direction || is_edge(interest))
+}
+
+/// Whether what a completion says may have passed: an edge may, a LEVEL or a ONESHOT may not.
+#[inline]
+fn is_edge(interest: Interest) -> bool {
+    interest.is_edge() && !interest.is_oneshot()
 }
