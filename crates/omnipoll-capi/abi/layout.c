@@ -41,6 +41,53 @@ FIELD(omni_stats_t, wake_events, 96, 8);
 FIELD(omni_stats_t, post_events, 104, 8);
 FIELD(omni_stats_t, longest_dispatch_ns, 112, 8);
 
+_Static_assert(sizeof(omni_server_options) >= 104, "omni_server_options has shrunk");
+FIELD(omni_server_options, size, 0, 4);
+FIELD(omni_server_options, model, 4, 4);
+FIELD(omni_server_options, engine, 8, 4);
+FIELD(omni_server_options, flags, 12, 4);
+FIELD(omni_server_options, workers, 16, 4);
+FIELD(omni_server_options, max_clients, 20, 4);
+FIELD(omni_server_options, backlog, 24, 4);
+FIELD(omni_server_options, reserved, 28, 4);
+FIELD(omni_server_options, queue_limit, 32, 8);
+FIELD(omni_server_options, total_queue_limit, 40, 8);
+FIELD(omni_server_options, high_water, 48, 8);
+FIELD(omni_server_options, low_water, 56, 8);
+FIELD(omni_server_options, idle_timeout_ns, 64, 8);
+FIELD(omni_server_options, read_timeout_ns, 72, 8);
+FIELD(omni_server_options, write_timeout_ns, 80, 8);
+FIELD(omni_server_options, linger_ns, 88, 8);
+FIELD(omni_server_options, drain_ns, 96, 8);
+
+_Static_assert(sizeof(omni_handler) >= 10 * sizeof(void *), "omni_handler has shrunk");
+FIELD(omni_handler, size, 0, 4);
+FIELD(omni_handler, context, 1 * sizeof(void *), sizeof(void *));
+FIELD(omni_handler, on_open, 2 * sizeof(void *), sizeof(void *));
+FIELD(omni_handler, on_data, 3 * sizeof(void *), sizeof(void *));
+FIELD(omni_handler, on_drain, 4 * sizeof(void *), sizeof(void *));
+FIELD(omni_handler, on_close, 5 * sizeof(void *), sizeof(void *));
+FIELD(omni_handler, on_end, 6 * sizeof(void *), sizeof(void *));
+FIELD(omni_handler, on_post, 7 * sizeof(void *), sizeof(void *));
+FIELD(omni_handler, on_stop, 8 * sizeof(void *), sizeof(void *));
+FIELD(omni_handler, on_datagram, 9 * sizeof(void *), sizeof(void *));
+
+_Static_assert(sizeof(omni_server_statistics) >= 104, "omni_server_statistics has shrunk");
+FIELD(omni_server_statistics, size, 0, 4);
+FIELD(omni_server_statistics, reserved, 4, 4);
+FIELD(omni_server_statistics, accepted, 8, 8);
+FIELD(omni_server_statistics, active, 16, 8);
+FIELD(omni_server_statistics, bytes_in, 24, 8);
+FIELD(omni_server_statistics, bytes_out, 32, 8);
+FIELD(omni_server_statistics, refused, 40, 8);
+FIELD(omni_server_statistics, timed_out, 48, 8);
+FIELD(omni_server_statistics, accept_pauses, 56, 8);
+FIELD(omni_server_statistics, writes_refused, 64, 8);
+FIELD(omni_server_statistics, datagrams_in, 72, 8);
+FIELD(omni_server_statistics, datagrams_out, 80, 8);
+FIELD(omni_server_statistics, datagrams_dropped, 88, 8);
+FIELD(omni_server_statistics, restarts, 96, 8);
+
 VALUE(OMNI_ENGINE_AUTO, 0);
 VALUE(OMNI_ENGINE_SELECT, 1);
 VALUE(OMNI_ENGINE_POLL, 2);
@@ -84,3 +131,13 @@ VALUE(OMNI_FINDING_BUSY_WRITER, 6);
 VALUE(OMNI_FINDING_BLOCKED_LOOP, 7);
 VALUE(OMNI_FINDING_FORKED_CHILD, 8);
 VALUE(OMNI_FINDING_LEAKED, 9);
+
+VALUE(OMNI_MODEL_REACTOR, 1);
+VALUE(OMNI_MODEL_CORES, 2);
+VALUE(OMNI_MODEL_THREAD, 3);
+VALUE(OMNI_MODEL_FORK, 4);
+VALUE(OMNI_MODEL_PREFORK, 5);
+
+VALUE(OMNI_SERVER_SIGNALS, 1);
+VALUE(OMNI_SERVER_REUSE_PORT, 2);
+VALUE(OMNI_SERVER_SHARE_PORT, 4);

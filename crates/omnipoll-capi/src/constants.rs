@@ -1,6 +1,6 @@
 //! The numbers of the API. Part of the ABI: none ever changes its value.
 
-use omnipoll::{Capabilities, EngineKind, EventKind, FindingKind, Interest, Ready, Trigger};
+use omnipoll::{Capabilities, EngineKind, EventKind, FindingKind, Interest, Model, Ready, Trigger};
 
 /// The version of this header, 0xMMmmpp00 (major, minor, patch). `omni_version` tells the
 /// library's.
@@ -109,6 +109,30 @@ pub const OMNI_FINDING_FORKED_CHILD: u32 = 8;
 /// Kind of finding: the poller was freed while a descriptor was registered.
 pub const OMNI_FINDING_LEAKED: u32 = 9;
 
+/// Model: one loop in one thread, for all the clients. Nothing runs at once; all memory is shared.
+pub const OMNI_MODEL_REACTOR: u32 = 1;
+/// Model: a loop for each core, each with its share of the clients, in threads that share memory.
+pub const OMNI_MODEL_CORES: u32 = 2;
+/// Model: a thread for each client. The threads share memory.
+pub const OMNI_MODEL_THREAD: u32 = 3;
+/// Model: a process for each client, forked when it comes. It sees memory as it was then, and what
+/// it changes dies with it; a crash is one client's.
+pub const OMNI_MODEL_FORK: u32 = 4;
+/// Model: a fixed set of processes, forked at the start, and again when one dies. Each has memory
+/// of its own and serves many clients.
+pub const OMNI_MODEL_PREFORK: u32 = 5;
+
+/// Flag of omni_server_options: SIGTERM and SIGINT stop the server; its clients then have
+/// `drain_ns` to finish, and a second signal ends it at once. Without it signals are the
+/// program's.
+pub const OMNI_SERVER_SIGNALS: u32 = 1;
+/// Flag of omni_server_options: each worker has a listening socket of its own (SO_REUSEPORT), and
+/// the system gives each the same share of the clients. This is what OMNI_MODEL_CORES does anyway.
+pub const OMNI_SERVER_REUSE_PORT: u32 = 2;
+/// Flag of omni_server_options: the workers share one listening socket, so that no client is
+/// lost when one of them dies. This is what OMNI_MODEL_PREFORK does anyway.
+pub const OMNI_SERVER_SHARE_PORT: u32 = 4;
+
 // cbindgen reads literals only; that they are the core's numbers is checked here.
 const _: () = {
     assert!(OMNI_ENGINE_SELECT == EngineKind::Select as u32);
@@ -145,6 +169,11 @@ const _: () = {
     assert!(OMNI_FINDING_BLOCKED_LOOP == FindingKind::BlockedLoop as u32);
     assert!(OMNI_FINDING_FORKED_CHILD == FindingKind::ForkedChild as u32);
     assert!(OMNI_FINDING_LEAKED == FindingKind::Leaked as u32);
+    assert!(OMNI_MODEL_REACTOR == Model::Reactor as u32);
+    assert!(OMNI_MODEL_CORES == Model::Cores as u32);
+    assert!(OMNI_MODEL_THREAD == Model::Thread as u32);
+    assert!(OMNI_MODEL_FORK == Model::Fork as u32);
+    assert!(OMNI_MODEL_PREFORK == Model::Prefork as u32);
 };
 
 const fn asks_for(bit: u32, trigger: Trigger) -> bool {

@@ -5,28 +5,39 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::ffi::{c_char, c_int, CStr};
 use std::io::{self, Write};
+use std::panic::{catch_unwind, AssertUnwindSafe};
 
 /// What each errno means when it comes from this library.
-const MEANINGS: [(c_int, &str, &CStr); 19] = [
-    (libc::EPERM, "EPERM", c"a file of this kind is always ready and can't be watched"),
-    (libc::ENOENT, "ENOENT", c"it is not registered"),
+const MEANINGS: [(c_int, &str, &CStr); 29] = [
+    (libc::EPERM, "EPERM", c"a file of this kind can't be watched, or this can't be done from here"),
+    (libc::ENOENT, "ENOENT", c"it is not registered, or there is none of that number"),
     (libc::ECHILD, "ECHILD", c"this process has no such child, or it was reaped"),
     (libc::EINTR, "EINTR", c"a signal has ended the wait"),
+    (libc::E2BIG, "E2BIG", c"the struct asks for something that this version does not have"),
     (libc::EBADF, "EBADF", c"the descriptor is not open"),
     (libc::EAGAIN, "EAGAIN", c"65,536 posts wait to be taken: post again when some are"),
     (libc::ENOMEM, "ENOMEM", c"there is not enough memory"),
+    (libc::EACCES, "EACCES", c"the process may not use that address"),
     (libc::EBUSY, "EBUSY", c"another thread was changing the poller during the fork"),
     (libc::EEXIST, "EEXIST", c"it is registered already"),
     (libc::EINVAL, "EINVAL", c"an argument is not valid"),
     (libc::ENFILE, "ENFILE", c"the system has too many open files"),
-    (libc::EMFILE, "EMFILE", c"the process has too many open files, or pollers"),
+    (libc::EMFILE, "EMFILE", c"the process has too many open files, or pollers, or servers"),
     (libc::ENOSPC, "ENOSPC", c"the limit /proc/sys/fs/epoll/max_user_watches is reached"),
+    (libc::EPIPE, "EPIPE", c"the connection is closing, or its sending side is shut down"),
     (libc::ENOSYS, "ENOSYS", c"the engine is not available here"),
     (libc::ELOOP, "ELOOP", c"epolls would watch each other in a circle, or more than five deep"),
-    (libc::ENOTSUP, "ENOTSUP", c"this system has no alarm that follows the wall clock"),
-    (libc::ESTALE, "ESTALE", c"the handle is stale: the poller was freed, or the timer is over"),
+    (libc::ENOTSUP, "ENOTSUP", c"it is not to be had on this system, or under this model"),
+    (libc::EADDRINUSE, "EADDRINUSE", c"somebody else listens on that address"),
+    (libc::EADDRNOTAVAIL, "EADDRNOTAVAIL", c"the address is not one of this machine"),
+    (libc::ECONNABORTED, "ECONNABORTED", c"the connection was aborted on this side"),
+    (libc::ECONNRESET, "ECONNRESET", c"the peer has reset the connection"),
+    (libc::ENOBUFS, "ENOBUFS", c"more bytes would wait to be sent than the limits allow"),
+    (libc::ETIMEDOUT, "ETIMEDOUT", c"the time is over in which something had to be read or written"),
+    (libc::ESTALE, "ESTALE", c"the handle is stale: what it stood for was freed, or is over"),
+    (libc::ECANCELED, "ECANCELED", c"the server has stopped, and the time to drain it is over"),
     (libc::EOWNERDEAD, "EOWNERDEAD", c"the poller belongs to the parent process: call omni_after_fork first"),
-    (libc::ENOTRECOVERABLE, "ENOTRECOVERABLE", c"a bug in the library has left the poller unusable: free it"),
+    (libc::ENOTRECOVERABLE, "ENOTRECOVERABLE", c"a bug in the library has left the object unusable: free it"),
 ];
 
 const LONGEST: usize = 256;
@@ -83,6 +94,12 @@ impl From<io::Error> for Failure {
 /// The number of an error of the core.
 pub(crate) fn errno(error: &io::Error) -> c_int {
     error.raw_os_error().unwrap_or(libc::EIO)
+}
+
+/// Runs something whose panic becomes an error.
+#[inline]
+pub(crate) fn guarded(body: impl FnOnce() -> Result<c_int, Failure>) -> Result<c_int, Failure> {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| Err(Failure::panicked(panic)))
 }
 
 /// What `function` returns to C.

@@ -14,6 +14,7 @@
 //! whoever takes the last user away from a slot that is closing, so that it can be freed while
 //! other threads are inside it.
 
+use std::ffi::c_int;
 use std::ops::Deref;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::ptr;
@@ -166,6 +167,19 @@ impl<T> Slot<T> {
         // A panic in the object's `drop` has nobody to tell: the handle is gone.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(object)));
         true
+    }
+}
+
+/// What was found behind a handle, unless it is of no use; then why not.
+pub(crate) fn usable<T: Send + Sync, const SLOTS: usize>(
+    handle: usize,
+    entry: Option<Entry<'_, T, SLOTS>>,
+) -> Result<Entry<'_, T, SLOTS>, c_int> {
+    match entry {
+        Some(entry) if entry.is_poisoned() => Err(libc::ENOTRECOVERABLE),
+        Some(entry) => Ok(entry),
+        None if handle == 0 => Err(libc::EINVAL),
+        None => Err(libc::ESTALE),
     }
 }
 

@@ -9,6 +9,7 @@ use omnipoll::Stats;
 
 use crate::error::Failure;
 use crate::poller::{call, omni_poller};
+use crate::text;
 
 /// What a poller holds, and what it has done since it was made, or since `omni_after_fork`.
 #[allow(non_camel_case_types)]
@@ -120,21 +121,11 @@ fn stats(stats: &Stats) -> omni_stats_t {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn omni_dump(poller: *mut omni_poller, buffer: *mut c_char, capacity: usize) -> c_int {
     call("omni_dump", poller, |poller| {
-        if buffer.is_null() && capacity > 0 {
-            return Err(Failure::new(libc::EINVAL, "buffer is NULL"));
-        }
         let mut text = String::new();
         for registered in poller.dump()? {
             let _ = writeln!(text, "{registered}");
         }
-        if let Some(room) = capacity.checked_sub(1) {
-            let length = text.len().min(room);
-            // SAFETY: `buffer` has `capacity` bytes by this function's contract, which is more.
-            unsafe {
-                ptr::copy_nonoverlapping(text.as_ptr().cast(), buffer, length);
-                buffer.add(length).write(0);
-            }
-        }
-        Ok(text.len().try_into().unwrap_or(c_int::MAX))
+        // SAFETY: as this function's contract says.
+        unsafe { text::give(&text, buffer, capacity) }
     })
 }

@@ -3,19 +3,31 @@
 //!
 //! `constants` has the numbers of the API, `event` what a wait returns, `library` what the
 //! library says of itself, `poller` what a poller is and does with descriptors, `sources` what it
-//! waits for besides, `strict` and `inspect` what it says of its use, `error` the errnos and words for them, and `handle` the reason why a stale
-//! `omni_poller *` is an error and not undefined behaviour.
+//! waits for besides, `strict` and `inspect` what it says of its use, `error` the errnos and words
+//! for them, and `handle` the reason why a stale `omni_poller *` is an error and not undefined
+//! behaviour. `server` is what serves clients, with its `options`, its `handler` and its
+//! `statistics`; `conn` and `datagram` are what the handler gets, and `current` the reason why a
+//! connection's handle is good anywhere. `sized` has the structs that grow, `text` strings.
 
 #![warn(rust_2018_idioms)]
 // cbindgen puts what is `pub` into the header; no Rust crate can reach it.
 #![allow(unreachable_pub)]
 
+mod conn;
 mod constants;
+mod current;
+mod datagram;
 mod error;
 mod event;
 mod handle;
+mod handler;
 mod inspect;
 mod library;
+mod options;
 mod poller;
+mod server;
+mod sized;
 mod sources;
+mod statistics;
 mod strict;
+mod text;

@@ -3,9 +3,11 @@
 use std::ffi::{c_char, c_int};
 use std::ptr;
 
-use omnipoll::EngineKind;
+use omnipoll::{EngineKind, Model};
 
 use crate::constants::{OMNI_ENGINE_AUTO, OMNI_VERSION};
+use crate::error::{answer, Failure};
+use crate::text;
 
 // `OMNI_VERSION` is a literal for the header's sake.
 const _: () = {
@@ -50,4 +52,34 @@ pub extern "C" fn omni_engine_available(engine: u32) -> c_int {
 pub extern "C" fn omni_engine_name(engine: u32) -> *const c_char {
     const NAMES: [&std::ffi::CStr; 6] = [c"auto", c"select", c"poll", c"epoll", c"io_uring", c"kqueue"];
     NAMES.get(engine as usize).map_or(ptr::null(), |name| name.as_ptr())
+}
+
+/// The model's name: "reactor", "cores", "thread", "fork" or "prefork". NULL for a number that
+/// is no model.
+///
+/// The text lives as long as the library and is not to be freed. Makes no system call. May be
+/// called from any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn omni_model_name(model: u32) -> *const c_char {
+    const NAMES: [&std::ffi::CStr; 5] = [c"reactor", c"cores", c"thread", c"fork", c"prefork"];
+    let index = model.checked_sub(1).map(|index| index as usize);
+    index.and_then(|index| NAMES.get(index)).map_or(ptr::null(), |name| name.as_ptr())
+}
+
+/// The number of the model that `omni_model_name` gives this name: OMNI_MODEL_REACTOR for
+/// "reactor".
+///
+/// Returns the number, or:
+///   -EINVAL: `name` is NULL, or no model's.
+///
+/// May be called from any thread. Makes no system call.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn omni_model_by_name(name: *const c_char) -> c_int {
+    let find = || {
+        // SAFETY: NULL or a text by this function's contract.
+        let name = unsafe { text::taken(name, "name is NULL") }?;
+        let model = Model::from_name(name);
+        model.map(|model| model as c_int).ok_or(Failure::new(libc::EINVAL, "no model has that name"))
+    };
+    answer("omni_model_by_name", find())
 }

@@ -11,7 +11,7 @@ use omnipoll::{EngineKind, Event, Interest, Options, Poller};
 use crate::constants::{OMNI_ENGINE_AUTO, OMNI_FILES_ALWAYS_READY, OMNI_INTERRUPTIBLE, OMNI_STRICT};
 use crate::error::{answer, errno, Failure};
 use crate::event::omni_event;
-use crate::handle::{self, Entry, Table};
+use crate::handle::{usable, Table, MOST_SLOTS};
 use crate::strict::silently;
 
 /// A poller: descriptors registered with an engine, to be waited for.
@@ -22,19 +22,7 @@ use crate::strict::silently;
 #[allow(non_camel_case_types)]
 pub struct omni_poller(());
 
-static POLLERS: Table<Poller, { handle::MOST_SLOTS }> = Table::new();
-
-type PollerEntry = Entry<'static, Poller, { handle::MOST_SLOTS }>;
-
-/// What was found behind a handle, unless it is of no use; then why not.
-fn usable(poller: *const omni_poller, entry: Option<PollerEntry>) -> Result<PollerEntry, c_int> {
-    match entry {
-        Some(entry) if entry.is_poisoned() => Err(libc::ENOTRECOVERABLE),
-        Some(entry) => Ok(entry),
-        None if poller.is_null() => Err(libc::EINVAL),
-        None => Err(libc::ESTALE),
-    }
-}
+static POLLERS: Table<Poller, MOST_SLOTS> = Table::new();
 
 /// Runs one call on a poller and gives C its answer.
 ///
@@ -45,7 +33,7 @@ pub(crate) fn call(
     poller: *const omni_poller,
     body: impl FnOnce(&Poller) -> Result<c_int, Failure>,
 ) -> c_int {
-    let entry = match usable(poller, POLLERS.enter(poller.addr())) {
+    let entry = match usable(poller.addr(), POLLERS.enter(poller.addr())) {
         Ok(entry) => entry,
         Err(errno) => return answer(function, Err(Failure::of(errno))),
     };
@@ -98,10 +86,19 @@ fn options(engine: u32, flags: u32) -> Result<Options, Failure> {
         .interruptible(flags & OMNI_INTERRUPTIBLE != 0)
         .files_always_ready(flags & OMNI_FILES_ALWAYS_READY != 0)
         .strict(flags & OMNI_STRICT != 0);
+    Ok(match chosen(engine)? {
+        Some(kind) => options.engine(kind),
+        None => options,
+    })
+}
+
+/// The engine of that number; none for the library to choose.
+pub(crate) fn chosen(engine: u32) -> Result<Option<EngineKind>, Failure> {
     match EngineKind::from_number(engine) {
-        Some(kind) => Ok(options.engine(kind)),
-        None if engine == OMNI_ENGINE_AUTO => Ok(options),
-        None => Err(Failure::new(libc::EINVAL, "there is no engine of that number")),
+        None if engine != OMNI_ENGINE_AUTO => {
+            Err(Failure::new(libc::EINVAL, "there is no engine of that number"))
+        }
+        kind => Ok(kind),
     }
 }
 
@@ -317,7 +314,7 @@ pub unsafe extern "C" fn omni_wait(
 /// and leaves errno and `omni_last_error` as they are. System calls: write to an eventfd.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_wake(poller: *mut omni_poller) -> c_int {
-    let entry = match usable(poller, POLLERS.enter_quietly(poller.addr())) {
+    let entry = match usable(poller.addr(), POLLERS.enter_quietly(poller.addr())) {
         Ok(entry) => entry,
         Err(errno) => return -errno,
     };

@@ -1,0 +1,51 @@
+//! The connection whose callback this thread is in, and what its handle stands for.
+//!
+//! An `omni_conn *` is no address but the connection's id. In a callback of that connection it
+//! leads straight to it; anywhere else it is what the id is, a name that any thread may use.
+
+use std::cell::Cell;
+use std::ffi::c_void;
+use std::ptr;
+
+use omnipoll::Conn;
+
+use crate::conn::omni_conn;
+
+/// Lent to a callback for as long as it runs.
+#[derive(Clone, Copy)]
+struct Current {
+    id: u64,
+    conn: *mut Conn<'static>,
+    context: *mut *mut c_void,
+}
+
+thread_local! {
+    static CURRENT: Cell<Option<Current>> = const { Cell::new(None) };
+}
+
+/// Calls C with the handle of a connection, which for so long leads to `conn` and `context`.
+pub(crate) fn lend<T>(
+    conn: &mut Conn<'_>,
+    context: &mut *mut c_void,
+    call: impl FnOnce(*mut omni_conn) -> T,
+) -> T {
+    let id = conn.id().number();
+    // The lifetime ends before this function does, which takes the pointer away again.
+    let conn = ptr::from_mut(conn).cast();
+    // A callback may run another server, in whose callbacks this one's connection is not at hand.
+    let outer = CURRENT.replace(Some(Current { id, conn, context }));
+    let result = call(ptr::without_provenance_mut(id as usize));
+    CURRENT.set(outer);
+    result
+}
+
+/// What `body` makes of the connection, if this is a callback of it.
+pub(crate) fn with<T>(
+    conn: *const omni_conn,
+    body: impl FnOnce(&mut Conn<'_>, &mut *mut c_void) -> T,
+) -> Option<T> {
+    let current = CURRENT.get().filter(|current| current.id == conn.addr() as u64)?;
+    // SAFETY: `lend` has borrowed both from its caller until the callback returns, into which
+    // this thread has called us; and the core calls nobody back out of `body`.
+    Some(unsafe { body(&mut *current.conn, &mut *current.context) })
+}

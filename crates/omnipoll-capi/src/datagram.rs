@@ -1,0 +1,112 @@
+//! `omni_datagram` and the functions that take one.
+
+use std::cell::Cell;
+use std::ffi::{c_char, c_int, c_void};
+use std::ptr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use omnipoll::Datagram;
+
+use crate::conn::bytes;
+use crate::error::{answer, guarded, Failure};
+use crate::text;
+
+/// A datagram that has arrived. The pointer is a handle, not an address, and valid only on the
+/// thread and until the end of the callback that got it; afterwards it is -ESTALE.
+#[allow(non_camel_case_types)]
+pub struct omni_datagram(());
+
+/// Lent to a callback for as long as it runs.
+#[derive(Clone, Copy)]
+struct Current {
+    handle: usize,
+    datagram: *mut Datagram<'static>,
+}
+
+/// Handles are counted by each thread, above a number of its own.
+const THREAD: usize = 1 << (usize::BITS * 3 / 4);
+
+thread_local! {
+    static CURRENT: Cell<Option<Current>> = const { Cell::new(None) };
+    static HANDLES: Cell<usize> = const { Cell::new(0) };
+}
+
+fn new_handle() -> usize {
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    let last = match HANDLES.get() {
+        0 => THREADS.fetch_add(THREAD, Ordering::Relaxed),
+        last => last,
+    };
+    HANDLES.set(last + 1);
+    last + 1
+}
+
+/// Calls C with a handle that for so long leads to `datagram`.
+pub(crate) fn lend(datagram: &mut Datagram<'_>, call: impl FnOnce(*mut omni_datagram)) {
+    let handle = new_handle();
+    let outer = CURRENT.replace(Some(Current { handle, datagram: ptr::from_mut(datagram).cast() }));
+    call(ptr::without_provenance_mut(handle));
+    CURRENT.set(outer);
+}
+
+fn with(
+    function: &str,
+    datagram: *const omni_datagram,
+    body: impl FnOnce(&mut Datagram<'_>) -> Result<c_int, Failure>,
+) -> c_int {
+    let find = || {
+        if datagram.is_null() {
+            return Err(Failure::new(libc::EINVAL, "the datagram is NULL"));
+        }
+        let current = CURRENT.get().filter(|current| current.handle == datagram.addr());
+        let current = current.ok_or(Failure::new(libc::ESTALE, "the datagram's callback has returned"))?;
+        // SAFETY: `lend` has borrowed it from its caller until the callback returns, into which
+        // this thread has called us.
+        body(unsafe { &mut *current.datagram })
+    };
+    answer(function, guarded(find))
+}
+
+/// Sends `length` bytes to where the datagram came from, from the address it came to. It goes
+/// out with others, soon; UDP does not tell whether it arrived. The data is copied.
+///
+/// Returns 0, or:
+///   -EINVAL: `datagram` is NULL; `data` is NULL and `length` is not 0.
+///   -EMSGSIZE: it is too long for a datagram.
+///   -ENOBUFS: too many replies wait to be sent.
+///   -ESTALE: the datagram's callback has returned, or runs on another thread.
+///
+/// System calls: none; sendmmsg later.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn omni_datagram_reply(
+    datagram: *mut omni_datagram,
+    data: *const c_void,
+    length: usize,
+) -> c_int {
+    with("omni_datagram_reply", datagram, |datagram| {
+        // SAFETY: as this function's contract says.
+        datagram.reply(unsafe { bytes(data, length) }?)?;
+        Ok(0)
+    })
+}
+
+/// Writes where the datagram came from: "127.0.0.1:53124". Works like snprintf(3), as
+/// `omni_dump` does.
+///
+/// Returns the length of the whole text without the zero, whether there was room for it or not;
+/// or:
+///   -EINVAL: `datagram` is NULL; `buffer` is NULL and `capacity` is not 0.
+///   -ESTALE: the datagram's callback has returned, or runs on another thread.
+///
+/// Makes no system call.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn omni_datagram_peer(
+    datagram: *const omni_datagram,
+    buffer: *mut c_char,
+    capacity: usize,
+) -> c_int {
+    with("omni_datagram_peer", datagram, |datagram| {
+        // SAFETY: as this function's contract says.
+        unsafe { text::give(&datagram.peer().to_string(), buffer, capacity) }
+    })
+}

@@ -1,0 +1,139 @@
+//! `omni_handler`: the core's handler, made of C's functions.
+
+use std::ffi::{c_int, c_void};
+use std::io;
+use std::mem::offset_of;
+use std::ptr;
+
+use omnipoll::{Conn, Datagram, Handler};
+
+use crate::conn::omni_conn;
+use crate::current::lend;
+use crate::datagram::{self, omni_datagram};
+use crate::error::errno;
+use crate::sized::Sized32;
+
+/// What a server does for its clients: functions that it calls, each with `context` last. One
+/// that is NULL does what it says of that.
+///
+/// Calls for one connection come one after another, never at once, and always from the loop it
+/// lives on. Calls for different connections come from several threads at once under
+/// OMNI_MODEL_CORES and OMNI_MODEL_THREAD, and in processes of their own under OMNI_MODEL_FORK and
+/// OMNI_MODEL_PREFORK. A call that takes long keeps the other clients of its loop waiting.
+///
+/// A callback may call any function of this library, `omni_server_stop` and `omni_server_free`
+/// too. It returns in the ordinary way: no longjmp, no exception of C++, no pthread_exit.
+#[allow(non_camel_case_types)]
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct omni_handler {
+    /// sizeof(omni_handler).
+    pub size: u32,
+    /// The caller's, handed to every call. Stays in use until `omni_server_run` has returned.
+    pub context: *mut c_void,
+    /// A client has come. Returns 0 to serve it. Anything else refuses it: what was written to it
+    /// is sent, and no further call comes for it, `on_close` neither. NULL: serves all.
+    pub on_open: Option<unsafe extern "C" fn(conn: *mut omni_conn, context: *mut c_void) -> c_int>,
+    /// Bytes have arrived: as many as one read brought, which may be part of a message or
+    /// several. They are valid until it returns. NULL: they are thrown away.
+    pub on_data: Option<
+        unsafe extern "C" fn(conn: *mut omni_conn, data: *const u8, length: usize, context: *mut c_void),
+    >,
+    /// More bytes than `high_water` were waiting to be sent, and no more than `low_water` are now.
+    pub on_drain: Option<unsafe extern "C" fn(conn: *mut omni_conn, context: *mut c_void)>,
+    /// The connection has ended, and no further call comes for it. Called exactly once for each
+    /// that `on_open` took, when all that was to be sent has been or was given up. `error` is 0
+    /// when it ended in order, or a negative errno: -ECONNRESET; -ETIMEDOUT; -ECONNABORTED after
+    /// `omni_conn_abort`; -ECANCELED when the server has stopped and the time to drain it is
+    /// over; or what the system said.
+    pub on_close: Option<unsafe extern "C" fn(conn: *mut omni_conn, error: c_int, context: *mut c_void)>,
+    /// The peer has ended its direction. NULL: the connection is closed, as by `omni_conn_close`.
+    /// A handler that goes on writing closes it later.
+    pub on_end: Option<unsafe extern "C" fn(conn: *mut omni_conn, context: *mut c_void)>,
+    /// `omni_conn_post` or `omni_server_post` was called with this value.
+    pub on_post: Option<unsafe extern "C" fn(conn: *mut omni_conn, value: i64, context: *mut c_void)>,
+    /// The server has begun to stop. A connection with nothing under way is best closed here;
+    /// the others have until the drain's end.
+    pub on_stop: Option<unsafe extern "C" fn(conn: *mut omni_conn, context: *mut c_void)>,
+    /// A datagram has arrived on a "udp:" address. Handle and bytes are valid until it returns.
+    pub on_datagram: Option<
+        unsafe extern "C" fn(
+            datagram: *mut omni_datagram,
+            data: *const u8,
+            length: usize,
+            context: *mut c_void,
+        ),
+    >,
+}
+
+// SAFETY: as declared above; a function's zero is none.
+unsafe impl Sized32 for omni_handler {
+    const LEAST: usize = offset_of!(Self, on_datagram) + size_of::<usize>();
+    const UNSET: &'static str = "the size of the handler is not set";
+}
+
+/// A handler made of C's functions, to be called from any thread.
+pub(crate) struct Callbacks(pub(crate) omni_handler);
+
+// SAFETY: the caller has promised that the functions and their context may be used by the
+// threads of the model it has chosen.
+unsafe impl Send for Callbacks {}
+// SAFETY: as above, by several at a time.
+unsafe impl Sync for Callbacks {}
+
+// SAFETY, in every block below: functions of the caller's, with the arguments that the struct's
+// documentation promises.
+impl Handler for Callbacks {
+    /// What `omni_conn_set_context` has set.
+    type State = *mut c_void;
+
+    fn on_open(&self, conn: &mut Conn<'_>) -> io::Result<*mut c_void> {
+        let mut state = ptr::null_mut();
+        let Some(on_open) = self.0.on_open else { return Ok(state) };
+        match lend(conn, &mut state, |conn| unsafe { on_open(conn, self.0.context) }) {
+            0 => Ok(state),
+            _ => Err(io::ErrorKind::ConnectionRefused.into()),
+        }
+    }
+
+    #[inline]
+    fn on_data(&self, conn: &mut Conn<'_>, state: &mut *mut c_void, data: &[u8]) {
+        let Some(on_data) = self.0.on_data else { return };
+        lend(conn, state, |conn| unsafe { on_data(conn, data.as_ptr(), data.len(), self.0.context) });
+    }
+
+    fn on_end(&self, conn: &mut Conn<'_>, state: &mut *mut c_void) {
+        match self.0.on_end {
+            Some(on_end) => lend(conn, state, |conn| unsafe { on_end(conn, self.0.context) }),
+            None => conn.close(),
+        }
+    }
+
+    fn on_drain(&self, conn: &mut Conn<'_>, state: &mut *mut c_void) {
+        let Some(on_drain) = self.0.on_drain else { return };
+        lend(conn, state, |conn| unsafe { on_drain(conn, self.0.context) });
+    }
+
+    fn on_post(&self, conn: &mut Conn<'_>, state: &mut *mut c_void, value: i64) {
+        let Some(on_post) = self.0.on_post else { return };
+        lend(conn, state, |conn| unsafe { on_post(conn, value, self.0.context) });
+    }
+
+    fn on_stop(&self, conn: &mut Conn<'_>, state: &mut *mut c_void) {
+        let Some(on_stop) = self.0.on_stop else { return };
+        lend(conn, state, |conn| unsafe { on_stop(conn, self.0.context) });
+    }
+
+    fn on_close(&self, conn: &mut Conn<'_>, mut state: *mut c_void, error: Option<io::Error>) {
+        let Some(on_close) = self.0.on_close else { return };
+        let error = error.map_or(0, |error| -errno(&error));
+        lend(conn, &mut state, |conn| unsafe { on_close(conn, error, self.0.context) });
+    }
+
+    fn on_datagram(&self, datagram: &mut Datagram<'_>, data: &[u8]) {
+        let Some(on_datagram) = self.0.on_datagram else { return };
+        datagram::lend(datagram, |datagram| unsafe {
+            on_datagram(datagram, data.as_ptr(), data.len(), self.0.context);
+        });
+    }
+}

@@ -1,0 +1,138 @@
+//! `omni_server_options`: the core's options under their C names.
+
+use std::mem::offset_of;
+use std::time::Duration;
+
+use omnipoll::{Model, ServerOptions};
+
+use crate::constants::{OMNI_SERVER_REUSE_PORT, OMNI_SERVER_SHARE_PORT, OMNI_SERVER_SIGNALS};
+use crate::error::Failure;
+use crate::poller::chosen;
+use crate::sized::Sized32;
+
+/// How a server serves. 0 is the default in every field: fill it with zeros, set `size`, and then
+/// what is to differ.
+#[allow(non_camel_case_types)]
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct omni_server_options {
+    /// sizeof(omni_server_options).
+    pub size: u32,
+    /// The way to serve: OMNI_MODEL_REACTOR and so on; 0 is that.
+    pub model: u32,
+    /// The engine of every loop: OMNI_ENGINE_AUTO and so on.
+    pub engine: u32,
+    /// OMNI_SERVER_SIGNALS and so on, those that are wanted joined by `|`.
+    pub flags: u32,
+    /// How many loops or processes there are under OMNI_MODEL_CORES and OMNI_MODEL_PREFORK. 0: one
+    /// for each core that the process may use.
+    pub workers: u32,
+    /// How many clients are served at once; those beyond wait in the listening socket's queue. 0:
+    /// 512 under OMNI_MODEL_THREAD and OMNI_MODEL_FORK, elsewhere as many as come. The workers of
+    /// OMNI_MODEL_CORES and OMNI_MODEL_PREFORK have equal shares.
+    pub max_clients: u32,
+    /// How many clients may wait to be accepted, as listen(2) takes it. 0: 4,096. The system's
+    /// own bound, net.core.somaxconn, holds besides.
+    pub backlog: u32,
+    /// Must be 0.
+    pub reserved: u32,
+    /// How many bytes may wait to be sent on one connection; a write beyond is -ENOBUFS. 0: 16 MiB.
+    pub queue_limit: u64,
+    /// How many bytes may wait to be sent in the whole process; a write beyond is -ENOBUFS. 0: 256
+    /// MiB.
+    pub total_queue_limit: u64,
+    /// While more bytes than this wait to be sent on a connection, nothing is read from it. 0: 64
+    /// KiB.
+    pub high_water: u64,
+    /// When no more than this wait, it is read again, and `on_drain` is called. 0: 16 KiB. Not
+    /// more than `high_water`.
+    pub low_water: u64,
+    /// Ends a connection with -ETIMEDOUT on which nothing was read or written for so long. 0: none.
+    /// All times are in nanoseconds; here and in the next two a negative one is none as well.
+    pub idle_timeout_ns: i64,
+    /// The same when nothing arrived for so long while the connection was being read.
+    pub read_timeout_ns: i64,
+    /// The same when bytes waited to be sent and none could be for so long.
+    pub write_timeout_ns: i64,
+    /// How long a closed connection waits for its peer to read what was sent and to end its
+    /// direction too. 0: two seconds; negative: no time.
+    pub linger_ns: i64,
+    /// How long clients may still be served after a signal (OMNI_SERVER_SIGNALS), or in a process
+    /// whose parent has died. 0: ten seconds; negative: for ever.
+    pub drain_ns: i64,
+}
+
+// SAFETY: as declared above; each zero is a number's.
+unsafe impl Sized32 for omni_server_options {
+    const LEAST: usize = offset_of!(Self, drain_ns) + size_of::<i64>();
+    const UNSET: &'static str = "the size of the options is not set";
+}
+
+impl omni_server_options {
+    /// As the core takes them.
+    pub(crate) fn translate(&self) -> Result<ServerOptions, Failure> {
+        const PORTS: u32 = OMNI_SERVER_REUSE_PORT | OMNI_SERVER_SHARE_PORT;
+        if self.flags & !(OMNI_SERVER_SIGNALS | PORTS) != 0 {
+            return Err(Failure::new(libc::EINVAL, "flags has an unknown bit"));
+        }
+        if self.flags & PORTS == PORTS {
+            return Err(Failure::new(libc::EINVAL, "a port is either reused or shared"));
+        }
+        if self.reserved != 0 {
+            return Err(Failure::new(libc::EINVAL, "reserved is not 0"));
+        }
+        let ports = (self.flags & PORTS != 0).then_some(self.flags & OMNI_SERVER_REUSE_PORT != 0);
+        let drain = match self.drain_ns {
+            0 => None,
+            drain => Some(some_time(drain)),
+        };
+        let options = ServerOptions::new()
+            .model(self.model()?)
+            .signals(self.flags & OMNI_SERVER_SIGNALS != 0)
+            .water_marks(bytes(self.low_water).unwrap_or(16 << 10), bytes(self.high_water).unwrap_or(64 << 10));
+        let options = with(options, chosen(self.engine)?, ServerOptions::engine);
+        let options = with(options, ports, ServerOptions::reuse_port);
+        let options = with(options, bytes(self.workers.into()), ServerOptions::workers);
+        let options = with(options, bytes(self.max_clients.into()), ServerOptions::max_clients);
+        let backlog = bytes(self.backlog.into()).map(|clients| clients.try_into().unwrap_or(i32::MAX));
+        let options = with(options, backlog, ServerOptions::backlog);
+        let options = with(options, bytes(self.queue_limit), ServerOptions::queue_limit);
+        let options = with(options, bytes(self.total_queue_limit), ServerOptions::total_queue_limit);
+        let options = with(options, some_time(self.idle_timeout_ns), ServerOptions::idle_timeout);
+        let options = with(options, some_time(self.read_timeout_ns), ServerOptions::read_timeout);
+        let options = with(options, some_time(self.write_timeout_ns), ServerOptions::write_timeout);
+        let linger = (self.linger_ns != 0).then(|| some_time(self.linger_ns).unwrap_or_default());
+        let options = with(options, linger, ServerOptions::linger);
+        Ok(with(options, drain, ServerOptions::drain))
+    }
+
+    fn model(&self) -> Result<Model, Failure> {
+        match self.model {
+            0 => Ok(Model::Reactor),
+            number => Model::from_number(number)
+                .ok_or(Failure::new(libc::EINVAL, "there is no model of that number")),
+        }
+    }
+}
+
+/// Sets an option that is not left to its default.
+fn with<T>(
+    options: ServerOptions,
+    value: Option<T>,
+    set: impl FnOnce(ServerOptions, T) -> ServerOptions,
+) -> ServerOptions {
+    match value {
+        Some(value) => set(options, value),
+        None => options,
+    }
+}
+
+/// A number of bytes, or of anything; none when it is 0.
+fn bytes(count: u64) -> Option<usize> {
+    (count > 0).then(|| count.try_into().unwrap_or(usize::MAX))
+}
+
+/// Nanoseconds that are a time; none when they are 0 or negative.
+pub(crate) fn some_time(nanoseconds: i64) -> Option<Duration> {
+    u64::try_from(nanoseconds).ok().filter(|&time| time > 0).map(Duration::from_nanos)
+}

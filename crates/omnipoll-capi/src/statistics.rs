@@ -1,0 +1,118 @@
+//! What a server has counted.
+
+use std::ffi::c_int;
+use std::mem::offset_of;
+
+use omnipoll::WorkerStats;
+
+use crate::error::Failure;
+use crate::server::{call, omni_server};
+use crate::sized::{self, Sized32};
+use crate::text::capped;
+
+/// What a worker of a server, or the whole server, has counted since it was made.
+#[allow(non_camel_case_types)]
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct omni_server_statistics {
+    /// Set it to sizeof(omni_server_statistics) before the call. After it: how much of the struct
+    /// is filled in, which is less when the library is older than the header.
+    pub size: u32,
+    /// 0.
+    pub reserved: u32,
+    /// Clients that were accepted.
+    pub accepted: u64,
+    /// Clients that are being served.
+    pub active: u64,
+    /// Bytes read from clients.
+    pub bytes_in: u64,
+    /// Bytes that the kernel took for clients.
+    pub bytes_out: u64,
+    /// Clients that were refused: by `on_open`, or for want of a thread or process.
+    pub refused: u64,
+    /// Connections that ended because they were silent for too long.
+    pub timed_out: u64,
+    /// How often accepting paused for want of descriptors or memory.
+    pub accept_pauses: u64,
+    /// How often `omni_server_broadcast` passed over a client that had no room for it.
+    pub writes_refused: u64,
+    /// Datagrams that arrived.
+    pub datagrams_in: u64,
+    /// Datagrams that the kernel took.
+    pub datagrams_out: u64,
+    /// Datagrams that could not be sent to where they should go.
+    pub datagrams_dropped: u64,
+    /// How often a worker process died and was replaced.
+    pub restarts: u64,
+}
+
+// SAFETY: as declared above; each zero is a number's.
+unsafe impl Sized32 for omni_server_statistics {
+    const LEAST: usize = offset_of!(Self, restarts) + size_of::<u64>();
+    const UNSET: &'static str = "out->size is not set";
+}
+
+/// Stores in `*out` what worker number `worker` has counted, from 0 on; UINT32_MAX is all of them
+/// together. Under OMNI_MODEL_FORK and OMNI_MODEL_PREFORK that is what all the processes have. The
+/// numbers may be some moments apart.
+///
+/// Returns 0, or, with nothing written:
+///   -EINVAL: `server` or `out` is NULL; `out->size` is smaller than any version's.
+///   -ENOENT: there is no worker of that number.
+///   -ESTALE: the server was freed.
+///   -ENOTRECOVERABLE: a bug in the library has left the server unusable: free it.
+///
+/// May be called from any thread. Makes no system call.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn omni_server_stats(
+    server: *const omni_server,
+    worker: u32,
+    out: *mut omni_server_statistics,
+) -> c_int {
+    call("omni_server_stats", server, |server| {
+        if out.is_null() {
+            return Err(Failure::new(libc::EINVAL, "out is NULL"));
+        }
+        let stats = server.handle.stats();
+        let counted = match worker {
+            u32::MAX => Some(&stats.total),
+            number => stats.workers.get(number as usize),
+        };
+        let counted = counted.ok_or(Failure::new(libc::ENOENT, "there is no worker of that number"))?;
+        // SAFETY: not NULL, and so a struct of the size it says by this function's contract.
+        unsafe { sized::write(&translate(counted), out) }?;
+        Ok(0)
+    })
+}
+
+/// How many workers the server has: loops under OMNI_MODEL_CORES, processes under
+/// OMNI_MODEL_PREFORK, and 1 under the other models.
+///
+/// Returns the number, or:
+///   -EINVAL: `server` is NULL.
+///   -ESTALE, -ENOTRECOVERABLE: as for `omni_server_stats`.
+///
+/// May be called from any thread. Makes no system call.
+#[unsafe(no_mangle)]
+pub extern "C" fn omni_server_workers(server: *const omni_server) -> c_int {
+    call("omni_server_workers", server, |server| Ok(capped(server.handle.stats().workers.len())))
+}
+
+fn translate(stats: &WorkerStats) -> omni_server_statistics {
+    omni_server_statistics {
+        size: 0,
+        reserved: 0,
+        accepted: stats.accepted,
+        active: stats.active,
+        bytes_in: stats.bytes_in,
+        bytes_out: stats.bytes_out,
+        refused: stats.refused,
+        timed_out: stats.timed_out,
+        accept_pauses: stats.accept_pauses,
+        writes_refused: stats.writes_refused,
+        datagrams_in: stats.datagrams_in,
+        datagrams_out: stats.datagrams_out,
+        datagrams_dropped: stats.datagrams_dropped,
+        restarts: stats.restarts,
+    }
+}

@@ -1,0 +1,44 @@
+//! Texts of any length, given to C as snprintf(3) gives them.
+
+use std::ffi::{c_char, c_int, CStr};
+use std::ptr;
+
+use crate::error::Failure;
+
+/// Writes as much of `text` to `buffer` as its `capacity` has room for, ended by a zero, and
+/// returns the length of all of it.
+///
+/// # Safety
+/// `buffer` is NULL, or has `capacity` bytes.
+pub(crate) unsafe fn give(text: &str, buffer: *mut c_char, capacity: usize) -> Result<c_int, Failure> {
+    if buffer.is_null() && capacity > 0 {
+        return Err(Failure::new(libc::EINVAL, "buffer is NULL"));
+    }
+    if let Some(room) = capacity.checked_sub(1) {
+        let length = text.len().min(room);
+        // SAFETY: not NULL, and so `capacity` bytes, which is more than `length`.
+        unsafe {
+            ptr::copy_nonoverlapping(text.as_ptr().cast(), buffer, length);
+            buffer.add(length).write(0);
+        }
+    }
+    Ok(capped(text.len()))
+}
+
+/// The text that C has passed.
+///
+/// # Safety
+/// `text` is NULL, or ends with a zero, and stays as it is meanwhile.
+pub(crate) unsafe fn taken<'a>(text: *const c_char, null: &'static str) -> Result<&'a str, Failure> {
+    if text.is_null() {
+        return Err(Failure::new(libc::EINVAL, null));
+    }
+    // SAFETY: not NULL, and so as promised.
+    let text = unsafe { CStr::from_ptr(text) };
+    text.to_str().map_err(|_| Failure::new(libc::EINVAL, "the text is not UTF-8"))
+}
+
+/// A count as C gets it.
+pub(crate) fn capped(count: usize) -> c_int {
+    count.try_into().unwrap_or(c_int::MAX)
+}
