@@ -1,7 +1,7 @@
 //! `omni_conn` and the functions that take one.
 
 use std::ffi::{c_char, c_int, c_void};
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
@@ -25,35 +25,64 @@ pub struct omni_conn(());
 
 /// Runs a call that any thread may make: on the connection itself where this is its callback,
 /// or else by its id.
-fn call(
+fn call<H: Outcome, E: Outcome>(
     function: &str,
     conn: *const omni_conn,
-    here: impl FnOnce(&mut Conn<'_>) -> Result<c_int, Failure>,
-    elsewhere: impl FnOnce(ConnId) -> Result<c_int, Failure>,
+    here: impl FnOnce(&mut Conn<'_>) -> H,
+    elsewhere: impl FnOnce(ConnId) -> E,
 ) -> c_int {
     answer(
         function,
-        guarded(|| match current::with(conn, |conn, _| here(conn)) {
-            Some(result) => result,
+        guarded(|| match current::with(conn, |conn, _| here(conn).into_count()) {
+            Some(outcome) => outcome,
             None if conn.is_null() => Err(Failure::new(libc::EINVAL, "the connection is NULL")),
-            None => elsewhere(ConnId::from_number(conn.addr() as u64)),
+            None => elsewhere(ConnId::from_number(conn.addr() as u64)).into_count(),
         }),
     )
 }
 
 /// Runs a call that only a callback of this connection may make.
-fn call_here(
+fn call_here<H: Outcome>(
     function: &str,
     conn: *const omni_conn,
-    here: impl FnOnce(&mut Conn<'_>) -> Result<c_int, Failure>,
+    here: impl FnOnce(&mut Conn<'_>) -> H,
 ) -> c_int {
     call(function, conn, here, not_here)
 }
 
-fn not_here(id: ConnId) -> Result<c_int, Failure> {
+fn not_here(id: ConnId) -> Result<(), Failure> {
     match id.is_open() {
         true => Err(Failure::new(libc::EPERM, "that is for callbacks of this connection only")),
         false => Err(Failure::new(libc::ESTALE, "the connection is gone")),
+    }
+}
+
+/// What a call of the core comes to, as C gets it: 0 or a count, or why not.
+trait Outcome {
+    fn into_count(self) -> Result<c_int, Failure>;
+}
+
+impl Outcome for () {
+    fn into_count(self) -> Result<c_int, Failure> {
+        Ok(0)
+    }
+}
+
+impl Outcome for usize {
+    fn into_count(self) -> Result<c_int, Failure> {
+        Ok(capped(self))
+    }
+}
+
+impl Outcome for c_int {
+    fn into_count(self) -> Result<c_int, Failure> {
+        Ok(self)
+    }
+}
+
+impl<T: Outcome, E: Into<Failure>> Outcome for Result<T, E> {
+    fn into_count(self) -> Result<c_int, Failure> {
+        self.map_err(Into::into)?.into_count()
     }
 }
 
@@ -65,17 +94,12 @@ pub(crate) unsafe fn bytes<'a>(data: *const c_void, length: usize) -> Result<&'a
     match (data.is_null(), length) {
         (_, 0) => Ok(&[]),
         (true, _) => Err(Failure::new(libc::EINVAL, "data is NULL")),
-        // SAFETY: not NULL, and so as promised.
-        (false, _) if length <= isize::MAX as usize => {
-            Ok(unsafe { std::slice::from_raw_parts(data.cast(), length) })
+        (false, _) if length > isize::MAX as usize => {
+            Err(Failure::new(libc::EINVAL, "length is more than there is memory"))
         }
-        _ => Err(Failure::new(libc::EINVAL, "length is more than there is memory")),
+        // SAFETY: not NULL, and so as promised.
+        (false, _) => Ok(unsafe { std::slice::from_raw_parts(data.cast(), length) }),
     }
-}
-
-fn done(outcome: io::Result<()>) -> Result<c_int, Failure> {
-    outcome?;
-    Ok(0)
 }
 
 /// Writes `length` bytes. They go straight to the socket, and what the kernel does not take is
@@ -98,8 +122,8 @@ pub unsafe extern "C" fn omni_conn_write(conn: *mut omni_conn, data: *const c_vo
     call(
         "omni_conn_write",
         conn,
-        |conn| Ok(capped(conn.write(data()?)?)),
-        |id| Ok(capped(id.write(data()?)?)),
+        |conn| Ok::<_, Failure>(conn.write(data()?)?),
+        |id| Ok::<_, Failure>(id.write(data()?)?),
     )
 }
 
@@ -127,7 +151,7 @@ pub unsafe extern "C" fn omni_conn_writev(conn: *mut omni_conn, pieces: *const i
             };
             slices.push(IoSlice::new(piece));
         }
-        Ok(capped(conn.write_vectored(&slices)?))
+        Ok(conn.write_vectored(&slices)?)
     })
 }
 
@@ -156,7 +180,7 @@ pub extern "C" fn omni_conn_send_file(conn: *mut omni_conn, fd: c_int, offset: u
         }
         // SAFETY: it is duplicated at once, and a number that is not open is an error there.
         let file = unsafe { BorrowedFd::borrow_raw(fd) };
-        done(conn.send_file(&file, offset, length))
+        Ok(conn.send_file(&file, offset, length)?)
     })
 }
 
@@ -171,7 +195,7 @@ pub extern "C" fn omni_conn_send_file(conn: *mut omni_conn, fd: c_int, offset: u
 /// May be called from any thread. System calls: elsewhere a write to an eventfd.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_close(conn: *mut omni_conn) -> c_int {
-    call("omni_conn_close", conn, |conn| just(conn.close()), |id| done(id.close()))
+    call("omni_conn_close", conn, |conn| conn.close(), ConnId::close)
 }
 
 /// Ends the connection at once: what waits to be sent is thrown away, and the peer sees a reset.
@@ -184,7 +208,7 @@ pub extern "C" fn omni_conn_close(conn: *mut omni_conn) -> c_int {
 /// May be called from any thread. System calls: setsockopt; elsewhere a write to an eventfd.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_abort(conn: *mut omni_conn) -> c_int {
-    call("omni_conn_abort", conn, |conn| just(conn.abort()), |id| done(id.abort()))
+    call("omni_conn_abort", conn, |conn| conn.abort(), ConnId::abort)
 }
 
 /// Ends our direction once what waits has been sent: the peer sees the end of our data, and its
@@ -198,7 +222,7 @@ pub extern "C" fn omni_conn_abort(conn: *mut omni_conn) -> c_int {
 /// System calls: shutdown.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_shutdown(conn: *mut omni_conn) -> c_int {
-    call_here("omni_conn_shutdown", conn, |conn| just(conn.shutdown()))
+    call_here("omni_conn_shutdown", conn, |conn| conn.shutdown())
 }
 
 /// Takes no more data from the peer, which by and by can't send either. That it ends or resets
@@ -211,7 +235,7 @@ pub extern "C" fn omni_conn_shutdown(conn: *mut omni_conn) -> c_int {
 /// May be called from any thread. System calls: as for `omni_conn_close`.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_pause(conn: *mut omni_conn) -> c_int {
-    call("omni_conn_pause", conn, |conn| just(conn.pause()), |id| done(id.pause()))
+    call("omni_conn_pause", conn, |conn| conn.pause(), ConnId::pause)
 }
 
 /// Takes data again.
@@ -223,7 +247,7 @@ pub extern "C" fn omni_conn_pause(conn: *mut omni_conn) -> c_int {
 /// May be called from any thread. System calls: as for `omni_conn_close`.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_resume(conn: *mut omni_conn) -> c_int {
-    call("omni_conn_resume", conn, |conn| just(conn.resume()), |id| done(id.resume()))
+    call("omni_conn_resume", conn, |conn| conn.resume(), ConnId::resume)
 }
 
 /// Has `on_post` called with this value, on the connection's own loop, when the present call has
@@ -236,7 +260,7 @@ pub extern "C" fn omni_conn_resume(conn: *mut omni_conn) -> c_int {
 /// May be called from any thread. System calls: a write to an eventfd.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_post(conn: *mut omni_conn, value: i64) -> c_int {
-    call("omni_conn_post", conn, |conn| done(conn.id().post(value)), |id| done(id.post(value)))
+    call("omni_conn_post", conn, |conn| conn.id().post(value), |id| id.post(value))
 }
 
 /// The connection's id: its name for `omni_server_write` and its like, never 0, and not used
@@ -259,7 +283,11 @@ pub extern "C" fn omni_conn_id(conn: *const omni_conn) -> u64 {
 ///
 /// Makes no system call.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn omni_conn_peer(conn: *const omni_conn, buffer: *mut c_char, capacity: usize) -> c_int {
+pub unsafe extern "C" fn omni_conn_peer(
+    conn: *const omni_conn,
+    buffer: *mut c_char,
+    capacity: usize,
+) -> c_int {
     call_here("omni_conn_peer", conn, |conn| {
         // SAFETY: as this function's contract says.
         unsafe { text::give(&conn.peer().to_string(), buffer, capacity) }
@@ -269,7 +297,11 @@ pub unsafe extern "C" fn omni_conn_peer(conn: *const omni_conn, buffer: *mut c_c
 /// Writes the address the client came to, as `omni_conn_peer` writes the peer's, with the same
 /// results and errors. System calls: getsockname.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn omni_conn_local(conn: *const omni_conn, buffer: *mut c_char, capacity: usize) -> c_int {
+pub unsafe extern "C" fn omni_conn_local(
+    conn: *const omni_conn,
+    buffer: *mut c_char,
+    capacity: usize,
+) -> c_int {
     call_here("omni_conn_local", conn, |conn| {
         // SAFETY: as this function's contract says.
         unsafe { text::give(&conn.local()?.to_string(), buffer, capacity) }
@@ -286,7 +318,7 @@ pub unsafe extern "C" fn omni_conn_local(conn: *const omni_conn, buffer: *mut c_
 /// Makes no system call.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_queued(conn: *const omni_conn) -> c_int {
-    call_here("omni_conn_queued", conn, |conn| Ok(capped(conn.queued())))
+    call_here("omni_conn_queued", conn, |conn| conn.queued())
 }
 
 /// The connection's socket, for its options. It stays the library's: reading, writing and
@@ -295,7 +327,7 @@ pub extern "C" fn omni_conn_queued(conn: *const omni_conn) -> c_int {
 /// Returns the descriptor, or an error as `omni_conn_queued`. Makes no system call.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_fd(conn: *const omni_conn) -> c_int {
-    call_here("omni_conn_fd", conn, |conn| Ok(conn.socket().as_raw_fd()))
+    call_here("omni_conn_fd", conn, |conn| conn.socket().as_raw_fd())
 }
 
 /// The number of the loop or process that serves the connection, from 0, as
@@ -304,7 +336,7 @@ pub extern "C" fn omni_conn_fd(conn: *const omni_conn) -> c_int {
 /// Returns the number, or an error as `omni_conn_queued`. Makes no system call.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_worker(conn: *const omni_conn) -> c_int {
-    call_here("omni_conn_worker", conn, |conn| Ok(capped(conn.worker())))
+    call_here("omni_conn_worker", conn, |conn| conn.worker())
 }
 
 /// Whether the server is stopping: an answer may be the last on its connection.
@@ -312,7 +344,7 @@ pub extern "C" fn omni_conn_worker(conn: *const omni_conn) -> c_int {
 /// Returns 1 if so, 0 if not, or an error as `omni_conn_queued`. Makes no system call.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_stopping(conn: *const omni_conn) -> c_int {
-    call_here("omni_conn_stopping", conn, |conn| Ok(conn.is_stopping().into()))
+    call_here("omni_conn_stopping", conn, |conn| c_int::from(conn.is_stopping()))
 }
 
 /// Keeps a pointer of the caller's for the connection, for `omni_conn_context` to return. What it
@@ -322,7 +354,7 @@ pub extern "C" fn omni_conn_stopping(conn: *const omni_conn) -> c_int {
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_set_context(conn: *mut omni_conn, context: *mut c_void) -> c_int {
     current::with(conn, |_, slot| *slot = context);
-    call_here("omni_conn_set_context", conn, |_| Ok(0))
+    call_here("omni_conn_set_context", conn, |_| ())
 }
 
 /// What `omni_conn_set_context` has set; NULL before. NULL as well where this is no callback of
@@ -330,7 +362,7 @@ pub extern "C" fn omni_conn_set_context(conn: *mut omni_conn, context: *mut c_vo
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_context(conn: *const omni_conn) -> *mut c_void {
     current::with(conn, |_, context| *context).unwrap_or_else(|| {
-        call_here("omni_conn_context", conn, |_| Ok(0));
+        call_here("omni_conn_context", conn, |_| ());
         ptr::null_mut()
     })
 }
@@ -341,8 +373,7 @@ pub extern "C" fn omni_conn_context(conn: *const omni_conn) -> *mut c_void {
 /// Returns 0, or an error as `omni_conn_queued`. Makes no system call.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_set_idle_timeout(conn: *mut omni_conn, timeout_ns: i64) -> c_int {
-    let set = |conn: &mut Conn<'_>| just(conn.set_idle_timeout(some_time(timeout_ns)));
-    call_here("omni_conn_set_idle_timeout", conn, set)
+    call_here("omni_conn_set_idle_timeout", conn, |conn| conn.set_idle_timeout(some_time(timeout_ns)))
 }
 
 /// The same when nothing arrived for so long while it was being read, instead of
@@ -351,8 +382,7 @@ pub extern "C" fn omni_conn_set_idle_timeout(conn: *mut omni_conn, timeout_ns: i
 /// Returns 0, or an error as `omni_conn_queued`. Makes no system call.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_set_read_timeout(conn: *mut omni_conn, timeout_ns: i64) -> c_int {
-    let set = |conn: &mut Conn<'_>| just(conn.set_read_timeout(some_time(timeout_ns)));
-    call_here("omni_conn_set_read_timeout", conn, set)
+    call_here("omni_conn_set_read_timeout", conn, |conn| conn.set_read_timeout(some_time(timeout_ns)))
 }
 
 /// The same when bytes waited to be sent and none could be for so long, instead of
@@ -361,11 +391,5 @@ pub extern "C" fn omni_conn_set_read_timeout(conn: *mut omni_conn, timeout_ns: i
 /// Returns 0, or an error as `omni_conn_queued`. Makes no system call.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_set_write_timeout(conn: *mut omni_conn, timeout_ns: i64) -> c_int {
-    let set = |conn: &mut Conn<'_>| just(conn.set_write_timeout(some_time(timeout_ns)));
-    call_here("omni_conn_set_write_timeout", conn, set)
-}
-
-/// What can't fail has been done.
-fn just((): ()) -> Result<c_int, Failure> {
-    Ok(0)
+    call_here("omni_conn_set_write_timeout", conn, |conn| conn.set_write_timeout(some_time(timeout_ns)))
 }

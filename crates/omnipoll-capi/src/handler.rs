@@ -81,8 +81,9 @@ unsafe impl Send for Callbacks {}
 // SAFETY: as above, by several at a time.
 unsafe impl Sync for Callbacks {}
 
-// SAFETY, in every block below: functions of the caller's, with the arguments that the struct's
-// documentation promises.
+// SAFETY, in every block: a function of the caller's, with the arguments that the struct's
+// documentation promises it.
+#[expect(clippy::undocumented_unsafe_blocks, reason = "one comment for all of them")]
 impl Handler for Callbacks {
     /// What `omni_conn_set_context` has set.
     type State = *mut c_void;

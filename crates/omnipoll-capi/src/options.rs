@@ -89,7 +89,10 @@ impl omni_server_options {
         let options = ServerOptions::new()
             .model(self.model()?)
             .signals(self.flags & OMNI_SERVER_SIGNALS != 0)
-            .water_marks(bytes(self.low_water).unwrap_or(16 << 10), bytes(self.high_water).unwrap_or(64 << 10));
+            .water_marks(
+                bytes(self.low_water).unwrap_or(16 << 10),
+                bytes(self.high_water).unwrap_or(64 << 10),
+            );
         let options = with(options, chosen(self.engine)?, ServerOptions::engine);
         let options = with(options, ports, ServerOptions::reuse_port);
         let options = with(options, bytes(self.workers.into()), ServerOptions::workers);

@@ -5,8 +5,20 @@ use std::process::Command;
 
 /// In the order of the header.
 const SOURCES: [&str; 14] = [
-    "constants", "event", "library", "poller", "sources", "strict", "inspect", "options", "handler", "server",
-    "statistics", "conn", "datagram", "error",
+    "constants",
+    "event",
+    "library",
+    "poller",
+    "sources",
+    "strict",
+    "inspect",
+    "options",
+    "handler",
+    "server",
+    "statistics",
+    "conn",
+    "datagram",
+    "error",
 ];
 
 /// `make header` runs this test with `UPDATE_HEADER` set.
