@@ -281,11 +281,19 @@ static void incr(const struct request *request, struct text *answers)
         say(answers, no_memory);
 }
 
-/* redis-benchmark asks for settings and redis-cli for a list of commands; both take none. */
-static void nothing(const struct request *request, struct text *answers)
+/* redis-cli asks for a list of the commands, for its hints. */
+static void command(const struct request *request, struct text *answers)
 {
     (void)request;
     say(answers, "*0");
+}
+
+/* redis-benchmark asks for settings, to show them: CONFIG GET save. */
+static void config(const struct request *request, struct text *answers)
+{
+    say(answers, "*2");
+    say_bytes(answers, request->words[2].bytes, request->words[2].length);
+    say_bytes(answers, "", 0);
 }
 
 static const struct command {
@@ -296,8 +304,8 @@ static const struct command {
     {"PING", 1, 2, ping},           {"ECHO", 2, 2, echo},
     {"GET", 2, 2, get_key},         {"SET", 3, 3, set_key},
     {"DEL", 2, MOST_WORDS, del},    {"EXISTS", 2, MOST_WORDS, exists},
-    {"INCR", 2, 2, incr},           {"COMMAND", 1, MOST_WORDS, nothing},
-    {"CONFIG", 2, MOST_WORDS, nothing},
+    {"INCR", 2, 2, incr},           {"COMMAND", 1, MOST_WORDS, command},
+    {"CONFIG", 3, 3, config},
 };
 
 /* Locked only where several threads use the table. */

@@ -5,8 +5,9 @@
 Needs python3, cc, make and the built library: OMNIPOLL_LIBDIR names the directory that holds
 libomnipoll_capi.{so,a}, by default target/release. Each C program is built twice: with the
 sanitizers against the static library, and by the very line its comment gives against the
-shared one. The FFI examples need luajit, ruby, and node with npm; what is missing is installed
-with apt-get by root, and a test that can't have it is skipped, or fails when CI=true.
+shared one. The FFI examples need luajit, ruby, and node with npm, the servers redis-cli,
+redis-benchmark and wrk; what is missing is installed with apt-get by root, and a test that can't
+have it is skipped, or fails when CI=true.
 """
 
 # The names of the tests say what they show.
@@ -42,6 +43,8 @@ LIB = BUILD / "lib"  # the library under the names it has once installed
 IO_URING = ctypes.CDLL(LIBDIR / "libomnipoll_capi.so").omni_engine_available(4) == 1
 ENGINES = ("select", "poll", "epoll") + (("io_uring",) if IO_URING else ())
 RAW_ENGINES = ("select", "poll", "epoll")
+ONE_PROCESS = ("reactor", "cores", "thread")
+MODELS = (*ONE_PROCESS, "fork", "prefork")
 PROGRAMS = sorted(path.stem for path in HERE.glob("*.c"))
 ECHO_SERVERS = [("echo", engine) for engine in ENGINES] + [
     (f"raw_{engine}", engine) for engine in RAW_ENGINES
@@ -224,6 +227,18 @@ def receive(client, length):
     return bytes(data)
 
 
+def receive_line(client, end=b"\r\n"):
+    line = b""
+    while not line.endswith(end):
+        line += receive(client, 1)
+    return line[: -len(end)]
+
+
+def receive_all(client):
+    """What comes until the end."""
+    return b"".join(iter(lambda: client.recv(1 << 16), b""))
+
+
 def round_trip(client, message):
     client.sendall(message)
     return receive(client, len(message))
@@ -314,6 +329,15 @@ class Example(unittest.TestCase):
         self.addCleanup(signal.alarm, 0)
         self.sockets = contextlib.ExitStack()
         self.addCleanup(self.sockets.close)
+
+    def needs(self, program, package):
+        """Passes if there is such a program, or it can be installed."""
+        if shutil.which(program) or install(["apt-get", "install", "-y", package]):
+            return
+        missing = f"{program} is not here, and apt-get could not install it"
+        if os.environ.get("CI") == "true":
+            self.fail(missing)
+        self.skipTest(missing)
 
     def connect(self, server, **options):
         return self.sockets.enter_context(connect(server.port, **options))
@@ -658,6 +682,299 @@ class SignalServer:
                 self.assertIn("ended with 1 clients unanswered", server.stderr())
 
 
+class EchoByModel(EchoServer):
+    """serve.c: an echo server under one of the models."""
+
+    def test_more_clients_than_a_set_holds(self):
+        most = 500 if self.model in ("thread", "fork") else 1100  # 512 are served at once there
+        with Server(self.command) as server:
+            clients = [self.connect(server) for _ in range(most)]
+            for client in clients:
+                self.assertEqual(round_trip(client, b"hello"), b"hello")
+            for client in clients:
+                client.close()
+            self.assertEqual(server.stop(), 0, server.stderr())
+
+    def test_bad_command_line(self):
+        for option, words in (
+            ("--model=none", "no model has that name"),
+            ("--engine=none", "there is no engine of that number"),
+            ("--address=nowhere", "omni_server_listen"),
+            ("--none", "unrecognized option"),
+        ):
+            done = subprocess.run(
+                [self.command[0], option], timeout=STEP_SECONDS, capture_output=True, text=True
+            )
+            self.assertEqual(done.returncode, 1, done.stderr)
+            self.assertIn(words, done.stderr)
+
+
+class KeyValueServer:
+    def test_redis_cli_is_answered(self):
+        conversation = {
+            "PING": "PONG",
+            "ECHO hello": "hello",
+            "GET key": "",
+            "SET key 41": "OK",
+            "INCR key": "42",
+            "get key": "42",
+            "EXISTS key other key": "2",
+            "DEL key other": "1",
+            "EXISTS key": "0",
+            'SET "a key" "two words"': "OK",
+            'GET "a key"': "two words",
+            'INCR "a key"': "ERR value is not an integer or out of range",
+            "NONE": "ERR unknown command",
+            "GET": "ERR wrong number of arguments for 'GET'",
+        }
+        with Server(self.command) as server:
+            said = self.redis_cli(server, *conversation)
+            # It puts a blank line behind an error.
+            self.assertEqual(" ".join(filter(None, said)), " ".join(filter(None, conversation.values())))
+            self.assertEqual(server.stop(), 0, server.stderr())
+
+    def test_redis_benchmark_is_answered_and_each_request_counts(self):
+        self.needs("redis-benchmark", "redis-tools")
+        count = 5000
+        with Server(self.command) as server:
+            options = f"-p {server.port} -n {count} -c 20 -P 8 -q -t ping_inline,ping_mbulk,set,get,incr"
+            said = run(["redis-benchmark", *options.split()], seconds=STEP_SECONDS)
+            rates = re.findall(r"(\w+): ([\d.]+) requests per second", said)
+            names = ["PING_INLINE", "PING_MBULK", "SET", "GET", "INCR"]
+            self.assertEqual([name for name, _ in rates], names, said)
+            print(*self.command[1:], *(f"{name} {float(rate):.0f}/s" for name, rate in rates))
+            if self.model in ONE_PROCESS:
+                counted = self.redis_cli(server, "GET counter:__rand_int__")
+                self.assertGreaterEqual(int(counted[0]), count)
+            self.assertEqual(server.stop(), 0, server.stderr())
+
+    def test_requests_come_in_any_pieces(self):
+        source = random.Random(6)
+        requests, answers = self.conversation(source)
+        with Server(self.command) as server:
+            for longest in (50, 1000, len(requests)):
+                client = self.connect(server)
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                at = 0
+                while at < len(requests):
+                    piece = requests[at : at + source.randint(1, longest)]
+                    client.sendall(piece)
+                    at += len(piece)
+                self.assertEqual(receive(client, len(answers)), answers)
+                client.close()
+            self.assertEqual(server.stop(), 0, server.stderr())
+
+    def conversation(self, source):
+        """Requests, one after the other, and what is answered to them."""
+        value, large = source.randbytes(300), source.randbytes(20000)
+        pairs = (
+            (resp(b"DEL", b"n", b"v", b""), None),
+            (b"PING\r\n", b"+PONG\r\n"),
+            (b"  echo   hello  \n", b"$5\r\nhello\r\n"),
+            (b"\r\n", b""),
+            (b"*0\r\n", b""),
+            (resp(b"SET", b"v", value), b"+OK\r\n"),
+            (resp(b"get", b"v"), b"$%d\r\n%b\r\n" % (len(value), value)),
+            (resp(b"GET", b"none such"), b"$-1\r\n"),
+            *((resp(b"INCR", b"n"), b":%d\r\n" % n) for n in range(1, 100)),
+            (resp(b"SET", b"v", large), b"+OK\r\n"),
+            (resp(b"GET", b"v"), b"$%d\r\n%b\r\n" % (len(large), large)),
+            (resp(b"SET", b"", b""), b"+OK\r\n"),
+            (resp(b"GET", b""), b"$0\r\n\r\n"),
+            (resp(b"DEL", b"n", b"v", b""), b":3\r\n"),
+        )
+        return tuple(map(b"".join, zip(*pairs[1:])))
+
+    def test_what_is_no_request_is_told_and_ends_the_connection(self):
+        wrong = [b"*x\r\n", b"*1\r\n+4\r\n", b"*-1\r\n", b"*1025\r\n", b"*1\r\n$4\r\nPINGxx", b"*" + b"1" * 40]
+        wrong += [b"*2\r\n$1048577\r\n", b"*1\n", b"x" * 65536]
+        with Server(self.command) as server:
+            for request in wrong:
+                client = self.connect(server)
+                client.sendall(b"PING\r\n" + request)
+                self.assertEqual(receive_all(client), b"+PONG\r\n-ERR Protocol error\r\n", request)
+                client.close()
+            self.assertEqual(server.stop(), 0, server.stderr())
+
+    def test_what_clients_share_depends_on_the_model(self):
+        count = 20
+        with Server(self.command) as server:
+            clients = [self.connect(server) for _ in range(count)]
+            got = []
+            for client in clients:
+                client.sendall(resp(b"INCR", b"n"))
+                got.append(int(receive_line(client)[1:]))
+            if self.model in ONE_PROCESS:
+                self.assertEqual(got, list(range(1, count + 1)))
+            elif self.model == "fork":
+                self.assertEqual(got, [1] * count)
+            else:
+                # Each process counts for itself, and without gaps.
+                self.assertLessEqual(got.count(1), len(os.sched_getaffinity(0)))
+                self.assertTrue(all(got.count(n) >= got.count(n + 1) for n in range(1, count)), got)
+            for client in clients:
+                client.close()
+            self.assertEqual(server.stop(), 0, server.stderr())
+
+    def test_a_stop_answers_who_has_begun_to_ask(self):
+        with Server(self.command) as server:
+            idle, asks = self.connect(server), self.connect(server)
+            for client in (idle, asks):
+                # The answer tells that what came with its request has been read, too.
+                client.sendall(b"PING\r\n" + (b"*1\r\n$4\r\nPI" if client is asks else b""))
+                self.assertEqual(receive_line(client), b"+PONG")
+            server.process.send_signal(signal.SIGTERM)
+            self.assertEqual(receive_all(idle), b"")
+            idle.close()
+            asks.sendall(b"NG\r\n")
+            self.assertEqual(receive_all(asks), b"+PONG\r\n")
+            asks.close()
+            self.assertEqual(server.ended(), 0, server.stderr())
+
+    def redis_cli(self, server, *commands):
+        """What redis-cli prints for commands, given on one connection."""
+        self.needs("redis-cli", "redis-tools")
+        done = subprocess.run(
+            ["redis-cli", "-p", str(server.port)],
+            input="\n".join(commands) + "\n",
+            timeout=STEP_SECONDS,
+            capture_output=True,
+            text=True,
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout.splitlines()
+
+
+class HttpServer:
+    OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 14\r\n\r\n"
+    BODY = b"Hello, world!\n"
+    GET = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
+
+    def test_wrk_is_answered(self):
+        self.needs("wrk", "wrk")
+        with Server(self.command) as server:
+            said = run(["wrk", "-t1", "-c20", "-d1", f"http://127.0.0.1:{server.port}/"], seconds=STEP_SECONDS)
+            self.assertNotIn("Socket errors", said)
+            self.assertNotIn("Non-2xx", said)
+            rate = float(re.search(r"Requests/sec: +([\d.]+)", said).group(1))
+            self.assertGreater(rate, 0)
+            print(*self.command[1:], f"{rate:.0f} requests/s")
+            self.assertEqual(server.stop(), 0, server.stderr())
+
+    def test_requests_come_in_any_pieces(self):
+        source = random.Random(7)
+        long_get = self.GET[:-2] + b"X-Long: " + b"x" * 8000 + b"\r\n\r\n"
+        head = self.GET.replace(b"GET", b"HEAD")
+        requests = [source.choice((self.GET, self.GET, long_get, head)) for _ in range(300)]
+        text = b"".join(requests)
+        answers = b"".join(self.OK if request is head else self.OK + self.BODY for request in requests)
+        with Server(self.command) as server:
+            for longest in (2000, 9000, len(text)):
+                client = self.connect(server)
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                at = 0
+                while at < len(text):
+                    piece = text[at : at + source.randint(1, longest)]
+                    client.sendall(piece)
+                    at += len(piece)
+                self.assertEqual(receive(client, len(answers)), answers)
+                client.close()
+            self.assertEqual(server.stop(), 0, server.stderr())
+
+    def test_the_connection_ends_when_either_side_says_so(self):
+        closing = self.OK[:-2] + b"Connection: close\r\n\r\n" + self.BODY
+        with Server(self.command) as server:
+            for last in (
+                b"GET / HTTP/1.0\r\n\r\n",
+                b"GET / HTTP/1.1\r\nHost: here\r\nconnection:  Close \r\n\r\n",
+                b"GET /\xff HTTP/1.1\nConnection: close\n\n",
+            ):
+                client = self.connect(server)
+                client.sendall(self.GET + last + self.GET)
+                self.assertEqual(receive_all(client), self.OK + self.BODY + closing)
+                client.close()
+            self.assertEqual(server.stop(), 0, server.stderr())
+
+    def test_what_is_no_request_is_refused(self):
+        wrong = {
+            b"400 Bad Request": (
+                b"garbage\r\n",
+                b"\r\n\r\n",
+                b"GET / HTTP/2.0\r\n",
+                b"GET  HTTP/1.1\r\n",
+                b"GET / HTTP/1.1\r\nno colon\r\n",
+                b"GET / HTTP/1.1\r\n: no name\r\n",
+                b"GET / HTTP/1.1\r\nContent-Length: 5\r\n",
+                b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n",
+                bytes(range(256)),
+            ),
+            b"405 Method Not Allowed": (b"POST / HTTP/1.1\r\n", b"G / HTTP/1.1\r\n"),
+            b"431 Request Header Fields Too Large": (
+                b"x" * 8192,
+                b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 2000 + b"\r\n",
+            ),
+        }
+        with Server(self.command) as server:
+            for status, requests in wrong.items():
+                for request in requests:
+                    client = self.connect(server)
+                    client.sendall(self.GET + request)
+                    answer = receive_all(client)
+                    expected = self.OK + self.BODY + b"HTTP/1.1 " + status + b"\r\n"
+                    self.assertEqual(answer[: len(expected)], expected, request)
+                    self.assertTrue(answer.endswith(b"Connection: close\r\n\r\n"), answer)
+                    client.close()
+            self.assertEqual(server.stop(), 0, server.stderr())
+
+    def test_a_stop_answers_who_has_begun_to_ask(self):
+        with Server(self.command) as server:
+            idle, asks = self.connect(server), self.connect(server)
+            for client in (idle, asks):
+                client.sendall(self.GET)
+                self.assertEqual(receive(client, len(self.OK + self.BODY)), self.OK + self.BODY)
+            # The answer tells that what came with its request has been read, too.
+            asks.sendall(self.GET + self.GET[:5])
+            self.assertEqual(receive(asks, len(self.OK + self.BODY)), self.OK + self.BODY)
+            server.process.send_signal(signal.SIGTERM)
+            self.assertEqual(receive_all(idle), b"")
+            idle.close()
+            asks.sendall(self.GET[5:])
+            closing = self.OK[:-2] + b"Connection: close\r\n\r\n" + self.BODY
+            self.assertEqual(receive_all(asks), closing)
+            asks.close()
+            self.assertEqual(server.ended(), 0, server.stderr())
+
+
+class Broadcast:
+    def test_every_line_reaches_everybody_or_the_model_is_refused(self):
+        if self.model not in ONE_PROCESS:
+            done = subprocess.run(self.command, timeout=STEP_SECONDS, capture_output=True, text=True)
+            self.assertEqual((done.returncode, done.stdout), (1, ""))
+            self.assertIn("processes that share no memory", done.stderr)
+            self.assertIn("(ENOTSUP)", done.stderr)
+            return
+        with Server(self.command) as server:
+            clients = [self.connect(server) for _ in range(10)]
+            for client in clients:  # each is in when it hears itself
+                client.sendall(b"in\n")
+                while receive_line(client, b"\n") != b"in":
+                    pass
+            for number, client in enumerate(clients):
+                client.sendall(b"%d: hel" % number)
+                client.sendall(b"lo\n")
+            expected = {b"%d: hello" % number for number in range(len(clients))}
+            for client in clients:
+                lines = (receive_line(client, b"\n") for _ in iter(int, 1))
+                heard = set(itertools.islice((line for line in lines if line != b"in"), len(clients)))
+                self.assertEqual(heard, expected)
+                client.close()
+            self.assertEqual(server.stop(), 0, server.stderr())
+
+
+def resp(*words):
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
+
+
 class Readme(Example):
     def test_it_has_each_program_and_its_build_line(self):
         text = (HERE / "README.md").read_text()
@@ -726,6 +1043,16 @@ for build in BUILDS:
         define(f"Chat_{engine}_{build}", ChatServer, command=command)
         command = [str(BUILD / build / "signals"), "--engine", engine]
         define(f"Signals_{engine}_{build}", SignalServer, command=command)
+    for program, behaviour in (
+        ("serve", EchoByModel),
+        ("kv", KeyValueServer),
+        ("http", HttpServer),
+        ("broadcast", Broadcast),
+    ):
+        # The plain build on one engine: what an engine changes, the sanitized one shows.
+        for model, engine in itertools.product(MODELS, ENGINES if build == "sanitized" else ENGINES[-1:]):
+            command = [str(BUILD / build / program), "--model", model, "--engine", engine]
+            define(f"Serving_{program}_{model}_{engine}_{build}", behaviour, command=command, model=model)
 for program, script in (("luajit", "echo.lua"), ("ruby", "echo.rb"), ("node", "echo.mjs")):
     for engine in ENGINES:
         command = [program, str(HERE / "ffi" / script), "--engine", engine]
