@@ -26,7 +26,7 @@ pub(super) fn run<H: Handler>(handler: &H, shared: &Arc<Shared>, openings: Vec<O
             let thread = shared.poller().and_then(|poller| {
                 thread::Builder::new()
                     .name(format!("omnipoll-{number}"))
-                    .spawn_scoped(scope, move || serve(number, poller, openings))
+                    .spawn_scoped(scope, move || worker::host(handler, || serve(number, poller, openings)))
             });
             match thread {
                 Ok(thread) => others.push(thread),

@@ -89,6 +89,13 @@ pub trait Handler: Send + Sync {
         Ok(())
     }
 
+    /// A thread or process that the server has made is to serve: calls `serve`, which returns
+    /// when there is nothing left to serve. For runtimes that must know of their threads, or do
+    /// something before a process ends.
+    fn on_worker(&self, serve: &mut dyn FnMut()) {
+        serve();
+    }
+
     /// A datagram has arrived on a `udp:` address.
     fn on_datagram(&self, datagram: &mut Datagram<'_>, data: &[u8]) {
         let _ = (datagram, data);

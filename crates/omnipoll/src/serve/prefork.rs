@@ -57,7 +57,8 @@ impl<H: Handler> Workers<'_, H> {
         let forked = self.children.fork(front, SHARE, |leash| {
             // The others' sockets are closed here.
             let openings = std::mem::take(workers).swap_remove(number).openings;
-            worker::serve(handler, &shared, shared.poller()?, number, openings, Some(leash))
+            let serve = || worker::serve(handler, &shared, shared.poller()?, number, openings, Some(leash));
+            worker::host(handler, serve)
         });
         match forked {
             Ok(pid) => {

@@ -22,6 +22,14 @@ pub(super) struct Openings {
     pub(super) datagrams: Vec<DatagramSocket>,
 }
 
+/// Runs `serve` in a thread or process that the server has made, as the handler wants it.
+pub(super) fn host<H: Handler>(handler: &H, serve: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    let mut serve = Some(serve);
+    let mut served = Ok(());
+    handler.on_worker(&mut || served = serve.take().map_or(Ok(()), |serve| serve()));
+    served
+}
+
 /// Serves as worker number `worker` until the server stops, or, in a process of its own, its
 /// parent tells it to by the `leash`.
 pub(super) fn serve<H: Handler>(
