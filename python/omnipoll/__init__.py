@@ -2,7 +2,8 @@
 
 `Poller` watches descriptors, timers, signals and children, and waits for all of it at once. The
 selectors have the interface of the standard library's `selectors`, so that asyncio, socketserver
-and every program written for those run on them; what they add is in `omnipoll.selectors`.
+and every program written for those run on them; what they add is in `omnipoll.selectors`. `Server` serves
+many clients behind one handler, by loops, threads or processes.
 
 Flags are plain ints: an event is tested with `event.ready & omnipoll.READ`, and an enum's `&`
 would cost more than the wait.
@@ -29,12 +30,16 @@ from omnipoll._native import (
     TIMER,
     WAKE,
     WRITE,
+    Connection,
+    Datagram,
     Event,
     Finding,
     Poller,
     Registered,
+    ServerStats,
     Stats,
     StrictWarning,
+    WorkerStats,
     __version__,
 )
 from omnipoll.selectors import (
@@ -50,6 +55,7 @@ from omnipoll.selectors import (
     PollSelector,
     SelectSelector,
 )
+from omnipoll.serving import Server, serve
 
 __all__ = [
     "CHILD",
@@ -78,6 +84,8 @@ __all__ = [
     "TIMER",
     "WAKE",
     "WRITE",
+    "Connection",
+    "Datagram",
     "DefaultSelector",
     "EpollSelector",
     "Event",
@@ -87,7 +95,11 @@ __all__ = [
     "Poller",
     "Registered",
     "SelectSelector",
+    "Server",
+    "ServerStats",
     "Stats",
     "StrictWarning",
+    "WorkerStats",
     "__version__",
+    "serve",
 ]

@@ -22,6 +22,14 @@ pub(crate) fn error(error: io::Error) -> PyErr {
     }
 }
 
+/// Why a connection has ended: always an `OSError`.
+pub(crate) fn reason(error: &io::Error) -> PyErr {
+    let words = error.to_string();
+    // Python puts the number in front by itself.
+    let words = words.split_once(" (os error").map_or(&*words, |(words, _)| words).to_owned();
+    PyOSError::new_err((error.raw_os_error(), words))
+}
+
 /// What the standard library says of a closed epoll object.
 pub(crate) fn closed() -> PyErr {
     PyValueError::new_err("I/O operation on a closed poller")
@@ -32,11 +40,14 @@ pub(crate) fn poller(engine: Option<&str>, files_always_ready: bool, strict: boo
     let options = Options::new().interruptible(true).files_always_ready(files_always_ready);
     let mut options = options.strict(strict);
     if let Some(name) = engine {
-        let kind = EngineKind::from_name(name)
-            .ok_or_else(|| PyValueError::new_err(format!("there is no engine named '{name}'")))?;
-        options = options.engine(kind);
+        options = options.engine(self::engine(name)?);
     }
     options.build().map_err(error)
+}
+
+pub(crate) fn engine(name: &str) -> PyResult<EngineKind> {
+    EngineKind::from_name(name)
+        .ok_or_else(|| PyValueError::new_err(format!("there is no engine named '{name}'")))
 }
 
 /// An int, or anything with `fileno()`.
@@ -105,6 +116,11 @@ pub(crate) fn period(object: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Durat
     }
 }
 
+/// A span of time in seconds.
+pub(crate) fn span(seconds: f64, name: &str) -> PyResult<Duration> {
+    not_negative(timeout_of(seconds, name)?, name)
+}
+
 fn not_negative(span: Timeout, name: &str) -> PyResult<Duration> {
     match span {
         Timeout::Negative => Err(PyValueError::new_err(format!("{name} must not be negative"))),
@@ -114,7 +130,10 @@ fn not_negative(span: Timeout, name: &str) -> PyResult<Duration> {
 
 /// Seconds, rounded up to a nanosecond: nothing is early.
 fn seconds(object: &Bound<'_, PyAny>, name: &str) -> PyResult<Timeout> {
-    let seconds: f64 = object.extract()?;
+    timeout_of(object.extract()?, name)
+}
+
+fn timeout_of(seconds: f64, name: &str) -> PyResult<Timeout> {
     if seconds.is_nan() {
         return Err(PyValueError::new_err(format!("{name} must be a number, not NaN")));
     }

@@ -13,7 +13,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::panic::PanicException;
 use pyo3::prelude::*;
 use pyo3::pyclass::boolean_struct::True;
-use pyo3::types::{PyList, PyString, PyTuple};
+use pyo3::types::{PyString, PyTuple};
 use pyo3::{ffi, Borrowed, PyClass};
 
 /// As in CPython's methodobject.h.
@@ -33,7 +33,7 @@ pub(crate) trait Method<const N: usize>: PyClass<Frozen = True> + Sync {
     const DOCUMENTATION: &'static CStr;
     const ARGUMENTS: [&'static str; N];
 
-    fn call<'py>(&self, py: Python<'py>, arguments: [Argument<'_, 'py>; N]) -> PyResult<Bound<'py, PyList>>;
+    fn call<'py>(&self, py: Python<'py>, arguments: [Argument<'_, 'py>; N]) -> PyResult<Bound<'py, PyAny>>;
 }
 
 /// `None` when it was left out, or was None.
@@ -83,7 +83,7 @@ unsafe extern "C" fn entry<C: Method<N>, const N: usize>(
     let called = catch_unwind(AssertUnwindSafe(call))
         .unwrap_or_else(|_| Err(PanicException::new_err("omnipoll panicked")));
     match called {
-        Ok(list) => list.into_ptr(),
+        Ok(result) => result.into_ptr(),
         Err(error) => {
             error.restore(py);
             ptr::null_mut()

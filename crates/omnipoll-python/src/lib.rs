@@ -4,14 +4,23 @@
 //! (`table`, `sources`), a wait to a list (`wait`), an errno to an exception (`convert`).
 
 mod attached;
+mod bytes;
+mod connection;
 mod convert;
+mod datagram;
 mod event;
 mod fastcall;
+mod forking;
+mod handler;
 mod inspect;
 mod list;
+mod loan;
+mod log;
 mod poller;
 mod selector;
+mod server;
 mod sources;
+mod statistics;
 mod strict;
 mod table;
 mod wait;
@@ -26,6 +35,10 @@ mod _native {
     use omnipoll::Capabilities;
 
     #[pymodule_export]
+    use connection::PyConnection;
+    #[pymodule_export]
+    use datagram::PyDatagram;
+    #[pymodule_export]
     use event::PyEvent;
     #[pymodule_export]
     use inspect::PyRegistered;
@@ -36,6 +49,12 @@ mod _native {
     #[pymodule_export]
     use selector::Selector;
     #[pymodule_export]
+    use server::PyServer;
+    #[pymodule_export]
+    use statistics::PyServerStats;
+    #[pymodule_export]
+    use statistics::PyWorkerStats;
+    #[pymodule_export]
     use strict::PyFinding;
     #[pymodule_export]
     use strict::StrictWarning;
@@ -44,6 +63,7 @@ mod _native {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         fastcall::install::<PyPoller, 2>(module.py())?;
         fastcall::install::<Selector, 1>(module.py())?;
+        fastcall::install::<PyConnection, 1>(module.py())?;
         for (name, bit) in event::FLAGS {
             module.add(name, bit)?;
         }

@@ -4,7 +4,6 @@ use std::ffi::CStr;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyList;
 use pyo3::{intern, PyTraverseError, PyVisit};
 
 use crate::convert::{self, descriptor, Timeout};
@@ -376,7 +375,7 @@ impl PyPoller {
     }
 
     /// wait() for the iterator: None ends it.
-    fn _wait_unless_closed<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyList>>> {
+    fn _wait_unless_closed<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         match self.call(py, [None, None]) {
             Err(_) if self.watch.is_closed(py) => Ok(None),
             waited => waited.map(Some),
@@ -427,7 +426,7 @@ closed, also while it waits; OverflowError for a timeout of more than 292 years;
         &self,
         py: Python<'py>,
         [timeout, max_events]: [Argument<'_, 'py>; 2],
-    ) -> PyResult<Bound<'py, PyList>> {
+    ) -> PyResult<Bound<'py, PyAny>> {
         let timeout = match convert::timeout(timeout)? {
             Timeout::Negative => {
                 return Err(PyValueError::new_err("timeout must not be negative: None waits for ever"))
@@ -437,6 +436,6 @@ closed, also while it waits; OverflowError for a timeout of more than 292 years;
         // What is less than one event is no room.
         let most = max_events.map(|most| most.extract::<isize>()).transpose()?;
         let most = most.map(|most| usize::try_from(most).unwrap_or(0));
-        self.watch.wait(py, timeout, most, event::make)
+        Ok(self.watch.wait(py, timeout, most, event::make)?.into_any())
     }
 }

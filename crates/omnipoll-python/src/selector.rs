@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use std::os::fd::RawFd;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyTuple};
+use pyo3::types::PyTuple;
 use pyo3::{intern, PyTraverseError, PyVisit};
 
 use omnipoll::Event;
@@ -96,9 +96,9 @@ Signals and other threads are treated as the standard library's selectors do (PE
 ValueError when the selector is closed, also while it waits, and for a timeout that is no
 number; OverflowError for one of more than 292 years.";
 
-    fn call<'py>(&self, py: Python<'py>, [timeout]: [Argument<'_, 'py>; 1]) -> PyResult<Bound<'py, PyList>> {
+    fn call<'py>(&self, py: Python<'py>, [timeout]: [Argument<'_, 'py>; 1]) -> PyResult<Bound<'py, PyAny>> {
         let timeout = convert::timeout(timeout)?.duration();
-        self.watch.wait(py, timeout, None, make)
+        Ok(self.watch.wait(py, timeout, None, make)?.into_any())
     }
 }
 

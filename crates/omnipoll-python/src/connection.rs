@@ -1,0 +1,302 @@
+//! The Python class `Connection`.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::time::Duration;
+
+use omnipoll::{Conn, ConnId, Peer};
+use pyo3::exceptions::{PyOSError, PyTypeError};
+use pyo3::prelude::*;
+
+use crate::bytes::Bytes;
+use crate::convert::{self, descriptor, error};
+use crate::fastcall::{Argument, Method};
+use crate::loan::{Lent, Loan};
+
+/// A client's connection: the same object in every call of the handler, from on_open to
+/// on_close. It takes any attribute, and is the place for what is known of the client.
+///
+/// write(), writelines(), close(), abort(), pause(), resume(), post() and is_open may be used on
+/// any thread; when the connection is gone they raise OSError (ESTALE). Everything that looks
+/// into the connection works in calls of the handler for this very connection, and raises
+/// PermissionError elsewhere.
+#[pyclass(frozen, dict, weakref, name = "Connection", module = "omnipoll")]
+pub(crate) struct PyConnection {
+    conn: Loan<Conn<'static>>,
+    number: ConnId,
+    address: Peer,
+    loop_number: usize,
+    fd: AtomicI32,
+    broken: AtomicBool,
+}
+
+/// For the handler.
+impl PyConnection {
+    pub(crate) fn new(py: Python<'_>, conn: &Conn<'_>) -> Self {
+        Self {
+            conn: Loan::new(py),
+            number: conn.id(),
+            address: conn.peer().clone(),
+            loop_number: conn.worker(),
+            fd: conn.socket().as_raw_fd().into(),
+            broken: false.into(),
+        }
+    }
+
+    /// Lends the core's connection to this one.
+    #[inline]
+    pub(crate) fn lend<'a>(&'a self, py: Python<'a>, conn: &'a mut Conn<'_>) -> Lent<'a, Conn<'static>> {
+        // SAFETY: the exclusive reference is ours for 'a, and the guard lives no longer.
+        unsafe { self.conn.lend(py, NonNull::from(conn).cast()) }
+    }
+
+    /// The connection has ended, and its descriptor is somebody else's from now on.
+    pub(crate) fn end(&self) {
+        self.fd.store(-1, Ordering::Relaxed);
+    }
+
+    /// Whether a write has found it broken, which on_close will tell.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
+    }
+}
+
+impl PyConnection {
+    /// Acts on the connection, in a callback of its own.
+    fn here<R>(&self, py: Python<'_>, act: impl FnOnce(&mut Conn<'static>) -> R) -> PyResult<R> {
+        self.conn.with(py, act).ok_or_else(|| match self.number.is_open() {
+            true => PyOSError::new_err((libc::EPERM, "only in a call of the handler for this connection")),
+            false => PyOSError::new_err((libc::ESTALE, "the connection is gone")),
+        })
+    }
+
+    /// Acts on it directly in a callback of its own, and through its id elsewhere.
+    fn anywhere(
+        &self,
+        py: Python<'_>,
+        here: impl FnOnce(&mut Conn<'static>),
+        elsewhere: impl FnOnce(ConnId) -> io::Result<()>,
+    ) -> PyResult<()> {
+        match self.conn.with(py, here) {
+            Some(()) => Ok(()),
+            None => elsewhere(self.number).map_err(error),
+        }
+    }
+
+    #[inline]
+    fn write_bytes(&self, py: Python<'_>, data: &[u8]) -> PyResult<usize> {
+        match self.conn.with(py, |conn| conn.write(data)) {
+            Some(Ok(queued)) => Ok(queued),
+            Some(Err(refused)) => Err(self.refused(refused)),
+            None => self.number.write(data).map_err(error),
+        }
+    }
+
+    /// What a write has come to. Most errors are the connection's end.
+    #[cold]
+    fn refused(&self, refused: io::Error) -> PyErr {
+        if !matches!(refused.raw_os_error(), Some(libc::ENOBUFS | libc::EPIPE | libc::EMFILE)) {
+            self.broken.store(true, Ordering::Relaxed);
+        }
+        error(refused)
+    }
+}
+
+#[pymethods]
+impl PyConnection {
+    /// write() of several bytes-like objects one after another.
+    fn writelines(&self, py: Python<'_>, lines: &Bound<'_, PyAny>) -> PyResult<usize> {
+        let mut all = Vec::new();
+        for line in lines.try_iter()? {
+            all.extend_from_slice(&Bytes::of(&line?)?);
+        }
+        self.write_bytes(py, &all)
+    }
+
+    /// Sends a stretch of a file after what is queued, by sendfile(2): it does not pass through
+    /// this process's memory.
+    ///
+    /// file: an open file, or anything else with fileno(), or a descriptor; it may be closed at
+    /// once. offset: where it begins. length: how many bytes; None is up to the file's present
+    /// end. A file that turns out to be shorter when they are sent ends the connection.
+    ///
+    /// Raises BrokenPipeError as write(), OSError (EMFILE) when the file can't be duplicated.
+    #[pyo3(signature = (file, offset=0, length=None))]
+    fn send_file(
+        &self,
+        py: Python<'_>,
+        file: &Bound<'_, PyAny>,
+        offset: u64,
+        length: Option<u64>,
+    ) -> PyResult<()> {
+        let fd = descriptor(file)?;
+        // SAFETY: the caller's file stays open during the call; a number that is not open is
+        // the system's to refuse.
+        let file = unsafe { BorrowedFd::borrow_raw(fd) };
+        let length = match length {
+            Some(length) => length,
+            None => size_of(file).map_err(error)?.saturating_sub(offset),
+        };
+        self.here(py, |conn| conn.send_file(&file, offset, length))?.map_err(|refused| self.refused(refused))
+    }
+
+    /// Ends the connection in order: what is queued is sent, and the peer is told the end and
+    /// has the server's linger time to read it all. No more data comes to the handler.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        self.anywhere(py, Conn::close, ConnId::close)
+    }
+
+    /// Ends the connection at once: what is queued is thrown away, and the peer sees a reset.
+    fn abort(&self, py: Python<'_>) -> PyResult<()> {
+        self.anywhere(py, Conn::abort, ConnId::abort)
+    }
+
+    /// Ends our direction when what is queued has been sent: the peer sees the end of our data,
+    /// and its own still arrives.
+    fn shutdown(&self, py: Python<'_>) -> PyResult<()> {
+        self.here(py, Conn::shutdown)
+    }
+
+    /// Takes no more data from the peer, which by and by can't send either.
+    fn pause(&self, py: Python<'_>) -> PyResult<()> {
+        self.anywhere(py, Conn::pause, ConnId::pause)
+    }
+
+    /// Takes data again.
+    fn resume(&self, py: Python<'_>) -> PyResult<()> {
+        self.anywhere(py, Conn::resume, ConnId::resume)
+    }
+
+    /// Has the handler's on_post(connection, value) called on the connection's own loop. value:
+    /// an int of 64 bits.
+    fn post(&self, value: i64) -> PyResult<()> {
+        self.number.post(value).map_err(error)
+    }
+
+    /// What no other connection of this process ever has: an int.
+    #[getter]
+    fn id(&self) -> u64 {
+        self.number.number()
+    }
+
+    /// Who is at the other end: "127.0.0.1:5000", "[::1]:5000", "unix:/path", "unix:" for a unix
+    /// socket without a name.
+    #[getter]
+    fn peer(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// The address that the client came to, written as peer is. In a call of the handler.
+    #[getter]
+    fn local(&self, py: Python<'_>) -> PyResult<String> {
+        self.here(py, |conn| conn.local())?.map(|local| local.to_string()).map_err(error)
+    }
+
+    /// How many bytes wait in memory to be sent. In a call of the handler.
+    #[getter]
+    fn queued(&self, py: Python<'_>) -> PyResult<usize> {
+        self.here(py, |conn| conn.queued())
+    }
+
+    /// Whether pause() is in force. In a call of the handler.
+    #[getter]
+    fn is_paused(&self, py: Python<'_>) -> PyResult<bool> {
+        self.here(py, |conn| conn.is_paused())
+    }
+
+    /// Whether the peer has ended its direction. In a call of the handler.
+    #[getter]
+    fn has_ended(&self, py: Python<'_>) -> PyResult<bool> {
+        self.here(py, |conn| conn.has_ended())
+    }
+
+    /// Whether the server is stopping: an answer may be the last. In a call of the handler.
+    #[getter]
+    fn is_stopping(&self, py: Python<'_>) -> PyResult<bool> {
+        self.here(py, |conn| conn.is_stopping())
+    }
+
+    /// Whether the connection is there at this moment; on any thread.
+    #[getter]
+    fn is_open(&self) -> bool {
+        self.number.is_open()
+    }
+
+    /// The number of the loop or process that serves it, as in Server.stats().workers.
+    #[getter]
+    fn worker(&self) -> usize {
+        self.loop_number
+    }
+
+    /// The socket's descriptor, for its options: reading, writing and closing are the server's.
+    /// -1 after on_close.
+    fn fileno(&self) -> i32 {
+        self.fd.load(Ordering::Relaxed)
+    }
+
+    /// Ends this connection (on_close with TimeoutError) when nothing was read or written for
+    /// so many seconds; None is for ever. In a call of the handler.
+    fn set_idle_timeout(&self, py: Python<'_>, seconds: Option<f64>) -> PyResult<()> {
+        self.set_timeout(py, seconds, Conn::set_idle_timeout)
+    }
+
+    /// The same when nothing was read for so long while it was being read.
+    fn set_read_timeout(&self, py: Python<'_>, seconds: Option<f64>) -> PyResult<()> {
+        self.set_timeout(py, seconds, Conn::set_read_timeout)
+    }
+
+    /// The same when bytes were queued for so long and none could be sent.
+    fn set_write_timeout(&self, py: Python<'_>, seconds: Option<f64>) -> PyResult<()> {
+        self.set_timeout(py, seconds, Conn::set_write_timeout)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<omnipoll.Connection {} from {}>", self.number, self.address)
+    }
+}
+
+impl PyConnection {
+    fn set_timeout(
+        &self,
+        py: Python<'_>,
+        seconds: Option<f64>,
+        set: impl FnOnce(&mut Conn<'static>, Option<Duration>),
+    ) -> PyResult<()> {
+        let timeout = seconds.map(|seconds| convert::span(seconds, "seconds")).transpose()?;
+        self.here(py, |conn| set(conn, timeout))
+    }
+}
+
+impl Method<1> for PyConnection {
+    const METHOD: &'static CStr = c"write";
+    const ARGUMENTS: [&'static str; 1] = ["data"];
+    const DOCUMENTATION: &'static CStr = c"write($self, /, data)
+--
+
+Writes a bytes-like object and returns how many bytes then wait to be sent: what the system does
+not take at once is copied and queued.
+
+While more than high_water bytes wait, nothing more is read from this client; on_drain tells when
+no more than low_water do.
+
+Raises OSError (ENOBUFS) when more would be queued than queue_limit or total_queue_limit allow:
+nothing was written then, and the connection goes on. BrokenPipeError after close(), abort() and
+shutdown(). Any other OSError, as ConnectionResetError, ends the connection; a handler need not
+catch it: it is no failure of the handler's, and on_close is told.";
+
+    #[inline]
+    fn call<'py>(&self, py: Python<'py>, [data]: [Argument<'_, 'py>; 1]) -> PyResult<Bound<'py, PyAny>> {
+        let Some(data) = data else {
+            return Err(PyTypeError::new_err("write() needs a bytes-like object"));
+        };
+        let queued = self.write_bytes(py, &Bytes::of(&data)?)?;
+        Ok(queued.into_pyobject(py)?.into_any())
+    }
+}
+
+fn size_of(file: BorrowedFd<'_>) -> io::Result<u64> {
+    Ok(std::fs::File::from(file.try_clone_to_owned()?).metadata()?.len())
+}

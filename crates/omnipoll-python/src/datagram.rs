@@ -1,0 +1,74 @@
+//! The Python class `Datagram`.
+
+use std::net::SocketAddr;
+use std::ptr::NonNull;
+
+use omnipoll::{Datagram, Peer};
+use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::prelude::*;
+
+use crate::bytes::Bytes;
+use crate::convert::error;
+use crate::loan::Loan;
+
+/// A datagram that has arrived, and the way to answer it: valid in the call of on_datagram that
+/// it is handed to.
+#[pyclass(frozen, name = "Datagram", module = "omnipoll")]
+pub(crate) struct PyDatagram {
+    datagram: Loan<Datagram<'static>>,
+    sender: Peer,
+}
+
+impl PyDatagram {
+    /// Lends the core's datagram to one of Python's, for a call.
+    pub(crate) fn lend<R>(
+        py: Python<'_>,
+        datagram: &mut Datagram<'_>,
+        call: impl FnOnce(&Py<PyAny>) -> PyResult<R>,
+    ) -> PyResult<R> {
+        let ours = Py::new(py, Self { datagram: Loan::new(py), sender: datagram.peer().clone() })?;
+        // SAFETY: the exclusive reference is ours during this call, and the guard lives no
+        // longer.
+        let _lent = unsafe { ours.get().datagram.lend(py, NonNull::from(datagram).cast()) };
+        call(ours.as_any())
+    }
+
+    fn here<R>(&self, py: Python<'_>, act: impl FnOnce(&mut Datagram<'_>) -> R) -> PyResult<R> {
+        self.datagram
+            .with(py, |datagram| act(datagram))
+            .ok_or_else(|| PyOSError::new_err((libc::ESTALE, "a datagram is valid in its on_datagram only")))
+    }
+}
+
+#[pymethods]
+impl PyDatagram {
+    /// Who sent it: "127.0.0.1:5000", "[::1]:5000".
+    #[getter]
+    fn peer(&self) -> String {
+        self.sender.to_string()
+    }
+
+    /// Sends a datagram back to its sender. Raises as send_to().
+    fn reply(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let data = Bytes::of(data)?;
+        self.here(py, |datagram| datagram.reply(&data))?.map_err(error)
+    }
+
+    /// Sends a datagram from the same socket to an address, which is written as peer is. It is
+    /// copied now and goes out when the datagrams that came together have been handled; one that
+    /// the system refuses then is counted as dropped.
+    ///
+    /// Raises ValueError for what is no address, OSError (EMSGSIZE) past 65,507 bytes and
+    /// (ENOBUFS) when too many wait to be sent, (ESTALE) outside its on_datagram.
+    fn send_to(&self, py: Python<'_>, address: &str, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let parsed: SocketAddr = address
+            .parse()
+            .map_err(|_| PyValueError::new_err(format!("'{address}' is no IP address with a port")))?;
+        let data = Bytes::of(data)?;
+        self.here(py, |datagram| datagram.send_to(&parsed.into(), &data))?.map_err(error)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<omnipoll.Datagram from {}>", self.sender)
+    }
+}

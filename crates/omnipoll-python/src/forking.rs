@@ -1,0 +1,65 @@
+//! What the interpreter must know of forks, and of the threads that serve.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+
+use omnipoll::{AroundFork, ServerHandle};
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+/// Set in children that a server has forked, and inherited by theirs.
+static IN_CHILD: AtomicBool = AtomicBool::new(false);
+
+/// As `os.fork` surrounds it: the interpreter's locks are taken before and mended after, and the
+/// functions of `os.register_at_fork` run.
+pub(crate) fn around() -> AroundFork {
+    Arc::new(|fork| {
+        Python::attach(|py| {
+            flush(py);
+            // SAFETY: this thread is attached, and each call has its counterpart.
+            unsafe { ffi::PyOS_BeforeFork() };
+            let pid = fork();
+            match pid {
+                0 => {
+                    IN_CHILD.store(true, Ordering::Relaxed);
+                    // SAFETY: as above, in the child.
+                    unsafe { ffi::PyOS_AfterFork_Child() };
+                }
+                // SAFETY: as above, in the parent, also when the fork has failed.
+                _ => unsafe { ffi::PyOS_AfterFork_Parent() },
+            }
+            pid
+        })
+    })
+}
+
+/// A child ends by `_exit(2)`, without what its parent has registered with `atexit`; but what
+/// it has printed is not to be lost.
+pub(crate) fn flush_in_child(py: Python<'_>, server: Option<&ServerHandle>) {
+    if IN_CHILD.load(Ordering::Relaxed) && server.is_some_and(|server| server.model().forks()) {
+        flush(py);
+    }
+}
+
+fn flush(py: Python<'_>) {
+    for name in ["stdout", "stderr"] {
+        // It may be None, or closed.
+        let _ =
+            py.import("sys").and_then(|sys| sys.getattr(name)).and_then(|file| file.call_method0("flush"));
+    }
+}
+
+/// Runs it with the interpreter released.
+pub(crate) fn detached(py: Python<'_>, run: &mut dyn FnMut()) {
+    struct Here<'a>(&'a mut dyn FnMut());
+    // SAFETY: it is run by this very thread: nothing is sent. It brings no object of Python's
+    // with a token: the core, from which it comes, knows of neither.
+    unsafe impl Send for Here<'_> {}
+    impl Here<'_> {
+        fn run(self) {
+            (self.0)();
+        }
+    }
+    let here = Here(run);
+    py.detach(move || here.run());
+}

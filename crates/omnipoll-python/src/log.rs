@@ -1,0 +1,20 @@
+//! Exceptions of handlers, into Python's `logging`.
+
+use std::fmt::Arguments;
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+/// Logs an exception with its traceback, as an error of the logger "omnipoll".
+#[cold]
+pub(crate) fn exception(py: Python<'_>, failed: PyErr, what: Arguments<'_>) {
+    let logged = (|| {
+        let logger = py.import("logging")?.call_method1("getLogger", ("omnipoll",))?;
+        let options = PyDict::new(py);
+        options.set_item("exc_info", (failed.get_type(py), failed.value(py), failed.traceback(py)))?;
+        logger.call_method("error", ("exception in %s", what.to_string()), Some(&options))
+    })();
+    if let Err(error) = logged {
+        error.write_unraisable(py, None);
+    }
+}

@@ -1,0 +1,219 @@
+//! The Python class `Server`, but for its context manager, which is Python.
+
+use std::os::fd::IntoRawFd;
+
+use omnipoll::{Model, Server, ServerHandle, ServerOptions};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+use pyo3::{PyTraverseError, PyVisit};
+
+use crate::bytes::Bytes;
+use crate::convert::{self, error};
+use crate::forking;
+use crate::handler::PyHandler;
+use crate::statistics::PyServerStats;
+
+/// The native half of omnipoll.Server.
+#[pyclass(frozen, subclass, weakref, name = "Server", module = "omnipoll._native")]
+pub(crate) struct PyServer {
+    server: Server<PyHandler>,
+    handle: ServerHandle,
+    drain: Option<f64>,
+}
+
+#[pymethods]
+impl PyServer {
+    #[new]
+    #[pyo3(
+        signature = (
+            handler, address=None, *, model="reactor", engine="auto", workers=None, max_clients=None,
+            backlog=4096, reuse_port=None, queue_limit=16 << 20, total_queue_limit=256 << 20,
+            high_water=64 << 10, low_water=16 << 10, idle_timeout=None, read_timeout=None,
+            write_timeout=None, linger=2.0, signals=false, drain=Some(10.0),
+        ),
+        text_signature = "(handler, address=None, *, model='reactor', engine='auto', workers=None, \
+                          max_clients=None, backlog=4096, reuse_port=None, queue_limit=16777216, \
+                          total_queue_limit=268435456, high_water=65536, low_water=16384, \
+                          idle_timeout=None, read_timeout=None, write_timeout=None, linger=2.0, \
+                          signals=False, drain=10.0)"
+    )]
+    #[expect(clippy::too_many_arguments, reason = "each is a keyword of Python's")]
+    fn new(
+        handler: &Bound<'_, PyAny>,
+        address: Option<&Bound<'_, PyAny>>,
+        model: &str,
+        engine: Option<&str>,
+        workers: Option<usize>,
+        max_clients: Option<usize>,
+        backlog: i32,
+        reuse_port: Option<bool>,
+        queue_limit: usize,
+        total_queue_limit: usize,
+        high_water: usize,
+        low_water: usize,
+        idle_timeout: Option<f64>,
+        read_timeout: Option<f64>,
+        write_timeout: Option<f64>,
+        linger: f64,
+        signals: bool,
+        drain: Option<f64>,
+    ) -> PyResult<Self> {
+        let mut options = ServerOptions::new()
+            .model(model_of(model)?)
+            .backlog(backlog)
+            .queue_limit(queue_limit)
+            .total_queue_limit(total_queue_limit)
+            .water_marks(low_water, high_water)
+            .linger(convert::span(linger, "linger")?)
+            .signals(signals)
+            .drain(drain.map(|drain| convert::span(drain, "drain")).transpose()?)
+            .around_fork(forking::around());
+        if let Some(engine) = engine.filter(|engine| *engine != "auto") {
+            options = options.engine(convert::engine(engine)?);
+        }
+        if let Some(workers) = workers {
+            options = options.workers(workers);
+        }
+        if let Some(clients) = max_clients {
+            options = options.max_clients(clients);
+        }
+        if let Some(yes) = reuse_port {
+            options = options.reuse_port(yes);
+        }
+        if let Some(timeout) = idle_timeout {
+            options = options.idle_timeout(convert::span(timeout, "idle_timeout")?);
+        }
+        if let Some(timeout) = read_timeout {
+            options = options.read_timeout(convert::span(timeout, "read_timeout")?);
+        }
+        if let Some(timeout) = write_timeout {
+            options = options.write_timeout(convert::span(timeout, "write_timeout")?);
+        }
+        let server = Self::make(handler, options, drain)?;
+        for address in addresses(address)? {
+            server.server.listen(&address).map_err(error)?;
+        }
+        Ok(server)
+    }
+
+    /// Listens on one more address, and returns it with the port that the system has chosen
+    /// where it was 0. Clients wait in the socket's queue until run().
+    ///
+    /// Raises ValueError for what is no address, OSError (EADDRINUSE, EADDRNOTAVAIL, EACCES) as
+    /// the system says, OSError (ENOTSUP) for datagrams under "thread" and "fork".
+    fn listen(&self, address: &str) -> PyResult<String> {
+        self.server.listen(address).map_err(error)
+    }
+
+    /// The addresses it listens on, with their real ports: a list of strings.
+    #[getter]
+    fn addresses(&self) -> Vec<String> {
+        self.handle.addresses()
+    }
+
+    /// Serves until stop() is called and every client has gone. A server runs once.
+    ///
+    /// Other threads run meanwhile. In the main thread, handlers of signals run as usual: a
+    /// KeyboardInterrupt stops the server at once and comes out of run(), as SystemExit does and
+    /// every other BaseException that is no Exception, wherever in the handler it was raised.
+    ///
+    /// Under "fork" and "prefork", call it while the program has no other threads: a forked child
+    /// has only the thread that forked, and what another had locked stays locked in it.
+    ///
+    /// Raises ValueError the second time, OSError as the system says.
+    fn run(&self, py: Python<'_>) -> PyResult<()> {
+        let served = py.detach(|| self.server.run());
+        match self.server.handler().take_ending(py) {
+            Some(ending) => Err(ending),
+            None => served.map_err(error),
+        }
+    }
+
+    /// Stops the server: no new clients, while those that are served have drain seconds to
+    /// finish (None: as long as they like; 0: none at all) before their connections are reset.
+    /// It counts if it comes before run(), too; a second call sets a new limit. Any thread may
+    /// call it; in a process that "fork" or "prefork" has forked it ends that process's serving
+    /// only.
+    #[pyo3(signature = (drain=None))]
+    fn stop(&self, drain: Option<f64>) -> PyResult<()> {
+        let drain = drain.map(|drain| convert::span(drain, "drain")).transpose()?;
+        self.handle.stop(drain).map_err(error)
+    }
+
+    /// Has a bytes-like object written to every connection that has room for it, and returns to
+    /// how many; the others are counted in stats().total.writes_refused. Any thread may call it.
+    ///
+    /// Raises OSError (ENOTSUP) under "fork" and "prefork", whose processes don't reach each
+    /// other's clients.
+    fn broadcast(&self, data: &Bound<'_, PyAny>) -> PyResult<usize> {
+        self.handle.broadcast(&Bytes::of(data)?).map_err(error)
+    }
+
+    /// What the server has counted, under "fork" and "prefork" in all its processes: a
+    /// ServerStats.
+    fn stats(&self) -> PyServerStats {
+        PyServerStats(self.handle.stats())
+    }
+
+    /// Duplicates of its listening sockets, as descriptors that the caller owns: for a new process
+    /// that takes over without a moment in which nobody listens. Give it the descriptors from 3
+    /// on and their number in LISTEN_FDS, let it listen on "systemd", and stop this one.
+    ///
+    /// Raises OSError (EMFILE) as the system says.
+    fn listeners(&self) -> PyResult<Vec<i32>> {
+        let listeners = self.handle.listeners().map_err(error)?;
+        Ok(listeners.into_iter().map(IntoRawFd::into_raw_fd).collect())
+    }
+
+    /// The name of the engine.
+    #[getter]
+    fn engine(&self) -> &'static str {
+        self.handle.engine().name()
+    }
+
+    /// The name of the model.
+    #[getter]
+    fn model(&self) -> &'static str {
+        self.handle.model().name()
+    }
+
+    /// The seconds that clients have to finish after a signal, and after a with block; None is
+    /// as long as they like.
+    #[getter]
+    fn drain(&self) -> Option<f64> {
+        self.drain
+    }
+
+    fn __repr__(&self) -> String {
+        let (model, engine) = (self.model(), self.engine());
+        format!("<omnipoll.Server {model} on {engine}: {}>", self.addresses().join(" "))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.server.handler().traverse(&visit)
+    }
+}
+
+impl PyServer {
+    fn make(handler: &Bound<'_, PyAny>, options: ServerOptions, drain: Option<f64>) -> PyResult<Self> {
+        let server = Server::with_options(PyHandler::new(handler)?, options).map_err(error)?;
+        let handle = server.handle();
+        // It was empty.
+        let _ = server.handler().server.set(handle.clone());
+        Ok(Self { server, handle, drain })
+    }
+}
+
+fn model_of(name: &str) -> PyResult<Model> {
+    Model::from_name(name).ok_or_else(|| PyValueError::new_err(format!("there is no model named '{name}'")))
+}
+
+/// One address, several, or none.
+fn addresses(given: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<String>> {
+    match given {
+        None => Ok(Vec::new()),
+        Some(one) if one.is_instance_of::<PyString>() => Ok(vec![one.extract()?]),
+        Some(several) => several.extract(),
+    }
+}

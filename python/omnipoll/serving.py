@@ -1,0 +1,119 @@
+"""Serving many clients behind one handler: `Server` and `serve`."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from omnipoll import _native
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from typing_extensions import Self
+
+__all__ = ["Server", "serve"]
+
+
+class Server(_native.Server):
+    """Serves clients with a handler, in the way that `model` names.
+
+    handler: any object with some of these methods; what it hasn't takes the default.
+
+    - on_open(connection): a client has come. Returning False refuses it.
+    - on_data(connection, data): bytes have arrived, part of a message or several.
+    - on_end(connection): the peer has ended its direction. By default, connection.close().
+    - on_drain(connection): what was queued had risen above high_water and has fallen to low_water.
+    - on_post(connection, value): somebody called connection.post(value).
+    - on_stop(connection): the server has begun to stop; one that is idle is best closed here.
+    - on_close(connection, error): the last call for it, exactly one. error: None when it ended in
+      order, else an OSError: ConnectionResetError, TimeoutError, ConnectionAbortedError after an
+      abort, ECANCELED when the drain was over, or what the system said.
+    - on_datagram(datagram, data): a datagram has arrived on a "udp:" address.
+
+    Calls for one connection never overlap. An exception in one goes to logging.getLogger("omnipoll")
+    with its traceback and ends that connection, and nothing else.
+
+    address: one to listen on, or a sequence of several: "127.0.0.1:8080", "[::1]:8080",
+    "localhost:8080", ":8080", "unix:/path", "unix:@abstract", "fd:3" (a listening socket that was
+    inherited), "systemd" (all that systemd has passed), "udp:127.0.0.1:53" (datagrams). Port 0 lets
+    the system choose: see addresses.
+
+    model: "reactor" (one loop for all), "cores" (a loop for each core, in threads), "thread" (a
+    thread for each client), "fork" (a process for each client), "prefork" (a fixed set of processes,
+    each replaced when it dies). Processes share no memory: what a handler changes in one is not
+    seen in another. Threads take turns with Python's code, and run at once in system calls.
+
+    engine: "select", "poll", "epoll" or "auto". workers: how many loops or processes "cores" and
+    "prefork" have; None is one for each core. max_clients: how many are served at once, while the
+    others wait to be accepted; None is 512 for "thread" and "fork", else no limit. backlog: how many
+    may wait. reuse_port: whether each worker has a listening socket of its own (SO_REUSEPORT); None
+    is yes for "cores", no for "prefork".
+
+    queue_limit, total_queue_limit: how many bytes may wait to be sent on a connection, and in the
+    whole process; a write beyond raises OSError (ENOBUFS). high_water, low_water: above the high
+    mark, nothing is read from the connection until the low one is reached.
+
+    idle_timeout, read_timeout, write_timeout: seconds after which a silent connection is ended;
+    None is never. linger: the seconds a closed connection gives its peer to read the rest.
+
+    signals: whether SIGTERM and SIGINT stop the server, a second one at once. drain: the seconds
+    clients have to finish then, and after a with block; None is as long as they like.
+
+    As a context manager it serves in a thread of its own, and stops at the end of the block.
+
+    >>> import omnipoll, socket
+    >>> class Shout:
+    ...     def on_data(self, connection, data):
+    ...         connection.write(data.upper())
+    >>> with omnipoll.Server(Shout(), "127.0.0.1:0") as server:
+    ...     host, port = server.addresses[0].split(":")
+    ...     with socket.create_connection((host, int(port))) as client:
+    ...         _ = client.send(b"hello")
+    ...         print(client.recv(100))
+    b'HELLO'
+    """
+
+    _thread: threading.Thread
+    _raised: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        """Begins to serve in a thread.
+
+        Raises RuntimeError under "fork" and "prefork": a forked child has only the thread that
+        forked, so these belong in the main thread, by run().
+        """
+        if self.model in ("fork", "prefork"):
+            raise RuntimeError(
+                f'"{self.model}" forks, which a program should do while it has one thread: call run()'
+            )
+        self._thread = threading.Thread(target=self._serve, name="omnipoll")
+        self._thread.start()
+        return self
+
+    def _serve(self) -> None:
+        try:
+            self.run()
+        except BaseException as raised:  # It comes out of the with block.
+            self._raised = raised
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _value: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        """Stops, as drain allows, and raises what run() has raised."""
+        self.stop(self.drain)
+        self._thread.join()
+        if self._raised is not None:
+            raise self._raised
+
+
+def serve(handler: object, address: str | Sequence[str], **options: Any) -> None:
+    """Serves on address until SIGTERM or SIGINT comes: `Server(handler, address, **options).run()`.
+
+    options: as `Server` takes them, with signals=True unless told.
+    """
+    Server(handler, address, **{"signals": True, **options}).run()
