@@ -35,7 +35,8 @@ impl<H: Handler> House for Forks<'_, H> {
         let (handler, shared) = (self.handler, front.shared.clone());
         // The parent drops the client's socket with the closure, uncalled.
         let forked = self.children.fork(front, 1, move |leash| {
-            let serve = || worker::serve_client(handler, &shared, shared.poller()?, (socket, peer), Some(leash));
+            let serve =
+                || worker::serve_client(handler, &shared, shared.poller()?, (socket, peer), Some(leash));
             worker::host(handler, serve)
         });
         match forked {

@@ -51,8 +51,9 @@ impl<'scope, H: Handler> Threads<'scope, '_, H> {
         let started = front.shared.poller().and_then(|poller| {
             thread::Builder::new().name("omnipoll-client".into()).spawn_scoped(self.scope, move || {
                 let client = lock(&client).take();
-                let served =
-                    client.map(|client| worker::serve_client(handler, &shared, poller, client, None));
+                let served = client.map(|client| {
+                    worker::host(handler, || worker::serve_client(handler, &shared, poller, client, None))
+                });
                 if served.is_some_and(|served| served.is_err()) {
                     refuse(&shared.counts.of(0));
                 }

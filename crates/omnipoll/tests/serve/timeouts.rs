@@ -54,7 +54,8 @@ fn an_idle_connection_ends(way: Way) {
 fn whoever_speaks_is_not_idle(way: Way) {
     // Thrice as long as the limit; each pause is a tenth of it.
     let limit = LONGER;
-    let served = serve(way.options().idle_timeout(limit).read_timeout(limit).write_timeout(limit), Acts::echo());
+    let served =
+        serve(way.options().idle_timeout(limit).read_timeout(limit).write_timeout(limit), Acts::echo());
     let client = served.client();
     let begun = Instant::now();
     while begun.elapsed() < 3 * limit {
