@@ -1,0 +1,282 @@
+"""The results drawn. Needs matplotlib.
+
+A panel for each engine, a colour and a marker for each model, and its name beside its line. The
+colours are after Okabe and Ito, and can be told apart with every kind of colour vision.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+from omnipoll.compare.measure import Result
+
+COLOURS = {
+    "reactor": "#0072B2",
+    "cores": "#009E73",
+    "thread": "#D55E00",
+    "fork": "#A6588A",
+    "prefork": "#B8860B",
+}
+MARKERS = {"reactor": "o", "cores": "s", "thread": "^", "fork": "D", "prefork": "v"}
+INK, GREY, GRID = "#222222", "#666666", "#DDDDDD"
+STYLE = {
+    "font.size": 10,
+    "font.family": "DejaVu Sans",
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GREY,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "svg.hashsalt": "omnipoll",  # The same results make the same file.
+}
+WIDTH, HEIGHT = 3.3, 3.0  # inches, of a panel
+GAP = 0.075  # between the names beside the lines, as a part of the axis
+LOGARITHMIC = 8  # A range of so many times and more is drawn on a logarithmic scale.
+DPI = 144
+
+Value = Callable[[Result], float]
+Unit = Callable[[float], str]
+
+
+class Measure(NamedTuple):
+    """One thing that is drawn, in a row of panels for each of its values."""
+
+    file: str
+    title: str
+    rows: dict[str, Value]
+    unit: Unit
+
+
+def in_units(*units: tuple[float, str]) -> Unit:
+    """Writes numbers in the largest unit that they reach, with three digits at most."""
+
+    def write(number: float) -> str:
+        size, name = next((unit for unit in units if number >= 0.9995 * unit[0]), units[-1])
+        return f"{number / size:.3g} {name}".rstrip()
+
+    return write
+
+
+NUMBER = in_units((1e6, "M"), (1e3, "k"), (1, ""))
+TIME = in_units((1e6, "s"), (1e3, "ms"), (1, "µs"))
+BYTES = in_units((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1, "B"))
+
+THROUGHPUT = Measure(
+    "throughput", "Messages a second: more is better", {"": lambda one: one.messages_per_second}, NUMBER
+)
+CPU = Measure(
+    "cpu", "CPU time of the server for a message: less is better", {"": lambda one: one.server_cpu_per_message}, TIME
+)
+LATENCY = Measure(
+    "latency",
+    "Time until a message is back: less is better",
+    {"half are faster (p50)": lambda one: one.p50, "99 % are faster (p99)": lambda one: one.p99},
+    TIME,
+)
+FIRST_ANSWER = Measure(
+    "first-answer",
+    "From connect to the first byte, with all others connected and idle: less is better",
+    {
+        "half are faster (p50)": lambda one: one.first_answer_p50,
+        "99 % are faster (p99)": lambda one: one.first_answer_p99,
+    },
+    TIME,
+)
+MEMORY = "Memory of the server for a client: less is better"
+
+
+def draw(results: Sequence[Result], sentence: str, out: Path) -> list[Path]:
+    """Draws every figure as SVG and PNG; returns the files."""
+    written = []
+    with matplotlib.rc_context(STYLE):
+        drawn = {measure.file: curves(results, measure) for measure in (THROUGHPUT, CPU, LATENCY, FIRST_ANSWER)}
+        drawn["memory"] = memory(results)
+        drawn["overview"] = overview(results)
+        for name, figure in drawn.items():
+            sign(figure, sentence)
+            for kind in ("svg", "png"):
+                path = out / f"{name}.{kind}"
+                figure.savefig(path, dpi=DPI, metadata={"Date": None} if kind == "svg" else None)
+                written.append(path)
+    return written
+
+
+def names(values: Iterable[str]) -> list[str]:
+    """Each once, in the order of their coming."""
+    return list(dict.fromkeys(values))
+
+
+def grid(title: str, rows: int, columns: int) -> tuple[Figure, Sequence[Sequence[Axes]]]:
+    """A figure of panels that share their scales."""
+    size = (max(WIDTH * columns, 6.6), HEIGHT * rows + 0.9)
+    figure = Figure(figsize=size, layout="constrained")
+    figure.get_layout_engine().set(wspace=0.03, hspace=0.04)  # type: ignore[union-attr]
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+    return figure, figure.subplots(rows, columns, sharex=True, sharey="row", squeeze=False)
+
+
+def sign(figure: Figure, sentence: str) -> None:
+    """Says under the figure what was measured, and where."""
+    words = textwrap.fill(sentence, int(figure.get_figwidth() * 15))
+    figure.supxlabel(words, x=0.01, ha="left", fontsize=8, color=GREY)
+
+
+def curves(results: Sequence[Result], measure: Measure) -> Figure:
+    """A measure over the number of clients, with a panel for each engine."""
+    engines = names(one.engine for one in results)
+    figure, panels = grid(measure.title, len(measure.rows), len(engines))
+    for row, (words, value) in zip(panels, measure.rows.items()):
+        for panel, engine in zip(row, engines):
+            if row is panels[0]:
+                panel.set_title(engine, loc="left", fontsize=11, color=GREY)
+            scale(panel, results, value, measure.unit)
+            lines(panel, [one for one in results if one.engine == engine], value)
+        row[0].set_ylabel(words)
+    for panel in panels[-1]:
+        panel.set_xlabel("clients")
+    return figure
+
+
+def scale(panel: Axes, results: Sequence[Result], value: Value, unit: Unit) -> None:
+    """The axes: clients from left to right, and what is measured upward."""
+    clients = sorted({one.clients for one in results})
+    panel.set_xscale("log")
+    panel.set_xlim(clients[0] / 1.3, clients[-1] * 1.3)
+    panel.xaxis.set_major_locator(LogLocator(subs=(1,)) if clients[-1] >= 10 * clients[0] else NullLocator())
+    panel.set_xticks(clients if len(clients) <= 5 else [], minor=False)
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:,.0f}"))
+    panel.xaxis.set_minor_locator(NullLocator())
+    values = [value(one) for one in results]
+    if min(values) > 0 and max(values) >= LOGARITHMIC * min(values):
+        logarithmic(panel, values, unit)
+    else:
+        panel.set_ylim(0, max(values) * 1.08)
+        panel.yaxis.set_major_locator(MaxNLocator(5))
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda number, _: unit(number) if number else "0"))
+    panel.grid(axis="y", color=GRID, linewidth=0.8)
+    panel.tick_params(length=0)
+
+
+def logarithmic(panel: Axes, values: Sequence[float], unit: Unit) -> None:
+    panel.set_yscale("log")
+    panel.set_ylim(min(values) / 1.3, max(values) * 1.3)
+    steps = (1,) if max(values) > 100 * min(values) else (1, 2, 5)
+    panel.yaxis.set_major_locator(LogLocator(subs=steps))
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda number, _: unit(number)))
+    panel.yaxis.set_minor_formatter(NullFormatter())
+    panel.yaxis.set_minor_locator(NullLocator())
+
+
+def lines(panel: Axes, results: Sequence[Result], value: Value) -> None:
+    """A line for each model, with its name where it ends."""
+    ends = {}
+    for model in names(one.model for one in results):
+        points = [(one.clients, value(one)) for one in results if one.model == model]
+        panel.plot(
+            *zip(*points), color=COLOURS[model], marker=MARKERS[model], markersize=4.5, linewidth=1.8, clip_on=False
+        )
+        ends[model] = points[-1]
+    heights = {model: panel.transAxes.inverted().transform(panel.transData.transform(end))[1] for model, end in ends.items()}
+    for model, height in apart(heights).items():
+        panel.annotate(
+            model,
+            xy=ends[model],
+            xytext=(1.05, height),
+            textcoords="axes fraction",
+            va="center",
+            color=COLOURS[model],
+            fontweight="bold",
+            fontsize=9.5,
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": COLOURS[model], "linewidth": 0.7, "shrinkA": 1, "shrinkB": 3},
+        )
+
+
+def apart(heights: dict[str, float]) -> dict[str, float]:
+    """The heights moved as little as it takes to keep them a gap apart, in the same order."""
+    moved: dict[str, float] = {}
+    for name in sorted(heights, key=heights.__getitem__):
+        below = max(moved.values(), default=-1.0)
+        moved[name] = max(heights[name], below + GAP)
+    # Those that were pushed too high come down together with what is under them.
+    top = 1.02
+    for name in reversed(list(moved)):
+        moved[name] = min(moved[name], top)
+        top = moved[name] - GAP
+    return moved
+
+
+def most_clients(results: Sequence[Result]) -> list[Result]:
+    """Of each model and engine the result with the most clients."""
+    return list({(one.model, one.engine): one for one in sorted(results, key=lambda one: one.clients)}.values())
+
+
+def memory(results: Sequence[Result]) -> Figure:
+    """A point for each model, with a panel for each engine."""
+    engines = names(one.engine for one in results)
+    figure, panels = grid(MEMORY, 1, len(engines))
+    for panel, engine in zip(panels[0], engines):
+        panel.set_title(engine, loc="left", fontsize=11, color=GREY)
+        points(panel, results, engine)
+    return figure
+
+
+def points(panel: Axes, results: Sequence[Result], engine: str) -> None:
+    """A model's memory for each of its clients: a point, and the number beside it."""
+    models = names(one.model for one in results)
+    last = most_clients(results)
+    largest = max(one.clients for one in last)
+    least, most = (bound(max(one.memory_per_client, 100) for one in last) for bound in (min, max))
+    panel.set_xscale("log")
+    panel.set_xlim(least / 2, most * 20)
+    panel.set_ylim(len(models) - 0.4, -0.6)
+    panel.set_yticks(range(len(models)), models)
+    panel.xaxis.set_major_locator(LogLocator(subs=(1,)))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda number, _: BYTES(number)))
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.tick_params(length=0)
+    panel.grid(axis="both", color=GRID, linewidth=0.8)
+    panel.set_xlabel(f"with {largest:,} clients" if largest > 1 else "with 1 client")
+    for one in last:
+        if one.engine == engine:
+            where = (max(one.memory_per_client, least), models.index(one.model))
+            panel.plot(*where, color=COLOURS[one.model], marker=MARKERS[one.model], markersize=8)
+            words = BYTES(one.memory_per_client) if one.memory_per_client >= 1 else "nothing"
+            words += f" (with {one.clients:,})" if one.clients != largest else ""
+            panel.annotate(words, where, (8, 0), textcoords="offset points", va="center", color=COLOURS[one.model])
+
+
+def overview(results: Sequence[Result]) -> Figure:
+    """Four measures at a glance, on the engine that is best for the most clients."""
+    engines = names(one.engine for one in results)
+    engine = "epoll" if "epoll" in engines else engines[-1]
+    chosen = [one for one in results if one.engine == engine]
+    figure = Figure(figsize=(2.6 * WIDTH, 2 * HEIGHT + 1.2), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.05, hspace=0.07)  # type: ignore[union-attr]
+    figure.suptitle(f"What each way of serving costs, on {engine}", x=0.01, ha="left", fontsize=13, fontweight="bold")
+    panels = figure.subplots(2, 2)
+    shown = {
+        "messages a second": (THROUGHPUT, panels[0][0]),
+        "server's CPU time for a message": (CPU, panels[0][1]),
+        "from connect to first byte (p50)": (FIRST_ANSWER, panels[1][0]),
+    }
+    for words, (measure, panel) in shown.items():
+        value = next(iter(measure.rows.values()))
+        panel.set_title(words, loc="left", fontsize=11)
+        scale(panel, chosen, value, measure.unit)
+        lines(panel, chosen, value)
+        panel.set_xlabel("clients")
+    panels[1][1].set_title("memory for a client", loc="left", fontsize=11)
+    points(panels[1][1], chosen, engine)
+    return figure

@@ -1,0 +1,108 @@
+"""The results as a table for people, and as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from omnipoll.compare.measure import LeftOut, Result
+from omnipoll.compare.plan import Settings
+
+COLUMNS = (
+    "model",
+    "engine",
+    "clients",
+    "messages/s",
+    "p50 us",
+    "p99 us",
+    "first answer us",
+    "its p99 us",
+    "CPU us/message",
+    "kB/client",
+    "server cores",
+    "load cores",
+)
+WORDS = 2  # The first columns are text; the others are numbers.
+
+
+def row(result: Result) -> tuple[str, ...]:
+    """A result as the cells of the table."""
+    return (
+        result.model,
+        result.engine,
+        f"{result.clients:,}",
+        f"{result.messages_per_second:,.0f}",
+        f"{result.p50:,.0f}",
+        f"{result.p99:,.0f}",
+        f"{result.first_answer_p50:,.0f}",
+        f"{result.first_answer_p99:,.0f}",
+        f"{result.server_cpu_per_message:,.1f}",
+        f"{result.memory_per_client / 1e3:,.1f}",
+        f"{result.server_busy:.2f}",
+        f"{result.load_busy:.2f}",
+    )
+
+
+def notes(settings: Settings, facts: dict[str, Any]) -> list[str]:
+    """What the figures mean, in sentences."""
+    cores = "1 core" if facts["cores"] == 1 else f"{facts['cores']} cores"
+    python = " Python's own cost, and its lock between threads, is in every figure:" if not settings.server else ""
+    python += " they compare ways of serving, not languages." if python else ""
+    return [
+        f"Server: {settings.served_by}; {settings.message_size:,} bytes a message, {settings.seconds:g} s each; "
+        f"omnipoll {facts['omnipoll']}, Python {facts['python']}, {facts['system']}, {cores}.{python}",
+        "Each client has one message under way. Server and clients share the cores, and where the clients' "
+        "process was busy (load cores near 1) messages/s and latencies are as much its own; the server's CPU "
+        "per message, which the kernel counts, is not.",
+        "First answer: from the connect of one more client to its first byte back, with the others connected "
+        "and idle. Memory: pages (PSS) and page tables of all the server's processes less those of the empty "
+        "server; the kernel's sockets and stacks are not in it.",
+    ]
+
+
+def left_out_in_words(left_out: Sequence[LeftOut]) -> list[str]:
+    """One line for each reason, with the combinations that it concerns."""
+    reasons: dict[tuple[str, str], list[LeftOut]] = {}
+    for one in left_out:
+        reasons.setdefault((one.engine, one.reason), []).append(one)
+    lines = []
+    for (engine, reason), several in reasons.items():
+        models = ", ".join(dict.fromkeys(one.model for one in several))
+        clients = ", ".join(dict.fromkeys(f"{one.clients:,}" for one in several))
+        lines.append(f"{models} on {engine} with {clients} clients: {reason}")
+    return lines
+
+
+def plain(results: Sequence[Result]) -> str:
+    """The table in text."""
+    rows = [COLUMNS, *map(row, results)]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) if number < WORDS else cell.rjust(width)
+                  for number, (cell, width) in enumerate(zip(cells, widths))).rstrip()
+        for cells in rows
+    )
+
+
+def markdown(results: Sequence[Result], left_out: Sequence[LeftOut], sentences: Sequence[str]) -> str:
+    """The whole report in Markdown."""
+    rule = ["---" if number < WORDS else "---:" for number in range(len(COLUMNS))]
+    table = [f"| {' | '.join(cells)} |" for cells in (COLUMNS, rule, *map(row, results))]
+    parts = ["# Ways of serving compared", *sentences, "\n".join(table)]
+    if left_out:
+        parts += ["Not measured:", "\n".join(f"- {line}" for line in left_out_in_words(left_out))]
+    return "\n\n".join(parts) + "\n"
+
+
+def as_json(
+    results: Sequence[Result], left_out: Sequence[LeftOut], settings: Settings, facts: dict[str, Any]
+) -> str:
+    """Everything, for programs."""
+    whole = {
+        "settings": vars(settings),
+        "machine": facts,
+        "results": [result.as_dict() for result in results],
+        "left_out": [one.as_dict() for one in left_out],
+    }
+    return json.dumps(whole, indent=1) + "\n"
