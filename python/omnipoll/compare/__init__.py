@@ -75,8 +75,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--server",
         metavar="PATH",
-        help="measure this program instead of the echo in Python: it is given --model, --engine, --address "
-        "and --max-clients, prints its address, and ends on SIGTERM",
+        help="measure this program instead of the echo in Python: it is given --model, --engine, --address and, "
+        "where there are hundreds, --max-clients; its first line ends with its address; SIGTERM ends it",
     )
     out = Path("omnipoll-compare")
     parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"where the files go: {out}")

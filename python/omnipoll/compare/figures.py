@@ -9,6 +9,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import NamedTuple
 
 import matplotlib
@@ -128,7 +129,7 @@ def grid(title: str, rows: int, columns: int) -> tuple[Figure, Sequence[Sequence
 
 def sign(figure: Figure, sentence: str) -> None:
     """Says under the figure what was measured, and where."""
-    words = textwrap.fill(sentence, int(figure.get_figwidth() * 15))
+    words = textwrap.fill(sentence, int(figure.get_figwidth() * 17))
     figure.supxlabel(words, x=0.01, ha="left", fontsize=8, color=GREY)
 
 
@@ -136,10 +137,10 @@ def curves(results: Sequence[Result], measure: Measure) -> Figure:
     """A measure over the number of clients, with a panel for each engine."""
     engines = names(one.engine for one in results)
     figure, panels = grid(measure.title, len(measure.rows), len(engines))
+    for panel, engine in zip(panels[0], engines):
+        panel.set_title(engine, loc="left", fontsize=11, color=GREY)
     for row, (words, value) in zip(panels, measure.rows.items()):
         for panel, engine in zip(row, engines):
-            if row is panels[0]:
-                panel.set_title(engine, loc="left", fontsize=11, color=GREY)
             scale(panel, results, value, measure.unit)
             lines(panel, [one for one in results if one.engine == engine], value)
         row[0].set_ylabel(words)
@@ -171,7 +172,8 @@ def scale(panel: Axes, results: Sequence[Result], value: Value, unit: Unit) -> N
 def logarithmic(panel: Axes, values: Sequence[float], unit: Unit) -> None:
     panel.set_yscale("log")
     panel.set_ylim(min(values) / 1.3, max(values) * 1.3)
-    steps = (1,) if max(values) > 100 * min(values) else (1, 2, 5)
+    spread = max(values) / min(values)
+    steps = (1, 2, 5) if spread < 30 else (1, 3) if spread < 1000 else (1,)
     panel.yaxis.set_major_locator(LogLocator(subs=steps))
     panel.yaxis.set_major_formatter(FuncFormatter(lambda number, _: unit(number)))
     panel.yaxis.set_minor_formatter(NullFormatter())
@@ -205,16 +207,16 @@ def lines(panel: Axes, results: Sequence[Result], value: Value) -> None:
 
 def apart(heights: dict[str, float]) -> dict[str, float]:
     """The heights moved as little as it takes to keep them a gap apart, in the same order."""
-    moved: dict[str, float] = {}
-    for name in sorted(heights, key=heights.__getitem__):
-        below = max(moved.values(), default=-1.0)
-        moved[name] = max(heights[name], below + GAP)
-    # Those that were pushed too high come down together with what is under them.
-    top = 1.02
-    for name in reversed(list(moved)):
-        moved[name] = min(moved[name], top)
-        top = moved[name] - GAP
-    return moved
+    order = sorted(heights, key=heights.__getitem__)
+    # With a gap taken off for each that is below, they only have to be in order. Those that are
+    # not are put at their mean together: isotonic regression by pooling adjacent violators.
+    pools: list[list[float]] = []
+    for number, name in enumerate(order):
+        pools.append([heights[name] - number * GAP])
+        while len(pools) > 1 and mean(pools[-2]) >= mean(pools[-1]):
+            pools[-2:] = [pools[-2] + pools[-1]]
+    flat = [mean(pool) for pool in pools for _ in pool]
+    return {name: height + number * GAP for number, (name, height) in enumerate(zip(order, flat))}
 
 
 def most_clients(results: Sequence[Result]) -> list[Result]:
@@ -254,7 +256,15 @@ def points(panel: Axes, results: Sequence[Result], engine: str) -> None:
             panel.plot(*where, color=COLOURS[one.model], marker=MARKERS[one.model], markersize=8)
             words = BYTES(one.memory_per_client) if one.memory_per_client >= 1 else "nothing"
             words += f" (with {one.clients:,})" if one.clients != largest else ""
-            panel.annotate(words, where, (8, 0), textcoords="offset points", va="center", color=COLOURS[one.model])
+            panel.annotate(
+                words,
+                where,
+                (9, 0),
+                textcoords="offset points",
+                va="center_baseline",
+                color=COLOURS[one.model],
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+            )
 
 
 def overview(results: Sequence[Result]) -> Figure:

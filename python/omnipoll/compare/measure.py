@@ -14,7 +14,7 @@ from omnipoll.compare.load import PATIENCE, TICK
 from omnipoll.compare.plan import Combination, Settings
 from omnipoll.compare.stage import Failed, Program, Stage
 
-PROBES = 50
+PROBES = 100
 STARTING = 20  # seconds for a server to say where it listens
 SLACK = 2 * PATIENCE  # seconds for an answer of the load, whose own patience is shorter
 
@@ -110,7 +110,7 @@ def measure(combination: Combination, settings: Settings) -> Result:
     """Runs it. Failed, where it could not be measured."""
     with Stage() as stage:
         server = stage.start("the server", settings.command(combination))
-        address = stage.line_of(server, STARTING)
+        address = address_in(stage.line_of(server, STARTING))
         clients = Clients(stage, address, settings, combination.clients)
         clients.probe(1)  # What is made for the first client is no client's cost.
         settle(server)
@@ -149,6 +149,14 @@ def measure(combination: Combination, settings: Settings) -> Result:
         processes=population.processes,
         threads=population.threads,
     )
+
+
+def address_in(line: str) -> str:
+    """The address at the end of a server's first line, as in 'listening on 127.0.0.1:7000'."""
+    address = line.split()[-1] if line.strip() else ""
+    if not address.rpartition(":")[2].isdigit():
+        raise Failed(f"the server has told no address, but {line!r}")
+    return address
 
 
 def settle(server: Program) -> None:

@@ -16,7 +16,8 @@ SPARE = 100  # descriptors, processes and threads besides those of the clients
 LARGEST_MESSAGE = 64 * 1024  # Goes through without the client reading meanwhile.
 
 DESCRIPTORS = {"thread": 4, "fork": 2}  # in one process, for each client; elsewhere 1
-ROOM_FOR_PROBES = 64  # clients beyond those that stay, so that a probe never waits for another's end
+ROOM_FOR_PROBES = 128  # clients beyond those that stay, so that a probe never waits for another's end
+BOUND = 512  # clients that a server takes under THREAD and FORK unless told
 
 
 class Combination(NamedTuple):
@@ -49,8 +50,9 @@ class Settings:
             "--model": combination.model,
             "--engine": combination.engine,
             "--address": "127.0.0.1:0",
-            "--max-clients": str(combination.clients + ROOM_FOR_PROBES),
         }
+        if combination.clients + ROOM_FOR_PROBES > BOUND:
+            options["--max-clients"] = str(combination.clients + ROOM_FOR_PROBES)
         return [*program, *(word for option in options.items() for word in option)]
 
     @property
