@@ -18,7 +18,7 @@ import omnipoll
 from omnipoll import Poller
 
 HELP = "which engines and features this machine has, and why not"
-ENGINES = ("select", "poll", "epoll", "io_uring", "kqueue")
+ENGINES = ("select", "poll", "epoll", "io_uring")
 
 CAPABILITIES = {
     omnipoll.TELLS_HANGUP: "tells hang-up and error from readiness",

@@ -183,12 +183,15 @@ def run(options: argparse.Namespace) -> int:
         results, left_out = measure_all(settings, tell)
     sentences = report.notes(settings, facts)
     print_report(results, left_out, sentences)
-    written = [options.out / "compare.md", options.out / "compare.json"]
-    written[0].write_text(report.markdown(results, left_out, sentences))
-    written[1].write_text(report.as_json(results, left_out, settings, facts))
-    if results:
-        written += draw(results, sentences[0], options.out)
-    print("Written:", *written, sep="\n  ")
+    figures = draw(results, sentences[0], options.out) if results else []
+    drawn = [figure.name for figure in figures if figure.suffix == ".svg"]
+    texts = {
+        "compare.md": report.markdown(results, left_out, sentences, drawn),
+        "compare.json": report.as_json(results, left_out, settings, facts),
+    }
+    for name, text in texts.items():
+        (options.out / name).write_text(text)
+    print("Written:", *(options.out / name for name in texts), *figures, sep="\n  ")
     return 0 if results else 1
 
 

@@ -17,7 +17,8 @@ LARGEST_MESSAGE = 64 * 1024  # Goes through without the client reading meanwhile
 
 DESCRIPTORS = {"thread": 4, "fork": 2}  # in one process, for each client; elsewhere 1
 ROOM_FOR_PROBES = 128  # clients beyond those that stay, so that a probe never waits for another's end
-BOUND = 512  # clients that a server takes under THREAD and FORK unless told
+BOUNDED = ("thread", "fork")
+BOUND = 512  # clients that a server takes under these unless told
 
 
 class Combination(NamedTuple):
@@ -51,7 +52,7 @@ class Settings:
             "--engine": combination.engine,
             "--address": "127.0.0.1:0",
         }
-        if combination.clients + ROOM_FOR_PROBES > BOUND:
+        if combination.model in BOUNDED and combination.clients + ROOM_FOR_PROBES > BOUND:
             options["--max-clients"] = str(combination.clients + ROOM_FOR_PROBES)
         return [*program, *(word for option in options.items() for word in option)]
 
@@ -100,7 +101,7 @@ class Obstacles:
         if self.descriptors is not None and needed > self.descriptors:
             yield f"needs {needed:,} descriptors in a process, and may have {self.descriptors:,} (ulimit -Hn)"
         needed = clients + SPARE
-        if model in ("thread", "fork") and self.tasks is not None and needed > self.tasks:
+        if model in BOUNDED and self.tasks is not None and needed > self.tasks:
             kind = "threads" if model == "thread" else "processes"
             yield f"needs {needed:,} {kind}, and there may be {self.tasks:,} (ulimit -u, pids.max)"
         needed = int(self.client_memory.get((model, engine), 0) * clients)

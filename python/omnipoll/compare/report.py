@@ -85,13 +85,16 @@ def plain(results: Sequence[Result]) -> str:
     )
 
 
-def markdown(results: Sequence[Result], left_out: Sequence[LeftOut], sentences: Sequence[str]) -> str:
-    """The whole report in Markdown."""
+def markdown(
+    results: Sequence[Result], left_out: Sequence[LeftOut], sentences: Sequence[str], figures: Sequence[str]
+) -> str:
+    """The whole report in Markdown; the figures are files beside it."""
     rule = ["---" if number < WORDS else "---:" for number in range(len(COLUMNS))]
     table = [f"| {' | '.join(cells)} |" for cells in (COLUMNS, rule, *map(row, results))]
     parts = ["# Ways of serving compared", *sentences, "\n".join(table)]
     if left_out:
         parts += ["Not measured:", "\n".join(f"- {line}" for line in left_out_in_words(left_out))]
+    parts += [f"![{name.partition('.')[0]}]({name})" for name in figures]
     return "\n\n".join(parts) + "\n"
 
 
