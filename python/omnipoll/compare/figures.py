@@ -1,6 +1,6 @@
 """The results drawn. Needs matplotlib.
 
-A panel for each engine, a colour and a marker for each model, and its name beside its line. The
+Two panels a row, so that a figure can be read in a page of text: a panel for each engine, a colour and a marker for each model, and its name beside its line. The
 colours are after Okabe and Ito, and can be told apart with every kind of colour vision.
 """
 
@@ -41,7 +41,8 @@ STYLE = {
     "ytick.color": GREY,
     "svg.hashsalt": "omnipoll",  # The same results make the same file.
 }
-WIDTH, HEIGHT = 3.3, 3.0  # inches, of a panel
+COLUMNS = 2
+WIDTH, HEIGHT = 4.1, 2.8  # inches, of a panel
 GAP = 0.075  # between the names beside the lines, as a part of the axis
 LOGARITHMIC = 8  # A range of so many times and more is drawn on a logarithmic scale.
 DPI = 144
@@ -51,11 +52,11 @@ Unit = Callable[[float], str]
 
 
 class Measure(NamedTuple):
-    """One thing that is drawn, in a row of panels for each of its values."""
+    """One thing that is drawn."""
 
     file: str
     title: str
-    rows: dict[str, Value]
+    values: dict[str, Value]  # by what is said of it after the engine's name
     unit: Unit
 
 
@@ -82,15 +83,15 @@ CPU = Measure(
 LATENCY = Measure(
     "latency",
     "Time until a message is back: less is better",
-    {"half are faster (p50)": lambda one: one.p50, "99 % are faster (p99)": lambda one: one.p99},
+    {": half are faster (p50)": lambda one: one.p50, ": 99 % are faster (p99)": lambda one: one.p99},
     TIME,
 )
 FIRST_ANSWER = Measure(
     "first-answer",
     "From connect to the first byte, with all others connected and idle: less is better",
     {
-        "half are faster (p50)": lambda one: one.first_answer_p50,
-        "99 % are faster (p99)": lambda one: one.first_answer_p99,
+        ": half are faster (p50)": lambda one: one.first_answer_p50,
+        ": 99 % are faster (p99)": lambda one: one.first_answer_p99,
     },
     TIME,
 )
@@ -118,13 +119,18 @@ def names(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(values))
 
 
-def grid(title: str, rows: int, columns: int) -> tuple[Figure, Sequence[Sequence[Axes]]]:
-    """A figure of panels that share their scales."""
-    size = (max(WIDTH * columns, 6.6), HEIGHT * rows + 0.9)
-    figure = Figure(figsize=size, layout="constrained")
-    figure.get_layout_engine().set(wspace=0.03, hspace=0.04)  # type: ignore[union-attr]
+def grid(title: str, names: Sequence[str]) -> tuple[Figure, list[Axes]]:
+    """A figure with a panel for each name, two a row."""
+    rows = -(-len(names) // COLUMNS)
+    figure = Figure(figsize=(WIDTH * COLUMNS, HEIGHT * rows + 0.9), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.05, hspace=0.05)  # type: ignore[union-attr]
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
-    return figure, figure.subplots(rows, columns, sharex=True, sharey="row", squeeze=False)
+    panels = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
+    for panel in panels[len(names) :]:
+        panel.remove()
+    for panel, name in zip(panels, names):
+        panel.set_title(name, loc="left", fontsize=11)
+    return figure, panels[: len(names)]
 
 
 def sign(figure: Figure, sentence: str) -> None:
@@ -134,18 +140,13 @@ def sign(figure: Figure, sentence: str) -> None:
 
 
 def curves(results: Sequence[Result], measure: Measure) -> Figure:
-    """A measure over the number of clients, with a panel for each engine."""
+    """A measure over the number of clients, with a panel for each engine and value."""
     engines = names(one.engine for one in results)
-    figure, panels = grid(measure.title, len(measure.rows), len(engines))
-    for panel, engine in zip(panels[0], engines):
-        panel.set_title(engine, loc="left", fontsize=11, color=GREY)
-    for row, (words, value) in zip(panels, measure.rows.items()):
-        for panel, engine in zip(row, engines):
-            scale(panel, results, value, measure.unit)
-            lines(panel, [one for one in results if one.engine == engine], value)
-        row[0].set_ylabel(words)
-    for panel in panels[-1]:
-        panel.set_xlabel("clients")
+    cells = [(engine, words, value) for engine in engines for words, value in measure.values.items()]
+    figure, panels = grid(measure.title, [engine + words for engine, words, _ in cells])
+    for panel, (engine, _, value) in zip(panels, cells):
+        scale(panel, results, value, measure.unit)
+        lines(panel, [one for one in results if one.engine == engine], value)
     return figure
 
 
@@ -163,10 +164,11 @@ def scale(panel: Axes, results: Sequence[Result], value: Value, unit: Unit) -> N
         logarithmic(panel, values, unit)
     else:
         panel.set_ylim(0, max(values) * 1.08)
-        panel.yaxis.set_major_locator(MaxNLocator(5))
+        panel.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         panel.yaxis.set_major_formatter(FuncFormatter(lambda number, _: unit(number) if number else "0"))
     panel.grid(axis="y", color=GRID, linewidth=0.8)
     panel.tick_params(length=0)
+    panel.set_xlabel("clients")
 
 
 def logarithmic(panel: Axes, values: Sequence[float], unit: Unit) -> None:
@@ -227,9 +229,8 @@ def most_clients(results: Sequence[Result]) -> list[Result]:
 def memory(results: Sequence[Result]) -> Figure:
     """A point for each model, with a panel for each engine."""
     engines = names(one.engine for one in results)
-    figure, panels = grid(MEMORY, 1, len(engines))
-    for panel, engine in zip(panels[0], engines):
-        panel.set_title(engine, loc="left", fontsize=11, color=GREY)
+    figure, panels = grid(MEMORY, engines)
+    for panel, engine in zip(panels, engines):
         points(panel, results, engine)
     return figure
 
@@ -268,25 +269,19 @@ def points(panel: Axes, results: Sequence[Result], engine: str) -> None:
 
 
 def overview(results: Sequence[Result]) -> Figure:
-    """Four measures at a glance, on the engine that is best for the most clients."""
+    """Four measures at a glance, on one engine: epoll, where it was measured."""
     engines = names(one.engine for one in results)
     engine = "epoll" if "epoll" in engines else engines[-1]
     chosen = [one for one in results if one.engine == engine]
-    figure = Figure(figsize=(2.6 * WIDTH, 2 * HEIGHT + 1.2), layout="constrained")
-    figure.get_layout_engine().set(wspace=0.05, hspace=0.07)  # type: ignore[union-attr]
-    figure.suptitle(f"What each way of serving costs, on {engine}", x=0.01, ha="left", fontsize=13, fontweight="bold")
-    panels = figure.subplots(2, 2)
     shown = {
-        "messages a second": (THROUGHPUT, panels[0][0]),
-        "server's CPU time for a message": (CPU, panels[0][1]),
-        "from connect to first byte (p50)": (FIRST_ANSWER, panels[1][0]),
+        "messages a second": THROUGHPUT,
+        "server's CPU time for a message": CPU,
+        "from connect to first byte (p50)": FIRST_ANSWER,
     }
-    for words, (measure, panel) in shown.items():
-        value = next(iter(measure.rows.values()))
-        panel.set_title(words, loc="left", fontsize=11)
+    figure, panels = grid(f"What each way of serving costs, on {engine}", [*shown, "memory for a client"])
+    for panel, measure in zip(panels, shown.values()):
+        value = next(iter(measure.values.values()))
         scale(panel, chosen, value, measure.unit)
         lines(panel, chosen, value)
-        panel.set_xlabel("clients")
-    panels[1][1].set_title("memory for a client", loc="left", fontsize=11)
-    points(panels[1][1], chosen, engine)
+    points(panels[-1], chosen, engine)
     return figure

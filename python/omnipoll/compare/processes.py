@@ -60,21 +60,23 @@ def cpu_time(session: int) -> int:
 
 
 def memory(session: int) -> int:
-    """Bytes that the processes of a session keep: their pages, of a shared one their part of it
-    (PSS), and the page tables. The kernel's other memory, as sockets and stacks, is not in it.
+    """Bytes that the processes of a session keep for themselves: their anonymous and shared pages,
+    of one that several have each its part (PSS), and the page tables. What is mapped of files, as
+    the code, is not in it: its part changes with every other process that has it. Nor is the
+    kernel's other memory, as sockets and stacks.
     """
     total = 0
     for process in members(session):
         with suppress(*GONE):
-            total += kilobytes(process, "smaps_rollup", "Pss:") + kilobytes(process, "status", "VmPTE:")
+            pages = kilobytes(process, "smaps_rollup", "Pss_Anon:", "Pss_Shmem:")
+            total += pages + kilobytes(process, "status", "VmPTE:")
     return total * 1024
 
 
-def kilobytes(process: int, file: str, name: str) -> int:
-    for line in (PROC / str(process) / file).read_text().splitlines():
-        if line.startswith(name):
-            return int(line.split()[1])
-    return 0  # A process that has begun to end.
+def kilobytes(process: int, file: str, *names: str) -> int:
+    """The sum of these lines; a process that has begun to end has none."""
+    lines = (PROC / str(process) / file).read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(names))
 
 
 def available_memory() -> int:

@@ -56,8 +56,8 @@ def notes(settings: Settings, facts: dict[str, Any]) -> list[str]:
         "process was busy (load cores near 1) messages/s and latencies are as much its own; the server's CPU "
         "per message, which the kernel counts, is not.",
         "First answer: from the connect of one more client to its first byte back, with the others connected "
-        "and idle. Memory: pages (PSS) and page tables of all the server's processes less those of the empty "
-        "server; the kernel's sockets and stacks are not in it.",
+        "and idle. Memory: the pages of their own (of shared ones each its part) and the page tables of all the "
+        "server's processes, less those of the empty server; the kernel's sockets and stacks are not in it.",
     ]
 
 
