@@ -5,6 +5,9 @@
 
 pub mod contender;
 pub mod contest;
+pub mod echo;
+pub mod histogram;
 pub mod machine;
 pub mod pairs;
+pub mod random;
 pub mod wheel;

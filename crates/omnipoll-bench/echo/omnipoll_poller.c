@@ -1,0 +1,50 @@
+/* The echo server of raw_epoll.c on omnipoll's poller: omnipoll_poller ENGINE. */
+#include "echo.h"
+#include <omnipoll.h>
+
+static omni_poller *poller;
+
+static void ours(int result, const char *what) {
+    if (result < 0) {
+        fprintf(stderr, "%s: %s\n", what, omni_last_error());
+        exit(1);
+    }
+}
+
+static uint32_t engine_named(const char *name) {
+    for (uint32_t engine = 0; omni_engine_name(engine) != NULL; engine++)
+        if (strcmp(omni_engine_name(engine), name) == 0)
+            return engine;
+    must(0, "no such engine");
+    return 0;
+}
+
+static void serve_client(struct client *client) {
+    enum wish before = client->kept != NULL ? WRITE : READ, wish = serve(client);
+    if (wish == CLOSE) {
+        omni_remove(poller, client->fd);
+        close_client(client);
+    } else if (wish != before) {
+        uint32_t interest = wish == WRITE ? OMNI_WRITE : OMNI_READ;
+        ours(omni_modify(poller, client->fd, interest, (uintptr_t)client), "omni_modify");
+    }
+}
+
+int main(int argc, char **argv) {
+    static omni_event events[BATCH];
+    ours(omni_poller_new(engine_named(argc > 1 ? argv[1] : "auto"), 0, &poller), "omni_poller_new");
+    int listener = listen_on_loopback();
+    ours(omni_add(poller, listener, OMNI_READ, 0), "omni_add");
+    for (;;) {
+        int count = omni_wait(poller, events, BATCH, -1);
+        ours(count, "omni_wait");
+        for (int i = 0; i < count; i++) {
+            struct client *client = (struct client *)(uintptr_t)events[i].token;
+            if (client != NULL)
+                serve_client(client);
+            else
+                while ((client = accept_client(listener)) != NULL)
+                    ours(omni_add(poller, client->fd, OMNI_READ, (uintptr_t)client), "omni_add");
+        }
+    }
+}

@@ -1,0 +1,140 @@
+#!/usr/bin/env python3
+"""Races echo servers: each of them alone with the load, in turns, forwards and backwards.
+
+    echo.py [--clients 1,50,1000] [--bytes 64,16384] [--seconds 0.15] [--turns 15] [--only WORD,WORD]
+            [--same-core]
+
+Prints for each discipline the medians and the ratio of the server's CPU time to the raw epoll
+loop's, turn by turn, with its quartiles. The raw loop runs twice: how far the second is from 1 is
+how far to trust the others. --only takes those whose names contain one of the words.
+The load has a core of its own, where there are two; with --same-core it shares the server's, and
+the two take turns, so that the server always finds all the clients' messages there: less like the
+world, and steadier.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+from contextlib import ExitStack
+from itertools import product
+
+import build
+from results import Result, table
+from servers import CORES, SERVER_CORE, Server, serving
+
+BASE = "raw epoll, C"
+AGAIN = "raw epoll again, C"
+LIMIT = 60  # seconds for one turn
+
+Commands = dict[str, list[str]]
+
+
+def commands() -> Commands:
+    """How each server is run. The first word is a program, which may not have been built."""
+    servers = {
+        BASE: ["echo_raw_epoll"],
+        AGAIN: ["echo_raw_epoll"],
+        "raw poll, C": ["echo_raw_poll"],
+        "raw select, C": ["echo_raw_select"],
+        "libuv, C": ["echo_libuv"],
+        "libevent, C": ["echo_libevent"],
+        "libev, C": ["echo_libev"],
+        "mio, Rust": ["echo_mio"],
+        "tokio, one thread, Rust": ["echo_tokio"],
+        "compio, io_uring, Rust": ["echo_compio"],
+    }
+    for engine in build.engines():
+        servers[f"omnipoll poller, {engine}, C"] = ["echo_omnipoll_poller", engine]
+        servers[f"omnipoll server, {engine}, C"] = ["echo_omnipoll", engine]
+    return servers
+
+
+def choose(servers: Commands, words: str) -> tuple[Commands, list[str]]:
+    """Those that are wanted and were built, and the names of those that were not."""
+    chosen, missing = {}, []
+    for name, (program, *arguments) in servers.items():
+        if name != BASE and words and not any(word in name for word in words.split(",")):
+            continue
+        if path := build.program(program):
+            chosen[name] = [path, *arguments]
+        else:
+            missing.append(name)
+    return chosen, missing
+
+
+def drive(server: Server, clients: int, size: int, seconds: float, core: int) -> dict[str, float]:
+    """One turn of the load against a server."""
+    load = build.program("load")
+    assert load, "the load generator was built"
+    options = {
+        "port": server.port,
+        "pid": server.pid,
+        "clients": clients,
+        "bytes": size,
+        "seconds": seconds,
+        "core": core,
+    }
+    command = [load, *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=LIMIT, check=True)
+    return json.loads(done.stdout)
+
+
+def race(chosen: Commands, clients: int, size: int, seconds: float, turns: int, core: int) -> list[Result]:
+    """All of them in one discipline."""
+    parameters = {"clients": clients, "bytes": size}
+    results = {name: Result("echo", name, dict(parameters)) for name in chosen}
+    with ExitStack() as stack:
+        running = {name: stack.enter_context(serving(command)) for name, command in chosen.items()}
+        for turn in range(turns):
+            for name in list(chosen)[:: 1 if turn % 2 == 0 else -1]:
+                results[name].add(drive(running[name], clients, size, seconds, core))
+    return list(results.values())
+
+
+def show(results: list[Result]) -> str:
+    base = results[0]
+    rows = []
+    for result in results:
+        low, middle, high = result.ratio(base, "cpu_ns")
+        rows.append(
+            [
+                result.contender,
+                f"{result.median('cpu_ns') / 1e3:,.2f}",
+                f"{middle:.3f}",
+                f"{low:.3f} to {high:.3f}",
+                f"{result.median('per_second'):,.0f}",
+                f"{result.median('p50_ns') / 1e3:,.0f}",
+                f"{result.median('p99_ns') / 1e3:,.0f}",
+            ]
+        )
+    header = ["server", "CPU, us/message", "ratio to raw", "quartiles", "messages/s", "p50, us", "p99, us"]
+    return table(header, rows)
+
+
+def numbers(text: str) -> list[int]:
+    return [int(word) for word in text.split(",")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--clients", type=numbers, default=[1, 50, 1000])
+    parser.add_argument("--bytes", type=numbers, default=[64, 16384])
+    parser.add_argument("--seconds", type=float, default=0.15)
+    parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--same-core", action="store_true")
+    options = parser.parse_args()
+    core = SERVER_CORE if options.same_core else CORES[0]
+    build.build()
+    chosen, missing = choose(commands(), options.only)
+    for name in missing:
+        print(f"missing, for it could not be built: {name}")
+    for clients, size in product(options.clients, options.bytes):
+        results = race(chosen, clients, size, options.seconds, options.turns, core)
+        print(f"\n{clients:,} clients, {size:,} bytes\n\n{show(results)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Servers as processes: started on a core of their own, ended by closing their standard input."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Iterator
+
+CORES = sorted(os.sched_getaffinity(0))
+# The first core takes most interrupts, so the server is not on it.
+SERVER_CORE = CORES[-1]
+
+
+@dataclass
+class Server:
+    port: int
+    pid: int
+
+
+@contextmanager
+def serving(command: list[str]) -> Iterator[Server]:
+    """Runs a server, which prints its port and ends with its standard input."""
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CORE}),
+    )
+    assert process.stdin and process.stdout
+    try:
+        line = process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{command[0]} ended without telling its port")
+        yield Server(int(line), process.pid)
+    finally:
+        process.stdin.close()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
