@@ -47,7 +47,8 @@ def commands() -> Commands:
     }
     for engine in build.engines():
         servers[f"omnipoll poller, {engine}, C"] = ["echo_omnipoll_poller", engine]
-        servers[f"omnipoll server, {engine}, C"] = ["echo_omnipoll", engine]
+        servers[f"omnipoll server, {engine}, C"] = ["echo_omnipoll_server", engine]
+        servers[f"omnipoll server, {engine}, Rust"] = ["echo_omnipoll", engine]
     return servers
 
 

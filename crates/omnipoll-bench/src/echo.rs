@@ -10,16 +10,26 @@ pub const BUFFER: usize = 65_536;
 /// A non-blocking listener on a free port of the loopback device, which it prints. The process
 /// ends with its standard input.
 pub fn listen() -> TcpListener {
-    end_with_stdin();
+    prepare_process();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     // std's backlog is 128, or 4,096 in later versions.
     // SAFETY: takes no pointer.
     assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), libc::SOMAXCONN) }, 0);
     listener.set_nonblocking(true).expect("a socket");
-    println!("{}", listener.local_addr().expect("an address").port());
-    std::io::stdout().flush().expect("a reader");
-    crate::machine::raise_descriptor_limit(20_000);
+    tell_port(listener.local_addr().expect("an address").port());
     listener
+}
+
+/// As many clients as the system allows, and an end together with standard input.
+pub fn prepare_process() {
+    end_with_stdin();
+    crate::machine::raise_descriptor_limit(20_000);
+}
+
+/// Prints where the server listens.
+pub fn tell_port(port: impl std::fmt::Display) {
+    println!("{port}");
+    std::io::stdout().flush().expect("a reader");
 }
 
 /// Makes a client ready to be served.

@@ -1,4 +1,4 @@
-/* The echo server on omnipoll's own serving API: omnipoll ENGINE. The environment's
+/* The echo server on omnipoll's own serving API: omnipoll_server ENGINE. The environment's
  * OMNIPOLL_ENGINE names the engine for a server, too. */
 #include "echo.h"
 #include <omnipoll.h>
