@@ -3,11 +3,11 @@
 //! `run.sh` builds and runs everything; each program under `src/bin` prints one table. Nothing
 //! here is a test: a busy machine may make any figure look bad, so none of them fails anything.
 
-pub mod contender;
-pub mod contest;
 pub mod echo;
+pub mod figures;
 pub mod histogram;
 pub mod machine;
 pub mod pairs;
 pub mod random;
+pub mod watcher;
 pub mod wheel;

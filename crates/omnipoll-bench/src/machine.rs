@@ -6,12 +6,8 @@ use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::time::Instant;
 
-/// Settles this thread on the last core it may run on, for the first one takes most interrupts,
-/// and with nobody else on it meanwhile, where that is allowed.
+/// Settles this thread on the last core it may run on, for the first one takes most interrupts.
 pub fn settle_down() {
-    let first_come = libc::sched_param { sched_priority: 1 };
-    // SAFETY: the call reads a structure that lives through it.
-    unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &first_come) };
     if let Some(core) = cores().last() {
         stay_on(*core);
     }
@@ -116,7 +112,7 @@ impl Clock {
     /// Measures it.
     pub fn new() -> Self {
         let mut empty: Vec<_> = (0..10_000).map(|_| time(&Self { cost: 0.0 }, || ())).collect();
-        Self { cost: crate::contest::middle(&mut empty) }
+        Self { cost: crate::figures::middle(&mut empty) }
     }
 }
 
@@ -124,4 +120,11 @@ impl Default for Clock {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// The bytes that the system's allocator has handed out and not got back.
+pub fn allocated() -> f64 {
+    // SAFETY: takes no pointer.
+    let info = unsafe { libc::mallinfo2() };
+    (info.uordblks + info.hblkhd) as f64
 }

@@ -23,4 +23,9 @@ impl Random {
     pub fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
+
+    /// Another order.
+    pub fn shuffle<T>(&mut self, all: &mut [T]) {
+        (1..all.len()).for_each(|index| all.swap(index, self.below(index as u64 + 1) as usize));
+    }
 }

@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use omnipoll::{Events, Poller};
-use omnipoll_bench::{contest, machine, wheel::Wheel};
+use omnipoll_bench::{figures, machine, wheel::Wheel};
 
 /// Timers that are added, and cancelled or told, in one turn.
 const BATCH: usize = 1_000;
@@ -134,7 +134,7 @@ fn measure(armed: usize, turns: usize) {
         times[index].iter_mut().zip(turn).for_each(|(all, one)| all.push(one));
     }
     for ((name, _), times) in contenders.iter().zip(&mut times) {
-        let [add, cancel, again, expire] = times.each_mut().map(|times| contest::middle(times));
+        let [add, cancel, again, expire] = times.each_mut().map(|times| figures::middle(times));
         println!("{armed:>9}  {name:16}{add:>9.1}{cancel:>9.1}{again:>9.1}{expire:>9.1}");
     }
 }

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use omnipoll::{Events, Poller};
-use omnipoll_bench::{contest, machine};
+use omnipoll_bench::{figures, machine};
 
 /// Rounds of one turn.
 const ROUNDS: usize = 2_000;
@@ -115,8 +115,8 @@ fn measure_wakes(name: &str, shared: bool, turns: usize) {
         let compared = [2.0 * turn[2] / (turn[0] + again), turn[2] / turn[1], again / turn[0]];
         ratios.iter_mut().zip(compared).for_each(|(all, one)| all.push(one));
     }
-    let [bare, edge, ours] = times.each_mut().map(|times| contest::middle(times));
-    let [to_bare, to_edge, control] = ratios.each_mut().map(|ratios| contest::middle(ratios));
+    let [bare, edge, ours] = times.each_mut().map(|times| figures::middle(times));
+    let [to_bare, to_edge, control] = ratios.each_mut().map(|ratios| figures::middle(ratios));
     println!("{name:12}{bare:>10.0}{edge:>10.0}{ours:>10.0}   {to_bare:.3}, {to_edge:.3}, {control:.3}");
 }
 

@@ -1,77 +1,34 @@
-//! The loops that are compared: each watches the same descriptors and reads what is ready.
+//! The ways to watch descriptors that `watch` compares.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-use crate::pairs;
-
 /// Room for events, in every loop alike.
 pub const CAPACITY: usize = 1_024;
 
-/// One way to watch for reading, level-triggered where it has that.
+/// What a descriptor is watched for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// It can be read.
+    Read,
+    /// It can be written.
+    Write,
+}
+
+/// One way to watch, level-triggered where it has that.
 pub trait Watcher {
     /// Starts watching.
     fn add(&mut self, fd: RawFd);
+
+    /// Watches for something else from now on.
+    fn change(&mut self, fd: RawFd, wish: Wish);
 
     /// Stops watching.
     fn remove(&mut self, fd: RawFd);
 
     /// Waits once (`None`: for ever), calls `visit` for what is ready and says how much it was.
     fn wait(&mut self, timeout: Option<Duration>, visit: impl FnMut(RawFd)) -> usize;
-}
-
-/// What is compared of a [`Watcher`]; the calls for each event are compiled into it.
-pub trait Contender {
-    /// [`Watcher::add`].
-    fn watch(&mut self, fd: RawFd);
-
-    /// [`Watcher::remove`].
-    fn forget(&mut self, fd: RawFd);
-
-    /// Waits for ever and reads a byte from everything that is ready.
-    fn serve(&mut self) -> usize;
-
-    /// Waits for ever and reads nothing.
-    fn wait_only(&mut self) -> usize;
-
-    /// Looks without waiting, which clears the kernel's list of what others have read since.
-    fn look(&mut self) -> usize;
-}
-
-impl<W: Watcher> Contender for W {
-    fn watch(&mut self, fd: RawFd) {
-        self.add(fd);
-    }
-
-    fn forget(&mut self, fd: RawFd) {
-        self.remove(fd);
-    }
-
-    fn serve(&mut self) -> usize {
-        self.wait(None, pairs::read_byte)
-    }
-
-    fn wait_only(&mut self) -> usize {
-        self.wait(None, |fd| {
-            std::hint::black_box(fd);
-        })
-    }
-
-    fn look(&mut self) -> usize {
-        self.wait(Some(Duration::ZERO), |_| ())
-    }
-}
-
-/// The contenders by name: `raw`, `omnipoll`, `mio` and `polling`, all on epoll.
-pub fn by_name(name: &str) -> Option<Box<dyn Contender>> {
-    Some(match name {
-        "raw" => Box::new(Raw::new()),
-        "omnipoll" => Box::new(Omnipoll::new(omnipoll::EngineKind::Epoll)),
-        "mio" => Box::new(Mio::new()),
-        "polling" => Box::new(Polling::new()),
-        _ => return None,
-    })
 }
 
 /// A loop written straight on the system call.
@@ -89,8 +46,9 @@ impl Raw {
         Self { set, events: Vec::with_capacity(CAPACITY) }
     }
 
-    fn control(&self, operation: libc::c_int, fd: RawFd) {
-        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: fd as u64 };
+    fn control(&self, operation: libc::c_int, fd: RawFd, wish: Wish) {
+        let events = if wish == Wish::Read { libc::EPOLLIN } else { libc::EPOLLOUT };
+        let mut event = libc::epoll_event { events: events as u32, u64: fd as u64 };
         // SAFETY: `event` lives through the call.
         let result = unsafe { libc::epoll_ctl(self.set.as_raw_fd(), operation, fd, &mut event) };
         assert_eq!(result, 0, "{}", io::Error::last_os_error());
@@ -99,11 +57,15 @@ impl Raw {
 
 impl Watcher for Raw {
     fn add(&mut self, fd: RawFd) {
-        self.control(libc::EPOLL_CTL_ADD, fd);
+        self.control(libc::EPOLL_CTL_ADD, fd, Wish::Read);
+    }
+
+    fn change(&mut self, fd: RawFd, wish: Wish) {
+        self.control(libc::EPOLL_CTL_MOD, fd, wish);
     }
 
     fn remove(&mut self, fd: RawFd) {
-        self.control(libc::EPOLL_CTL_DEL, fd);
+        self.control(libc::EPOLL_CTL_DEL, fd, Wish::Read);
     }
 
     fn wait(&mut self, timeout: Option<Duration>, mut visit: impl FnMut(RawFd)) -> usize {
@@ -143,6 +105,11 @@ impl Watcher for Omnipoll {
         self.poller.add(&fd, omnipoll::Interest::READ, fd as u64).expect("a descriptor to watch");
     }
 
+    fn change(&mut self, fd: RawFd, wish: Wish) {
+        let interest = if wish == Wish::Read { omnipoll::Interest::READ } else { omnipoll::Interest::WRITE };
+        self.poller.modify(&fd, interest, fd as u64).expect("a watched descriptor");
+    }
+
     fn remove(&mut self, fd: RawFd) {
         self.poller.remove(&fd).expect("a watched descriptor");
     }
@@ -177,6 +144,12 @@ impl Watcher for Mio {
         registered.expect("a descriptor to watch");
     }
 
+    fn change(&mut self, fd: RawFd, wish: Wish) {
+        let (mut source, token) = (mio::unix::SourceFd(&fd), mio::Token(fd as usize));
+        let interest = if wish == Wish::Read { mio::Interest::READABLE } else { mio::Interest::WRITABLE };
+        self.poll.registry().reregister(&mut source, token, interest).expect("a watched descriptor");
+    }
+
     fn remove(&mut self, fd: RawFd) {
         self.poll.registry().deregister(&mut mio::unix::SourceFd(&fd)).expect("a watched descriptor");
     }
@@ -208,8 +181,19 @@ impl Polling {
 impl Watcher for Polling {
     fn add(&mut self, fd: RawFd) {
         let (event, mode) = (polling::Event::readable(fd as usize), polling::PollMode::Level);
-        // SAFETY: the descriptors outlive every contender.
+        // SAFETY: the descriptors outlive every watcher.
         unsafe { self.poller.add_with_mode(fd, event, mode) }.expect("a descriptor to watch");
+    }
+
+    fn change(&mut self, fd: RawFd, wish: Wish) {
+        let key = fd as usize;
+        let event = match wish {
+            Wish::Read => polling::Event::readable(key),
+            Wish::Write => polling::Event::writable(key),
+        };
+        // SAFETY: the descriptor is still open.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        self.poller.modify_with_mode(fd, event, polling::PollMode::Level).expect("a watched descriptor");
     }
 
     fn remove(&mut self, fd: RawFd) {
