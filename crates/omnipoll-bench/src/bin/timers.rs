@@ -1,41 +1,50 @@
-//! Timers: the library's heap, through its public interface, beside a hierarchical wheel.
+//! What a timer costs through Rust crates. The C program `timers.c` says what is measured, and has
+//! the same arguments: `timers ARMED MILLISECONDS`.
 //!
-//! `timers [--quick]`. With 10, 10,000 and 1,000,000 others armed: the time to add one, to
-//! cancel one, and to be told of one that is due; "again" cancels one of the others, chosen at
-//! random, and adds another in its place. The wheel is given what the poller does about its
-//! heap: a lock, a look at the clock, a note of the soonest. It sorts what falls into one of its
-//! ticks (65,536 ns) and tells a timer up to a tick late; the heap has no ticks.
+//! Besides tokio's, a hierarchical wheel stands beside the library's heap. It is given what the
+//! poller does about its heap: a lock, a look at the clock, a note of the soonest. It sorts what
+//! falls into one of its ticks (65,536 ns) and tells a timer up to a tick late; the heap has no
+//! ticks, tokio's are milliseconds.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Mutex;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use omnipoll::{Events, Poller};
-use omnipoll_bench::{figures, machine, wheel::Wheel};
+use omnipoll_bench::{figures, machine, random::Random, wheel::Wheel};
 
-/// Timers that are added, and cancelled or told, in one turn.
+/// Timers that are armed, and cancelled or told, in one turn.
 const BATCH: usize = 1_000;
+const FIGURES: [&str; 4] = ["arm_ns", "cancel_ns", "again_ns", "expire_ns"];
 
+/// Timers by their numbers.
 trait Timers {
-    fn add(&self, delay: Duration, token: u64) -> u64;
-    fn cancel(&self, id: u64);
-    /// Takes all that are due and returns how many there were.
-    fn expire(&mut self) -> usize;
+    fn arm(&mut self, timer: usize, delay: Duration);
+    fn cancel(&mut self, timer: usize);
+    /// Runs what is due, without waiting, and says how much it was.
+    fn run(&mut self) -> usize;
 }
 
-struct Ours(Poller, Events);
+struct Ours {
+    poller: Poller,
+    events: Events,
+    ids: Vec<u64>,
+}
 
 impl Timers for Ours {
-    fn add(&self, delay: Duration, token: u64) -> u64 {
-        self.0.timer_add(delay, None, token).expect("a timer")
+    fn arm(&mut self, timer: usize, delay: Duration) {
+        self.ids[timer] = self.poller.timer_add(delay, None, timer as u64).expect("a timer");
     }
 
-    fn cancel(&self, id: u64) {
-        self.0.timer_cancel(id).expect("an armed timer");
+    fn cancel(&mut self, timer: usize) {
+        self.poller.timer_cancel(self.ids[timer]).expect("an armed timer");
     }
 
-    fn expire(&mut self) -> usize {
-        self.0.wait(&mut self.1, Some(Duration::ZERO)).expect("a wait")
+    fn run(&mut self) -> usize {
+        self.poller.wait(&mut self.events, Some(Duration::ZERO)).expect("a wait")
     }
 }
 
@@ -43,6 +52,7 @@ struct OnWheel {
     wheel: Mutex<Wheel>,
     soonest: AtomicU64,
     epoch: Instant,
+    ids: Vec<u64>,
 }
 
 impl OnWheel {
@@ -56,20 +66,19 @@ impl OnWheel {
 }
 
 impl Timers for OnWheel {
-    fn add(&self, delay: Duration, token: u64) -> u64 {
+    fn arm(&mut self, timer: usize, delay: Duration) {
         let mut wheel = self.wheel.lock().expect("a lock");
-        let id = wheel.add(self.now() + delay.as_nanos() as u64, token);
-        self.note(&wheel);
-        id
-    }
-
-    fn cancel(&self, id: u64) {
-        let mut wheel = self.wheel.lock().expect("a lock");
-        assert!(wheel.cancel(id), "an armed timer");
+        self.ids[timer] = wheel.add(self.now() + delay.as_nanos() as u64, timer as u64);
         self.note(&wheel);
     }
 
-    fn expire(&mut self) -> usize {
+    fn cancel(&mut self, timer: usize) {
+        let mut wheel = self.wheel.lock().expect("a lock");
+        assert!(wheel.cancel(self.ids[timer]), "an armed timer");
+        self.note(&wheel);
+    }
+
+    fn run(&mut self) -> usize {
         let mut wheel = self.wheel.lock().expect("a lock");
         let now = self.now();
         let told = (0..BATCH).map_while(|_| wheel.expire(now)).map(std::hint::black_box).count();
@@ -78,96 +87,127 @@ impl Timers for OnWheel {
     }
 }
 
-/// Marsaglia's xorshift.
-struct Random(u64);
+struct Tokio {
+    runtime: tokio::runtime::Runtime,
+    told: Arc<Told>,
+    waker: Waker,
+    sleeps: Vec<Option<Pin<Box<tokio::time::Sleep>>>>,
+}
 
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 8) % end
+#[derive(Default)]
+struct Told(AtomicUsize);
+
+impl Wake for Told {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Timers for Tokio {
+    fn arm(&mut self, timer: usize, delay: Duration) {
+        let _entered = self.runtime.enter();
+        let mut sleep = Box::pin(tokio::time::sleep(delay));
+        // The first poll arms it.
+        assert!(sleep.as_mut().poll(&mut Context::from_waker(&self.waker)).is_pending());
+        self.sleeps[timer] = Some(sleep);
     }
 
-    /// Between 10 and 1,000 seconds: longer than the measurement.
-    fn long(&mut self) -> Duration {
-        Duration::from_micros(10_000_000 + self.below(990_000_000))
+    fn cancel(&mut self, timer: usize) {
+        self.sleeps[timer] = None;
     }
 
-    fn shuffle<T>(&mut self, all: &mut [T]) {
-        (1..all.len()).for_each(|index| all.swap(index, self.below(index as u64 + 1) as usize));
+    fn run(&mut self) -> usize {
+        self.runtime.block_on(tokio::task::yield_now());
+        self.told.0.swap(0, Ordering::Relaxed)
     }
+}
+
+fn contenders(timers: usize) -> Vec<(&'static str, Box<dyn Timers>)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let told = Arc::new(Told::default());
+    let ours = Ours {
+        poller: Poller::new().expect("a poller"),
+        events: Events::with_capacity(BATCH),
+        ids: vec![0; timers],
+    };
+    let wheel = OnWheel {
+        wheel: Mutex::default(),
+        soonest: AtomicU64::new(u64::MAX),
+        epoch: Instant::now(),
+        ids: vec![0; timers],
+    };
+    let sleeps = (0..timers).map(|_| None).collect();
+    let tokio = Tokio { runtime, waker: Waker::from(told.clone()), told, sleeps };
+    vec![
+        ("omnipoll, Rust", Box::new(ours)),
+        ("tokio, Rust", Box::new(tokio)),
+        ("a hierarchical wheel, Rust", Box::new(wheel)),
+    ]
+}
+
+/// Between 10 and 1,000 seconds: longer than the measurement.
+fn long(random: &mut Random) -> Duration {
+    Duration::from_micros(10_000_000 + random.below(990_000_000))
 }
 
 fn main() {
+    let numbers: Vec<usize> = std::env::args().skip(1).map(|word| word.parse().expect("a number")).collect();
+    let &[armed, milliseconds] = numbers.as_slice() else {
+        eprintln!("usage: timers ARMED MILLISECONDS");
+        std::process::exit(2);
+    };
     machine::settle_down();
-    let is_quick = std::env::args().any(|argument| argument == "--quick");
-    let turns = if is_quick { 21 } else { 101 };
-    println!("Timers, Rust, ns each (median of {turns} turns of {BATCH})\n");
-    println!("{:>9}  {:16}{:>9}{:>9}{:>9}{:>9}", "armed", "", "add", "cancel", "again", "expire");
-    for armed in [10, 10_000, 1_000_000] {
-        measure(armed, turns);
+    let mut contenders = contenders(armed + BATCH);
+    let mut random = Random::new();
+    for (_, timers) in &mut contenders {
+        (0..armed).for_each(|timer| timers.arm(timer, long(&mut random)));
+    }
+    let mut times = vec![[const { Vec::new() }; FIGURES.len()]; contenders.len()];
+    let (begin, budget) = (Instant::now(), Duration::from_millis(milliseconds as u64));
+    for sweep in 0.. {
+        if sweep >= 3 && begin.elapsed() > budget {
+            break;
+        }
+        for index in 0..contenders.len() {
+            let index = if sweep % 2 == 0 { index } else { contenders.len() - 1 - index };
+            let turn = turn(contenders[index].1.as_mut(), armed, &mut random);
+            times[index].iter_mut().zip(turn).for_each(|(all, one)| all.push(one));
+        }
+    }
+    for ((name, _), times) in contenders.iter().zip(times) {
+        figures::tell(name, &FIGURES.into_iter().zip(times).collect::<Vec<_>>());
     }
 }
 
-fn measure(armed: usize, turns: usize) {
-    let mut contenders: [(&str, Box<dyn Timers>); 2] = [
-        ("omnipoll (heap)", Box::new(Ours(Poller::new().expect("a poller"), Events::with_capacity(BATCH)))),
-        (
-            "wheel",
-            Box::new(OnWheel {
-                wheel: Mutex::default(),
-                soonest: AtomicU64::new(u64::MAX),
-                epoch: Instant::now(),
-            }),
-        ),
-    ];
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    let mut others: Vec<Vec<_>> = Vec::new();
-    for (_, timers) in &contenders {
-        others.push((0..armed).map(|token| timers.add(random.long(), token as u64)).collect());
-    }
-    let mut times = vec![[const { Vec::new() }; 4]; contenders.len()];
-    for number in 0..turns * contenders.len() {
-        let index = number % contenders.len();
-        let turn = turn(contenders[index].1.as_mut(), &mut others[index], &mut random);
-        times[index].iter_mut().zip(turn).for_each(|(all, one)| all.push(one));
-    }
-    for ((name, _), times) in contenders.iter().zip(&mut times) {
-        let [add, cancel, again, expire] = times.each_mut().map(|times| figures::middle(times));
-        println!("{armed:>9}  {name:16}{add:>9.1}{cancel:>9.1}{again:>9.1}{expire:>9.1}");
-    }
-}
+/// Nanoseconds to arm, to cancel, to do both to one of the others, and to be told.
+fn turn(timers: &mut dyn Timers, armed: usize, random: &mut Random) -> [f64; FIGURES.len()] {
+    let delays: Vec<_> = (0..BATCH).map(|_| long(random)).collect();
+    let mut order: Vec<_> = (armed..armed + BATCH).collect();
+    let arm = each(|| order.iter().zip(&delays).for_each(|(&timer, &delay)| timers.arm(timer, delay)));
+    random.shuffle(&mut order);
+    let cancel = each(|| order.iter().for_each(|&timer| timers.cancel(timer)));
 
-/// Nanoseconds to add, to cancel, to do both to one of the others, and to be told.
-fn turn(timers: &mut dyn Timers, others: &mut [u64], random: &mut Random) -> [f64; 4] {
-    let delays: Vec<_> = (0..BATCH).map(|_| random.long()).collect();
-    let mut ids = Vec::with_capacity(BATCH);
-    let add = each(|| ids.extend(delays.iter().map(|&delay| timers.add(delay, 0))));
-    random.shuffle(&mut ids);
-    let cancel = each(|| ids.iter().for_each(|&id| timers.cancel(id)));
-
-    let chosen: Vec<_> = delays.iter().map(|_| random.below(others.len() as u64) as usize).collect();
+    let chosen: Vec<_> = delays.iter().map(|_| random.below(armed as u64) as usize).collect();
     let again = each(|| {
         for (&other, &delay) in chosen.iter().zip(&delays) {
-            timers.cancel(others[other]);
-            others[other] = timers.add(delay, other as u64);
+            timers.cancel(other);
+            timers.arm(other, delay);
         }
     });
 
     let begun = Instant::now();
-    (0..BATCH).for_each(|token| _ = timers.add(Duration::from_nanos(random.below(1_000_000)), token as u64));
-    // Until the last is due, for the wheel's tick too.
-    while begun.elapsed() < Duration::from_millis(3) {
+    order.iter().for_each(|&timer| timers.arm(timer, Duration::from_nanos(1 + random.below(1_000_000))));
+    // Until the last is due, for every library's tick too.
+    while begun.elapsed() < Duration::from_millis(4) {
         std::hint::spin_loop();
     }
     let expire = each(|| {
         let mut told = 0;
         while told < BATCH {
-            told += timers.expire();
+            told += timers.run();
         }
     });
-    [add, cancel, again, expire]
+    [arm, cancel, again, expire]
 }
 
 fn each(work: impl FnOnce()) -> f64 {
