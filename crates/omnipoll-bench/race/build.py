@@ -12,28 +12,47 @@ TREE = Path(__file__).resolve().parents[3]
 BENCH = TREE / "crates" / "omnipoll-bench"
 RELEASE = Path(os.environ.get("CARGO_TARGET_DIR", TREE / "target")) / "release"
 BUILT = TREE / "target" / "bench"
+PYTHON = TREE / ".venv" / "bin" / "python"
 
 # Each of these by itself: what needs a crate that is not to be had is missing, and nothing else.
 CARGO = (
     ("-p", "omnipoll-capi", "-p", "omnipoll-bench"),
     ("-p", "omnipoll-bench", "--bin", "echo_compio", "--features", "compio"),
 )
+LIBRARIES = {"libuv": "libuv1-dev", "libevent": "libevent-dev", "libev": "libev-dev"}
 
 
 def build() -> None:
     for what in CARGO:
         subprocess.run(["cargo", "build", "--release", "--quiet", *what], cwd=TREE, check=what is CARGO[0])
     library = RELEASE / "libomnipoll_capi.a"
-    log = BUILT / "build.log"
     BUILT.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as stream:
-        command = ["make", "-k", "-C", str(BENCH / "echo"), f"BUILD={BUILT}", f"OURS={library}"]
-        subprocess.run(command, stdout=stream, stderr=stream)
+    with (BUILT / "build.log").open("w") as log:
+        command = ["make", "-k", "-C", str(BENCH), f"BUILD={BUILT}", f"OURS={library}"]
+        subprocess.run(command, stdout=log, stderr=log)
 
 
 def program(name: str) -> str | None:
     """Where a program is, or None when it could not be built."""
     return shutil.which(name, path=f"{BUILT}:{RELEASE}")
+
+
+def python_has(module: str) -> bool:
+    """Whether the Python of .venv can import it. Not from here, where a file may have its name."""
+    command = [str(PYTHON), "-c", f"import {module}"]
+    return PYTHON.exists() and subprocess.run(command, cwd="/", stderr=subprocess.DEVNULL).returncode == 0
+
+
+def missing() -> dict[str, str]:
+    """What is not there at all, and why. Servers that were not built are named where they race."""
+    found = {
+        name: f"not installed ({package})"
+        for name, package in LIBRARIES.items()
+        if program(f"echo_{name}") is None
+    }
+    if not python_has("omnipoll"):
+        found["Python"] = "there is no package omnipoll in .venv (make python)"
+    return found
 
 
 def engines() -> list[str]:

@@ -6,10 +6,9 @@
 
 Prints for each discipline the medians and the ratio of the server's CPU time to the raw epoll
 loop's, turn by turn, with its quartiles. The raw loop runs twice: how far the second is from 1 is
-how far to trust the others. --only takes those whose names contain one of the words.
-The load has a core of its own, where there are two; with --same-core it shares the server's, and
-the two take turns, so that the server always finds all the clients' messages there: less like the
-world, and steadier.
+how far to trust the others. --only takes those whose names contain one of the words. The load has a
+core of its own, where there are two; with --same-core it shares the server's, and the two take
+turns, so that the server always finds all the clients' messages there: less like the world.
 """
 
 from __future__ import annotations
@@ -17,15 +16,16 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
+import time
 from contextlib import ExitStack
 from itertools import product
 
 import build
-from results import Result, table
+import report
+from results import Race, Result
 from servers import CORES, SERVER_CORE, Server, serving
 
 BASE = "raw epoll, C"
-AGAIN = "raw epoll again, C"
 LIMIT = 60  # seconds for one turn
 
 Commands = dict[str, list[str]]
@@ -35,7 +35,7 @@ def commands() -> Commands:
     """How each server is run. The first word is a program, which may not have been built."""
     servers = {
         BASE: ["echo_raw_epoll"],
-        AGAIN: ["echo_raw_epoll"],
+        "raw epoll again, C": ["echo_raw_epoll"],
         "raw poll, C": ["echo_raw_poll"],
         "raw select, C": ["echo_raw_select"],
         "libuv, C": ["echo_libuv"],
@@ -47,21 +47,23 @@ def commands() -> Commands:
     }
     for engine in build.engines():
         servers[f"omnipoll poller, {engine}, C"] = ["echo_omnipoll_poller", engine]
+    for engine in build.engines():
         servers[f"omnipoll server, {engine}, C"] = ["echo_omnipoll_server", engine]
+    for engine in build.engines():
         servers[f"omnipoll server, {engine}, Rust"] = ["echo_omnipoll", engine]
     return servers
 
 
-def choose(servers: Commands, words: str) -> tuple[Commands, list[str]]:
-    """Those that are wanted and were built, and the names of those that were not."""
-    chosen, missing = {}, []
-    for name, (program, *arguments) in servers.items():
+def choose(words: str) -> tuple[Commands, dict[str, str]]:
+    """Those that are wanted and were built, and why others are missing."""
+    chosen, missing = {}, {}
+    for name, (program, *arguments) in commands().items():
         if name != BASE and words and not any(word in name for word in words.split(",")):
             continue
         if path := build.program(program):
             chosen[name] = [path, *arguments]
         else:
-            missing.append(name)
+            missing[f"echo: {name}"] = f"{program} could not be built"
     return chosen, missing
 
 
@@ -82,36 +84,19 @@ def drive(server: Server, clients: int, size: int, seconds: float, core: int) ->
     return json.loads(done.stdout)
 
 
-def race(chosen: Commands, clients: int, size: int, seconds: float, turns: int, core: int) -> list[Result]:
-    """All of them in one discipline."""
-    parameters = {"clients": clients, "bytes": size}
-    results = {name: Result("echo", name, dict(parameters)) for name in chosen}
+def race(chosen: Commands, clients: int, size: int, seconds: float, core: int, turns: int, budget: float) -> list[Result]:
+    """All of them in one discipline: at least so many turns, and more until the time is over."""
+    parameters: dict[str, int | str] = {"clients": clients, "bytes": size}
+    results = {name: Result("echo", name, BASE, dict(parameters)) for name in chosen}
+    end = time.monotonic() + budget
     with ExitStack() as stack:
         running = {name: stack.enter_context(serving(command)) for name, command in chosen.items()}
-        for turn in range(turns):
+        turn = 0
+        while turn < turns or time.monotonic() < end:
             for name in list(chosen)[:: 1 if turn % 2 == 0 else -1]:
                 results[name].add(drive(running[name], clients, size, seconds, core))
+            turn += 1
     return list(results.values())
-
-
-def show(results: list[Result]) -> str:
-    base = results[0]
-    rows = []
-    for result in results:
-        low, middle, high = result.ratio(base, "cpu_ns")
-        rows.append(
-            [
-                result.contender,
-                f"{result.median('cpu_ns') / 1e3:,.2f}",
-                f"{middle:.3f}",
-                f"{low:.3f} to {high:.3f}",
-                f"{result.median('per_second'):,.0f}",
-                f"{result.median('p50_ns') / 1e3:,.0f}",
-                f"{result.median('p99_ns') / 1e3:,.0f}",
-            ]
-        )
-    header = ["server", "CPU, us/message", "ratio to raw", "quartiles", "messages/s", "p50, us", "p99, us"]
-    return table(header, rows)
 
 
 def numbers(text: str) -> list[int]:
@@ -129,12 +114,12 @@ def main() -> None:
     options = parser.parse_args()
     core = SERVER_CORE if options.same_core else CORES[0]
     build.build()
-    chosen, missing = choose(commands(), options.only)
-    for name in missing:
-        print(f"missing, for it could not be built: {name}")
+    chosen, missing = choose(options.only)
+    for name, reason in missing.items():
+        print(f"missing: {name}: {reason}")
     for clients, size in product(options.clients, options.bytes):
-        results = race(chosen, clients, size, options.seconds, options.turns, core)
-        print(f"\n{clients:,} clients, {size:,} bytes\n\n{show(results)}", flush=True)
+        results = race(chosen, clients, size, options.seconds, core, options.turns, 0)
+        print(f"\n{clients:,} clients, {size:,} bytes\n\n{report.echo_table(Race({}, {}, results))}", flush=True)
 
 
 if __name__ == "__main__":

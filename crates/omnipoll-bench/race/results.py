@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 
 def quartiles(values: list[float]) -> tuple[float, float, float]:
@@ -16,10 +18,14 @@ def quartiles(values: list[float]) -> tuple[float, float, float]:
 
 @dataclass
 class Result:
-    """What one contender came to in one discipline: of each figure, one value for each turn."""
+    """What one contender came to in one discipline: of each figure, one value for each turn.
+
+    `base` is the contender that it is compared with: of the same race, with the same parameters.
+    """
 
     race: str
     contender: str
+    base: str
     parameters: dict[str, int | str] = field(default_factory=dict)
     figures: dict[str, list[float]] = field(default_factory=dict)
 
@@ -30,18 +36,37 @@ class Result:
     def median(self, figure: str) -> float:
         return statistics.median(self.figures[figure])
 
-    def ratio(self, base: Result, figure: str) -> tuple[float, float, float]:
+    def ratio(self, base: Result, figure: str) -> tuple[float, float, float] | None:
         """The quartiles of the ratios to `base`, each to that of the same turn."""
-        return quartiles([own / other for own, other in zip(self.figures[figure], base.figures[figure])])
+        pairs = list(zip(self.figures[figure], base.figures.get(figure, [])))
+        return quartiles([own / other for own, other in pairs]) if pairs and all(o for _, o in pairs) else None
 
 
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """A table in Markdown that can be read as it is."""
-    widths = [max(map(len, column)) for column in zip(header, *rows)]
-    lines = [header, ["-" * (width - 1) + ":" for width in widths], *rows]
-    lines[1][0] = "-" * widths[0]
-    pad = [str.ljust] + [str.rjust] * (len(header) - 1)
-    return "\n".join(
-        "| " + " | ".join(align(cell, width) for align, cell, width in zip(pad, line, widths)) + " |"
-        for line in lines
-    )
+@dataclass
+class Race:
+    """Everything that was measured in one run."""
+
+    machine: dict[str, str]
+    missing: dict[str, str] = field(default_factory=dict)
+    results: list[Result] = field(default_factory=list)
+
+    def of(self, race: str, **parameters: int | str) -> list[Result]:
+        """The results of one race, with these parameters."""
+        wanted = parameters.items()
+        return [one for one in self.results if one.race == race and wanted <= one.parameters.items()]
+
+    def base(self, result: Result) -> Result | None:
+        same = self.of(result.race, **result.parameters)
+        return next((other for other in same if other.contender == result.base), None)
+
+    def ratio(self, result: Result, figure: str) -> tuple[float, float, float] | None:
+        base = self.base(result)
+        return result.ratio(base, figure) if base else None
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Race:
+        data = json.loads(path.read_text())
+        return cls(data["machine"], data["missing"], [Result(**result) for result in data["results"]])

@@ -1,0 +1,186 @@
+"""The race against everybody: builds, measures, and writes docs/race.md, docs/race.json and docs/figures.
+
+    python3 crates/omnipoll-bench/race [--quick] [--only watch,growth,timers,echo,protocols]
+
+Takes less than 15 minutes, with --quick about 3. --only races some and leaves what the last run
+measured of the others; the document says which machine the last run was on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import Iterator
+
+import build
+import echo
+import machine
+import protocols
+import report
+from results import Race, Result
+from servers import CORES
+
+DOCS = build.TREE / "docs"
+
+
+BASES = {"C": "raw epoll, C", "Rust": "raw epoll, Rust", "Python": "select.epoll, Python"}
+
+
+@dataclass
+class Plan:
+    """Which disciplines, and how long each, in milliseconds."""
+
+    watch: tuple[tuple[int, int], ...]
+    watch_ms: int
+    idle: tuple[int, ...]
+    idle_ms: int
+    armed: tuple[int, ...]
+    armed_ms: int
+    echo: tuple[tuple[int, int], ...]
+    echo_ms: int
+    turn_seconds: float
+    protocol_turns: int
+
+
+FULL = Plan(
+    watch=((100, 1), (100, 100), (1000, 1), (1000, 100), (9000, 1), (9000, 100), (9000, 1000)),
+    watch_ms=9000,
+    idle=(100, 300, 1000, 3000, 10_000, 19_800, 30_000, 100_000),
+    idle_ms=5000,
+    armed=(10, 10_000, 1_000_000),
+    armed_ms=5000,
+    echo=(
+        *((clients, size) for size in (64, 4096, 16_384, 65_536) for clients in (1, 50, 1000)),
+        *((10_000, size) for size in (64, 4096, 65_536)),
+    ),
+    echo_ms=18_000,
+    turn_seconds=0.1,
+    protocol_turns=3,
+)
+QUICK = Plan(
+    watch=((100, 1), (1000, 100), (9000, 100)),
+    watch_ms=2500,
+    idle=(100, 1000, 10_000, 19_800),
+    idle_ms=2000,
+    armed=(10_000,),
+    armed_ms=2000,
+    echo=((1, 64), (50, 64), (1000, 64), (50, 16_384)),
+    echo_ms=1,
+    turn_seconds=0.08,
+    protocol_turns=1,
+)
+# A watch.py is slower, and has fewer to compare.
+PYTHON_WATCH = {(100, 1), (1000, 100), (9000, 1000)}
+LEAST_TURNS = 3
+
+
+def measured(command: list[str], race: str, **parameters: int | str) -> Iterator[Result]:
+    """The results that a program prints, a line of JSON for each."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=300)
+    if done.returncode != 0:
+        raise RuntimeError(f"{command[0]} ended with status {done.returncode}")
+    for line in done.stdout.splitlines():
+        data = json.loads(line)
+        base = BASES[data["contender"].rsplit(", ", 1)[-1]]
+        yield Result(race, data["contender"], base, dict(parameters), data["figures"])
+
+
+def watchers(pairs: int, ready: int) -> Iterator[list[str]]:
+    """The programs that watch: one in each language."""
+    for name in ("watch_c", "watch"):
+        if path := build.program(name):
+            yield [path]
+    if (pairs, ready) in PYTHON_WATCH and build.python_has("omnipoll"):
+        yield [str(build.PYTHON), str(build.BENCH / "race" / "watch.py")]
+
+
+def race_watch(plan: Plan, race: Race) -> Iterator[Result]:
+    for pairs, ready in plan.watch:
+        for command in watchers(pairs, ready):
+            arguments = [str(pairs), str(ready), "0", str(plan.watch_ms)]
+            yield from measured(command + arguments, "watch", pairs=pairs, ready=ready)
+
+
+def race_growth(plan: Plan, race: Race) -> Iterator[Result]:
+    command = build.program("watch_c")
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1] - 200
+    for idle in plan.idle:
+        if idle > most:
+            race.missing[f"growth: {idle:,} idle descriptors"] = f"the limit of one process is {most + 200:,}"
+        elif command:
+            yield from measured([command, "10", "1", str(idle), str(plan.idle_ms)], "growth", idle=idle)
+
+
+def race_timers(plan: Plan, race: Race) -> Iterator[Result]:
+    for armed in plan.armed:
+        for name in ("timers_c", "timers"):
+            if command := build.program(name):
+                yield from measured([command, str(armed), str(plan.armed_ms)], "timers", armed=armed)
+
+
+def race_echo(plan: Plan, race: Race) -> Iterator[Result]:
+    chosen, missing = echo.choose("")
+    race.missing.update(missing)
+    for clients, size in plan.echo:
+        budget = plan.echo_ms / 1000
+        turns = LEAST_TURNS if clients < 10_000 else 2
+        yield from echo.race(chosen, clients, size, plan.turn_seconds, CORES[0], turns, budget)
+
+
+def race_protocols(plan: Plan, race: Race) -> Iterator[Result]:
+    yield from protocols.race(plan.protocol_turns, race.missing)
+
+
+RACES = {
+    "watch": race_watch,
+    "growth": race_growth,
+    "timers": race_timers,
+    "echo": race_echo,
+    "protocols": race_protocols,
+}
+
+
+def run(plan: Plan, names: list[str]) -> Race:
+    """Races what is named, and takes the rest from the run before."""
+    path = DOCS / "race.json"
+    race = Race(machine.describe(), build.missing())
+    if set(names) != set(RACES) and path.exists():
+        before = Race.load(path)
+        race.results = [result for result in before.results if result.race not in names]
+        race.missing |= before.missing
+    for name in names:
+        begin = time.monotonic()
+        print(f"{name:<10}", end="", flush=True)
+        found = list(RACES[name](plan, race))
+        race.results += found
+        print(f"{time.monotonic() - begin:6.0f} s  {len(found)} results", flush=True)
+    race.save(path)
+    return race
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="race", description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", default=",".join(RACES))
+    options = parser.parse_args()
+    names = options.only.split(",")
+    if unknown := set(names) - set(RACES):
+        sys.exit(f"no such race: {', '.join(unknown)}; there are: {', '.join(RACES)}")
+    build.build()
+    race = run(QUICK if options.quick else FULL, names)
+    report.write(race, DOCS / "race.md")
+    if build.python_has("matplotlib"):
+        subprocess.run([build.PYTHON, build.BENCH / "race" / "figures.py"], check=True)
+    else:
+        print("no figures: there is no matplotlib in .venv (make python)")
+    print(f"wrote {os.path.relpath(DOCS / 'race.md')} and what it shows")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""Tables, in Markdown, of what was measured: docs/race.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Callable, Iterable
+
+from results import Race, Result
+
+Column = tuple[str, Callable[[Result], str]]
+
+
+def table(results: Iterable[Result], columns: list[Column]) -> str:
+    """A row for each result; it can be read as it is, too."""
+    lines = [["", *(name for name, _ in columns)]]
+    lines += [[result.contender, *(cell(result) for _, cell in columns)] for result in results]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    lines.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
+    align = [str.ljust] + [str.rjust] * len(columns)
+    return "\n".join("| " + " | ".join(put(cell, width) for put, cell, width in zip(align, line, widths)) + " |" for line in lines)
+
+
+def number(value: float) -> str:
+    """Three digits that mean something."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def median(figure: str, scale: float = 1) -> Callable[[Result], str]:
+    return lambda result: number(result.median(figure) / scale) if figure in result.figures else "-"
+
+
+def ratio(race: Race, figure: str) -> Callable[[Result], str]:
+    """The ratio to the base, with its quartiles."""
+
+    def cell(result: Result) -> str:
+        found = race.ratio(result, figure) if figure in result.figures else None
+        return "{1:.2f} ({0:.2f} to {2:.2f})".format(*found) if found else "-"
+
+    return cell
+
+
+def grid(race: Race, results: list[Result], figure: str, label: Callable[[Result], str], scale: float = 1) -> str:
+    """A row for each contender, and a column for each discipline: the median, the ratio to the base
+    and its quartiles."""
+    labels = list(dict.fromkeys(map(label, results)))
+    at = {(result.contender, label(result)): result for result in results}
+
+    def column(name: str) -> Column:
+        def cell(first: Result) -> str:
+            result = at.get((first.contender, name))
+            return f"{median(figure, scale)(result)}: {ratio(race, figure)(result)}" if result else "-"
+
+        return name, cell
+
+    firsts = {result.contender: result for result in reversed(results)}
+    order = dict.fromkeys(result.contender for result in results)
+    return table([firsts[name] for name in order], [column(name) for name in labels])
+
+
+def echo_table(race: Race) -> str:
+    columns: list[Column] = [
+        ("CPU, us/message", median("cpu_ns", 1e3)),
+        ("ratio to raw", ratio(race, "cpu_ns")),
+        ("messages/s", median("per_second")),
+        ("p50, us", median("p50_ns", 1e3)),
+        ("p99, us", median("p99_ns", 1e3)),
+    ]
+    return table(race.results, columns)
+
+
+def language(result: Result) -> str:
+    return result.contender.rsplit(", ", 1)[-1]
+
+
+def watched(result: Result) -> str:
+    return "{pairs:,} / {ready:,}".format(**result.parameters)
+
+
+def section_machine(race: Race) -> str:
+    facts = "\n".join(f"- {name}: {fact}" for name, fact in race.machine.items())
+    missing = "\n".join(f"- {name}: {reason}" for name, reason in race.missing.items()) or "Nobody."
+    return f"## Measured with\n\n{facts}\n\n## Missing\n\n{missing}\n"
+
+
+def section_watch(race: Race) -> str:
+    text = """## Readiness
+
+One end each of N socket pairs is watched, and K of them are made readable, round after round: the time
+of the wait and of reading one byte from each, in nanoseconds an event; the ratio to the loop written
+straight on epoll in the same language, turn by turn, and its quartiles. That loop runs twice: how far
+the second is from 1 is how far to trust the others.
+
+![Readiness](figures/watch.svg)
+"""
+    for name in ("C", "Rust", "Python"):
+        results = [result for result in race.of("watch") if language(result) == name]
+        if not results:
+            continue
+        text += f"\n### {name}: watched / ready\n\n{grid(race, results, 'event_ns', watched)}\n"
+        most = max(results, key=lambda result: int(result.parameters["pairs"])).parameters
+        largest = [result for result in results if result.parameters == most]
+        figures = [("add", "add_ns"), ("change interest", "change_ns"), ("remove", "remove_ns")]
+        columns = [column for title, figure in figures for column in ((f"{title}, ns", median(figure)), ("ratio", ratio(race, figure)))]
+        columns.append(("bytes", median("bytes")))
+        text += f"\nOne of {most['pairs']:,} registrations, counted when a wait has been told of all of them; bytes are what\nthe process allocates for it:\n\n{table(largest, columns)}\n"
+    return text
+
+
+def section_growth(race: Race) -> str:
+    results = race.of("growth")
+    return f"""## Growth
+
+The same for one event, while so many descriptors are watched on which nothing happens; as far as the
+descriptor limit lets one process go.
+
+![Growth](figures/growth.svg)
+
+{grid(race, results, 'event_ns', lambda result: '{idle:,} idle'.format(**result.parameters))}
+"""
+
+
+def section_timers(race: Race) -> str:
+    text = """## Timers
+
+Nanoseconds to arm one, to cancel one, to do both to one of those that stay armed, and to be told of one.
+libuv and tokio count in milliseconds, libevent in microseconds, libev in what its clock said last; none
+of these takes a lock here. omnipoll takes one, reads the clock, and counts in nanoseconds.
+
+![Timers](figures/timers.svg)
+"""
+    columns: list[Column] = [
+        (name, median(f"{name}_ns")) for name in ("arm", "cancel", "again", "expire")
+    ]
+    for armed in dict.fromkeys(result.parameters["armed"] for result in race.of("timers")):
+        text += f"\n{armed:,} others armed:\n\n{table(race.of('timers', armed=armed), columns)}\n"
+    return text
+
+
+def section_echo(race: Race) -> str:
+    text = """## Echo
+
+A server sends back what it gets, over loopback TCP. Each client sends a message, waits for all of it, and
+sends the next. The server has a core of its own, and so has the load. CPU is what the server's process
+spends on a message, user and system.
+
+![Echo](figures/echo.svg)
+"""
+    results = race.of("echo")
+    for size in dict.fromkeys(result.parameters["bytes"] for result in results):
+        of_size = [result for result in results if result.parameters["bytes"] == size]
+        label = lambda result: "{clients:,} clients".format(**result.parameters)  # noqa: E731
+        text += f"\n### {size:,} bytes\n\nus of CPU a message, ratio to raw epoll and its quartiles:\n\n{grid(race, of_size, 'cpu_ns', label, 1e3)}\n"
+        for clients in dict.fromkeys(result.parameters["clients"] for result in of_size):
+            columns: list[Column] = [
+                ("messages/s", median("per_second")),
+                ("p50, us", median("p50_ns", 1e3)),
+                ("p99, us", median("p99_ns", 1e3)),
+            ]
+            text += f"\n{clients:,} clients:\n\n{table(race.of('echo', bytes=size, clients=clients), columns)}\n"
+    return text
+
+
+def section_protocols(race: Race) -> str:
+    text = """## HTTP and the Redis protocol
+
+wrk and redis-benchmark against small servers: a static answer, and a key-value store.
+
+![HTTP and the Redis protocol](figures/protocols.svg)
+"""
+    for name in dict.fromkeys(result.parameters["test"] for result in race.of("protocols")):
+        results = race.of("protocols", test=name)
+        columns: list[Column] = [
+            ("requests/s", median("per_second")),
+            ("ratio", ratio(race, "per_second")),
+            ("CPU, us/request", median("cpu_ns", 1e3)),
+            ("ratio", ratio(race, "cpu_ns")),
+        ]
+        text += f"\n### {name}\n\n{table(results, columns)}\n"
+    return text
+
+
+SECTIONS = {
+    "watch": section_watch,
+    "growth": section_growth,
+    "timers": section_timers,
+    "echo": section_echo,
+    "protocols": section_protocols,
+}
+
+
+def write(race: Race, path: Path) -> None:
+    sections = [section(race) for name, section in SECTIONS.items() if race.of(name)]
+    head = """# The race
+
+Made by `make bench`, which builds everything, lets everybody take turns, and writes this page, `race.json`
+and the figures: no number here was copied by hand. Each is the median of the turns.
+"""
+    path.write_text("\n".join([head, section_machine(race), *sections]))
