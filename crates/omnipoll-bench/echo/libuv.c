@@ -12,7 +12,7 @@ static void on_closed(uv_handle_t *client) {
     free(client);
 }
 
-static void on_room(uv_stream_t *client, size_t size, uv_buf_t *buffer) {
+static void on_room(uv_handle_t *client, size_t size, uv_buf_t *buffer) {
     static char memory[BUFFER];
     (void)client, (void)size;
     *buffer = uv_buf_init(memory, BUFFER);

@@ -61,7 +61,7 @@ FULL = Plan(
     ),
     echo_ms=18_000,
     turn_seconds=0.1,
-    protocol_turns=3,
+    protocol_turns=4,
 )
 QUICK = Plan(
     watch=((100, 1), (1000, 100), (9000, 100)),

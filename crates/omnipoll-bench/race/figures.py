@@ -53,6 +53,7 @@ def dots(
     title: str,
     name: str,
     line: float | None = None,
+    least: float = 0,
     most: float | None = None,
     written: str = "{:.2f}",
 ) -> None:
@@ -79,7 +80,10 @@ def dots(
         axis.grid(axis="x", color="#eeeeee")
         axis.set_axisbelow(True)
         axis.tick_params(length=0)
-        axis.margins(x=0.12)
+        if most is None:
+            axis.margins(x=0.12)
+        else:
+            axis.set_xlim(least, most)
     first = axes[0][0]
     first.set_yticks(range(len(order)), order)
     for tick in first.get_yticklabels():
@@ -114,7 +118,7 @@ def draw_watch(race: Race) -> None:
     cells = list(by(chosen, lambda result: "{pairs:,} watched, {ready:,} ready".format(**result.parameters)).items())
     picked = dict(cells[:: max(1, len(cells) // 4)][:4])
     title = "Time of an event (wait and read), ratio to a loop written straight on epoll. Less is better."
-    dots(picked, lambda result: race.ratio(result, "event_ns"), title, "watch", line=1, most=3)
+    dots(picked, lambda result: race.ratio(result, "event_ns"), title, "watch", line=1, least=0.7, most=2)
 
 
 def draw_growth(race: Race) -> None:
@@ -159,11 +163,16 @@ def draw_timers(race: Race) -> None:
     dots(panels, own("ns"), title, "timers", line=0)
 
 
+def clients(result: Result) -> str:
+    count = int(result.parameters["clients"])
+    return "1 client" if count == 1 else f"{count:,} clients"
+
+
 def draw_echo(race: Race) -> None:
     results = [result for result in race.of("echo", bytes=64) if "again" not in result.contender]
-    panels = by(results, lambda result: "{clients:,} clients".format(**result.parameters))
+    panels = by(results, clients)
     title = "Echo of 64 bytes over TCP: the server's CPU time a message, ratio to a loop written straight on epoll. Less is better."
-    dots(panels, lambda result: race.ratio(result, "cpu_ns"), title, "echo", line=1, most=2)
+    dots(panels, lambda result: race.ratio(result, "cpu_ns"), title, "echo", line=1, least=0.6, most=2)
 
 
 def draw_protocols(race: Race) -> None:

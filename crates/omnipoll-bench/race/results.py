@@ -64,7 +64,13 @@ class Race:
         return result.ratio(base, figure) if base else None
 
     def save(self, path: Path) -> None:
-        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        """As JSON, a line for each result; four digits say more than any machine's noise allows."""
+        short = [asdict(one) for one in self.results]
+        for one in short:
+            one["figures"] = {name: [float(f"{value:.4g}") for value in values] for name, values in one["figures"].items()}
+        lines = ",\n".join(json.dumps(one) for one in short)
+        head = json.dumps({"machine": self.machine, "missing": self.missing}, indent=1)
+        path.write_text(f'{head[:-2]},\n "results": [\n{lines}\n]}}\n')
 
     @classmethod
     def load(cls, path: Path) -> Race:

@@ -8,6 +8,7 @@ pub mod figures;
 pub mod histogram;
 pub mod machine;
 pub mod pairs;
+pub mod protocol;
 pub mod random;
 pub mod watcher;
 pub mod wheel;
