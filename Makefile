@@ -45,8 +45,8 @@ test: $(VENV)  ## Run every check and test there is; STEPS="c python" runs some 
 tsan:  ## Run the stress test under ThreadSanitizer (needs a nightly toolchain)
 	@crates/omnipoll/tests/stress/tsan.sh
 
-bench: library python  ## Measure, side by side with loops written straight on the system calls
-	@crates/omnipoll-bench/run.sh
+bench: library python  ## Race everybody and write docs/race.md (15 minutes; OPTIONS=--quick 3)
+	@$(PYTHON) crates/omnipoll-bench/race $(OPTIONS)
 
 clean:  ## Remove everything built
 	rm -rf target .venv

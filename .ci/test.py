@@ -22,7 +22,8 @@ MSRV = re.findall(r'^rust-version = "(.*)"', (TREE / "Cargo.toml").read_text(), 
 LIMIT = 1800  # seconds for one step
 
 TYPED = ".ci/test.py .ci/environment.py c-examples/demo.py docs/test_docs.py"
-SCRIPTS = f"{TYPED} c-examples/test_examples.py"
+RACE = "crates/omnipoll-bench/race"
+SCRIPTS = f"{TYPED} {RACE} c-examples/test_examples.py"
 RULES = "--isolated --select E,F,W,I,B,UP --line-length 110 --target-version py39"
 
 
@@ -51,10 +52,16 @@ STEPS = (
     Step("examples", (PYTHON, "c-examples/test_examples.py")),
     Step("demo", ("make", "demo", "CLIENTS=100")),
     Step("python", ("python/check.sh",)),
+    Step("race", (PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "crates/omnipoll-bench/race")),
     Step("docs", (PYTHON, "docs/test_docs.py")),
     Step(
         "scripts",
-        ("sh", "-ec", f"{PYTHON} -m ruff check {RULES} {SCRIPTS}; {PYTHON} -m mypy --strict {TYPED}"),
+        (
+            "sh",
+            "-ec",
+            f"{PYTHON} -m ruff check {RULES} {SCRIPTS}; {PYTHON} -m mypy --strict {TYPED};"
+            f"cd {RACE}; {PYTHON} -m mypy --strict *.py",
+        ),
     ),
 )
 

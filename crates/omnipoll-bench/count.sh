@@ -1,10 +1,12 @@
 #!/bin/sh
 # Prints what one wait takes: its system calls (by strace) and its instructions in user space
 # (by valgrind's callgrind). Each is the difference between 1,000 and 2,000 waits, so that
-# nothing but waits is counted. Run by run.sh, which builds the programs.
+# nothing but waits is counted. `make bench` builds the programs.
 set -eu
 cd "$(dirname "$0")/../.."
 programs=${CARGO_TARGET_DIR:-target}/release
+bench=target/bench
+engines=$("$bench/watch_c" 1 1 0 1 | sed -n 's/.*"omnipoll \([a-z_]*\), C".*/\1/p')
 
 for tool in strace valgrind; do
     command -v $tool > /dev/null || { echo "count.sh: not counted: there is no $tool"; exit 0; }
@@ -45,11 +47,14 @@ row() {
 printf 'One wait, 200 watched, nothing read\n\n'
 printf '%-26s %6s %14s   %s\n' '' ready instructions 'system calls'
 for ready in 1 100; do
-    for engine in epoll poll select; do
-        row "raw $engine, C" "$programs/bench/readiness" count $engine raw 200 $ready
-        row "omnipoll on $engine, C" "$programs/bench/readiness" count $engine omnipoll 200 $ready
+    for contender in epoll poll select; do
+        row "raw $contender, C" "$bench/watch_c" count "raw $contender, C" 200 $ready
     done
-    row 'raw epoll, Rust' "$programs/count" raw 200 $ready
-    row 'omnipoll on epoll, Rust' "$programs/count" omnipoll 200 $ready
-    row 'polling, Rust' "$programs/count" polling 200 $ready
+    for engine in $engines; do
+        row "omnipoll $engine, C" "$bench/watch_c" count "omnipoll $engine, C" 200 $ready
+    done
+    for contender in 'raw epoll' polling $(printf 'omnipoll_%s ' $engines); do
+        name="$(echo "$contender" | tr _ ' '), Rust"
+        row "$name" "$programs/watch" count "$name" 200 $ready
+    done
 done

@@ -81,10 +81,13 @@ def drive(server: Server, clients: int, size: int, seconds: float, core: int) ->
     }
     command = [load, *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=LIMIT, check=True)
-    return json.loads(done.stdout)
+    figures: dict[str, float] = json.loads(done.stdout)
+    return figures
 
 
-def race(chosen: Commands, clients: int, size: int, seconds: float, core: int, turns: int, budget: float) -> list[Result]:
+def race(
+    chosen: Commands, clients: int, size: int, seconds: float, core: int, turns: int, budget: float
+) -> list[Result]:
     """All of them in one discipline: at least so many turns, and more until the time is over."""
     parameters: dict[str, int | str] = {"clients": clients, "bytes": size}
     results = {name: Result("echo", name, BASE, dict(parameters)) for name in chosen}
@@ -119,7 +122,9 @@ def main() -> None:
         print(f"missing: {name}: {reason}")
     for clients, size in product(options.clients, options.bytes):
         results = race(chosen, clients, size, options.seconds, core, options.turns, 0)
-        print(f"\n{clients:,} clients, {size:,} bytes\n\n{report.echo_table(Race({}, {}, results))}", flush=True)
+        print(
+            f"\n{clients:,} clients, {size:,} bytes\n\n{report.echo_table(Race({}, {}, results))}", flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def describe() -> dict[str, str]:
     facts = {
         "kernel": f"{platform.system()} {platform.release()}, {platform.machine()}",
         "processor": f"{cpu[0].strip()}, {len(os.sched_getaffinity(0))} cores",
-        "load before": "{:.2f}".format(os.getloadavg()[0]),
+        "load before": f"{os.getloadavg()[0]:.2f}",
         "descriptor limit": f"{resource.getrlimit(resource.RLIMIT_NOFILE)[1]:,} a process",
         "C": f"`{said('make', '-s', 'flags')}`, {said('cc', '--version')}",
         "Rust": f"`--release`: {profile()}, {said('rustc', '--version')}",

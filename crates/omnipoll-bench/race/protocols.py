@@ -7,8 +7,8 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Iterator
 
 import build
 from results import Result
@@ -87,7 +87,9 @@ def race(turns: int, missing: dict[str, str]) -> Iterator[Result]:
             continue
         found = {name: (build.program(program), rest) for name, (program, *rest) in commands().items()}
         missing |= {f"{test}: {name}": "could not be built" for name, (path, _) in found.items() if not path}
-        results = {name: Result("protocols", name, BASE, {"test": test}) for name, (path, _) in found.items() if path}
+        results = {
+            name: Result("protocols", name, BASE, {"test": test}) for name, (path, _) in found.items() if path
+        }
         with ExitStack() as stack:
             running = {
                 name: stack.enter_context(serving([path, protocol, *rest]))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Callable, Iterable
+from typing import Callable
 
 from results import Race, Result
 
@@ -17,7 +18,10 @@ def table(results: Iterable[Result], columns: list[Column]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines)]
     lines.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
     align = [str.ljust] + [str.rjust] * len(columns)
-    return "\n".join("| " + " | ".join(put(cell, width) for put, cell, width in zip(align, line, widths)) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(put(cell, width) for put, cell, width in zip(align, line, widths)) + " |"
+        for line in lines
+    )
 
 
 def number(value: float) -> str:
@@ -39,7 +43,9 @@ def ratio(race: Race, figure: str) -> Callable[[Result], str]:
     return cell
 
 
-def grid(race: Race, results: list[Result], figure: str, label: Callable[[Result], str], scale: float = 1) -> str:
+def grid(
+    race: Race, results: list[Result], figure: str, label: Callable[[Result], str], scale: float = 1
+) -> str:
     """A row for each contender, and a column for each discipline: the median, the ratio to the base
     and its quartiles."""
     labels = list(dict.fromkeys(map(label, results)))
@@ -100,9 +106,18 @@ the second is from 1 is how far to trust the others.
         most = max(results, key=lambda result: int(result.parameters["pairs"])).parameters
         largest = [result for result in results if result.parameters == most]
         figures = [("add", "add_ns"), ("change interest", "change_ns"), ("remove", "remove_ns")]
-        columns = [column for title, figure in figures for column in ((f"{title}, ns", median(figure)), ("ratio", ratio(race, figure)))]
+        columns = [
+            column
+            for title, figure in figures
+            for column in ((f"{title}, ns", median(figure)), ("ratio", ratio(race, figure)))
+        ]
         columns.append(("bytes", median("bytes")))
-        text += f"\nOne of {most['pairs']:,} registrations, counted when a wait has been told of all of them; bytes are what\nthe process allocates for it:\n\n{table(largest, columns)}\n"
+        text += f"""
+One of {most["pairs"]:,} registrations, counted when a wait has been told of all of them; bytes are what the
+process allocates for it:
+
+{table(largest, columns)}
+"""
     return text
 
 
@@ -115,7 +130,7 @@ descriptor limit lets one process go.
 
 ![Growth](figures/growth.svg)
 
-{grid(race, results, 'event_ns', lambda result: '{idle:,} idle'.format(**result.parameters))}
+{grid(race, results, "event_ns", lambda result: "{idle:,} idle".format(**result.parameters))}
 """
 
 
@@ -128,9 +143,7 @@ of these takes a lock here. omnipoll takes one, reads the clock, and counts in n
 
 ![Timers](figures/timers.svg)
 """
-    columns: list[Column] = [
-        (name, median(f"{name}_ns")) for name in ("arm", "cancel", "again", "expire")
-    ]
+    columns: list[Column] = [(name, median(f"{name}_ns")) for name in ("arm", "cancel", "again", "expire")]
     for armed in dict.fromkeys(result.parameters["armed"] for result in race.of("timers")):
         text += f"\n{armed:,} others armed:\n\n{table(race.of('timers', armed=armed), columns)}\n"
     return text
@@ -149,14 +162,22 @@ spends on a message, user and system.
     for size in dict.fromkeys(result.parameters["bytes"] for result in results):
         of_size = [result for result in results if result.parameters["bytes"] == size]
         label = lambda result: "{clients:,} clients".format(**result.parameters)  # noqa: E731
-        text += f"\n### {size:,} bytes\n\nus of CPU a message, ratio to raw epoll and its quartiles:\n\n{grid(race, of_size, 'cpu_ns', label, 1e3)}\n"
+        text += f"""
+### {size:,} bytes
+
+CPU in us a message, the ratio to raw epoll and its quartiles:
+
+{grid(race, of_size, "cpu_ns", label, 1e3)}
+"""
         for clients in dict.fromkeys(result.parameters["clients"] for result in of_size):
             columns: list[Column] = [
                 ("messages/s", median("per_second")),
                 ("p50, us", median("p50_ns", 1e3)),
                 ("p99, us", median("p99_ns", 1e3)),
             ]
-            text += f"\n{clients:,} clients:\n\n{table(race.of('echo', bytes=size, clients=clients), columns)}\n"
+            text += (
+                f"\n{clients:,} clients:\n\n{table(race.of('echo', bytes=size, clients=clients), columns)}\n"
+            )
     return text
 
 

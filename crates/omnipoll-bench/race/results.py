@@ -39,7 +39,9 @@ class Result:
     def ratio(self, base: Result, figure: str) -> tuple[float, float, float] | None:
         """The quartiles of the ratios to `base`, each to that of the same turn."""
         pairs = list(zip(self.figures[figure], base.figures.get(figure, [])))
-        return quartiles([own / other for own, other in pairs]) if pairs and all(o for _, o in pairs) else None
+        return (
+            quartiles([own / other for own, other in pairs]) if pairs and all(o for _, o in pairs) else None
+        )
 
 
 @dataclass
@@ -67,7 +69,9 @@ class Race:
         """As JSON, a line for each result; four digits say more than any machine's noise allows."""
         short = [asdict(one) for one in self.results]
         for one in short:
-            one["figures"] = {name: [float(f"{value:.4g}") for value in values] for name, values in one["figures"].items()}
+            one["figures"] = {
+                name: [float(f"{value:.4g}") for value in values] for name, values in one["figures"].items()
+            }
         lines = ",\n".join(json.dumps(one) for one in short)
         head = json.dumps({"machine": self.machine, "missing": self.missing}, indent=1)
         path.write_text(f'{head[:-2]},\n "results": [\n{lines}\n]}}\n')

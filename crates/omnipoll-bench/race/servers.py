@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Iterator
 
 CORES = sorted(os.sched_getaffinity(0))
 # The first core takes most interrupts, so the server is not on it.

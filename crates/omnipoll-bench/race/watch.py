@@ -16,6 +16,7 @@ import socket
 import statistics
 import sys
 import time
+from functools import partial
 from typing import Any, Callable, Protocol
 
 import omnipoll
@@ -29,7 +30,7 @@ FIGURES = ("event_ns", "add_ns", "change_ns", "remove_ns")
 class Watcher(Protocol):
     def add(self, fd: int) -> None: ...
     def change(self, fd: int) -> None: ...
-    def remove(self, fd: int) -> None: ...
+    def remove(self, fd: int) -> object: ...
     def wait(self, timeout: float | None) -> list[int]: ...
     def close(self) -> None: ...
 
@@ -58,10 +59,12 @@ class Selector:
     def __init__(self, selector: selectors.BaseSelector) -> None:
         self.selector = selector
         self.close = selector.close
-        self.remove = selector.unregister
 
     def add(self, fd: int) -> None:
         self.selector.register(fd, selectors.EVENT_READ)
+
+    def remove(self, fd: int) -> None:
+        self.selector.unregister(fd)
 
     def change(self, fd: int) -> None:
         self.selector.modify(fd, selectors.EVENT_WRITE)
@@ -90,16 +93,19 @@ class Poller:
 
 def contenders(highest: int) -> dict[str, Callable[[], Watcher]]:
     """The first is what the others are compared with."""
-    found: dict[str, Callable[[], Watcher]] = {"select.epoll, Python": Bare, "select.epoll again, Python": Bare}
+    found: dict[str, Callable[[], Watcher]] = {"select.epoll": Bare, "select.epoll again": Bare}
     for name, module in (("selectors", selectors), ("omnipoll", omnipoll)):
         for attribute in ("EpollSelector", "PollSelector", "SelectSelector", "IoUringSelector"):
-            selector: Any = getattr(module, attribute, None)
             too_high = module is selectors and attribute == "SelectSelector" and highest >= FD_SETSIZE
-            if selector is not None and not too_high:
-                found[f"{name}.{attribute}, Python"] = lambda selector=selector: Selector(selector())
+            if hasattr(module, attribute) and not too_high:
+                found[f"{name}.{attribute}"] = partial(open_selector, getattr(module, attribute))
     for engine in omnipoll_engines():
-        found[f"omnipoll.Poller {engine}, Python"] = lambda engine=engine: Poller(engine)
+        found[f"omnipoll.Poller {engine}"] = partial(Poller, engine)
     return found
+
+
+def open_selector(kind: Callable[[], selectors.BaseSelector]) -> Watcher:
+    return Selector(kind())
 
 
 def omnipoll_engines() -> list[str]:
@@ -184,7 +190,7 @@ def main() -> None:
             turns[name].append(match.turn(found[name]))
     for name, values in turns.items():
         columns = zip(*values[1:])  # the first is for the caches
-        print(json.dumps({"contender": name, "figures": dict(zip(FIGURES, map(list, columns)))}))
+        print(json.dumps({"contender": f"{name}, Python", "figures": dict(zip(FIGURES, map(list, columns)))}))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
-//! What omnipoll costs, measured side by side with a bare `epoll_wait` and with other libraries.
+//! What omnipoll costs, measured side by side with bare system calls and with other libraries.
 //!
-//! `run.sh` builds and runs everything; each program under `src/bin` prints one table. Nothing
-//! here is a test: a busy machine may make any figure look bad, so none of them fails anything.
+//! `race/` builds everybody, lets them take turns, and writes `docs/race.md`; the programs under
+//! `src/bin` and `c/` measure, and print a line of JSON for each contender; those named `echo_` and
+//! `serve_` are servers, driven by `load`, `wrk` and `redis-benchmark`. Apart from the race stand
+//! `wake`, and `count.sh`, which counts instructions and system calls. Nothing here is a test: a
+//! busy machine may make any figure look bad, so none of them fails anything.
 
 pub mod echo;
 pub mod figures;

@@ -1,0 +1,183 @@
+"""Tests that who races does what is measured, and that the load would notice if not.
+
+.venv/bin/python -m pytest crates/omnipoll-bench/race
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Callable
+
+import build
+import echo
+import protocols
+import pytest
+import report
+from results import Race, Result
+from servers import serving
+
+build.build()
+SERVERS, UNBUILT = echo.choose("")
+PROTOCOLS = {name: command for name, command in protocols.commands().items() if build.program(command[0])}
+LIMIT = 30  # seconds for one program
+
+
+def load(port: int, clients: int, size: int) -> subprocess.CompletedProcess[str]:
+    command = [build.program("load") or "load", "--port", str(port), "--clients", str(clients)]
+    command += ["--bytes", str(size), "--seconds", "0.05"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
+
+
+@pytest.fixture
+def faulty() -> Iterator[Callable[[Callable[[bytes], bytes]], int]]:
+    """Starts an echo server that passes what it got through a function; returns its port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve(change: Callable[[bytes], bytes]) -> None:
+        try:
+            while True:
+                client, _ = listener.accept()
+                with client:
+                    while data := client.recv(65536):
+                        client.sendall(change(data))
+                        if not change(data):
+                            break
+        except OSError:
+            return  # the test is over
+
+    def start(change: Callable[[bytes], bytes]) -> int:
+        threading.Thread(target=serve, args=(change,), daemon=True).start()
+        return int(listener.getsockname()[1])
+
+    yield start
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+
+
+def test_load_passes_a_faithful_server(faulty: Callable[..., int]) -> None:
+    done = load(faulty(lambda data: data), 1, 4096)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["messages"] > 0
+
+
+@pytest.mark.parametrize("size", [1, 64, 100_000])
+def test_load_notices_a_wrong_byte(faulty: Callable[..., int], size: int) -> None:
+    done = load(faulty(lambda data: data[:-1] + bytes([data[-1] ^ 1])), 1, size)
+    assert done.returncode != 0
+    assert "not what was sent" in done.stderr
+
+
+def test_load_notices_a_byte_too_many(faulty: Callable[..., int]) -> None:
+    done = load(faulty(lambda data: data + b"x"), 1, 64)
+    assert done.returncode != 0
+    assert "not what was sent" in done.stderr
+
+
+def test_load_notices_a_closed_connection(faulty: Callable[..., int]) -> None:
+    done = load(faulty(lambda data: b""), 1, 64)
+    assert done.returncode != 0
+    assert "closed a connection" in done.stderr
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_echo(name: str) -> None:
+    with serving(SERVERS[name]) as server:
+        for clients, size in ((1, 64), (150, 1), (20, 300_000), (3, 65536)):
+            done = load(server.port, clients, size)
+            assert done.returncode == 0, done.stderr
+
+
+def test_servers_that_were_not_built_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = build.program
+    monkeypatch.setattr(build, "program", lambda name: None if "libuv" in name else built(name))
+    chosen, missing = echo.choose("")
+    assert "libuv, C" not in chosen
+    assert missing["echo: libuv, C"] == "echo_libuv could not be built"
+    assert "libuv" in build.missing()
+
+
+def exchange(port: int, requests: bytes, answers: bytes) -> None:
+    """In two pieces, so that one request comes in half."""
+    half = len(requests) * 2 // 3
+    with socket.create_connection(("127.0.0.1", port), timeout=LIMIT) as client:
+        client.sendall(requests[:half])
+        got = b""
+        while len(got) < len(answers) and (half or got):
+            if half:
+                client.sendall(requests[half:])
+                half = 0
+            got += client.recv(65536)
+        assert got == answers
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_http(name: str) -> None:
+    program, *rest = PROTOCOLS[name]
+    answer = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 13\r\n\r\nHello, world!"
+    with serving([build.program(program) or program, "http", *rest]) as server:
+        exchange(server.port, 100 * b"GET / HTTP/1.1\r\nHost: here\r\n\r\n", 100 * answer)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_redis(name: str) -> None:
+    program, *rest = PROTOCOLS[name]
+    get = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n"
+    put = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$4\r\na\r\nb\r\n"
+    answers = b"+PONG\r\n$-1\r\n+OK\r\n$4\r\na\r\nb\r\n"
+    with serving([build.program(program) or program, "redis", *rest]) as server:
+        exchange(server.port, b"*1\r\n$4\r\nPING\r\n" + get + put + get, answers)
+
+
+WATCH_PY = [sys.executable, str(Path(__file__).with_name("watch.py"))]
+
+
+@pytest.mark.parametrize("command", [["watch_c"], ["watch"], WATCH_PY], ids=["C", "Rust", "Python"])
+@pytest.mark.parametrize("idle", [0, 50])
+def test_watch(command: list[str], idle: int) -> None:
+    """Every contender finds all that is ready, which the program itself asserts."""
+    command = [build.program(command[0]) or command[0], *command[1:], "20", "7", str(idle), "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    contenders = [line["contender"] for line in lines]
+    for engine in build.engines():
+        assert any("omnipoll" in name and engine in name for name in contenders)
+    for line in lines:
+        assert set(line["figures"]) >= {"event_ns", "add_ns", "change_ns", "remove_ns"}
+        assert all(min(values) >= 0 for values in line["figures"].values())
+
+
+@pytest.mark.parametrize("name", ["timers_c", "timers"])
+def test_timers(name: str) -> None:
+    command = [build.program(name) or name, "100", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert any("omnipoll" in line["contender"] for line in lines)
+    for line in lines:
+        assert set(line["figures"]) == {"arm_ns", "cancel_ns", "again_ns", "expire_ns"}
+
+
+def test_ratios_are_taken_turn_by_turn(tmp_path: Path) -> None:
+    def result(name: str, clients: int, *values: float) -> Result:
+        rest = {"per_second": [1.0], "p50_ns": [1.0], "p99_ns": [1.0]}
+        return Result(
+            "echo", name, "raw", {"clients": clients, "bytes": 64}, {"cpu_ns": list(values), **rest}
+        )
+
+    base, own = result("raw", 1, 1000.0, 2000.0, 4000.0), result("own", 1, 1500.0, 3000.0, 4000.0)
+    other = result("raw", 2, 1.0)
+    race = Race({"kernel": "any"}, {"libuv": "not installed"}, [other, base, own])
+    race.save(tmp_path / "race.json")
+    race = Race.load(tmp_path / "race.json")
+    assert race.ratio(race.results[2], "cpu_ns") == (1.25, 1.5, 1.5)
+    report.write(race, tmp_path / "race.md")
+    text = (tmp_path / "race.md").read_text()
+    assert "- libuv: not installed" in text
+    assert "3.00: 1.50 (1.25 to 1.50)" in text
