@@ -59,7 +59,7 @@ FULL = Plan(
         *((clients, size) for size in (64, 4096, 16_384, 65_536) for clients in (1, 50, 1000)),
         *((10_000, size) for size in (64, 4096, 65_536)),
     ),
-    echo_ms=18_000,
+    echo_ms=17_000,
     turn_seconds=0.1,
     protocol_turns=4,
 )

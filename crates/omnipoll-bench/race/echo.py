@@ -45,12 +45,11 @@ def commands() -> Commands:
         "tokio, one thread, Rust": ["echo_tokio"],
         "compio, io_uring, Rust": ["echo_compio"],
     }
-    for engine in build.engines():
-        servers[f"omnipoll poller, {engine}, C"] = ["echo_omnipoll_poller", engine]
-    for engine in build.engines():
-        servers[f"omnipoll server, {engine}, C"] = ["echo_omnipoll_server", engine]
-    for engine in build.engines():
-        servers[f"omnipoll server, {engine}, Rust"] = ["echo_omnipoll", engine]
+    engines = build.engines()
+    best = [engine for engine in engines if engine not in ("select", "poll")]
+    servers |= {f"omnipoll poller, {engine}, C": ["echo_omnipoll_poller", engine] for engine in best}
+    servers |= {f"omnipoll server, {engine}, C": ["echo_omnipoll_server", engine] for engine in engines}
+    servers |= {f"omnipoll server, {engine}, Rust": ["echo_omnipoll", engine] for engine in best}
     return servers
 
 

@@ -197,7 +197,9 @@ impl Load {
 
 fn run() -> Result<(), Failure> {
     let options = Options::parse()?;
-    options.core.map(machine::stay_on);
+    if let Some(core) = options.core {
+        machine::stay_on(core);
+    }
     machine::raise_descriptor_limit(options.clients as u64 + 100);
     let clock = options.pid.map(ProcessClock::of).transpose()?;
     let spent = || {
