@@ -128,10 +128,8 @@ impl Front {
                 return outcome;
             }
             if let Err(error) = self.turn(house, &mut events) {
-                if outcome.is_err() {
-                    // The stop itself fails: there is no way to end in order.
-                    return outcome;
-                }
+                // If the stop itself fails, there is no way to end in order.
+                outcome?;
                 outcome = Err(error);
                 self.shared.stop(Some(Duration::ZERO))?;
                 self.obey(house);
