@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use libc::{epoll_event, EBADF, EEXIST, ENOENT, EPERM, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD};
 
-use super::{lock, sys, Batch, Capabilities, Doorbell, Engine, EngineKind};
+use super::{direct, lock, sys, Batch, Capabilities, Doorbell, Engine, EngineKind};
 use crate::error::fail;
 use crate::event::{Event, EventKind};
 use crate::interest::Interest;
@@ -248,7 +248,7 @@ impl Epoll {
             }
             // SAFETY: as promised for `events`.
             _ => unsafe {
-                libc::epoll_wait(self.set.as_raw_fd(), events, capacity, sys::milliseconds(timeout))
+                direct::epoll_wait(self.set.as_raw_fd(), events, capacity, sys::milliseconds(timeout))
             },
         };
         sys::check(count, "epoll_wait failed").map(|count| count as usize)
@@ -275,7 +275,7 @@ impl Epoll {
         if count < 0 && matches!(io::Error::last_os_error().raw_os_error(), Some(libc::ENOSYS | EPERM)) {
             self.coarse.store(true, Ordering::Relaxed);
             // SAFETY: as promised for `events`.
-            return unsafe { libc::epoll_wait(set, events, capacity, sys::milliseconds(Some(timeout))) };
+            return unsafe { direct::epoll_wait(set, events, capacity, sys::milliseconds(Some(timeout))) };
         }
         count as libc::c_int
     }
@@ -480,7 +480,7 @@ fn control_event(
     event: &mut epoll_event,
 ) -> Result<(), i32> {
     // SAFETY: the event lives through the call, and a number that is no file is an error.
-    match unsafe { libc::epoll_ctl(set.as_raw_fd(), operation, fd, event) } {
+    match unsafe { direct::epoll_ctl(set.as_raw_fd(), operation, fd, event) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)),
     }

@@ -7,6 +7,7 @@
 
 #[cfg(target_os = "linux")]
 mod completion;
+mod direct;
 mod doorbell;
 #[cfg(target_os = "linux")]
 mod epoll;

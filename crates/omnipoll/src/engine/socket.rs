@@ -13,6 +13,7 @@ use libc::{
     c_int, sa_family_t, sockaddr, sockaddr_in, sockaddr_in6, sockaddr_storage, sockaddr_un, socklen_t,
 };
 
+use super::direct;
 use crate::stream::Peer;
 
 /// How many datagrams one system call takes at most.
@@ -100,14 +101,14 @@ pub(crate) fn inherit(number: RawFd) -> io::Result<OwnedFd> {
 #[inline]
 pub(crate) fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     // SAFETY: `buffer` is writable for its length.
-    retry(|| unsafe { libc::recv(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) })
+    retry(|| unsafe { direct::recv(fd.as_raw_fd(), buffer.as_mut_ptr(), buffer.len()) })
 }
 
 /// Writes as much of `data` as the kernel takes, without SIGPIPE: send(2).
 #[inline]
 pub(crate) fn send(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
     // SAFETY: `data` is readable for its length.
-    retry(|| unsafe { libc::send(fd.as_raw_fd(), data.as_ptr().cast(), data.len(), NO_SIGNAL) })
+    retry(|| unsafe { direct::send(fd.as_raw_fd(), data.as_ptr(), data.len(), NO_SIGNAL) })
 }
 
 /// Writes as much of the pieces, in order, as the kernel takes, without SIGPIPE: sendmsg(2).
