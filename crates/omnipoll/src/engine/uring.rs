@@ -153,10 +153,6 @@ impl Engine for Uring {
         let mut state = lock(&self.state);
         if state.is_anothers() {
             state.share(&mut locked)?;
-            if state.asleep > 0 {
-                // In the former ring, which watches the bell too.
-                self.doorbell.ring()?;
-            }
         }
         state.take_all(&mut locked)?;
         if state.has_candidates() {

@@ -61,9 +61,10 @@ struct Cancel {
 pub(super) enum Waiters {
     /// Always the same thread. The kernel need not interrupt it for its part of the work, which it
     /// does when it next enters the kernel (`IORING_SETUP_COOP_TASKRUN`, Linux 5.19): an event
-    /// from another processor costs half of what it does otherwise.
+    /// that comes from another processor costs half of what it does otherwise.
     One,
-    /// Several, of which one may compute while another waits for what it has asked for.
+    /// Several, of which one may compute, until the next tick of its processor, while another
+    /// waits for what it has asked for.
     Several,
 }
 

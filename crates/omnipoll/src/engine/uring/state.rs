@@ -118,8 +118,8 @@ impl State {
         self.waiter == Some(SEVERAL)
     }
 
-    /// Moves to a ring for several threads. What the former one says from now on is not heard: the
-    /// new one is asked for everything anew.
+    /// Moves to a ring for several threads. What the former one says from now on is not heard,
+    /// but for ending the sleep of who is in it: the new one is asked for everything anew.
     #[cold]
     pub(super) fn share(&mut self, registry: &mut Registry) -> io::Result<()> {
         let new = Ring::new(Waiters::Several)?;
