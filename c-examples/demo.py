@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 TREE = Path(__file__).resolve().parent.parent
-IO_URING = ctypes.CDLL(TREE / "target/release/libomnipoll_capi.so").omni_engine_available(4) == 1
+IO_URING = ctypes.CDLL(str(TREE / "target/release/libomnipoll_capi.so")).omni_engine_available(4) == 1
 ENGINES = ("select", "poll", "epoll") + (("io_uring",) if IO_URING else ())
 ECHO_MESSAGES = 600  # from each client
 CHAT_LINES = 12  # from each client, to all the others

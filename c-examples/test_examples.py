@@ -40,7 +40,7 @@ LIBDIR = Path(os.environ.get("OMNIPOLL_LIBDIR", HERE.parent / "target" / "releas
 BUILD = HERE.parent / "target" / f"test-examples-{os.getpid()}"  # two runs at a time are fine
 LIB = BUILD / "lib"  # the library under the names it has once installed
 
-IO_URING = ctypes.CDLL(LIBDIR / "libomnipoll_capi.so").omni_engine_available(4) == 1
+IO_URING = ctypes.CDLL(str(LIBDIR / "libomnipoll_capi.so")).omni_engine_available(4) == 1
 ENGINES = ("select", "poll", "epoll") + (("io_uring",) if IO_URING else ())
 RAW_ENGINES = ("select", "poll", "epoll")
 ONE_PROCESS = ("reactor", "cores", "thread")

@@ -24,6 +24,7 @@ from pathlib import Path
 
 TREE = Path(__file__).resolve().parent.parent
 
+
 def engines() -> tuple[str, ...]:
     """Those that are to be had: io_uring may be too old here, or forbidden."""
     asked = "import omnipoll; omnipoll.Poller('io_uring')"

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from conftest import SELECTORS, Pair, Pipe
 
-import omnipoll
 from omnipoll import EVENT_WRITE, INVALID, READ, WRITE, EpollSelector, Poller
 
 
