@@ -318,10 +318,10 @@ fn a_oneshot_for_room_sleeps_through_a_half_close() {
 /// A wait that hands something over is told by the kernel how much, not how it ended.
 fn a_wait_that_hands_over_lasts_its_time() {
     let poller = uring();
-    for _ in 0..20 {
+    for _ in 0..3 {
         let (reader, _writer) = pipe();
         poller.add(&reader, Interest::READ, 1).unwrap();
-        let (begun, timeout) = (Instant::now(), Duration::from_millis(5));
+        let (begun, timeout) = (Instant::now(), Duration::from_millis(100));
         expect_sleep(|| assert!(wait(&poller, 1, timeout).is_empty()));
         assert!(begun.elapsed() >= timeout);
         poller.remove(&reader).unwrap();

@@ -235,7 +235,8 @@ pub(super) fn refused() -> Option<Refusal> {
         return *verdict;
     }
     // In a thread of its own: when a ring is gone, the kernel interrupts the thread that made it.
-    let verdict = match thread::spawn(rehearse).join().unwrap_or(Ok(())) {
+    let apart = thread::Builder::new().spawn(rehearse).map(|rehearsal| rehearsal.join());
+    let verdict = match apart.and_then(|outcome| outcome.unwrap_or(Ok(()))) {
         Ok(()) => None,
         Err(error) => match error.raw_os_error() {
             Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EAGAIN) => return None,
