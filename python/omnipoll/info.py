@@ -96,10 +96,9 @@ def batches() -> None:
     """recvmmsg(2) and sendmmsg(2) of no message at all."""
     libc = ctypes.CDLL(None, use_errno=True)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-        for call in (lambda: libc.recvmmsg(one.fileno(), None, 0, socket.MSG_DONTWAIT, None),
-                     lambda: libc.sendmmsg(one.fileno(), None, 0, 0)):
-            if call() < 0:
-                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        received = libc.recvmmsg(one.fileno(), None, 0, socket.MSG_DONTWAIT, None)
+        if received < 0 or libc.sendmmsg(one.fileno(), None, 0, 0) < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 FEATURES: dict[str, tuple[str, Callable[[], None]]] = {
@@ -132,7 +131,10 @@ def number_in(path: str) -> int | None:
 def own_limit(which: int) -> tuple[int | None, int | None]:
     """The soft and the hard limit of this process; None is unlimited."""
     soft, hard = resource.getrlimit(which)
-    return (None if soft == resource.RLIM_INFINITY else soft, None if hard == resource.RLIM_INFINITY else hard)
+    return (
+        None if soft == resource.RLIM_INFINITY else soft,
+        None if hard == resource.RLIM_INFINITY else hard,
+    )
 
 
 def groups() -> Iterator[str]:
@@ -180,7 +182,9 @@ def gather() -> dict[str, Any]:
         "engines": {name: engine(name) for name in ENGINES},
         "features": {name: feature(name) for name in FEATURES},
         "limits": limits(),
-        "environment": {name: value for name, value in sorted(os.environ.items()) if name.startswith("OMNIPOLL_")},
+        "environment": {
+            name: value for name, value in sorted(os.environ.items()) if name.startswith("OMNIPOLL_")
+        },
     }
 
 
@@ -191,13 +195,23 @@ def sections(facts: dict[str, Any]) -> list[Section]:
     """The facts as titles, each with pairs of a name and what is said of it."""
     cores = "1 core" if facts["cores"] == 1 else f"{facts['cores']} cores"
     machine = f"Python {facts['python']}, {facts['system']}, {cores}"
-    engines = [(name, engine_in_words(one, name == facts["default_engine"])) for name, one in facts["engines"].items()]
-    features = [(name, ("yes: " if one["available"] else "no: ") + (one["reason"] or one["purpose"]))
-                for name, one in facts["features"].items()]
-    bounds = [(name, "unlimited" if value is None else f"{value:,}") for name, value in facts["limits"].items()]
+    engines = [
+        (name, engine_in_words(one, name == facts["default_engine"]))
+        for name, one in facts["engines"].items()
+    ]
+    features = [
+        (name, ("yes: " if one["available"] else "no: ") + (one["reason"] or one["purpose"]))
+        for name, one in facts["features"].items()
+    ]
+    bounds = [
+        (name, "unlimited" if value is None else f"{value:,}") for name, value in facts["limits"].items()
+    ]
     environment = list(facts["environment"].items()) or [("OMNIPOLL_*", "nothing is set")]
     return [
-        (f"omnipoll {facts['omnipoll']}", [("runs on", machine), ("default engine", default_in_words(facts))]),
+        (
+            f"omnipoll {facts['omnipoll']}",
+            [("runs on", machine), ("default engine", default_in_words(facts))],
+        ),
         ("Engines", engines),
         ("Features of the system", features),
         ("Limits", bounds),
@@ -206,18 +220,21 @@ def sections(facts: dict[str, Any]) -> list[Section]:
 
 
 def default_in_words(facts: dict[str, Any]) -> str:
+    """The default engine, or what keeps a poller from having one."""
     if facts["default_engine"] is None:
         return f"none: OMNIPOLL_ENGINE={facts['environment'].get('OMNIPOLL_ENGINE', '')} is not to be had"
     return str(facts["default_engine"])
 
 
 def engine_in_words(one: dict[str, Any], default: bool) -> str:
+    """Whether an engine is to be had and what it tells, in lines."""
     if not one["available"]:
         return f"no: {one['reason']}"
     return "yes" + (", the default" if default else "") + "".join(f"\n- {words}" for words in one["tells"])
 
 
 def print_plain(every: list[Section]) -> None:
+    """Prints in text alone."""
     for title, lines in every:
         print(title)
         width = max(len(name) for name, _ in lines)
@@ -230,6 +247,7 @@ def print_plain(every: list[Section]) -> None:
 
 
 def print_rich(every: list[Section]) -> None:
+    """Prints in colour."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

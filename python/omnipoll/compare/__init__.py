@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from omnipoll import info
 from omnipoll.compare import report
-from omnipoll.compare.measure import LeftOut, Result, measure
+from omnipoll.compare.measure import LeftOut, Result, run_one
 from omnipoll.compare.plan import LARGEST_MESSAGE, MODELS, Combination, Obstacles, Settings
 from omnipoll.compare.stage import Failed
 
@@ -75,8 +74,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--server",
         metavar="PATH",
-        help="measure this program instead of the echo in Python: it is given --model, --engine, --address and, "
-        "where there are hundreds, --max-clients; its first line ends with its address; SIGTERM ends it",
+        help="measure this program instead of the echo in Python: it is given --model, --engine, --address "
+        "and, for hundreds of clients, --max-clients; its first line ends with its address; SIGTERM ends it",
     )
     out = Path("omnipoll-compare")
     parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"where the files go: {out}")
@@ -104,7 +103,7 @@ def measure_all(settings: Settings, tell: Callable[[Combination], None]) -> Outc
         reason = obstacles.to(combination)
         if reason is None:
             try:
-                result = measure(combination, settings)
+                result = run_one(combination, settings)
                 obstacles.learn(combination, result.memory_per_client)
                 results.append(result)
                 continue

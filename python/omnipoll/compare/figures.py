@@ -1,7 +1,8 @@
 """The results drawn. Needs matplotlib.
 
-Two panels a row, so that a figure can be read in a page of text: a panel for each engine, a colour and a marker for each model, and its name beside its line. The
-colours are after Okabe and Ito, and can be told apart with every kind of colour vision.
+A panel for each engine, two panels a row, so that a figure can be read in a page of text. A colour
+and a marker for each model, and its name beside its line. The colours are after Okabe and Ito, and
+can be told apart with every kind of colour vision.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import mean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from omnipoll.compare.measure import Result
@@ -28,7 +30,7 @@ COLOURS = {
 }
 MARKERS = {"reactor": "o", "cores": "s", "thread": "^", "fork": "D", "prefork": "v"}
 INK, GREY, GRID = "#222222", "#666666", "#DDDDDD"
-STYLE = {
+STYLE: Any = {
     "font.size": 10,
     "font.family": "DejaVu Sans",
     "text.color": INK,
@@ -78,7 +80,10 @@ THROUGHPUT = Measure(
     "throughput", "Messages a second: more is better", {"": lambda one: one.messages_per_second}, NUMBER
 )
 CPU = Measure(
-    "cpu", "CPU time of the server for a message: less is better", {"": lambda one: one.server_cpu_per_message}, TIME
+    "cpu",
+    "CPU time of the server for a message: less is better",
+    {"": lambda one: one.server_cpu_per_message},
+    TIME,
 )
 LATENCY = Measure(
     "latency",
@@ -102,7 +107,9 @@ def draw(results: Sequence[Result], sentence: str, out: Path) -> list[Path]:
     """Draws every figure as SVG and PNG; returns the files."""
     written = []
     with matplotlib.rc_context(STYLE):
-        drawn = {measure.file: curves(results, measure) for measure in (THROUGHPUT, CPU, LATENCY, FIRST_ANSWER)}
+        drawn = {
+            measure.file: curves(results, measure) for measure in (THROUGHPUT, CPU, LATENCY, FIRST_ANSWER)
+        }
         drawn["memory"] = memory(results)
         drawn["overview"] = overview(results)
         for name, figure in drawn.items():
@@ -122,8 +129,8 @@ def names(values: Iterable[str]) -> list[str]:
 def grid(title: str, names: Sequence[str]) -> tuple[Figure, list[Axes]]:
     """A figure with a panel for each name, two a row."""
     rows = -(-len(names) // COLUMNS)
-    figure = Figure(figsize=(WIDTH * COLUMNS, HEIGHT * rows + 0.9), layout="constrained")
-    figure.get_layout_engine().set(wspace=0.05, hspace=0.05)  # type: ignore[union-attr]
+    layout = ConstrainedLayoutEngine(wspace=0.05, hspace=0.05)
+    figure = Figure(figsize=(WIDTH * COLUMNS, HEIGHT * rows + 0.9), layout=layout)
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
     panels = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
     for panel in panels[len(names) :]:
@@ -172,6 +179,7 @@ def scale(panel: Axes, results: Sequence[Result], value: Value, unit: Unit) -> N
 
 
 def logarithmic(panel: Axes, values: Sequence[float], unit: Unit) -> None:
+    """The axis of what is measured on a logarithmic scale, which takes more than nothing."""
     panel.set_yscale("log")
     panel.set_ylim(min(values) / 1.3, max(values) * 1.3)
     spread = max(values) / min(values)
@@ -188,10 +196,18 @@ def lines(panel: Axes, results: Sequence[Result], value: Value) -> None:
     for model in names(one.model for one in results):
         points = [(one.clients, value(one)) for one in results if one.model == model]
         panel.plot(
-            *zip(*points), color=COLOURS[model], marker=MARKERS[model], markersize=4.5, linewidth=1.8, clip_on=False
+            *zip(*points),
+            color=COLOURS[model],
+            marker=MARKERS[model],
+            markersize=4.5,
+            linewidth=1.8,
+            clip_on=False,
         )
         ends[model] = points[-1]
-    heights = {model: panel.transAxes.inverted().transform(panel.transData.transform(end))[1] for model, end in ends.items()}
+    heights = {
+        model: panel.transAxes.inverted().transform(panel.transData.transform(end))[1]
+        for model, end in ends.items()
+    }
     for model, height in apart(heights).items():
         panel.annotate(
             model,
@@ -203,7 +219,13 @@ def lines(panel: Axes, results: Sequence[Result], value: Value) -> None:
             fontweight="bold",
             fontsize=9.5,
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": COLOURS[model], "linewidth": 0.7, "shrinkA": 1, "shrinkB": 3},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": COLOURS[model],
+                "linewidth": 0.7,
+                "shrinkA": 1,
+                "shrinkB": 3,
+            },
         )
 
 
@@ -223,7 +245,9 @@ def apart(heights: dict[str, float]) -> dict[str, float]:
 
 def most_clients(results: Sequence[Result]) -> list[Result]:
     """Of each model and engine the result with the most clients."""
-    return list({(one.model, one.engine): one for one in sorted(results, key=lambda one: one.clients)}.values())
+    return list(
+        {(one.model, one.engine): one for one in sorted(results, key=lambda one: one.clients)}.values()
+    )
 
 
 def memory(results: Sequence[Result]) -> Figure:

@@ -37,6 +37,7 @@ class Client:
     __slots__ = ("part", "receive", "send", "sent_at", "sock")
 
     def __init__(self, address: tuple[str, int]) -> None:
+        """Connects."""
         self.sock = socket.create_connection(address, PATIENCE)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.receive, self.send = self.sock.recv, self.sock.sendall
@@ -48,6 +49,7 @@ class Load:
     """The clients of this process."""
 
     def __init__(self, address: tuple[str, int], message: bytes) -> None:
+        """No clients yet."""
         self.address, self.message = address, message
         self.clients: list[Client] = []
 

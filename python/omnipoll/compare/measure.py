@@ -67,6 +67,7 @@ class Clients:
     """The processes that the clients are in."""
 
     def __init__(self, stage: Stage, address: str, settings: Settings, clients: int) -> None:
+        """Starts the processes; nobody connects yet."""
         self.stage = stage
         count = min(plan.loads(), clients)
         command = [sys.executable, "-m", "omnipoll.compare.load", address, str(settings.message_size)]
@@ -106,7 +107,7 @@ class Clients:
         raise Failed(words)
 
 
-def measure(combination: Combination, settings: Settings) -> Result:
+def run_one(combination: Combination, settings: Settings) -> Result:
     """Runs it. Failed, where it could not be measured."""
     with Stage() as stage:
         server = stage.start("the server", settings.command(combination))

@@ -29,6 +29,7 @@ class Combination(NamedTuple):
     clients: int
 
     def __str__(self) -> str:
+        """As 'reactor on epoll, 10 clients'."""
         clients = "1 client" if self.clients == 1 else f"{self.clients:,} clients"
         return f"{self.model} on {self.engine}, {clients}"
 
@@ -56,11 +57,6 @@ class Settings:
             options["--max-clients"] = str(combination.clients + ROOM_FOR_PROBES)
         return [*program, *(word for option in options.items() for word in option)]
 
-    @property
-    def served_by(self) -> str:
-        """What the server is, in words."""
-        return self.server or "an echo whose handler is in Python"
-
     def combinations(self) -> list[Combination]:
         """All of them, those with few clients first."""
         return [
@@ -80,6 +76,7 @@ class Obstacles:
     """Finds out why a combination can't run here, before it is tried."""
 
     def __init__(self) -> None:
+        """Looks at this machine."""
         limits = info.limits()
         self.descriptors = limits["descriptors at most"]
         self.tasks = limits["processes and threads"]

@@ -36,6 +36,7 @@ def members(session: int) -> list[int]:
 
 
 def threads_of(process: int) -> list[str]:
+    """The numbers of a process's threads; none when it has ended."""
     with suppress(*GONE):
         return os.listdir(PROC / str(process) / "task")
     return []

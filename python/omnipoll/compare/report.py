@@ -25,6 +25,16 @@ COLUMNS = (
 )
 WORDS = 2  # The first columns are text; the others are numbers.
 
+READING = (
+    "Each client has one message under way. Server and clients share the cores, and where the clients' "
+    "process was busy (load cores near 1) messages/s and latencies are as much its own; the server's CPU "
+    "per message, which the kernel counts, is not.",
+    "First answer: from the connect of one more client to its first byte back, with the others connected "
+    "and idle. Memory: the pages that the server's processes have for themselves (of shared ones each its "
+    "part) and their page tables, less those of the empty server. The kernel's sockets and stacks, and "
+    "io_uring's rings, are not in it.",
+)
+
 
 def row(result: Result) -> tuple[str, ...]:
     """A result as the cells of the table."""
@@ -45,20 +55,19 @@ def row(result: Result) -> tuple[str, ...]:
 
 
 def notes(settings: Settings, facts: dict[str, Any]) -> list[str]:
-    """What the figures mean, in sentences."""
+    """What the figures mean: what was measured and where, and how to read them."""
     cores = "1 core" if facts["cores"] == 1 else f"{facts['cores']} cores"
-    python = " Python's own cost, and its lock between threads, is in every figure:" if not settings.server else ""
-    python += " they compare ways of serving, not languages." if python else ""
-    return [
-        f"Server: {settings.served_by}; {settings.message_size:,} bytes a message, {settings.seconds:g} s each; "
-        f"omnipoll {facts['omnipoll']}, Python {facts['python']}, {facts['system']}, {cores}.{python}",
-        "Each client has one message under way. Server and clients share the cores, and where the clients' "
-        "process was busy (load cores near 1) messages/s and latencies are as much its own; the server's CPU "
-        "per message, which the kernel counts, is not.",
-        "First answer: from the connect of one more client to its first byte back, with the others connected "
-        "and idle. Memory: the pages of their own (of shared ones each its part) and the page tables of all the "
-        "server's processes, less those of the empty server; the kernel's sockets and stacks are not in it.",
-    ]
+    server = settings.server or "an echo whose handler is in Python"
+    where = (
+        f"Server: {server}; {settings.message_size:,} bytes a message, {settings.seconds:g} s each; "
+        f"omnipoll {facts['omnipoll']}, Python {facts['python']}, {facts['system']}, {cores}."
+    )
+    if not settings.server:
+        where += (
+            " Python's own cost, and its lock between threads, is in every figure: they compare ways of "
+            "serving, not languages."
+        )
+    return [where, *READING]
 
 
 def left_out_in_words(left_out: Sequence[LeftOut]) -> list[str]:
@@ -70,7 +79,8 @@ def left_out_in_words(left_out: Sequence[LeftOut]) -> list[str]:
     for (engine, reason), several in reasons.items():
         models = ", ".join(dict.fromkeys(one.model for one in several))
         clients = ", ".join(dict.fromkeys(f"{one.clients:,}" for one in several))
-        lines.append(f"{models} on {engine} with {clients} clients: {reason}")
+        noun = "client" if clients == "1" else "clients"
+        lines.append(f"{models} on {engine} with {clients} {noun}: {reason}")
     return lines
 
 
@@ -79,8 +89,10 @@ def plain(results: Sequence[Result]) -> str:
     rows = [COLUMNS, *map(row, results)]
     widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join(
-        "  ".join(cell.ljust(width) if number < WORDS else cell.rjust(width)
-                  for number, (cell, width) in enumerate(zip(cells, widths))).rstrip()
+        "  ".join(
+            cell.ljust(width) if number < WORDS else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(cells, widths))
+        ).rstrip()
         for cells in rows
     )
 

@@ -25,9 +25,10 @@ class Program:
     """One program, which is spoken with in lines."""
 
     def __init__(self, name: str, command: Sequence[str]) -> None:
+        """Starts it. Failed, where there is no such program."""
         self.name = name
         self.heard = b""
-        self.complaints = tempfile.TemporaryFile()
+        self.complaints = tempfile.TemporaryFile()  # noqa: SIM115 (closed by end)
         try:
             self.process = subprocess.Popen(
                 command,
@@ -80,6 +81,7 @@ class Stage:
     """The programs of one measurement. They end with it."""
 
     def __init__(self) -> None:
+        """An empty stage."""
         self.poller = Poller("epoll")
         self.programs: list[Program] = []
 
@@ -119,11 +121,13 @@ class Stage:
             self.poller.remove(program.mouth)
 
     def __enter__(self) -> Stage:
+        """The stage itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Ends the programs."""
         self.poller.close()
         for program in reversed(self.programs):
             program.end()
