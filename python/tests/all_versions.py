@@ -94,9 +94,10 @@ def interpreters() -> list[Interpreter]:
 
 
 def environment(interpreter: Interpreter) -> str:
-    """The interpreter of a virtual environment that has pytest."""
+    """The interpreter of a virtual environment that has what the tests need."""
     folder = VENVS / interpreter.name
-    wanted = [line for line in REQUIREMENTS.read_text().splitlines() if line.startswith("pytest")]
+    lines = REQUIREMENTS.read_text().splitlines()
+    wanted = [line for line in lines if line.startswith(("pytest", "rich", "matplotlib"))]
     stamp = folder / "requirements"
     signature = "\n".join([interpreter.path, *wanted])
     if not stamp.exists() or stamp.read_text() != signature:

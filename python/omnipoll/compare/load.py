@@ -6,7 +6,8 @@ Each client has one message under way: it sends it, waits until it has come back
 it again. Obeys lines on standard input, and answers each with a line of JSON:
 
     connect N      N more clients connect, one after another, and stay
-    probe N        N clients connect one after another, and leave after their first answer
+    probe N        N clients connect one after another, and leave after their first answer; fewer
+                   when that takes longer than a second
     run SECONDS    those that stay send for so long
 
 Ends with its standard input.
@@ -26,6 +27,7 @@ import omnipoll
 from omnipoll import Poller
 
 PATIENCE = 10  # seconds without an answer, after which the server is given up
+PROBING = 1_000_000_000  # nanoseconds, after which a probe is the last
 TICK = 100  # nanoseconds: latencies are counted in these
 
 now = time.perf_counter_ns
@@ -78,8 +80,9 @@ class Load:
 
     def probe(self, clients: float) -> dict[str, Any]:
         """Clients that leave again."""
-        times = []
-        for _ in range(int(clients)):
+        times: list[int] = []
+        deadline = now() + PROBING
+        while len(times) < clients and not (times and now() > deadline):
             client, elapsed = self.first_answer()
             client.sock.close()
             times.append(elapsed)
