@@ -180,7 +180,7 @@ def run(options: argparse.Namespace) -> int:
     raise_the_descriptor_limit()
     with progress(len(settings.combinations())) as tell:
         results, left_out = measure_all(settings, tell)
-    sentences = report.notes(settings, facts)
+    sentences = report.notes(settings, facts) + report.disturbance(results)
     print_report(results, left_out, sentences)
     figures = draw(results, sentences[0], options.out) if results else []
     drawn = [figure.name for figure in figures if figure.suffix == ".svg"]

@@ -38,6 +38,7 @@ class Result:
     server_cpu_per_message: float
     server_busy: float  # how many cores the server kept busy
     load_busy: float  # how busy the busiest process of clients was: near 1 it has set the pace
+    others_busy: float  # how many cores everything else on this machine kept busy
     memory_empty: int
     memory_with_clients: int
     memory_per_client: float
@@ -119,9 +120,13 @@ def run_one(combination: Combination, settings: Settings) -> Result:
         clients.connect()
         first_answers = Counter(clients.probe(PROBES))
         settle(server)
+        busy = processes.busy_time()
         cpu = processes.cpu_time(server.session)
+        begin = time.monotonic_ns()
         reports = clients.run(settings.seconds)
         cpu = processes.cpu_time(server.session) - cpu
+        others = processes.busy_time() - busy - cpu - sum(report["cpu"] for report in reports)
+        others_busy = max(0.0, others / (time.monotonic_ns() - begin))
         memory = processes.memory(server.session)
         population = processes.population(server.session)
 
@@ -144,6 +149,7 @@ def run_one(combination: Combination, settings: Settings) -> Result:
         server_cpu_per_message=cpu / messages / 1e3,
         server_busy=cpu / elapsed,
         load_busy=max(report["cpu"] / report["nanoseconds"] for report in reports),
+        others_busy=others_busy,
         memory_empty=empty,
         memory_with_clients=memory,
         memory_per_client=(memory - empty) / combination.clients,

@@ -80,6 +80,14 @@ def kilobytes(process: int, file: str, *names: str) -> int:
     return sum(int(line.split()[1]) for line in lines if line.startswith(names))
 
 
+def busy_time() -> int:
+    """Nanoseconds that this machine's cores have been busy for, all together: proc_stat(5)."""
+    first = (PROC / "stat").read_text().splitlines()[0]
+    user, nice, system, _idle, _waiting, irq, softirq, steal = map(int, first.split()[1:9])
+    ticks = user + nice + system + irq + softirq + steal
+    return ticks * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
 def available_memory() -> int:
     """Bytes that may still be used without swapping."""
     for line in (PROC / "meminfo").read_text().splitlines():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from statistics import median
 from typing import Any
 
 from omnipoll.compare.measure import LeftOut, Result
@@ -23,6 +24,7 @@ COLUMNS = (
     "server cores",
     "load cores",
 )
+NOTICEABLE = 0.25  # cores that other programs take
 WORDS = 2  # The first columns are text; the others are numbers.
 
 READING = (
@@ -68,6 +70,17 @@ def notes(settings: Settings, facts: dict[str, Any]) -> list[str]:
             "serving, not languages."
         )
     return [where, *READING]
+
+
+def disturbance(results: Sequence[Result]) -> list[str]:
+    """A warning, where the machine had so much else to do that it shows."""
+    others = median(result.others_busy for result in results) if results else 0
+    if others < NOTICEABLE:
+        return []
+    return [
+        f"This machine was busy: everything else on it took {others:.1f} of its cores (the median). "
+        "Messages/s and latencies say little then; measure again when it is quiet."
+    ]
 
 
 def left_out_in_words(left_out: Sequence[LeftOut]) -> list[str]:
