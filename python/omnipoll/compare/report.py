@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -59,7 +60,7 @@ def row(result: Result) -> tuple[str, ...]:
 def notes(settings: Settings, facts: dict[str, Any]) -> list[str]:
     """What the figures mean: what was measured and where, and how to read them."""
     cores = "1 core" if facts["cores"] == 1 else f"{facts['cores']} cores"
-    server = settings.server or "an echo whose handler is in Python"
+    server = Path(settings.server).name if settings.server else "an echo whose handler is in Python"
     where = (
         f"Server: {server}; {settings.message_size:,} bytes a message, {settings.seconds:g} s each; "
         f"omnipoll {facts['omnipoll']}, Python {facts['python']}, {facts['system']}, {cores}."
