@@ -127,6 +127,7 @@ fn a_write_returns_what_is_queued(way: Way) {
     client.write_all(b"go").unwrap();
     let written = served.said(&client, 1)[0];
     assert_eq!(read_to_end(&client).len() as i64, written);
+    end(&client);
     assert_eq!(served.expect(&client, What::Close).value, 0);
     served.ends_well();
 }

@@ -14,8 +14,8 @@ use super::served::patient;
 pub(crate) fn small(address: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("socket");
     // Before it connects, or the window has been promised already.
-    socket.set_recv_buffer_size(4096).expect("SO_RCVBUF");
-    socket.set_send_buffer_size(4096).expect("SO_SNDBUF");
+    socket.set_recv_buffer_size(16_384).expect("SO_RCVBUF");
+    socket.set_send_buffer_size(16_384).expect("SO_SNDBUF");
     socket.connect(&address.into()).expect("connect");
     patient(socket.into())
 }
@@ -24,8 +24,8 @@ pub(crate) fn small(address: SocketAddr) -> TcpStream {
 pub(crate) fn keep_small(conn: &Conn<'_>) {
     let socket = conn.socket();
     let socket = SockRef::from(&socket);
-    socket.set_send_buffer_size(4096).expect("SO_SNDBUF");
-    socket.set_recv_buffer_size(4096).expect("SO_RCVBUF");
+    socket.set_send_buffer_size(16_384).expect("SO_SNDBUF");
+    socket.set_recv_buffer_size(16_384).expect("SO_RCVBUF");
 }
 
 /// Bytes that tell where they are, and from whom.

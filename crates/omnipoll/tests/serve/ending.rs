@@ -216,6 +216,7 @@ fn nothing_is_written_after_close(way: Way) {
     let mut client = small(served.address());
     client.write_all(b"close").unwrap();
     assert_eq!(read_to_end(&client), vec![0; 50_000]);
+    end(&client);
     assert_eq!(end_told(&served, &client), 0);
     let mut client = served.client();
     client.write_all(b"abort").unwrap();

@@ -19,6 +19,10 @@ mod way;
 mod bytes;
 mod ending;
 mod flow;
+mod listening;
+mod others;
+mod processes;
+mod stopping;
 mod timeouts;
 
 fn main() -> std::process::ExitCode {
@@ -27,5 +31,9 @@ fn main() -> std::process::ExitCode {
     ending::behaviours(&mut suite);
     flow::behaviours(&mut suite);
     timeouts::behaviours(&mut suite);
+    others::behaviours(&mut suite);
+    listening::behaviours(&mut suite);
+    stopping::behaviours(&mut suite);
+    processes::behaviours(&mut suite);
     suite.main()
 }

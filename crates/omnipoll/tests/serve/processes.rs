@@ -1,0 +1,176 @@
+//! Clients that have processes of their own, and what becomes of others when one dies.
+
+use std::collections::HashSet;
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use omnipoll::Model;
+
+use crate::acts::Acts;
+use crate::client::{exchange, expect_reset};
+use crate::log::What;
+use crate::process::{self, children_of, is_alive, is_zombie, kill};
+use crate::served::{serve, Served};
+use crate::suite::Suite;
+use crate::way::Way;
+
+pub(crate) fn behaviours(suite: &mut Suite) {
+    suite.in_ways_of(&[Model::Fork], every_client_has_a_process);
+    suite.in_ways_of(&[Model::Fork, Model::Prefork], a_crash_is_one_process_alone);
+    suite.in_ways_of(&[Model::Prefork], workers_that_are_killed_are_replaced);
+    suite.in_ways_of(&[Model::Prefork], one_that_dies_at_once_is_replaced_later_each_time);
+    suite.in_ways_of(&[Model::Prefork], ids_of_workers_differ);
+    suite.in_ways_of(&[Model::Fork, Model::Prefork], nobody_outlives_the_parent);
+    suite.in_ways_of(&[Model::Fork, Model::Prefork], forks_are_surrounded);
+}
+
+/// The process that serves this client.
+#[track_caller]
+fn process_of(served: &Served, client: &TcpStream) -> i32 {
+    exchange(client, b"who are you?");
+    served.expect(client, What::Open).process
+}
+
+fn has_no_zombies(served: &Served) -> bool {
+    !children_of(served.process.pid).into_iter().any(is_zombie)
+}
+
+fn every_client_has_a_process(way: Way) {
+    let served = serve(way.options(), Acts::echo());
+    let clients: Vec<_> = (0..10).map(|_| served.client()).collect();
+    let processes: HashSet<i32> = clients.iter().map(|client| process_of(&served, client)).collect();
+    assert_eq!(processes.len(), 10);
+    assert!(!processes.contains(&served.process.pid));
+    drop(clients);
+    process::until("all have ended and been reaped", || children_of(served.process.pid).is_empty());
+    served.ends_well();
+}
+
+/// Ways for a process to die of what its handler does.
+fn deadly() -> Acts {
+    Acts::echo().on_data(|conn, _, data| match data {
+        b"abort" => std::process::abort(),
+        b"exit" => std::process::exit(3),
+        b"kill" => kill(std::process::id() as i32, libc::SIGKILL),
+        _ => drop(conn.write(data)),
+    })
+}
+
+fn a_crash_is_one_process_alone(way: Way) {
+    let mut served = serve(way.options().workers(4), deadly());
+    // Until one of them has a process that none of the doomed has.
+    let mut witnesses: Vec<TcpStream> = (0..8).map(|_| served.client()).collect();
+    let mut doomed_processes = Vec::new();
+    for (turn, word) in ["abort", "exit", "kill"].into_iter().enumerate() {
+        let mut doomed = served.client();
+        let process = process_of(&served, &doomed);
+        doomed_processes.push(process);
+        witnesses.retain(|witness| process_of(&served, witness) != process);
+        doomed.write_all(word.as_bytes()).unwrap();
+        if way.model == Model::Fork {
+            // Nobody is left who could have told it of a reset: it is the end that it sees.
+            let mut rest = Vec::new();
+            let _ = std::io::Read::read_to_end(&mut doomed, &mut rest);
+        }
+        process::until("it has died, and been reaped", || !is_alive(process) && has_no_zombies(&served));
+        witnesses.iter().for_each(|witness| exchange(witness, b"untouched"));
+        if way.model == Model::Prefork {
+            served.until("it has been replaced", |stats| stats.total.restarts == turn as u64 + 1);
+        }
+        // New clients find somebody.
+        exchange(&served.client(), b"hello");
+    }
+    let left = witnesses.len() as u64;
+    served.until("who died is not counted", |stats| stats.total.active == left);
+    drop(witnesses);
+    served.ends_well();
+}
+
+fn workers_that_are_killed_are_replaced(way: Way) {
+    let mut served = serve(way.options().workers(3), Acts::echo());
+    for round in 1..=3 {
+        process::until("there are three", || children_of(served.process.pid).len() == 3);
+        let workers = children_of(served.process.pid);
+        kill(workers[0], libc::SIGKILL);
+        served.until("it has been replaced", |stats| stats.total.restarts == round);
+        process::until("there are three others", || {
+            let now = children_of(served.process.pid);
+            now.len() == 3 && !now.contains(&workers[0]) && now.contains(&workers[1])
+        });
+        exchange(&served.client(), b"hello");
+    }
+    assert!(has_no_zombies(&served));
+    served.ends_well();
+}
+
+fn one_that_dies_at_once_is_replaced_later_each_time(way: Way) {
+    // 10 ms, 20, 40, ...: without a back-off there would be hundreds.
+    let mut served = serve(way.options().workers(1), deadly().on_open(|_, _| std::process::exit(1)));
+    let begun = std::time::Instant::now();
+    let mut clients = Vec::new();
+    while begun.elapsed() < Duration::from_millis(500) {
+        if let Ok(client) = TcpStream::connect(served.address()) {
+            clients.push(client);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let elapsed = begun.elapsed();
+    let restarts = served.stats().total.restarts;
+    // The n-th is not before 10 ms * (2^(n-1) - 1).
+    let most = (1..).find(|&n| Duration::from_millis(10 * ((1 << (n - 1)) - 1)) > elapsed).unwrap();
+    assert!((1..=most).contains(&restarts), "{restarts} restarts in {elapsed:?}");
+    served.stop(Duration::ZERO);
+    assert_eq!(served.ends().errno, 0);
+}
+
+fn ids_of_workers_differ(way: Way) {
+    let served = serve(way.options().workers(3), Acts::echo());
+    let clients: Vec<_> = (0..30).map(|_| served.client()).collect();
+    clients.iter().for_each(|client| exchange(client, b"hello"));
+    let ids: HashSet<u64> = clients.iter().map(|client| served.expect(client, What::Open).id).collect();
+    assert_eq!(ids.len(), 30);
+    let numbers: HashSet<usize> =
+        clients.iter().map(|client| served.expect(client, What::Open).worker).collect();
+    assert!(numbers.iter().all(|&number| number < 3));
+    drop(clients);
+    served.ends_well();
+}
+
+fn nobody_outlives_the_parent(way: Way) {
+    let served = serve(way.options().drain(Some(Duration::from_millis(300))), Acts::echo());
+    let clients: Vec<_> = (0..4).map(|_| served.client()).collect();
+    let processes: HashSet<i32> = clients.iter().map(|client| process_of(&served, client)).collect();
+    served.process.signal(libc::SIGKILL);
+    for client in &clients {
+        // They are told, may finish, and are ended when the time is up.
+        served.expect(client, What::Stop);
+        expect_reset(client);
+        assert_eq!(served.expect(client, What::Close).value, libc::ECANCELED.into());
+    }
+    process::until("none is left", || !processes.iter().any(|&process| is_alive(process)));
+}
+
+fn forks_are_surrounded(way: Way) {
+    use std::sync::atomic::{AtomicI32, Ordering};
+    static BEFORE: AtomicI32 = AtomicI32::new(0);
+    static CHILD: AtomicI32 = AtomicI32::new(0);
+    let around = std::sync::Arc::new(|fork: &mut dyn FnMut() -> i32| {
+        BEFORE.fetch_add(1, Ordering::SeqCst);
+        let pid = fork();
+        if pid == 0 {
+            CHILD.store(BEFORE.load(Ordering::SeqCst), Ordering::SeqCst);
+        }
+        pid
+    });
+    let acts = Acts::echo().on_open(|_, note| {
+        note.say(CHILD.load(Ordering::SeqCst));
+        Ok(())
+    });
+    let served = serve(way.options().workers(1).around_fork(around), acts);
+    let client = served.client();
+    exchange(&client, b"hello");
+    assert_eq!(served.said(&client, 1), [1]);
+    drop(client);
+    served.ends_well();
+}
