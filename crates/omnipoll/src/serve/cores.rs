@@ -1,8 +1,9 @@
 //! [`Model::Cores`](crate::Model::Cores): a loop for each core, each in a thread of its own.
 //!
-//! The first is in the thread that called `run`, and tells the others when to stop.
+//! The first is in the thread that called `run`, and tells the others when to stop: it ends last.
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -23,14 +24,20 @@ pub(super) fn run<H: Handler>(handler: &H, shared: &Arc<Shared>, openings: Vec<O
         let mut others = Vec::new();
         let mut served = Ok(());
         for (number, openings) in openings {
+            let follow = move |poller| {
+                let served = worker::host(handler, || serve(number, poller, openings));
+                leave(shared);
+                served
+            };
+            shared.followers.fetch_add(1, Ordering::Relaxed);
             let thread = shared.poller().and_then(|poller| {
-                thread::Builder::new()
-                    .name(format!("omnipoll-{number}"))
-                    .spawn_scoped(scope, move || worker::host(handler, || serve(number, poller, openings)))
+                let name = format!("omnipoll-{number}");
+                thread::Builder::new().name(name).spawn_scoped(scope, move || follow(poller))
             });
             match thread {
                 Ok(thread) => others.push(thread),
                 Err(error) => {
+                    leave(shared);
                     stop_all(shared);
                     served = Err(error);
                     break;
@@ -43,6 +50,12 @@ pub(super) fn run<H: Handler>(handler: &H, shared: &Arc<Shared>, openings: Vec<O
         }
         served
     })
+}
+
+/// A loop has ended; the first may have waited for that.
+fn leave(shared: &Shared) {
+    shared.followers.fetch_sub(1, Ordering::Release);
+    let _ = shared.control.wake();
 }
 
 fn stop_all(shared: &Shared) {

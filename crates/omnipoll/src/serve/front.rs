@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -112,6 +113,11 @@ impl Front {
         Arc::ptr_eq(&self.poller, &self.shared.control)
     }
 
+    /// Whether other loops may still have to be told of a stop.
+    fn is_followed(&self) -> bool {
+        self.is_control() && self.shared.followers.load(Ordering::Acquire) > 0
+    }
+
     pub(super) fn is_stopping(&self) -> bool {
         self.stopped.is_some()
     }
@@ -124,7 +130,7 @@ impl Front {
         self.obey(house);
         loop {
             house.rest(self)?;
-            if house.is_empty() && (self.is_stopping() || until == Until::Empty) {
+            if house.is_empty() && (until == Until::Empty || self.is_stopping() && !self.is_followed()) {
                 return outcome;
             }
             if let Err(error) = self.turn(house, &mut events) {

@@ -133,6 +133,10 @@ impl<H: Handler> House for Workers<'_, H> {
     }
 
     fn stop(&mut self, front: &mut Front) {
+        // A socket that somebody has open goes on taking clients in.
+        for worker in &mut self.workers {
+            worker.openings = Openings::default();
+        }
         self.children.stop(&front.shared);
     }
 

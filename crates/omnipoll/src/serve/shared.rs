@@ -29,6 +29,8 @@ pub(super) struct Shared {
     /// The sockets as they were opened; the loops accept from duplicates, and siblings.
     pub(super) listeners: Mutex<Vec<Listener>>,
     loops: Mutex<Vec<Arc<Mailbox>>>,
+    /// How many loops rely on the control loop to be told of a stop.
+    pub(super) followers: AtomicUsize,
     /// What this process has been told: see [`encode`].
     stop: AtomicU64,
     /// What the children of this process are told.
@@ -59,6 +61,7 @@ impl Shared {
             addresses: Mutex::default(),
             listeners: Mutex::default(),
             loops: Mutex::default(),
+            followers: AtomicUsize::new(0),
             stop: AtomicU64::new(0),
             announced: SharedWords::new(1)?,
             options,
