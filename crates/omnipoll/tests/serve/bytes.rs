@@ -225,8 +225,8 @@ fn the_limit_of_the_server_is_exact(way: Way) {
     assert_eq!(served.said(&one, 1), [100_000]);
     other.write_all(b"go").unwrap();
     let others = served.said(&other, 1)[0];
-    // A few of the first one's may have gone out meanwhile, but none have: nobody reads.
-    assert!((50_000..52_000).contains(&others), "{others} bytes are queued besides 100,000 of 150,000");
+    // A buffer's worth of the first one's may have gone out meanwhile, and no more: nobody reads.
+    assert!((50_000..100_000).contains(&others), "{others} bytes are queued besides 100,000 of 150,000");
     drop((one, other));
     served.ends_well();
 }

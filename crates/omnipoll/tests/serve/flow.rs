@@ -64,16 +64,16 @@ fn a_drain_is_told_once_a_crossing(way: Way) {
     const TIMES: usize = 5;
     let acts = Acts::echo().on_data(|conn, _, _| {
         keep_small(conn);
-        // The mark itself is not above it; what follows is still the same crossing.
-        for _ in 0..10 {
-            conn.write(&[0; 20_000]).unwrap();
+        // What follows is still the same crossing.
+        for length in [500_000, 1, 20_000] {
+            conn.write(&vec![0; length]).unwrap();
         }
     });
     let served = serve(way.options().water_marks(LOW, HIGH), acts);
     let mut client = small(served.address());
     for turn in 1..=TIMES {
         client.write_all(b"f").unwrap();
-        read(&client, 200_000);
+        read(&client, 520_001);
         let port = port_of(&client);
         served.log.wait_for("a drain", |entries| {
             let drains = entries.iter().filter(|entry| entry.port == port && entry.what == What::Drain);

@@ -70,8 +70,9 @@ fn others_abort(way: Way) {
     let served = serve(way.options(), acts);
     let mut client = small(served.address());
     client.write_all(b"go").unwrap();
-    expect_reset(&client);
+    // As nobody reads there is no other end to it.
     assert_eq!(served.expect(&client, What::Close).value, libc::ECONNABORTED.into());
+    expect_reset(&client);
     served.ends_well();
 }
 
@@ -81,6 +82,8 @@ fn others_share_the_limit(way: Way) {
         keep_small(conn);
         let id = conn.id();
         while conn.write(&[0; 1000]).unwrap() == 0 {}
+        // A ring does not tell others of a little.
+        conn.write(&[0; 50_000]).unwrap();
         let room = LIMIT - conn.queued();
         // It waits for the loop, which is here.
         assert_eq!(id.write(&vec![0; room]).unwrap(), LIMIT);
@@ -290,11 +293,14 @@ fn who_has_no_room_is_passed_over(way: Way) {
     assert_eq!(served.said(&full, 1), [100_000]);
     // Its kernel may still take what was on its way, up to a buffer of it.
     let text = "x".repeat(60_000);
-    let given = [served.broadcast(&text), served.broadcast(&text)];
-    assert_eq!(given[1], 1);
-    assert_eq!(read(&other, 120_000), "x".repeat(120_000).as_bytes());
+    let mut given = 0;
+    for _ in 0..2 {
+        given += served.broadcast(&text);
+        assert_eq!(read(&other, 60_000), text.as_bytes());
+    }
+    assert!((2..=3).contains(&given), "given to {given} in all");
     let stats = served.stats();
-    assert_eq!(stats.total.writes_refused as i64, 4 - given.iter().sum::<i64>());
+    assert_eq!(stats.total.writes_refused as i64, 4 - given);
     drop((full, other));
     served.ends_well();
 }
