@@ -1,0 +1,141 @@
+//! Clients that vanish, workers that are killed, handlers that panic, descriptors that run out.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use omnipoll::Model;
+
+use crate::client::{exchange, expect_reset, reset};
+use crate::echo::{ask, serve};
+use crate::process::{self, children_of, kill};
+use crate::served::patient;
+use crate::suite::Suite;
+use crate::support::expect::LONG;
+use crate::way::Way;
+
+pub(crate) fn behaviours(suite: &mut Suite) {
+    suite.in_each_way(a_thousand_vanish_in_the_middle);
+    suite.in_each_way(a_handler_that_panics);
+    suite.in_ways_of(&[Model::Prefork], half_of_the_workers_are_killed_under_load);
+}
+
+fn a_thousand_vanish_in_the_middle(way: Way) {
+    const TRANSFERS: usize = 1000;
+    let mut served = serve(way.options());
+    let witness = served.client();
+    let before = u64::from_le_bytes(ask(&witness, b"memory?"));
+    let begun = Instant::now();
+    for _ in 0..TRANSFERS / 50 {
+        let mut clients: Vec<TcpStream> = (0..50).map(|_| served.client()).collect();
+        clients.iter_mut().for_each(|client| client.write_all(b"much!").expect("write"));
+        for mut client in clients {
+            client.read_exact(&mut [0; 1000]).expect("the beginning");
+            reset(client);
+        }
+    }
+    let stats = served.until("all but the witness are gone", |stats| stats.total.active == 1);
+    assert_eq!(stats.total.accepted, TRANSFERS as u64 + 1);
+    let lasted = begun.elapsed();
+    exchange(&witness, b"still here");
+    let after = u64::from_le_bytes(ask(&witness, b"memory?"));
+    let kept = after.saturating_sub(before) / TRANSFERS as u64;
+    println!(
+        "{TRANSFERS} transfers reset in the middle in {lasted:?}: {kept} bytes each stay in use ({}, {})",
+        way.model.name(),
+        way.engine.name()
+    );
+    // What a loop keeps for the next ones: 50 at a time.
+    assert!(kept < 200, "{kept} bytes are kept of each who has gone");
+    drop(witness);
+    served.ends_well();
+}
+
+fn a_handler_that_panics(way: Way) {
+    const PANICS: usize = 200;
+    let mut served = serve(way.options());
+    let witness = served.client();
+    let begun = Instant::now();
+    for _ in 0..PANICS / 20 {
+        let mut clients: Vec<TcpStream> = (0..20).map(|_| served.client()).collect();
+        for client in &mut clients {
+            exchange(client, b"hello");
+            client.write_all(b"panic!").expect("write");
+        }
+        clients.iter().for_each(expect_reset);
+        exchange(&witness, b"still here");
+    }
+    let stats = served.until("all but the witness are gone", |stats| stats.total.active == 1);
+    assert_eq!(stats.total.restarts, 0, "a worker has died of it");
+    println!(
+        "{PANICS} panics in {:?}, each one client's ({}, {})",
+        begun.elapsed(),
+        way.model.name(),
+        way.engine.name()
+    );
+    drop(witness);
+    served.ends_well();
+}
+
+fn half_of_the_workers_are_killed_under_load(way: Way) {
+    const CLIENTS: usize = 12;
+    const WORKERS: usize = 4;
+    let mut served = serve(way.options().workers(WORKERS));
+    let address = served.address();
+    let (answers, lost, over) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+    let mut came_back = Duration::ZERO;
+    let mut killed_clients = 0;
+    std::thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let client = patient(TcpStream::connect(address).expect("somebody always listens"));
+                    // For good, unless its worker dies.
+                    while !over.load(Ordering::Relaxed) {
+                        let mut answer = [0; 5];
+                        let asked = (&client).write_all(b"hello");
+                        if asked.and_then(|()| (&client).read_exact(&mut answer)).is_err() {
+                            lost.fetch_add(1, Ordering::Relaxed);
+                            break;
+                        }
+                        assert_eq!(&answer, b"hello");
+                        answers.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+        let served = &mut served;
+        let go_on = |count: u64| {
+            let wanted = answers.load(Ordering::Relaxed) + count;
+            process::until("they are answered", || answers.load(Ordering::Relaxed) >= wanted);
+        };
+        go_on(2000);
+        let workers = children_of(served.process.pid);
+        assert_eq!(workers.len(), WORKERS);
+        let stats = served.stats();
+        let begun = Instant::now();
+        for &worker in &workers[..WORKERS / 2] {
+            kill(worker, libc::SIGKILL);
+        }
+        served.until("they are replaced", |stats| stats.total.restarts == WORKERS as u64 / 2);
+        process::until("there are four again", || children_of(served.process.pid).len() == WORKERS);
+        came_back = begun.elapsed();
+        assert!(workers[WORKERS / 2..].iter().all(|&worker| process::is_alive(worker)));
+        // The workers are numbered in the order of their birth.
+        killed_clients = stats.workers[..WORKERS / 2].iter().map(|worker| worker.active).sum();
+        go_on(2000);
+        over.store(true, Ordering::Relaxed);
+    });
+    assert!(came_back < LONG);
+    let lost = lost.load(Ordering::Relaxed);
+    println!(
+        "{} of {WORKERS} workers killed under {CLIENTS} clients: {lost} lost their connection, and were \
+         served again; replaced after {came_back:?}; {} answers in all ({})",
+        WORKERS / 2,
+        answers.load(Ordering::Relaxed),
+        way.engine.name()
+    );
+    assert_eq!(lost, killed_clients, "connections of others were lost");
+    served.ends_well();
+}

@@ -1,0 +1,44 @@
+//! What a server bears: many who are idle, some who are slow, some who vanish, and processes
+//! that are killed. Each case prints what it has measured.
+
+#[path = "../serve/acts.rs"]
+#[allow(dead_code)]
+mod acts;
+#[path = "../serve/client.rs"]
+#[allow(dead_code)]
+mod client;
+#[path = "../serve/log.rs"]
+#[allow(dead_code)]
+mod log;
+#[path = "../serve/process.rs"]
+#[allow(dead_code)]
+mod process;
+#[path = "../serve/served.rs"]
+#[allow(dead_code)]
+mod served;
+#[path = "../conformance/suite.rs"]
+#[allow(dead_code)]
+mod suite;
+#[path = "../support/mod.rs"]
+mod support;
+#[path = "../serve/way.rs"]
+#[allow(dead_code)]
+mod way;
+
+mod echo;
+mod loss;
+mod memory;
+mod share;
+mod slow;
+
+#[global_allocator]
+static MEMORY: memory::Counting = memory::Counting;
+
+fn main() -> std::process::ExitCode {
+    let mut suite = suite::Suite::default();
+    memory::behaviours(&mut suite);
+    slow::behaviours(&mut suite);
+    loss::behaviours(&mut suite);
+    share::behaviours(&mut suite);
+    suite.main()
+}

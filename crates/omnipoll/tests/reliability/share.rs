@@ -1,0 +1,41 @@
+//! How clients are shared out among workers.
+
+use std::net::TcpStream;
+
+use omnipoll::Model;
+
+use crate::client::exchange;
+use crate::echo::serve;
+use crate::suite::Suite;
+use crate::way::Way;
+
+pub(crate) fn behaviours(suite: &mut Suite) {
+    suite.in_ways_of(&[Model::Cores, Model::Prefork], clients_are_shared_out);
+}
+
+fn clients_are_shared_out(way: Way) {
+    const CLIENTS: usize = 400;
+    for reuse_port in [false, true] {
+        let mut served = serve(way.options().workers(4).reuse_port(reuse_port));
+        let mut clients: Vec<TcpStream> = Vec::new();
+        for _ in 0..CLIENTS {
+            clients.push(served.client());
+        }
+        clients.iter().for_each(|client| exchange(client, b"hello"));
+        let stats = served.stats();
+        let shares: Vec<u64> = stats.workers.iter().map(|worker| worker.accepted).collect();
+        assert_eq!(shares.iter().sum::<u64>(), CLIENTS as u64);
+        println!(
+            "{CLIENTS} clients among 4 workers: {shares:?} with {} ({}, {})",
+            if reuse_port { "a socket each" } else { "one socket" },
+            way.model.name(),
+            way.engine.name()
+        );
+        if reuse_port {
+            // By a hash of the addresses: a share of 100, of which none comes near to nothing.
+            assert!(shares.iter().all(|&share| share > 20), "{shares:?}");
+        }
+        drop(clients);
+        served.ends_well();
+    }
+}
