@@ -79,9 +79,9 @@ fn a_handler_that_panics(way: Way) {
 }
 
 fn half_of_the_workers_are_killed_under_load(way: Way) {
-    const CLIENTS: usize = 12;
+    const CLIENTS: usize = 24;
     const WORKERS: usize = 4;
-    let mut served = serve(way.options().workers(WORKERS));
+    let mut served = serve(way.options().workers(WORKERS).reuse_port(true));
     let address = served.address();
     let (answers, lost, over) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
     let mut came_back = Duration::ZERO;
@@ -110,6 +110,7 @@ fn half_of_the_workers_are_killed_under_load(way: Way) {
             let wanted = answers.load(Ordering::Relaxed) + count;
             process::until("they are answered", || answers.load(Ordering::Relaxed) >= wanted);
         };
+        // With a socket for each worker, each has some of the clients.
         go_on(2000);
         let workers = children_of(served.process.pid);
         assert_eq!(workers.len(), WORKERS);

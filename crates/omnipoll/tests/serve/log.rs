@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use omnipoll::Conn;
@@ -113,6 +113,7 @@ struct Pages {
 /// All that has been told so far.
 pub(crate) struct Log {
     pages: Arc<Pages>,
+    reading: Option<JoinHandle<()>>,
 }
 
 impl Log {
@@ -127,14 +128,19 @@ impl Log {
     pub(crate) fn read(mut reader: File) -> Self {
         let pages = Arc::new(Pages::default());
         let writing = pages.clone();
-        thread::spawn(move || {
+        let reading = thread::spawn(move || {
             let mut bytes = [0; WORDS * 8];
             while reader.read_exact(&mut bytes).is_ok() {
                 writing.lock().push(Entry::unpack(&bytes));
                 writing.more.notify_all();
             }
         });
-        Self { pages }
+        Self { pages, reading: Some(reading) }
+    }
+
+    /// Waits for the end of what is told: all who could tell something have ended.
+    pub(crate) fn complete(&mut self) {
+        self.reading.take().map(JoinHandle::join);
     }
 
     /// Waits until `found` finds something in what was told.

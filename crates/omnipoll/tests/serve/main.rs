@@ -14,6 +14,7 @@ mod client;
 mod log;
 mod process;
 mod served;
+mod unix;
 mod way;
 
 mod bytes;
@@ -21,6 +22,7 @@ mod ending;
 mod flow;
 mod listening;
 mod others;
+mod datagrams;
 mod processes;
 mod stopping;
 mod timeouts;
@@ -35,5 +37,7 @@ fn main() -> std::process::ExitCode {
     listening::behaviours(&mut suite);
     stopping::behaviours(&mut suite);
     processes::behaviours(&mut suite);
+    unix::behaviours(&mut suite);
+    datagrams::behaviours(&mut suite);
     suite.main()
 }

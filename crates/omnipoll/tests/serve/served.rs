@@ -237,6 +237,7 @@ impl Served {
         let errno = errno.parse().expect("a number");
         let status = self.process.wait();
         assert_eq!(status, if errno == 0 { 0 } else { 1 << 8 }, "how its process ended");
+        self.log.complete();
         Outcome { errno, stats: unpack(stats), log: self.log }
     }
 
