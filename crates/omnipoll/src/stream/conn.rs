@@ -330,7 +330,10 @@ impl Conn<'_> {
     fn fail(&mut self, error: io::Error) -> io::Error {
         // What the peer has got is not the whole, and must not look like it.
         self.connection.reset();
-        self.connection.end(error.raw_os_error());
+        // We end our direction ourselves only when all is sent: the pipe was broken by a reset, of
+        // which another call has been told.
+        let errno = error.raw_os_error().filter(|&errno| errno != libc::EPIPE);
+        self.connection.end(errno.or(Some(libc::ECONNRESET)));
         error
     }
 }
