@@ -24,6 +24,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.in_each_way(what_is_sent_gives_room_in_the_servers_limit);
     suite.in_each_way(files_keep_their_place_among_the_bytes);
     suite.in_each_way(a_file_shorter_than_was_said);
+    suite.in_each_way(a_reset_while_a_file_is_sent_kills_nobody);
 }
 
 fn what_is_sent_comes_back(way: Way) {
@@ -312,5 +313,35 @@ fn a_file_shorter_than_was_said(way: Way) {
         crate::client::expect_reset(&client);
         assert_eq!(served.expect(&client, What::Close).value, libc::EIO.into());
     }
+    served.ends_well();
+}
+
+fn a_reset_while_a_file_is_sent_kills_nobody(way: Way) {
+    let acts = Acts::echo().on_data(|conn, _, data| {
+        if data != b"file" {
+            return drop(conn.write(data));
+        }
+        keep_small(conn);
+        let file = tempfile();
+        file.set_len(8 << 20).unwrap();
+        let _ = conn.send_file(&file, 0, 8 << 20);
+    });
+    // What a C program has unless it does something about it, and sendfile(2) has no flag against.
+    let served = crate::served::serve_on(&["127.0.0.1:0"], way.options(), acts, |_| {
+        // SAFETY: takes no pointer to anything.
+        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    });
+    let witness = served.client();
+    exchange(&witness, b"hello");
+    for _ in 0..10 {
+        let mut client = served.client();
+        client.write_all(b"file").unwrap();
+        read(&client, 100_000);
+        let port = crate::served::port_of(&client);
+        crate::client::reset(client);
+        assert_eq!(served.expect_of(port, What::Close).value, libc::ECONNRESET.into());
+        exchange(&witness, b"still here");
+    }
+    drop(witness);
     served.ends_well();
 }

@@ -18,11 +18,11 @@ mod unix;
 mod way;
 
 mod bytes;
+mod datagrams;
 mod ending;
 mod flow;
 mod listening;
 mod others;
-mod datagrams;
 mod processes;
 mod stopping;
 mod timeouts;

@@ -103,8 +103,7 @@ fn others_share_the_limit(way: Way) {
 
 /// The number of the error of each call on this id.
 fn errors_of(id: ConnId) -> Vec<i32> {
-    let results =
-        [id.write(b"x").map(drop), id.post(1), id.close(), id.pause(), id.resume(), id.abort()];
+    let results = [id.write(b"x").map(drop), id.post(1), id.close(), id.pause(), id.resume(), id.abort()];
     results.into_iter().map(|result| result.err().map_or(0, |e| e.raw_os_error().unwrap_or(-1))).collect()
 }
 
@@ -187,7 +186,9 @@ fn posts_come_in_order_and_all(way: Way) {
                 std::thread::spawn(move || (0..EACH).for_each(|n| id.post(thread << 32 | n).unwrap()));
             }
         })
-        .on_post(|conn, _, value| drop(conn.write(&value.to_le_bytes()).unwrap()));
+        .on_post(|conn, _, value| {
+            conn.write(&value.to_le_bytes()).unwrap();
+        });
     let served = serve(way.options(), acts);
     let mut client = served.client();
     client.write_all(b"go").unwrap();
@@ -244,9 +245,9 @@ fn no_id_is_used_twice(way: Way) {
     let opened = entries.iter().filter(|entry| entry.what == What::Open);
     let ids: std::collections::HashSet<u64> = opened.map(|entry| entry.id).collect();
     assert_eq!(ids.len(), CLIENTS * rounds, "ids differ among processes, too");
-    let failed = entries.iter().find(|entry| {
-        entry.what == What::Close && entry.value == i64::from(libc::ENOTRECOVERABLE)
-    });
+    let failed = entries
+        .iter()
+        .find(|entry| entry.what == What::Close && entry.value == i64::from(libc::ENOTRECOVERABLE));
     assert_eq!(failed, None, "a handler has panicked");
 }
 
