@@ -23,9 +23,6 @@ pub(super) fn run<H: Handler>(handler: &H, shared: &Arc<Shared>, openings: Openi
     let mut forks = Forks { handler, most: shared.share_of_clients(), children: Children::new()? };
     let doors = Doors::new(openings.listeners, openings.shared);
     let mut front = Front::new(shared.clone(), shared.control.clone(), doors, 0);
-    if shared.options.signals {
-        front.heed_signals()?;
-    }
     front.run(&mut forks, Until::Stopped)
 }
 

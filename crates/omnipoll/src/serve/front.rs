@@ -49,6 +49,12 @@ pub(super) trait House {
     fn abandon(&mut self, front: &mut Front);
 }
 
+/// Has the loop that waits on `poller` stop, too, on SIGTERM and SIGINT.
+pub(super) fn heed_signals(poller: &Poller) -> io::Result<()> {
+    poller.signal_add(libc::SIGTERM, tokens::SIGNAL)?;
+    poller.signal_add(libc::SIGINT, tokens::SIGNAL)
+}
+
 /// When a loop has done its work, unless it is stopped before.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Until {
@@ -94,12 +100,6 @@ impl Front {
             Some(next) => self.poller.add(next, Interest::READ, tokens::LEASH),
             None => Ok(()),
         }
-    }
-
-    /// Stops, too, on SIGTERM and SIGINT.
-    pub(super) fn heed_signals(&mut self) -> io::Result<()> {
-        self.poller.signal_add(libc::SIGTERM, tokens::SIGNAL)?;
-        self.poller.signal_add(libc::SIGINT, tokens::SIGNAL)
     }
 
     /// In a forked child: gives up what is the parent's.

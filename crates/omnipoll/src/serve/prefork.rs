@@ -41,9 +41,6 @@ pub(super) fn run<H: Handler>(handler: &H, shared: &Arc<Shared>, openings: Vec<O
     let mut workers =
         Workers { handler, workers: openings.into_iter().map(worker).collect(), children: Children::new()? };
     let mut front = Front::new(shared.clone(), shared.control.clone(), Doors::default(), 0);
-    if shared.options.signals {
-        front.heed_signals()?;
-    }
     for number in 0..workers.workers.len() {
         workers.start(&mut front, number)?;
     }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use super::front::heed_signals;
 use super::handler::Handler;
 use super::options::{Model, ServerOptions};
 use super::shared::Shared;
@@ -154,6 +155,10 @@ impl<H: Handler> Server<H> {
         }
         let (handler, shared) = (&self.handler, &self.shared);
         let mut openings = self.openings()?;
+        if shared.options.signals {
+            // Before anybody is served: until then a signal ends the process.
+            heed_signals(&shared.control)?;
+        }
         let served = match shared.options.model {
             Model::Reactor => {
                 worker::serve(handler, shared, shared.control.clone(), 0, openings.remove(0), None)

@@ -33,9 +33,6 @@ pub(super) fn run<H: Handler>(handler: &H, shared: &Arc<Shared>, openings: Openi
         let mut threads = Threads { scope, handler, most, running: Arc::default(), waiting: None };
         let doors = Doors::new(openings.listeners, openings.shared);
         let mut front = Front::new(shared.clone(), shared.control.clone(), doors, 0);
-        if shared.options.signals {
-            front.heed_signals()?;
-        }
         front.run(&mut threads, Until::Stopped)
     })
 }

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::doors::Doors;
-use super::front::{Front, Until};
+use super::front::{heed_signals, Front, Until};
 use super::handler::Handler;
 use super::reactor::Reactor;
 use super::shared::Shared;
@@ -45,8 +45,8 @@ pub(super) fn serve<H: Handler>(
         Front::new(shared.clone(), poller, Doors::new(openings.listeners, openings.shared), worker);
     let served = || {
         reactor.watch_datagrams(openings.datagrams)?;
-        if shared.options.signals && (worker == 0 || leash.is_some()) {
-            front.heed_signals()?;
+        if shared.options.signals && leash.is_some() {
+            heed_signals(&front.poller)?;
         }
         if let Some(leash) = leash {
             front.hold(leash)?;
@@ -72,7 +72,7 @@ pub(super) fn serve_client<H: Handler>(
         if let Some(leash) = leash {
             front.hold(leash)?;
             if shared.options.signals {
-                front.heed_signals()?;
+                heed_signals(&front.poller)?;
             }
         }
         reactor.open(socket, peer, shared);
