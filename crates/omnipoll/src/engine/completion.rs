@@ -177,13 +177,14 @@ impl Completion {
         if !self.ring.completion().is_empty() && self.ring.submission().is_empty() {
             return Ok(true);
         }
-        let wanted = usize::from(limit != Some(Duration::ZERO));
-        let waited = match limit.filter(|limit| !limit.is_zero()) {
+        // One completion is asked for even by a look: a ring of this kind does its work only for
+        // those who ask, and a loop that never sleeps would starve it.
+        let waited = match limit {
             Some(limit) => {
                 let limit = Timespec::from(limit);
-                self.ring.submitter().submit_with_args(wanted, &SubmitArgs::new().timespec(&limit))
+                self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&limit))
             }
-            None => self.ring.submit_and_wait(wanted),
+            None => self.ring.submit_and_wait(1),
         };
         match waited {
             Ok(_) => Ok(true),
