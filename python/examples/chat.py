@@ -1,0 +1,44 @@
+"""Tells everybody what one has said: python chat.py [ADDRESS [MODEL]].
+
+Talk to it with `nc 127.0.0.1 7001`. The model may be reactor, cores or thread: under fork and
+prefork nobody could be told what a client of another process has said.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import omnipoll
+from omnipoll import Connection
+
+
+class Chat:
+    server: omnipoll.Server
+
+    def on_open(self, connection: Connection) -> None:
+        connection.unread = b""
+        self.tell(f"{connection.peer} has come")
+
+    def on_data(self, connection: Connection, data: bytes) -> None:
+        *lines, connection.unread = (connection.unread + data).split(b"\n")
+        for line in lines:
+            self.tell(f"{connection.peer}: {line.decode(errors='replace').rstrip()}")
+        if len(connection.unread) > 1000:
+            connection.abort()
+
+    def on_close(self, connection: Connection, error: OSError | None) -> None:
+        self.tell(f"{connection.peer} has left")
+
+    def tell(self, words: str) -> None:
+        self.server.broadcast(f"{words}\n".encode())
+
+
+def main(address: str = "127.0.0.1:7001", model: str = "reactor") -> None:
+    chat = Chat()
+    chat.server = omnipoll.Server(chat, address, model=model, signals=True)
+    print("listening on", *chat.server.addresses, flush=True)
+    chat.server.run()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,132 @@
+"""What the tests of servers share: clients, and programs that serve in processes of their own."""
+
+from __future__ import annotations
+
+import queue
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from omnipoll import Connection, Server
+
+LONG = 10  # Seconds to wait for what must come.
+MODELS = ("reactor", "cores", "thread", "fork", "prefork")
+SHARING = ("reactor", "cores", "thread")
+FORKING = ("fork", "prefork")
+
+ECHO = """
+import sys, omnipoll
+class Echo:
+    def on_data(self, connection, data):
+        connection.write(data)
+    def on_drain(self, connection):
+        pass
+"""
+
+SERVE = """
+model, engine = sys.argv[1:3]
+options = {"workers": 2} if model in ("cores", "prefork") else {}
+def serve(handler, **more):
+    server = omnipoll.Server(handler, "127.0.0.1:0", model=model, engine=engine, **{**options, **more})
+    handler.server = server
+    print(*server.addresses, flush=True)
+    server.run()
+"""
+
+
+class Echo:
+    def on_data(self, connection: Connection, data: bytes) -> None:
+        connection.write(data)
+
+
+class Recorder(Echo):
+    """Echoes, and hands on everything it is told, in the order in which it was."""
+
+    def __init__(self) -> None:
+        self.told: queue.Queue[tuple[Any, ...]] = queue.Queue()
+
+    def on_open(self, connection: Connection) -> bool | None:
+        self.told.put(("open", connection))
+        return None
+
+    def on_close(self, connection: Connection, error: OSError | None) -> None:
+        self.told.put(("close", connection, error))
+
+    def next(self) -> tuple[Any, ...]:
+        return self.told.get(timeout=LONG)
+
+    def opened(self) -> Connection:
+        what, connection = self.next()
+        assert what == "open"
+        assert isinstance(connection, Connection)
+        return connection
+
+    def closed(self) -> OSError | None:
+        what, _, error = self.next()
+        assert what == "close"
+        assert error is None or isinstance(error, OSError)
+        return error
+
+
+def connect(address: str | Server) -> socket.socket:
+    if isinstance(address, Server):
+        address = address.addresses[0]
+    if address.startswith("unix:"):
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(LONG)
+        client.connect(address[len("unix:") :].replace("@", "\0"))
+        return client
+    host, port = address.rsplit(":", 1)
+    return socket.create_connection((host.strip("[]"), int(port)), timeout=LONG)
+
+
+def receive(client: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        more = client.recv(min(count - len(data), 65536))
+        assert more, f"it ended after {data[-100:]!r}"
+        data += more
+    return data
+
+
+def ask(client: socket.socket, question: bytes) -> bytes:
+    client.sendall(question)
+    return receive(client, len(question))
+
+
+def read_all(client: socket.socket) -> bytes:
+    data = b""
+    while more := client.recv(65536):
+        data += more
+    return data
+
+
+Program = subprocess.Popen[str]
+
+
+@contextmanager
+def program(source: str, *arguments: str) -> Iterator[tuple[Program, str]]:
+    """A program that prints the address it serves on; it is killed when it has not ended."""
+    command = [sys.executable, "-c", source, *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            address = process.stdout.readline().strip()
+            assert address, process.stderr.read()
+            yield process, address
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def end(process: Program, number: int = signal.SIGTERM) -> tuple[str, str]:
+    """Ends it by a signal; what else it has printed, and what it has complained of."""
+    process.send_signal(number)
+    said, complained = process.communicate(timeout=LONG)
+    assert process.returncode == 0, complained
+    return said, complained
