@@ -18,20 +18,15 @@ MODELS = ("reactor", "cores", "thread", "fork", "prefork")
 SHARING = ("reactor", "cores", "thread")
 FORKING = ("fork", "prefork")
 
-ECHO = """
-import sys, omnipoll
-class Echo:
-    def on_data(self, connection, data):
-        connection.write(data)
-    def on_drain(self, connection):
-        pass
-"""
+PROGRAM = """
+import os, sys, omnipoll
+from serving import Echo
+model, engine = sys.argv[1:]
 
-SERVE = """
-model, engine = sys.argv[1:3]
-options = {"workers": 2} if model in ("cores", "prefork") else {}
-def serve(handler, **more):
-    server = omnipoll.Server(handler, "127.0.0.1:0", model=model, engine=engine, **{**options, **more})
+def serve(handler, **options):
+    if model in ("cores", "prefork"):
+        options["workers"] = 2
+    server = omnipoll.Server(handler, "127.0.0.1:0", model=model, engine=engine, **options)
     handler.server = server
     print(*server.addresses, flush=True)
     server.run()
@@ -109,9 +104,9 @@ Program = subprocess.Popen[str]
 
 
 @contextmanager
-def program(source: str, *arguments: str) -> Iterator[tuple[Program, str]]:
+def program(source: str, model: str, engine: str) -> Iterator[tuple[Program, str]]:
     """A program that prints the address it serves on; it is killed when it has not ended."""
-    command = [sys.executable, "-c", source, *arguments]
+    command = [sys.executable, "-c", PROGRAM + source, model, engine]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

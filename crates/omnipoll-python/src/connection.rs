@@ -30,6 +30,9 @@ pub(crate) struct PyConnection {
     address: Peer,
     loop_number: usize,
     fd: AtomicI32,
+    /// The handler has ended our direction.
+    closed: AtomicBool,
+    /// The system has ended the connection, as a write has found.
     broken: AtomicBool,
 }
 
@@ -42,6 +45,7 @@ impl PyConnection {
             address: conn.peer().clone(),
             loop_number: conn.worker(),
             fd: conn.socket().as_raw_fd().into(),
+            closed: false.into(),
             broken: false.into(),
         }
     }
@@ -95,12 +99,21 @@ impl PyConnection {
         }
     }
 
+    /// Ends our direction, in one way or another.
+    fn finish(&self, conn: &mut Conn<'_>, finish: impl FnOnce(&mut Conn<'_>)) {
+        self.closed.store(true, Ordering::Relaxed);
+        finish(conn);
+    }
+
     /// What a write has come to. Most errors are the connection's end.
     #[cold]
     fn refused(&self, refused: io::Error) -> PyErr {
-        if !matches!(refused.raw_os_error(), Some(libc::ENOBUFS | libc::EPIPE | libc::EMFILE)) {
-            self.broken.store(true, Ordering::Relaxed);
-        }
+        let goes_on = match refused.raw_os_error() {
+            Some(libc::ENOBUFS | libc::EMFILE | libc::EBADF) => true,
+            Some(libc::EPIPE) => self.closed.load(Ordering::Relaxed),
+            _ => false,
+        };
+        self.broken.fetch_or(!goes_on, Ordering::Relaxed);
         error(refused)
     }
 }
@@ -146,18 +159,18 @@ impl PyConnection {
     /// Ends the connection in order: what is queued is sent, and the peer is told the end and
     /// has the server's linger time to read it all. No more data comes to the handler.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        self.anywhere(py, Conn::close, ConnId::close)
+        self.anywhere(py, |conn| self.finish(conn, |conn| conn.close()), ConnId::close)
     }
 
     /// Ends the connection at once: what is queued is thrown away, and the peer sees a reset.
     fn abort(&self, py: Python<'_>) -> PyResult<()> {
-        self.anywhere(py, Conn::abort, ConnId::abort)
+        self.anywhere(py, |conn| self.finish(conn, |conn| conn.abort()), ConnId::abort)
     }
 
     /// Ends our direction when what is queued has been sent: the peer sees the end of our data,
     /// and its own still arrives.
     fn shutdown(&self, py: Python<'_>) -> PyResult<()> {
-        self.here(py, Conn::shutdown)
+        self.here(py, |conn| self.finish(conn, |conn| conn.shutdown()))
     }
 
     /// Takes no more data from the peer, which by and by can't send either.
