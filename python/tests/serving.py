@@ -100,18 +100,19 @@ def read_all(client: socket.socket) -> bytes:
     return data
 
 
-Program = subprocess.Popen[str]
+Program = subprocess.Popen[bytes]
 
 
 @contextmanager
 def program(source: str, model: str, engine: str) -> Iterator[tuple[Program, str]]:
     """A program that prints the address it serves on; it is killed when it has not ended."""
     command = [sys.executable, "-c", PROGRAM + source, model, engine]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # Without a buffer readline() takes no more than the line.
+    with subprocess.Popen(command, bufsize=0, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
             assert process.stderr is not None
-            address = process.stdout.readline().strip()
+            address = process.stdout.readline().decode().strip()
             assert address, process.stderr.read()
             yield process, address
         finally:
@@ -122,6 +123,11 @@ def program(source: str, model: str, engine: str) -> Iterator[tuple[Program, str
 def end(process: Program, number: int = signal.SIGTERM) -> tuple[str, str]:
     """Ends it by a signal; what else it has printed, and what it has complained of."""
     process.send_signal(number)
-    said, complained = process.communicate(timeout=LONG)
+    said, complained = last_words(process)
     assert process.returncode == 0, complained
     return said, complained
+
+
+def last_words(process: Program) -> tuple[str, str]:
+    said, complained = process.communicate(timeout=LONG)
+    return said.decode(), complained.decode()

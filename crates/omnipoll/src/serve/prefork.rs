@@ -130,10 +130,8 @@ impl<H: Handler> House for Workers<'_, H> {
     }
 
     fn stop(&mut self, front: &mut Front) {
-        // A socket that somebody has open goes on taking clients in.
-        for worker in &mut self.workers {
-            worker.openings = Openings::default();
-        }
+        // Who comes now is refused, and does not wait in a queue that nobody will look into.
+        self.workers.iter_mut().for_each(|worker| worker.openings = Openings::default());
         self.children.stop(&front.shared);
     }
 
