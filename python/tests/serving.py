@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import signal
 import socket
@@ -107,8 +108,15 @@ Program = subprocess.Popen[bytes]
 def program(source: str, model: str, engine: str) -> Iterator[tuple[Program, str]]:
     """A program that prints the address it serves on; it is killed when it has not ended."""
     command = [sys.executable, "-c", PROGRAM + source, model, engine]
-    # Without a buffer readline() takes no more than the line.
-    with subprocess.Popen(command, bufsize=0, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    process = subprocess.Popen(
+        command,
+        bufsize=0,  # readline() then takes no more than the line.
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+    )
+    with process:
         try:
             assert process.stdout is not None
             assert process.stderr is not None
