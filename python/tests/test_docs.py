@@ -13,22 +13,29 @@ import pytest
 
 import omnipoll
 import omnipoll.selectors
+import omnipoll.serving
 from omnipoll import _native
 
 README = Path(__file__).parent.parent / "README.md"
 NATIVE = [omnipoll.Event, omnipoll.Finding, omnipoll.Poller, omnipoll.Registered, omnipoll.Stats]
-CLASSES = [*NATIVE, *map(omnipoll.__dict__.get, omnipoll.selectors.__all__)]
+SERVING = [
+    omnipoll.Connection,
+    omnipoll.Datagram,
+    omnipoll.Server,
+    omnipoll.ServerStats,
+    omnipoll.WorkerStats,
+]
+CLASSES = [*NATIVE, *SERVING, *map(omnipoll.__dict__.get, omnipoll.selectors.__all__)]
 OURS = [one for one in CLASSES if inspect.isclass(one) and one.__module__.startswith("omnipoll")]
 
 
 @pytest.mark.parametrize(
-    "module", [omnipoll, omnipoll.selectors, _native], ids=lambda module: module.__name__
+    "module", [omnipoll, omnipoll.selectors, omnipoll.serving, _native], ids=lambda module: module.__name__
 )
 def test_the_examples_in_docstrings(module: types.ModuleType) -> None:
     failed, attempted = doctest.testmod(module)
     assert failed == 0
-    if module is omnipoll.selectors:
-        assert attempted > 10
+    assert attempted >= {omnipoll.selectors: 10, omnipoll.serving: 3}.get(module, 0)
 
 
 def documentation_of_the_poller() -> dict[str, str]:
@@ -68,7 +75,7 @@ def test_everything_public_is_described(one: type) -> None:
 
 
 def test_all_is_there() -> None:
-    for module in (omnipoll, omnipoll.selectors):
+    for module in (omnipoll, omnipoll.selectors, omnipoll.serving):
         assert len(set(module.__all__)) == len(module.__all__)
         for name in module.__all__:
             assert hasattr(module, name)
