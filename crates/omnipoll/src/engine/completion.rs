@@ -250,8 +250,10 @@ impl Drop for Completion {
             let everything = io_uring::types::CancelBuilder::any();
             let _ = self.ring.submit();
             let _ = self.ring.submitter().register_sync_cancel(None, everything);
-            let _ = self.wait(Some(Duration::ZERO));
-            while self.next().is_some() {}
+            // A wait without time only submits: the kernel tells the ends to who waits for one.
+            while self.under_way > 0 && self.wait(Some(GRACE)).unwrap_or(false) {
+                while self.next().is_some() {}
+            }
         }
         if self.under_way > 0 {
             // Rather lost than written to when it is somebody else's.
@@ -271,6 +273,9 @@ impl std::fmt::Debug for Completion {
         f.debug_struct("Completion").field("under_way", &self.under_way).finish_non_exhaustive()
     }
 }
+
+/// How long to wait for the end of a request that was cancelled.
+const GRACE: Duration = Duration::from_millis(100);
 
 /// The memory that receives share, and the ring in which its parts are offered to the kernel.
 struct Buffers {
