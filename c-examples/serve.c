@@ -5,7 +5,7 @@
  *
  * Build:  cc -std=c11 -O2 -o serve serve.c $(pkg-config --cflags --libs omnipoll)
  * Run:    ./serve [--model reactor|cores|thread|fork|prefork] [--engine select|poll|epoll]
- *                 [--address 127.0.0.1:7000]
+ *                 [--address 127.0.0.1:7000] [--max-clients 1000]
  */
 #define _GNU_SOURCE /* getopt_long */
 #include <getopt.h>
@@ -48,7 +48,8 @@ static uint32_t engine_named(const char *name)
 int main(int argc, char **argv)
 {
     static const struct option names[] = {
-        {"model", 1, NULL, 'm'}, {"engine", 1, NULL, 'e'}, {"address", 1, NULL, 'a'}, {0}};
+        {"model", 1, NULL, 'm'}, {"engine", 1, NULL, 'e'}, {"address", 1, NULL, 'a'},
+        {"max-clients", 1, NULL, 'c'}, {0}};
     omni_handler handler = {.size = sizeof handler, .on_data = on_data, .on_stop = on_stop};
     omni_server_options options = {.size = sizeof options, .flags = OMNI_SERVER_SIGNALS};
     const char *address = "127.0.0.1:0"; /* the system chooses a port */
@@ -59,6 +60,7 @@ int main(int argc, char **argv)
         case 'm': options.model = (uint32_t)check(omni_model_by_name(optarg)); break;
         case 'e': options.engine = engine_named(optarg); break;
         case 'a': address = optarg; break;
+        case 'c': options.max_clients = (uint32_t)strtoul(optarg, NULL, 10); break;
         default: return EXIT_FAILURE;
         }
     check(omni_server_new(&options, &handler, &server));

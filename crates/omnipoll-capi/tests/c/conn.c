@@ -1,0 +1,607 @@
+/* Connections, checked through the public header on every engine: what callbacks do with them,
+ * what other threads do, and that a handle used too late is an error and nothing worse.
+ *
+ * One line for each behaviour and engine. Ends with status 1 at the first thing that is not as
+ * promised, and by itself in any case. */
+
+#include "serving.h"
+
+enum { LARGE = 4 << 20 };
+
+static char large[LARGE];
+
+/* ---- Handles --------------------------------------------------------------------------------- */
+
+/* Every function that is for callbacks of the connection only. */
+static void all_are(omni_conn *conn, int error)
+{
+    char text[64];
+    struct iovec piece = {text, 1};
+    IS(omni_conn_writev(conn, &piece, 1), error);
+    IS(omni_conn_send_file(conn, 0, 0, 0), error);
+    IS(omni_conn_shutdown(conn), error);
+    IS(omni_conn_peer(conn, text, sizeof text), error);
+    IS(omni_conn_local(conn, text, sizeof text), error);
+    IS(omni_conn_queued(conn), error);
+    IS(omni_conn_fd(conn), error);
+    IS(omni_conn_worker(conn), error);
+    IS(omni_conn_stopping(conn), error);
+    IS(omni_conn_set_context(conn, text), error);
+    OK(!omni_conn_context(conn));
+    IS(omni_conn_set_idle_timeout(conn, 1), error);
+    IS(omni_conn_set_read_timeout(conn, 1), error);
+    IS(omni_conn_set_write_timeout(conn, 1), error);
+}
+
+/* Every function that any thread may call. */
+static void others_are(omni_server *server, omni_conn *conn, int error)
+{
+    IS(omni_conn_write(conn, "late", 4), error);
+    IS(omni_conn_post(conn, 1), error);
+    IS(omni_conn_pause(conn), error);
+    IS(omni_conn_resume(conn), error);
+    IS(omni_conn_close(conn), error);
+    IS(omni_conn_abort(conn), error);
+    if (conn) {
+        IS(omni_server_write(server, omni_conn_id(conn), "late", 4), error);
+        IS(omni_server_post(server, omni_conn_id(conn), 1), error);
+        IS(omni_server_close(server, omni_conn_id(conn)), error);
+        IS(omni_server_abort(server, omni_conn_id(conn)), error);
+    }
+}
+
+static void handles(uint32_t engine)
+{
+    all_are(NULL, -EINVAL);
+    others_are(NULL, NULL, -EINVAL);
+    IS(omni_conn_id(NULL), 0);
+    for (MODELS_HERE(model)) {
+        struct service service;
+        serve(&service, engine, model, noting(echo));
+        int fd = client();
+        UNTIL(seen->opened == 1);
+        omni_conn *conn = seen->conn;
+        OK(omni_conn_id(conn) != 0);
+        all_are(conn, -EPERM);
+        IS(omni_conn_write(conn, NULL, 1), -EINVAL);
+        IS(omni_server_write(service.server, omni_conn_id(conn), NULL, 1), -EINVAL);
+        OK(omni_conn_write(conn, "from ", 5) >= 0);
+        OK(omni_server_write(service.server, omni_conn_id(conn), "elsewhere", 9) >= 0);
+        hear(fd, "from elsewhere");
+        close(fd);
+        UNTIL(omni_conn_queued(conn) == -ESTALE); /* -EPERM before */
+        all_are(conn, -ESTALE);
+        others_are(service.server, conn, -ESTALE);
+        /* Another in its place is not reached by it. */
+        fd = client();
+        UNTIL(seen->opened == 2);
+        OK(seen->conn != conn);
+        others_are(service.server, conn, -ESTALE);
+        say(fd, "hello");
+        hear(fd, "hello");
+        close(fd);
+        /* Nor is any number a connection. */
+        for (int bit = 0; bit < 64; bit++) {
+            uint64_t number = omni_conn_id(conn) ^ UINT64_C(1) << bit;
+            if (number)
+                others_are(service.server, (omni_conn *)(uintptr_t)number, -ESTALE);
+        }
+        finish(&service);
+    }
+}
+
+static omni_conn *other_conn;
+
+static void use_everything(omni_conn *conn, const uint8_t *data, size_t length, void *context)
+{
+    char text[64], some[4];
+    OK(length && data && context == &seen);
+    OK(omni_conn_id(conn) != 0);
+    int peer = omni_conn_peer(conn, text, sizeof text);
+    IS(peer, strlen(text));
+    OK(strncmp(text, "127.0.0.1:", 10) == 0);
+    IS(omni_conn_peer(conn, some, sizeof some), peer);
+    OK(strcmp(some, "127") == 0);
+    IS(omni_conn_peer(conn, NULL, 1), -EINVAL);
+    OK(omni_conn_local(conn, text, sizeof text) > 0);
+    IS(atoi(strrchr(text, ':') + 1), seen->port);
+    IS(omni_conn_queued(conn), 0);
+    IS(omni_conn_worker(conn) >= 0, 1);
+    IS(omni_conn_stopping(conn), 0);
+    OK(fcntl(omni_conn_fd(conn), F_GETFD) >= 0);
+    OK(!omni_conn_context(conn));
+    IS(omni_conn_set_context(conn, &large), 0);
+    OK(omni_conn_context(conn) == &large);
+    IS(omni_conn_write(conn, NULL, 1), -EINVAL);
+    IS(omni_conn_write(conn, NULL, 0), 0);
+    if (other_conn) {
+        all_are(other_conn, -EPERM);
+        OK(omni_conn_write(other_conn, "from a neighbour", 16) >= 0);
+    }
+    OK(omni_conn_write(conn, "done", 4) >= 0);
+    IS(omni_conn_set_context(conn, NULL), 0);
+}
+
+static void in_a_callback(uint32_t engine)
+{
+    for (MODELS_HERE(model)) {
+        struct service service;
+        other_conn = NULL;
+        serve(&service, engine, model, noting(use_everything));
+        int neighbour = client();
+        UNTIL(seen->opened == 1);
+        omni_conn *first = seen->conn;
+        int fd = client();
+        say(fd, "go");
+        hear(fd, "done");
+        other_conn = first;
+        say(fd, "go");
+        hear(fd, "done");
+        hear(neighbour, "from a neighbour");
+        close(fd);
+        close(neighbour);
+        finish(&service);
+    }
+}
+
+static int keep_memory(omni_conn *conn, void *context)
+{
+    note_open(conn, context);
+    return omni_conn_set_context(conn, calloc(1, sizeof(int)));
+}
+
+static void count_up(omni_conn *conn, const uint8_t *data, size_t length, void *context)
+{
+    int *count = omni_conn_context(conn);
+    char digit = (char)('0' + ++*count);
+    OK(data && length && context == &seen);
+    OK(omni_conn_write(conn, &digit, 1) >= 0);
+}
+
+static void give_back_memory(omni_conn *conn, int error, void *context)
+{
+    free(omni_conn_context(conn));
+    IS(omni_conn_write(conn, "late", 4), -EPIPE);
+    note_close(conn, error, context);
+}
+
+static void contexts(uint32_t engine)
+{
+    for (EVERY_MODEL(model)) {
+        struct service service;
+        omni_handler handler = noting(count_up);
+        handler.on_open = keep_memory;
+        handler.on_close = give_back_memory;
+        serve(&service, engine, model, handler);
+        int one = client(), two = client();
+        say(one, "a");
+        hear(one, "1");
+        say(one, "b");
+        hear(one, "2");
+        say(two, "c");
+        hear(two, "1");
+        close(one);
+        close(two);
+        UNTIL(seen->closed == 2);
+        finish(&service);
+    }
+}
+
+/* ---- Writing --------------------------------------------------------------------------------- */
+
+static void write_pieces(omni_conn *conn, const uint8_t *data, size_t length, void *context)
+{
+    char one[] = "one ", two[] = "two ", three[] = "three";
+    struct iovec pieces[] = {{one, 4}, {NULL, 0}, {two, 4}, {three, 5}}, bad = {NULL, 1};
+    int file = memfd_create("file", MFD_CLOEXEC);
+    OK(data && length && context == &seen);
+    OK(omni_conn_writev(conn, pieces, 4) >= 0);
+    OK(omni_conn_writev(conn, NULL, 0) >= 0);
+    IS(omni_conn_writev(conn, NULL, 1), -EINVAL);
+    IS(omni_conn_writev(conn, &bad, 1), -EINVAL);
+    IS(write(file, large, LARGE), LARGE);
+    IS(omni_conn_send_file(conn, -1, 0, 1), -EBADF);
+    IS(omni_conn_send_file(conn, closed_descriptor(), 0, 1), -EBADF);
+    IS(omni_conn_send_file(conn, file, UINT64_MAX, 1), -EINVAL);
+    IS(omni_conn_send_file(conn, file, INT64_MAX, 1), -EINVAL);
+    IS(omni_conn_send_file(conn, file, 1, LARGE - 2), 0);
+    close(file);
+    OK(omni_conn_write(conn, "end", 3) >= 0);
+    IS(omni_conn_shutdown(conn), 0);
+    IS(omni_conn_write(conn, "late", 4), -EPIPE);
+    IS(omni_conn_writev(conn, pieces, 3), -EPIPE);
+    IS(omni_conn_send_file(conn, 0, 0, 1), -EPIPE);
+}
+
+static void writes_of_every_kind(uint32_t engine)
+{
+    for (EVERY_MODEL(model)) {
+        struct service service;
+        serve(&service, engine, model, noting(write_pieces));
+        int fd = client();
+        say(fd, "go");
+        hear(fd, "one two three");
+        hear_bytes(fd, large + 1, LARGE - 2);
+        hear(fd, "end");
+        IS(hear_end(fd), 0);
+        IS(seen->closed, 0);
+        close(fd);
+        UNTIL(seen->closed == 1);
+        IS(seen->error, 0);
+        finish(&service);
+    }
+}
+
+static void overfill(omni_conn *conn, const uint8_t *data, size_t length, void *context)
+{
+    int queued = 0, more;
+    OK(data && length && context == &seen);
+    while ((more = omni_conn_write(conn, large, 65536)) >= 0)
+        queued = more;
+    IS(more, -ENOBUFS);
+    OK(queued > 0 && queued <= 1 << 20);
+    IS(omni_conn_queued(conn), queued);
+    IS(omni_conn_write(conn, large, LARGE), -ENOBUFS);
+    IS(omni_conn_queued(conn), queued);
+    struct iovec piece = {large, LARGE};
+    IS(omni_conn_writev(conn, &piece, 1), -ENOBUFS);
+    seen->value = queued;
+}
+
+static void limits(uint32_t engine)
+{
+    for (EVERY_MODEL(model)) {
+        struct service service;
+        char heard[65536];
+        serve_with(&service, engine, model, noting(overfill),
+                   (omni_server_options){.queue_limit = 1 << 20, .high_water = 65536, .low_water = 1024});
+        int fd = client();
+        say(fd, "go");
+        UNTIL(seen->value);
+        if (service.server)
+            IS(omni_conn_write(seen->conn, large, LARGE), -ENOBUFS);
+        IS(seen->drained, 0);
+        /* All may have been read by the time it is called. */
+        UNTIL(recv(fd, heard, sizeof heard, MSG_DONTWAIT) == 0 || seen->drained);
+        IS(seen->drained, 1);
+        IS(shutdown(fd, SHUT_WR), 0);
+        while (recv(fd, heard, sizeof heard, 0) > 0)
+            ;
+        close(fd);
+        finish(&service);
+        IS(seen->error, 0);
+        IS(seen->closed, 1);
+    }
+}
+
+struct writer {
+    pthread_t thread;
+    omni_server *server;
+    uint64_t id;
+    char name;
+};
+
+static void *write_lines(void *argument)
+{
+    struct writer *writer = argument;
+    char line[8];
+    for (int i = 0; i < 1000; i++) {
+        snprintf(line, sizeof line, "%c %03d\n", writer->name, i);
+        OK(omni_server_write(writer->server, writer->id, line, 6) >= 0);
+    }
+    return NULL;
+}
+
+static void writes_from_threads(uint32_t engine)
+{
+    enum { WRITERS = 4 };
+    for (MODELS_HERE(model)) {
+        struct service service;
+        struct writer writers[WRITERS];
+        int next[WRITERS] = {0};
+        char line[8] = "";
+        serve(&service, engine, model, noting(echo));
+        int fd = client();
+        UNTIL(seen->opened == 1);
+        for (int i = 0; i < WRITERS; i++) {
+            writers[i] = (struct writer){
+                .server = service.server, .id = omni_conn_id(seen->conn), .name = (char)('a' + i)};
+            IS(pthread_create(&writers[i].thread, NULL, write_lines, &writers[i]), 0);
+        }
+        for (int i = 0; i < WRITERS * 1000; i++) {
+            IS(recv(fd, line, 6, MSG_WAITALL), 6);
+            OK(line[0] >= 'a' && line[0] < 'a' + WRITERS);
+            IS(atoi(line + 2), next[line[0] - 'a']++);
+        }
+        for (int i = 0; i < WRITERS; i++)
+            IS(pthread_join(writers[i].thread, NULL), 0);
+        close(fd);
+        finish(&service);
+    }
+}
+
+/* ---- Reading --------------------------------------------------------------------------------- */
+
+static void answer_until_end(omni_conn *conn, void *context)
+{
+    OK(context == &seen);
+    seen->ended++;
+    OK(omni_conn_write(conn, "after the end", 13) >= 0);
+    IS(omni_conn_close(conn), 0);
+    IS(omni_conn_close(conn), 0);
+    IS(omni_conn_write(conn, "late", 4), -EPIPE);
+}
+
+static void half_closed(uint32_t engine)
+{
+    for (EVERY_MODEL(model)) {
+        struct service service;
+        omni_handler handler = noting(echo);
+        handler.on_end = answer_until_end;
+        serve(&service, engine, model, handler);
+        int fd = client();
+        say(fd, "hello");
+        IS(shutdown(fd, SHUT_WR), 0);
+        hear(fd, "helloafter the end");
+        IS(hear_end(fd), 0);
+        close(fd);
+        finish(&service);
+        IS(seen->ended, 1);
+        IS(seen->closed, 1);
+        IS(seen->error, 0);
+    }
+}
+
+static void pause_it(omni_conn *conn, const uint8_t *data, size_t length, void *context)
+{
+    echo(conn, data, length, context);
+    IS(omni_conn_pause(conn), 0);
+    IS(omni_conn_post(conn, INT64_MIN), 0);
+}
+
+static void resume_it(omni_conn *conn, int64_t value, void *context)
+{
+    note_post(conn, value, context);
+    if (value == 42)
+        IS(omni_conn_resume(conn), 0);
+}
+
+static void paused_and_posted(uint32_t engine)
+{
+    for (MODELS_HERE(model)) {
+        struct service service;
+        omni_handler handler = noting(pause_it);
+        handler.on_post = resume_it;
+        serve(&service, engine, model, handler);
+        int fd = client();
+        say(fd, "one");
+        hear(fd, "one");
+        UNTIL(seen->posted == 1);
+        IS(seen->value, INT64_MIN);
+        say(fd, "two");
+        /* The post is behind the pause, and what the loop does for it behind the data. */
+        IS(omni_conn_post(seen->conn, 1), 0);
+        UNTIL(seen->posted == 2);
+        IS(poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 0), 0);
+        IS(omni_server_post(service.server, omni_conn_id(seen->conn), 42), 0);
+        hear(fd, "two");
+        UNTIL(seen->posted == 4);
+        say(fd, "three");
+        IS(omni_conn_resume(seen->conn), 0);
+        hear(fd, "three");
+        IS(omni_conn_resume(seen->conn), 0);
+        close(fd);
+        UNTIL(seen->closed == 1);
+        finish(&service);
+    }
+}
+
+/* ---- The end --------------------------------------------------------------------------------- */
+
+static void abort_it(omni_conn *conn, const uint8_t *data, size_t length, void *context)
+{
+    OK(data && length && context == &seen);
+    IS(omni_conn_abort(conn), 0);
+    IS(omni_conn_abort(conn), 0);
+    IS(omni_conn_write(conn, "late", 4), -EPIPE);
+    IS(seen->closed, 0);
+}
+
+static void aborted_and_reset(uint32_t engine)
+{
+    for (EVERY_MODEL(model)) {
+        struct service service;
+        serve(&service, engine, model, noting(abort_it));
+        int fd = client();
+        say(fd, "go");
+        IS(hear_end(fd), ECONNRESET);
+        close(fd);
+        UNTIL(seen->closed == 1);
+        IS(seen->error, -ECONNABORTED);
+
+        fd = client();
+        UNTIL(seen->opened == 2);
+        reset(fd);
+        UNTIL(seen->closed == 2);
+        IS(seen->error, -ECONNRESET);
+        finish(&service);
+    }
+    for (MODELS_HERE(model)) {
+        struct service service;
+        serve(&service, engine, model, noting(echo));
+        int fd = client();
+        UNTIL(seen->opened == 1);
+        IS(omni_conn_abort(seen->conn), 0);
+        IS(hear_end(fd), ECONNRESET);
+        close(fd);
+        fd = client();
+        UNTIL(seen->opened == 2);
+        IS(omni_server_close(service.server, omni_conn_id(seen->conn)), 0);
+        IS(hear_end(fd), 0);
+        close(fd);
+        UNTIL(seen->closed == 2);
+        finish(&service);
+    }
+}
+
+static int no_idle_limit(omni_conn *conn, void *context)
+{
+    IS(omni_conn_set_idle_timeout(conn, 0), 0);
+    IS(omni_conn_set_read_timeout(conn, -1), 0);
+    return note_open(conn, context);
+}
+
+static int own_limit(omni_conn *conn, void *context)
+{
+    IS(omni_conn_set_read_timeout(conn, 30 * MS), 0);
+    return note_open(conn, context);
+}
+
+static void fill(omni_conn *conn, const uint8_t *data, size_t length, void *context)
+{
+    OK(data && length && context == &seen);
+    OK(omni_conn_write(conn, large, LARGE) >= 0);
+    OK(omni_conn_write(conn, large, LARGE) >= 0);
+}
+
+static void timeouts(uint32_t engine)
+{
+    for (EVERY_MODEL(model)) {
+        struct service service;
+        const omni_server_options idle = {.idle_timeout_ns = 30 * MS};
+        /* The second server's connections have no limit, the third's have one of their own. */
+        serve_with(&service, engine, model, noting(echo), idle);
+        int64_t began = now_ns();
+        int fd = client();
+        IS(hear_end(fd), ECONNRESET);
+        OK(now_ns() - began >= 30 * MS);
+        close(fd);
+        UNTIL(seen->closed == 1);
+        IS(seen->error, -ETIMEDOUT);
+        finish(&service);
+
+        omni_handler handler = noting(echo);
+        handler.on_open = no_idle_limit;
+        serve_with(&service, engine, model, handler, idle);
+        fd = client();
+        UNTIL(seen->opened == 1);
+        let_pass(60 * MS);
+        say(fd, "still there");
+        hear(fd, "still there");
+        close(fd);
+        finish(&service);
+
+        handler.on_open = own_limit;
+        serve(&service, engine, model, handler);
+        began = now_ns();
+        fd = client();
+        IS(hear_end(fd), ECONNRESET);
+        OK(now_ns() - began >= 30 * MS);
+        close(fd);
+        UNTIL(seen->closed == 1);
+        IS(seen->error, -ETIMEDOUT);
+        finish(&service);
+
+        serve_with(&service, engine, model, noting(fill), (omni_server_options){.write_timeout_ns = 30 * MS});
+        fd = client();
+        say(fd, "go");
+        UNTIL(seen->closed == 1);
+        IS(seen->error, -ETIMEDOUT);
+        close(fd);
+        finish(&service);
+    }
+}
+
+/* ---- Ids that are used while their connections end ------------------------------------------- */
+
+static omni_server *harassed;
+static _Atomic int enough, stale, fine;
+
+static void harmless(int result)
+{
+    OK(result >= 0 || result == -ESTALE || result == -ENOBUFS);
+    *(result < 0 ? &stale : &fine) += 1;
+}
+
+static void try_to_echo(omni_conn *conn, const uint8_t *data, size_t length, void *context)
+{
+    OK(context == &seen);
+    omni_conn_write(conn, data, length);
+}
+
+static void *harass(void *argument)
+{
+    for (unsigned number = 0; !enough; number++) {
+        omni_conn *conn = seen->conn;
+        if (!conn)
+            continue;
+        uint64_t id = omni_conn_id(conn);
+        switch ((number + (unsigned)(uintptr_t)argument) % 11) {
+        case 0: harmless(omni_conn_write(conn, "x", 1)); break;
+        case 1: harmless(omni_conn_post(conn, 1)); break;
+        case 2: harmless(omni_conn_pause(conn)); break;
+        case 3: harmless(omni_conn_resume(conn)); break;
+        case 4: harmless(omni_conn_close(conn)); break;
+        case 5: harmless(omni_server_write(harassed, id, large, 100)); break;
+        case 6: harmless(omni_server_post(harassed, id, 2)); break;
+        case 7: harmless(omni_server_close(harassed, id)); break;
+        case 8: harmless(omni_server_abort(harassed, id)); break;
+        case 9: harmless(omni_conn_abort(conn)); break;
+        case 10: harmless(omni_server_broadcast(harassed, "y", 1)); break;
+        }
+    }
+    return NULL;
+}
+
+static void ids_in_a_race(uint32_t engine)
+{
+    enum { THREADS = 3, CLIENTS = 300 };
+    for (MODELS_HERE(model)) {
+        struct service service;
+        pthread_t threads[THREADS];
+        serve_with(&service, engine, model, noting(try_to_echo),
+                   (omni_server_options){.queue_limit = 4096});
+        harassed = service.server;
+        enough = stale = fine = 0;
+        for (uintptr_t i = 0; i < THREADS; i++)
+            IS(pthread_create(&threads[i], NULL, harass, (void *)i), 0);
+        for (int i = 0; i < CLIENTS; i++) {
+            int fd = client();
+            (void)!send(fd, "hello", 5, MSG_NOSIGNAL);
+            if (i % 3 == 0)
+                UNTIL(seen->opened > i);
+            i % 2 ? reset(fd) : (void)close(fd);
+        }
+        enough = 1;
+        for (int i = 0; i < THREADS; i++)
+            IS(pthread_join(threads[i], NULL), 0);
+        finish(&service);
+        /* One that was reset in the listening socket's queue may never have come. */
+        OK(seen->opened > CLIENTS / 3);
+        IS(seen->closed, seen->opened);
+        OK(stale > 0 && fine > 0);
+    }
+}
+
+static const struct behaviour behaviours[] = {
+    {"a handle is good anywhere, and stale in the end", handles},
+    {"a callback does with its connection what it likes", in_a_callback},
+    {"a connection keeps a pointer", contexts},
+    {"writes of every kind arrive in order", writes_of_every_kind},
+    {"what can't be queued is refused whole", limits},
+    {"threads write to a connection", writes_from_threads},
+    {"a handler goes on after the peer's end", half_closed},
+    {"a connection is paused, resumed and posted to", paused_and_posted},
+    {"a connection is aborted, closed or reset", aborted_and_reset},
+    {"a silent or stuck connection times out, never early", timeouts},
+    {"ids are harmless while their connections end", ids_in_a_race},
+};
+
+int main(void)
+{
+    share_what_is_seen();
+    for (size_t i = 0; i < LARGE; i++)
+        large[i] = (char)(i * 31 + (i >> 8));
+    check_on_every_engine(behaviours, sizeof behaviours / sizeof *behaviours);
+    return 0;
+}

@@ -1,0 +1,684 @@
+/* Servers, checked through the public header on every engine and under every model that applies:
+ * their options, addresses, life and end, and what is told of them.
+ *
+ * One line for each behaviour and engine. Ends with status 1 at the first thing that is not as
+ * promised, and by itself in any case. */
+
+#include "serving.h"
+
+/* ---- Making one ------------------------------------------------------------------------------ */
+
+static int made(const omni_server_options *options, const omni_handler *handler)
+{
+    omni_server *server = (omni_server *)&server;
+    int result = omni_server_new(options, handler, &server);
+    if (result < 0)
+        OK(server == (omni_server *)&server);
+    else
+        omni_server_free(server);
+    return result;
+}
+
+static void bad_options(uint32_t engine)
+{
+    const omni_handler handler = {.size = sizeof handler};
+    const omni_server_options good = {.size = sizeof good, .engine = engine};
+    omni_server_options options = good;
+    IS(made(&good, &handler), 0);
+    IS(made(NULL, &handler), 0);
+    IS(made(&good, NULL), -EINVAL);
+    IS(omni_server_new(&good, &handler, NULL), -EINVAL);
+
+#define REFUSED(field, bad, error)                 \
+    (options = good, options.field = (bad));       \
+    IS(made(&options, &handler), error)
+    REFUSED(size, 0, -EINVAL);
+    REFUSED(size, sizeof options - 1, -EINVAL);
+    REFUSED(model, 6, -EINVAL);
+    REFUSED(engine, 77, -EINVAL);
+    REFUSED(engine, OMNI_ENGINE_KQUEUE, -ENOSYS);
+    REFUSED(flags, 8, -EINVAL);
+    REFUSED(flags, OMNI_SERVER_REUSE_PORT | OMNI_SERVER_SHARE_PORT, -EINVAL);
+    REFUSED(reserved, 1, -EINVAL);
+    REFUSED(high_water, 1024, -EINVAL); /* below the default of the low mark */
+    REFUSED(low_water, 1 << 20, -EINVAL);
+#undef REFUSED
+
+    const omni_handler unset = {.size = sizeof handler - 1};
+    IS(made(&good, &unset), -EINVAL);
+}
+
+static void every_option(uint32_t engine)
+{
+    const omni_handler handler = {.size = sizeof handler};
+    for (EVERY_MODEL(model)) {
+        const omni_server_options options = {.size = sizeof options,
+                                             .model = model,
+                                             .engine = engine,
+                                             .flags = OMNI_SERVER_SIGNALS | OMNI_SERVER_SHARE_PORT,
+                                             .workers = 3,
+                                             .max_clients = 10,
+                                             .backlog = UINT32_MAX,
+                                             .queue_limit = UINT64_MAX,
+                                             .total_queue_limit = UINT64_MAX,
+                                             .high_water = 2,
+                                             .low_water = 1,
+                                             .idle_timeout_ns = INT64_MAX,
+                                             .read_timeout_ns = -1,
+                                             .write_timeout_ns = 1,
+                                             .linger_ns = -1,
+                                             .drain_ns = -1};
+        omni_server *server = new_server(&options, &handler);
+        IS(omni_server_engine(server), engine);
+        IS(omni_server_model(server), model);
+        IS(omni_server_workers(server), model == OMNI_MODEL_CORES || model == OMNI_MODEL_PREFORK ? 3 : 1);
+        omni_server_free(server);
+    }
+}
+
+static void structs_of_other_versions(uint32_t engine)
+{
+    struct {
+        omni_server_options options;
+        uint64_t more;
+    } newer = {.options = {.size = sizeof newer, .engine = engine}};
+    struct {
+        omni_handler handler;
+        void (*more)(void);
+    } newer_handler = {.handler = {.size = sizeof newer_handler}};
+    IS(made(&newer.options, &newer_handler.handler), 0);
+    newer.more = 1;
+    IS(made(&newer.options, &newer_handler.handler), -E2BIG);
+    newer.more = 0;
+    newer_handler.more = (void (*)(void))structs_of_other_versions;
+    IS(made(&newer.options, &newer_handler.handler), -E2BIG);
+}
+
+static void names(uint32_t engine)
+{
+    (void)engine;
+    const char *const names[] = {"reactor", "cores", "thread", "fork", "prefork"};
+    for (EVERY_MODEL(model)) {
+        OK(strcmp(omni_model_name(model), names[model - 1]) == 0);
+        IS(omni_model_by_name(names[model - 1]), model);
+    }
+    OK(!omni_model_name(0) && !omni_model_name(6) && !omni_model_name(UINT32_MAX));
+    IS(omni_model_by_name("Reactor"), -EINVAL);
+    IS(omni_model_by_name(""), -EINVAL);
+    IS(omni_model_by_name("\xff"), -EINVAL);
+    IS(omni_model_by_name(NULL), -EINVAL);
+}
+
+static void no_server(uint32_t engine)
+{
+    (void)engine;
+    omni_server_statistics stats = {.size = sizeof stats};
+    omni_server *freed = new_server(NULL, &(omni_handler){.size = sizeof(omni_handler)});
+    char byte;
+    omni_server_free(freed);
+    for (int i = 0; i < 2; i++) {
+        omni_server *server = i ? freed : NULL;
+        int error = i ? -ESTALE : -EINVAL;
+        IS(omni_server_listen(server, "127.0.0.1:0"), error);
+        IS(omni_server_address(server, &byte, 1), error);
+        IS(omni_server_run(server), error);
+        IS(omni_server_stop(server, 0), error);
+        IS(omni_server_write(server, 1, "", 0), error);
+        IS(omni_server_post(server, 1, 0), error);
+        IS(omni_server_close(server, 1), error);
+        IS(omni_server_abort(server, 1), error);
+        IS(omni_server_broadcast(server, "", 0), error);
+        IS(omni_server_stats(server, 0, &stats), error);
+        IS(omni_server_workers(server), error);
+        IS(omni_server_listener(server, 0), error);
+        IS(omni_server_engine(server), 0);
+        IS(omni_server_model(server), 0);
+        omni_server_free(server);
+    }
+    OK(strstr(omni_last_error(), "omni_server_free: the handle is stale"));
+}
+
+static void too_many(uint32_t engine)
+{
+    enum { MOST = 1024 };
+    static omni_server *servers[MOST];
+    const omni_handler handler = {.size = sizeof handler};
+    const omni_server_options options = {.size = sizeof options, .engine = engine};
+    int count = 0, result;
+    while (count < MOST && (result = omni_server_new(&options, &handler, &servers[count])) == 0)
+        count++;
+    /* The limit of descriptors may come first. */
+    IS(made(&options, &handler), -EMFILE);
+    while (count > 0)
+        omni_server_free(servers[--count]);
+    IS(made(&options, &handler), 0);
+}
+
+/* ---- Addresses ------------------------------------------------------------------------------- */
+
+static void addresses(uint32_t engine)
+{
+    omni_server_options options = {.size = sizeof options, .engine = engine};
+    omni_handler handler = {.size = sizeof handler};
+    omni_server *server = new_server(&options, &handler), *other = new_server(&options, &handler);
+    char all[256], some[8], again[64];
+    IS(omni_server_address(server, all, sizeof all), 0);
+    IS(strlen(all), 0);
+    IS(omni_server_listener(server, 0), -ENOENT);
+
+    IS(omni_server_listen(server, "127.0.0.1:0"), 0);
+    IS(omni_server_listen(server, "unix:@omnipoll-test"), 0);
+    int length = omni_server_address(server, all, sizeof all);
+    IS(length, strlen(all));
+    OK(strncmp(all, "127.0.0.1:", 10) == 0);
+    OK(strcmp(strchr(all, ' '), " unix:@omnipoll-test") == 0);
+    IS(omni_server_address(server, NULL, 0), length);
+    IS(omni_server_address(server, NULL, 1), -EINVAL);
+    IS(omni_server_address(server, some, sizeof some), length);
+    OK(strcmp(some, "127.0.0") == 0);
+
+    snprintf(again, sizeof again, "%.*s", (int)strcspn(all, " "), all);
+    IS(omni_server_listen(other, again), -EADDRINUSE);
+    IS(omni_server_listen(other, NULL), -EINVAL);
+    IS(omni_server_listen(other, "nowhere"), -EINVAL);
+    IS(omni_server_listen(other, "\xff"), -EINVAL);
+    IS(omni_server_listen(other, "127.0.0.1:70000"), -EINVAL);
+    IS(omni_server_listen(other, "192.0.2.1:0"), -EADDRNOTAVAIL);
+    IS(omni_server_listen(other, "unix:/nowhere/socket"), -ENOENT);
+    omni_server_free(server);
+    IS(omni_server_listen(other, again), 0);
+    omni_server_free(other);
+
+    for (EVERY_MODEL(model)) {
+        options.model = model;
+        server = new_server(&options, &handler);
+        int refused = model == OMNI_MODEL_THREAD || model == OMNI_MODEL_FORK;
+        IS(omni_server_listen(server, "udp:127.0.0.1:0"), refused ? -ENOTSUP : 0);
+        omni_server_free(server);
+    }
+}
+
+static void listeners(uint32_t engine)
+{
+    omni_server_options options = {.size = sizeof options, .engine = engine};
+    omni_handler handler = {.size = sizeof handler};
+    omni_server *server = new_server(&options, &handler);
+    memset(seen, 0, sizeof *seen);
+    seen->port = listen_somewhere(server);
+    int listener = omni_server_listener(server, 0);
+    OK(listener >= 0);
+    OK(fcntl(listener, F_GETFD) & FD_CLOEXEC);
+    IS(omni_server_listener(server, 1), -ENOENT);
+    IS(omni_server_listener(server, UINT32_MAX), -ENOENT);
+
+    /* It outlives its server, and another takes it over. */
+    int early = client();
+    omni_server_free(server);
+    char address[32];
+    snprintf(address, sizeof address, "fd:%d", listener);
+    struct service next = {0};
+    handler = noting(echo);
+    server = next.server = new_server(&options, &handler);
+    IS(omni_server_listen(server, address), 0);
+    close(listener);
+    IS(pthread_create(&next.thread, NULL, run_server, &next), 0);
+    int late = client();
+    say(early, "early");
+    say(late, "late");
+    hear(early, "early");
+    hear(late, "late");
+    close(early);
+    close(late);
+    finish(&next);
+    IS(try_to_connect(seen->port), -ECONNREFUSED);
+}
+
+/* ---- Serving --------------------------------------------------------------------------------- */
+
+static void serves(uint32_t engine)
+{
+    enum { CLIENTS = 20 };
+    for (EVERY_MODEL(model)) {
+        int before = open_descriptors();
+        struct service service;
+        int clients[CLIENTS];
+        serve(&service, engine, model, noting(echo));
+        for (int i = 0; i < CLIENTS; i++)
+            clients[i] = client();
+        for (int round = 0; round < 3; round++)
+            for (int i = 0; i < CLIENTS; i++) {
+                say(clients[i], "hello");
+                hear(clients[i], "hello");
+            }
+        IS(seen->opened, CLIENTS);
+        IS(seen->closed, 0);
+        for (int i = 0; i < CLIENTS; i++)
+            close(clients[i]);
+        UNTIL(seen->closed == CLIENTS);
+        IS(seen->ended, CLIENTS);
+        IS(seen->error, 0);
+        finish(&service);
+        IS(seen->closed, CLIENTS);
+        IS(seen->stopped, 0);
+        IS(open_descriptors(), before);
+    }
+}
+
+/* Without a callback: clients are taken, their data is thrown away, and their end is ours. */
+static void nothing_to_call(uint32_t engine)
+{
+    for (EVERY_MODEL(model)) {
+        struct service service;
+        serve(&service, engine, model, (omni_handler){.size = sizeof(omni_handler)});
+        int fd = client();
+        say(fd, "to nobody");
+        IS(shutdown(fd, SHUT_WR), 0);
+        IS(hear_end(fd), 0);
+        close(fd);
+        finish(&service);
+    }
+}
+
+static int refuse(omni_conn *conn, void *context)
+{
+    note_open(conn, context);
+    OK(omni_conn_write(conn, "full", 4) >= 0);
+    return -1;
+}
+
+static void refuses(uint32_t engine)
+{
+    for (EVERY_MODEL(model)) {
+        struct service service;
+        omni_handler handler = noting(echo);
+        handler.on_open = refuse;
+        serve(&service, engine, model, handler);
+        int fd = client();
+        hear(fd, "full");
+        IS(hear_end(fd), 0);
+        close(fd);
+        if (service.server) {
+            omni_server_statistics stats = {.size = sizeof stats};
+            UNTIL(omni_server_stats(service.server, UINT32_MAX, &stats) == 0 && stats.active == 0);
+            IS(stats.accepted, 1);
+            IS(stats.refused, 1);
+        }
+        finish(&service);
+        IS(seen->opened, 1);
+        IS(seen->closed, 0);
+    }
+}
+
+static void counts(uint32_t engine)
+{
+    struct {
+        omni_server_statistics stats;
+        uint64_t more;
+    } newer = {.stats = {.size = sizeof newer}, .more = 42};
+    for (MODELS_HERE(model)) {
+        struct service service;
+        omni_server_statistics total = {.size = sizeof total}, one = {.size = sizeof one};
+        uint64_t accepted = 0;
+        serve_with(&service, engine, model, noting(echo), (omni_server_options){.workers = 2});
+        int fd = client(), other = client();
+        say(fd, "hello");
+        hear(fd, "hello");
+        UNTIL(seen->opened == 2);
+        /* What was sent is counted after it was sent. */
+        UNTIL(omni_server_stats(service.server, UINT32_MAX, &total) == 0 && total.bytes_out > 0);
+        IS(total.size, sizeof total);
+        IS(total.accepted, 2);
+        IS(total.active, 2);
+        IS(total.bytes_in, 5);
+        IS(total.bytes_out, 5);
+        IS(total.refused + total.timed_out + total.accept_pauses + total.restarts, 0);
+        IS(total.reserved, 0);
+        int workers = omni_server_workers(service.server);
+        IS(workers, model == OMNI_MODEL_CORES ? 2 : 1);
+        for (int worker = 0; worker < workers; worker++) {
+            IS(omni_server_stats(service.server, (uint32_t)worker, &one), 0);
+            accepted += one.accepted;
+        }
+        IS(accepted, 2);
+        one.accepted = 77;
+        IS(omni_server_stats(service.server, (uint32_t)workers, &one), -ENOENT);
+        IS(one.accepted, 77);
+        IS(omni_server_stats(service.server, 0, NULL), -EINVAL);
+        one.size = sizeof one - 1;
+        IS(omni_server_stats(service.server, 0, &one), -EINVAL);
+        newer.stats.size = sizeof newer;
+        IS(omni_server_stats(service.server, 0, &newer.stats), 0);
+        IS(newer.stats.size, sizeof newer.stats);
+        IS(newer.more, 42);
+        close(fd);
+        close(other);
+        UNTIL(seen->closed == 2);
+        UNTIL(omni_server_stats(service.server, UINT32_MAX, &total) == 0 && total.active == 0);
+        finish(&service);
+    }
+}
+
+static omni_server *told_to_broadcast;
+
+static void broadcast_it(omni_conn *conn, const uint8_t *data, size_t length, void *context)
+{
+    OK(conn && context == &seen);
+    IS(omni_server_broadcast(told_to_broadcast, data, length), 3);
+}
+
+static void broadcasts(uint32_t engine)
+{
+    for (MODELS_HERE(model)) {
+        struct service service;
+        int clients[3];
+        serve(&service, engine, model, noting(broadcast_it));
+        told_to_broadcast = service.server;
+        IS(omni_server_broadcast(service.server, "nobody", 6), 0);
+        IS(omni_server_broadcast(service.server, NULL, 1), -EINVAL);
+        IS(omni_server_broadcast(service.server, NULL, 0), 0);
+        for (int i = 0; i < 3; i++)
+            clients[i] = client();
+        UNTIL(seen->opened == 3);
+        for (int i = 0; i < 3; i++)
+            say(clients[i], i == 0 ? "first" : "next ");
+        for (int i = 0; i < 3; i++) {
+            char heard[15];
+            IS(recv(clients[i], heard, sizeof heard, MSG_WAITALL), 15);
+            OK(memmem(heard, 15, "first", 5));
+            close(clients[i]);
+        }
+        finish(&service);
+    }
+    for (uint32_t model = OMNI_MODEL_FORK; model <= OMNI_MODEL_PREFORK; model++) {
+        omni_server_options options = {.size = sizeof options, .engine = engine, .model = model};
+        omni_server *server = new_server(&options, &(omni_handler){.size = sizeof(omni_handler)});
+        IS(omni_server_broadcast(server, "", 0), -ENOTSUP);
+        OK(strstr(omni_last_error(), "processes that share no memory"));
+        omni_server_free(server);
+    }
+}
+
+/* ---- Datagrams ------------------------------------------------------------------------------- */
+
+static _Atomic(omni_datagram *) last_datagram;
+
+static void reply(omni_datagram *datagram, const uint8_t *data, size_t length, void *context)
+{
+    char peer[64], some[5];
+    OK(context == &seen);
+    if (last_datagram)
+        IS(omni_datagram_reply(last_datagram, "", 0), -ESTALE);
+    last_datagram = datagram;
+    int peer_length = omni_datagram_peer(datagram, peer, sizeof peer);
+    IS(peer_length, strlen(peer));
+    OK(strncmp(peer, "127.0.0.1:", 10) == 0);
+    IS(omni_datagram_peer(datagram, some, sizeof some), peer_length);
+    OK(strcmp(some, "127.") == 0);
+    IS(omni_datagram_peer(datagram, NULL, 1), -EINVAL);
+    IS(omni_datagram_reply(datagram, NULL, 1), -EINVAL);
+    IS(omni_datagram_reply(datagram, peer, 65508), -EMSGSIZE);
+    IS(omni_datagram_reply(datagram, data, length), 0);
+}
+
+static void datagrams(uint32_t engine)
+{
+    IS(omni_datagram_reply(NULL, "", 0), -EINVAL);
+    IS(omni_datagram_peer(NULL, NULL, 0), -EINVAL);
+    for (uint32_t model = OMNI_MODEL_REACTOR; model <= OMNI_MODEL_CORES; model++) {
+        struct service service = {0};
+        omni_server_options options = {.size = sizeof options, .engine = engine, .model = model};
+        omni_handler handler = {.size = sizeof handler, .context = &seen, .on_datagram = reply};
+        struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        char address[64];
+        service.server = new_server(&options, &handler);
+        IS(omni_server_listen(service.server, "udp:127.0.0.1:0"), 0);
+        omni_server_address(service.server, address, sizeof address);
+        to.sin_port = htons((uint16_t)atoi(strrchr(address, ':') + 1));
+        IS(pthread_create(&service.thread, NULL, run_server, &service), 0);
+        int fd = socket(AF_INET, SOCK_DGRAM, 0);
+        IS(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
+        for (int i = 0; i < 5; i++) {
+            say(fd, "hello");
+            hear(fd, "hello");
+        }
+        close(fd);
+        omni_datagram *datagram = last_datagram;
+        IS(omni_datagram_reply(datagram, "", 0), -ESTALE);
+        IS(omni_datagram_peer(datagram, NULL, 0), -ESTALE);
+        omni_server_statistics stats = {.size = sizeof stats};
+        IS(omni_server_stats(service.server, UINT32_MAX, &stats), 0);
+        IS(stats.datagrams_in, 5);
+        IS(stats.datagrams_dropped, 0);
+        finish(&service);
+        last_datagram = NULL;
+    }
+}
+
+/* ---- Its end --------------------------------------------------------------------------------- */
+
+static void stopped_before_it_runs(uint32_t engine)
+{
+    for (EVERY_MODEL(model)) {
+        omni_server_options options = {.size = sizeof options, .engine = engine, .model = model};
+        omni_handler handler = {.size = sizeof handler};
+        omni_server *server = new_server(&options, &handler);
+        listen_somewhere(server);
+        IS(omni_server_stop(server, -1), 0);
+        IS(omni_server_stop(server, INT64_MAX), 0);
+        IS(omni_server_run(server), 0);
+        IS(omni_server_run(server), -EINVAL);
+        IS(omni_server_listener(server, 0), -ENOENT);
+        omni_server_free(server);
+    }
+}
+
+/* Under THREAD a client's thread may be told before its server's. */
+static void until_refused(int port)
+{
+    int fd;
+    while ((fd = try_to_connect(port)) >= 0)
+        close(fd);
+    IS(fd, -ECONNREFUSED);
+}
+
+/* A stop by a signal's handler: omni_server_stop may be called there. */
+static void stopped_by_a_signal_handler(uint32_t engine)
+{
+    for (MODELS_HERE(model)) {
+        struct service service;
+        serve(&service, engine, model, noting(echo));
+        stopped_by_signal = service.server;
+        signal(SIGUSR1, stop_server);
+        int fd = client();
+        say(fd, "hello");
+        hear(fd, "hello");
+        IS(kill(getpid(), SIGUSR1), 0);
+        UNTIL(seen->stopped == 1);
+        /* It is still served. */
+        say(fd, "again");
+        hear(fd, "again");
+        until_refused(seen->port);
+        close(fd);
+        IS(join(&service), 0);
+        IS(seen->closed, seen->opened);
+        IS(seen->error, 0);
+        signal(SIGUSR1, SIG_DFL);
+        omni_server_free(service.server);
+    }
+}
+
+static void drained_in_no_time(uint32_t engine)
+{
+    for (MODELS_HERE(model)) {
+        struct service service;
+        serve(&service, engine, model, noting(echo));
+        int fd = client();
+        say(fd, "hello");
+        hear(fd, "hello");
+        IS(omni_server_stop(service.server, -1), 0);
+        UNTIL(seen->stopped == 1);
+        IS(omni_server_stop(service.server, 0), 0);
+        IS(join(&service), 0);
+        IS(seen->closed, 1);
+        IS(seen->error, -ECANCELED);
+        IS(hear_end(fd), ECONNRESET);
+        close(fd);
+        omni_server_free(service.server);
+    }
+}
+
+static void signals_option(uint32_t engine)
+{
+    for (EVERY_MODEL(model)) {
+        int status;
+        memset(seen, 0, sizeof *seen);
+        fflush(stdout);
+        pid_t pid = fork();
+        if (pid == 0) {
+            alarm(60);
+            /* One worker: the first is who watches signals, and must be there when they come. */
+            omni_server_options options = {.size = sizeof options,
+                                           .engine = engine,
+                                           .model = model,
+                                           .flags = OMNI_SERVER_SIGNALS,
+                                           .workers = 1};
+            omni_handler handler = noting(echo);
+            omni_server *server = new_server(&options, &handler);
+            seen->port = listen_somewhere(server);
+            IS(omni_server_run(server), 0);
+            omni_server_free(server);
+            _exit(42);
+        }
+        UNTIL(seen->port);
+        int fd = client();
+        say(fd, "hello");
+        hear(fd, "hello");
+        IS(kill(pid, model % 2 ? SIGTERM : SIGINT), 0);
+        UNTIL(seen->stopped == 1);
+        close(fd);
+        IS(waitpid(pid, &status, 0), pid);
+        OK(WIFEXITED(status));
+        IS(WEXITSTATUS(status), 42);
+        IS(seen->closed, 1);
+    }
+}
+
+static void freed_while_it_runs(uint32_t engine)
+{
+    for (MODELS_HERE(model)) {
+        int before = open_descriptors();
+        struct service service;
+        serve(&service, engine, model, noting(echo));
+        int fd = client();
+        say(fd, "hello");
+        hear(fd, "hello");
+        omni_conn *conn = seen->conn;
+        omni_server_free(service.server);
+        IS(omni_server_stop(service.server, 0), -ESTALE);
+        IS(omni_server_workers(service.server), -ESTALE);
+        IS(join(&service), -ESTALE);
+        IS(seen->closed, 1);
+        IS(seen->error, -ECANCELED);
+        IS(omni_conn_write(conn, "late", 4), -ESTALE);
+        IS(hear_end(fd), ECONNRESET);
+        close(fd);
+        omni_server_free(service.server);
+        IS(open_descriptors(), before);
+    }
+}
+
+static omni_server *to_free;
+
+static void free_it(omni_conn *conn, const uint8_t *data, size_t length, void *context)
+{
+    OK(length > 0 && data && context == &seen);
+    omni_server_free(to_free);
+    IS(omni_server_stop(to_free, 0), -ESTALE);
+    /* The connection is there until the call has returned. */
+    OK(omni_conn_write(conn, "bye", 3) >= 0);
+}
+
+static void freed_by_a_callback(uint32_t engine)
+{
+    for (MODELS_HERE(model)) {
+        struct service service;
+        serve(&service, engine, model, noting(free_it));
+        to_free = service.server;
+        int fd = client();
+        say(fd, "free");
+        IS(join(&service), -ESTALE);
+        IS(seen->closed, 1);
+        close(fd);
+    }
+}
+
+/* What a forked process does to the server, it does to its own serving. */
+static void end_it(omni_conn *conn, const uint8_t *data, size_t length, void *context)
+{
+    echo(conn, data, length, context);
+    if (*data == 'F')
+        omni_server_free(stopped_by_signal);
+    if (*data == 'S')
+        IS(omni_server_stop(stopped_by_signal, 0), 0);
+}
+
+static void ended_by_a_forked_process(uint32_t engine)
+{
+    for (uint32_t model = OMNI_MODEL_FORK; model <= OMNI_MODEL_PREFORK; model++) {
+        struct service service;
+        serve_with(&service, engine, model, noting(end_it), (omni_server_options){.workers = 2});
+        int stays = client();
+        say(stays, "hello");
+        hear(stays, "hello");
+        for (int i = 0; i < 2; i++) {
+            int fd = client();
+            if (model == OMNI_MODEL_FORK) {
+                say(fd, i ? "FREE" : "STOP");
+                hear(fd, i ? "FREE" : "STOP");
+                hear_end(fd);
+                UNTIL(seen->closed == i + 1);
+                IS(seen->error, -ECANCELED);
+            }
+            close(fd);
+        }
+        say(stays, "still there");
+        hear(stays, "still there");
+        close(stays);
+        int last = client();
+        say(last, "hello");
+        hear(last, "hello");
+        close(last);
+        finish(&service);
+    }
+}
+
+static const struct behaviour behaviours[] = {
+    {"options that make no sense are refused", bad_options},
+    {"every option is taken", every_option},
+    {"structs of other versions are read as far as they are known", structs_of_other_versions},
+    {"models have names", names},
+    {"a server that is NULL or was freed is an error", no_server},
+    {"a process has so many servers and no more", too_many},
+    {"a server listens on several addresses", addresses},
+    {"a listening socket is handed on", listeners},
+    {"clients are served, and each is closed once", serves},
+    {"a handler may have no functions", nothing_to_call},
+    {"a client is refused with some last words", refuses},
+    {"a server counts", counts},
+    {"a broadcast reaches everybody, or is refused", broadcasts},
+    {"datagrams are answered, and stale in the end", datagrams},
+    {"a stop counts before the run", stopped_before_it_runs},
+    {"a signal handler stops it", stopped_by_a_signal_handler},
+    {"a drain without time resets who is left", drained_in_no_time},
+    {"SIGTERM and SIGINT stop it if asked to", signals_option},
+    {"a server is freed while it runs", freed_while_it_runs},
+    {"a server is freed by its own callback", freed_by_a_callback},
+    {"a forked process ends its own serving only", ended_by_a_forked_process},
+};
+
+int main(void)
+{
+    share_what_is_seen();
+    check_on_every_engine(behaviours, sizeof behaviours / sizeof *behaviours);
+    return 0;
+}
