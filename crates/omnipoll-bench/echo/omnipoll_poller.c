@@ -1,23 +1,8 @@
 /* The echo server of raw_epoll.c on omnipoll's poller: omnipoll_poller ENGINE. */
 #include "echo.h"
-#include <omnipoll.h>
+#include "omnipoll_named.h"
 
 static omni_poller *poller;
-
-static void ours(int result, const char *what) {
-    if (result < 0) {
-        fprintf(stderr, "%s: %s\n", what, omni_last_error());
-        exit(1);
-    }
-}
-
-static uint32_t engine_named(const char *name) {
-    for (uint32_t engine = 0; omni_engine_name(engine) != NULL; engine++)
-        if (strcmp(omni_engine_name(engine), name) == 0)
-            return engine;
-    must(0, "no such engine");
-    return 0;
-}
 
 static void serve_client(struct client *client) {
     enum wish before = client->kept != NULL ? WRITE : READ, wish = serve(client);

@@ -1,14 +1,6 @@
-/* The echo server on omnipoll's own serving API: omnipoll_server ENGINE. The environment's
- * OMNIPOLL_ENGINE names the engine for a server, too. */
+/* The echo server on omnipoll's own serving API, one loop: omnipoll_server ENGINE. */
 #include "echo.h"
-#include <omnipoll.h>
-
-static void ours(int result, const char *what) {
-    if (result < 0) {
-        fprintf(stderr, "%s: %s\n", what, omni_last_error());
-        exit(1);
-    }
-}
+#include "omnipoll_named.h"
 
 static void on_data(omni_conn *client, const uint8_t *data, size_t length, void *context) {
     (void)context;
@@ -19,8 +11,11 @@ int main(int argc, char **argv) {
     omni_server *server;
     char address[64];
     const omni_handler handler = {.size = sizeof handler, .on_data = on_data};
-    const omni_server_options options = {.size = sizeof options, .model = OMNI_MODEL_REACTOR};
-    setenv("OMNIPOLL_ENGINE", argc > 1 ? argv[1] : "epoll", 1);
+    const omni_server_options options = {
+        .size = sizeof options,
+        .model = OMNI_MODEL_REACTOR,
+        .engine = engine_named(argc > 1 ? argv[1] : "auto"),
+    };
     end_with_stdin();
     raise_descriptor_limit();
     ours(omni_server_new(&options, &handler, &server), "omni_server_new");

@@ -163,8 +163,9 @@ def run(plan: Plan, names: list[str]) -> Race:
         print(f"{name:<10}", end="", flush=True)
         found = list(RACES[name](plan, race))
         race.results += found
+        race.machine["load after"] = machine.load()
+        race.save(path)
         print(f"{time.monotonic() - begin:6.0f} s  {len(found)} results", flush=True)
-    race.save(path)
     return race
 
 

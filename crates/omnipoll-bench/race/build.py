@@ -12,6 +12,7 @@ TREE = Path(__file__).resolve().parents[3]
 BENCH = TREE / "crates" / "omnipoll-bench"
 RELEASE = Path(os.environ.get("CARGO_TARGET_DIR", TREE / "target")) / "release"
 BUILT = TREE / "target" / "bench"
+EXAMPLES = TREE / "target" / "examples"
 PYTHON = TREE / ".venv" / "bin" / "python"
 
 # Each of these by itself: what needs a crate that is not to be had is missing, and nothing else.
@@ -30,11 +31,31 @@ def build() -> None:
     with (BUILT / "build.log").open("w") as log:
         command = ["make", "-k", "-C", str(BENCH), f"BUILD={BUILT}", f"OURS={library}"]
         subprocess.run(command, stdout=log, stderr=log)
+        command = [
+            "make",
+            "-k",
+            "-C",
+            str(TREE / "c-examples"),
+            f"BUILD={EXAMPLES}",
+            f"LIBOMNIPOLL={library}",
+        ]
+        subprocess.run(command, stdout=log, stderr=log)
 
 
 def program(name: str) -> str | None:
     """Where a program is, or None when it could not be built."""
-    return shutil.which(name, path=f"{BUILT}:{RELEASE}")
+    return shutil.which(name, path=f"{BUILT}:{RELEASE}:{EXAMPLES}")
+
+
+def choose(commands: dict[str, list[str]]) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Those whose program was built, with its path; and why the others are missing."""
+    chosen, missing = {}, {}
+    for name, (first, *arguments) in commands.items():
+        if path := program(first):
+            chosen[name] = [path, *arguments]
+        else:
+            missing[name] = f"{first} could not be built"
+    return chosen, missing
 
 
 def python_has(module: str) -> bool:

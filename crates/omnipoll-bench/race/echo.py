@@ -55,15 +55,13 @@ def commands() -> Commands:
 
 def choose(words: str) -> tuple[Commands, dict[str, str]]:
     """Those that are wanted and were built, and why others are missing."""
-    chosen, missing = {}, {}
-    for name, (program, *arguments) in commands().items():
-        if name != BASE and words and not any(word in name for word in words.split(",")):
-            continue
-        if path := build.program(program):
-            chosen[name] = [path, *arguments]
-        else:
-            missing[f"echo: {name}"] = f"{program} could not be built"
-    return chosen, missing
+    wanted = {
+        name: command
+        for name, command in commands().items()
+        if name == BASE or not words or any(word in name for word in words.split(","))
+    }
+    chosen, missing = build.choose(wanted)
+    return chosen, {f"echo: {name}": reason for name, reason in missing.items()}
 
 
 def drive(server: Server, clients: int, size: int, seconds: float, core: int) -> dict[str, float]:

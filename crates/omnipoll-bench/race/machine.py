@@ -29,13 +29,18 @@ def said(*command: str) -> str:
     return (done.stdout.splitlines() or ["unknown"])[0].strip()
 
 
+def load() -> str:
+    """How many processes wanted a core, in the last minute."""
+    return f"{os.getloadavg()[0]:.2f}"
+
+
 def describe() -> dict[str, str]:
     cpu = re.findall(r"^model name\s*: (.*)", Path("/proc/cpuinfo").read_text(), re.M) or [platform.machine()]
     lock = (build.TREE / "Cargo.lock").read_text()
     facts = {
         "kernel": f"{platform.system()} {platform.release()}, {platform.machine()}",
         "processor": f"{cpu[0].strip()}, {len(os.sched_getaffinity(0))} cores",
-        "load before": f"{os.getloadavg()[0]:.2f}",
+        "load before": load(),
         "descriptor limit": f"{resource.getrlimit(resource.RLIMIT_NOFILE)[1]:,} a process",
         "C": f"`{said('make', '-s', 'flags')}`, {said('cc', '--version')}",
         "Rust": f"`--release`: {profile()}, {said('rustc', '--version')}",

@@ -29,17 +29,22 @@ TESTS = {
 }
 
 
-def commands() -> dict[str, list[str]]:
-    """How each server is run. The first word is a program, which may not have been built; the
-    protocol comes after it."""
+# Our servers in C are the examples that everybody reads.
+EXAMPLES = {"http": "http", "redis": "kv"}
+
+
+def commands(protocol: str) -> dict[str, list[str]]:
+    """How each server is run. The first word is a program, which may not have been built."""
     servers = {
-        BASE: ["serve_raw_epoll"],
-        "libuv, C": ["serve_libuv"],
-        "libevent, C": ["serve_libevent"],
-        "tokio, one thread, Rust": ["serve_tokio"],
+        BASE: ["serve_raw_epoll", protocol],
+        "libuv, C": ["serve_libuv", protocol],
+        "libevent, C": ["serve_libevent", protocol],
+        "tokio, one thread, Rust": ["serve_tokio", protocol],
     }
-    for engine in build.engines():
-        servers[f"omnipoll server, {engine}, Rust"] = ["serve_omnipoll", engine]
+    engines = build.engines()
+    servers |= {f"omnipoll server, {name}, C": [EXAMPLES[protocol], "--engine", name] for name in engines}
+    best = [name for name in engines if name not in ("select", "poll")]
+    servers |= {f"omnipoll server, {name}, Rust": ["serve_omnipoll", protocol, name] for name in best}
     return servers
 
 
@@ -85,17 +90,11 @@ def race(turns: int, missing: dict[str, str]) -> Iterator[Result]:
         if shutil.which(client[0]) is None:
             missing[test] = f"there is no {client[0]}"
             continue
-        found = {name: (build.program(program), rest) for name, (program, *rest) in commands().items()}
-        missing |= {f"{test}: {name}": "could not be built" for name, (path, _) in found.items() if not path}
-        results = {
-            name: Result("protocols", name, BASE, {"test": test}) for name, (path, _) in found.items() if path
-        }
+        servers, absent = build.choose(commands(protocol))
+        missing |= {f"{test}: {name}": reason for name, reason in absent.items()}
+        results = {name: Result("protocols", name, BASE, {"test": test}) for name in servers}
         with ExitStack() as stack:
-            running = {
-                name: stack.enter_context(serving([path, protocol, *rest]))
-                for name, (path, rest) in found.items()
-                if path
-            }
+            running = {name: stack.enter_context(serving(command)) for name, command in servers.items()}
             for turn in range(turns):
                 for name in list(running)[:: 1 if turn % 2 == 0 else -1]:
                     results[name].add(drive(running[name], client))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ class Server:
 
 @contextmanager
 def serving(command: list[str]) -> Iterator[Server]:
-    """Runs a server, which prints its port and ends with its standard input."""
+    """Runs a server, which prints its port, or an address, and ends with its standard input or SIGTERM."""
     process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -33,9 +34,10 @@ def serving(command: list[str]) -> Iterator[Server]:
         line = process.stdout.readline()
         if not line:
             raise RuntimeError(f"{command[0]} ended without telling its port")
-        yield Server(int(line), process.pid)
+        yield Server(int(re.findall(rb"\d+", line)[-1]), process.pid)
     finally:
         process.stdin.close()
+        process.terminate()
         try:
             process.wait(5)
         except subprocess.TimeoutExpired:
