@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Builds and runs the programs in README.md and in the guide, and checks what can be checked of
+"""Builds and runs the programs in README.md and in the guides, and checks what can be checked of
 the rest: links, names, what the changelog lists.
 
     .venv/bin/python docs/test_docs.py
@@ -33,6 +33,7 @@ def engines() -> tuple[str, ...]:
 
 
 ENGINES = engines()
+MODELS = ("reactor", "cores", "thread", "fork", "prefork")
 LIMIT = 60  # seconds for each thing that could hang
 BUILDING = 600
 WARNINGS = "-Wall -Wextra -Wpedantic -Werror"
@@ -146,31 +147,48 @@ class Readme(Documents):
 
     def test_every_make_target_that_is_named_exists(self) -> None:
         targets = set(re.findall(r"^([a-z-]+):", text_of("Makefile"), re.M))
-        for name in ("README.md", "CONTRIBUTING.md", "docs/guide.md"):
+        for name in ("README.md", "CONTRIBUTING.md", "docs/guide.md", "docs/serving.md"):
             named = re.findall(r"^make ([a-z-]+)|`make ([a-z-]+)", text_of(name), re.M)
             self.assertLessEqual({first or second for first, second in named}, targets, name)
 
 
-class Guide(Documents):
-    def test_examples(self) -> None:
-        beginning, *examples = snippets("docs/guide.md", "c")
-        names = re.findall(r"^void (\w+)\(void\)$", "".join(examples), re.M)
+class Guides(Documents):
+    def build(self, name: str, main: str) -> tuple[Path, list[str]]:
+        """The examples of a guide as one program, and their names. `main` has CALLS in it."""
+        beginning, *examples = snippets(f"docs/{name}.md", "c")
+        names = re.findall(r"^void (\w+)\(void\)$", "".join((beginning, *examples)), re.M)
         self.assertGreaterEqual(len(names), len(examples))
         calls = "".join(f'    puts("{name}");\n    fflush(stdout);\n    {name}();\n' for name in names)
-        main = f"int main(void)\n{{\n{calls}    return 0;\n}}\n"
-        source = self.write("guide.c", "\n".join([beginning, *examples, main]))
+        program = "\n".join([beginning, *examples, main.replace("CALLS", calls)])
+        source = self.write(f"{name}.c", program)
         run("make", "library", seconds=BUILDING)
-        binary = self.folder / "guide"
+        binary = self.folder / name
         run(
             *("cc", "-std=c11", "-g", *WARNINGS.split(), "-Wno-missing-prototypes", f"-I{TREE / 'include'}"),
             *("-pthread", "-o", binary, source, TREE / "target/release/libomnipoll_capi.a", "-ldl", "-lm"),
         )
+        return binary, names
+
+    def test_special_problems(self) -> None:
+        binary, names = self.build("guide", "int main(void)\n{\nCALLS    return 0;\n}\n")
         for engine in ENGINES:
             self.assertEqual(run(binary, OMNIPOLL_ENGINE=engine).split(), names)
             # Strict mode has nothing to say but of those that show a mistake.
             said = run(binary, OMNIPOLL_ENGINE=engine, OMNIPOLL_STRICT="1")
             mistaken = re.findall(r"^(\w+)\nomnipoll: (?!.* too long)", said, re.M)
             self.assertEqual(mistaken, ["closed_too_early", "ghost", "child"], said)
+
+    def test_serving(self) -> None:
+        main = (
+            "int main(int argc, char **argv)\n{\n"
+            '    if (getenv("LISTEN_FDS")) {\n        successor();\n        return 0;\n    }\n'
+            "    model = (uint32_t)ok(omni_model_by_name(argv[argc - 1]));\nCALLS    return 0;\n}\n"
+        )
+        binary, names = self.build("serving", main)
+        for model in MODELS:
+            for engine in ENGINES:
+                with self.subTest(model=model, engine=engine):
+                    self.assertEqual(run(binary, model, OMNIPOLL_ENGINE=engine).split(), names)
 
 
 class Words(unittest.TestCase):
@@ -188,7 +206,7 @@ class Words(unittest.TestCase):
 
     def test_every_function_that_is_named_exists(self) -> None:
         header = text_of("include/omnipoll.h")
-        for name in ("README.md", "docs/guide.md", "CONTRIBUTING.md", "c-examples/README.md"):
+        for name in ("README.md", "docs/guide.md", "docs/serving.md", "CONTRIBUTING.md", "c-examples/README.md"):
             for word in set(re.findall(r"\b(?:omni|OMNI)_\w*[a-zA-Z]\b", text_of(name))):
                 self.assertIn(word, header, name)
 
