@@ -91,29 +91,73 @@ class Documents(unittest.TestCase):
         return path
 
 
+@contextlib.contextmanager
+def serve(*command: str | Path, **environment: str) -> Iterator[socket.socket]:
+    """A client of a server, which is stopped by SIGTERM and has to end well."""
+    process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout
+        found = re.fullmatch(r"listening on 127\.0\.0\.1:(\d+)\n", process.stdout.readline())
+        assert found
+        with socket.create_connection(("127.0.0.1", int(found[1])), LIMIT) as client:
+            yield client
+        process.terminate()
+        if process.wait(LIMIT) != 0:
+            raise AssertionError(f"{command} {environment} ended with {process.returncode}")
+    finally:
+        process.kill()
+        process.communicate()
+
+
 class Readme(Documents):
-    def test_c_program_with_the_installed_library(self) -> None:
+    def installed(self, example: str) -> tuple[str, str]:
+        """Installs the library and builds a program as the README says: what to set, and to run."""
         if shutil.which("pkg-config") is None:
             self.skipTest("pkg-config is not here")
         lines = next(text for text in snippets("README.md", "sh") if "pkg-config" in text).splitlines()
-        install, export, build, example = lines
-        (program,) = snippets("README.md", "c")
-        self.write("silence.c", program)
+        install, export, build, run_it = lines
         home = str(self.folder)
         run("make", "library", seconds=BUILDING)
         run("sh", "-ec", install, HOME=home)
         # The same line with every warning an error.
-        build = build.replace("cc ", f"cc {WARNINGS} ")
+        build = build.replace("cc ", f"cc {WARNINGS} ").replace("silence", example)
         run("sh", "-ec", f"{export}\n{build}", cwd=self.folder, HOME=home)
+        return export, run_it
+
+    def test_c_server_with_the_installed_library(self) -> None:
+        self.write("echo.c", snippets("README.md", "c")[0])
+        export, _ = self.installed("echo")
+        for model in MODELS:
+            for engine in ENGINES:
+                command = ("sh", "-ec", f"{export}\nexec {self.folder}/echo {model}")
+                with self.subTest(model=model, engine=engine):
+                    with serve(*command, HOME=str(self.folder), OMNIPOLL_ENGINE=engine) as client:
+                        client.sendall(b"hello")
+                        self.assertEqual(client.recv(100), b"hello")
+
+    def test_c_poller_with_the_installed_library(self) -> None:
+        self.write("silence.c", snippets("README.md", "c")[1])
+        export, example = self.installed("silence")
         for engine in ENGINES:
             said = run(
-                "sh", "-ec", f"{export}\n{example}", cwd=self.folder, HOME=home, OMNIPOLL_ENGINE=engine
+                *("sh", "-ec", f"{export}\n{example}"),
+                cwd=self.folder,
+                HOME=str(self.folder),
+                OMNIPOLL_ENGINE=engine,
             )
             self.assertRegex(said, r"\A(nothing for half a second\n)+hello\n\Z")
 
-    def test_python_program(self) -> None:
-        (program,) = snippets("README.md", "python")
-        path = self.write("commands.py", program)
+    def test_python_server(self) -> None:
+        path = self.write("shout.py", snippets("README.md", "python")[0])
+        for engine in ENGINES:
+            with serve(sys.executable, path, OMNIPOLL_ENGINE=engine) as client, client.makefile() as lines:
+                host, port = client.getsockname()
+                self.assertEqual(lines.readline(), f"I am listening, {host}:{port}\n")
+                client.sendall(b"hello\n")
+                self.assertEqual(lines.readline(), "HELLO\n")
+
+    def test_python_poller(self) -> None:
+        path = self.write("commands.py", snippets("README.md", "python")[1])
         for engine in ENGINES:
             said = run(sys.executable, path, OMNIPOLL_ENGINE=engine).splitlines()
             third = "echo first; sleep 0.4; echo last; exit 3: "
@@ -125,16 +169,28 @@ class Readme(Documents):
             self.assertIn("uname -s: Linux", said)
             self.assertEqual(len(said), 7)
 
-    def test_rust_program(self) -> None:
-        (program,) = snippets("README.md", "rust")
-        source = self.write("greet.rs", program)
-        binary = self.folder / "greet"
+    def rust(self, name: str, program: str) -> Path:
+        source = self.write(f"{name}.rs", program)
+        binary = self.folder / name
         run("cargo", "build", "--quiet", "-p", "omnipoll", seconds=BUILDING)
         target = TREE / "target" / "debug"
         run(
             *("rustc", "--edition=2021", "-D", "warnings", "-o", binary, source),
             *("-L", target / "deps", "--extern", f"omnipoll={target / 'libomnipoll.rlib'}"),
         )
+        return binary
+
+    def test_rust_server(self) -> None:
+        binary = self.rust("count", snippets("README.md", "rust")[0])
+        for engine in ENGINES:
+            with serve(binary, OMNIPOLL_ENGINE=engine) as client, client.makefile() as lines:
+                client.sendall(b"hello")
+                self.assertEqual(lines.readline(), "5 bytes\n")
+                client.sendall(b"again")
+                self.assertEqual(lines.readline(), "10 bytes\n")
+
+    def test_rust_poller(self) -> None:
+        binary = self.rust("greet", snippets("README.md", "rust")[1])
         for engine in ENGINES:
             with talk(binary, OMNIPOLL_ENGINE=engine) as process:
                 assert process.stdin and process.stdout
