@@ -1,4 +1,7 @@
-//! One readiness interface over `select`, `poll`, `epoll` and `io_uring`, with the same meaning on each.
+//! One readiness interface over `select`, `poll`, `epoll` and `io_uring`, with the same meaning on each,
+//! and servers on top of it: one [`Handler`], and five ways to serve many clients with it.
+//!
+//! # Waiting
 //!
 //! A [`Poller`] watches descriptors; [`Poller::wait`] returns those that are ready. The
 //! system call under it is an [`EngineKind`], chosen when the program runs; what
@@ -26,7 +29,71 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
+//! The same wait tells timers, signals, ends of children, and values that other threads post:
+//! [`Poller::timer_add`] and its neighbours.
+//!
+//! # Serving
+//!
+//! A [`Server`] listens, accepts, reads, queues what a client does not take, and calls a
+//! [`Handler`]. The [`Model`] says whether its clients share one loop, have one of a loop for
+//! each core, a thread, a process, or one of a fixed set of processes; the handler stays as it is.
+//!
+//! ```
+//! use omnipoll::{Conn, Handler, Model, Server, ServerOptions};
+//! use std::io::{self, Read, Write};
+//! use std::net::{Shutdown, TcpStream};
+//!
+//! /// Answers with how many bytes it was sent.
+//! struct Count;
+//!
+//! impl Handler for Count {
+//!     type State = usize;
+//!
+//!     fn on_open(&self, _: &mut Conn<'_>) -> io::Result<usize> {
+//!         Ok(0)
+//!     }
+//!
+//!     fn on_data(&self, _: &mut Conn<'_>, count: &mut usize, data: &[u8]) {
+//!         *count += data.len();
+//!     }
+//!
+//!     fn on_end(&self, conn: &mut Conn<'_>, count: &mut usize) {
+//!         // It fails when the client has gone, which ends the connection anyway.
+//!         let _ = conn.write(format!("{count} bytes").as_bytes());
+//!         conn.close();
+//!     }
+//! }
+//!
+//! let server = Server::with_options(Count, ServerOptions::new().model(Model::Thread))?;
+//! let address = server.listen("127.0.0.1:0")?;
+//! let handle = server.handle();
+//! let running = std::thread::spawn(move || server.run());
+//!
+//! let mut client = TcpStream::connect(&address)?;
+//! client.write_all(b"how many?")?;
+//! client.shutdown(Shutdown::Write)?;
+//! let mut answer = String::new();
+//! client.read_to_string(&mut answer)?;
+//! assert_eq!(answer, "9 bytes");
+//! drop(client);
+//!
+//! handle.stop(None)?;
+//! running.join().unwrap()?;
+//! # Ok::<(), io::Error>(())
+//! ```
+//!
+//! On [`EngineKind::IoUring`] a ring receives and sends for the clients of
+//! [`Model::Reactor`], [`Model::Cores`] and [`Model::Prefork`], where the kernel can (Linux 6.1).
+//!
+//! # The layout
+//!
+//! One way of dependence, from the top: `serve` (the models, over one loop), `stream`
+//! (connections, listeners, datagrams), `poller` (registrations and, from `source`, timers,
+//! signals, children and posts), `engine` (one file for each system call).
+//!
 //! # The contract
+//!
+//! What every engine means by what it tells:
 //!
 //! 1. **LEVEL**: reported by every wait as long as it holds.
 //! 2. **EDGE**: reported when it arises, and not again until it went away and came back or new
