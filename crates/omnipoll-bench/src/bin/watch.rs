@@ -18,6 +18,9 @@ const FIGURES: [&str; 5] = ["event_ns", "add_ns", "change_ns", "remove_ns", "byt
 
 type Turn = [f64; FIGURES.len()];
 
+type TakeTurn = Box<dyn Fn(&mut Match) -> Turn>;
+type CountWaits = Box<dyn Fn(&mut Match, usize)>;
+
 /// What watches, and what is watched.
 struct Match {
     pairs: Pairs,
@@ -28,8 +31,8 @@ struct Match {
 /// A turn and a count of waits, with the watcher's calls compiled in.
 struct Contender {
     name: String,
-    turn: Box<dyn Fn(&mut Match) -> Turn>,
-    count: Box<dyn Fn(&mut Match, usize)>,
+    turn: TakeTurn,
+    count: CountWaits,
 }
 
 impl Contender {
