@@ -18,9 +18,6 @@ const FIGURES: [&str; 5] = ["event_ns", "add_ns", "change_ns", "remove_ns", "byt
 
 type Turn = [f64; FIGURES.len()];
 
-type TakeTurn = Box<dyn Fn(&mut Match) -> Turn>;
-type CountWaits = Box<dyn Fn(&mut Match, usize)>;
-
 /// What watches, and what is watched.
 struct Match {
     pairs: Pairs,
@@ -28,11 +25,14 @@ struct Match {
     clock: machine::Clock,
 }
 
+type TakeTurn = dyn Fn(&mut Match) -> Turn;
+type Count = dyn Fn(&mut Match, usize);
+
 /// A turn and a count of waits, with the watcher's calls compiled in.
 struct Contender {
     name: String,
-    turn: TakeTurn,
-    count: CountWaits,
+    turn: Box<TakeTurn>,
+    count: Box<Count>,
 }
 
 impl Contender {
