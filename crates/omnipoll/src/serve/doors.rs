@@ -65,6 +65,17 @@ impl Doors {
         }
     }
 
+    /// Has the kernel wake the other loops before this one. Of those that watch a socket with
+    /// EXCLUSIVE it wakes the one that has done so for the longest: always the same, unless that
+    /// one begins anew when it has let somebody in.
+    pub(super) fn let_others_go_first(&mut self, poller: &Poller) -> io::Result<()> {
+        if self.shared && self.open {
+            self.shut(poller);
+            self.open(poller)?;
+        }
+        Ok(())
+    }
+
     /// Gives them up, and returns them.
     pub(super) fn give_up(&mut self, poller: &Poller) -> Vec<Listener> {
         self.shut(poller);

@@ -202,14 +202,14 @@ impl Front {
         for _ in 0..self.doors.batch() {
             if house.is_full() {
                 self.doors.shut(&self.poller);
-                break;
+                return Ok(());
             }
             match self.doors.accept(door, &self.poller, &self.count)? {
                 Some((socket, peer)) => house.welcome(self, socket, peer)?,
                 None => break,
             }
         }
-        Ok(())
+        self.doors.let_others_go_first(&self.poller)
     }
 
     /// Does what [`Shared::stop`] has been told, if that is news.
