@@ -150,9 +150,9 @@ impl ServerOptions {
 
     /// Whether each worker has a listening socket of its own (SO_REUSEPORT): the system then
     /// gives each the same share of the clients. Without it they share one, on which the engine
-    /// wakes one worker for each client where it can (EXCLUSIVE): they take
-    /// turns, more or less, and no client is lost or kept waiting when a worker dies. Unless told, with it under
-    /// CORES and without under PREFORK. Unix sockets are always shared.
+    /// wakes one worker for each client where it can (EXCLUSIVE): they take turns, more or less,
+    /// and no client has to wait for a worker that has died. Unless told, with it under CORES
+    /// and without under PREFORK. Unix sockets are always shared.
     pub fn reuse_port(mut self, yes: bool) -> Self {
         self.reuse_port = Some(yes);
         self
