@@ -70,7 +70,7 @@ pub(crate) enum Done {
 pub(crate) struct Chunk {
     buffer: u16,
     start: usize,
-    pub(crate) length: usize,
+    length: usize,
     /// It is the last in its buffer.
     is_last: bool,
 }
@@ -80,6 +80,13 @@ struct Parcel {
     whose: usize,
     bytes: Vec<u8>,
     start: usize,
+}
+
+impl Chunk {
+    #[inline]
+    pub(crate) fn length(&self) -> usize {
+        self.length
+    }
 }
 
 pub(crate) struct Completion {

@@ -5,7 +5,7 @@
 //! keeps the set (`epoll` and `io_uring`), or the program does and passes it at each call (`select` and
 //! `poll`, which share [`scan`]).
 
-#[cfg(target_os = "linux")]
+#[cfg_attr(not(io_uring), path = "no_completion.rs")]
 mod completion;
 mod direct;
 mod doorbell;
@@ -19,7 +19,7 @@ mod select;
 mod sigpipe;
 pub(crate) mod socket;
 mod sys;
-#[cfg(target_os = "linux")]
+#[cfg(io_uring)]
 mod uring;
 
 use std::io;
@@ -28,7 +28,6 @@ use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-#[cfg(target_os = "linux")]
 pub(crate) use completion::{Chunk, Completion, Done};
 pub(crate) use doorbell::Doorbell;
 pub(crate) use sys::replace;
@@ -126,7 +125,7 @@ impl EngineKind {
         match self {
             Self::Select | Self::Poll => true,
             Self::Epoll => cfg!(target_os = "linux"),
-            #[cfg(target_os = "linux")]
+            #[cfg(io_uring)]
             Self::IoUring => uring::is_available(),
             _ => false,
         }
@@ -138,7 +137,7 @@ impl EngineKind {
             Self::Poll => poll::CAPABILITIES,
             #[cfg(target_os = "linux")]
             Self::Epoll => epoll::CAPABILITIES,
-            #[cfg(target_os = "linux")]
+            #[cfg(io_uring)]
             Self::IoUring if self.is_available() => uring::CAPABILITIES,
             _ => Capabilities::NONE,
         }
@@ -229,7 +228,7 @@ pub(crate) enum AnyEngine {
     Poll(scan::Scan<poll::Array>),
     #[cfg(target_os = "linux")]
     Epoll(epoll::Epoll),
-    #[cfg(target_os = "linux")]
+    #[cfg(io_uring)]
     Uring(Box<uring::Uring>),
 }
 
@@ -244,7 +243,7 @@ impl AnyEngine {
             EngineKind::Poll => Self::Poll(scan::Scan::new(doorbell, files_always_ready)),
             #[cfg(target_os = "linux")]
             EngineKind::Epoll => Self::Epoll(epoll::Epoll::new(doorbell, files_always_ready)?),
-            #[cfg(target_os = "linux")]
+            #[cfg(io_uring)]
             EngineKind::IoUring => Self::Uring(Box::new(uring::Uring::new(doorbell, files_always_ready)?)),
             _ => return Err(fail(libc::ENOSYS, "this engine is not available here")),
         })
@@ -274,7 +273,7 @@ impl std::ops::Deref for AnyEngine {
             Self::Poll(poll) => poll,
             #[cfg(target_os = "linux")]
             Self::Epoll(epoll) => epoll,
-            #[cfg(target_os = "linux")]
+            #[cfg(io_uring)]
             Self::Uring(uring) => &**uring,
         }
     }

@@ -46,7 +46,8 @@ impl DatagramSocket {
     }
 
     fn bound(address: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), None)?;
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
+        socket.set_nonblocking(true)?;
         only_v6_if_named(&socket, address)?;
         socket.bind(&address.into())?;
         Self::of(socket)

@@ -103,7 +103,8 @@ impl Listener {
         };
         let path = Path::new(OsStr::from_bytes(bytes));
         let address = SockAddr::unix(path)?;
-        let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
         match socket.bind(&address) {
             Err(error) if is(&error, libc::EADDRINUSE) && remove_stale(path, &address)? => {
                 socket.bind(&address)?
@@ -117,7 +118,12 @@ impl Listener {
 
     fn inherited(number: RawFd) -> io::Result<Self> {
         let socket = Socket::from(socket::inherit(number)?);
-        if socket.r#type()? != Type::STREAM || !socket.is_listener()? {
+        // Elsewhere accept(2) tells, with EINVAL.
+        #[cfg(any(target_os = "linux", target_os = "freebsd"))]
+        let listens = socket.is_listener()?;
+        #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
+        let listens = true;
+        if socket.r#type()? != Type::STREAM || !listens {
             return Err(fail(libc::EINVAL, "the inherited descriptor is not a listening stream socket"));
         }
         socket.set_nonblocking(true)?;
@@ -148,7 +154,8 @@ impl AsRawFd for Listener {
 
 /// A TCP socket bound to `address`, at once after a server there has ended too.
 fn tcp(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
     if reuse_port {
         socket.set_reuse_port(true)?;
@@ -173,7 +180,8 @@ fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<bool> {
     if !found.file_type().is_socket() {
         return Ok(false);
     }
-    let probe = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    probe.set_nonblocking(true)?;
     match probe.connect(address) {
         Err(error) if is(&error, libc::ECONNREFUSED) => {
             let is_same = |now: fs::Metadata| identity(&now) == identity(&found);

@@ -73,7 +73,7 @@ impl<H: Handler> Reactor<'_, H> {
             return;
         }
         match result {
-            Ok(chunk) if chunk.length == 0 => self.heard_the_end(slot),
+            Ok(chunk) if chunk.length() == 0 => self.heard_the_end(slot),
             Ok(chunk) => {
                 self.heard(slot, &chunk);
                 self.give_back(chunk);
@@ -102,7 +102,7 @@ impl<H: Handler> Reactor<'_, H> {
         if !client.connection.is_open() {
             return;
         }
-        self.site.count.add(Counter::BytesIn, chunk.length as u64);
+        self.site.count.add(Counter::BytesIn, chunk.length() as u64);
         client.connection.timeouts.heard(&self.site.clock);
         if !client.connection.wants_input() {
             return client.connection.keep(ring.bytes(chunk));
