@@ -262,7 +262,8 @@ class Words(unittest.TestCase):
 
     def test_every_function_that_is_named_exists(self) -> None:
         header = text_of("include/omnipoll.h")
-        for name in ("README.md", "docs/guide.md", "docs/serving.md", "CONTRIBUTING.md", "c-examples/README.md"):
+        guides = ("docs/guide.md", "docs/serving.md", "c-examples/README.md")
+        for name in ("README.md", "CONTRIBUTING.md", *guides):
             for word in set(re.findall(r"\b(?:omni|OMNI)_\w*[a-zA-Z]\b", text_of(name))):
                 self.assertIn(word, header, name)
 
