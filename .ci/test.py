@@ -20,6 +20,13 @@ LOGS = TREE / "target" / "test"
 PYTHON = str(TREE / ".venv" / "bin" / "python")
 MSRV = re.findall(r'^rust-version = "(.*)"', (TREE / "Cargo.toml").read_text(), re.M)[0]
 LIMIT = 1800  # seconds for one step
+# musl; a processor without io_uring's crate; two systems that are not Linux.
+TARGETS = (
+    "x86_64-unknown-linux-musl s390x-unknown-linux-gnu x86_64-unknown-freebsd aarch64-apple-darwin"
+)
+HAS_TARGETS = (
+    f"for target in {TARGETS}; do rustup target list --installed | grep -qx $target || exit 1; done"
+)
 
 TYPED = ".ci/test.py .ci/environment.py c-examples/demo.py docs/test_docs.py"
 RACE = "crates/omnipoll-bench/race"
@@ -43,6 +50,12 @@ STEPS = (
         "msrv",
         ("cargo", f"+{MSRV}", "check", "--workspace", "--target-dir", "target/msrv"),
         needs=("rustup", "run", MSRV, "cargo", "--version"),
+    ),
+    # What no test here can run still has to build.
+    Step(
+        "targets",
+        ("sh", "-ec", f"for target in {TARGETS}; do cargo check -p omnipoll --target $target; done"),
+        needs=("sh", "-c", HAS_TARGETS),
     ),
     # omnipoll-capi is tested by the step "c", omnipoll-python by "python".
     Step("rust", ("cargo", "test", "--no-fail-fast", "-p", "omnipoll", "-p", "omnipoll-bench")),
