@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["Server", "serve"]
+
+FORKING = ("fork", "prefork")
 
 
 class Server(_native.Server):
@@ -78,13 +81,30 @@ class Server(_native.Server):
     _thread: threading.Thread
     _raised: BaseException | None = None
 
+    def run(self) -> None:
+        """Serves until stop() is called and every client has gone. A server runs once.
+
+        Other threads run meanwhile. In the main thread, handlers of signals run as usual: a
+        KeyboardInterrupt stops the server at once and comes out of run(), as SystemExit does and every
+        other BaseException that is no Exception, wherever in the handler it was raised; in a process
+        that "fork" or "prefork" has forked it ends that process alone.
+
+        Warns (RuntimeWarning) under "fork" and "prefork" when the program has other threads: a forked
+        child has only the thread that forked, and what another had locked stays locked in it. Raises
+        ValueError the second time, OSError as the system says.
+        """
+        if self.model in FORKING and threading.active_count() > 1:
+            words = f'"{self.model}" forks, and this process has other threads: a child may find locks held'
+            warnings.warn(words, RuntimeWarning, stacklevel=2)
+        super().run()
+
     def __enter__(self) -> Self:
         """Begins to serve in a thread.
 
         Raises RuntimeError under "fork" and "prefork": a forked child has only the thread that
         forked, so these belong in the main thread, by run().
         """
-        if self.model in ("fork", "prefork"):
+        if self.model in FORKING:
             raise RuntimeError(
                 f'"{self.model}" forks, which a program should do while it has one thread: call run()'
             )

@@ -112,16 +112,7 @@ impl PyServer {
         self.handle.addresses()
     }
 
-    /// Serves until stop() is called and every client has gone. A server runs once.
-    ///
-    /// Other threads run meanwhile. In the main thread, handlers of signals run as usual: a
-    /// KeyboardInterrupt stops the server at once and comes out of run(), as SystemExit does and
-    /// every other BaseException that is no Exception, wherever in the handler it was raised.
-    ///
-    /// Under "fork" and "prefork", call it while the program has no other threads: a forked child
-    /// has only the thread that forked, and what another had locked stays locked in it.
-    ///
-    /// Raises ValueError the second time, OSError as the system says.
+    /// Serves until stop() is called and every client has gone: see omnipoll.Server.run().
     fn run(&self, py: Python<'_>) -> PyResult<()> {
         let served = py.detach(|| self.server.run());
         match self.server.handler().take_ending(py) {
