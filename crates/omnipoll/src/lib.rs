@@ -149,12 +149,12 @@ mod source;
 mod stream;
 mod strict;
 
-pub use engine::{Capabilities, EngineKind};
+pub use engine::{Capabilities, EngineKind, Peer};
 pub use error::explain;
 pub use event::{Event, EventKind, Events, Ready};
 pub use inspect::{Registered, Stats};
 pub use interest::{Interest, Trigger};
 pub use poller::{Options, Poller};
 pub use serve::{AroundFork, Handler, Model, Server, ServerHandle, ServerOptions, ServerStats, WorkerStats};
-pub use stream::{Conn, ConnId, Datagram, Peer};
+pub use stream::{Conn, ConnId, Datagram};
 pub use strict::{Finding, FindingKind};

@@ -11,6 +11,7 @@ mod direct;
 mod doorbell;
 #[cfg(target_os = "linux")]
 mod epoll;
+mod peer;
 mod poll;
 pub(crate) mod probe;
 mod scan;
@@ -30,6 +31,7 @@ use std::time::Duration;
 
 pub(crate) use completion::{Chunk, Completion, Done};
 pub(crate) use doorbell::Doorbell;
+pub use peer::Peer;
 pub(crate) use sys::replace;
 
 use crate::error::fail;

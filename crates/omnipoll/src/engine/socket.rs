@@ -13,8 +13,7 @@ use libc::{
     c_int, sa_family_t, sockaddr, sockaddr_in, sockaddr_in6, sockaddr_storage, sockaddr_un, socklen_t,
 };
 
-use super::direct;
-use crate::stream::Peer;
+use super::{direct, Peer};
 
 /// How many datagrams one system call takes at most.
 pub(crate) const BATCH: usize = 32;

@@ -9,7 +9,8 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use super::tokens;
-use crate::stream::{Count, Counter, Listener, Peer};
+use crate::engine::Peer;
+use crate::stream::{Count, Counter, Listener};
 use crate::{Capabilities, Interest, Poller, Trigger};
 
 /// Clients accepted from one door before the others get their turn.

@@ -10,7 +10,8 @@ use super::front::{Front, House, Until};
 use super::handler::Handler;
 use super::shared::Shared;
 use super::worker::{self, Openings};
-use crate::stream::{Counter, Peer};
+use crate::engine::Peer;
+use crate::stream::Counter;
 use crate::Event;
 
 struct Forks<'h, H> {

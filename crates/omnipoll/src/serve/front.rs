@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::doors::Doors;
 use super::shared::Shared;
 use super::tokens;
-use crate::engine::lock;
-use crate::stream::{Count, Peer};
+use crate::engine::{lock, Peer};
+use crate::stream::Count;
 use crate::{Event, EventKind, Events, Interest, Poller};
 
 /// Events taken from the engine at once.

@@ -14,9 +14,9 @@ use super::front::{Front, House};
 use super::handler::Handler;
 use super::shared::Shared;
 use super::tokens;
-use crate::engine::{socket, Completion};
+use crate::engine::{socket, Completion, Peer};
 use crate::stream::{
-    Clock, Conn, Connection, Counter, Datagram, DatagramSocket, Letter, Mailbox, Order, Peer, Site, Timeouts,
+    Clock, Conn, Connection, Counter, Datagram, DatagramSocket, Letter, Mailbox, Order, Site, Timeouts,
     MOST_SLOTS,
 };
 use crate::{Event, EventKind, Events, Poller, Ready};

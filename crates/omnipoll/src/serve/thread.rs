@@ -14,8 +14,8 @@ use super::front::{Front, House, Until};
 use super::handler::Handler;
 use super::shared::Shared;
 use super::worker::{self, Openings};
-use crate::engine::lock;
-use crate::stream::{Counter, Peer, MOST_LOOPS};
+use crate::engine::{lock, Peer};
+use crate::stream::{Counter, MOST_LOOPS};
 use crate::Event;
 
 struct Threads<'scope, 'env, H> {

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::os::fd::RawFd;
 use std::str::FromStr;
 
-use super::Peer;
+use crate::engine::Peer;
 use crate::error::fail;
 
 /// What a server can listen on. Parsed from:

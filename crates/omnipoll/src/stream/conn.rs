@@ -12,11 +12,10 @@ use std::time::Duration;
 
 use super::carriage::Carriage;
 use super::output::{Output, PIECE};
-use super::peer::Peer;
 use super::remote::ConnId;
 use super::site::Site;
 use super::timeouts::Timeouts;
-use crate::engine::socket;
+use crate::engine::{socket, Peer};
 use crate::error::fail;
 use crate::Interest;
 

@@ -10,8 +10,9 @@ use socket2::{Domain, Socket, Type};
 
 use super::address::Address;
 use super::listener::only_v6_if_named;
-use super::{Count, Counter, Peer};
+use super::{Count, Counter};
 use crate::engine::socket::{self, Received, BATCH};
+use crate::engine::Peer;
 use crate::error::fail;
 use crate::{Interest, Poller};
 

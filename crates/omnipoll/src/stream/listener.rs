@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::address::{activated, Address};
-use super::Peer;
 use crate::engine::socket;
+use crate::engine::Peer;
 use crate::error::fail;
 
 /// A listening stream socket: ours, non-blocking, closed by `exec`.

@@ -8,7 +8,6 @@ mod count;
 mod datagram;
 mod listener;
 mod output;
-mod peer;
 mod remote;
 mod site;
 mod timeouts;
@@ -16,7 +15,6 @@ mod watch;
 
 pub use conn::Conn;
 pub use datagram::Datagram;
-pub use peer::Peer;
 pub use remote::ConnId;
 
 pub(crate) use address::Address;
