@@ -98,11 +98,12 @@ fn be_the_server<H: Handler>(
         heard.push(server.listen(address)?);
     }
     let handle = server.handle();
+    // Before there may be no descriptors left.
+    let (orders, answers, at) = (commands.try_clone()?, commands.try_clone()?, handle.clone());
     prepare(&handle);
     say(commands, &format!("listening {}", heard.join(" ")));
-    let (orders, at) = (commands.try_clone()?, handle.clone());
     // It sleeps in a read, with nothing locked, whenever a model may fork.
-    std::thread::spawn(move || obey(&at, orders));
+    std::thread::spawn(move || obey(&at, orders, &answers));
     let ran = server.run();
     let errno = ran.as_ref().err().map_or(0, |error| error.raw_os_error().unwrap_or(-1));
     say(commands, &format!("ended {errno} {}", pack(&handle)));
@@ -115,8 +116,7 @@ fn say(mut to: &UnixStream, line: &str) {
 }
 
 /// Does what the test asks for, in a thread of the server's process.
-fn obey(handle: &ServerHandle, orders: UnixStream) {
-    let answers = orders.try_clone().expect("dup");
+fn obey(handle: &ServerHandle, orders: UnixStream, answers: &UnixStream) {
     for line in BufReader::new(orders).lines() {
         let Ok(line) = line else { break };
         let (order, argument) = line.split_once(' ').unwrap_or((&line, ""));
@@ -133,7 +133,7 @@ fn obey(handle: &ServerHandle, orders: UnixStream) {
             },
             order => panic!("no such order: {order}"),
         };
-        say(&answers, &answer);
+        say(answers, &answer);
     }
     // The test is gone.
     std::process::exit(1);
