@@ -80,6 +80,17 @@ def connect(address: str | Server) -> socket.socket:
     return socket.create_connection((host.strip("[]"), int(port)), timeout=LONG)
 
 
+def refused(address: str) -> None:
+    """Waits until nobody listens any more."""
+    while True:
+        try:
+            connect(address).close()
+        except ConnectionRefusedError:
+            return
+        except ConnectionResetError:
+            pass  # The socket was closed meanwhile.
+
+
 def receive(client: socket.socket, count: int) -> bytes:
     data = b""
     while len(data) < count:

@@ -9,7 +9,20 @@ import signal
 import subprocess
 
 import pytest
-from serving import FORKING, LONG, MODELS, Program, ask, connect, end, last_words, program, read_all, receive
+from serving import (
+    FORKING,
+    LONG,
+    MODELS,
+    Program,
+    ask,
+    connect,
+    end,
+    last_words,
+    program,
+    read_all,
+    receive,
+    refused,
+)
 
 
 @pytest.fixture(params=MODELS)
@@ -23,6 +36,7 @@ def forking(request: pytest.FixtureRequest) -> str:
 
 
 ECHO = "serve(Echo(), signals=True)"
+THREADED = "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()\n" + ECHO
 
 
 def test_echo_until_sigterm(model: str, engine: str) -> None:
@@ -67,17 +81,6 @@ def test_a_second_sigterm_ends_at_once(model: str, engine: str) -> None:
             with contextlib.suppress(ConnectionResetError):
                 assert read_all(client) == b""
         assert process.wait(LONG) == 0
-
-
-def refused(address: str) -> None:
-    """Waits until nobody listens any more."""
-    while True:
-        try:
-            connect(address).close()
-        except ConnectionRefusedError:
-            return
-        except ConnectionResetError:
-            pass  # The socket was closed meanwhile.
 
 
 def interrupt(process: Program, number: int = signal.SIGINT) -> None:
@@ -285,3 +288,11 @@ print("served")
         else:
             raise AssertionError("nobody serves")
         assert end(process) == ("served\n", "")
+
+
+def test_threads_that_a_fork_leaves_behind_are_warned_of(model: str, engine: str) -> None:
+    with program(THREADED, model, engine) as (process, address):
+        with connect(address) as client:
+            assert ask(client, b"x") == b"x"
+        _, complained = end(process)
+    assert ("RuntimeWarning" in complained) == (model in FORKING)
