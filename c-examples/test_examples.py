@@ -788,8 +788,8 @@ class KeyValueServer:
         return tuple(map(b"".join, zip(*pairs[1:])))
 
     def test_what_is_no_request_is_told_and_ends_the_connection(self):
-        wrong = [b"*x\r\n", b"*1\r\n+4\r\n", b"*-1\r\n", b"*1025\r\n", b"*1\r\n$4\r\nPINGxx", b"*" + b"1" * 40]
-        wrong += [b"*2\r\n$1048577\r\n", b"*1\n", b"x" * 65536]
+        wrong = [b"*x\r\n", b"*1\r\n+4\r\n", b"*-1\r\n", b"*1025\r\n", b"*1\r\n$4\r\nPINGxx"]
+        wrong += [b"*" + b"1" * 40, b"*2\r\n$1048577\r\n", b"*1\n", b"x" * 65536]
         with Server(self.command) as server:
             for request in wrong:
                 client = self.connect(server)
@@ -855,7 +855,8 @@ class HttpServer:
     def test_wrk_is_answered(self):
         self.needs("wrk", "wrk")
         with Server(self.command) as server:
-            said = run(["wrk", "-t1", "-c20", "-d1", f"http://127.0.0.1:{server.port}/"], seconds=STEP_SECONDS)
+            command = ["wrk", "-t1", "-c20", "-d1", f"http://127.0.0.1:{server.port}/"]
+            said = run(command, seconds=STEP_SECONDS)
             self.assertNotIn("Socket errors", said)
             self.assertNotIn("Non-2xx", said)
             rate = float(re.search(r"Requests/sec: +([\d.]+)", said).group(1))
@@ -980,7 +981,8 @@ def resp(*words):
 
 class Restart:
     def test_no_client_is_refused_while_servers_replace_each_other(self):
-        with Server(self.command, env={"OMNIPOLL_ENGINE": self.engine}) as server, ThreadPoolExecutor() as pool:
+        env = {"OMNIPOLL_ENGINE": self.engine}
+        with Server(self.command, env=env) as server, ThreadPoolExecutor() as pool:
             stays, enough = self.connect(server), threading.Event()
             first = self.answer(stays)
             clients = [pool.submit(self.keep_coming, server, enough) for _ in range(4)]
