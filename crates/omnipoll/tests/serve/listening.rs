@@ -197,6 +197,9 @@ fn what_is_counted_adds_up(way: Way) {
     assert_eq!(stats.workers.len(), workers);
     let of_workers: Vec<u64> = stats.workers.iter().map(|worker| worker.accepted).collect();
     assert_eq!(of_workers.iter().sum::<u64>(), 30);
+    served.log.wait_for("the opening of each", |entries| {
+        (entries.iter().filter(|entry| entry.what == What::Open).count() == 30).then_some(())
+    });
     for (worker, counted) in of_workers.iter().enumerate() {
         let opened = served.log.all().into_iter();
         let opened = opened.filter(|entry| entry.what == What::Open && entry.worker == worker).count();
