@@ -77,11 +77,13 @@ impl Doors {
         Ok(())
     }
 
-    /// Gives them up, and returns them.
-    pub(super) fn give_up(&mut self, poller: &Poller) -> Vec<Listener> {
+    /// Closes them for good.
+    pub(super) fn give_up(&mut self, poller: &Poller) {
         self.shut(poller);
-        self.retry.take().map(|timer| poller.timer_cancel(timer));
-        std::mem::take(&mut self.listeners)
+        if let Some(timer) = self.retry.take() {
+            let _ = poller.timer_cancel(timer);
+        }
+        self.listeners.clear();
     }
 
     /// How many clients to take from one door before looking at the others.

@@ -251,6 +251,6 @@ impl Front {
                 }
             }
         }
-        drop(self.doors.give_up(&self.poller));
+        self.doors.give_up(&self.poller);
     }
 }

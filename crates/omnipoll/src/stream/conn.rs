@@ -207,8 +207,7 @@ impl Conn<'_> {
         self.check_room(length)?;
         let mut skip = 0;
         if self.may_send(length) {
-            // The kernel takes 1,024 pieces (IOV_MAX) and refuses more.
-            skip = self.send(|fd| socket::send_vectored(fd, &pieces[..pieces.len().min(1024)]))?;
+            skip = self.send(|fd| socket::send_vectored(fd, pieces))?;
         }
         for piece in pieces {
             let now = skip.min(piece.len());
@@ -288,8 +287,9 @@ impl Conn<'_> {
         }
     }
 
+    /// The kernel has taken so many bytes.
     #[inline]
-    fn sent(&mut self, bytes: u64) {
+    pub(crate) fn sent(&mut self, bytes: u64) {
         self.site.count.sent(bytes);
         self.connection.timeouts.written(&self.site.clock);
     }
@@ -326,7 +326,8 @@ impl Conn<'_> {
         self.site.budget.check(waiting, uncounted, more)
     }
 
-    fn fail(&mut self, error: io::Error) -> io::Error {
+    /// A send has failed.
+    pub(crate) fn fail(&mut self, error: io::Error) -> io::Error {
         // What the peer has got is not the whole, and must not look like it.
         self.connection.reset();
         // We end our direction ourselves only when all is sent: the pipe was broken by a reset, of

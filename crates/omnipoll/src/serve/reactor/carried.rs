@@ -9,7 +9,7 @@ use super::super::front::Front;
 use super::super::handler::Handler;
 use super::Reactor;
 use crate::engine::{Chunk, Done};
-use crate::stream::Counter;
+use crate::stream::Conn;
 use crate::Events;
 
 impl<H: Handler> Reactor<'_, H> {
@@ -102,7 +102,7 @@ impl<H: Handler> Reactor<'_, H> {
         if !client.connection.is_open() {
             return;
         }
-        self.site.count.add(Counter::BytesIn, chunk.length() as u64);
+        self.site.count.received(chunk.length() as u64);
         client.connection.timeouts.heard(&self.site.clock);
         if !client.connection.wants_input() {
             return client.connection.keep(ring.bytes(chunk));
@@ -124,17 +124,10 @@ impl<H: Handler> Reactor<'_, H> {
             return;
         }
         connection.account(&self.site);
+        let mut conn = Conn { connection, site: &self.site };
         match result {
-            Ok(bytes) => {
-                self.site.count.sent(bytes as u64);
-                connection.timeouts.written(&self.site.clock);
-            }
-            Err(error) => {
-                connection.reset();
-                // The receive has been told of the reset, and the send only that there was one.
-                let errno = error.raw_os_error().filter(|&errno| errno != libc::EPIPE);
-                connection.end(errno.or(Some(libc::ECONNRESET)));
-            }
+            Ok(bytes) => conn.sent(bytes as u64),
+            Err(error) => drop(conn.fail(error)),
         }
         self.settle(slot);
     }
