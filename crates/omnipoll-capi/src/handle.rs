@@ -15,10 +15,13 @@
 //! other threads are inside it.
 
 use std::ffi::c_int;
+use std::io;
 use std::ops::Deref;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+
+use crate::error::errno;
 
 /// The slot's object may be used.
 const OPEN: u64 = 1 << 32;
@@ -180,6 +183,27 @@ pub(crate) fn usable<T: Send + Sync, const SLOTS: usize>(
         Some(entry) => Ok(entry),
         None if handle == 0 => Err(libc::EINVAL),
         None => Err(libc::ESTALE),
+    }
+}
+
+/// What a C function of an object returns that a signal handler may call: without words, which
+/// would be kept in storage of the thread's.
+pub(crate) fn call_quietly<T: Send + Sync, const SLOTS: usize>(
+    table: &Table<T, SLOTS>,
+    handle: usize,
+    body: impl FnOnce(&T) -> io::Result<()>,
+) -> c_int {
+    let entry = match usable(handle, table.enter_quietly(handle)) {
+        Ok(entry) => entry,
+        Err(errno) => return -errno,
+    };
+    match catch_unwind(AssertUnwindSafe(|| body(&entry))) {
+        Ok(Ok(())) => 0,
+        Ok(Err(error)) => -errno(&error),
+        Err(_) => {
+            entry.poison();
+            -libc::ENOTRECOVERABLE
+        }
     }
 }
 

@@ -9,9 +9,9 @@ use std::time::Duration;
 use omnipoll::{EngineKind, Event, Interest, Options, Poller};
 
 use crate::constants::{OMNI_ENGINE_AUTO, OMNI_FILES_ALWAYS_READY, OMNI_INTERRUPTIBLE, OMNI_STRICT};
-use crate::error::{answer, errno, Failure};
+use crate::error::{answer, Failure};
 use crate::event::omni_event;
-use crate::handle::{usable, Table, MOST_SLOTS};
+use crate::handle::{call_quietly, usable, Table, MOST_SLOTS};
 use crate::strict::silently;
 
 /// A poller: descriptors registered with an engine, to be waited for.
@@ -314,18 +314,7 @@ pub unsafe extern "C" fn omni_wait(
 /// and leaves errno and `omni_last_error` as they are. System calls: write to an eventfd.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_wake(poller: *mut omni_poller) -> c_int {
-    let entry = match usable(poller.addr(), POLLERS.enter_quietly(poller.addr())) {
-        Ok(entry) => entry,
-        Err(errno) => return -errno,
-    };
-    match catch_unwind(AssertUnwindSafe(|| entry.wake())) {
-        Ok(Ok(())) => 0,
-        Ok(Err(error)) => -errno(&error),
-        Err(_) => {
-            entry.poison();
-            -libc::ENOTRECOVERABLE
-        }
-    }
+    call_quietly(&POLLERS, poller.addr(), Poller::wake)
 }
 
 /// Rebuilds an inherited poller in a forked child, with all its registrations; until then every

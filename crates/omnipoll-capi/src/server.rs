@@ -9,8 +9,8 @@ use std::time::Duration;
 use omnipoll::{ConnId, Server, ServerHandle, ServerOptions};
 
 use crate::conn::bytes;
-use crate::error::{answer, errno, guarded, Failure};
-use crate::handle::{usable, Table};
+use crate::error::{answer, guarded, Failure};
+use crate::handle::{call_quietly, usable, Table};
 use crate::handler::{omni_handler, Callbacks};
 use crate::options::omni_server_options;
 use crate::sized;
@@ -209,19 +209,8 @@ pub extern "C" fn omni_server_run(server: *mut omni_server) -> c_int {
 /// System calls: a write to an eventfd.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_server_stop(server: *mut omni_server, drain_ns: i64) -> c_int {
-    let entry = match usable(server.addr(), SERVERS.enter_quietly(server.addr())) {
-        Ok(entry) => entry,
-        Err(errno) => return -errno,
-    };
     let drain = u64::try_from(drain_ns).ok().map(Duration::from_nanos);
-    match catch_unwind(AssertUnwindSafe(|| entry.handle.stop(drain))) {
-        Ok(Ok(())) => 0,
-        Ok(Err(error)) => -errno(&error),
-        Err(_) => {
-            entry.poison();
-            -libc::ENOTRECOVERABLE
-        }
-    }
+    call_quietly(&SERVERS, server.addr(), |server| server.handle.stop(drain))
 }
 
 /// Ends a server. One that runs is stopped without time to drain: its connections are reset,
