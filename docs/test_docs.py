@@ -14,6 +14,7 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -48,20 +49,26 @@ def snippets(name: str, language: str) -> list[str]:
 
 
 def run(*command: str | Path, cwd: Path = TREE, seconds: int = LIMIT, **environment: str) -> str:
-    """What a command prints. Anything but success is an error."""
-    done = subprocess.run(
-        command,
-        cwd=cwd,
-        env={**os.environ, **environment},
-        timeout=seconds,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    if done.returncode != 0:
-        raise AssertionError(f"{command} {environment} ended with {done.returncode}:\n{done.stdout}")
-    return done.stdout
+    """What a command prints. Anything but success is an error, and nothing it started outlives it."""
+    with tempfile.TemporaryFile("w+") as output:
+        # A file, and not a pipe: what an example has started may hold it open when that has failed.
+        process = subprocess.Popen(
+            ("timeout", "--signal=ABRT", str(seconds), *command),
+            cwd=cwd,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        status = process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        output.seek(0)
+        said = output.read()
+    if status != 0:
+        raise AssertionError(f"{command} {environment} ended with {status}:\n{said}")
+    return said
 
 
 @contextlib.contextmanager

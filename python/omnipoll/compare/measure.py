@@ -16,6 +16,7 @@ from omnipoll.compare.stage import Failed, Program, Stage
 
 PROBES = 100
 STARTING = 20  # seconds for a server to say where it listens
+DYING = 2  # seconds for the system to say that a server has died
 SLACK = 2 * PATIENCE  # seconds for an answer of the load, whose own patience is shorter
 
 
@@ -104,7 +105,9 @@ class Clients:
 
     def _fail(self, words: str) -> None:
         # When a server dies, its clients notice before its parent does.
-        self.stage.listen(0.5)
+        deadline = time.monotonic() + DYING
+        while (left := deadline - time.monotonic()) > 0:
+            self.stage.listen(left)
         raise Failed(words)
 
 

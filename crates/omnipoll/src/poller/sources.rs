@@ -96,7 +96,9 @@ impl Poller {
     /// SIGKILL and SIGSTOP, and for faults (SIGSEGV, SIGBUS, SIGFPE, SIGILL).
     pub fn signal_add(&self, signo: i32, token: u64) -> io::Result<()> {
         self.check_owner()?;
-        self.sources.state().signals.add(self.sources.bell(), signo, Some(token))
+        self.sources.state().signals.add(self.sources.bell(), signo, Some(token))?;
+        // It may have come when it was caught already and rang no bell yet.
+        self.sources.notice()
     }
 
     /// Watches a signal no more; the last poller to do so restores the disposition it had.
