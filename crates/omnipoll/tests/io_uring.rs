@@ -36,6 +36,7 @@ fn main() -> std::process::ExitCode {
     suite.once(an_eventfd_added_twice_is_eexist_and_goes_on);
     suite.once(a_oneshot_for_room_sleeps_through_a_half_close);
     suite.once(a_wait_that_hands_over_lasts_its_time);
+    suite.once(a_server_s_clients_are_let_in_without_a_call_of_their_own);
     suite.main()
 }
 
@@ -326,4 +327,51 @@ fn a_wait_that_hands_over_lasts_its_time() {
         assert!(begun.elapsed() >= timeout);
         poller.remove(&reader).unwrap();
     }
+}
+
+/// They are let in, and heard, by the call that waits.
+fn a_server_s_clients_are_let_in_without_a_call_of_their_own() {
+    use omnipoll::{Conn, Handler, Server, ServerOptions};
+    use std::io::{self, Write};
+    use std::net::TcpStream;
+
+    struct Echo;
+    impl Handler for Echo {
+        type State = ();
+        fn on_open(&self, _: &mut Conn<'_>) -> io::Result<()> {
+            Ok(())
+        }
+        fn on_data(&self, conn: &mut Conn<'_>, _: &mut (), data: &[u8]) {
+            conn.write(data).unwrap();
+        }
+    }
+
+    drop(uring());
+    if sys::kernel() < (6, 1) {
+        println!("not on this machine, whose Linux has less than streams need");
+        return;
+    }
+    let options = ServerOptions::new().engine(EngineKind::IoUring);
+    let server = Server::with_options(Echo, options).unwrap();
+    let address = server.listen("127.0.0.1:0").unwrap();
+    let handle = server.handle();
+    let running = std::thread::spawn(move || {
+        sys::forbid(libc::SYS_accept4, libc::ENOSYS);
+        sys::forbid(libc::SYS_recvfrom, libc::ENOSYS);
+        server.run()
+    });
+    let mut clients: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(&address).unwrap()).collect();
+    for client in &mut clients {
+        client.write_all(b"hello").unwrap();
+    }
+    for client in &clients {
+        client.set_read_timeout(Some(LONG)).unwrap();
+        let (mut client, mut answer) = (client, [0; 5]);
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"hello");
+    }
+    drop(clients);
+    handle.stop(None).unwrap();
+    running.join().unwrap().unwrap();
+    assert_eq!(handle.stats().total.accepted, 200);
 }

@@ -1,5 +1,5 @@
-//! `io_uring(7)` for the streams: a ring that receives and sends for the connections of one
-//! loop, instead of telling when they could.
+//! `io_uring(7)` for the streams: a ring that accepts, receives and sends for one loop, instead of
+//! telling when it could.
 //!
 //! The system call's own flaws, and what is done about them:
 //!
@@ -10,7 +10,10 @@
 //!   none; should that take too long, its memory is left to the kernel.
 //! - A lasting receive ends when the buffers have run out (`ENOBUFS`), or when completions
 //!   overflow: it is asked for anew.
-//! - A receive that is cancelled may have brought something before: it is told like any other.
+//! - A receive that is cancelled may have brought something before: it is told like any other. So is
+//!   whom a lasting accept has let in before it was.
+//! - A lasting accept knows no limit, and takes clients whom a free worker might have served: it is
+//!   for loops that have their listening sockets, and as many clients as come, for themselves.
 //! - A ring may be used by one thread at a time; only then can the kernel leave its work for the
 //!   moment that thread enters it, and interrupt nobody (IORING_SETUP_DEFER_TASKRUN, Linux 6.1).
 //!   This ring belongs to the thread that made it.
@@ -19,7 +22,7 @@
 use std::alloc::{alloc_zeroed, dealloc, Layout};
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::OnceLock;
@@ -30,6 +33,7 @@ use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
 use io_uring::{cqueue, opcode, squeue, IoUring};
 use slab::Slab;
 
+use super::{socket, Peer};
 use crate::error::{fail, system};
 
 /// Requests that are handed over in one system call at most.
@@ -51,11 +55,15 @@ const RECEIVE: u64 = 1 << 56;
 const SEND: u64 = 2 << 56;
 const WATCH: u64 = 3 << 56;
 const CANCEL: u64 = 4 << 56;
+const ACCEPT: u64 = 5 << 56;
 const KIND: u64 = 0xff << 56;
 
 /// What has come to an end, or, if `goes_on`, has brought something.
 #[derive(Debug)]
 pub(crate) enum Done {
+    /// A client has come in at this door, with a socket that is non-blocking and closed by `exec`;
+    /// or why none does.
+    Accepted { door: usize, result: io::Result<(OwnedFd, Peer)>, goes_on: bool },
     /// Bytes have arrived, or an end or an error.
     Received { whose: usize, result: io::Result<Chunk>, goes_on: bool },
     /// Bytes have been sent, up to the `sent`th: not all if something has come between.
@@ -123,6 +131,18 @@ impl Completion {
         })
     }
 
+    /// Accepts whoever comes, until it is told otherwise or fails.
+    pub(crate) fn accept(&mut self, listener: BorrowedFd<'_>, door: usize) -> io::Result<()> {
+        let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        let request = opcode::AcceptMulti::new(Fd(listener.as_raw_fd())).flags(flags).build();
+        self.push(request.user_data(ACCEPT | door as u64))
+    }
+
+    /// Ends a lasting accept. It is told when it has ended.
+    pub(crate) fn accept_no_more(&mut self, door: usize) -> io::Result<()> {
+        self.cancel(ACCEPT | door as u64)
+    }
+
     /// Receives whatever arrives, until it is told otherwise or comes to an end.
     pub(crate) fn receive(&mut self, fd: BorrowedFd<'_>, whose: usize) -> io::Result<()> {
         let request = opcode::RecvMulti::new(Fd(fd.as_raw_fd()), GROUP).build();
@@ -131,7 +151,7 @@ impl Completion {
 
     /// Ends a lasting receive. It is told when it has ended.
     pub(crate) fn receive_no_more(&mut self, whose: usize) -> io::Result<()> {
-        self.push(opcode::AsyncCancel::new(RECEIVE | whose as u64).build().user_data(CANCEL))
+        self.cancel(RECEIVE | whose as u64)
     }
 
     /// Sends all of these bytes, from `start` on. One send at a time for each connection.
@@ -154,9 +174,7 @@ impl Completion {
     pub(crate) fn send_no_more(&mut self, whose: usize) -> io::Result<()> {
         let parcel = self.parcels.iter().find(|(_, parcel)| parcel.whose == whose).map(|(key, _)| key);
         match parcel {
-            Some(parcel) => {
-                self.push(opcode::AsyncCancel::new(SEND | parcel as u64).build().user_data(CANCEL))
-            }
+            Some(parcel) => self.cancel(SEND | parcel as u64),
             None => Ok(()),
         }
     }
@@ -164,6 +182,10 @@ impl Completion {
     /// Watches one descriptor besides, once.
     pub(crate) fn watch(&mut self, fd: RawFd) -> io::Result<()> {
         self.push(opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32).build().user_data(WATCH))
+    }
+
+    fn cancel(&mut self, key: u64) -> io::Result<()> {
+        self.push(opcode::AsyncCancel::new(key).build().user_data(CANCEL))
     }
 
     fn push(&mut self, request: squeue::Entry) -> io::Result<()> {
@@ -225,6 +247,15 @@ impl Completion {
                     let Parcel { whose, bytes, start } = self.parcels.remove(whose);
                     let sent = start + result.as_ref().map_or(0, |&count| count);
                     return Some(Done::Sent { whose, result, bytes, sent });
+                }
+                ACCEPT => {
+                    let result = result.map(|fd| {
+                        // SAFETY: the kernel has just given us this number.
+                        let socket = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
+                        let peer = socket::peer(socket.as_fd());
+                        (socket, peer)
+                    });
+                    return Some(Done::Accepted { door: whose, result, goes_on });
                 }
                 WATCH => return Some(Done::Readable),
                 _ => {}

@@ -1,8 +1,10 @@
 //! Where there is no io_uring there is no ring: a type without a value.
 
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
+
+use super::Peer;
 
 #[derive(Debug)]
 pub(crate) enum Completion {}
@@ -11,6 +13,7 @@ pub(crate) enum Completion {}
 pub(crate) enum Chunk {}
 
 pub(crate) enum Done {
+    Accepted { door: usize, result: io::Result<(OwnedFd, Peer)>, goes_on: bool },
     Received { whose: usize, result: io::Result<Chunk>, goes_on: bool },
     Sent { whose: usize, result: io::Result<usize>, bytes: Vec<u8>, sent: usize },
     Readable,
@@ -29,6 +32,14 @@ impl Completion {
 
     pub(crate) fn new() -> io::Result<Self> {
         Err(io::Error::from_raw_os_error(libc::ENOSYS))
+    }
+
+    pub(crate) fn accept(&mut self, _: BorrowedFd<'_>, _: usize) -> io::Result<()> {
+        match *self {}
+    }
+
+    pub(crate) fn accept_no_more(&mut self, _: usize) -> io::Result<()> {
+        match *self {}
     }
 
     pub(crate) fn receive(&mut self, _: BorrowedFd<'_>, _: usize) -> io::Result<()> {

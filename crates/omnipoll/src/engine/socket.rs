@@ -202,6 +202,30 @@ pub(crate) fn local_peer(fd: BorrowedFd<'_>) -> io::Result<Peer> {
     Ok(address.peer())
 }
 
+/// Who is at the other end, as accept(2) would have told: getpeername(2), and for a TCP connection
+/// that has been reset already `SO_PEERNAME`, which wants to know how long the address is.
+#[cfg(io_uring)]
+pub(crate) fn peer(fd: BorrowedFd<'_>) -> Peer {
+    // linux/socket.h; libc has no name for it.
+    const SO_PEERNAME: c_int = 28;
+    let mut address = SocketAddress::new();
+    // SAFETY: `address` has room for what its length says.
+    let mut named = retry(|| unsafe {
+        libc::getpeername(fd.as_raw_fd(), address.as_mut_ptr(), &mut address.length) as isize
+    });
+    for length in [size_of::<sockaddr_in6>(), size_of::<sockaddr_in>()] {
+        if named.is_err() {
+            address.length = length as socklen_t;
+            let (place, length) = (address.as_mut_ptr().cast(), ptr::from_mut(&mut address.length));
+            // SAFETY: as above.
+            named = retry(|| unsafe {
+                libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, SO_PEERNAME, place, length) as isize
+            });
+        }
+    }
+    named.map_or(Peer::Unnamed, |_| address.peer())
+}
+
 /// What one datagram said of itself.
 pub(crate) struct Received {
     /// Who sent it.

@@ -3,13 +3,17 @@
 //! `accept(2)` fails with EMFILE or ENFILE and leaves the client in the queue, so that a loop
 //! under LEVEL which goes on watching spins, and one that stops must know when to look again.
 //! Here the doors are shut: until a client of this loop has gone, or a moment has passed.
+//!
+//! Where the loop has a ring, and its doors for itself and without a bound, the ring lets clients in
+//! and they wait here to be welcomed.
 
+use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use super::tokens;
-use crate::engine::Peer;
+use crate::engine::{Completion, Peer};
 use crate::stream::{Count, Counter, Listener};
 use crate::{Capabilities, Interest, Poller, Trigger};
 
@@ -20,59 +24,98 @@ const SHARED_BATCH: usize = 8;
 /// How long to wait for descriptors when no client of ours will give one back.
 const RETRY: Duration = Duration::from_millis(100);
 
+/// Who looks after a door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keeper {
+    /// Nobody: it is shut.
+    Nobody,
+    /// The poller tells when somebody has come.
+    Poller,
+    /// The ring lets in who comes, until it says that it has ended.
+    Ring,
+}
+
+#[derive(Debug)]
+struct Door {
+    listener: Listener,
+    keeper: Keeper,
+}
+
 /// The listening sockets of one loop, open or shut together.
 #[derive(Debug, Default)]
 pub(super) struct Doors {
-    listeners: Vec<Listener>,
+    doors: Vec<Door>,
     /// Other loops accept from the same sockets.
     shared: bool,
-    open: bool,
+    /// As many may come as like.
+    unbounded: bool,
+    /// Whom the ring has let in, or why it has not.
+    arrived: VecDeque<io::Result<(OwnedFd, Peer)>>,
     /// The timer that will open them again.
     retry: Option<u64>,
 }
 
 impl Doors {
-    pub(super) fn new(listeners: Vec<Listener>, shared: bool) -> Self {
-        Self { listeners, shared, open: false, retry: None }
+    pub(super) fn new(listeners: Vec<Listener>, shared: bool, unbounded: bool) -> Self {
+        let doors = listeners.into_iter().map(|listener| Door { listener, keeper: Keeper::Nobody });
+        Self { doors: doors.collect(), shared, unbounded, ..Self::default() }
     }
 
-    /// Watches them, if they are not watched.
-    pub(super) fn open(&mut self, poller: &Poller) -> io::Result<()> {
-        if self.open {
-            return Ok(());
-        }
+    /// Has those looked after that are not: by the ring, where it may.
+    pub(super) fn open(&mut self, poller: &Poller, ring: Option<&mut Completion>) -> io::Result<()> {
         if let Some(timer) = self.retry.take() {
             // It is stale when it is what has brought us here.
             let _ = poller.timer_cancel(timer);
         }
+        let mut ring = ring.filter(|_| self.unbounded && !self.shared);
         let exclusive = self.shared && poller.capabilities().contains(Capabilities::HAS_EXCLUSIVE);
         let interest = match exclusive {
             true => Interest::READ | Trigger::EXCLUSIVE,
             false => Interest::READ,
         };
-        for (token, listener) in (tokens::DOORS..).zip(&self.listeners) {
-            poller.add(listener, interest, token)?;
+        for (number, door) in self.doors.iter_mut().enumerate() {
+            match (door.keeper, &mut ring) {
+                (Keeper::Nobody, Some(ring)) => {
+                    ring.accept(door.listener.as_fd(), number)?;
+                    door.keeper = Keeper::Ring;
+                }
+                (Keeper::Nobody, None) => {
+                    poller.add(&door.listener, interest, tokens::DOORS + number as u64)?;
+                    door.keeper = Keeper::Poller;
+                }
+                _ => {}
+            }
         }
-        self.open = true;
         Ok(())
     }
 
-    /// Watches them no more; who comes waits in the sockets' queues.
+    /// Watches them no more; who comes waits in the sockets' queues. What the ring keeps stays open:
+    /// it knows no bound, and ends by itself when it is short of something.
     pub(super) fn shut(&mut self, poller: &Poller) {
-        if std::mem::take(&mut self.open) {
-            for listener in &self.listeners {
-                let _ = poller.remove(listener);
+        for door in self.doors.iter_mut().filter(|door| door.keeper == Keeper::Poller) {
+            let _ = poller.remove(&door.listener);
+            door.keeper = Keeper::Nobody;
+        }
+    }
+
+    /// Has the ring let nobody in any more. Whom it lets in before it knows still
+    /// [arrives](Self::arrive).
+    pub(super) fn dismiss(&mut self, ring: &mut Completion) -> io::Result<()> {
+        for (number, door) in self.doors.iter_mut().enumerate() {
+            if door.keeper == Keeper::Ring {
+                ring.accept_no_more(number)?;
             }
         }
+        Ok(())
     }
 
     /// Has the kernel wake the other loops before this one. Of those that watch a socket with
     /// EXCLUSIVE it wakes the one that has done so for the longest: always the same, unless that
     /// one begins anew when it has let somebody in.
     pub(super) fn let_others_go_first(&mut self, poller: &Poller) -> io::Result<()> {
-        if self.shared && self.open {
+        if self.shared && self.is_open() {
             self.shut(poller);
-            self.open(poller)?;
+            self.open(poller, None)?;
         }
         Ok(())
     }
@@ -83,7 +126,7 @@ impl Doors {
         if let Some(timer) = self.retry.take() {
             let _ = poller.timer_cancel(timer);
         }
-        self.listeners.clear();
+        self.doors.clear();
     }
 
     /// How many clients to take from one door before looking at the others.
@@ -102,7 +145,7 @@ impl Doors {
         poller: &Poller,
         count: &Count,
     ) -> io::Result<Option<(OwnedFd, Peer)>> {
-        let Some(listener) = self.listeners.get(door) else { return Ok(None) };
+        let Some(Door { listener, .. }) = self.doors.get(door) else { return Ok(None) };
         let error = loop {
             match listener.accept() {
                 Ok(client) => return Ok(Some(client)),
@@ -110,12 +153,36 @@ impl Doors {
                 Err(error) => break error,
             }
         };
+        self.bear(error, poller, count).map(|()| None)
+    }
+
+    /// The ring has let somebody in at a door, or says why not.
+    pub(super) fn arrive(&mut self, door: usize, arrived: io::Result<(OwnedFd, Peer)>, goes_on: bool) {
+        if let (false, Some(door)) = (goes_on, self.doors.get_mut(door)) {
+            door.keeper = Keeper::Nobody;
+        }
+        self.arrived.push_back(arrived);
+    }
+
+    /// The next of those whom the ring has let in.
+    pub(super) fn arrival(&mut self, poller: &Poller, count: &Count) -> io::Result<Option<(OwnedFd, Peer)>> {
+        while let Some(arrived) = self.arrived.pop_front() {
+            match arrived {
+                Ok(client) => return Ok(Some(client)),
+                Err(error) if is_the_clients(&error) => {}
+                Err(error) => self.bear(error, poller, count)?,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes an error for what it is: a want of something passes.
+    fn bear(&mut self, error: io::Error, poller: &Poller, count: &Count) -> io::Result<()> {
         match error.raw_os_error() {
-            Some(libc::EAGAIN) => Ok(None),
+            Some(libc::EAGAIN | libc::ECANCELED) => Ok(()),
             Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
                 count.add(Counter::AcceptPauses, 1);
-                self.shut_for_a_moment(poller)?;
-                Ok(None)
+                self.shut_for_a_moment(poller)
             }
             _ => Err(error),
         }
@@ -131,7 +198,17 @@ impl Doors {
     }
 
     pub(super) fn is_open(&self) -> bool {
-        self.open
+        self.doors.iter().all(|door| door.keeper != Keeper::Nobody)
+    }
+
+    /// Whether the ring may still let somebody in.
+    pub(super) fn has_ring(&self) -> bool {
+        self.doors.iter().any(|door| door.keeper == Keeper::Ring)
+    }
+
+    /// Whether somebody waits to be welcomed.
+    pub(super) fn have_arrivals(&self) -> bool {
+        !self.arrived.is_empty()
     }
 
     /// Whether they will be opened when a moment has passed.
@@ -140,7 +217,7 @@ impl Doors {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.listeners.len()
+        self.doors.len()
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::doors::Doors;
 use super::shared::Shared;
 use super::tokens;
-use crate::engine::{lock, Peer};
+use crate::engine::{lock, Completion, Peer};
 use crate::stream::Count;
 use crate::{Event, EventKind, Events, Interest, Poller};
 
@@ -28,8 +28,18 @@ pub(super) trait House {
     /// Whether there is nobody left to serve.
     fn is_empty(&self) -> bool;
 
+    /// The ring that lets clients in, where there is one.
+    fn ring(&mut self) -> Option<&mut Completion> {
+        None
+    }
+
+    /// Has the ring let nobody in any more, and waits until all whom it has let in have arrived.
+    fn end_accepting(&mut self, _: &mut Front) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Waits until there is something to do.
-    fn wait(&mut self, front: &Front, events: &mut Events) -> io::Result<()> {
+    fn wait(&mut self, front: &mut Front, events: &mut Events) -> io::Result<()> {
         front.poller.wait(events, None).map(drop)
     }
 
@@ -147,7 +157,7 @@ impl Front {
     #[inline]
     fn turn(&mut self, house: &mut impl House, events: &mut Events) -> io::Result<()> {
         if !self.is_stopping() && !self.doors.is_open() && !self.doors.is_waiting() && !house.is_full() {
-            self.doors.open(&self.poller)?;
+            self.doors.open(&self.poller, house.ring())?;
         }
         match house.wait(self, events) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
@@ -155,8 +165,22 @@ impl Front {
             }
             waited => waited?,
         }
+        if self.doors.have_arrivals() {
+            self.welcome_some(house)?;
+        }
         for event in &*events {
             self.dispatch(house, event)?;
+        }
+        Ok(())
+    }
+
+    /// Welcomes those whom the ring has let in; of many, the rest after the others' turn.
+    fn welcome_some(&mut self, house: &mut impl House) -> io::Result<()> {
+        for _ in 0..self.doors.batch() {
+            match self.doors.arrival(&self.poller, &self.count)? {
+                Some((socket, peer)) => house.welcome(self, socket, peer)?,
+                None => break,
+            }
         }
         Ok(())
     }
@@ -186,7 +210,7 @@ impl Front {
                 self.shared.stop(drain)?;
                 self.obey(house);
             }
-            (EventKind::Timer, tokens::RETRY) => self.doors.open(&self.poller)?,
+            (EventKind::Timer, tokens::RETRY) => self.doors.open(&self.poller, house.ring())?,
             (EventKind::Timer, tokens::DRAINED) => house.abandon(self),
             (EventKind::Wake, _) => {
                 self.obey(house);
@@ -241,6 +265,13 @@ impl Front {
     /// Lets in who has come already: a listening socket that is closed resets those that wait
     /// in its queue.
     fn last_call(&mut self, house: &mut impl House) {
+        // Should the ring fail, the loop ends by that.
+        let _ = house.end_accepting(self);
+        while let Ok(Some((socket, peer))) = self.doors.arrival(&self.poller, &self.count) {
+            if house.welcome(self, socket, peer).is_err() {
+                break;
+            }
+        }
         for door in 0..self.doors.len() {
             while !house.is_full() {
                 let Ok(Some((socket, peer))) = self.doors.accept(door, &self.poller, &self.count) else {

@@ -357,8 +357,16 @@ impl<H: Handler> House for Reactor<'_, H> {
         self.clients.is_empty()
     }
 
+    fn ring(&mut self) -> Option<&mut Completion> {
+        self.ring.as_mut()
+    }
+
+    fn end_accepting(&mut self, front: &mut Front) -> io::Result<()> {
+        self.end_accepting_in_ring(front)
+    }
+
     #[inline]
-    fn wait(&mut self, front: &Front, events: &mut Events) -> io::Result<()> {
+    fn wait(&mut self, front: &mut Front, events: &mut Events) -> io::Result<()> {
         match self.ring {
             Some(_) => self.wait_in_ring(front, events),
             None => front.poller.wait(events, None).map(drop),
@@ -399,7 +407,7 @@ impl<H: Handler> House for Reactor<'_, H> {
         });
         if front.doors.is_waiting() {
             // There are descriptors again.
-            front.doors.open(&front.poller)?;
+            front.doors.open(&front.poller, self.ring.as_mut())?;
         }
         Ok(())
     }

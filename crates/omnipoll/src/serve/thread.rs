@@ -31,7 +31,7 @@ pub(super) fn run<H: Handler>(handler: &H, shared: &Arc<Shared>, openings: Openi
     thread::scope(|scope| {
         let most = shared.share_of_clients().min(MOST_LOOPS / 2);
         let mut threads = Threads { scope, handler, most, running: Arc::default(), waiting: None };
-        let doors = Doors::new(openings.listeners, openings.shared);
+        let doors = Doors::new(openings.listeners, openings.shared, false);
         let mut front = Front::new(shared.clone(), shared.control.clone(), doors, 0);
         front.run(&mut threads, Until::Stopped)
     })

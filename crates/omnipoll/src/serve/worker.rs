@@ -42,8 +42,8 @@ pub(super) fn serve<H: Handler>(
     leash: Option<Vec<OwnedFd>>,
 ) -> io::Result<()> {
     let mut reactor = Reactor::new(handler, shared, &poller, worker, shared.share_of_clients())?;
-    let mut front =
-        Front::new(shared.clone(), poller, Doors::new(openings.listeners, openings.shared), worker);
+    let doors = Doors::new(openings.listeners, openings.shared, shared.options.max_clients.is_none());
+    let mut front = Front::new(shared.clone(), poller, doors, worker);
     let served = || {
         reactor.watch_datagrams(openings.datagrams)?;
         if shared.options.signals && leash.is_some() {

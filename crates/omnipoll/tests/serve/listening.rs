@@ -21,6 +21,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.in_each_way(those_beyond_the_most_wait_for_their_turn);
     suite.in_each_way(those_who_reset_at_once_cost_nothing);
     suite.in_each_way(clients_who_came_before_it_ran_are_served);
+    suite.in_each_way(who_has_gone_already_is_known_by_its_address);
     suite.in_each_way(descriptors_run_out_and_come_back);
     suite.in_each_way(what_is_counted_adds_up);
 }
@@ -116,6 +117,20 @@ fn clients_who_came_before_it_ran_are_served(way: Way) {
     served.log.wait_for("ten ends", |entries| {
         let closes = entries.iter().filter(|entry| entry.what == What::Close && entry.value == 0);
         (closes.count() == 10).then_some(())
+    });
+    served.ends_well();
+}
+
+fn who_has_gone_already_is_known_by_its_address(way: Way) {
+    // They come and go while it prepares.
+    let served = serve_on(&["127.0.0.1:0", "[::1]:0"], way.options(), Acts::echo(), |handle| {
+        for address in handle.addresses() {
+            reset(TcpStream::connect(address).unwrap());
+        }
+    });
+    served.log.wait_for("two openings and closes, each of a port", |entries| {
+        let of = |what| entries.iter().filter(move |entry| entry.what == what && entry.port != 0);
+        (of(What::Open).count() == 2 && of(What::Close).count() == 2).then_some(())
     });
     served.ends_well();
 }

@@ -87,6 +87,13 @@ pub(crate) fn has_epoll_pwait2() -> bool {
     io::Error::last_os_error().raw_os_error() != Some(libc::ENOSYS)
 }
 
+/// The version of this kernel, as far as it tells what it has.
+pub(crate) fn kernel() -> (u32, u32) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
+    let mut numbers = release.split(['.', '-']).map(|number| number.trim().parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
 /// Has a system call fail with `errno` in this process from now on, as it does on a kernel that
 /// lacks it or in a container that forbids it.
 pub(crate) fn forbid(call: libc::c_long, errno: i32) {

@@ -15,18 +15,20 @@ use crate::Events;
 impl<H: Handler> Reactor<'_, H> {
     /// One system call hands over what is to be done and waits for what is done. The poller is
     /// asked only when it has something, or one of its timers is due.
-    pub(super) fn wait_in_ring(&mut self, front: &Front, events: &mut Events) -> io::Result<()> {
+    pub(super) fn wait_in_ring(&mut self, front: &mut Front, events: &mut Events) -> io::Result<()> {
         self.send_what_is_unsent();
         let Some(ring) = &mut self.ring else { return Ok(()) };
         if let (false, Some(poller)) = (self.is_poller_watched, front.poller.descriptor()) {
             ring.watch(poller.as_raw_fd())?;
             self.is_poller_watched = true;
         }
+        let have_arrivals = front.doors.have_arrivals();
         let is_due = front.poller.sleep_elsewhere(|limit| {
+            let limit = if have_arrivals { Some(Duration::ZERO) } else { limit };
             let is_done = ring.wait(limit)?;
             Ok(!is_done || limit == Some(Duration::ZERO))
         })?;
-        self.take_what_is_done();
+        self.take_what_is_done(front);
         match is_due || !self.is_poller_watched {
             true => front.poller.wait(events, Some(Duration::ZERO)).map(drop),
             false => {
@@ -50,9 +52,23 @@ impl<H: Handler> Reactor<'_, H> {
         }
     }
 
-    fn take_what_is_done(&mut self) {
+    /// Has the ring accept nobody any more, and takes what it has done until it doesn't.
+    pub(super) fn end_accepting_in_ring(&mut self, front: &mut Front) -> io::Result<()> {
+        let Some(ring) = &mut self.ring else { return Ok(()) };
+        front.doors.dismiss(ring)?;
+        while let (true, Some(ring)) = (front.doors.has_ring(), &mut self.ring) {
+            match ring.wait(None) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => self.take_what_is_done(front),
+            }
+        }
+        Ok(())
+    }
+
+    fn take_what_is_done(&mut self, front: &mut Front) {
         while let Some(done) = self.ring.as_mut().and_then(|ring| ring.next()) {
             match done {
+                Done::Accepted { door, result, goes_on } => front.doors.arrive(door, result, goes_on),
                 Done::Received { whose, result, goes_on } => self.received(whose, result, goes_on),
                 Done::Sent { whose, result, bytes, sent } => {
                     self.clients[whose].connection.sent_last(bytes, sent);
