@@ -1,6 +1,6 @@
 """The race against everybody: builds, measures, and writes docs/race.md, docs/race.json and docs/figures.
 
-    python3 crates/omnipoll-bench/race [--quick] [--only watch,growth,timers,protocols,echo]
+    python3 crates/omnipoll-bench/race [--quick] [--only watch,growth,timers,protocols,connections,echo]
 
 Takes less than 15 minutes, with --quick about 3. --only races some and leaves what the last run
 measured of the others; the document says which machine the last run was on.
@@ -45,6 +45,8 @@ class Plan:
     armed_ms: int
     echo: tuple[tuple[int, int], ...]
     echo_ms: int
+    connections: tuple[int, ...]
+    connections_ms: int
     turn_seconds: float
     protocol_turns: int
 
@@ -62,6 +64,8 @@ FULL = Plan(
         *((10_000, size) for size in (64, 4096, 65_536)),
     ),
     echo_ms=17_000,
+    connections=(1, 50),
+    connections_ms=17_000,
     turn_seconds=0.1,
     protocol_turns=4,
 )
@@ -75,6 +79,8 @@ QUICK = Plan(
     armed_ms=2000,
     echo=((1, 64), (50, 64), (1000, 64), (50, 16_384)),
     echo_ms=12_000,
+    connections=(50,),
+    connections_ms=12_000,
     turn_seconds=0.08,
     protocol_turns=1,
 )
@@ -137,6 +143,13 @@ def race_echo(plan: Plan, race: Race) -> Iterator[Result]:
         yield from echo.race(chosen, clients, size, plan.turn_seconds, CORES[0], 1, budget)
 
 
+def race_connections(plan: Plan, race: Race) -> Iterator[Result]:
+    chosen, _ = echo.choose("")  # who is missing says the echo
+    for clients in plan.connections:
+        budget = plan.connections_ms / 1000
+        yield from echo.race(chosen, clients, 64, plan.turn_seconds, CORES[0], 1, budget, reconnect=True)
+
+
 def race_protocols(plan: Plan, race: Race) -> Iterator[Result]:
     yield from protocols.race(plan.protocol_turns, race.missing)
 
@@ -146,6 +159,7 @@ RACES = {
     "growth": race_growth,
     "timers": race_timers,
     "protocols": race_protocols,
+    "connections": race_connections,
     "echo": race_echo,  # last, for it takes what time is left
 }
 

@@ -2,13 +2,14 @@
 """Races echo servers: each of them alone with the load, in turns, forwards and backwards.
 
     echo.py [--clients 1,50,1000] [--bytes 64,16384] [--seconds 0.15] [--turns 15] [--only WORD,WORD]
-            [--same-core]
+            [--same-core] [--reconnect]
 
 Prints for each discipline the medians and the ratio of the server's CPU time to the raw epoll
 loop's, turn by turn, with its quartiles. The raw loop runs twice: how far the second is from 1 is
 how far to trust the others. --only takes those whose names contain one of the words. The load has a
 core of its own, where there are two; with --same-core it shares the server's, and the two take
-turns, so that the server always finds all the clients' messages there: less like the world.
+turns, so that the server always finds all the clients' messages there: less like the world. With --reconnect
+each message has a connection of its own.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ def choose(words: str) -> tuple[Commands, dict[str, str]]:
     return chosen, {f"echo: {name}": reason for name, reason in missing.items()}
 
 
-def drive(server: Server, clients: int, size: int, seconds: float, core: int) -> dict[str, float]:
+def drive(
+    server: Server, clients: int, size: int, seconds: float, core: int, reconnect: bool = False
+) -> dict[str, float]:
     """One turn of the load against a server."""
     load = build.program("load")
     assert load, "the load generator was built"
@@ -75,6 +78,7 @@ def drive(server: Server, clients: int, size: int, seconds: float, core: int) ->
         "bytes": size,
         "seconds": seconds,
         "core": core,
+        "reconnect": str(reconnect).lower(),
     }
     command = [load, *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=LIMIT, check=True)
@@ -83,11 +87,19 @@ def drive(server: Server, clients: int, size: int, seconds: float, core: int) ->
 
 
 def race(
-    chosen: Commands, clients: int, size: int, seconds: float, core: int, turns: int, budget: float
+    chosen: Commands,
+    clients: int,
+    size: int,
+    seconds: float,
+    core: int,
+    turns: int,
+    budget: float,
+    reconnect: bool = False,
 ) -> list[Result]:
     """All of them in one discipline: at least so many turns, and more until the time is over."""
     parameters: dict[str, int | str] = {"clients": clients, "bytes": size}
-    results = {name: Result("echo", name, BASE, dict(parameters)) for name in chosen}
+    kind = "connections" if reconnect else "echo"
+    results = {name: Result(kind, name, BASE, dict(parameters)) for name in chosen}
     end = time.monotonic() + budget
     with ExitStack() as stack:
         running = {name: stack.enter_context(serving(command)) for name, command in chosen.items()}
@@ -96,7 +108,7 @@ def race(
         while turn < turns or time.monotonic() + took < end:
             begin = time.monotonic()
             for name in list(chosen)[:: 1 if turn % 2 == 0 else -1]:
-                results[name].add(drive(running[name], clients, size, seconds, core))
+                results[name].add(drive(running[name], clients, size, seconds, core, reconnect))
             turn += 1
             took = time.monotonic() - begin
     return list(results.values())
@@ -114,6 +126,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--only", default="")
     parser.add_argument("--same-core", action="store_true")
+    parser.add_argument("--reconnect", action="store_true")
     options = parser.parse_args()
     core = SERVER_CORE if options.same_core else CORES[0]
     build.build()
@@ -121,7 +134,7 @@ def main() -> None:
     for name, reason in missing.items():
         print(f"missing: {name}: {reason}")
     for clients, size in product(options.clients, options.bytes):
-        results = race(chosen, clients, size, options.seconds, core, options.turns, 0)
+        results = race(chosen, clients, size, options.seconds, core, options.turns, 0, options.reconnect)
         print(
             f"\n{clients:,} clients, {size:,} bytes\n\n{report.echo_table(Race({}, {}, results))}", flush=True
         )

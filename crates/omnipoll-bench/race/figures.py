@@ -179,6 +179,15 @@ def draw_echo(race: Race) -> None:
     dots(panels, lambda result: race.ratio(result, "cpu_ns"), title, "echo", line=1, least=0.6, most=2)
 
 
+def draw_connections(race: Race) -> None:
+    results = [result for result in race.of("connections") if "again" not in result.contender]
+    title = (
+        "A connection for each echo of 64 bytes: the server's CPU time, ratio to raw epoll. Less is better."
+    )
+    panels = by(results, clients)
+    dots(panels, lambda result: race.ratio(result, "cpu_ns"), title, "connections", line=1, least=0.6, most=2)
+
+
 def draw_protocols(race: Race) -> None:
     results = race.of("protocols")
     panels = by(results, lambda result: str(result.parameters["test"]))
@@ -191,6 +200,7 @@ DRAWINGS = {
     "growth": draw_growth,
     "timers": draw_timers,
     "echo": draw_echo,
+    "connections": draw_connections,
     "protocols": draw_protocols,
 }
 

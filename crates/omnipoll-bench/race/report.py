@@ -181,6 +181,26 @@ CPU in us a message, the ratio to raw epoll and its quartiles:
     return text
 
 
+def section_connections(race: Race) -> str:
+    text = """## Connections
+
+The same echo of 64 bytes, with a connection of its own for each message: the client connects, sends,
+hears the answer and resets. CPU is what the server's process spends on one.
+
+![Connections](figures/connections.svg)
+"""
+    columns: list[Column] = [
+        ("CPU, us/connection", median("cpu_ns", 1e3)),
+        ("ratio to raw", ratio(race, "cpu_ns")),
+        ("connections/s", median("per_second")),
+        ("p50, us", median("p50_ns", 1e3)),
+        ("p99, us", median("p99_ns", 1e3)),
+    ]
+    for clients in dict.fromkeys(result.parameters["clients"] for result in race.of("connections")):
+        text += f"\n{clients:,} clients:\n\n{table(race.of('connections', clients=clients), columns)}\n"
+    return text
+
+
 def section_protocols(race: Race) -> str:
     text = """## HTTP and the Redis protocol
 
@@ -205,6 +225,7 @@ SECTIONS = {
     "growth": section_growth,
     "timers": section_timers,
     "echo": section_echo,
+    "connections": section_connections,
     "protocols": section_protocols,
 }
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import subprocess
@@ -28,9 +29,9 @@ SPEAKERS, _ = build.choose(protocols.commands("redis"))
 LIMIT = 30  # seconds for one program
 
 
-def load(port: int, clients: int, size: int) -> subprocess.CompletedProcess[str]:
+def load(port: int, clients: int, size: int, *more: str) -> subprocess.CompletedProcess[str]:
     command = [build.program("load") or "load", "--port", str(port), "--clients", str(clients)]
-    command += ["--bytes", str(size), "--seconds", "0.05"]
+    command += ["--bytes", str(size), "--seconds", "0.05", *more]
     return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
 
 
@@ -64,6 +65,33 @@ def test_load_passes_a_faithful_server(faulty: Callable[..., int]) -> None:
     done = load(faulty(lambda data: data), 1, 4096)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["messages"] > 0
+
+
+def test_load_connects_anew_for_each_message_if_told() -> None:
+    messages: list[int] = []  # of each connection
+
+    def serve(listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return  # the test is over
+            messages.append(0)
+            with client, contextlib.suppress(ConnectionResetError):
+                while data := client.recv(64):
+                    messages[-1] += 1
+                    client.sendall(data)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = threading.Thread(target=serve, args=(listener,))
+        serving.start()
+        done = load(listener.getsockname()[1], 1, 64, "--reconnect", "true")
+        listener.shutdown(socket.SHUT_RDWR)
+        serving.join(LIMIT)
+    assert done.returncode == 0, done.stderr
+    assert len(messages) > json.loads(done.stdout)["messages"] > 1
+    # One is kept from the warm-up to what is measured.
+    assert max(messages) <= 2
 
 
 @pytest.mark.parametrize("size", [1, 64, 100_000])

@@ -1,10 +1,10 @@
 //! Drives an echo server and measures it: what the server's process spends on a message, how many
 //! go through in a second, and how long one takes.
 //!
-//! `load --port PORT [--pid PID] --clients N --bytes B --seconds S [--core CORE]`
+//! `load --port PORT [--pid PID] --clients N --bytes B --seconds S [--core CORE] [--reconnect true]`
 //!
 //! Each of the clients sends a message, waits until it has come back whole, compares it with what
-//! it sent, and sends the next. One process, one thread, edge-triggered epoll. Prints one line of
+//! it sent, and sends the next: with `--reconnect true` over a connection of its own. One process, one thread, edge-triggered epoll. Prints one line of
 //! JSON; fails when a byte is wrong or missing, or when nothing comes for ten seconds.
 
 use std::io::{ErrorKind, Read, Write};
@@ -32,11 +32,13 @@ struct Options {
     bytes: usize,
     seconds: f64,
     core: Option<usize>,
+    reconnect: bool,
 }
 
 impl Options {
     fn parse() -> Result<Self, Failure> {
-        let mut options = Self { port: 0, pid: None, clients: 1, bytes: 64, seconds: 1.0, core: None };
+        let mut options =
+            Self { port: 0, pid: None, clients: 1, bytes: 64, seconds: 1.0, core: None, reconnect: false };
         let mut arguments = std::env::args().skip(1);
         while let Some(name) = arguments.next() {
             let value = arguments.next().ok_or("an option without a value")?;
@@ -47,6 +49,7 @@ impl Options {
                 "--bytes" => options.bytes = value.parse()?,
                 "--seconds" => options.seconds = value.parse()?,
                 "--core" => options.core = Some(value.parse()?),
+                "--reconnect" => options.reconnect = value.parse()?,
                 _ => return Err(format!("no such option: {name}").into()),
             }
         }
@@ -65,6 +68,9 @@ struct Client {
 }
 
 struct Load {
+    port: u16,
+    /// Whether each message has a connection of its own.
+    reconnect: bool,
     clients: Vec<Client>,
     set: libc::c_int,
     bytes: usize,
@@ -81,6 +87,8 @@ impl Load {
         let set = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
         let mut random = Random::new();
         let mut load = Self {
+            port: options.port,
+            reconnect: options.reconnect,
             clients: Vec::with_capacity(options.clients),
             set,
             bytes: options.bytes,
@@ -90,7 +98,7 @@ impl Load {
             latencies: Histogram::default(),
         };
         while load.clients.len() < options.clients {
-            load.connect(options.port)?;
+            load.add_client()?;
             if load.clients.len() % BACKLOG == 0 {
                 load.exchange(load.clients.len() - 1..load.clients.len(), Instant::now())?;
             }
@@ -98,28 +106,29 @@ impl Load {
         Ok(load)
     }
 
-    fn connect(&mut self, port: u16) -> Result<(), Failure> {
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    fn add_client(&mut self) -> Result<(), Failure> {
+        let (index, bytes) = (self.clients.len(), self.bytes);
+        let stream = self.connect(index)?;
+        let place = index * 31 % bytes;
+        self.clients.push(Client { stream, place, sent: bytes, received: bytes, begun: Instant::now() });
+        Ok(())
+    }
+
+    /// A connection for the client of that number.
+    fn connect(&self, index: usize) -> Result<TcpStream, Failure> {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
         machine::reset_on_close(&stream);
         let edge = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLET;
-        let mut event = libc::epoll_event { events: edge as u32, u64: self.clients.len() as u64 };
+        let mut event = libc::epoll_event { events: edge as u32, u64: index as u64 };
         // SAFETY: the event lives through the call.
         let result =
             unsafe { libc::epoll_ctl(self.set, libc::EPOLL_CTL_ADD, stream.as_raw_fd(), &mut event) };
-        if result != 0 {
-            return Err(std::io::Error::last_os_error().into());
+        match result {
+            0 => Ok(stream),
+            _ => Err(std::io::Error::last_os_error().into()),
         }
-        let place = self.clients.len() * 31 % self.bytes;
-        self.clients.push(Client {
-            stream,
-            place,
-            sent: self.bytes,
-            received: self.bytes,
-            begun: Instant::now(),
-        });
-        Ok(())
     }
 
     /// Lets these clients send messages until then, each at least one, and ends when every message
@@ -141,6 +150,9 @@ impl Load {
                     let now = Instant::now();
                     self.latencies.add((now - self.clients[index].begun).as_nanos() as u64);
                     if now < until {
+                        if self.reconnect {
+                            self.clients[index].stream = self.connect(index)?;
+                        }
                         self.begin(index, now)?;
                     }
                 }
