@@ -209,3 +209,14 @@ def test_ratios_are_taken_turn_by_turn(tmp_path: Path) -> None:
     text = (tmp_path / "race.md").read_text()
     assert "- libuv: not installed" in text
     assert "3.00: 1.50 (1.25 to 1.50)" in text
+
+
+def test_zero_copy_sends_are_compared_with_the_others() -> None:
+    if "io_uring" not in build.engines():
+        pytest.skip("there is no io_uring")
+    command = [build.program("zero_copy") or "zero_copy", "--quick"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("  ") for line in done.stdout.splitlines()]
+    assert len(rows) == 5 * 3
+    assert sum("of 1200 copied" in row[-1] for row in rows) == 5
