@@ -55,6 +55,7 @@ static void enter(const struct watcher *watcher, const char *suffix, uint32_t en
 static void enter_all(void) {
     enter(&raw_epoll, "", 0);
     enter(&raw_epoll, " again", 0);
+    enter(&raw_epoll_edges, "", 0);
     enter(&raw_poll, "", 0);
     enter(&raw_select, "", 0);
     const struct watcher *const libraries[] = {&libuv, &libevent, &libev};
@@ -66,6 +67,10 @@ static void enter_all(void) {
             char suffix[32];
             snprintf(suffix, sizeof suffix, " %s", omni_engine_name(engine));
             enter(&omnipoll, suffix, engine);
+            if (engine == OMNI_ENGINE_EPOLL || engine == OMNI_ENGINE_IO_URING) {
+                snprintf(suffix, sizeof suffix, " %s, edges", omni_engine_name(engine));
+                enter(&omnipoll_edges, suffix, engine);
+            }
         }
 }
 

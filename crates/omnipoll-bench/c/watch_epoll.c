@@ -1,11 +1,12 @@
-/* A loop on epoll, with no library. */
+/* A loop on epoll, with no library: level-triggered, and by edges. */
 #include "watcher.h"
 #include <sys/epoll.h>
 
 static int set;
+static uint32_t trigger; /* 0 or EPOLLET */
 
 static void control(int operation, int index, uint32_t events) {
-    struct epoll_event event = {.events = events, .data.fd = descriptors[index]};
+    struct epoll_event event = {.events = events | trigger, .data.fd = descriptors[index]};
     must(epoll_ctl(set, operation, descriptors[index], &event) == 0, "epoll_ctl");
 }
 
@@ -14,8 +15,14 @@ static void open_set(uint32_t engine) {
     set = epoll_create1(EPOLL_CLOEXEC);
 }
 
+static void open_set_of_edges(uint32_t engine) {
+    open_set(engine);
+    trigger = EPOLLET;
+}
+
 static void close_set(void) {
     close(set);
+    trigger = 0;
 }
 
 static void add(int index) {
@@ -38,3 +45,5 @@ static void wait_once(int for_ever) {
 }
 
 const struct watcher raw_epoll = {"raw epoll", 0, open_set, close_set, add, change, forget, wait_once};
+const struct watcher raw_epoll_edges = {"raw epoll, edges", 0, open_set_of_edges, close_set, add, change,
+                                        forget, wait_once};

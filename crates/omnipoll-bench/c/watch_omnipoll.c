@@ -1,8 +1,9 @@
-/* A loop on omnipoll, the same for every engine. */
+/* A loop on omnipoll, the same for every engine: under LEVEL, and under EDGE. */
 #include "watcher.h"
 #include <omnipoll.h>
 
 static omni_poller *poller;
+static uint32_t trigger; /* 0 or OMNI_EDGE */
 
 static void ours(int result) {
     if (result < 0) {
@@ -15,17 +16,23 @@ static void open_poller(uint32_t engine) {
     ours(omni_poller_new(engine, 0, &poller));
 }
 
+static void open_poller_of_edges(uint32_t engine) {
+    open_poller(engine);
+    trigger = OMNI_EDGE;
+}
+
 static void close_poller(void) {
     omni_poller_free(poller);
+    trigger = 0;
 }
 
 static void add(int index) {
-    ours(omni_add(poller, descriptors[index], OMNI_READ, (uint64_t)descriptors[index]));
+    ours(omni_add(poller, descriptors[index], OMNI_READ | trigger, (uint64_t)descriptors[index]));
 }
 
 static void change(int index, enum interest interest) {
     uint32_t wanted = interest == READABLE ? OMNI_READ : OMNI_WRITE;
-    ours(omni_modify(poller, descriptors[index], wanted, (uint64_t)descriptors[index]));
+    ours(omni_modify(poller, descriptors[index], wanted | trigger, (uint64_t)descriptors[index]));
 }
 
 static void forget(int index) {
@@ -41,3 +48,5 @@ static void wait_once(int for_ever) {
 }
 
 const struct watcher omnipoll = {"omnipoll", 0, open_poller, close_poller, add, change, forget, wait_once};
+const struct watcher omnipoll_edges = {"omnipoll", 0, open_poller_of_edges, close_poller, add, change, forget,
+                                       wait_once};

@@ -129,7 +129,7 @@ def draw_growth(race: Race) -> None:
     figure, axis = plt.subplots(figsize=(7.2, 4.4))
     for contender, results in by(race.of("growth"), lambda result: result.contender).items():
         engine = next((name for name in ("select", "epoll", "io_uring", "poll") if name in contender), None)
-        if engine is None or "again" in contender:
+        if engine is None or "again" in contender or "edges" in contender:
             continue
         ours = "omnipoll" in contender
         results.sort(key=lambda result: int(result.parameters["idle"]))
