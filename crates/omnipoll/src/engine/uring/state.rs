@@ -203,11 +203,15 @@ impl State {
     /// the queue. Returns how many are left to hand over.
     pub(super) fn write_requests(&mut self, registry: &mut Registry) -> io::Result<u32> {
         self.called = false;
-        while let Some(&key) = self.unwanted.last() {
+        while let Some(key) = self.unwanted.pop() {
             if !self.write(|ring| ring.unwatch(key))? {
+                self.unwanted.push(key);
                 return Ok(self.ring.requests());
             }
-            self.unwanted.pop();
+            if self.ring.requests() == 1 {
+                // Each poll that has ended says so: many would not fit, which costs the kernel more.
+                self.take(registry)?;
+            }
         }
         if !self.unwatched.is_empty() {
             self.write_polls(registry)?;
