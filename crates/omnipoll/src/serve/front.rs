@@ -225,13 +225,17 @@ impl Front {
     fn admit(&mut self, house: &mut impl House, door: usize) -> io::Result<()> {
         for _ in 0..self.doors.batch() {
             if house.is_full() {
-                self.doors.shut(&self.poller);
-                return Ok(());
+                break;
             }
             match self.doors.accept(door, &self.poller, &self.count)? {
                 Some((socket, peer)) => house.welcome(self, socket, peer)?,
                 None => break,
             }
+        }
+        if house.is_full() {
+            // At once: who is woken and lets nobody in keeps the client from the others.
+            self.doors.shut(&self.poller);
+            return Ok(());
         }
         self.doors.let_others_go_first(&self.poller)
     }

@@ -19,6 +19,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.in_each_way(several_addresses);
     suite.in_each_model(what_is_no_address_is_refused);
     suite.in_each_way(those_beyond_the_most_wait_for_their_turn);
+    suite.in_ways_of(&[Model::Cores, Model::Prefork], a_full_worker_keeps_nobody_from_the_others);
     suite.in_each_way(those_who_reset_at_once_cost_nothing);
     suite.in_each_way(clients_who_came_before_it_ran_are_served);
     suite.in_each_way(who_has_gone_already_is_known_by_its_address);
@@ -87,6 +88,28 @@ fn those_beyond_the_most_wait_for_their_turn(way: Way) {
     assert_eq!(served.until("two are left", |stats| stats.total.active == 2).total.accepted, 6);
     drop(before);
     served.ends_well();
+}
+
+fn a_full_worker_keeps_nobody_from_the_others(way: Way) {
+    // A worker takes eight at once. One that is full with the last of them must not be who is
+    // woken for the next client, while another has room.
+    const SHARE: usize = 8;
+    for _ in 0..5 {
+        let options = way.options().max_clients(2 * SHARE).reuse_port(false);
+        let served = serve_on(&["127.0.0.1:0"], options, Acts::echo(), |handle| {
+            let address = handle.addresses()[0].clone();
+            // They stay.
+            (0..SHARE).for_each(|_| std::mem::forget(TcpStream::connect(&address).unwrap()));
+        });
+        served.log.wait_for("the early ones", |entries| (entries.len() == SHARE).then_some(()));
+        let mut clients = Vec::new();
+        for _ in 0..SHARE {
+            clients.push(served.client());
+            exchange(&clients[clients.len() - 1], b"hello");
+        }
+        served.stop(Duration::ZERO);
+        assert_eq!(served.ends().errno, 0);
+    }
 }
 
 fn those_who_reset_at_once_cost_nothing(way: Way) {
