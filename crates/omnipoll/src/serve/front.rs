@@ -139,11 +139,11 @@ impl Front {
         let mut outcome = Ok(());
         self.obey(house);
         loop {
-            house.rest(self)?;
+            let rested = house.rest(self);
             if house.is_empty() && (until == Until::Empty || self.is_stopping() && !self.is_followed()) {
-                return outcome;
+                return outcome.and(rested);
             }
-            if let Err(error) = self.turn(house, &mut events) {
+            if let Err(error) = rested.and_then(|()| self.turn(house, &mut events)) {
                 // If the stop itself fails, there is no way to end in order.
                 outcome?;
                 outcome = Err(error);

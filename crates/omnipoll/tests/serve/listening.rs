@@ -13,6 +13,7 @@ use crate::process;
 use crate::served::{patient, port_of, serve, serve_on};
 use crate::suite::Suite;
 use crate::support::expect::expect_error;
+use crate::support::sys;
 use crate::way::Way;
 
 pub(crate) fn behaviours(suite: &mut Suite) {
@@ -158,20 +159,6 @@ fn who_has_gone_already_is_known_by_its_address(way: Way) {
     served.ends_well();
 }
 
-/// Leaves this process room for that many descriptors, besides those that are open.
-fn leave_room_for(more: usize) {
-    let open = crate::support::sys::open_descriptors();
-    let highest = open.last().map_or(0, |&number| number as usize + 1);
-    // No holes: the limit is one of numbers.
-    let holes = highest - open.len();
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the limit is writable for the length of the call.
-    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) }, 0);
-    limit.rlim_cur = (highest + more.saturating_sub(holes)) as u64;
-    // SAFETY: the limit is readable for the length of the call.
-    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
-}
-
 /// The processor time that a process has used so far.
 fn time_used_by(pid: i32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("stat");
@@ -184,7 +171,7 @@ fn descriptors_run_out_and_come_back(way: Way) {
     // Whichever call is the first to find none, nobody is lost but who is told so.
     for room in 0..10 {
         let mut served = serve_on(&["127.0.0.1:0"], way.options().workers(1), Acts::echo(), |_| {
-            leave_room_for(12 + room);
+            sys::leave_room_for(12 + room);
         });
         let clients: Vec<TcpStream> = (0..40).map(|_| served.client()).collect();
         for mut client in &clients {

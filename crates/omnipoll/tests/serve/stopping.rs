@@ -1,11 +1,14 @@
 //! How a server stops.
 
+use std::fs::File;
 use std::io::Write;
 use std::net::TcpStream;
+use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use omnipoll::{Model, ServerHandle};
+use socket2::SockRef;
 
 use crate::acts::Acts;
 use crate::client::{end, exchange, expect_end, expect_reset, keep_small, pattern, read, read_to_end, small};
@@ -31,6 +34,8 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.in_each_way(a_signal_stops_it);
     suite.in_each_way(a_second_signal_ends_it_at_once);
     suite.in_each_way(a_panic_when_it_stops);
+    suite.in_ways_of(&[Model::Reactor, Model::Cores], what_fails_is_everybodys_end_and_told);
+    suite.in_ways_of(&[Model::Reactor, Model::Cores], what_fails_when_doors_open_again_is_told_too);
 }
 
 const CANCELLED: i64 = libc::ECANCELED as i64;
@@ -246,4 +251,66 @@ fn a_panic_when_it_stops(way: Way) {
     let outcome = served.ends();
     assert_eq!(outcome.errno, 0);
     assert!(way.model != Model::Prefork || outcome.stats.total.restarts == 0, "a worker has died");
+}
+
+/// A file that is no socket, for the places of those that are.
+static FILE: OnceLock<File> = OnceLock::new();
+
+/// Has the numbers of this process's listening sockets stand for something else, as when somebody
+/// closes descriptors that are not theirs.
+fn spoil_the_listening_sockets() {
+    // Without a look into a folder, which would need a descriptor.
+    for number in (0..1024).filter(|&number| sys::is_open(number)) {
+        // SAFETY: it was open a moment ago, and what it is belongs to this process.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+        if SockRef::from(&descriptor).is_listener().unwrap_or(false) {
+            sys::replace(FILE.get().expect("a file"), &descriptor);
+        }
+    }
+}
+
+/// Spoils the sockets at that word, and says what becomes of the others.
+fn spoiled_at(word: &'static [u8]) -> Acts {
+    Acts::echo().on_data(move |conn, _, data| match data {
+        data if data == word => {
+            spoil_the_listening_sockets();
+            conn.abort();
+        }
+        b"no more" => {
+            sys::leave_room_for(0);
+            conn.write(data).unwrap();
+        }
+        data => drop(conn.write(data).unwrap()),
+    })
+}
+
+fn with_a_file(_: &ServerHandle) {
+    FILE.set(File::open("/proc/self/exe").unwrap()).unwrap();
+}
+
+fn what_fails_is_everybodys_end_and_told(way: Way) {
+    // Its doors are shut, for it is full; when somebody has left, they can't be opened.
+    let options = way.options().workers(1).max_clients(2);
+    let served = serve_on(&["127.0.0.1:0"], options, spoiled_at(b"spoil"), with_a_file);
+    let (witness, mut other) = (served.client(), served.client());
+    exchange(&witness, b"hello");
+    exchange(&other, b"hello");
+    other.write_all(b"spoil").unwrap();
+    expect_reset(&witness);
+    assert_eq!(served.expect(&witness, What::Close).value, CANCELLED);
+    assert_ne!(served.ends().errno, 0);
+}
+
+fn what_fails_when_doors_open_again_is_told_too(way: Way) {
+    // They are shut because there are no descriptors; the next who leaves has them opened.
+    let mut served = serve_on(&["127.0.0.1:0"], way.options().workers(1), spoiled_at(b"spoil"), with_a_file);
+    let (witness, mut other) = (served.client(), served.client());
+    exchange(&witness, b"hello");
+    exchange(&other, b"no more");
+    let _waits = served.client();
+    served.until("descriptors have run out", |stats| stats.total.accept_pauses > 0);
+    other.write_all(b"spoil").unwrap();
+    expect_reset(&witness);
+    assert_eq!(served.expect(&witness, What::Close).value, CANCELLED);
+    assert_ne!(served.ends().errno, 0);
 }

@@ -41,7 +41,7 @@ pub(crate) fn dup_to(file: &impl AsRawFd, number: RawFd) -> OwnedFd {
 }
 
 /// Makes the number of `old` stand for the file of `new`, without being free in between.
-pub(crate) fn replace(new: &impl AsRawFd, old: &OwnedFd) {
+pub(crate) fn replace(new: &impl AsRawFd, old: &impl AsRawFd) {
     // SAFETY: takes no pointer, and both are open for the length of the call.
     check(unsafe { libc::dup3(new.as_raw_fd(), old.as_raw_fd(), libc::O_CLOEXEC) }, "dup3");
 }
@@ -151,6 +151,16 @@ fn may_raise_limits() -> bool {
 /// Forbids the process to open more than it has open.
 pub(crate) fn forbid_more_descriptors() {
     let limit = libc::rlimit { rlim_cur: 0, ..descriptor_limit() };
+    // SAFETY: the limit is readable for the length of the call.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, "setrlimit");
+}
+
+/// Leaves the process room for that many descriptors besides those that are open.
+pub(crate) fn leave_room_for(more: usize) {
+    let open = open_descriptors();
+    // The limit is one of numbers, and there may be holes among those that are open.
+    let free = (0..).filter(|number| !open.contains(number)).nth(more).expect("a number");
+    let limit = libc::rlimit { rlim_cur: free as u64, ..descriptor_limit() };
     // SAFETY: the limit is readable for the length of the call.
     check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, "setrlimit");
 }
