@@ -30,12 +30,13 @@ pub(super) fn run<H: Handler>(handler: &H, shared: &Arc<Shared>, openings: Openi
 impl<H: Handler> House for Forks<'_, H> {
     fn welcome(&mut self, front: &mut Front, socket: OwnedFd, peer: Peer) -> io::Result<()> {
         front.count.add(Counter::Accepted, 1);
-        let (handler, shared) = (self.handler, front.shared.clone());
+        let (handler, shared, count) = (self.handler, front.shared.clone(), front.count.clone());
         // The parent drops the client's socket with the closure, uncalled.
         let forked = self.children.fork(front, 1, move |leash| {
             let serve =
                 || worker::serve_client(handler, &shared, shared.poller()?, (socket, peer), Some(leash));
-            worker::host(handler, serve)
+            // The parent sees the end of the child and counts the client's.
+            worker::host(handler, serve).inspect_err(|_| count.add(Counter::Refused, 1))
         });
         match forked {
             Ok(pid) => self.children.watch(front, pid),

@@ -8,15 +8,17 @@ use std::time::Duration;
 use omnipoll::Model;
 
 use crate::acts::Acts;
-use crate::client::{exchange, expect_reset};
+use crate::client::{exchange, expect_end, expect_reset};
 use crate::log::What;
 use crate::process::{self, children_of, is_alive, is_zombie, kill};
 use crate::served::{serve, Served};
 use crate::suite::Suite;
+use crate::support::sys;
 use crate::way::Way;
 
 pub(crate) fn behaviours(suite: &mut Suite) {
     suite.in_ways_of(&[Model::Fork], every_client_has_a_process);
+    suite.in_ways_of(&[Model::Fork], who_can_not_be_served_is_counted);
     suite.in_ways_of(&[Model::Fork, Model::Prefork], a_crash_is_one_process_alone);
     suite.in_ways_of(&[Model::Prefork], workers_that_are_killed_are_replaced);
     suite.in_ways_of(&[Model::Prefork], one_that_dies_at_once_is_replaced_later_each_time);
@@ -44,6 +46,26 @@ fn every_client_has_a_process(way: Way) {
     assert!(!processes.contains(&served.process.pid));
     drop(clients);
     process::until("all have ended and been reaped", || children_of(served.process.pid).is_empty());
+    served.ends_well();
+}
+
+fn who_can_not_be_served_is_counted(way: Way) {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    static IS_POOR: AtomicBool = AtomicBool::new(true);
+    // The first child can't open anything.
+    let around = std::sync::Arc::new(|fork: &mut dyn FnMut() -> i32| {
+        let pid = fork();
+        match IS_POOR.swap(false, Ordering::SeqCst) {
+            true if pid == 0 => sys::forbid_more_descriptors(),
+            _ => {}
+        }
+        pid
+    });
+    let mut served = serve(way.options().around_fork(around), Acts::echo());
+    expect_end(&served.client());
+    let stats = served.until("nobody is left", |stats| stats.total.accepted == 1 && stats.total.active == 0);
+    assert_eq!(stats.total.refused, 1, "it was not served, and nobody is told");
+    exchange(&served.client(), b"hello");
     served.ends_well();
 }
 
