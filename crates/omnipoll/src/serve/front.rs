@@ -65,6 +65,12 @@ pub(super) fn heed_signals(poller: &Poller) -> io::Result<()> {
     poller.signal_add(libc::SIGINT, tokens::SIGNAL)
 }
 
+/// Gives the signals back to the program.
+pub(super) fn heed_signals_no_more(poller: &Poller) -> io::Result<()> {
+    poller.signal_remove(libc::SIGTERM)?;
+    poller.signal_remove(libc::SIGINT)
+}
+
 /// When a loop has done its work, unless it is stopped before.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Until {

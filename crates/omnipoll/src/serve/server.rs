@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use super::front::heed_signals;
+use super::front::{heed_signals, heed_signals_no_more};
 use super::handler::Handler;
 use super::options::{Model, ServerOptions};
 use super::shared::Shared;
@@ -169,7 +169,11 @@ impl<H: Handler> Server<H> {
             Model::Prefork => prefork::run(handler, shared, openings),
         };
         lock(&shared.listeners).clear();
-        served
+        match shared.options.signals {
+            // From now on they are the program's again.
+            true => served.and(heed_signals_no_more(&shared.control)),
+            false => served,
+        }
     }
 
     /// Where the clients of each worker come in.

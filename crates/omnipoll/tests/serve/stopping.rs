@@ -7,12 +7,12 @@ use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use omnipoll::{Model, ServerHandle};
+use omnipoll::{Model, Server, ServerHandle};
 use socket2::SockRef;
 
-use crate::acts::Acts;
+use crate::acts::{Acts, Told};
 use crate::client::{end, exchange, expect_end, expect_reset, keep_small, pattern, read, read_to_end, small};
-use crate::log::What;
+use crate::log::{Log, What};
 use crate::process;
 use crate::served::{port_of, serve, serve_on};
 use crate::suite::Suite;
@@ -33,6 +33,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.in_each_way(a_stop_from_a_signal_handler);
     suite.in_each_way(a_signal_stops_it);
     suite.in_each_way(a_second_signal_ends_it_at_once);
+    suite.in_each_way(signals_are_the_programs_again);
     suite.in_each_way(a_panic_when_it_stops);
     suite.in_ways_of(&[Model::Reactor, Model::Cores], what_fails_is_everybodys_end_and_told);
     suite.in_ways_of(&[Model::Reactor, Model::Cores], what_fails_when_doors_open_again_is_told_too);
@@ -237,6 +238,19 @@ fn a_second_signal_ends_it_at_once(way: Way) {
     expect_reset(&client);
     assert_eq!(served.expect(&client, What::Close).value, CANCELLED);
     assert_eq!(served.ends().errno, 0);
+}
+
+fn signals_are_the_programs_again(way: Way) {
+    sys::on_signal(libc::SIGINT, stop_in_a_signal_handler);
+    let before = [libc::SIGTERM, libc::SIGINT].map(sys::handler_of);
+    let (pen, _reader) = Log::pipe();
+    let server = Server::with_options(Told { acts: Acts::echo(), pen }, way.options().signals(true)).unwrap();
+    server.listen("127.0.0.1:0").unwrap();
+    server.handle().stop(None).unwrap();
+    server.run().unwrap();
+    // The server is still there, and serves no more.
+    assert_eq!([libc::SIGTERM, libc::SIGINT].map(sys::handler_of), before);
+    drop(server);
 }
 
 fn a_panic_when_it_stops(way: Way) {

@@ -213,6 +213,15 @@ pub(crate) fn on_signal(signal: libc::c_int, handler: extern "C" fn(libc::c_int)
     check(unsafe { libc::sigaction(signal, &action, std::ptr::null_mut()) }, "sigaction");
 }
 
+/// What is called for that signal: a handler, or what stands for ignoring it or the default.
+pub(crate) fn handler_of(signal: libc::c_int) -> libc::sighandler_t {
+    // SAFETY: sigaction is plain old data, for which all zeroes is a value.
+    let mut action: libc::sigaction = unsafe { zeroed() };
+    // SAFETY: the action is writable for the length of the call.
+    check(unsafe { libc::sigaction(signal, std::ptr::null(), &mut action) }, "sigaction");
+    action.sa_sigaction
+}
+
 /// Sends a signal to one thread of this process.
 pub(crate) fn signal_thread(thread: libc::pid_t, signal: libc::c_int) {
     // SAFETY: takes no pointer.
