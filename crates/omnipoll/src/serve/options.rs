@@ -152,7 +152,7 @@ impl ServerOptions {
     /// gives each the same share of the clients. Without it they share one, on which the engine
     /// wakes one worker for each client where it can (EXCLUSIVE): they take turns, more or less,
     /// and no client has to wait for a worker that has died. Unless told, with it under CORES
-    /// and without under PREFORK. Unix sockets are always shared.
+    /// and without under PREFORK. Unix sockets, and those that were inherited, are always shared.
     pub fn reuse_port(mut self, yes: bool) -> Self {
         self.reuse_port = Some(yes);
         self

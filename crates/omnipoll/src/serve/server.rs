@@ -181,17 +181,14 @@ impl<H: Handler> Server<H> {
         let listeners = lock(&self.shared.listeners);
         let datagrams = std::mem::take(&mut *lock(&self.datagrams));
         let workers = self.shared.counts.workers();
-        let reuse = self.shared.reuses_ports();
         let mut openings: Vec<_> = (0..workers).map(|_| Openings::default()).collect();
         for (number, openings) in openings.iter_mut().enumerate() {
-            openings.shared = workers > 1 && !reuse;
             for listener in listeners.iter() {
-                let own = number > 0 && reuse && listener.is_tcp();
-                openings.listeners.push(match own {
+                openings.listeners.push(match number > 0 && listener.shares_port() {
                     true => listener.sibling(self.shared.options.backlog)?,
                     false => listener.try_clone()?,
                 });
-                openings.shared |= workers > 1 && !listener.is_tcp();
+                openings.shared |= workers > 1 && !listener.shares_port();
             }
             for socket in &datagrams {
                 openings.datagrams.push(socket.try_clone()?);

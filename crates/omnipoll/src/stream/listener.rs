@@ -26,6 +26,8 @@ pub(crate) struct Listener {
     _file: Option<SocketFile>,
     socket: Socket,
     local: Peer,
+    /// It was opened with `SO_REUSEPORT`.
+    shares_port: bool,
 }
 
 impl Listener {
@@ -44,7 +46,7 @@ impl Listener {
                     // without SO_REUSEPORT is told that it is taken.
                     tcp(address, false)?;
                 }
-                Self::listen(tcp(address, reuse_port)?, backlog)
+                Self::listen(tcp(address, reuse_port)?, backlog, reuse_port)
             }),
             Address::Unix(name) => Ok(vec![Self::unix(name, backlog)?]),
             Address::Descriptor(number) => Ok(vec![Self::inherited(*number)?]),
@@ -66,18 +68,19 @@ impl Listener {
             .local
             .as_socket_addr()
             .ok_or_else(|| fail(libc::EOPNOTSUPP, "a unix address has only one listening socket"))?;
-        Self::listen(tcp(address, true)?, backlog)
+        Self::listen(tcp(address, true)?, backlog, true)
     }
 
     /// The same socket once more, whose queue of clients both share. The file of a unix socket
     /// stays with this one.
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self { _file: None, socket: self.socket.try_clone()?, local: self.local.clone() })
+        let socket = self.socket.try_clone()?;
+        Ok(Self { _file: None, socket, local: self.local.clone(), shares_port: self.shares_port })
     }
 
-    /// Whether it has [siblings](Self::sibling).
-    pub(crate) fn is_tcp(&self) -> bool {
-        self.local.as_socket_addr().is_some()
+    /// Whether it may have [siblings](Self::sibling): not when somebody else has opened it.
+    pub(crate) fn shares_port(&self) -> bool {
+        self.shares_port
     }
 
     /// Where it listens, as [`Address`] reads it, with the port that the system chose.
@@ -92,9 +95,9 @@ impl Listener {
         socket::accept(self.as_fd())
     }
 
-    fn listen(socket: Socket, backlog: i32) -> io::Result<Self> {
+    fn listen(socket: Socket, backlog: i32, shares_port: bool) -> io::Result<Self> {
         socket.listen(backlog)?;
-        Self::of(socket, None)
+        Ok(Self { shares_port, ..Self::of(socket, None)? })
     }
 
     fn unix(name: &Peer, backlog: i32) -> io::Result<Self> {
@@ -136,7 +139,7 @@ impl Listener {
             // Accepted sockets inherit it, which saves a system call for each.
             socket::no_delay(socket.as_fd())?;
         }
-        Ok(Self { _file: file, socket, local })
+        Ok(Self { _file: file, socket, local, shares_port: false })
     }
 }
 
@@ -385,7 +388,6 @@ mod tests {
         let (path, address) = directory.socket();
         let listener = one(&address);
         assert_eq!(listener.address(), address);
-        assert!(!listener.is_tcp());
         assert_eq!(errno(listener.sibling(16)), libc::EOPNOTSUPP);
         let _client = UnixStream::connect(&path).unwrap();
         assert_eq!(accepted(&listener).1, Peer::Unnamed);

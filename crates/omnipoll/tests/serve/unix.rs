@@ -76,7 +76,7 @@ fn an_inherited_socket_is_served(way: Way) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let number = listener.as_raw_fd();
-    let served = serve_on(&[&format!("fd:{number}")], way.options().workers(1), Acts::echo(), |_| {});
+    let served = serve_on(&[&format!("fd:{number}")], way.options(), Acts::echo(), |_| {});
     assert_eq!(served.addresses()[0], address.to_string());
     assert!(sys::is_open(number));
     drop(listener);
