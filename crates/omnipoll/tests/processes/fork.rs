@@ -13,7 +13,7 @@ use omnipoll::{EngineKind, Event, EventKind, Poller};
 
 use crate::suite::Suite;
 use crate::support::expect::{expect_error, expect_none, next, poller, LONG};
-use crate::support::sys::in_child;
+use crate::support::sys::{in_child, thread_id, until_it_waits_for_a_lock};
 
 pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(every_call_of_the_child_is_eownerdead);
@@ -25,6 +25,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(children_stay_the_parents);
     suite.on_each_engine(a_child_that_drops_it_costs_the_parent_nothing);
     suite.on_each_engine(forked_while_signals_are_handled);
+    suite.on_each_engine(a_signal_that_comes_while_it_is_added);
 }
 
 const MOMENT: Duration = Duration::from_millis(20);
@@ -266,4 +267,43 @@ fn forked_while_signals_are_handled(kind: EngineKind) {
     });
     let events = next(poller.as_ref().expect("the parent's"));
     assert_eq!(events.iter().map(facts).collect::<Vec<_>>(), [(EventKind::Signal, 1, libc::SIGUSR1.into())]);
+}
+
+/// Whether a fork has come as far as it is let, and whether it may go on.
+static STANDS: AtomicBool = AtomicBool::new(false);
+static GOES_ON: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn stand_still() {
+    STANDS.store(true, Ordering::SeqCst);
+    while !GOES_ON.load(Ordering::SeqCst) {
+        thread::yield_now();
+    }
+}
+
+fn a_signal_that_comes_while_it_is_added(kind: EngineKind) {
+    // A fork holds still what an addition needs; what is put down first is called last.
+    // SAFETY: the handler is a static function.
+    assert_eq!(unsafe { libc::pthread_atfork(Some(stand_still), None, None) }, 0);
+    let (other, late) = (poller(kind), poller(kind));
+    other.signal_add(libc::SIGUSR1, 1).unwrap();
+    thread::scope(|scope| {
+        let forking = scope.spawn(|| in_child(|| ()).succeeds());
+        while !STANDS.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+        let (tell, told) = std::sync::mpsc::channel();
+        let late = &late;
+        let adding = scope.spawn(move || {
+            tell.send(thread_id()).unwrap();
+            late.signal_add(libc::SIGUSR1, 2).unwrap();
+        });
+        until_it_waits_for_a_lock(told.recv().unwrap());
+        // It is caught for the other's sake, and rings the other's bell only.
+        raise(libc::SIGUSR1);
+        GOES_ON.store(true, Ordering::SeqCst);
+        forking.join().unwrap();
+        adding.join().unwrap();
+    });
+    assert_eq!(collect(&other, 1), [(EventKind::Signal, 1, libc::SIGUSR1.into())]);
+    assert_eq!(collect(&late, 1), [(EventKind::Signal, 2, libc::SIGUSR1.into())]);
 }

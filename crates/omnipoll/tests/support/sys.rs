@@ -204,6 +204,15 @@ pub(crate) fn until_it_sleeps(thread: libc::pid_t) {
     }
 }
 
+/// Returns once that thread sleeps because another has what it needs.
+pub(crate) fn until_it_waits_for_a_lock(thread: libc::pid_t) {
+    let path = format!("/proc/self/task/{thread}/syscall");
+    let futex = format!("{} ", libc::SYS_futex);
+    while !std::fs::read_to_string(&path).expect("the thread is there").starts_with(&futex) {
+        std::thread::yield_now();
+    }
+}
+
 /// Has `handler` called for that signal. System calls are not restarted after it.
 pub(crate) fn on_signal(signal: libc::c_int, handler: extern "C" fn(libc::c_int)) {
     // SAFETY: all zeroes is an empty mask and no flags.
