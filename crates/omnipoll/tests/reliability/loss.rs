@@ -8,16 +8,18 @@ use std::time::{Duration, Instant};
 use omnipoll::Model;
 
 use crate::client::{exchange, expect_reset, reset};
-use crate::echo::{ask, serve};
+use crate::echo::{ask, serve, Echo};
 use crate::process::{self, children_of, kill};
-use crate::served::patient;
+use crate::served::{patient, serve_with};
 use crate::suite::Suite;
 use crate::support::expect::LONG;
+use crate::support::sys;
 use crate::way::Way;
 
 pub(crate) fn behaviours(suite: &mut Suite) {
     suite.in_each_way(a_thousand_vanish_in_the_middle);
     suite.in_each_way(a_handler_that_panics);
+    suite.in_each_way(descriptors_run_out_and_come_back);
     suite.in_ways_of(&[Model::Prefork], half_of_the_workers_are_killed_under_load);
 }
 
@@ -75,6 +77,43 @@ fn a_handler_that_panics(way: Way) {
         way.engine.name()
     );
     drop(witness);
+    served.ends_well();
+}
+
+fn descriptors_run_out_and_come_back(way: Way) {
+    const CLIENTS: usize = 200;
+    const ROOM: usize = 60;
+    let options = way.options().workers(1);
+    let mut served = serve_with(&["127.0.0.1:0"], options, |_| Echo, |_| sys::leave_room_for(ROOM));
+    let begun = Instant::now();
+    let clients: Vec<TcpStream> = (0..CLIENTS).map(|_| served.client()).collect();
+    let out = served.until("descriptors have run out", |stats| stats.total.accept_pauses > 0);
+    // Who comes first leaves first, and makes room.
+    let mut answered = 0;
+    for mut client in clients {
+        let mut answer = [0; 5];
+        let asked = client.write_all(b"hello").and_then(|()| client.read_exact(&mut answer));
+        answered += u64::from(asked.is_ok_and(|()| &answer == b"hello"));
+    }
+    let lasted = begun.elapsed();
+    let stats = served.until("all have gone", |stats| stats.total.active == 0).total;
+    assert_eq!((stats.accepted, stats.refused), (CLIENTS as u64, CLIENTS as u64 - answered));
+    if !matches!(way.model, Model::Thread | Model::Fork) {
+        assert_eq!(answered, CLIENTS as u64);
+    }
+    // And all is as before.
+    let again: Vec<TcpStream> = (0..10).map(|_| served.client()).collect();
+    again.iter().for_each(|client| exchange(client, b"hello"));
+    println!(
+        "{CLIENTS} clients with room for {ROOM} descriptors: {} at once, {} pauses, {answered} answered in \
+         {lasted:?} and {} refused ({}, {})",
+        out.total.active,
+        stats.accept_pauses,
+        stats.refused,
+        way.model.name(),
+        way.engine.name()
+    );
+    drop(again);
     served.ends_well();
 }
 
