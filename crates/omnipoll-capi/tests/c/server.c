@@ -6,6 +6,9 @@
 
 #include "serving.h"
 
+#include <stddef.h>
+#include <sys/un.h>
+
 /* ---- Making one ------------------------------------------------------------------------------ */
 
 static int made(const omni_server_options *options, const omni_handler *handler)
@@ -231,6 +234,108 @@ static void listeners(uint32_t engine)
     close(late);
     finish(&next);
     IS(try_to_connect(seen->port), -ECONNREFUSED);
+}
+
+/* An abstract name of this process: as the system has it, and, in `address`, as it is written. */
+static socklen_t abstract_name(struct sockaddr_un *name, char address[64])
+{
+    int count = snprintf(address, 64, "unix:@omnipoll-c-%d", (int)getpid());
+    *name = (struct sockaddr_un){.sun_family = AF_UNIX};
+    memcpy(name->sun_path + 1, address + 6, (size_t)count - 6);
+    return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + (size_t)count - 5);
+}
+
+static int client_of(const struct sockaddr_un *name, socklen_t length)
+{
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    IS(connect(fd, (const struct sockaddr *)name, length), 0);
+    return fd;
+}
+
+static void abstract_names(uint32_t engine)
+{
+    for (MODELS_HERE(model)) {
+        omni_server_options options = {.size = sizeof options, .engine = engine, .model = model};
+        omni_handler handler = noting(echo);
+        struct sockaddr_un name;
+        char address[64], told[64];
+        socklen_t length = abstract_name(&name, address);
+        struct service service = {.server = new_server(&options, &handler)};
+        memset(seen, 0, sizeof *seen);
+        IS(omni_server_listen(service.server, address), 0);
+        IS(omni_server_address(service.server, told, sizeof told), strlen(address));
+        OK(strcmp(told, address) == 0);
+        IS(pthread_create(&service.thread, NULL, run_server, &service), 0);
+        int fd = client_of(&name, length);
+        say(fd, "hello");
+        hear(fd, "hello");
+        close(fd);
+        UNTIL(seen->closed == 1);
+        finish(&service);
+    }
+}
+
+/* Serves what it is passed as systemd passes it: from descriptor 3 on, counted in the environment. */
+static void serve_what_is_passed(const omni_server_options *options, const int passed[2])
+{
+    char text[32];
+    for (int i = 0; i < 2; i++)
+        IS(dup2(passed[i], 3 + i), 3 + i);
+    snprintf(text, sizeof text, "%d", (int)getpid());
+    setenv("LISTEN_PID", text, 1);
+    setenv("LISTEN_FDS", "2", 1);
+    omni_handler handler = noting(echo);
+    omni_server *server = new_server(options, &handler);
+    IS(omni_server_listen(server, "systemd"), 0);
+    IS(omni_server_run(server), 0);
+    omni_server_free(server);
+    _exit(42);
+}
+
+static void socket_activation(uint32_t engine)
+{
+    for (EVERY_MODEL(model)) {
+        const omni_server_options options = {.size = sizeof options,
+                                             .engine = engine,
+                                             .model = model,
+                                             .flags = OMNI_SERVER_SIGNALS,
+                                             .workers = 2};
+        struct sockaddr_in inet = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        struct sockaddr_un name;
+        char address[64];
+        socklen_t length = sizeof inet, name_length = abstract_name(&name, address);
+        int tcp = socket(AF_INET, SOCK_STREAM, 0), local = socket(AF_UNIX, SOCK_STREAM, 0), status;
+        IS(bind(tcp, (struct sockaddr *)&inet, sizeof inet), 0);
+        IS(bind(local, (struct sockaddr *)&name, name_length), 0);
+        IS(getsockname(tcp, (struct sockaddr *)&inet, &length), 0);
+        IS(listen(tcp, 8) | listen(local, 8), 0);
+        /* Out of the way of 3 and 4. */
+        const int passed[2] = {fcntl(tcp, F_DUPFD, 64), fcntl(local, F_DUPFD, 64)};
+        close(tcp);
+        close(local);
+        memset(seen, 0, sizeof *seen);
+        seen->port = ntohs(inet.sin_port);
+        fflush(stdout);
+        pid_t pid = fork();
+        if (pid == 0) {
+            alarm(60);
+            serve_what_is_passed(&options, passed);
+        }
+        int fds[2] = {client(), client_of(&name, name_length)};
+        for (int i = 0; i < 2; i++) {
+            say(fds[i], "hello");
+            hear(fds[i], "hello");
+            close(fds[i]);
+        }
+        IS(kill(pid, SIGTERM), 0);
+        IS(waitpid(pid, &status, 0), pid);
+        OK(WIFEXITED(status));
+        IS(WEXITSTATUS(status), 42);
+        /* Who comes now waits for the next one that is started. */
+        close(client());
+        close(passed[0]);
+        close(passed[1]);
+    }
 }
 
 /* ---- Serving --------------------------------------------------------------------------------- */
@@ -661,6 +766,8 @@ static const struct behaviour behaviours[] = {
     {"a process has so many servers and no more", too_many},
     {"a server listens on several addresses", addresses},
     {"a listening socket is handed on", listeners},
+    {"an abstract name is served", abstract_names},
+    {"what systemd passes is served", socket_activation},
     {"clients are served, and each is closed once", serves},
     {"a handler may have no functions", nothing_to_call},
     {"a client is refused with some last words", refuses},
