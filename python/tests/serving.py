@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -116,7 +116,9 @@ Program = subprocess.Popen[bytes]
 
 
 @contextmanager
-def program(source: str, model: str, engine: str) -> Iterator[tuple[Program, str]]:
+def program(
+    source: str, model: str, engine: str, pass_fds: Sequence[int] = ()
+) -> Iterator[tuple[Program, str]]:
     """A program that prints the address it serves on; it is killed when it has not ended."""
     command = [sys.executable, "-c", PROGRAM + source, model, engine]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
@@ -126,6 +128,7 @@ def program(source: str, model: str, engine: str) -> Iterator[tuple[Program, str
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment,
+        pass_fds=pass_fds,
     )
     with process:
         try:

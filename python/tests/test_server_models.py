@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import signal
+import socket
 import subprocess
 
 import pytest
@@ -49,6 +51,35 @@ def test_echo_until_sigterm(model: str, engine: str) -> None:
             for client in clients:
                 assert ask(client, block) == block
         assert end(process) == ("", "")
+
+
+ACTIVATED = """
+for number, passed in enumerate(%r, 3):
+    os.dup2(passed, number)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="2")
+server = omnipoll.Server(Echo(), "systemd", model=model, engine=engine, workers=2, signals=True)
+print(*server.addresses, flush=True)
+server.run()
+"""
+
+
+def test_what_systemd_passes_is_served_and_left_open(model: str, engine: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as local:
+        name = f"omnipoll-{os.getpid()}-{model}-{engine}"
+        local.bind(f"\0{name}")
+        local.listen()
+        # Out of the way of the numbers that the program gives them.
+        passed = [fcntl.fcntl(listener, fcntl.F_DUPFD, 64) for listener in (tcp, local)]
+        with program(ACTIVATED % passed, model, engine, passed) as (process, addresses):
+            assert addresses.split() == [f"127.0.0.1:{tcp.getsockname()[1]}", f"unix:@{name}"]
+            for address in addresses.split():
+                with connect(address) as client:
+                    assert ask(client, b"hello") == b"hello"
+            assert end(process) == ("", "")
+            # Who comes now is not refused: systemd starts the next one.
+            connect(addresses.split()[0]).close()
+        for number in passed:
+            os.close(number)
 
 
 STOPPING = """

@@ -29,6 +29,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.in_each_way(abort_throws_away_what_is_queued);
     suite.in_each_way(a_refused_client_gets_its_last_words);
     suite.in_each_way(a_panic_ends_its_connection_alone);
+    suite.in_each_way(a_panic_at_the_door_refuses);
     suite.in_each_way(a_close_is_told_once_and_last);
 }
 
@@ -319,6 +320,20 @@ fn a_panic_ends_its_connection_alone(way: Way) {
     exchange(&witness, b"last");
     reset(witness);
     served.ends_well();
+}
+
+fn a_panic_at_the_door_refuses(way: Way) {
+    let acts = Acts::echo().on_open(|conn, _| {
+        conn.write(b"half of it").unwrap();
+        panic!("in Open, as it should")
+    });
+    let mut served = serve(way.options(), acts);
+    let clients: Vec<_> = (0..3).map(|_| served.client()).collect();
+    clients.iter().for_each(expect_reset);
+    let stats = served.until("nobody is left", |stats| stats.total.active == 0 && stats.total.accepted == 3);
+    assert_eq!((stats.total.refused, stats.total.restarts), (3, 0));
+    let outcome = served.ends_well();
+    assert!(outcome.log.all().iter().all(|entry| entry.what == What::Open), "something else was called");
 }
 
 fn a_close_is_told_once_and_last(way: Way) {

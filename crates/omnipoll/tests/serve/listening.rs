@@ -7,7 +7,7 @@ use std::time::Duration;
 use omnipoll::{Model, Server};
 
 use crate::acts::Acts;
-use crate::client::{end, exchange, read, reset};
+use crate::client::{end, exchange, read, read_to_end, reset};
 use crate::log::What;
 use crate::process;
 use crate::served::{patient, port_of, serve, serve_on};
@@ -18,6 +18,7 @@ use crate::way::Way;
 
 pub(crate) fn behaviours(suite: &mut Suite) {
     suite.in_each_way(several_addresses);
+    suite.in_each_way(who_has_come_and_where_to);
     suite.in_each_model(what_is_no_address_is_refused);
     suite.in_each_way(those_beyond_the_most_wait_for_their_turn);
     suite.in_ways_of(&[Model::Cores, Model::Prefork], a_full_worker_keeps_nobody_from_the_others);
@@ -38,6 +39,22 @@ fn several_addresses(way: Way) {
     for address in served.addresses() {
         let client = patient(TcpStream::connect(address).unwrap());
         exchange(&client, b"hello");
+    }
+    served.ends_well();
+}
+
+fn who_has_come_and_where_to(way: Way) {
+    let acts = Acts::echo().on_data(|conn, _, _| {
+        let words = format!("{} at {}", conn.peer(), conn.local().unwrap());
+        conn.write(words.as_bytes()).unwrap();
+        conn.close();
+    });
+    let served = serve_on(&["127.0.0.1:0", "[::1]:0"], way.options(), acts, |_| {});
+    for address in served.addresses() {
+        let mut client = patient(TcpStream::connect(address).unwrap());
+        client.write_all(b"who and where?").unwrap();
+        let expected = format!("{} at {address}", client.local_addr().unwrap());
+        assert_eq!(String::from_utf8(read_to_end(&client)).unwrap(), expected);
     }
     served.ends_well();
 }
