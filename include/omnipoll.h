@@ -1315,7 +1315,7 @@ int omni_server_broadcast(struct omni_server *server, const void *data, size_t l
  * Duplicates a listening socket of the server's, from number 0 on in the order of its addresses:
  * for a new process that takes over without a moment in which nobody listens. Give it the
  * descriptors from 3 on and their number in `LISTEN_FDS`, let it listen on "systemd", and stop
- * this server.
+ * this server. The file of a unix socket then stays when this one ends.
  *
  * Returns the descriptor, which is the caller's to close and does not survive an exec (unless
  * dup2(2) gives it its new number), or:

@@ -149,7 +149,8 @@ impl PyServer {
 
     /// Duplicates of its listening sockets, as descriptors that the caller owns: for a new process
     /// that takes over without a moment in which nobody listens. Give it the descriptors from 3
-    /// on and their number in LISTEN_FDS, let it listen on "systemd", and stop this one.
+    /// on and their number in LISTEN_FDS, let it listen on "systemd", and stop this one. The file of
+    /// a unix socket then stays when this one ends.
     ///
     /// Raises OSError (EMFILE) as the system says.
     fn listeners(&self) -> PyResult<Vec<i32>> {

@@ -1,7 +1,7 @@
 //! [`Server`]: addresses to listen on, a handler, and a model.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -229,9 +229,10 @@ impl ServerHandle {
 
     /// Duplicates of its listening sockets, in the order of their addresses: for a new process
     /// that takes over without a moment in which nobody listens. Give it the descriptors from 3
-    /// on and their number in `LISTEN_FDS`, let it listen on `"systemd"`, and stop this one.
+    /// on and their number in `LISTEN_FDS`, let it listen on `"systemd"`, and stop this one. The
+    /// file of a unix socket then stays when this one ends.
     pub fn listeners(&self) -> io::Result<Vec<OwnedFd>> {
-        lock(&self.shared.listeners).iter().map(|listener| listener.as_fd().try_clone_to_owned()).collect()
+        lock(&self.shared.listeners).iter_mut().map(Listener::hand_on).collect()
     }
 
     /// The engine of its loops.

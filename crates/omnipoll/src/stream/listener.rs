@@ -19,11 +19,12 @@ use crate::error::fail;
 /// A listening stream socket: ours, non-blocking, closed by `exec`.
 ///
 /// The file of a unix socket is removed when the listener that made it is dropped, but not in
-/// a forked child, nor when the path has come to name another file.
+/// a forked child, nor when the path has come to name another file, nor once the socket was
+/// [handed on](Self::hand_on).
 #[derive(Debug)]
 pub(crate) struct Listener {
     // Dropped before the socket, which keeps the file's inode from being used again.
-    _file: Option<SocketFile>,
+    file: Option<SocketFile>,
     socket: Socket,
     local: Peer,
     /// It was opened with `SO_REUSEPORT`.
@@ -75,7 +76,17 @@ impl Listener {
     /// stays with this one.
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
         let socket = self.socket.try_clone()?;
-        Ok(Self { _file: None, socket, local: self.local.clone(), shares_port: self.shares_port })
+        Ok(Self { file: None, socket, local: self.local.clone(), shares_port: self.shares_port })
+    }
+
+    /// The same socket once more, for another process, to which the file of a unix socket leads
+    /// from now on.
+    pub(crate) fn hand_on(&mut self) -> io::Result<OwnedFd> {
+        let handed_on = self.socket.try_clone()?.into();
+        if let Some(file) = &mut self.file {
+            file.is_handed_on = true;
+        }
+        Ok(handed_on)
     }
 
     /// Whether it may have [siblings](Self::sibling): not when somebody else has opened it.
@@ -139,7 +150,7 @@ impl Listener {
             // Accepted sockets inherit it, which saves a system call for each.
             socket::no_delay(socket.as_fd())?;
         }
-        Ok(Self { _file: file, socket, local, shares_port: false })
+        Ok(Self { file, socket, local, shares_port: false })
     }
 }
 
@@ -204,6 +215,7 @@ struct SocketFile {
     path: PathBuf,
     identity: (u64, u64),
     process: u32,
+    is_handed_on: bool,
 }
 
 impl SocketFile {
@@ -212,12 +224,13 @@ impl SocketFile {
         // The directory may change before the file is removed.
         let path = std::path::absolute(path)?;
         let identity = identity(&fs::symlink_metadata(&path)?);
-        Ok(Self { path, identity, process: std::process::id() })
+        Ok(Self { path, identity, process: std::process::id(), is_handed_on: false })
     }
 
     /// While the socket is open the kernel keeps its inode, so that no other file has the number.
     fn is_ours(&self) -> bool {
-        self.process == std::process::id()
+        !self.is_handed_on
+            && self.process == std::process::id()
             && fs::symlink_metadata(&self.path).is_ok_and(|now| identity(&now) == self.identity)
     }
 }

@@ -6,9 +6,11 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 
+use omnipoll::{Model, Server};
+
 use crate::acts::{Acts, Told};
 use crate::client::{end, exchange, read_to_end};
-use crate::log::What;
+use crate::log::{Log, What};
 use crate::process;
 use crate::served::{patient, serve_on, serve_with, Served};
 use crate::suite::Suite;
@@ -21,6 +23,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.in_each_way(an_abstract_name_is_served);
     suite.in_each_way(a_unix_abort_is_an_end);
     suite.in_each_way(an_inherited_socket_is_served);
+    suite.in_ways_of(&[Model::Reactor, Model::Cores, Model::Thread], a_path_is_handed_on);
     suite.in_each_way(what_systemd_passes_is_served_and_left_open);
 }
 
@@ -119,6 +122,28 @@ fn an_inherited_socket_is_served(way: Way) {
     drop(listener);
     exchange(&served.client(), b"hello");
     served.ends_well();
+}
+
+fn a_path_is_handed_on(way: Way) {
+    let path = path(way);
+    let (pen, _reader) = Log::pipe();
+    let told = || Told { acts: Acts::echo(), pen: pen.clone() };
+    let [old, new] = [told(), told()].map(|told| Server::with_options(told, way.options()).unwrap());
+    old.listen(&format!("unix:{path}")).unwrap();
+    let handed_on = old.handle().listeners().unwrap().remove(0);
+    new.listen(&format!("fd:{}", handed_on.as_raw_fd())).unwrap();
+    let (stop_old, stop_new) = (old.handle(), new.handle());
+    std::thread::scope(|scope| {
+        let (old, new) = (scope.spawn(|| old.run()), scope.spawn(|| new.run()));
+        converse(connect(&path));
+        stop_old.stop(None).unwrap();
+        old.join().unwrap().unwrap();
+        let late = UnixStream::connect(&path).map(|client| converse(patient_unix(client)));
+        stop_new.stop(None).unwrap();
+        new.join().unwrap().unwrap();
+        late.expect("the path still leads to who has the socket now");
+    });
+    std::fs::remove_file(&path).unwrap();
 }
 
 /// Puts sockets where systemd puts them, and returns them.
