@@ -89,25 +89,27 @@ impl Watcher for Raw {
 /// This library.
 pub struct Omnipoll {
     poller: omnipoll::Poller,
+    trigger: omnipoll::Trigger,
     events: omnipoll::Events,
 }
 
 impl Omnipoll {
-    /// An empty poller on `engine`.
-    pub fn new(engine: omnipoll::EngineKind) -> Self {
+    /// An empty poller on `engine`, which will watch by `trigger`.
+    pub fn new(engine: omnipoll::EngineKind, trigger: omnipoll::Trigger) -> Self {
         let poller = omnipoll::Poller::with_engine(engine).expect("an engine of this machine");
-        Self { poller, events: omnipoll::Events::with_capacity(CAPACITY) }
+        Self { poller, trigger, events: omnipoll::Events::with_capacity(CAPACITY) }
     }
 }
 
 impl Watcher for Omnipoll {
     fn add(&mut self, fd: RawFd) {
-        self.poller.add(&fd, omnipoll::Interest::READ, fd as u64).expect("a descriptor to watch");
+        let interest = omnipoll::Interest::READ | self.trigger;
+        self.poller.add(&fd, interest, fd as u64).expect("a descriptor to watch");
     }
 
     fn change(&mut self, fd: RawFd, wish: Wish) {
         let interest = if wish == Wish::Read { omnipoll::Interest::READ } else { omnipoll::Interest::WRITE };
-        self.poller.modify(&fd, interest, fd as u64).expect("a watched descriptor");
+        self.poller.modify(&fd, interest | self.trigger, fd as u64).expect("a watched descriptor");
     }
 
     fn remove(&mut self, fd: RawFd) {

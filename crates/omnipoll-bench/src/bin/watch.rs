@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use omnipoll::EngineKind;
+use omnipoll::{Capabilities, EngineKind, Trigger};
 use omnipoll_bench::watcher::{Mio, Omnipoll, Polling, Raw, Watcher, Wish};
 use omnipoll_bench::{figures, machine, pairs, pairs::Pairs, random::Random};
 
@@ -54,11 +54,16 @@ fn contenders() -> Vec<Contender> {
         Contender::new("polling", Polling::new),
     ];
     let engines = (1..).map_while(EngineKind::from_number).filter(|engine| engine.is_available());
-    all.extend(
-        engines.map(|engine| {
-            Contender::new(&format!("omnipoll {}", engine.name()), move || Omnipoll::new(engine))
-        }),
-    );
+    for engine in engines {
+        let mut enter = |suffix, trigger| {
+            let name = format!("omnipoll {}{suffix}", engine.name());
+            all.push(Contender::new(&name, move || Omnipoll::new(engine, trigger)));
+        };
+        enter("", Trigger::LEVEL);
+        if engine.capabilities().contains(Capabilities::NATIVE_EDGE) {
+            enter(", edges", Trigger::EDGE);
+        }
+    }
     all
 }
 
