@@ -236,10 +236,12 @@ static void listeners(uint32_t engine)
     IS(try_to_connect(seen->port), -ECONNREFUSED);
 }
 
-/* An abstract name of this process: as the system has it, and, in `address`, as it is written. */
+/* An abstract name that is new: as the system has it, and, in `address`, as it is written. A ring
+ * that is gone may keep an old one for a moment. */
 static socklen_t abstract_name(struct sockaddr_un *name, char address[64])
 {
-    int count = snprintf(address, 64, "unix:@omnipoll-c-%d", (int)getpid());
+    static int names;
+    int count = snprintf(address, 64, "unix:@omnipoll-c-%d-%d", (int)getpid(), ++names);
     *name = (struct sockaddr_un){.sun_family = AF_UNIX};
     memcpy(name->sun_path + 1, address + 6, (size_t)count - 6);
     return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + (size_t)count - 5);
