@@ -82,7 +82,7 @@
 //! # Ok::<(), io::Error>(())
 //! ```
 //!
-//! On [`EngineKind::IoUring`] a ring receives and sends for the clients of
+//! On [`EngineKind::IoUring`] a ring accepts, receives and sends for the clients of
 //! [`Model::Reactor`], [`Model::Cores`] and [`Model::Prefork`], where the kernel can (Linux 6.1).
 //!
 //! # The layout
