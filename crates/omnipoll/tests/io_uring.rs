@@ -28,6 +28,7 @@ fn main() -> std::process::ExitCode {
     suite.once(more_completions_than_there_is_room_for);
     suite.once(the_file_of_a_removed_descriptor_is_let_go_of_by_the_next_wait);
     suite.once(who_waits_lets_go_of_the_file_of_a_removed_descriptor);
+    suite.once(the_file_of_a_removed_descriptor_is_let_go_of_though_it_has_become_ready);
     suite.once(a_closed_file_is_held_until_something_happens_to_it);
     suite.once(a_closed_file_is_held_until_its_number_is_added_again);
     suite.once(a_closed_file_is_held_until_the_poller_is_dropped);
@@ -186,6 +187,32 @@ fn who_waits_lets_go_of_the_file_of_a_removed_descriptor() {
         poller.wake().unwrap();
         waiter.events();
     });
+}
+
+/// The thread that handed over the poll is yet to hear that it has woken when the poll is to end.
+fn the_file_of_a_removed_descriptor_is_let_go_of_though_it_has_become_ready() {
+    let poller = uring();
+    let (ours, theirs) = pair();
+    let (held, release) = pipe();
+    expect_none(&poller);
+    poller.add(&ours, Interest::READ, 1).unwrap();
+    std::thread::scope(|scope| {
+        let (tell, told) = std::sync::mpsc::channel();
+        let poller = &poller;
+        scope.spawn(move || {
+            expect_none(poller);
+            tell.send(sys::thread_id()).unwrap();
+            sys::stay_in_the_kernel_until_readable(&held);
+        });
+        sys::until_it_sleeps(told.recv().unwrap());
+        poke(&theirs);
+        poller.remove(&ours).unwrap();
+        close(ours);
+        expect_none(poller);
+        poke(release);
+    });
+    // What was written to it was not read.
+    assert_eq!(end_of(theirs), Err(ErrorKind::ConnectionReset));
 }
 
 /// What the peer is told in the end, 0 or an error. A kernel that takes a ring down interrupts

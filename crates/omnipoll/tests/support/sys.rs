@@ -213,6 +213,24 @@ pub(crate) fn until_it_waits_for_a_lock(thread: libc::pid_t) {
     }
 }
 
+/// Keeps this thread in a system call in which nothing interrupts it, neither a signal nor the
+/// kernel's own work for it: `vfork(2)`, whose child waits until the file is readable.
+pub(crate) fn stay_in_the_kernel_until_readable(file: &impl AsRawFd) {
+    extern "C" fn child(poll: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: one entry, which lives as long as its owner waits.
+        unsafe { libc::poll(poll.cast(), 1, -1) - 1 }
+    }
+    let mut poll = libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let mut stack = vec![0_u128; 4096];
+    let (top, poll) = (stack.as_mut_ptr_range().end, &raw mut poll);
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: the child has the stack and the entry to itself until it has ended: so long does the
+    // call last.
+    let pid = check(unsafe { libc::clone(child, top.cast(), flags, poll.cast()) }, "clone");
+    // SAFETY: it is told no place for the status.
+    check(unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) }, "waitpid");
+}
+
 /// Has `handler` called for that signal. System calls are not restarted after it.
 pub(crate) fn on_signal(signal: libc::c_int, handler: extern "C" fn(libc::c_int)) {
     // SAFETY: all zeroes is an empty mask and no flags.

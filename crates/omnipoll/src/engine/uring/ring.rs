@@ -98,8 +98,11 @@ impl Ring {
     }
 
     /// Puts the end of a poll into the queue of requests. False when that is full.
+    ///
+    /// `IORING_OP_POLL_REMOVE` leaves a poll that is just waking (`EALREADY`), and a lasting one
+    /// goes on then.
     pub(super) fn unwatch(&mut self, key: u64) -> bool {
-        let request = opcode::PollRemove::new(key).build().user_data(NOBODY);
+        let request = opcode::AsyncCancel::new(key).build().user_data(NOBODY);
         self.push(&request.flags(squeue::Flags::SKIP_SUCCESS))
     }
 
