@@ -223,6 +223,10 @@ impl Doors {
 
 /// Errors of a client that came and went, which accept(2) tells on Linux.
 fn is_the_clients(error: &io::Error) -> bool {
+    #[cfg(target_os = "linux")]
+    if error.raw_os_error() == Some(libc::ENONET) {
+        return true;
+    }
     matches!(
         error.raw_os_error(),
         Some(

@@ -418,6 +418,7 @@ impl<H: Handler> House for Reactor<'_, H> {
         }
         for socket in self.datagrams.drain(..) {
             let _ = front.poller.remove(&socket);
+            socket.give_up(&self.site.count);
         }
         for slot in self.everyone() {
             self.call(slot, |handler, conn, state, _| handler.on_stop(conn, state));

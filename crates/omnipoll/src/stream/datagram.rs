@@ -103,6 +103,13 @@ impl DatagramSocket {
         result.map(drop)
     }
 
+    /// Sends once more what the kernel takes, and counts the rest as dropped: nobody will.
+    pub(crate) fn give_up(mut self, count: &Count) {
+        // Whatever failed, what is left tells how many.
+        let _ = self.flush(count);
+        count.add(Counter::DatagramsDropped, self.waiting.datagrams.len() as u64);
+    }
+
     /// Makes `poller` tell of READ, and of WRITE while datagrams wait to be sent.
     pub(crate) fn watch(&mut self, poller: &Poller, token: u64) -> io::Result<()> {
         let is_write_wanted = !self.waiting.is_empty();
@@ -460,6 +467,24 @@ mod tests {
 
         refuse(&socket);
         socket.receive(&count, |_, _| panic!("nobody sent anything")).unwrap();
+    }
+
+    #[test]
+    fn what_is_left_at_the_end_is_sent_or_counted() {
+        let (mut socket, count) = (bound("udp:127.0.0.1:0"), count());
+        let client = client(&socket);
+        socket.waiting.queue(&peer_of(&client), b"the last").unwrap();
+        socket.give_up(&count);
+        assert_eq!(read(&client), b"the last");
+        assert_eq!((count.get(Counter::DatagramsDropped), count.get(Counter::DatagramsOut)), (0, 1));
+
+        let mut socket = bound("udp:127.0.0.1:0");
+        (0..3).for_each(|_| socket.waiting.queue(&peer_of(&client), b"too late").unwrap());
+        // EPIPE for all of them.
+        socket.socket.connect(&client.local_addr().unwrap().into()).unwrap();
+        socket.socket.shutdown(std::net::Shutdown::Write).unwrap();
+        socket.give_up(&count);
+        assert_eq!((count.get(Counter::DatagramsDropped), count.get(Counter::DatagramsOut)), (3, 1));
     }
 
     #[test]
