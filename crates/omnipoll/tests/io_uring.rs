@@ -7,13 +7,16 @@ mod suite;
 #[path = "support/mod.rs"]
 mod support;
 
-use std::io::{ErrorKind, Read};
-use std::net::Shutdown;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{channel, Receiver, Sender};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use omnipoll::{explain, EngineKind, Interest, Poller, Ready, Trigger};
+use omnipoll::{explain, Conn, EngineKind, Handler, Interest, Poller, Ready, Server, ServerOptions, Trigger};
 use suite::{read, Suite};
 use support::expect::*;
 use support::{fds::*, sys};
@@ -38,6 +41,8 @@ fn main() -> std::process::ExitCode {
     suite.once(a_oneshot_for_room_sleeps_through_a_half_close);
     suite.once(a_wait_that_hands_over_lasts_its_time);
     suite.once(a_server_s_clients_are_let_in_without_a_call_of_their_own);
+    suite.once(a_server_s_buffers_run_out);
+    suite.once(a_server_s_completions_do_not_fit);
     suite.main()
 }
 
@@ -356,49 +361,134 @@ fn a_wait_that_hands_over_lasts_its_time() {
     }
 }
 
+/// Sums up what each client sends, and tells it at its end. Who says "wait" keeps all the others
+/// waiting.
+struct Sums {
+    waits: Sender<()>,
+    gate: Mutex<Receiver<()>>,
+}
+
+impl Handler for Sums {
+    type State = (u64, u64);
+
+    fn on_open(&self, _: &mut Conn<'_>) -> io::Result<(u64, u64)> {
+        Ok((0, 0))
+    }
+
+    fn on_data(&self, _: &mut Conn<'_>, (length, sum): &mut (u64, u64), data: &[u8]) {
+        if data == b"wait" {
+            self.waits.send(()).unwrap();
+            self.gate.lock().unwrap().recv().unwrap();
+        }
+        *length += data.len() as u64;
+        *sum += data.iter().map(|&byte| u64::from(byte)).sum::<u64>();
+    }
+
+    fn on_end(&self, conn: &mut Conn<'_>, (length, sum): &mut (u64, u64)) {
+        conn.write(format!("{length} {sum}").as_bytes()).unwrap();
+        conn.close();
+    }
+}
+
+/// A server on a ring for streams.
+struct Summing {
+    server: Arc<Server<Sums>>,
+    addresses: Vec<String>,
+    waits: Receiver<()>,
+    open: Sender<()>,
+}
+
+impl Summing {
+    /// Where there is no such ring, it ends the case, and says so.
+    fn on(addresses: &[&str]) -> Self {
+        drop(uring());
+        if sys::kernel() < (6, 1) {
+            println!("not on this machine, whose Linux has less than streams need");
+            std::process::exit(0);
+        }
+        let ((open, gate), (told, waits)) = (channel(), channel());
+        let sums = Sums { waits: told, gate: Mutex::new(gate) };
+        let options = ServerOptions::new().engine(EngineKind::IoUring);
+        let server = Arc::new(Server::with_options(sums, options).unwrap());
+        let addresses = addresses.iter().map(|address| server.listen(address).unwrap()).collect();
+        Self { server, addresses, waits, open }
+    }
+
+    /// Clients of its addresses in turn.
+    fn clients(&self, count: usize) -> Vec<TcpStream> {
+        let addresses = self.addresses.iter().cycle().take(count);
+        addresses.map(|address| TcpStream::connect(address).unwrap()).collect()
+    }
+
+    /// Serves, in a thread that begins with `prepare`, until `test` has ended.
+    fn run(self, prepare: impl FnOnce() + Send + 'static, test: impl FnOnce(&Self)) {
+        let server = self.server.clone();
+        let running = std::thread::spawn(move || {
+            prepare();
+            server.run()
+        });
+        test(&self);
+        self.server.handle().stop(None).unwrap();
+        running.join().unwrap().unwrap();
+        assert_eq!(self.server.handle().stats().total.active, 0);
+    }
+}
+
+fn says(mut client: &TcpStream, data: &[u8]) {
+    client.write_all(data).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+}
+
+fn is_told_the_sum_of(mut client: TcpStream, data: &[u8]) {
+    client.set_read_timeout(Some(LONG)).unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    let sum = data.iter().map(|&byte| u64::from(byte)).sum::<u64>();
+    assert_eq!(answer, format!("{} {sum}", data.len()));
+}
+
 /// They are let in, and heard, by the call that waits.
 fn a_server_s_clients_are_let_in_without_a_call_of_their_own() {
-    use omnipoll::{Conn, Handler, Server, ServerOptions};
-    use std::io::{self, Write};
-    use std::net::TcpStream;
-
-    struct Echo;
-    impl Handler for Echo {
-        type State = ();
-        fn on_open(&self, _: &mut Conn<'_>) -> io::Result<()> {
-            Ok(())
-        }
-        fn on_data(&self, conn: &mut Conn<'_>, _: &mut (), data: &[u8]) {
-            conn.write(data).unwrap();
-        }
-    }
-
-    drop(uring());
-    if sys::kernel() < (6, 1) {
-        println!("not on this machine, whose Linux has less than streams need");
-        return;
-    }
-    let options = ServerOptions::new().engine(EngineKind::IoUring);
-    let server = Server::with_options(Echo, options).unwrap();
-    let address = server.listen("127.0.0.1:0").unwrap();
-    let handle = server.handle();
-    let running = std::thread::spawn(move || {
+    let prepare = || {
         sys::forbid(libc::SYS_accept4, libc::ENOSYS);
         sys::forbid(libc::SYS_recvfrom, libc::ENOSYS);
-        server.run()
+    };
+    Summing::on(&["127.0.0.1:0"]).run(prepare, |served| {
+        let clients = served.clients(200);
+        clients.iter().for_each(|client| says(client, b"hello"));
+        clients.into_iter().for_each(|client| is_told_the_sum_of(client, b"hello"));
     });
-    let mut clients: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(&address).unwrap()).collect();
-    for client in &mut clients {
-        client.write_all(b"hello").unwrap();
-    }
-    for client in &clients {
-        client.set_read_timeout(Some(LONG)).unwrap();
-        let (mut client, mut answer) = (client, [0; 5]);
-        client.read_exact(&mut answer).unwrap();
-        assert_eq!(&answer, b"hello");
-    }
-    drop(clients);
-    handle.stop(None).unwrap();
-    running.join().unwrap().unwrap();
-    assert_eq!(handle.stats().total.accepted, 200);
+}
+
+/// Clients have sent more than all the buffers hold that the receives share, before the first is
+/// heard: four times as much, in as large portions as the system lets wait on a socket.
+fn a_server_s_buffers_run_out() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    sys::let_wait_as_much_as_allowed(&listener);
+    let served = Summing::on(&[&format!("fd:{}", listener.as_raw_fd())]);
+    let data: Vec<u8> = (0..160 * 1024).map(|byte| (byte % 251) as u8).collect();
+    served.run(
+        || (),
+        |served| {
+            let (clients, first) = (served.clients(50), served.clients(1));
+            (&first[0]).write_all(b"wait").unwrap();
+            served.waits.recv().unwrap();
+            clients.iter().for_each(|client| says(client, &data));
+            served.open.send(()).unwrap();
+            clients.into_iter().for_each(|client| is_told_the_sum_of(client, &data));
+        },
+    );
+}
+
+/// More clients have come than its ring has room for, before it runs.
+fn a_server_s_completions_do_not_fit() {
+    let served = Summing::on(&["127.0.0.1:0", "127.0.0.1:0"]);
+    let clients = served.clients((sys::allow_descriptors(12_300) as usize - 300).min(12_000) / 2);
+    served.run(
+        || (),
+        |_| {
+            clients.iter().for_each(|client| says(client, b"x"));
+            clients.into_iter().for_each(|client| is_told_the_sum_of(client, b"x"));
+        },
+    );
 }

@@ -87,6 +87,17 @@ pub(crate) fn has_epoll_pwait2() -> bool {
     io::Error::last_os_error().raw_os_error() != Some(libc::ENOSYS)
 }
 
+/// As many bytes may wait on the sockets that a listening one accepts as the system lets a program
+/// ask for.
+pub(crate) fn let_wait_as_much_as_allowed(listener: &impl AsRawFd) {
+    let (most, size) = (1 << 30, size_of::<libc::c_int>() as libc::socklen_t);
+    let (level, option) = (libc::SOL_SOCKET, libc::SO_RCVBUF);
+    // SAFETY: the option is read from an integer that lives through the call.
+    let result =
+        unsafe { libc::setsockopt(listener.as_raw_fd(), level, option, (&raw const most).cast(), size) };
+    check(result, "SO_RCVBUF");
+}
+
 /// The version of this kernel, as far as it tells what it has.
 pub(crate) fn kernel() -> (u32, u32) {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
