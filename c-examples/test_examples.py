@@ -17,8 +17,11 @@ import atexit
 import contextlib
 import ctypes
 import errno
+import fcntl
 import functools
+import io
 import itertools
+import multiprocessing
 import os
 import random
 import re
@@ -97,6 +100,7 @@ def stage_library():
         shutil.copy(LIBDIR / built, LIB / installed)
 
 
+@functools.cache  # once, for all the processes that run tests
 def setUpModule():
     raise_descriptor_limit()
     atexit.register(shutil.rmtree, BUILD, ignore_errors=True)
@@ -1079,7 +1083,9 @@ def missing_for(program):
 def install(command):
     signal.alarm(0)  # how long this takes is the network's affair
     try:
-        done = subprocess.run(command, cwd=HERE / "ffi", timeout=600, stdout=subprocess.DEVNULL)
+        with (BUILD / "installing").open("w") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)  # another process may be installing the same
+            done = subprocess.run(command, cwd=HERE / "ffi", timeout=600, stdout=subprocess.DEVNULL)
         return done.returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         return False
@@ -1119,10 +1125,37 @@ for program, script in (("luajit", "echo.lua"), ("ruby", "echo.rb"), ("node", "e
         define(f"Foreign_{program}_{engine}", ForeignEchoServer, program=program, command=command)
 
 
-if __name__ == "__main__":
+def run_class(name):
+    """Runs the tests of a class; returns what was printed, and how many passed, failed, were skipped."""
+    output = io.StringIO()
+    suite = unittest.defaultTestLoader.loadTestsFromTestCase(globals()[name])
+    result = unittest.TextTestRunner(output, verbosity=2).run(suite)
+    failed, skipped = len(result.failures) + len(result.errors), len(result.skipped)
+    return output.getvalue(), result.testsRun - failed - skipped, failed, skipped
+
+
+def run_all():
+    """Runs all classes, a few at a time: they wait more than they compute."""
+    setUpModule()
+    names = [name for name, it in globals().items() if isinstance(it, type) and issubclass(it, Example)]
+    totals = [0, 0, 0]
+    # Forked, so that what was built is known to be.
+    with multiprocessing.get_context("fork").Pool(2 * len(os.sched_getaffinity(0))) as pool:
+        for output, *counts in pool.imap_unordered(run_class, names):
+            print(output, end="", flush=True)
+            totals = [sum(pair) for pair in zip(totals, counts)]
+    return totals
+
+
+def run_named():
+    """Runs what the command line names."""
     result = unittest.main(exit=False, verbosity=2).result
-    failed = len(result.failures) + len(result.errors)
-    skipped = len(result.skipped)
-    passed = max(0, result.testsRun - failed - skipped)  # a build that fails is no test that ran
+    failed, skipped = len(result.failures) + len(result.errors), len(result.skipped)
+    # A build that fails is no test that ran.
+    return max(0, result.testsRun - failed - skipped), failed, skipped
+
+
+if __name__ == "__main__":
+    passed, failed, skipped = run_named() if sys.argv[1:] else run_all()
     print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
     sys.exit(failed > 0)
