@@ -12,8 +12,9 @@
 //!   overflow: it is asked for anew.
 //! - A receive that is cancelled may have brought something before: it is told like any other. So is
 //!   whom a lasting accept has let in before it was.
-//! - A lasting accept knows no limit, and takes clients whom a free worker might have served: it is
-//!   for loops that have their listening sockets, and as many clients as come, for themselves.
+//! - A lasting accept knows no limit but that of descriptors, as it was when it began, and takes
+//!   clients whom a free worker might have served: it is for loops that have their listening sockets,
+//!   and as many clients as come, for themselves.
 //! - A ring may be used by one thread at a time; only then can the kernel leave its work for the
 //!   moment that thread enters it, and interrupt nobody (IORING_SETUP_DEFER_TASKRUN, Linux 6.1).
 //!   This ring belongs to the thread that made it.
