@@ -68,15 +68,22 @@ impl Suite {
         }
     }
 
-    /// Does what the command line asks for.
+    /// Does what the command line asks for. Most cases sleep most of their time: there are
+    /// several at once for each processor.
     pub(crate) fn main(self) -> ExitCode {
+        self.main_with(6)
+    }
+
+    /// The same, with that many cases at once for each processor.
+    pub(crate) fn main_with(self, for_each_processor: usize) -> ExitCode {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
         if let [first, name] = arguments.as_slice() {
             if first == INSIDE {
                 return self.run_inside(name);
             }
         }
-        let asked = Asked::from(arguments);
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let asked = Asked::from(arguments, for_each_processor * processors);
         let cases: Vec<&Case> = self.cases.iter().filter(|case| asked.wants(&case.name)).collect();
         if asked.list {
             cases.iter().for_each(|case| println!("{}: test", case.name));
@@ -102,9 +109,7 @@ struct Asked {
 }
 
 impl Asked {
-    fn from(arguments: Vec<String>) -> Self {
-        // Most cases sleep most of their time.
-        let threads = 2 * std::thread::available_parallelism().map_or(1, usize::from);
+    fn from(arguments: Vec<String>, threads: usize) -> Self {
         let mut asked = Self { names: Vec::new(), exact: false, list: false, threads };
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
