@@ -203,6 +203,8 @@ impl State {
     /// the queue. Returns how many are left to hand over.
     pub(super) fn write_requests(&mut self, registry: &mut Registry) -> io::Result<u32> {
         self.called = false;
+        // The youngest first: the kernel has them in a few lists, and finds what came last at once.
+        self.unwanted.sort_unstable();
         while let Some(key) = self.unwanted.pop() {
             if !self.write(|ring| ring.unwatch(key))? {
                 self.unwanted.push(key);
