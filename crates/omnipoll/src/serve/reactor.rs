@@ -211,10 +211,17 @@ impl<'s, H: Handler> Reactor<'s, H> {
         self.call(slot, |handler, conn, state, _| handler.on_end(conn, state));
     }
 
-    /// Does what the calls of a handler have asked for: ends the connection, or watches it for
-    /// what it now needs.
+    /// Does what the calls of a handler have asked for, if there is anything to do.
     #[inline]
     fn settle(&mut self, slot: usize) {
+        if !self.clients[slot].connection.is_settled(&self.site) {
+            self.attend(slot);
+        }
+    }
+
+    /// Calls the handler for what it may do now, and ends the connection, or watches it for what
+    /// it now needs.
+    fn attend(&mut self, slot: usize) {
         loop {
             let connection = &mut self.clients[slot].connection;
             if let Some(early) = connection.kept() {
@@ -240,9 +247,6 @@ impl<'s, H: Handler> Reactor<'s, H> {
         if !connection.is_over() {
             if self.ring.is_some() && connection.is_to_be_sent() {
                 self.unsent.push(slot);
-            }
-            if connection.is_in_step(&self.site) {
-                return;
             }
             let carried = self.ring.as_mut().map_or(Ok(()), |ring| connection.carry(slot, ring));
             match carried.and_then(|()| connection.keep_step(slot as u64, &self.site)) {

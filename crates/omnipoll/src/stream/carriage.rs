@@ -27,10 +27,10 @@ pub(crate) struct Carriage {
 }
 
 impl Connection {
-    /// Whether the ring does all that it should.
+    /// Whether the ring receives for it, and all that came has been handed on.
     #[inline]
-    pub(crate) fn is_carried(&self) -> bool {
-        (self.carriage.receive == Receive::UnderWay) == self.wants_input()
+    pub(crate) fn is_received(&self) -> bool {
+        self.carriage.receive == Receive::UnderWay && self.carriage.early.is_empty()
     }
 
     /// Whether the ring has nothing of it under way: it may be taken away.

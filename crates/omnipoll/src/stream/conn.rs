@@ -100,10 +100,24 @@ impl Connection {
         }
     }
 
+    /// Whether it is open with nothing queued and nothing asked for but to read, as most are after
+    /// most calls.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.is_reading_on() && self.shutdown.is_none() && self.output.is_empty() && self.accounted == 0
+    }
+
+    /// Whether what arrives is read, and handed to the handler.
+    #[inline]
+    fn is_reading_on(&self) -> bool {
+        self.stage == Stage::Open && !self.paused && !self.is_full && !self.peer_ended
+    }
+
     /// Whether what arrives is read.
+    #[inline]
     pub(crate) fn wants_input(&self) -> bool {
         match self.stage {
-            Stage::Open => !self.paused && !self.is_full && !self.peer_ended,
+            Stage::Open => self.is_reading_on(),
             Stage::Lingering => true,
             Stage::Closing | Stage::Over => false,
         }

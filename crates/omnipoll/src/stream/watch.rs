@@ -26,16 +26,15 @@ impl Connection {
         deadline.is_some_and(|deadline| deadline <= site.clock.now())
     }
 
-    /// Whether registration and timer are as they should be.
+    /// Whether it is plain, and has all that a plain one needs: nothing is to be done then.
     #[inline]
-    pub(crate) fn is_in_step(&self, site: &Site) -> bool {
-        let is_watched = match site.is_carried {
-            true => self.is_carried() && self.watched.is_some() == self.output.is_file_next(),
-            false => self.watched == self.interest(),
+    pub(crate) fn is_settled(&self, site: &Site) -> bool {
+        const READING: Activity = Activity { is_reading: true, is_writing: false, lingers: None };
+        let is_read = match site.is_carried {
+            true => self.is_received() && self.watched.is_none(),
+            false => self.watched == Some(Interest::READ),
         };
-        is_watched
-            && self.accounted == self.counted(site)
-            && self.is_armed(self.timeouts.deadline(self.activity(site.linger)))
+        is_read && self.is_plain() && self.is_armed(self.timeouts.deadline(READING))
     }
 
     /// A timer that is early does no harm: it is armed anew when it expires.
@@ -63,7 +62,6 @@ impl Connection {
     }
 
     /// Brings both in step. Its events carry `token`.
-    #[cold]
     pub(crate) fn keep_step(&mut self, token: u64, site: &Site) -> io::Result<()> {
         self.account(site);
         let wanted = match site.is_carried {
