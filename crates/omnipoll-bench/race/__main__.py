@@ -134,7 +134,7 @@ def race_timers(plan: Plan, race: Race) -> Iterator[Result]:
 
 
 def race_echo(plan: Plan, race: Race) -> Iterator[Result]:
-    chosen, missing = echo.choose("")
+    chosen, missing = echo.choose([])
     race.missing.update(missing)
     for number, (clients, size) in enumerate(plan.echo):
         # On a machine that others use, too, each gets a share of the time that is left.
@@ -144,7 +144,7 @@ def race_echo(plan: Plan, race: Race) -> Iterator[Result]:
 
 
 def race_connections(plan: Plan, race: Race) -> Iterator[Result]:
-    chosen, _ = echo.choose("")  # who is missing says the echo
+    chosen, _ = echo.choose([])  # who is missing says the echo
     for clients in plan.connections:
         budget = plan.connections_ms / 1000
         yield from echo.race(chosen, clients, 64, plan.turn_seconds, CORES[0], 1, budget, reconnect=True)

@@ -1,25 +1,30 @@
 #!/usr/bin/env python3
 """Races echo servers: each of them alone with the load, in turns, forwards and backwards.
 
-    echo.py [--clients 1,50,1000] [--bytes 64,16384] [--seconds 0.15] [--turns 15] [--only WORD,WORD]
+    echo.py [--clients 1,50,1000] [--bytes 64,16384] [--seconds 0.15] [--turns 15] [--only NAME]...
             [--same-core] [--reconnect]
+    echo.py --count [--clients ...] [--bytes ...] [--only NAME]...
 
 Prints for each discipline the medians and the ratio of the server's CPU time to the raw epoll
-loop's, turn by turn, with its quartiles. The raw loop runs twice: how far the second is from 1 is
-how far to trust the others. --only takes those whose names contain one of the words. The load has a
-core of its own, where there are two; with --same-core it shares the server's, and the two take
-turns, so that the server always finds all the clients' messages there: less like the world. With --reconnect
-each message has a connection of its own.
+loop's, turn by turn, with its quartiles. Each turn has processes of its own, for two of one program
+differ by where their memory happens to lie. The raw loop runs twice: how far the second is from 1
+is how far to trust the others. --only takes those whose names contain NAME, and may be given more
+than once. The load has a core of its own, where there are two; with --same-core it shares the
+server's, and the two take turns, so that the server always finds all the clients' messages there:
+less like the world. With --reconnect each message has a connection of its own. --count has
+valgrind's callgrind count the server's instructions in user space for a message.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
+import tempfile
 import time
-from contextlib import ExitStack
 from itertools import product
+from pathlib import Path
 
 import build
 import report
@@ -28,6 +33,7 @@ from servers import CORES, SERVER_CORE, Server, serving
 
 BASE = "raw epoll, C"
 LIMIT = 60  # seconds for one turn
+COUNTED = 1.0, 4.0  # seconds of the turns whose instructions are counted
 
 Commands = dict[str, list[str]]
 
@@ -54,12 +60,12 @@ def commands() -> Commands:
     return servers
 
 
-def choose(words: str) -> tuple[Commands, dict[str, str]]:
-    """Those that are wanted and were built, and why others are missing."""
+def choose(names: list[str]) -> tuple[Commands, dict[str, str]]:
+    """Those that are wanted, all without names, and were built; and why others are missing."""
     wanted = {
         name: command
         for name, command in commands().items()
-        if name == BASE or not words or any(word in name for word in words.split(","))
+        if name == BASE or not names or any(part in name for part in names)
     }
     chosen, missing = build.choose(wanted)
     return chosen, {f"echo: {name}": reason for name, reason in missing.items()}
@@ -101,17 +107,32 @@ def race(
     kind = "connections" if reconnect else "echo"
     results = {name: Result(kind, name, BASE, dict(parameters)) for name in chosen}
     end = time.monotonic() + budget
-    with ExitStack() as stack:
-        running = {name: stack.enter_context(serving(command)) for name, command in chosen.items()}
-        turn = 0
-        took = 0.0
-        while turn < turns or time.monotonic() + took < end:
-            begin = time.monotonic()
-            for name in list(chosen)[:: 1 if turn % 2 == 0 else -1]:
-                results[name].add(drive(running[name], clients, size, seconds, core, reconnect))
-            turn += 1
-            took = time.monotonic() - begin
+    turn = 0
+    took = 0.0
+    while turn < turns or time.monotonic() + took < end:
+        begin = time.monotonic()
+        for name in list(chosen)[:: 1 if turn % 2 == 0 else -1]:
+            with serving(chosen[name]) as server:
+                results[name].add(drive(server, clients, size, seconds, core, reconnect))
+        turn += 1
+        took = time.monotonic() - begin
     return list(results.values())
+
+
+def instructions(command: list[str], clients: int, size: int) -> float:
+    """What a message takes of them: a longer turn less a shorter one, so that starting, connecting
+    and ending are not counted."""
+    counted = []
+    with tempfile.NamedTemporaryFile("r") as log:
+        tool = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", f"--log-file={log.name}"]
+        for seconds in COUNTED:
+            with serving(tool + command) as server:
+                messages = drive(server, clients, size, seconds, CORES[0])["messages"]
+            collected = re.search(r"Collected : (\d+)", Path(log.name).read_text())
+            assert collected, "callgrind says what it has counted"
+            counted.append((int(collected[1]), messages))
+    (less, few), (more, many) = counted
+    return (more - less) / (many - few)
 
 
 def numbers(text: str) -> list[int]:
@@ -124,9 +145,10 @@ def main() -> None:
     parser.add_argument("--bytes", type=numbers, default=[64, 16384])
     parser.add_argument("--seconds", type=float, default=0.15)
     parser.add_argument("--turns", type=int, default=15)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", action="append", default=[])
     parser.add_argument("--same-core", action="store_true")
     parser.add_argument("--reconnect", action="store_true")
+    parser.add_argument("--count", action="store_true")
     options = parser.parse_args()
     core = SERVER_CORE if options.same_core else CORES[0]
     build.build()
@@ -134,6 +156,11 @@ def main() -> None:
     for name, reason in missing.items():
         print(f"missing: {name}: {reason}")
     for clients, size in product(options.clients, options.bytes):
+        if options.count:
+            print(f"\n{clients:,} clients, {size:,} bytes: instructions in user space a message\n")
+            for name, command in chosen.items():
+                print(f"{name:<30}{instructions(command, clients, size):>8,.0f}", flush=True)
+            continue
         results = race(chosen, clients, size, options.seconds, core, options.turns, 0, options.reconnect)
         print(
             f"\n{clients:,} clients, {size:,} bytes\n\n{report.echo_table(Race({}, {}, results))}", flush=True

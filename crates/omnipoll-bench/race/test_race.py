@@ -24,7 +24,7 @@ from results import Race, Result
 from servers import serving
 
 build.build()
-SERVERS, UNBUILT = echo.choose("")
+SERVERS, UNBUILT = echo.choose([])
 SPEAKERS, _ = build.choose(protocols.commands("redis"))
 LIMIT = 30  # seconds for one program
 
@@ -124,7 +124,7 @@ def test_echo(name: str) -> None:
 def test_servers_that_were_not_built_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     built = build.program
     monkeypatch.setattr(build, "program", lambda name: None if "libuv" in name else built(name))
-    chosen, missing = echo.choose("")
+    chosen, missing = echo.choose([])
     assert "libuv, C" not in chosen
     assert missing["echo: libuv, C"] == "echo_libuv could not be built"
     assert "libuv" in build.missing()
