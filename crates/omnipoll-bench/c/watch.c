@@ -58,6 +58,8 @@ static void enter_all(void) {
     enter(&raw_epoll_edges, "", 0);
     enter(&raw_poll, "", 0);
     enter(&raw_select, "", 0);
+    if (&raw_io_uring != NULL && omni_engine_available(OMNI_ENGINE_IO_URING))
+        enter(&raw_io_uring, "", 0);
     const struct watcher *const libraries[] = {&libuv, &libevent, &libev};
     for (int i = 0; i < 3; i++)
         if (libraries[i] != NULL)

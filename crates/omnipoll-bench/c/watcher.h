@@ -40,8 +40,8 @@ struct watcher {
 
 /* NULL where the library is missing. */
 extern const struct watcher raw_epoll, raw_epoll_edges, raw_poll, raw_select;
-extern const struct watcher libuv __attribute__((weak)), libevent __attribute__((weak)),
-    libev __attribute__((weak));
+extern const struct watcher raw_io_uring __attribute__((weak)), libuv __attribute__((weak)),
+    libevent __attribute__((weak)), libev __attribute__((weak));
 extern const struct watcher omnipoll, omnipoll_edges;
 
 #endif

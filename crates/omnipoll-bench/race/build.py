@@ -20,7 +20,12 @@ CARGO = (
     ("-p", "omnipoll-capi", "-p", "omnipoll-bench"),
     ("-p", "omnipoll-bench", "--bin", "echo_compio", "--features", "compio"),
 )
-LIBRARIES = {"libuv": "libuv1-dev", "libevent": "libevent-dev", "libev": "libev-dev"}
+LIBRARIES = {
+    "libuv": "libuv1-dev",
+    "libevent": "libevent-dev",
+    "libev": "libev-dev",
+    "liburing": "liburing-dev",
+}
 
 
 def build() -> None:
@@ -66,11 +71,9 @@ def python_has(module: str) -> bool:
 
 def missing() -> dict[str, str]:
     """What is not there at all, and why. Servers that were not built are named where they race."""
-    found = {
-        name: f"not installed ({package})"
-        for name, package in LIBRARIES.items()
-        if program(f"echo_{name}") is None
-    }
+    command = ["make", "-s", "-C", str(BENCH), "missing"]
+    names = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    found = {name: f"not installed ({LIBRARIES[name]})" for name in names}
     if not python_has("omnipoll"):
         found["Python"] = "there is no package omnipoll in .venv (make python)"
     return found

@@ -33,6 +33,10 @@ class Result:
         for name, value in turn.items():
             self.figures.setdefault(name, []).append(value)
 
+    def add_up(self, figure: str, parts: tuple[str, ...]) -> None:
+        """A figure that is the sum of others, turn by turn."""
+        self.figures[figure] = [sum(turn) for turn in zip(*(self.figures[part] for part in parts))]
+
     def median(self, figure: str) -> float:
         return statistics.median(self.figures[figure])
 

@@ -127,7 +127,13 @@ def test_servers_that_were_not_built_are_named(monkeypatch: pytest.MonkeyPatch) 
     chosen, missing = echo.choose([])
     assert "libuv, C" not in chosen
     assert missing["echo: libuv, C"] == "echo_libuv could not be built"
-    assert "libuv" in build.missing()
+
+
+@pytest.mark.parametrize("name", build.LIBRARIES)
+def test_libraries_that_are_not_there_are_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    link = f"LINK_{'io_uring' if name == 'liburing' else name}"
+    monkeypatch.setenv("MAKEFLAGS", f" -- {link}=-lnobody_has_this")
+    assert build.LIBRARIES[name] in build.missing()[name]
 
 
 def exchange(port: int, requests: bytes, answers: bytes) -> None:
@@ -220,3 +226,9 @@ def test_zero_copy_sends_are_compared_with_the_others() -> None:
     rows = [line.split("  ") for line in done.stdout.splitlines()]
     assert len(rows) == 5 * 3
     assert sum("of 1200 copied" in row[-1] for row in rows) == 5
+
+
+def test_sums_are_taken_turn_by_turn() -> None:
+    result = Result("watch", "own", "raw", figures={"add": [1.0, 2.0], "remove": [10.0, 30.0]})
+    result.add_up("both", ("add", "remove"))
+    assert result.figures["both"] == [11.0, 32.0]
