@@ -78,7 +78,8 @@ impl Engine for Epoll {
         if old.is_some_and(|old| old.place == PARKED) {
             return Err(registry::known());
         }
-        let place = self.form(interest, tag);
+        let may_haunt = old.is_some() || self.haunted.load(Ordering::Relaxed);
+        let place = key::form(fd, interest, tag, may_haunt);
         let key = key::of(fd, registry.next_generation(), tag.token, place);
         match control(&self.set, EPOLL_CTL_ADD, fd, interest, key) {
             Ok(()) => self.dismiss_stand_in(fd),
@@ -106,7 +107,10 @@ impl Engine for Epoll {
         let operation = if old.place == PARKED { EPOLL_CTL_ADD } else { EPOLL_CTL_MOD };
         let place = match old.place {
             STANDS_IN => STANDS_IN,
-            _ => self.form(interest, Tag { token, kind: old.kind }),
+            _ => {
+                let tag = Tag { token, kind: old.kind };
+                key::form(fd, interest, tag, self.haunted.load(Ordering::Relaxed))
+            }
         };
         let key = key::of(fd, registry.next_generation(), token, place);
         match control(&self.set, operation, self.watched(fd, &old), interest, key) {
@@ -278,16 +282,6 @@ impl Epoll {
             return unsafe { direct::epoll_wait(set, events, capacity, sys::milliseconds(Some(timeout))) };
         }
         count as libc::c_int
-    }
-
-    /// The form of key that a registration may have.
-    fn form(&self, interest: Interest, tag: Tag) -> u32 {
-        let is_level = !interest.is_edge() && !interest.is_oneshot();
-        let fits = tag.token <= u32::MAX.into() && tag.kind == EventKind::Io;
-        match is_level && fits && !self.haunted.load(Ordering::Relaxed) {
-            true => SHORT,
-            false => 0,
-        }
     }
 
     /// Tells the waits under way that a registration has changed, and whether there may be a

@@ -153,10 +153,11 @@ fn a_number_used_again_without_remove_has_no_past(kind: EngineKind, trigger: Tri
 /// epoll goes on reporting a file whose registered number is gone, under what it was
 /// registered with: that must not reach whoever has the number now.
 fn a_number_used_again_while_a_duplicate_lives_has_no_past(kind: EngineKind, trigger: Trigger) {
-    for removes in [true, false] {
+    // Many use the number for a token: then the old one's is the new one's.
+    for (removes, old_token) in [(true, 1), (false, 1), (true, 2), (false, 2)] {
         let poller = poller(kind);
         let ((old, old_writer), (new, new_writer)) = (pipe(), pipe());
-        poller.add(&old, read(trigger), 1).unwrap();
+        poller.add(&old, read(trigger), old_token).unwrap();
         let _duplicate = dup(&old);
         let number = close(old);
         if removes {

@@ -16,7 +16,6 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(a_change_of_interest_and_token_counts_for_the_next_wait);
     suite.on_each_engine(removed_means_silent_even_when_ready);
     suite.on_each_engine(many_descriptors_each_with_its_own_token);
-    suite.on_each_engine(any_token_comes_back_as_it_was_given);
 }
 
 /// `epoll(7)`: 2 kB are written and 1 kB is read between two waits. Under LEVEL the second
@@ -110,15 +109,5 @@ fn many_descriptors_each_with_its_own_token(kind: EngineKind) {
             drain(reader);
         }
         expect_none(&poller);
-    }
-}
-
-fn any_token_comes_back_as_it_was_given(kind: EngineKind) {
-    let poller = poller(kind);
-    let (_reader, writer) = pipe();
-    poller.add(&writer, Interest::WRITE, 0).unwrap();
-    for token in [0, 1, u64::from(u32::MAX), 1 << 63, u64::MAX] {
-        poller.modify(&writer, Interest::WRITE, token).unwrap();
-        expect_event(&poller, token, Ready::WRITE);
     }
 }

@@ -18,6 +18,7 @@ mod sockets;
 mod suite;
 mod threads;
 mod timeouts;
+mod tokens;
 mod wake;
 
 fn main() -> std::process::ExitCode {
@@ -29,6 +30,7 @@ fn main() -> std::process::ExitCode {
     closing::behaviours(&mut suite);
     sockets::behaviours(&mut suite);
     capacity::behaviours(&mut suite);
+    tokens::behaviours(&mut suite);
     timeouts::behaviours(&mut suite);
     threads::behaviours(&mut suite);
     wake::behaviours(&mut suite);
