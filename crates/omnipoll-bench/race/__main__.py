@@ -63,7 +63,7 @@ FULL = Plan(
         *((clients, size) for size in (64, 4096, 16_384, 65_536) for clients in (1, 50, 1000)),
         *((10_000, size) for size in (64, 4096, 65_536)),
     ),
-    echo_ms=32_000,
+    echo_ms=28_000,
     connections=(1, 50),
     connections_ms=17_000,
     turn_seconds=0.1,

@@ -5,14 +5,16 @@
             [--same-core] [--reconnect]
     echo.py --count [--clients ...] [--bytes ...] [--only NAME]...
 
-Prints for each discipline the medians and the ratio of the server's CPU time to the raw epoll
-loop's, turn by turn, with its quartiles. Each turn has processes of its own, for two of one program
-differ by where their memory happens to lie. The raw loop runs twice: how far the second is from 1
-is how far to trust the others. --only takes those whose names contain NAME, and may be given more
-than once. The load has a core of its own, where there are two; with --same-core it shares the
-server's, and the two take turns, so that the server always finds all the clients' messages there:
-less like the world. With --reconnect each message has a connection of its own. --count has
-valgrind's callgrind count the server's instructions in user space for a message.
+Prints for each discipline the medians, and the ratio of the server's CPU time to that of the raw
+epoll loop, which runs just before or after each of the others, with its quartiles. Each run has a
+process of its own, for two of one program differ by where their memory happens to lie. The raw loop
+is one of the others, too: how far it is from 1 is how far to trust them.
+
+--only takes those whose names contain NAME, and may be given more than once. The load has a core of
+its own, where there are two; with --same-core it shares the server's, and the two take turns, so
+that the server always finds all the clients' messages there: less like the world. With --reconnect
+each message has a connection of its own. --count has valgrind's callgrind count the server's
+instructions in user space for a message.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from pathlib import Path
 
 import build
 import report
-from results import Race, Result
+from results import OF_BASE, Race, Result
 from servers import CORES, SERVER_CORE, Server, serving
 
 BASE = "raw epoll, C"
@@ -106,14 +108,23 @@ def race(
     parameters: dict[str, int | str] = {"clients": clients, "bytes": size}
     kind = "connections" if reconnect else "echo"
     results = {name: Result(kind, name, BASE, dict(parameters)) for name in chosen}
+    others = [name for name in chosen if name != BASE]
+
+    def run(command: list[str]) -> dict[str, float]:
+        with serving(command) as server:
+            return drive(server, clients, size, seconds, core, reconnect)
+
     end = time.monotonic() + budget
     turn = 0
     took = 0.0
     while turn < turns or time.monotonic() + took < end:
         begin = time.monotonic()
-        for name in list(chosen)[:: 1 if turn % 2 == 0 else -1]:
-            with serving(chosen[name]) as server:
-                results[name].add(drive(server, clients, size, seconds, core, reconnect))
+        forwards_or_backwards = 1 if turn % 2 == 0 else -1
+        for name in others[::forwards_or_backwards]:
+            # In pairs: a machine that others use, too, is another one a second later.
+            pair = {each: run(chosen[each]) for each in (BASE, name)[::forwards_or_backwards]}
+            results[BASE].add(pair[BASE])
+            results[name].add(pair[name] | {OF_BASE + "cpu_ns": pair[BASE]["cpu_ns"]})
         turn += 1
         took = time.monotonic() - begin
     return list(results.values())

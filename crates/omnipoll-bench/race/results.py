@@ -7,6 +7,9 @@ import statistics
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+# Before the name of a figure: the base's, of just then.
+OF_BASE = "base "
+
 
 def quartiles(values: list[float]) -> tuple[float, float, float]:
     """The values a quarter, a half and three quarters of the way up."""
@@ -41,8 +44,9 @@ class Result:
         return statistics.median(self.figures[figure])
 
     def ratio(self, base: Result, figure: str) -> tuple[float, float, float] | None:
-        """The quartiles of the ratios to `base`, each to that of the same turn."""
-        pairs = list(zip(self.figures[figure], base.figures.get(figure, [])))
+        """The quartiles of the ratios to `base`, each to that of just then, or of the same turn."""
+        others = self.figures.get(OF_BASE + figure, base.figures.get(figure, []))
+        pairs = list(zip(self.figures[figure], others))
         return (
             quartiles([own / other for own, other in pairs]) if pairs and all(o for _, o in pairs) else None
         )

@@ -20,7 +20,7 @@ import echo
 import protocols
 import pytest
 import report
-from results import Race, Result
+from results import OF_BASE, Race, Result
 from servers import serving
 
 build.build()
@@ -232,3 +232,10 @@ def test_sums_are_taken_turn_by_turn() -> None:
     result = Result("watch", "own", "raw", figures={"add": [1.0, 2.0], "remove": [10.0, 30.0]})
     result.add_up("both", ("add", "remove"))
     assert result.figures["both"] == [11.0, 32.0]
+
+
+def test_a_ratio_is_to_the_base_of_just_then() -> None:
+    base = Result("echo", "raw", "raw", figures={"cpu": [1.0, 9.0, 9.0, 9.0]})
+    own = Result("echo", "own", "raw", figures={"cpu": [4.0, 6.0], f"{OF_BASE}cpu": [2.0, 3.0]})
+    assert own.ratio(base, "cpu") == (2.0, 2.0, 2.0)
+    assert base.ratio(base, "cpu") == (1.0, 1.0, 1.0)
