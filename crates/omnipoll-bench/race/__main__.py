@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -60,10 +61,10 @@ FULL = Plan(
     armed=(10, 10_000, 1_000_000),
     armed_ms=5000,
     echo=(
-        *((clients, size) for size in (64, 4096, 16_384, 65_536) for clients in (1, 50, 1000)),
+        *((clients, size) for size in (64, 4096, 65_536) for clients in (1, 50, 1000)),
         *((10_000, size) for size in (64, 4096, 65_536)),
     ),
-    echo_ms=28_000,
+    echo_ms=40_000,
     connections=(1, 50),
     connections_ms=17_000,
     turn_seconds=0.1,
@@ -77,7 +78,7 @@ QUICK = Plan(
     idle_ms=2000,
     armed=(10_000,),
     armed_ms=2000,
-    echo=((1, 64), (50, 64), (1000, 64), (50, 16_384)),
+    echo=((1, 64), (50, 64), (1000, 64), (50, 4096)),
     echo_ms=12_000,
     connections=(50,),
     connections_ms=12_000,
@@ -138,6 +139,8 @@ def race_timers(plan: Plan, race: Race) -> Iterator[Result]:
 def race_echo(plan: Plan, race: Race) -> Iterator[Result]:
     chosen, missing = echo.choose([])
     race.missing.update(missing)
+    # What select and poll cost is told by the growth; here they would take the others' time.
+    chosen = {name: command for name, command in chosen.items() if not re.search(r"\b(select|poll),", name)}
     for number, (clients, size) in enumerate(plan.echo):
         # On a machine that others use, too, each gets a share of the time that is left.
         share = (plan.seconds - time.monotonic() + STARTED) / (len(plan.echo) - number)

@@ -160,8 +160,8 @@ def section_echo(race: Race) -> str:
 
 A server sends back what it gets, over loopback TCP. Each client sends a message, waits for all of it, and
 sends the next. The server has a core of its own, and so has the load, and each turn starts the server
-anew. CPU is what the server's process spends on a message, user and system; raw epoll runs just before or
-after each of the others, for the ratio. Few turns fit into a quarter of an hour:
+anew. CPU is what the server's process spends on a message, user and system; raw epoll, for the ratio, runs
+before and after every four of the others. Few turns fit into a quarter of an hour:
 `crates/omnipoll-bench/race/echo.py` takes as many as it is told, of the servers it is told.
 
 ![Echo](figures/echo.svg)

@@ -7,7 +7,7 @@ import statistics
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-# Before the name of a figure: the base's, of just then.
+# Before the name of a figure: the base's, measured nearby.
 OF_BASE = "base "
 
 
@@ -44,7 +44,7 @@ class Result:
         return statistics.median(self.figures[figure])
 
     def ratio(self, base: Result, figure: str) -> tuple[float, float, float] | None:
-        """The quartiles of the ratios to `base`, each to that of just then, or of the same turn."""
+        """The quartiles of the ratios to `base`, each to that nearby, or of the same turn."""
         others = self.figures.get(OF_BASE + figure, base.figures.get(figure, []))
         pairs = list(zip(self.figures[figure], others))
         return (

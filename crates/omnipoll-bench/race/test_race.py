@@ -234,7 +234,7 @@ def test_sums_are_taken_turn_by_turn() -> None:
     assert result.figures["both"] == [11.0, 32.0]
 
 
-def test_a_ratio_is_to_the_base_of_just_then() -> None:
+def test_a_ratio_is_to_the_base_nearby() -> None:
     base = Result("echo", "raw", "raw", figures={"cpu": [1.0, 9.0, 9.0, 9.0]})
     own = Result("echo", "own", "raw", figures={"cpu": [4.0, 6.0], f"{OF_BASE}cpu": [2.0, 3.0]})
     assert own.ratio(base, "cpu") == (2.0, 2.0, 2.0)
