@@ -114,9 +114,7 @@ def race_watch(plan: Plan, race: Race) -> Iterator[Result]:
     for pairs, ready in plan.watch:
         for command in watchers(pairs, ready):
             arguments = [str(pairs), str(ready), "0", str(plan.watch_ms)]
-            for result in measured(command + arguments, "watch", pairs=pairs, ready=ready):
-                result.add_up("both_ns", ("add_ns", "remove_ns"))
-                yield result
+            yield from measured(command + arguments, "watch", pairs=pairs, ready=ready)
 
 
 def race_growth(plan: Plan, race: Race) -> Iterator[Result]:

@@ -117,20 +117,23 @@ def race(
         with serving(command) as server:
             return drive(server, clients, size, seconds, core, reconnect)
 
+    def run_base() -> float:
+        own = run(chosen[BASE])
+        results[BASE].add(own)
+        return own["cpu_ns"]
+
     end = time.monotonic() + budget
     turn = 0
     took = 0.0
-    before = run(chosen[BASE])
+    before = run_base()
     while turn < turns or time.monotonic() + took < end:
         begin = time.monotonic()
         order = others[:: 1 if turn % 2 == 0 else -1]
         for first in range(0, len(order), BETWEEN):
             some = {name: run(chosen[name]) for name in order[first : first + BETWEEN]}
-            after = run(chosen[BASE])
-            nearby = (before["cpu_ns"] + after["cpu_ns"]) / 2
-            results[BASE].add(after)
+            after = run_base()
             for name, own in some.items():
-                results[name].add(own | {OF_BASE + "cpu_ns": nearby})
+                results[name].add(own | {OF_BASE + "cpu_ns": (before + after) / 2})
             before = after
         turn += 1
         took = time.monotonic() - begin

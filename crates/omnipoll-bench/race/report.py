@@ -106,6 +106,8 @@ is told: what the kernel's polls themselves cost.
         text += f"\n### {name}: watched / ready\n\n{grid(race, results, 'event_ns', watched)}\n"
         most = max(results, key=lambda result: int(result.parameters["pairs"])).parameters
         largest = [result for result in results if result.parameters == most]
+        for result in largest:
+            result.add_up("both_ns", ("add_ns", "remove_ns"))
         figures = [
             ("add", "add_ns"),
             ("remove", "remove_ns"),
@@ -184,7 +186,7 @@ CPU in us a message, the ratio to raw epoll and its quartiles:
                 ("p99, us", median("p99_ns", 1e3)),
             ]
             those = race.of("echo", bytes=size, clients=clients)
-            turns = len(those[-1].figures["cpu_ns"])
+            turns = min(len(result.figures["cpu_ns"]) for result in those)
             text += f"\n{clients:,} clients, turns: {turns}\n\n{table(those, columns)}\n"
     return text
 

@@ -105,12 +105,10 @@ impl Engine for Epoll {
             return Err(refusal(EBADF));
         }
         let operation = if old.place == PARKED { EPOLL_CTL_ADD } else { EPOLL_CTL_MOD };
+        let (tag, may_haunt) = (Tag { token, kind: old.kind }, self.haunted.load(Ordering::Relaxed));
         let place = match old.place {
             STANDS_IN => STANDS_IN,
-            _ => {
-                let tag = Tag { token, kind: old.kind };
-                key::form(fd, interest, tag, self.haunted.load(Ordering::Relaxed))
-            }
+            _ => key::form(fd, interest, tag, may_haunt),
         };
         let key = key::of(fd, registry.next_generation(), token, place);
         match control(&self.set, operation, self.watched(fd, &old), interest, key) {

@@ -67,9 +67,13 @@ pub(super) fn of(fd: RawFd, generation: u32, token: u64, place: u32) -> u64 {
 
 /// Whether a short key was not believed only because its registration is younger than the call.
 pub(super) fn is_of_fresh(registry: &Registry, key: u64) -> bool {
-    let lives = |fd, it: &Registration| it.place == SHORT && of(fd, it.generation, it.token, SHORT) == key;
     let (fd, _) = numbers(key);
-    registry.get(fd).is_some_and(|it| lives(fd, it))
+    registry.get(fd).is_some_and(|it| it.place == SHORT && is_key_of(key, fd, it))
+}
+
+/// Whether that is the key of this registration.
+fn is_key_of(key: u64, fd: RawFd, registration: &Registration) -> bool {
+    of(fd, registration.generation, registration.token, registration.place) == key
 }
 
 /// The descriptor and the token in a key; the latter is nothing in a long one.
@@ -97,8 +101,7 @@ pub(super) fn plain(found: epoll_event) -> Option<Event> {
 pub(super) fn owner(registry: &mut Registry, key: u64, clock: u32) -> Option<(RawFd, &mut Registration)> {
     let (fd, _) = numbers(key);
     let registration = registry.get_mut(fd)?;
-    let is_same = of(fd, registration.generation, registration.token, registration.place) == key;
     // A short key doesn't tell its generation.
     let is_old = registration.place != SHORT || !registry::began_after(registration.generation, clock);
-    (is_same && is_old).then_some((fd, registration))
+    (is_key_of(key, fd, registration) && is_old).then_some((fd, registration))
 }
