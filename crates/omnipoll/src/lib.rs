@@ -134,6 +134,7 @@
 
 #![warn(rust_2018_idioms)]
 #![deny(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 #[allow(unsafe_code)]
 mod engine;

@@ -15,7 +15,7 @@ use std::time::Duration;
 pub use options::Options;
 
 use crate::engine::{self, AnyEngine, Batch, Capabilities, EngineKind};
-use crate::error::fail;
+use crate::error::{bare, fail};
 use crate::event::{Event, EventKind, Events};
 use crate::inspect::Rounds;
 use crate::interest::Interest;
@@ -289,7 +289,7 @@ impl Poller {
     pub fn wake(&self) -> io::Result<()> {
         if !self.is_owner() {
             // Without words: a thread's first use of its own storage may allocate.
-            return Err(io::Error::from_raw_os_error(libc::EOWNERDEAD));
+            return Err(bare(libc::EOWNERDEAD));
         }
         match self.sources.wake.ask() {
             true => self.sources.notice(),

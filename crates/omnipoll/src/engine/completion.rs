@@ -35,7 +35,7 @@ use io_uring::{cqueue, opcode, squeue, IoUring};
 use slab::Slab;
 
 use super::{socket, Peer};
-use crate::error::{fail, system};
+use crate::error::{bare, fail, system};
 
 /// Requests that are handed over in one system call at most.
 const REQUESTS: u32 = 1024;
@@ -235,7 +235,7 @@ impl Completion {
                 self.under_way -= 1;
             }
             let result = match entry.result() {
-                error if error < 0 => Err(io::Error::from_raw_os_error(-error)),
+                error if error < 0 => Err(bare(-error)),
                 count => Ok(count as usize),
             };
             let whose = (key & !KIND) as usize;

@@ -29,7 +29,7 @@ use std::time::Duration;
 use libc::{epoll_event, EBADF, EEXIST, ENOENT, EPERM, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD};
 
 use super::{direct, lock, sys, Batch, Capabilities, Doorbell, Engine, EngineKind};
-use crate::error::fail;
+use crate::error::{errno, fail};
 use crate::event::{Event, EventKind};
 use crate::interest::Interest;
 use crate::registry::{self, Registration, Registry, Tag};
@@ -274,7 +274,7 @@ impl Epoll {
         // SAFETY: as promised for `events`; the kernel only reads the timeout.
         let count =
             unsafe { libc::syscall(libc::SYS_epoll_pwait2, set, events, capacity, &finely, no_mask, 0) };
-        if count < 0 && matches!(io::Error::last_os_error().raw_os_error(), Some(libc::ENOSYS | EPERM)) {
+        if count < 0 && matches!(errno(), libc::ENOSYS | EPERM) {
             self.coarse.store(true, Ordering::Relaxed);
             // SAFETY: as promised for `events`.
             return unsafe { direct::epoll_wait(set, events, capacity, sys::milliseconds(Some(timeout))) };
@@ -474,7 +474,7 @@ fn control_event(
     // SAFETY: the event lives through the call, and a number that is no file is an error.
     match unsafe { direct::epoll_ctl(set.as_raw_fd(), operation, fd, event) } {
         0 => Ok(()),
-        _ => Err(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)),
+        _ => Err(errno()),
     }
 }
 

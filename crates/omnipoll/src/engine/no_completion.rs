@@ -31,7 +31,7 @@ impl Completion {
     }
 
     pub(crate) fn new() -> io::Result<Self> {
-        Err(io::Error::from_raw_os_error(libc::ENOSYS))
+        Err(crate::error::plain(libc::ENOSYS))
     }
 
     pub(crate) fn accept(&mut self, _: BorrowedFd<'_>, _: usize) -> io::Result<()> {

@@ -14,6 +14,7 @@ use libc::{
 };
 
 use super::{direct, Peer};
+use crate::error::{bare, errno};
 
 /// How many datagrams one system call takes at most.
 pub(crate) const BATCH: usize = 32;
@@ -36,9 +37,9 @@ fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
         if result >= 0 {
             return Ok(result as usize);
         }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
+        match errno() {
+            libc::EINTR => {}
+            errno => return Err(bare(errno)),
         }
     }
 }
@@ -131,8 +132,7 @@ pub(crate) fn send_file(
     offset: &mut u64,
     count: usize,
 ) -> io::Result<usize> {
-    let from =
-        |offset| libc::off64_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW));
+    let from = |offset| libc::off64_t::try_from(offset).map_err(|_| bare(libc::EOVERFLOW));
     let mut position = from(*offset)?;
     let sent = super::sigpipe::without(|| {
         // SAFETY: `position` is writable for the length of the call.
@@ -153,8 +153,7 @@ pub(crate) fn send_file(
 ) -> io::Result<usize> {
     let mut piece = [0u8; 16 * 1024];
     let wanted = count.min(piece.len());
-    let position =
-        libc::off_t::try_from(*offset).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))?;
+    let position = libc::off_t::try_from(*offset).map_err(|_| bare(libc::EOVERFLOW))?;
     // SAFETY: `piece` is writable for `wanted` bytes.
     let read =
         retry(|| unsafe { libc::pread(file.as_raw_fd(), piece.as_mut_ptr().cast(), wanted, position) })?;
@@ -432,14 +431,14 @@ impl SocketAddress {
                 let raw = unsafe { &mut *storage.cast::<sockaddr_un>() };
                 raw.sun_family = libc::AF_UNIX as sa_family_t;
                 if name.len() > raw.sun_path.len() {
-                    return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
+                    return Err(bare(libc::ENAMETOOLONG));
                 }
                 for (to, &from) in raw.sun_path.iter_mut().zip(name.iter()) {
                     *to = from as _;
                 }
                 offset_of!(sockaddr_un, sun_path) + name.len()
             }
-            Peer::Unnamed => return Err(io::Error::from_raw_os_error(libc::EDESTADDRREQ)),
+            Peer::Unnamed => return Err(bare(libc::EDESTADDRREQ)),
         } as socklen_t;
         Ok(())
     }

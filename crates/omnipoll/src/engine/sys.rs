@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-use crate::error::{fail, system};
+use crate::error::{bare, errno, fail, system};
 
 /// -1 is an error that `errno` tells.
 pub(super) fn check(result: libc::c_int, words: &'static str) -> io::Result<libc::c_int> {
@@ -92,7 +92,7 @@ fn can_be_watched(fd: RawFd) -> bool {
     let mut event = libc::epoll_event { events: 0, u64: 0 };
     // SAFETY: `event` lives through the call; a number that is no file is an error.
     let result = unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &mut event) };
-    result == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EPERM)
+    result == 0 || errno() != libc::EPERM
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -151,10 +151,11 @@ pub(super) fn notify(writer: &OwnedFd) -> io::Result<()> {
         if written >= 0 {
             return Ok(());
         }
-        match io::Error::last_os_error().kind() {
-            io::ErrorKind::Interrupted => {}
-            io::ErrorKind::WouldBlock => return Ok(()),
-            _ => return Err(system("the poller's own descriptor can't be written: was it closed?")),
+        match errno() {
+            libc::EINTR => {}
+            libc::EAGAIN => return Ok(()),
+            // A signal handler may be the caller.
+            errno => return Err(bare(errno)),
         }
     }
 }

@@ -44,7 +44,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::{lock, sys, Batch, Capabilities, Doorbell, Engine, EngineKind};
-use crate::error::fail;
+use crate::error::{fail, plain};
 use crate::event::Event;
 use crate::interest::Interest;
 use crate::registry::{self, Registry, Tag};
@@ -186,7 +186,7 @@ impl Engine for Uring {
                     Slept::ItsTime => false,
                     Slept::Woken => true,
                     Slept::WokenOrInterrupted if state.taken != taken => true,
-                    Slept::WokenOrInterrupted => return Err(io::Error::from_raw_os_error(libc::EINTR)),
+                    Slept::WokenOrInterrupted => return Err(plain(libc::EINTR)),
                 };
         }
         self.leave(state, &mut locked, batch)

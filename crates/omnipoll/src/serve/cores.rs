@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::handler::Handler;
 use super::shared::Shared;
 use super::worker::{self, Openings};
+use crate::error::{Describe, Error};
 use crate::Poller;
 
 pub(super) fn run<H: Handler>(handler: &H, shared: &Arc<Shared>, openings: Vec<Openings>) -> io::Result<()> {
@@ -25,30 +26,35 @@ pub(super) fn run<H: Handler>(handler: &H, shared: &Arc<Shared>, openings: Vec<O
         let mut served = Ok(());
         for (number, openings) in openings {
             let follow = move |poller| {
-                let served = worker::host(handler, || serve(number, poller, openings));
+                // Its words go with it to the thread that returns it.
+                let served = worker::host(handler, || serve(number, poller, openings)).map_err(Error::from);
                 leave(shared);
                 served
             };
             shared.followers.fetch_add(1, Ordering::Relaxed);
             let thread = shared.poller().and_then(|poller| {
                 let name = format!("omnipoll-{number}");
-                thread::Builder::new().name(name).spawn_scoped(scope, move || follow(poller))
+                thread::Builder::new()
+                    .name(name)
+                    .spawn_scoped(scope, move || follow(poller))
+                    .describe("pthread_create")
             });
             match thread {
                 Ok(thread) => others.push(thread),
                 Err(error) => {
                     leave(shared);
                     stop_all(shared);
-                    served = Err(error);
+                    served = Err(error.into());
                     break;
                 }
             }
         }
-        served = served.and(serve(0, shared.control.clone(), first));
+        served = served.and(serve(0, shared.control.clone(), first).map_err(Error::from));
         for thread in others {
-            served = served.and(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            let ended = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            served = served.and(ended);
         }
-        served
+        Ok(served?)
     })
 }
 

@@ -15,6 +15,7 @@ use super::handler::Handler;
 use super::shared::Shared;
 use super::tokens;
 use crate::engine::{socket, Completion, Peer};
+use crate::error::plain;
 use crate::stream::{
     Clock, Conn, Connection, Counter, Datagram, DatagramSocket, Letter, Mailbox, Order, Site, Timeouts,
     MOST_SLOTS,
@@ -265,7 +266,7 @@ impl<'s, H: Handler> Reactor<'s, H> {
             connection.halt(slot, ring);
         }
         self.site.mailbox.leave(connection.id);
-        let error = connection.error.map(io::Error::from_raw_os_error);
+        let error = connection.error.map(plain);
         if let Some(state) = state.take() {
             let mut conn = Conn { connection, site: &self.site };
             let _ = catch_unwind(AssertUnwindSafe(|| self.handler.on_close(&mut conn, state, error)));

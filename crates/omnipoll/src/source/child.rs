@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-use crate::error::{fail, system};
+use crate::error::{errno, fail, system};
 use crate::event::{Event, EventKind};
 
 /// The children of one poller.
@@ -130,10 +130,10 @@ fn look(kind: libc::idtype_t, id: i32, flags: libc::c_int) -> io::Result<Option<
 fn pidfd_open(pid: i32) -> io::Result<Option<OwnedFd>> {
     // SAFETY: takes no pointer. The descriptor is close-on-exec by itself.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    match io::Error::last_os_error().raw_os_error() {
+    match errno() {
         // SAFETY: the kernel has just given us this number.
         _ if fd >= 0 => Ok(Some(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })),
-        Some(libc::ENOSYS | libc::EPERM) => Ok(None),
+        libc::ENOSYS | libc::EPERM => Ok(None),
         _ => Err(system("pidfd_open failed")),
     }
 }

@@ -16,7 +16,7 @@ use super::remote::ConnId;
 use super::site::Site;
 use super::timeouts::Timeouts;
 use crate::engine::{socket, Peer};
-use crate::error::fail;
+use crate::error::{fail, plain, Describe};
 use crate::Interest;
 
 /// A ring sends many small writes with one system call, but has to keep a copy of each; for more
@@ -258,7 +258,7 @@ impl Conn<'_> {
     /// `EPIPE` as for `write`, `EMFILE` when it can't be duplicated.
     pub fn send_file(&mut self, file: &impl AsFd, offset: u64, length: u64) -> io::Result<()> {
         self.connection.check_open()?;
-        let file = file.as_fd().try_clone_to_owned()?;
+        let file = file.as_fd().try_clone_to_owned().describe("the file's descriptor can't be duplicated")?;
         let was_empty = self.connection.output.is_empty();
         self.connection.output.push_file(file, offset, length);
         match was_empty {
@@ -348,7 +348,7 @@ impl Conn<'_> {
         // which another call has been told.
         let errno = error.raw_os_error().filter(|&errno| errno != libc::EPIPE);
         self.connection.end(errno.or(Some(libc::ECONNRESET)));
-        error
+        plain(error.raw_os_error().unwrap_or(libc::EIO))
     }
 }
 
@@ -425,7 +425,7 @@ impl Conn<'_> {
 
     /// The address it came to. `getsockname(2)`.
     pub fn local(&self) -> io::Result<Peer> {
-        socket::local_peer(self.connection.socket.as_fd())
+        socket::local_peer(self.connection.socket.as_fd()).describe("getsockname")
     }
 
     /// The socket, for its options. Reading, writing or closing it is the loop's.

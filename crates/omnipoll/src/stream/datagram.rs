@@ -13,7 +13,7 @@ use super::listener::only_v6_if_named;
 use super::{Count, Counter};
 use crate::engine::socket::{self, Received, BATCH};
 use crate::engine::Peer;
-use crate::error::fail;
+use crate::error::{fail, Describe};
 use crate::{Interest, Poller};
 
 /// The memory for one incoming datagram: no UDP datagram is longer.
@@ -68,7 +68,7 @@ impl DatagramSocket {
 
     /// The same socket once more, with buffers of its own: a datagram comes to one of the two.
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
-        Self::of(self.socket.try_clone()?)
+        Self::of(self.socket.try_clone().describe("a datagram socket can't be duplicated")?)
     }
 
     /// Where it is bound, as [`Address`] reads it, with the port that the system chose.

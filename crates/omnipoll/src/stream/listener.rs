@@ -14,7 +14,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::address::{activated, Address};
 use crate::engine::socket;
 use crate::engine::Peer;
-use crate::error::fail;
+use crate::error::{fail, Describe};
 
 /// A listening stream socket: ours, non-blocking, closed by `exec`.
 ///
@@ -75,14 +75,14 @@ impl Listener {
     /// The same socket once more, whose queue of clients both share. The file of a unix socket
     /// stays with this one.
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
-        let socket = self.socket.try_clone()?;
+        let socket = self.socket.try_clone().describe("a listening socket can't be duplicated")?;
         Ok(Self { file: None, socket, local: self.local.clone(), shares_port: self.shares_port })
     }
 
     /// The same socket once more, for another process, to which the file of a unix socket leads
     /// from now on.
     pub(crate) fn hand_on(&mut self) -> io::Result<OwnedFd> {
-        let handed_on = self.socket.try_clone()?.into();
+        let handed_on = self.socket.try_clone().describe("a listening socket can't be duplicated")?.into();
         if let Some(file) = &mut self.file {
             file.is_handed_on = true;
         }

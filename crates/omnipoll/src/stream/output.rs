@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use crate::engine::socket;
+use crate::error::bare;
 
 /// Small writes are gathered into pieces of this size.
 pub(crate) const PIECE: usize = 16 * 1024;
@@ -188,7 +189,7 @@ fn send_file(
     let wanted = (*left).min(BYTES_A_FLUSH) as usize;
     let sent = socket::send_file(socket, file, offset, wanted)?;
     if sent == 0 {
-        return Err(io::Error::from_raw_os_error(libc::EIO));
+        return Err(bare(libc::EIO));
     }
     *left -= sent as u64;
     Ok(sent)

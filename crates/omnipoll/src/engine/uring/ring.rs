@@ -10,7 +10,7 @@ use std::time::Duration;
 use io_uring::{cqueue, opcode, squeue, types, IoUring};
 
 use super::super::sys;
-use crate::error::{fail, system};
+use crate::error::{errno, fail, plain, system, Describe};
 
 /// How many requests one system call takes at most.
 const REQUESTS: u32 = 256;
@@ -74,10 +74,12 @@ impl Ring {
         builder.dontfork().setup_cqsize(COMPLETIONS);
         let ring = match waiters {
             Waiters::One => match builder.clone().setup_coop_taskrun().setup_taskrun_flag().build(REQUESTS) {
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => builder.build(REQUESTS)?,
-                result => result?,
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                    builder.build(REQUESTS).describe("io_uring_setup")?
+                }
+                result => result.describe("io_uring_setup")?,
             },
-            Waiters::Several => builder.build(REQUESTS)?,
+            Waiters::Several => builder.build(REQUESTS).describe("io_uring_setup")?,
         };
         let params = ring.params();
         // CQE_SKIP is of Linux 5.17; lasting polls are of 5.13 and have no flag of their own.
@@ -86,7 +88,7 @@ impl Ring {
             && params.is_feature_ext_arg()
             && params.is_feature_skip_cqe_on_success();
         if !enough {
-            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+            return Err(plain(libc::EINVAL));
         }
         let flags = GETEVENTS | EXT_ARG | if params.is_feature_no_iowait() { NO_IOWAIT } else { 0 };
         Ok(Self { ring: ManuallyDrop::new(ring), owner: std::process::id(), flags })
@@ -156,7 +158,7 @@ impl Ring {
         // SAFETY: the argument lives through the call and is the one this operation takes.
         let result =
             unsafe { libc::syscall(libc::SYS_io_uring_register, ring, REGISTER_SYNC_CANCEL, &cancel, 1) };
-        result == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::ENOENT)
+        result == 0 || errno() != libc::ENOENT
     }
 }
 
@@ -221,10 +223,10 @@ impl Door {
         if result >= 0 {
             return Ok(Entered::Back);
         }
-        match io::Error::last_os_error().raw_os_error() {
-            Some(libc::ETIME) => Ok(Entered::TimeIsUp),
+        match errno() {
+            libc::ETIME => Ok(Entered::TimeIsUp),
             // Short of memory, or of room for what it keeps: taking completions helps.
-            Some(libc::EAGAIN | libc::EBUSY) => Ok(Entered::Back),
+            libc::EAGAIN | libc::EBUSY => Ok(Entered::Back),
             _ => Err(system("io_uring_enter failed")),
         }
     }
@@ -280,6 +282,6 @@ fn rehearse() -> io::Result<()> {
     let found = ring.completions().next();
     match found {
         Some(found) if found.result() == libc::POLLIN.into() && cqueue::more(found.flags()) => Ok(()),
-        _ => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+        _ => Err(plain(libc::EINVAL)),
     }
 }
