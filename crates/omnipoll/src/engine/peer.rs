@@ -1,6 +1,6 @@
 //! Who is at the other end of a connection.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::sync::Arc;
 
@@ -8,6 +8,9 @@ use std::sync::Arc;
 ///
 /// Shown as [`Server::listen`](crate::Server::listen) reads it: `127.0.0.1:80`, `[::1]:80`,
 /// `unix:/path`, `unix:@name`, and `unix:` for a socket without a name, which most unix clients are.
+/// A client chooses its name: control characters, whatever else is not printed, bytes that are no
+/// UTF-8, and backslashes are shown as Rust's escapes, so that a name can't end a line of a log or
+/// command a terminal. [`Unix`](Self::Unix) holds the bytes themselves.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Peer {
     /// A unix socket that was bound to no name.
@@ -61,11 +64,24 @@ impl fmt::Display for Peer {
             Self::V4(address) => address.fmt(f),
             Self::V6(address) => address.fmt(f),
             Self::Unix(name) => match &**name {
-                [0, name @ ..] => write!(f, "unix:@{}", String::from_utf8_lossy(name)),
-                path => write!(f, "unix:{}", String::from_utf8_lossy(path)),
+                [0, name @ ..] => f.write_str("unix:@").and_then(|()| write_escaped(f, name)),
+                path => f.write_str("unix:").and_then(|()| write_escaped(f, path)),
             },
         }
     }
+}
+
+fn write_escaped(f: &mut fmt::Formatter<'_>, name: &[u8]) -> fmt::Result {
+    for chunk in name.utf8_chunks() {
+        for letter in chunk.valid().chars() {
+            match letter {
+                '\'' | '"' => f.write_char(letter)?,
+                _ => write!(f, "{}", letter.escape_debug())?,
+            }
+        }
+        chunk.invalid().iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -87,6 +103,19 @@ mod tests {
         assert_eq!(Peer::unix(b"").to_string(), "unix:");
         #[cfg(target_os = "linux")]
         assert_eq!(Peer::unix(b"\0name").to_string(), "unix:@name");
+    }
+
+    #[test]
+    fn a_name_is_shown_without_what_commands_a_terminal() {
+        for (name, shown) in [
+            (&b"/a\nb\x1b[2J"[..], r"unix:/a\nb\u{1b}[2J"),
+            (b"/it's \"\xc3\xa9\"", "unix:/it's \"\u{e9}\""),
+            (b"/\xff\xe2\x80\xae\\", r"unix:/\xff\u{202e}\\"),
+            #[cfg(target_os = "linux")]
+            (b"\0a\0b", r"unix:@a\0b"),
+        ] {
+            assert_eq!(Peer::unix(name).to_string(), shown);
+        }
     }
 
     #[test]
