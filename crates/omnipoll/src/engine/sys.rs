@@ -142,22 +142,28 @@ pub(super) fn notifier() -> io::Result<(OwnedFd, Option<OwnedFd>)> {
     Ok((reader, Some(writer)))
 }
 
+/// How often a notifier is written to before a failure is believed: there is nothing else that
+/// would reach the thread that sleeps. A pipe may be short of memory for a moment.
+const TRIES: usize = 3;
+
 /// Makes a notifier readable; does so already when it would block.
 pub(super) fn notify(writer: &OwnedFd) -> io::Result<()> {
-    let one = 1u64.to_ne_bytes();
-    loop {
-        // SAFETY: `one` is readable for its length.
-        let written = unsafe { libc::write(writer.as_raw_fd(), one.as_ptr().cast(), one.len()) };
-        if written >= 0 {
-            return Ok(());
-        }
-        match errno() {
-            libc::EINTR => {}
-            libc::EAGAIN => return Ok(()),
-            // A signal handler may be the caller.
-            errno => return Err(bare(errno)),
-        }
+    if write_to_notifier(writer.as_raw_fd()) {
+        return Ok(());
     }
+    match errno() {
+        libc::EAGAIN => Ok(()),
+        // A signal handler may be the caller.
+        errno => Err(bare(errno)),
+    }
+}
+
+/// Writes to a notifier; `false` with `errno` when that is not to be. Async-signal-safe.
+pub(crate) fn write_to_notifier(writer: RawFd) -> bool {
+    let one = 1u64.to_ne_bytes();
+    // SAFETY: `one` is readable for its length.
+    let write = || unsafe { libc::write(writer, one.as_ptr().cast(), one.len()) };
+    (0..TRIES).any(|_| write() >= 0)
 }
 
 /// Takes everything out of a notifier.

@@ -56,7 +56,7 @@ impl Poller {
         if is_new {
             self.watch_own(alarm, EventKind::Alarm, 0).inspect_err(|_| state.wall.drop_alarm())?;
         }
-        Ok(state.wall.add(clock::nanoseconds(time), token) | WALL)
+        Ok(state.wall.add(clock::nanoseconds(time), token)? | WALL)
     }
 
     /// Moves an armed timer to a new delay from now, and a new period. `ESTALE` when it has

@@ -21,10 +21,10 @@ pub(crate) struct Wall {
 
 impl Wall {
     /// Arms a timer for a time in nanoseconds since 1970 and returns its id.
-    pub(crate) fn add(&mut self, time: u64, token: u64) -> u64 {
+    pub(crate) fn add(&mut self, time: u64, token: u64) -> io::Result<u64> {
         let id = self.timers.add(time, 0, token);
-        self.wind();
-        id
+        self.wind().inspect_err(|_| _ = self.timers.cancel(id))?;
+        Ok(id)
     }
 
     pub(crate) fn cancel(&mut self, id: u64) -> bool {
@@ -56,22 +56,23 @@ impl Wall {
         self.alarm = None;
     }
 
-    /// Answers the alarm: the time has come, or the clock was set.
+    /// Answers the alarm: the time has come, or the clock was set. It is to be
+    /// [set again](Self::wind).
     pub(crate) fn answer(&mut self) {
         if let Some(alarm) = &self.alarm {
             silence(alarm);
         }
         self.wound = None;
-        self.wind();
     }
 
     /// Sets the alarm to the soonest time, unless it is.
-    pub(crate) fn wind(&mut self) {
+    pub(crate) fn wind(&mut self) -> io::Result<()> {
         let soonest = self.timers.next();
         if let Some(alarm) = self.alarm.as_ref().filter(|_| self.wound != soonest) {
-            set(alarm, soonest);
+            set(alarm, soonest)?;
             self.wound = soonest;
         }
+        Ok(())
     }
 
     /// Cuts a forked child's alarm from its parent's, keeping the descriptor's number.
@@ -79,9 +80,8 @@ impl Wall {
         if let Some(alarm) = &self.alarm {
             crate::engine::replace(&new_alarm()?, alarm)?;
             self.wound = None;
-            self.wind();
         }
-        Ok(())
+        self.wind()
     }
 }
 
@@ -104,7 +104,7 @@ fn new_alarm() -> io::Result<OwnedFd> {
 }
 
 #[cfg(target_os = "linux")]
-fn set(alarm: &OwnedFd, time: Option<u64>) {
+fn set(alarm: &OwnedFd, time: Option<u64>) -> io::Result<()> {
     // All zeroes disarms it; the year 1970 comes a nanosecond late.
     let time = time.map_or(0, |time| time.max(1));
     let value = libc::timespec {
@@ -113,8 +113,11 @@ fn set(alarm: &OwnedFd, time: Option<u64>) {
     };
     let when = libc::itimerspec { it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
     let flags = libc::TFD_TIMER_ABSTIME | libc::TFD_TIMER_CANCEL_ON_SET;
-    // SAFETY: `when` lives through the call, which can't fail with a timerfd and such a time.
-    unsafe { libc::timerfd_settime(alarm.as_raw_fd(), flags, &when, std::ptr::null_mut()) };
+    // SAFETY: `when` lives through the call.
+    match unsafe { libc::timerfd_settime(alarm.as_raw_fd(), flags, &when, std::ptr::null_mut()) } {
+        0 => Ok(()),
+        _ => Err(crate::error::system("timerfd_settime failed")),
+    }
 }
 
 /// That the clock was set (`ECANCELED`) is all the same to us.
@@ -131,7 +134,9 @@ fn new_alarm() -> io::Result<OwnedFd> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn set(_: &OwnedFd, _: Option<u64>) {}
+fn set(_: &OwnedFd, _: Option<u64>) -> io::Result<()> {
+    Ok(())
+}
 
 #[cfg(not(target_os = "linux"))]
 fn silence(_: &OwnedFd) {}

@@ -215,11 +215,11 @@ impl Sources {
                 break;
             }
         }
-        if self.wake.is_asked() || state.have_more() {
+        // An alarm that couldn't be set is set at the next look.
+        if state.wall.wind().is_err() || self.wake.is_asked() || state.have_more() {
             // It can only fail when somebody closed the bell, which ends the wait with EBADF.
             let _ = self.notice();
         }
-        state.wall.wind();
         self.note_timers(&state);
         filled
     }

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering::Se
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::fork;
+use crate::engine::write_to_notifier;
 use crate::error::{fail, system};
 use crate::event::Event;
 
@@ -89,10 +90,9 @@ extern "C" fn handler(signo: libc::c_int) {
         let bell = here.bell.load(SeqCst);
         let asked = here.watched.load(SeqCst) & bit(signo) != 0;
         if bell >= 0 && asked && here.owner.load(SeqCst) == fork::count() {
-            let one = 1u64;
-            // SAFETY: `one` is readable; whoever gives up the bell's number first waits for
-            // the visitors to leave, so it is still the bell's.
-            unsafe { libc::write(bell, ptr::from_ref(&one).cast(), size_of::<u64>()) };
+            // Whoever gives up the bell's number first waits for the visitors to leave, so it is
+            // still the bell's.
+            let _ = write_to_notifier(bell);
         }
         desk = here.next;
     }
