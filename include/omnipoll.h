@@ -1127,7 +1127,7 @@ int omni_poller_on_finding(struct omni_poller *poller,
  * on: the numbers may be some moments apart.
  *
  * Returns 0, or, with nothing written:
- *   -EINVAL: `poller` or `out` is NULL; `out->size` is smaller than any version's.
+ *   -EINVAL: `poller` or `out` is NULL; `out->size` is no version's.
  *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
  *
  * May be called from any thread. Makes no system call; takes time in proportion to the
@@ -1262,7 +1262,7 @@ void omni_server_free(struct omni_server *server);
  * `omni_conn_write` by the connection's id, as `omni_conn_id` tells it.
  *
  * Returns how many bytes wait to be sent now (INT_MAX when it is more), or:
- *   -ESTALE: the connection is gone, or was closed; the server was freed.
+ *   -ESTALE: the connection is gone, was closed, or is another server's; the server was freed.
  *   -ENOBUFS: as for `omni_conn_write`.
  *   -EINVAL: `server` is NULL; `data` is NULL and `length` is not 0.
  *   -ENOTRECOVERABLE: as for `omni_server_stats`.
@@ -1350,7 +1350,7 @@ uint32_t omni_server_model(const struct omni_server *server);
  * numbers may be some moments apart.
  *
  * Returns 0, or, with nothing written:
- *   -EINVAL: `server` or `out` is NULL; `out->size` is smaller than any version's.
+ *   -EINVAL: `server` or `out` is NULL; `out->size` is no version's.
  *   -ENOENT: there is no worker of that number.
  *   -ESTALE: the server was freed.
  *   -ENOTRECOVERABLE: a bug in the library has left the server unusable: free it.
@@ -1397,6 +1397,7 @@ int omni_conn_write(struct omni_conn *conn, const void *data, size_t length);
  * Returns as `omni_conn_write`, and:
  *   -EINVAL: `conn` is NULL; `pieces` is NULL and `count` is not 0; a piece that has a length is
  *       at NULL.
+ *   -ENOMEM: there is no memory for a list of so many.
  *   -EPERM: this is no callback of this connection.
  *
  * System calls: sendmsg.

@@ -133,6 +133,7 @@ pub unsafe extern "C" fn omni_conn_write(conn: *mut omni_conn, data: *const c_vo
 /// Returns as `omni_conn_write`, and:
 ///   -EINVAL: `conn` is NULL; `pieces` is NULL and `count` is not 0; a piece that has a length is
 ///       at NULL.
+///   -ENOMEM: there is no memory for a list of so many.
 ///   -EPERM: this is no callback of this connection.
 ///
 /// System calls: sendmsg.
@@ -142,7 +143,9 @@ pub unsafe extern "C" fn omni_conn_writev(conn: *mut omni_conn, pieces: *const i
         if pieces.is_null() && count > 0 {
             return Err(Failure::new(libc::EINVAL, "pieces is NULL"));
         }
-        let mut slices = Vec::with_capacity(count as usize);
+        let mut slices = Vec::new();
+        let no_memory = |_| Failure::of(libc::ENOMEM);
+        slices.try_reserve_exact(count as usize).map_err(no_memory)?;
         for index in 0..count as usize {
             // SAFETY: `count` pieces by this function's contract, each with as many bytes as it says.
             let piece = unsafe {

@@ -3,16 +3,17 @@
 use std::ffi::{c_char, c_int};
 use std::fmt::Write;
 use std::mem::offset_of;
-use std::ptr;
 
 use omnipoll::Stats;
 
 use crate::error::Failure;
 use crate::poller::{call, omni_poller};
+use crate::sized::{self, Sized32};
 use crate::text;
 
 /// What a poller holds, and what it has done since it was made, or since `omni_after_fork`.
 #[allow(non_camel_case_types)]
+#[derive(Clone, Copy)]
 #[repr(C)]
 pub struct omni_stats_t {
     /// Set it to sizeof(omni_stats_t) before the call. After it: how much of the struct is filled
@@ -52,33 +53,29 @@ pub struct omni_stats_t {
     pub longest_dispatch_ns: i64,
 }
 
+// SAFETY: as declared above; each zero is a number's.
+unsafe impl Sized32 for omni_stats_t {
+    const LEAST: usize = offset_of!(Self, longest_dispatch_ns) + size_of::<i64>();
+    const UNSET: &'static str = "out->size is not set";
+}
+
 /// Stores in `*out` what a poller holds and has done. Taken piece by piece while other threads go
 /// on: the numbers may be some moments apart.
 ///
 /// Returns 0, or, with nothing written:
-///   -EINVAL: `poller` or `out` is NULL; `out->size` is smaller than any version's.
+///   -EINVAL: `poller` or `out` is NULL; `out->size` is no version's.
 ///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
 ///
 /// May be called from any thread. Makes no system call; takes time in proportion to the
 /// registrations.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn omni_stats(poller: *mut omni_poller, out: *mut omni_stats_t) -> c_int {
-    /// The struct as it began.
-    const LEAST: usize = offset_of!(omni_stats_t, longest_dispatch_ns) + size_of::<i64>();
     call("omni_stats", poller, |poller| {
         if out.is_null() {
             return Err(Failure::new(libc::EINVAL, "out is NULL"));
         }
-        // SAFETY: every version of the struct begins with its size, which the caller has set.
-        let room = unsafe { (*out).size } as usize;
-        if room < LEAST {
-            return Err(Failure::new(libc::EINVAL, "out->size is not set"));
-        }
-        let mut stats = stats(&poller.stats()?);
-        let known = room.min(size_of::<omni_stats_t>());
-        stats.size = known as u32;
-        // SAFETY: the caller's struct has `room` bytes, by this function's contract.
-        unsafe { ptr::copy_nonoverlapping((&raw const stats).cast::<u8>(), out.cast::<u8>(), known) };
+        // SAFETY: not NULL, and so a struct of the size it says by this function's contract.
+        unsafe { sized::write(&stats(&poller.stats()?), out) }?;
         Ok(0)
     })
 }

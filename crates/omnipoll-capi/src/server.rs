@@ -29,6 +29,16 @@ pub(crate) struct Serving {
     pub(crate) handle: ServerHandle,
 }
 
+impl Serving {
+    fn connection(&self, number: u64) -> Result<ConnId, Failure> {
+        let id = ConnId::from_number(number);
+        match self.handle.has(id) {
+            true => Ok(id),
+            false => Err(Failure::new(libc::ESTALE, "no connection of this server has that id")),
+        }
+    }
+}
+
 const MOST_SERVERS: usize = 1024;
 
 /// `omni_server_run` holds the server by itself and is no user of its slot: a child that it forks
@@ -238,7 +248,7 @@ pub extern "C" fn omni_server_free(server: *mut omni_server) {
 /// `omni_conn_write` by the connection's id, as `omni_conn_id` tells it.
 ///
 /// Returns how many bytes wait to be sent now (INT_MAX when it is more), or:
-///   -ESTALE: the connection is gone, or was closed; the server was freed.
+///   -ESTALE: the connection is gone, was closed, or is another server's; the server was freed.
 ///   -ENOBUFS: as for `omni_conn_write`.
 ///   -EINVAL: `server` is NULL; `data` is NULL and `length` is not 0.
 ///   -ENOTRECOVERABLE: as for `omni_server_stats`.
@@ -252,10 +262,10 @@ pub unsafe extern "C" fn omni_server_write(
     data: *const c_void,
     length: usize,
 ) -> c_int {
-    call("omni_server_write", server, |_| {
+    call("omni_server_write", server, |serving| {
         // SAFETY: as this function's contract says.
         let data = unsafe { bytes(data, length) }?;
-        Ok(capped(ConnId::from_number(conn_id).write(data)?))
+        Ok(capped(serving.connection(conn_id)?.write(data)?))
     })
 }
 
@@ -268,8 +278,8 @@ pub unsafe extern "C" fn omni_server_write(
 /// May be called as `omni_server_write`. System calls: a write to an eventfd.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_server_post(server: *mut omni_server, conn_id: u64, value: i64) -> c_int {
-    call("omni_server_post", server, |_| {
-        ConnId::from_number(conn_id).post(value)?;
+    call("omni_server_post", server, |serving| {
+        serving.connection(conn_id)?.post(value)?;
         Ok(0)
     })
 }
@@ -277,8 +287,8 @@ pub extern "C" fn omni_server_post(server: *mut omni_server, conn_id: u64, value
 /// `omni_conn_close` by the connection's id, with the results of `omni_server_post`.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_server_close(server: *mut omni_server, conn_id: u64) -> c_int {
-    call("omni_server_close", server, |_| {
-        ConnId::from_number(conn_id).close()?;
+    call("omni_server_close", server, |serving| {
+        serving.connection(conn_id)?.close()?;
         Ok(0)
     })
 }
@@ -287,8 +297,8 @@ pub extern "C" fn omni_server_close(server: *mut omni_server, conn_id: u64) -> c
 /// that was closed and is still there can be aborted.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_server_abort(server: *mut omni_server, conn_id: u64) -> c_int {
-    call("omni_server_abort", server, |_| {
-        ConnId::from_number(conn_id).abort()?;
+    call("omni_server_abort", server, |serving| {
+        serving.connection(conn_id)?.abort()?;
         Ok(0)
     })
 }

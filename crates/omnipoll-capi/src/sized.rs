@@ -17,6 +17,10 @@ pub(crate) unsafe trait Sized32: Copy {
     const UNSET: &'static str;
 }
 
+/// No version of a struct is longer. A size beyond is garbage, and reading so far might leave the
+/// caller's memory; clone3(2) and openat2(2) have the same bound.
+const MOST: usize = 4096;
+
 /// Reads a struct that a program of another age may have filled in: what an older one lacks is
 /// zero, and what a newer one has besides must be.
 ///
@@ -27,6 +31,9 @@ pub(crate) unsafe fn read<T: Sized32>(from: *const T) -> Result<T, Failure> {
     let size = unsafe { from.cast::<u32>().read() } as usize;
     if size < T::LEAST {
         return Err(Failure::new(libc::EINVAL, T::UNSET));
+    }
+    if size > MOST {
+        return Err(Failure::new(libc::E2BIG, "no version of the struct has that size"));
     }
     let known = size.min(mem::size_of::<T>());
     // SAFETY: as many bytes as it says.
@@ -52,7 +59,7 @@ pub(crate) unsafe fn read<T: Sized32>(from: *const T) -> Result<T, Failure> {
 pub(crate) unsafe fn write<T: Sized32>(from: &T, to: *mut T) -> Result<(), Failure> {
     // SAFETY: every version of the struct begins with its size.
     let room = unsafe { to.cast::<u32>().read() } as usize;
-    if room < T::LEAST {
+    if !(T::LEAST..=MOST).contains(&room) {
         return Err(Failure::new(libc::EINVAL, T::UNSET));
     }
     let known = room.min(mem::size_of::<T>());

@@ -57,7 +57,7 @@ unsafe impl Sized32 for omni_server_statistics {
 /// numbers may be some moments apart.
 ///
 /// Returns 0, or, with nothing written:
-///   -EINVAL: `server` or `out` is NULL; `out->size` is smaller than any version's.
+///   -EINVAL: `server` or `out` is NULL; `out->size` is no version's.
 ///   -ENOENT: there is no worker of that number.
 ///   -ESTALE: the server was freed.
 ///   -ENOTRECOVERABLE: a bug in the library has left the server unusable: free it.

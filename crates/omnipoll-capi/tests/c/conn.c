@@ -54,6 +54,8 @@ static void handles(uint32_t engine)
 {
     all_are(NULL, -EINVAL);
     others_are(NULL, NULL, -EINVAL);
+    omni_handler idle = {.size = sizeof idle};
+    omni_server *another = new_server(&(omni_server_options){.size = sizeof(omni_server_options), .engine = engine}, &idle);
     IS(omni_conn_id(NULL), 0);
     for (MODELS_HERE(model)) {
         struct service service;
@@ -65,6 +67,10 @@ static void handles(uint32_t engine)
         all_are(conn, -EPERM);
         IS(omni_conn_write(conn, NULL, 1), -EINVAL);
         IS(omni_server_write(service.server, omni_conn_id(conn), NULL, 1), -EINVAL);
+        IS(omni_server_write(another, omni_conn_id(conn), "stray", 5), -ESTALE);
+        IS(omni_server_post(another, omni_conn_id(conn), 1), -ESTALE);
+        IS(omni_server_close(another, omni_conn_id(conn)), -ESTALE);
+        IS(omni_server_abort(another, omni_conn_id(conn)), -ESTALE);
         OK(omni_conn_write(conn, "from ", 5) >= 0);
         OK(omni_server_write(service.server, omni_conn_id(conn), "elsewhere", 9) >= 0);
         hear(fd, "from elsewhere");
@@ -88,6 +94,7 @@ static void handles(uint32_t engine)
         }
         finish(&service);
     }
+    omni_server_free(another);
 }
 
 static omni_conn *other_conn;

@@ -37,6 +37,8 @@ static void bad_options(uint32_t engine)
     IS(made(&options, &handler), error)
     REFUSED(size, 0, -EINVAL);
     REFUSED(size, sizeof options - 1, -EINVAL);
+    REFUSED(size, 4097, -E2BIG); /* garbage: not read so far */
+    REFUSED(size, UINT32_MAX, -E2BIG);
     REFUSED(model, 6, -EINVAL);
     REFUSED(engine, 77, -EINVAL);
     REFUSED(engine, OMNI_ENGINE_KQUEUE, -ENOSYS);
@@ -49,6 +51,8 @@ static void bad_options(uint32_t engine)
 
     const omni_handler unset = {.size = sizeof handler - 1};
     IS(made(&good, &unset), -EINVAL);
+    const omni_handler garbage = {.size = UINT32_MAX};
+    IS(made(&good, &garbage), -E2BIG);
 }
 
 static void every_option(uint32_t engine)

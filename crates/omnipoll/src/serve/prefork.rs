@@ -22,7 +22,7 @@ const SOON: Duration = Duration::from_secs(1);
 const SHORTEST_DELAY: Duration = Duration::from_millis(10);
 const LONGEST_DELAY: Duration = Duration::from_secs(10);
 /// Ids that a worker may use up before they meet those of its successor.
-const SHARE: u32 = 1 << 24;
+const SHARE: u32 = 1 << 16;
 
 struct Worker {
     openings: Openings,

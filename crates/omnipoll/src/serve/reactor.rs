@@ -18,7 +18,7 @@ use crate::engine::{socket, Completion, Peer};
 use crate::error::plain;
 use crate::stream::{
     Clock, Conn, Connection, Counter, Datagram, DatagramSocket, Letter, Mailbox, Order, Site, Timeouts,
-    MOST_SLOTS,
+    MOST_SEATS,
 };
 use crate::{Event, EventKind, Events, Poller, Ready};
 
@@ -82,7 +82,7 @@ impl<'s, H: Handler> Reactor<'s, H> {
             site,
             clients: Slab::new(),
             left: Vec::new(),
-            most: most.min(MOST_SLOTS),
+            most: most.min(MOST_SEATS),
             datagrams: Vec::new(),
             buffer: vec![0; READ].into(),
             letters: Vec::new(),
@@ -306,8 +306,7 @@ impl<'s, H: Handler> Reactor<'s, H> {
     fn read_letters(&mut self) {
         let mut letters = std::mem::take(&mut self.letters);
         self.site.mailbox.take(&mut letters);
-        for (id, order) in letters.drain(..) {
-            let slot = id.slot();
+        for (slot, id, order) in letters.drain(..) {
             let Some(client) = self.clients.get_mut(slot) else { continue };
             if client.connection.id != id || client.connection.is_over() {
                 continue;

@@ -17,7 +17,7 @@ use super::{cores, fork, prefork, thread as threads, worker};
 use crate::engine::lock;
 use crate::error::fail;
 use crate::stream::{Address, DatagramSocket, Listener};
-use crate::EngineKind;
+use crate::{ConnId, EngineKind};
 
 /// Serves clients with a [`Handler`], in the way its [options](ServerOptions) name.
 ///
@@ -207,6 +207,11 @@ impl ServerHandle {
     /// that FORK or PREFORK has forked, it ends that process's serving only.
     pub fn stop(&self, drain: Option<Duration>) -> io::Result<()> {
         self.shared.stop(drain)
+    }
+
+    /// Whether the connection is one of this server's, in this process, and has not gone.
+    pub fn has(&self, id: ConnId) -> bool {
+        id.belongs_to(&self.shared.budget)
     }
 
     /// Has `data` written to every connection that has room for it, and returns to how many;

@@ -23,7 +23,7 @@ pub(crate) use count::{Count, Counter, Counts};
 pub(crate) use datagram::DatagramSocket;
 pub(crate) use listener::Listener;
 pub(crate) use remote::{
-    hold_still, set_births_apart, Budget, Letter, Mailbox, Order, MOST_LOOPS, MOST_SLOTS,
+    hold_still, set_births_apart, Budget, Letter, Mailbox, Order, MOST_LOOPS, MOST_SEATS,
 };
 pub(crate) use site::Site;
 pub(crate) use timeouts::{Clock, Timeouts};

@@ -13,18 +13,24 @@ use crate::error::fail;
 use crate::Poller;
 
 /// Names one connection of this process for as long as the process lives; an id is not used
-/// again when the connection has gone. Its methods may be called from any thread.
+/// again when the connection has gone, by no server. Its methods may be called from any thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId(u64);
 
-/// The most connections of one loop.
-pub(crate) const MOST_SLOTS: usize = 1 << SLOT_BITS;
-/// The most loops of one process.
+/// The most loops of one process at a time.
 pub(crate) const MOST_LOOPS: usize = 1 << LOOP_BITS;
-// From the lowest bit on: the slot, the loop, and how many connections there were before.
-const SLOT_BITS: u32 = 20;
-const LOOP_BITS: u32 = 14;
-const BIRTH_BITS: u32 = 64 - LOOP_BITS - SLOT_BITS;
+/// The most connections of one loop.
+pub(crate) const MOST_SEATS: usize = 1 << SEAT_BITS;
+
+// From the lowest bit on: the loop; what kind of handle this is, which the C library's others have
+// in the same place; the connection's seat in the loop; and which of the seat's connections it is.
+const LOOP_BITS: u32 = 16;
+const KIND_BITS: u32 = 2;
+const SEAT_BITS: u32 = 20;
+const BIRTH_BITS: u32 = 64 - LOOP_BITS - KIND_BITS - SEAT_BITS;
+const KIND: u64 = 3;
+/// A seat that has had this many connections is not used again: its ids would repeat.
+const LAST_BIRTH: u32 = (1 << BIRTH_BITS) - 1;
 
 impl ConnId {
     /// The id that a number of [`ConnId::number`] stands for. Any number is one; that of no
@@ -38,16 +44,25 @@ impl ConnId {
         self.0
     }
 
-    pub(crate) fn slot(self) -> usize {
-        self.0 as usize & (MOST_SLOTS - 1)
+    fn new(birth: u32, index: usize, seat: usize) -> Self {
+        let place = (u64::from(birth) << SEAT_BITS | seat as u64) << KIND_BITS | KIND;
+        Self(place << LOOP_BITS | index as u64)
     }
 
-    fn new(birth: u32, index: usize, slot: usize) -> Self {
-        Self(u64::from(birth) << (LOOP_BITS + SLOT_BITS) | (index << SLOT_BITS | slot) as u64)
+    fn is_of_a_connection(self) -> bool {
+        self.0 >> LOOP_BITS & ((1 << KIND_BITS) - 1) == KIND
+    }
+
+    fn index(self) -> usize {
+        self.0 as usize & (MOST_LOOPS - 1)
+    }
+
+    fn seat(self) -> usize {
+        (self.0 >> (LOOP_BITS + KIND_BITS)) as usize & (MOST_SEATS - 1)
     }
 
     fn birth(self) -> u32 {
-        (self.0 >> (LOOP_BITS + SLOT_BITS)) as u32
+        (self.0 >> (LOOP_BITS + KIND_BITS + SEAT_BITS)) as u32
     }
 
     /// Has `data` written after what was written before, and returns how many bytes then wait
@@ -88,17 +103,23 @@ impl ConnId {
 
     /// Whether the connection is open at this moment.
     pub fn is_open(self) -> bool {
-        self.mailbox().is_ok_and(|mailbox| lock(&mailbox.state).resident(self).is_ok())
+        self.mailbox().is_ok_and(|mailbox| mailbox.has(self))
     }
 
     fn send(self, order: Order) -> io::Result<()> {
         self.mailbox()?.send(self, order)
     }
 
+    /// Whether it is open, in the server that has this budget.
+    pub(crate) fn belongs_to(self, budget: &Arc<Budget>) -> bool {
+        let of = |mailbox: &Mailbox| Arc::ptr_eq(&mailbox.budget, budget) && mailbox.has(self);
+        self.mailbox().is_ok_and(|mailbox| of(&mailbox))
+    }
+
     fn mailbox(self) -> io::Result<Arc<Mailbox>> {
-        let index = (self.0 >> SLOT_BITS) as usize & (MOST_LOOPS - 1);
         let loops = LOOPS.read().unwrap_or_else(PoisonError::into_inner);
-        loops.get(index).and_then(Clone::clone).ok_or_else(gone)
+        let place = loops.get(self.index()).filter(|_| self.is_of_a_connection());
+        place.and_then(|place| place.mailbox.clone()).ok_or_else(gone)
     }
 }
 
@@ -108,24 +129,34 @@ impl std::fmt::Display for ConnId {
     }
 }
 
-/// The mailbox of every loop of this process, by the number that ids carry.
-static LOOPS: RwLock<Vec<Option<Arc<Mailbox>>>> = RwLock::new(Vec::new());
-/// Counts connections, so that no two have the same id.
+/// What the ids of one loop after another begin with.
+#[derive(Debug, Clone, Default)]
+struct Place {
+    mailbox: Option<Arc<Mailbox>>,
+    /// As many connections as a seat of the loops before has had at most.
+    births: u32,
+}
+
+/// Every loop of this process, by the number that ids carry.
+static LOOPS: RwLock<Vec<Place>> = RwLock::new(Vec::new());
+/// What the births of every loop are above.
 static BIRTHS: AtomicU32 = AtomicU32::new(0);
 
 /// Holds the table still during a fork, so that the child does not inherit it locked by a
 /// thread that it doesn't have.
 pub(crate) fn hold_still() -> impl Sized {
-    fn write() -> RwLockWriteGuard<'static, Vec<Option<Arc<Mailbox>>>> {
+    fn write() -> RwLockWriteGuard<'static, Vec<Place>> {
         LOOPS.write().unwrap_or_else(PoisonError::into_inner)
     }
     write()
 }
 
 /// Lets the ids of the child that is forked next differ from those of its siblings, unless one
-/// makes more than `share` connections.
+/// has more than `share` connections on a seat. They repeat when there were very many children;
+/// within one process no id does.
 pub(crate) fn set_births_apart(share: u32) {
-    BIRTHS.fetch_add(share, Ordering::Relaxed);
+    let next = |births: u32| Some((births + share) % (LAST_BIRTH / 2));
+    let _ = BIRTHS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
 }
 
 /// What another thread wants of a connection.
@@ -138,8 +169,8 @@ pub(crate) enum Order {
     Abort,
 }
 
-/// An order, and for whom; the connection may be gone by the time it is read.
-pub(crate) type Letter = (ConnId, Order);
+/// An order, for whom, and where it lives in its loop; it may be gone by the time it is read.
+pub(crate) type Letter = (usize, ConnId, Order);
 
 /// How many bytes may wait to be sent, and how many do, in all of a server.
 #[derive(Debug)]
@@ -170,8 +201,11 @@ impl Budget {
 /// A connection as other threads know it.
 #[derive(Clone, Copy, Default, Debug)]
 struct Resident {
-    /// 0 when the slot is free.
+    /// How many connections this seat has had, this one included.
     birth: u32,
+    is_here: bool,
+    /// Where it lives in its loop.
+    slot: usize,
     /// Whether it takes no more orders but to abort.
     closing: bool,
     /// Whether it takes no more writes.
@@ -183,13 +217,15 @@ struct Resident {
 #[derive(Debug, Default)]
 struct State {
     residents: Vec<Resident>,
+    /// Seats of those that have gone.
+    vacant: Vec<usize>,
     letters: Vec<Letter>,
 }
 
 impl State {
     fn resident(&mut self, id: ConnId) -> io::Result<&mut Resident> {
-        match self.residents.get_mut(id.slot()) {
-            Some(resident) if resident.birth == id.birth() && resident.birth != 0 => Ok(resident),
+        match self.residents.get_mut(id.seat()) {
+            Some(resident) if resident.is_here && resident.birth == id.birth() => Ok(resident),
             _ => Err(gone()),
         }
     }
@@ -199,6 +235,8 @@ impl State {
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     index: usize,
+    /// What the births of its connections are above.
+    births: u32,
     poller: Arc<Poller>,
     budget: Arc<Budget>,
     state: Mutex<State>,
@@ -209,38 +247,43 @@ impl Mailbox {
     /// `EAGAIN` when the process has as many loops as it can have.
     pub(crate) fn open(from: usize, poller: Arc<Poller>, budget: Arc<Budget>) -> io::Result<Arc<Self>> {
         let mut loops = LOOPS.write().unwrap_or_else(PoisonError::into_inner);
-        let free = (from..loops.len()).find(|&index| loops[index].is_none());
+        let is_free = |place: &Place| place.mailbox.is_none() && place.births < LAST_BIRTH;
+        let free = (from..loops.len()).find(|&index| is_free(&loops[index]));
         let index = free.unwrap_or_else(|| loops.len().max(from));
         if index >= MOST_LOOPS {
             return Err(fail(libc::EAGAIN, "this process has too many loops"));
         }
         if index >= loops.len() {
-            loops.resize(index + 1, None);
+            loops.resize(index + 1, Place::default());
         }
-        let mailbox = Arc::new(Self { index, poller, budget, state: Mutex::default() });
-        loops[index] = Some(mailbox.clone());
+        let place = &mut loops[index];
+        let births = place.births.max(BIRTHS.load(Ordering::Relaxed));
+        let mailbox = Arc::new(Self { index, births, poller, budget, state: Mutex::default() });
+        place.mailbox = Some(mailbox.clone());
         Ok(mailbox)
     }
 
     /// Closes it, with its loop; all its connections are gone.
     pub(crate) fn close(&self) {
-        LOOPS.write().unwrap_or_else(PoisonError::into_inner)[self.index] = None;
+        let births = lock(&self.state).residents.iter().map(|resident| resident.birth).max();
+        let place = &mut LOOPS.write().unwrap_or_else(PoisonError::into_inner)[self.index];
+        *place = Place { mailbox: None, births: births.unwrap_or(self.births) };
     }
 
-    /// A connection has come to live in `slot`.
+    /// A connection has come to live in `slot` of the loop.
     pub(crate) fn settle(&self, slot: usize) -> ConnId {
-        let birth = loop {
-            match BIRTHS.fetch_add(1, Ordering::Relaxed).wrapping_add(1) % (1 << BIRTH_BITS) {
-                0 => {}
-                birth => break birth,
-            }
-        };
         let mut state = lock(&self.state);
-        if slot >= state.residents.len() {
-            state.residents.resize(slot + 1, Resident::default());
+        let seat = state.vacant.pop().unwrap_or(state.residents.len());
+        if seat == state.residents.len() {
+            state.residents.push(Resident { birth: self.births, ..Resident::default() });
         }
-        state.residents[slot] = Resident { birth, ..Resident::default() };
-        ConnId::new(birth, self.index, slot)
+        let birth = state.residents[seat].birth + 1;
+        state.residents[seat] = Resident { birth, is_here: true, slot, ..Resident::default() };
+        ConnId::new(birth, self.index, seat)
+    }
+
+    fn has(&self, id: ConnId) -> bool {
+        lock(&self.state).resident(id).is_ok()
     }
 
     /// From now on the connection is closing, and takes no more writes.
@@ -264,9 +307,13 @@ impl Mailbox {
 
     /// The connection is gone.
     pub(crate) fn leave(&self, id: ConnId) {
-        if let Ok(resident) = lock(&self.state).resident(id) {
+        let mut state = lock(&self.state);
+        if let Ok(resident) = state.resident(id) {
             self.budget.used.fetch_sub(resident.waiting, Ordering::Relaxed);
-            *resident = Resident::default();
+            resident.is_here = false;
+            if resident.birth < LAST_BIRTH {
+                state.vacant.push(id.seat());
+            }
         }
     }
 
@@ -290,9 +337,9 @@ impl Mailbox {
         }
         self.budget.check(resident.waiting, 0, data.len())?;
         resident.waiting += data.len();
-        let waiting = resident.waiting;
+        let (slot, waiting) = (resident.slot, resident.waiting);
         self.budget.used.fetch_add(data.len(), Ordering::Relaxed);
-        state.letters.push((id, Order::Write(data)));
+        state.letters.push((slot, id, Order::Write(data)));
         drop(state);
         self.poller.wake()?;
         Ok(waiting)
@@ -305,7 +352,8 @@ impl Mailbox {
             return Err(gone());
         }
         resident.closing |= matches!(order, Order::Close | Order::Abort);
-        state.letters.push((id, order));
+        let slot = resident.slot;
+        state.letters.push((slot, id, order));
         drop(state);
         self.poller.wake()
     }
@@ -315,8 +363,8 @@ impl Mailbox {
         let (mut given, mut full) = (0, 0);
         let mut state = lock(&self.state);
         let State { residents, letters, .. } = &mut *state;
-        for (slot, resident) in residents.iter_mut().enumerate() {
-            if resident.birth == 0 || resident.closing || resident.shut {
+        for (seat, resident) in residents.iter_mut().enumerate() {
+            if !resident.is_here || resident.closing || resident.shut {
                 continue;
             }
             if self.budget.check(resident.waiting, 0, data.len()).is_err() {
@@ -325,8 +373,8 @@ impl Mailbox {
             }
             resident.waiting += data.len();
             self.budget.used.fetch_add(data.len(), Ordering::Relaxed);
-            let id = ConnId::new(resident.birth, self.index, slot);
-            letters.push((id, Order::Write(data.clone())));
+            let id = ConnId::new(resident.birth, self.index, seat);
+            letters.push((resident.slot, id, Order::Write(data.clone())));
             given += 1;
         }
         drop(state);
@@ -349,4 +397,64 @@ impl Mailbox {
 
 fn gone() -> io::Error {
     fail(libc::ESTALE, "the connection is gone")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A loop of this number, before which there were so many connections.
+    fn open(index: usize, births: u32) -> Arc<Mailbox> {
+        let mut loops = LOOPS.write().unwrap();
+        let most = loops.len().max(index + 1);
+        loops.resize(most, Place::default());
+        loops[index].births = births;
+        drop(loops);
+        let poller = Arc::new(Poller::new().unwrap());
+        let budget = Budget { each: usize::MAX, all: usize::MAX, used: AtomicUsize::new(0) };
+        Mailbox::open(index, poller, budget.into()).unwrap()
+    }
+
+    #[test]
+    fn an_id_says_what_it_is_of() {
+        let id = ConnId::new(LAST_BIRTH, MOST_LOOPS - 1, MOST_SEATS - 1);
+        assert_eq!(id.number(), u64::MAX);
+        assert_eq!((id.birth(), id.index(), id.seat()), (LAST_BIRTH, MOST_LOOPS - 1, MOST_SEATS - 1));
+        let id = ConnId::new(3, 2, 1);
+        assert_eq!((id.birth(), id.index(), id.seat()), (3, 2, 1));
+        assert!(id.is_of_a_connection());
+        assert!(!ConnId(id.0 ^ 1 << LOOP_BITS).is_of_a_connection());
+    }
+
+    #[test]
+    fn a_seat_is_given_up_before_its_ids_repeat() {
+        let mailbox = open(40, LAST_BIRTH - 2);
+        let ids = [7, 8, 9].map(|slot| {
+            let id = mailbox.settle(slot);
+            assert!(mailbox.has(id));
+            mailbox.leave(id);
+            assert!(!mailbox.has(id));
+            (id.seat(), id.birth())
+        });
+        assert_eq!(ids, [(0, LAST_BIRTH - 1), (0, LAST_BIRTH), (1, LAST_BIRTH - 1)]);
+        mailbox.close();
+        // No id is left for this loop.
+        let (poller, budget) = (mailbox.poller.clone(), mailbox.budget.clone());
+        let next = Mailbox::open(mailbox.index, poller, budget).unwrap();
+        assert_ne!(next.index, mailbox.index);
+        next.close();
+    }
+
+    #[test]
+    fn the_next_loop_of_a_number_has_other_ids() {
+        let first = open(50, 5);
+        let id = first.settle(0);
+        first.leave(id);
+        first.close();
+        let (poller, budget) = (first.poller.clone(), first.budget.clone());
+        let second = Mailbox::open(first.index, poller, budget).unwrap();
+        assert_eq!(second.index, first.index);
+        assert_eq!(second.settle(0).birth(), id.birth() + 1);
+        second.close();
+    }
 }
