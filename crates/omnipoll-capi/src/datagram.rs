@@ -3,12 +3,13 @@
 use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use omnipoll::Datagram;
 
 use crate::conn::bytes;
 use crate::error::{answer, guarded, Failure};
+use crate::handle::{handle_of, name_of, DATAGRAM};
 use crate::text;
 
 /// A datagram that has arrived. The pointer is a handle, not an address, and valid only on the
@@ -23,22 +24,20 @@ struct Current {
     datagram: *mut Datagram<'static>,
 }
 
-/// Handles are counted by each thread, above a number of its own.
-const THREAD: usize = 1 << (usize::BITS * 3 / 4);
-
 thread_local! {
     static CURRENT: Cell<Option<Current>> = const { Cell::new(None) };
-    static HANDLES: Cell<usize> = const { Cell::new(0) };
+    static LAST: Cell<usize> = const { Cell::new(0) };
 }
 
+/// Each thread counts its own, beside a number of the thread's.
 fn new_handle() -> usize {
-    static THREADS: AtomicUsize = AtomicUsize::new(0);
-    let last = match HANDLES.get() {
-        0 => THREADS.fetch_add(THREAD, Ordering::Relaxed),
+    static THREADS: AtomicU16 = AtomicU16::new(0);
+    let last = match LAST.get() {
+        0 => handle_of(name_of(0, DATAGRAM), THREADS.fetch_add(1, Ordering::Relaxed)),
         last => last,
     };
-    HANDLES.set(last + 1);
-    last + 1
+    LAST.set(last.wrapping_add(handle_of(name_of(1, DATAGRAM), 0)));
+    LAST.get()
 }
 
 /// Calls C with a handle that for so long leads to `datagram`.

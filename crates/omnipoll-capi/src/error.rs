@@ -65,6 +65,14 @@ impl Failure {
         Self::new(errno, meaning(errno).map_or("", |(_, words)| words.to_str().unwrap_or_default()))
     }
 
+    /// No handle could be given: EMFILE in these words, or ENOMEM.
+    pub(crate) fn full(errno: c_int, words: &'static str) -> Self {
+        match errno {
+            libc::EMFILE => Self::new(errno, words),
+            _ => Self::of(errno),
+        }
+    }
+
     /// What a caught panic becomes.
     pub(crate) fn panicked(_: Box<dyn Any + Send>) -> Self {
         Self::of(libc::ENOTRECOVERABLE)

@@ -1,19 +1,25 @@
 //! Handles: numbers that stand for objects, so that one used too late is an error and nothing worse.
 //!
 //! C programs free twice, use what they have freed and pass garbage. A handle is therefore not
-//! an address but the index of a slot and the slot's *generation*, which changes each time the
-//! slot is given to a new object. A slot's whole state is one atomic word:
+//! an address but the index of a slot, the kind of the object, and the slot's *generation*, which
+//! changes each time the slot is given to a new object. A connection's id, which the core makes,
+//! and a datagram's handle have their kind in the same place. A slot's whole state is one atomic
+//! word:
 //!
 //! ```text
-//! 63            40   34       33      32   31             0
-//! users           |  POISONED CLOSING OPEN | generation
+//! handle                         47                18 17  16 15     0
+//!                                | generation        | kind | index |
+//! slot    63    40   34       33      32 31         2 1     0
+//!         users    | POISONED CLOSING OPEN | generation | kind |
 //! ```
 //!
 //! Entering adds a user and looks at the generation in the same instruction; leaving takes the
-//! user away. Neither takes a lock, and slots don't share cache lines. The object is dropped by
+//! user away. Neither takes a lock, and slots don't share cache lines. They are made in blocks,
+//! when they are needed, and stay where they are. The object is dropped by
 //! whoever takes the last user away from a slot that is closing, so that it can be freed while
 //! other threads are inside it.
 
+use std::alloc::{alloc_zeroed, dealloc, Layout};
 use std::ffi::c_int;
 use std::io;
 use std::ops::Deref;
@@ -31,18 +37,40 @@ const CLOSING: u64 = 1 << 33;
 const POISONED: u64 = 1 << 34;
 /// One user. The count is uppermost, so that whatever happens to it stays out of the rest.
 const USER: u64 = 1 << 40;
-const GENERATION: u64 = u32::MAX as u64;
+/// Generation and kind.
+const NAME: u64 = u32::MAX as u64;
+/// One generation more.
+const NEXT: u64 = 1 << KIND_BITS;
 
 const INDEX_BITS: u32 = 16;
+const KIND_BITS: u32 = 2;
 /// The most slots a table can have.
 pub(crate) const MOST_SLOTS: usize = 1 << INDEX_BITS;
 /// A slot that has had this many objects is not used again: its handles would repeat.
 const LAST_GENERATION: u64 =
-    if usize::BITS == 64 { GENERATION } else { (1 << (usize::BITS - INDEX_BITS)) - 1 };
+    if usize::BITS == 64 { NAME >> KIND_BITS } else { (1 << (usize::BITS - INDEX_BITS - KIND_BITS)) - 1 };
 
-/// Objects behind handles. As a `static` it is all zeros, and memory only where it was used.
-pub(crate) struct Table<T, const SLOTS: usize> {
-    slots: [Slot<T>; SLOTS],
+/// What a handle of each kind has above its index. A connection's has 3, which the core gives it.
+pub(crate) const DATAGRAM: u8 = 0;
+pub(crate) const POLLER: u8 = 1;
+pub(crate) const SERVER: u8 = 2;
+
+/// Generation and kind together.
+pub(crate) const fn name_of(generation: u64, kind: u8) -> u64 {
+    (generation * NEXT) | kind as u64
+}
+
+pub(crate) const fn handle_of(name: u64, index: u16) -> usize {
+    ((name as usize) << INDEX_BITS) | index as usize
+}
+
+/// How many slots are made at a time.
+const BLOCK: usize = 256;
+
+/// Objects behind handles of one kind, `SLOTS` at most.
+pub(crate) struct Table<T, const KIND: u8, const SLOTS: usize> {
+    /// Null where no slot was needed yet.
+    blocks: [AtomicPtr<Block<T>>; MOST_SLOTS / BLOCK],
     /// Where to look for a vacant slot first.
     vacant: AtomicUsize,
     /// No slot from here on was ever used.
@@ -50,6 +78,8 @@ pub(crate) struct Table<T, const SLOTS: usize> {
     /// Some slot is closing, and its last user has left without dropping its object.
     abandoned: AtomicBool,
 }
+
+type Block<T> = [Slot<T>; BLOCK];
 
 /// On a cache line of its own: two threads with a poller each don't slow each other down.
 #[repr(align(64))]
@@ -60,8 +90,9 @@ struct Slot<T> {
 }
 
 /// The use of an object, which can't be dropped meanwhile.
-pub(crate) struct Entry<'a, T: Send + Sync, const SLOTS: usize> {
-    table: &'a Table<T, SLOTS>,
+pub(crate) struct Entry<'a, T: Send + Sync, const KIND: u8, const SLOTS: usize> {
+    table: &'a Table<T, KIND, SLOTS>,
+    slot: &'a Slot<T>,
     index: u16,
     /// The slot's state just before.
     found: u64,
@@ -69,64 +100,95 @@ pub(crate) struct Entry<'a, T: Send + Sync, const SLOTS: usize> {
     quiet: bool,
 }
 
-impl<T: Send + Sync, const SLOTS: usize> Table<T, SLOTS> {
+impl<T: Send + Sync, const KIND: u8, const SLOTS: usize> Table<T, KIND, SLOTS> {
     pub(crate) const fn new() -> Self {
-        assert!(SLOTS <= MOST_SLOTS);
+        assert!(SLOTS <= MOST_SLOTS && KIND < 1 << KIND_BITS);
         Self {
-            slots: [const { Slot { state: AtomicU64::new(0), object: AtomicPtr::new(ptr::null_mut()) } };
-                SLOTS],
+            blocks: [const { AtomicPtr::new(ptr::null_mut()) }; MOST_SLOTS / BLOCK],
             vacant: AtomicUsize::new(0),
             end: AtomicUsize::new(0),
             abandoned: AtomicBool::new(false),
         }
     }
 
-    /// Gives `object` a handle, which is never 0. `None` when every slot is taken.
-    pub(crate) fn insert(&self, object: T) -> Option<usize> {
+    /// Gives `object` a handle, which is never 0. `EMFILE` when every slot is taken, `ENOMEM` when
+    /// there is no memory for one.
+    pub(crate) fn insert(&self, object: T) -> Result<usize, c_int> {
         if self.abandoned.swap(false, Ordering::Acquire) {
-            (0..self.used().len()).for_each(|index| self.retire(index));
+            (0..self.used()).for_each(|index| self.retire(index));
         }
         let object = Box::into_raw(Box::new(object));
+        let inserted = self.claim(object);
+        if inserted.is_err() {
+            // SAFETY: from `Box::into_raw` above, and no slot has taken it.
+            drop(unsafe { Box::from_raw(object) });
+        }
+        inserted
+    }
+
+    fn claim(&self, object: *mut T) -> Result<usize, c_int> {
         let first = self.vacant.load(Ordering::Relaxed);
         for index in (first..SLOTS).chain(0..first) {
-            let slot = &self.slots[index];
+            let slot = self.slot_or_new(index).ok_or(libc::ENOMEM)?;
             if slot.claim(object) {
                 self.end.fetch_max(index + 1, Ordering::Relaxed);
                 // It fails when a lower slot has become vacant meanwhile, which is right.
                 let _ = self.vacant.compare_exchange(first, index + 1, Ordering::Relaxed, Ordering::Relaxed);
-                let generation = (slot.state.fetch_add(OPEN + 1, Ordering::Release) & GENERATION) + 1;
-                return Some((generation as usize) << INDEX_BITS | index);
+                return Ok(handle_of(slot.open(KIND), index as u16));
             }
         }
-        // SAFETY: from `Box::into_raw` above, and no slot has taken it.
-        drop(unsafe { Box::from_raw(object) });
-        None
+        Err(libc::EMFILE)
+    }
+
+    /// None where no object ever was.
+    #[inline]
+    fn slot(&self, index: u16) -> Option<&Slot<T>> {
+        let block = self.blocks[usize::from(index) / BLOCK].load(Ordering::Acquire);
+        // SAFETY: null, or made by `slot_or_new`, and there as long as the table.
+        let block = unsafe { block.as_ref() }?;
+        Some(&block[usize::from(index) % BLOCK])
+    }
+
+    /// None when there is no memory for it.
+    fn slot_or_new(&self, index: usize) -> Option<&Slot<T>> {
+        let place = &self.blocks[index / BLOCK];
+        if place.load(Ordering::Acquire).is_null() {
+            // SAFETY: the layout is not empty. All zeros are slots that are vacant.
+            let new = unsafe { alloc_zeroed(Layout::new::<Block<T>>()) }.cast::<Block<T>>();
+            let (success, failure) = (Ordering::AcqRel, Ordering::Relaxed);
+            let placed = place.compare_exchange(ptr::null_mut(), new, success, failure);
+            if placed.is_err() {
+                // SAFETY: made above, or null, and another thread's was placed instead.
+                unsafe { dealloc_block(new) };
+            }
+        }
+        self.slot(index as u16)
     }
 
     /// Enters the object of `handle`. `None` when the handle is stale, or never was one.
-    pub(crate) fn enter(&self, handle: usize) -> Option<Entry<'_, T, SLOTS>> {
+    pub(crate) fn enter(&self, handle: usize) -> Option<Entry<'_, T, KIND, SLOTS>> {
         self.enter_as(handle, false)
     }
 
     /// Enters for a signal handler, which can't drop an object. Should this be the last user of
     /// a closing slot, the next `insert` drops it.
-    pub(crate) fn enter_quietly(&self, handle: usize) -> Option<Entry<'_, T, SLOTS>> {
+    pub(crate) fn enter_quietly(&self, handle: usize) -> Option<Entry<'_, T, KIND, SLOTS>> {
         self.enter_as(handle, true)
     }
 
-    fn enter_as(&self, handle: usize, quiet: bool) -> Option<Entry<'_, T, SLOTS>> {
+    fn enter_as(&self, handle: usize, quiet: bool) -> Option<Entry<'_, T, KIND, SLOTS>> {
         let index = handle as u16;
-        let slot = self.slots.get(usize::from(index))?;
+        let slot = self.slot(index)?;
         let found = slot.state.fetch_add(USER, Ordering::Acquire);
-        let entry = Entry { table: self, index, found, quiet };
+        let entry = Entry { table: self, slot, index, found, quiet };
         let is_open = found & (OPEN | CLOSING) == OPEN;
-        (is_open && found & GENERATION == (handle >> INDEX_BITS) as u64).then_some(entry)
+        (is_open && found & NAME == (handle >> INDEX_BITS) as u64).then_some(entry)
     }
 
     /// Forgets the users that a forked child has inherited: their threads are not in it. To be
     /// called in the child before it can make a thread.
     pub(crate) fn after_fork(&self) {
-        for slot in self.used() {
+        for slot in (0..self.used()).filter_map(|index| self.slot(index as u16)) {
             slot.state.fetch_and(USER - 1, Ordering::Relaxed);
         }
         self.abandoned.store(true, Ordering::Relaxed);
@@ -134,13 +196,22 @@ impl<T: Send + Sync, const SLOTS: usize> Table<T, SLOTS> {
 
     /// Drops what is in a slot, if it is closing and nobody uses it.
     fn retire(&self, index: usize) {
-        if self.slots[index].retire() {
+        if self.slot(index as u16).is_some_and(Slot::retire) {
             self.vacant.fetch_min(index, Ordering::Relaxed);
         }
     }
 
-    fn used(&self) -> &[Slot<T>] {
-        &self.slots[..self.end.load(Ordering::Relaxed)]
+    fn used(&self) -> usize {
+        self.end.load(Ordering::Relaxed)
+    }
+}
+
+/// # Safety
+/// From `alloc_zeroed` with this layout, and used no more; or null.
+unsafe fn dealloc_block<T>(block: *mut Block<T>) {
+    if !block.is_null() {
+        // SAFETY: the caller's promise. A slot owns nothing that must be dropped.
+        unsafe { dealloc(block.cast(), Layout::new::<Block<T>>()) };
     }
 }
 
@@ -150,18 +221,27 @@ impl<T> Slot<T> {
         self.object.compare_exchange(ptr::null_mut(), object, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
+    /// Lets the users of a new object in, by the name that is returned. Those of stale handles
+    /// come and go meanwhile.
+    fn open(&self, kind: u8) -> u64 {
+        let before = self.state.load(Ordering::Relaxed) & NAME;
+        let name = name_of(before / NEXT + 1, kind);
+        self.state.fetch_add(OPEN + name - before, Ordering::Release);
+        name
+    }
+
     /// Drops the object of a slot that is closing and that nobody uses; says whether it did.
     fn retire(&self) -> bool {
         let state = self.state.load(Ordering::Relaxed);
         let is_over = state & CLOSING != 0 && state < USER;
-        let empty = state & GENERATION;
+        let empty = state & NAME;
         if !is_over
             || self.state.compare_exchange(state, empty, Ordering::Acquire, Ordering::Relaxed).is_err()
         {
             return false;
         }
         let object = self.object.load(Ordering::Relaxed);
-        if empty < LAST_GENERATION {
+        if empty / NEXT < LAST_GENERATION {
             self.object.store(ptr::null_mut(), Ordering::Release);
         }
         // SAFETY: from `Box::into_raw` in `insert`. The exchange above has one winner, found no
@@ -174,10 +254,10 @@ impl<T> Slot<T> {
 }
 
 /// What was found behind a handle, unless it is of no use; then why not.
-pub(crate) fn usable<T: Send + Sync, const SLOTS: usize>(
+pub(crate) fn usable<T: Send + Sync, const KIND: u8, const SLOTS: usize>(
     handle: usize,
-    entry: Option<Entry<'_, T, SLOTS>>,
-) -> Result<Entry<'_, T, SLOTS>, c_int> {
+    entry: Option<Entry<'_, T, KIND, SLOTS>>,
+) -> Result<Entry<'_, T, KIND, SLOTS>, c_int> {
     match entry {
         Some(entry) if entry.is_poisoned() => Err(libc::ENOTRECOVERABLE),
         Some(entry) => Ok(entry),
@@ -188,8 +268,8 @@ pub(crate) fn usable<T: Send + Sync, const SLOTS: usize>(
 
 /// What a C function of an object returns that a signal handler may call: without words, which
 /// would be kept in storage of the thread's.
-pub(crate) fn call_quietly<T: Send + Sync, const SLOTS: usize>(
-    table: &Table<T, SLOTS>,
+pub(crate) fn call_quietly<T: Send + Sync, const KIND: u8, const SLOTS: usize>(
+    table: &Table<T, KIND, SLOTS>,
     handle: usize,
     body: impl FnOnce(&T) -> io::Result<()>,
 ) -> c_int {
@@ -207,7 +287,7 @@ pub(crate) fn call_quietly<T: Send + Sync, const SLOTS: usize>(
     }
 }
 
-impl<'a, T: Send + Sync, const SLOTS: usize> Entry<'a, T, SLOTS> {
+impl<'a, T: Send + Sync, const KIND: u8, const SLOTS: usize> Entry<'a, T, KIND, SLOTS> {
     /// Whether an earlier use of the object ended in a panic.
     pub(crate) fn is_poisoned(&self) -> bool {
         self.found & POISONED != 0
@@ -215,38 +295,34 @@ impl<'a, T: Send + Sync, const SLOTS: usize> Entry<'a, T, SLOTS> {
 
     /// Notes that this use has ended in a panic.
     pub(crate) fn poison(&self) {
-        self.slot().state.fetch_or(POISONED, Ordering::Relaxed);
+        self.slot.state.fetch_or(POISONED, Ordering::Relaxed);
     }
 
     /// Makes the handle stale: the object is dropped when its last user has left. False when
     /// somebody else was faster.
     pub(crate) fn close(&self) -> bool {
-        self.slot().state.fetch_or(CLOSING, Ordering::Release) & CLOSING == 0
+        self.slot.state.fetch_or(CLOSING, Ordering::Release) & CLOSING == 0
     }
 
     /// Whether the object was closed since it was entered.
     pub(crate) fn is_closing(&self) -> bool {
-        self.slot().state.load(Ordering::Acquire) & CLOSING != 0
-    }
-
-    fn slot(&self) -> &'a Slot<T> {
-        &self.table.slots[usize::from(self.index)]
+        self.slot.state.load(Ordering::Acquire) & CLOSING != 0
     }
 }
 
-impl<T: Send + Sync, const SLOTS: usize> Deref for Entry<'_, T, SLOTS> {
+impl<T: Send + Sync, const KIND: u8, const SLOTS: usize> Deref for Entry<'_, T, KIND, SLOTS> {
     type Target = T;
 
     fn deref(&self) -> &T {
         // SAFETY: `enter` found the slot open in the same instruction that made us a user of
         // it, and `retire` drops no object that has a user.
-        unsafe { &*self.slot().object.load(Ordering::Relaxed) }
+        unsafe { &*self.slot.object.load(Ordering::Relaxed) }
     }
 }
 
-impl<T: Send + Sync, const SLOTS: usize> Drop for Entry<'_, T, SLOTS> {
+impl<T: Send + Sync, const KIND: u8, const SLOTS: usize> Drop for Entry<'_, T, KIND, SLOTS> {
     fn drop(&mut self) {
-        let before = self.slot().state.fetch_sub(USER, Ordering::Release);
+        let before = self.slot.state.fetch_sub(USER, Ordering::Release);
         match before & CLOSING != 0 {
             true if self.quiet => self.table.abandoned.store(true, Ordering::Release),
             true => self.table.retire(self.index.into()),
@@ -287,14 +363,21 @@ mod tests {
         }
     }
 
-    fn free<const N: usize>(table: &Table<Object, N>, handle: usize) -> bool {
+    impl<T, const KIND: u8, const N: usize> Drop for Table<T, KIND, N> {
+        fn drop(&mut self) {
+            // SAFETY: made by `slot_or_new`, and the table is gone.
+            self.blocks.iter().for_each(|block| unsafe { dealloc_block(block.load(Ordering::Relaxed)) });
+        }
+    }
+
+    fn free<const KIND: u8, const N: usize>(table: &Table<Object, KIND, N>, handle: usize) -> bool {
         table.enter(handle).is_some_and(|entry| entry.close())
     }
 
     #[test]
     fn a_handle_is_stale_once_it_is_freed_and_after_its_slot_is_used_again() {
         let alive = Arc::default();
-        let table = Table::<_, 1>::new();
+        let table = Table::<_, POLLER, 1>::new();
         let first = table.insert(Object::new(&alive)).unwrap();
         table.enter(first).unwrap().touch();
 
@@ -312,7 +395,7 @@ mod tests {
     #[test]
     fn no_other_number_is_a_handle() {
         let alive = Arc::default();
-        let table = Table::<_, 4>::new();
+        let table = Table::<_, POLLER, 4>::new();
         let handle = table.insert(Object::new(&alive)).unwrap();
         // Every number that differs in one bit, so also those that would fall onto the state's flags.
         for bit in 0..usize::BITS {
@@ -325,46 +408,76 @@ mod tests {
     }
 
     #[test]
+    fn a_handle_of_another_kind_is_stale() {
+        let alive = Arc::default();
+        let (pollers, servers) = (Table::<_, POLLER, 1>::new(), Table::<_, SERVER, 1>::new());
+        let poller = pollers.insert(Object::new(&alive)).unwrap();
+        let server = servers.insert(Object::new(&alive)).unwrap();
+        assert!(pollers.enter(server).is_none() && servers.enter(poller).is_none());
+        assert!(free(&pollers, poller) && free(&servers, server));
+    }
+
+    #[test]
+    fn slots_are_made_when_they_are_needed() {
+        let alive = Arc::default();
+        let table = Table::<_, POLLER, { BLOCK + 1 }>::new();
+        let made = |table: &Table<_, POLLER, { BLOCK + 1 }>| {
+            table.blocks.iter().filter(|block| !block.load(Ordering::Relaxed).is_null()).count()
+        };
+        assert_eq!(made(&table), 0);
+        let handles: Vec<_> = (0..=BLOCK)
+            .map(|index| {
+                let handle = table.insert(Object::new(&alive)).unwrap();
+                assert_eq!(made(&table), 1 + index / BLOCK);
+                handle
+            })
+            .collect();
+        assert_eq!(table.insert(Object::new(&alive)), Err(libc::EMFILE));
+        assert!(handles.into_iter().all(|handle| free(&table, handle)));
+        assert_eq!(alive.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
     fn a_full_table_refuses_and_a_vacant_slot_is_found() {
         let alive = Arc::default();
-        let table = Table::<_, 3>::new();
+        let table = Table::<_, POLLER, 3>::new();
         let handles = [(); 3].map(|()| table.insert(Object::new(&alive)).unwrap());
-        assert!(table.insert(Object::new(&alive)).is_none());
+        assert_eq!(table.insert(Object::new(&alive)), Err(libc::EMFILE));
         assert_eq!(alive.load(Ordering::Relaxed), 3);
         for handle in handles {
             assert!(free(&table, handle));
             let again = table.insert(Object::new(&alive)).unwrap();
             assert!(free(&table, again));
-            assert!(table.insert(Object::new(&alive)).is_some());
+            assert!(table.insert(Object::new(&alive)).is_ok());
         }
     }
 
     #[test]
     fn a_slot_is_given_up_before_its_handles_repeat() {
         let alive = Arc::default();
-        let table = Table::<_, 2>::new();
-        table.slots[0].state.store(LAST_GENERATION - 1, Ordering::Relaxed);
+        let table = Table::<_, POLLER, 2>::new();
+        table.slot_or_new(0).unwrap().state.store(name_of(LAST_GENERATION - 1, POLLER), Ordering::Relaxed);
         let last = table.insert(Object::new(&alive)).unwrap();
-        assert_eq!(last, (LAST_GENERATION as usize) << INDEX_BITS);
+        assert_eq!(last, handle_of(name_of(LAST_GENERATION, POLLER), 0));
         assert!(free(&table, last));
         assert_eq!(alive.load(Ordering::Relaxed), 0);
         let next = table.insert(Object::new(&alive)).unwrap();
-        assert_eq!(next, 1 << INDEX_BITS | 1);
-        assert!(table.insert(Object::new(&alive)).is_none());
+        assert_eq!(next, handle_of(name_of(1, POLLER), 1));
+        assert_eq!(table.insert(Object::new(&alive)), Err(libc::EMFILE));
         assert!(free(&table, next));
     }
 
     #[test]
     fn the_object_lives_until_its_last_user_has_left() {
         let alive = Arc::default();
-        let table = Table::<_, 1>::new();
+        let table = Table::<_, POLLER, 1>::new();
         let handle = table.insert(Object::new(&alive)).unwrap();
         let user = table.enter(handle).unwrap();
         assert!(!user.is_closing());
         assert!(free(&table, handle));
         assert!(user.is_closing());
         assert!(table.enter(handle).is_none());
-        assert!(table.insert(Object::new(&alive)).is_none());
+        assert_eq!(table.insert(Object::new(&alive)), Err(libc::EMFILE));
         user.touch();
         drop(user);
         assert_eq!(alive.load(Ordering::Relaxed), 0);
@@ -373,20 +486,20 @@ mod tests {
     #[test]
     fn a_quiet_user_drops_nothing_and_the_next_insert_does() {
         let alive = Arc::default();
-        let table = Table::<_, 2>::new();
+        let table = Table::<_, POLLER, 2>::new();
         let handle = table.insert(Object::new(&alive)).unwrap();
         let user = table.enter_quietly(handle).unwrap();
         assert!(free(&table, handle));
         drop(user);
         assert_eq!(alive.load(Ordering::Relaxed), 1);
-        assert!(table.insert(Object::new(&alive)).is_some());
+        assert!(table.insert(Object::new(&alive)).is_ok());
         assert_eq!(alive.load(Ordering::Relaxed), 1);
     }
 
     #[test]
     fn poison_stays_with_the_object_and_not_with_its_slot() {
         let alive = Arc::default();
-        let table = Table::<_, 1>::new();
+        let table = Table::<_, POLLER, 1>::new();
         let handle = table.insert(Object::new(&alive)).unwrap();
         table.enter(handle).unwrap().poison();
         assert!(table.enter(handle).unwrap().is_poisoned());
@@ -399,7 +512,7 @@ mod tests {
     #[test]
     fn a_forked_child_can_free_what_its_parents_threads_were_using() {
         let alive = Arc::default();
-        let table = Table::<_, 2>::new();
+        let table = Table::<_, POLLER, 2>::new();
         let [open, closing] = [(); 2].map(|()| table.insert(Object::new(&alive)).unwrap());
         // Users who will never leave: in the child, their threads don't exist.
         std::mem::forget(table.enter(open));
@@ -408,8 +521,8 @@ mod tests {
         table.after_fork();
         assert!(free(&table, open));
         assert_eq!(alive.load(Ordering::Relaxed), 1);
-        assert!(table.insert(Object::new(&alive)).is_some());
-        assert!(table.insert(Object::new(&alive)).is_some());
+        assert!(table.insert(Object::new(&alive)).is_ok());
+        assert!(table.insert(Object::new(&alive)).is_ok());
         assert_eq!(alive.load(Ordering::Relaxed), 2);
     }
 
@@ -421,7 +534,7 @@ mod tests {
                 panic!("a bomb of the test has gone off, as it should");
             }
         }
-        let table = Table::<_, 1>::new();
+        let table = Table::<_, POLLER, 1>::new();
         let handle = table.insert(Bomb).unwrap();
         assert!(table.enter(handle).unwrap().close());
         assert!(table.enter(handle).is_none());
@@ -434,7 +547,7 @@ mod tests {
         const THREADS: usize = 4;
         const ROUNDS: usize = if cfg!(miri) { 100 } else { 100_000 };
         let alive = Arc::default();
-        let table = Table::<_, 2>::new();
+        let table = Table::<_, POLLER, 2>::new();
         let handles = [const { AtomicUsize::new(0) }; 2];
         let start = Barrier::new(THREADS);
         thread::scope(|scope| {
@@ -464,7 +577,7 @@ mod tests {
         }
         // What quiet users have abandoned is dropped by this; what lost its handle, when another
         // was stored over it, still has a slot.
-        while table.insert(Object::new(&alive)).is_some() {}
+        while table.insert(Object::new(&alive)).is_ok() {}
         assert_eq!(alive.load(Ordering::Relaxed), 2);
     }
 }

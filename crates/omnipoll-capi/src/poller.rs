@@ -11,7 +11,7 @@ use omnipoll::{EngineKind, Event, Interest, Options, Poller};
 use crate::constants::{OMNI_ENGINE_AUTO, OMNI_FILES_ALWAYS_READY, OMNI_INTERRUPTIBLE, OMNI_STRICT};
 use crate::error::{answer, Failure};
 use crate::event::omni_event;
-use crate::handle::{call_quietly, usable, Table, MOST_SLOTS};
+use crate::handle::{call_quietly, usable, Table, MOST_SLOTS, POLLER};
 use crate::strict::silently;
 
 /// A poller: descriptors registered with an engine, to be waited for.
@@ -22,7 +22,7 @@ use crate::strict::silently;
 #[allow(non_camel_case_types)]
 pub struct omni_poller(());
 
-static POLLERS: Table<Poller, MOST_SLOTS> = Table::new();
+static POLLERS: Table<Poller, POLLER, MOST_SLOTS> = Table::new();
 
 /// Runs one call on a poller and gives C its answer.
 ///
@@ -114,7 +114,7 @@ fn insert(poller: Poller) -> Result<*mut omni_poller, Failure> {
     });
 
     let handle = silently(|| POLLERS.insert(poller))
-        .ok_or(Failure::new(libc::EMFILE, "the process has 65,536 pollers"))?;
+        .map_err(|errno| Failure::full(errno, "the process has 65,536 pollers"))?;
     Ok(std::ptr::without_provenance_mut(handle))
 }
 

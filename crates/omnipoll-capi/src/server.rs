@@ -10,7 +10,7 @@ use omnipoll::{ConnId, Server, ServerHandle, ServerOptions};
 
 use crate::conn::bytes;
 use crate::error::{answer, guarded, Failure};
-use crate::handle::{call_quietly, usable, Table};
+use crate::handle::{call_quietly, usable, Table, SERVER};
 use crate::handler::{omni_handler, Callbacks};
 use crate::options::omni_server_options;
 use crate::sized;
@@ -43,7 +43,7 @@ const MOST_SERVERS: usize = 1024;
 
 /// `omni_server_run` holds the server by itself and is no user of its slot: a child that it forks
 /// has forgotten its parent's users.
-static SERVERS: Table<Arc<Serving>, MOST_SERVERS> = Table::new();
+static SERVERS: Table<Arc<Serving>, SERVER, MOST_SERVERS> = Table::new();
 
 /// Runs one call on a server and gives C its answer. A panic ends here, and the server's use
 /// with it.
@@ -122,7 +122,7 @@ fn insert(server: Server<Callbacks>) -> Result<*mut omni_server, Failure> {
     let handle = server.handle();
     let handle = SERVERS
         .insert(Arc::new(Serving { server, handle }))
-        .ok_or(Failure::new(libc::EMFILE, "the process has 1,024 servers"))?;
+        .map_err(|errno| Failure::full(errno, "the process has 1,024 servers"))?;
     Ok(std::ptr::without_provenance_mut(handle))
 }
 

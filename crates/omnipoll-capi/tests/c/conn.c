@@ -54,6 +54,7 @@ static void handles(uint32_t engine)
 {
     all_are(NULL, -EINVAL);
     others_are(NULL, NULL, -EINVAL);
+    omni_poller *poller = new_poller(engine);
     omni_handler idle = {.size = sizeof idle};
     omni_server *another = new_server(&(omni_server_options){.size = sizeof(omni_server_options), .engine = engine}, &idle);
     IS(omni_conn_id(NULL), 0);
@@ -67,6 +68,16 @@ static void handles(uint32_t engine)
         all_are(conn, -EPERM);
         IS(omni_conn_write(conn, NULL, 1), -EINVAL);
         IS(omni_server_write(service.server, omni_conn_id(conn), NULL, 1), -EINVAL);
+        /* A handle of another kind is no handle. */
+        IS(omni_wake((omni_poller *)conn), -ESTALE);
+        IS(omni_wake((omni_poller *)another), -ESTALE);
+        IS(omni_server_stop((omni_server *)conn, 0), -ESTALE);
+        IS(omni_server_stop((omni_server *)poller, 0), -ESTALE);
+        omni_server_free((omni_server *)poller);
+        omni_poller_free((omni_poller *)another);
+        others_are(service.server, (omni_conn *)poller, -ESTALE);
+        others_are(service.server, (omni_conn *)another, -ESTALE);
+        IS(omni_datagram_reply((omni_datagram *)conn, "", 0), -ESTALE);
         IS(omni_server_write(another, omni_conn_id(conn), "stray", 5), -ESTALE);
         IS(omni_server_post(another, omni_conn_id(conn), 1), -ESTALE);
         IS(omni_server_close(another, omni_conn_id(conn)), -ESTALE);
@@ -94,6 +105,9 @@ static void handles(uint32_t engine)
         }
         finish(&service);
     }
+    IS(omni_wake(poller), 0);
+    omni_poller_free(poller);
+    IS(omni_server_workers(another), 1);
     omni_server_free(another);
 }
 
