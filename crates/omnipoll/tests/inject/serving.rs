@@ -14,6 +14,9 @@ use crate::walk::{Asked, Tally, SOME};
 /// makes tens of thousands.
 const SPINS: u32 = 500;
 
+/// Bytes that some hundred faults may leave behind: room that is kept for the next clients.
+const LEAK: isize = 16_384;
+
 pub(crate) struct Serving {
     model: Model,
     engine: EngineKind,
@@ -26,7 +29,7 @@ pub(crate) struct Serving {
 impl Serving {
     fn start(model: Model, engine: EngineKind) -> Self {
         let process = Process::start(model, engine);
-        for _ in 0..2 {
+        for _ in 0..5 {
             assert_eq!(process.round(), Ok(0), "without any fault");
         }
         Self { model, engine, process, descriptors: 0, allocated: 0 }
@@ -68,10 +71,13 @@ impl Serving {
             0 => {}
             count => return Err(format!("{count} clients of the next two were not served")),
         }
+        // A worker that takes another's place is forked when its parent has a descriptor of each
+        // of the others.
+        let most = self.descriptors + usize::from(self.model == Model::Prefork);
         let mut open = 0;
         let as_before = until(|| {
             open = self.process.descriptors();
-            open == self.descriptors
+            (self.descriptors..=most).contains(&open)
         });
         if !as_before {
             return Err(format!("{open} descriptors are open, and were {}", self.descriptors));
@@ -184,8 +190,10 @@ pub(crate) fn faults(model: Model, engine: EngineKind, asked: &Asked, tally: &mu
             }
         }
     }
-    let leaked = serving.allocated() - serving.allocated;
-    if leaked > 65536 {
+    // It is known when another call is made, and a client's thread may be on its way out.
+    let has_leaked = || serving.process.round() != Ok(0) || serving.allocated() > serving.allocated + LEAK;
+    if !until(|| !has_leaked()) {
+        let leaked = serving.allocated() - serving.allocated;
         tally.complain(&format!("{leaked} bytes more are allocated than before the faults"));
     }
 }
