@@ -138,6 +138,7 @@
 
 #[allow(unsafe_code)]
 mod engine;
+mod errno;
 mod error;
 mod event;
 mod inspect;

@@ -212,7 +212,14 @@ impl Poller {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted && !self.interruptible => {}
-                Err(error) => break Err(error),
+                // What the sources have is told however short the system is of something else.
+                Err(error) => match self.sources.are_due() {
+                    true => match self.tell(events, 0) {
+                        0 => break Err(error),
+                        filled => break Ok(filled),
+                    },
+                    false => break Err(error),
+                },
             }
             left = deadline.left();
             self.rounds.go_on(left);

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use super::tokens;
 use crate::engine::{Completion, Peer};
+use crate::errno::{self, About};
 use crate::stream::{Count, Counter, Listener};
 use crate::{Capabilities, Interest, Poller, Trigger};
 
@@ -21,8 +22,8 @@ use crate::{Capabilities, Interest, Poller, Trigger};
 const BATCH: usize = 64;
 /// A worker that shares its doors takes no more than this at once: the others are awake too.
 const SHARED_BATCH: usize = 8;
-/// How long to wait for descriptors when no client of ours will give one back.
-const RETRY: Duration = Duration::from_millis(100);
+/// How long to wait for what the system is short of, when no client of ours will give it back.
+pub(super) const RETRY: Duration = Duration::from_millis(100);
 
 /// Who looks after a door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +62,21 @@ impl Doors {
         Self { doors: doors.collect(), shared, unbounded, ..Self::default() }
     }
 
-    /// Has those looked after that are not: by the ring, where it may.
-    pub(super) fn open(&mut self, poller: &Poller, ring: Option<&mut Completion>) -> io::Result<()> {
+    /// Has those looked after that are not: by the ring, where it may. When the system is short of
+    /// something it is tried again in a moment.
+    pub(super) fn open(
+        &mut self,
+        poller: &Poller,
+        count: &Count,
+        ring: Option<&mut Completion>,
+    ) -> io::Result<()> {
+        match self.try_to_open(poller, ring) {
+            Err(error) if errno::of_registration(&error) == About::Moment => self.pause(poller, count),
+            result => result,
+        }
+    }
+
+    fn try_to_open(&mut self, poller: &Poller, ring: Option<&mut Completion>) -> io::Result<()> {
         if let Some(timer) = self.retry.take() {
             // It is stale when it is what has brought us here.
             let _ = poller.timer_cancel(timer);
@@ -112,10 +126,10 @@ impl Doors {
     /// Has the kernel wake the other loops before this one. Of those that watch a socket with
     /// EXCLUSIVE it wakes the one that has done so for the longest: always the same, unless that
     /// one begins anew when it has let somebody in.
-    pub(super) fn let_others_go_first(&mut self, poller: &Poller) -> io::Result<()> {
+    pub(super) fn let_others_go_first(&mut self, poller: &Poller, count: &Count) -> io::Result<()> {
         if self.shared && self.is_open() {
             self.shut(poller);
-            self.open(poller, None)?;
+            self.open(poller, count, None)?;
         }
         Ok(())
     }
@@ -146,14 +160,15 @@ impl Doors {
         count: &Count,
     ) -> io::Result<Option<(OwnedFd, Peer)>> {
         let Some(Door { listener, .. }) = self.doors.get(door) else { return Ok(None) };
-        let error = loop {
+        // What concerns so many clients is no client's.
+        for _ in 0..BATCH {
             match listener.accept() {
                 Ok(client) => return Ok(Some(client)),
-                Err(error) if is_the_clients(&error) => {}
-                Err(error) => break error,
+                Err(error) if errno::of_accept(&error) == About::Peer => {}
+                Err(error) => return self.bear(error, poller, count).map(|()| None),
             }
-        };
-        self.bear(error, poller, count).map(|()| None)
+        }
+        self.pause(poller, count).map(|()| None)
     }
 
     /// The ring has let somebody in at a door, or says why not.
@@ -169,7 +184,6 @@ impl Doors {
         while let Some(arrived) = self.arrived.pop_front() {
             match arrived {
                 Ok(client) => return Ok(Some(client)),
-                Err(error) if is_the_clients(&error) => {}
                 Err(error) => self.bear(error, poller, count)?,
             }
         }
@@ -178,14 +192,17 @@ impl Doors {
 
     /// Takes an error for what it is: a want of something passes.
     fn bear(&mut self, error: io::Error, poller: &Poller, count: &Count) -> io::Result<()> {
-        match error.raw_os_error() {
-            Some(libc::EAGAIN | libc::ECANCELED) => Ok(()),
-            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                count.add(Counter::AcceptPauses, 1);
-                self.shut_for_a_moment(poller)
-            }
-            _ => Err(error),
+        match errno::of_accept(&error) {
+            About::Nothing | About::Peer => Ok(()),
+            About::Moment => self.pause(poller, count),
+            About::Call => Err(error),
         }
+    }
+
+    /// Shuts them for a moment, and counts it.
+    fn pause(&mut self, poller: &Poller, count: &Count) -> io::Result<()> {
+        count.add(Counter::AcceptPauses, 1);
+        self.shut_for_a_moment(poller)
     }
 
     /// Shuts them until there is hope that it helps.
@@ -219,26 +236,4 @@ impl Doors {
     pub(super) fn len(&self) -> usize {
         self.doors.len()
     }
-}
-
-/// Errors of a client that came and went, which accept(2) tells on Linux.
-fn is_the_clients(error: &io::Error) -> bool {
-    #[cfg(target_os = "linux")]
-    if error.raw_os_error() == Some(libc::ENONET) {
-        return true;
-    }
-    matches!(
-        error.raw_os_error(),
-        Some(
-            libc::ECONNABORTED
-                | libc::EPROTO
-                | libc::ENETDOWN
-                | libc::ENOPROTOOPT
-                | libc::EHOSTDOWN
-                | libc::EHOSTUNREACH
-                | libc::EOPNOTSUPP
-                | libc::ENETUNREACH
-                | libc::EPERM
-        )
-    )
 }

@@ -5,17 +5,23 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use super::doors::Doors;
 use super::shared::Shared;
 use super::tokens;
 use crate::engine::{lock, Completion, Peer};
+use crate::errno::{self, About};
 use crate::stream::Count;
 use crate::{Event, EventKind, Events, Interest, Poller};
 
 /// Events taken from the engine at once.
 const EVENTS: usize = 256;
+/// How long to leave a system alone that is too short of memory for a wait.
+const MOMENT: Duration = Duration::from_millis(5);
+/// How many waits in a row may fail while a server stops.
+const FAILED_WAITS: usize = 100;
 
 /// What becomes of the clients that come in at the doors.
 pub(super) trait House {
@@ -92,6 +98,8 @@ pub(super) struct Front {
     stopped: Option<Option<Duration>>,
     deadline: Option<u64>,
     signalled: bool,
+    /// How many waits have failed since the last that did not.
+    failed_waits: usize,
 }
 
 impl Front {
@@ -106,6 +114,7 @@ impl Front {
             stopped: None,
             deadline: None,
             signalled: false,
+            failed_waits: 0,
         }
     }
 
@@ -153,8 +162,14 @@ impl Front {
                 // If the stop itself fails, there is no way to end in order.
                 outcome?;
                 outcome = Err(error);
-                self.shared.stop(Some(Duration::ZERO))?;
-                self.obey(house);
+                match until {
+                    Until::Stopped => {
+                        self.shared.stop(Some(Duration::ZERO))?;
+                        self.obey(house);
+                    }
+                    // The loop of one client, which is no reason for the others to go.
+                    Until::Empty => house.abandon(self),
+                }
             }
         }
     }
@@ -163,13 +178,11 @@ impl Front {
     #[inline]
     fn turn(&mut self, house: &mut impl House, events: &mut Events) -> io::Result<()> {
         if !self.is_stopping() && !self.doors.is_open() && !self.doors.is_waiting() && !house.is_full() {
-            self.doors.open(&self.poller, house.ring())?;
+            self.doors.open(&self.poller, &self.count, house.ring())?;
         }
         match house.wait(self, events) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                return if self.is_control() { house.interrupted() } else { Ok(()) };
-            }
-            waited => waited?,
+            Ok(()) => self.failed_waits = 0,
+            Err(error) => return self.bear(house, error),
         }
         if self.doors.have_arrivals() {
             self.welcome_some(house)?;
@@ -177,6 +190,20 @@ impl Front {
         for event in &*events {
             self.dispatch(house, event)?;
         }
+        Ok(())
+    }
+
+    /// A wait has failed: if that passes, the next is made a moment later.
+    #[cold]
+    fn bear(&mut self, house: &mut impl House, error: io::Error) -> io::Result<()> {
+        match errno::of_wait(&error) {
+            About::Nothing => return if self.is_control() { house.interrupted() } else { Ok(()) },
+            // Who stops has somebody who waits for that.
+            About::Moment if !self.is_stopping() || self.failed_waits < FAILED_WAITS => {}
+            _ => return Err(error),
+        }
+        self.failed_waits += 1;
+        thread::sleep(MOMENT);
         Ok(())
     }
 
@@ -216,7 +243,7 @@ impl Front {
                 self.shared.stop(drain)?;
                 self.obey(house);
             }
-            (EventKind::Timer, tokens::RETRY) => self.doors.open(&self.poller, house.ring())?,
+            (EventKind::Timer, tokens::RETRY) => self.doors.open(&self.poller, &self.count, house.ring())?,
             (EventKind::Timer, tokens::DRAINED) => house.abandon(self),
             (EventKind::Wake, _) => {
                 self.obey(house);
@@ -243,7 +270,7 @@ impl Front {
             self.doors.shut(&self.poller);
             return Ok(());
         }
-        self.doors.let_others_go_first(&self.poller)
+        self.doors.let_others_go_first(&self.poller, &self.count)
     }
 
     /// Does what [`Shared::stop`] has been told, if that is news.

@@ -10,11 +10,13 @@ use std::sync::Arc;
 
 use slab::Slab;
 
+use super::doors::RETRY;
 use super::front::{Front, House};
 use super::handler::Handler;
 use super::shared::Shared;
 use super::tokens;
 use crate::engine::{socket, Completion, Peer};
+use crate::errno::{self, About};
 use crate::error::plain;
 use crate::stream::{
     Clock, Conn, Connection, Counter, Datagram, DatagramSocket, Letter, Mailbox, Order, Site, Timeouts,
@@ -49,6 +51,8 @@ pub(super) struct Reactor<'s, H: Handler> {
     unsent: Vec<usize>,
     /// The ring watches the poller.
     is_poller_watched: bool,
+    /// Datagram sockets are not watched for a moment.
+    has_deaf_sockets: bool,
 }
 
 impl<'s, H: Handler> Reactor<'s, H> {
@@ -61,6 +65,8 @@ impl<'s, H: Handler> Reactor<'s, H> {
         most: usize,
     ) -> io::Result<Self> {
         let options = &shared.options;
+        // Before anybody knows of the loop.
+        let ring = if shared.is_carried { Some(Completion::new()?) } else { None };
         let mailbox = Mailbox::open(worker, poller.clone(), shared.budget.clone())?;
         shared.join(mailbox.clone());
         let site = Site {
@@ -76,7 +82,6 @@ impl<'s, H: Handler> Reactor<'s, H> {
             stopping: false.into(),
             is_carried: shared.is_carried,
         };
-        let ring = if site.is_carried { Some(Completion::new()?) } else { None };
         Ok(Self {
             handler,
             site,
@@ -89,15 +94,36 @@ impl<'s, H: Handler> Reactor<'s, H> {
             ring,
             unsent: Vec::new(),
             is_poller_watched: false,
+            has_deaf_sockets: false,
         })
     }
 
     /// Serves datagram sockets too.
     pub(super) fn watch_datagrams(&mut self, sockets: Vec<DatagramSocket>) -> io::Result<()> {
-        for (token, socket) in (tokens::DATAGRAMS..).zip(&sockets) {
-            self.site.poller.add(socket, crate::Interest::READ, token)?;
-        }
         self.datagrams = sockets;
+        self.watch_all_datagrams()
+    }
+
+    /// Watches those that are not.
+    fn watch_all_datagrams(&mut self) -> io::Result<()> {
+        let mut is_short = false;
+        for (token, socket) in (tokens::DATAGRAMS..).zip(&mut self.datagrams) {
+            match socket.watch(&self.site.poller, token) {
+                Err(error) if errno::of_registration(&error) == About::Moment => is_short = true,
+                watched => watched?,
+            }
+        }
+        if is_short {
+            return self.watch_later();
+        }
+        Ok(())
+    }
+
+    /// The system is short of something: what can't be received, or watched, is left for a moment.
+    fn watch_later(&mut self) -> io::Result<()> {
+        if !std::mem::replace(&mut self.has_deaf_sockets, true) {
+            self.site.poller.timer_add(RETRY, None, tokens::HEAR_AGAIN)?;
+        }
         Ok(())
     }
 
@@ -331,13 +357,24 @@ impl<'s, H: Handler> Reactor<'s, H> {
         let Some(socket) = self.datagrams.get_mut(index) else { return Ok(()) };
         if ready.intersects(Ready::READ) {
             let handler = self.handler;
-            socket.receive(&self.site.count, |datagram: &mut Datagram<'_>, data| {
+            let received = socket.receive(&self.site.count, |datagram: &mut Datagram<'_>, data| {
                 // A panic costs one datagram.
                 let _ = catch_unwind(AssertUnwindSafe(|| handler.on_datagram(datagram, data)));
-            })?;
+            });
+            match received {
+                Err(error) if errno::of_receive(&error) == About::Moment => {
+                    self.site.poller.remove(socket)?;
+                    socket.is_watched = false;
+                    return self.watch_later();
+                }
+                received => received?,
+            }
         }
         socket.flush(&self.site.count)?;
-        socket.watch(&self.site.poller, tokens::DATAGRAMS + index as u64)
+        match socket.watch(&self.site.poller, tokens::DATAGRAMS + index as u64) {
+            Err(error) if errno::of_registration(&error) == About::Moment => self.watch_later(),
+            watched => watched,
+        }
     }
 
     fn everyone(&self) -> Vec<usize> {
@@ -386,6 +423,10 @@ impl<H: Handler> House for Reactor<'_, H> {
             EventKind::Io => {
                 return self.datagrams_ready((event.token() - tokens::DATAGRAMS) as usize, event.ready());
             }
+            EventKind::Timer if event.token() == tokens::HEAR_AGAIN => {
+                self.has_deaf_sockets = false;
+                return self.watch_all_datagrams();
+            }
             EventKind::Timer => self.expire(event.token() as usize),
             EventKind::Wake => self.read_letters(),
             _ => {}
@@ -411,7 +452,7 @@ impl<H: Handler> House for Reactor<'_, H> {
         });
         if front.doors.is_waiting() {
             // There are descriptors again.
-            front.doors.open(&front.poller, self.ring.as_mut())?;
+            front.doors.open(&front.poller, &front.count, self.ring.as_mut())?;
         }
         Ok(())
     }

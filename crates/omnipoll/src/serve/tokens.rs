@@ -14,3 +14,5 @@ pub(super) const DRAINED: u64 = RETRY + 1;
 pub(super) const SIGNAL: u64 = RETRY + 2;
 /// Processes that have not ended are killed.
 pub(super) const GRACE: u64 = RETRY + 3;
+/// Datagram sockets are watched again.
+pub(super) const HEAR_AGAIN: u64 = RETRY + 4;

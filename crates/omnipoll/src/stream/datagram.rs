@@ -13,6 +13,7 @@ use super::listener::only_v6_if_named;
 use super::{Count, Counter};
 use crate::engine::socket::{self, Received, BATCH};
 use crate::engine::Peer;
+use crate::errno::{self, About};
 use crate::error::{fail, Describe};
 use crate::{Interest, Poller};
 
@@ -34,6 +35,8 @@ pub(crate) struct DatagramSocket {
     received: Vec<Received>,
     waiting: Waiting,
     dropped: u64,
+    /// A poller tells when something has arrived.
+    pub(crate) is_watched: bool,
     is_write_watched: bool,
 }
 
@@ -62,6 +65,7 @@ impl DatagramSocket {
             received: Vec::with_capacity(BATCH),
             waiting: Waiting::default(),
             dropped: 0,
+            is_watched: false,
             is_write_watched: false,
         })
     }
@@ -113,11 +117,16 @@ impl DatagramSocket {
     /// Makes `poller` tell of READ, and of WRITE while datagrams wait to be sent.
     pub(crate) fn watch(&mut self, poller: &Poller, token: u64) -> io::Result<()> {
         let is_write_wanted = !self.waiting.is_empty();
-        if is_write_wanted != self.is_write_watched {
-            let interest = if is_write_wanted { Interest::READ | Interest::WRITE } else { Interest::READ };
-            poller.modify(self, interest, token)?;
-            self.is_write_watched = is_write_wanted;
+        if self.is_watched && is_write_wanted == self.is_write_watched {
+            return Ok(());
         }
+        let interest = if is_write_wanted { Interest::READ | Interest::WRITE } else { Interest::READ };
+        if self.is_watched {
+            poller.modify(self, interest, token)?;
+        } else {
+            poller.add(self, interest, token)?;
+        }
+        (self.is_watched, self.is_write_watched) = (true, is_write_wanted);
         Ok(())
     }
 
@@ -126,7 +135,7 @@ impl DatagramSocket {
     fn receive_batch(&mut self) -> io::Result<usize> {
         loop {
             match socket::receive_batch(self.socket.as_fd(), &mut self.memory, SLOT, &mut self.received) {
-                Err(error) if is_of_the_way(&error) => {}
+                Err(error) if errno::of_receive(&error) == About::Peer => {}
                 result => return result,
             }
         }
@@ -144,7 +153,7 @@ impl DatagramSocket {
                     failed = false;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                Err(error) if is_of_the_socket(&error) => return Err(error),
+                Err(error) if errno::of_send(&error) == About::Call => return Err(error),
                 // It may tell of an earlier datagram, once: only a second error is this one's.
                 Err(_) if !failed => failed = true,
                 Err(_) => {
@@ -208,28 +217,6 @@ impl AsRawFd for DatagramSocket {
     fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
-}
-
-/// What ICMP said of a datagram sent before, icmp(7).
-fn is_of_the_way(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(
-            libc::ECONNREFUSED
-                | libc::ECONNRESET
-                | libc::EHOSTUNREACH
-                | libc::ENETUNREACH
-                | libc::EHOSTDOWN
-                | libc::ENOPROTOOPT
-                | libc::EPROTO
-                | libc::EMSGSIZE
-        )
-    )
-}
-
-/// After these no datagram can be sent.
-fn is_of_the_socket(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EBADF | libc::ENOTSOCK | libc::EFAULT | libc::EPIPE))
 }
 
 /// Datagrams one after the other in one buffer.

@@ -9,6 +9,7 @@ use super::super::front::Front;
 use super::super::handler::Handler;
 use super::Reactor;
 use crate::engine::{Chunk, Done};
+use crate::errno::{self, About};
 use crate::stream::Conn;
 use crate::Events;
 
@@ -27,8 +28,18 @@ impl<H: Handler> Reactor<'_, H> {
             let limit = if have_arrivals { Some(Duration::ZERO) } else { limit };
             let is_done = ring.wait(limit)?;
             Ok(!is_done || limit == Some(Duration::ZERO))
-        })?;
+        });
         self.take_what_is_done(front);
+        let is_due = match is_due {
+            // What the poller has can be had without the ring.
+            Err(error) if errno::of_wait(&error) == About::Moment => {
+                return match front.poller.wait(events, Some(Duration::ZERO))? {
+                    0 => Err(error),
+                    _ => Ok(()),
+                };
+            }
+            is_due => is_due?,
+        };
         match is_due || !self.is_poller_watched {
             true => front.poller.wait(events, Some(Duration::ZERO)).map(drop),
             false => {
