@@ -89,7 +89,8 @@ pub(crate) fn of_wait(error: &io::Error) -> About {
 /// Registering a descriptor of the library's own: epoll_ctl(2), fstat(2), io_uring_enter(2).
 pub(crate) fn of_registration(error: &io::Error) -> About {
     match number(error) {
-        libc::EBADF | libc::EEXIST | libc::EINVAL | libc::ENOENT => Call,
+        // EPERM: a file of a kind that can't be watched.
+        libc::EBADF | libc::EEXIST | libc::EINVAL | libc::ENOENT | libc::EPERM => Call,
         _ => Moment,
     }
 }

@@ -51,7 +51,10 @@ impl File {
         let mut stat: libc::stat = unsafe { std::mem::zeroed() };
         // SAFETY: `stat` is writable for the length of the call.
         if unsafe { libc::fstat(fd, &mut stat) } < 0 {
-            return Err(not_open());
+            return Err(match errno() {
+                libc::EBADF => not_open(),
+                _ => system("fstat failed"),
+            });
         }
         let identity =
             (stat.st_ino as u64 ^ (stat.st_dev as u64).rotate_left(40)).wrapping_mul(0x9e37_79b9_7f4a_7c15);

@@ -493,7 +493,7 @@ mod tests {
     fn write_is_watched_while_datagrams_wait() {
         let mut socket = bound("udp:127.0.0.1:0");
         let poller = Poller::new().unwrap();
-        poller.add(&socket, Interest::READ, 1).unwrap();
+        socket.watch(&poller, 1).unwrap();
         let mut events = Events::with_capacity(1);
         let peer = socket.local.clone();
         socket.waiting.queue(&peer, b"x").unwrap();

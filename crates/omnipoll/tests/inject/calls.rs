@@ -13,6 +13,8 @@ enum Kind {
     Accept,
     /// A loop can't go on without it. These errors pass.
     Needed(&'static [i32]),
+    /// Has something watched. EPERM says that it is of a kind that can't be.
+    Watch,
     /// Moves bytes, for which EINTR and EAGAIN are nothing unusual.
     Transfer,
     /// Makes a process or a thread.
@@ -32,11 +34,12 @@ impl Call {
         GENERAL.iter().chain(passed_on).copied()
     }
 
-    /// Whether a loop has to go on after that error. It may give up when it can't wait, and the man
-    /// page doesn't know that to pass.
+    /// Whether a loop has to go on after that error. It may give up when it can't wait, or watch its
+    /// sockets, and the man page doesn't know that to pass.
     pub(crate) fn is_survived(&self, errno: i32) -> bool {
         match self.kind {
             Kind::Needed(passing) => passing.contains(&errno),
+            Kind::Watch => errno != libc::EPERM,
             _ => true,
         }
     }
@@ -46,7 +49,7 @@ impl Call {
         match self.kind {
             Kind::Accept | Kind::Transfer => matches!(errno, libc::EINTR | libc::EAGAIN),
             Kind::Needed(_) => self.is_survived(errno),
-            Kind::Fork | Kind::Other => false,
+            Kind::Fork | Kind::Watch | Kind::Other => false,
         }
     }
 }
@@ -81,7 +84,7 @@ pub(crate) const CALLS: &[Call] = &[
     call("epoll_wait", libc::SYS_epoll_wait, EPOLL),
     call("epoll_pwait", libc::SYS_epoll_pwait, EPOLL),
     call("epoll_pwait2", libc::SYS_epoll_pwait2, EPOLL),
-    call("epoll_ctl", libc::SYS_epoll_ctl, Kind::Other),
+    call("epoll_ctl", libc::SYS_epoll_ctl, Kind::Watch),
     call("epoll_create1", libc::SYS_epoll_create1, Kind::Other),
     #[cfg(target_arch = "x86_64")]
     call("poll", libc::SYS_poll, POLL),
@@ -109,8 +112,8 @@ pub(crate) const CALLS: &[Call] = &[
     #[cfg(target_arch = "x86_64")]
     call("pipe", libc::SYS_pipe, Kind::Other),
     call("mmap", libc::SYS_mmap, Kind::Other),
-    call("fstat", libc::SYS_fstat, Kind::Other),
-    call("newfstatat", libc::SYS_newfstatat, Kind::Other),
+    call("fstat", libc::SYS_fstat, Kind::Watch),
+    call("newfstatat", libc::SYS_newfstatat, Kind::Watch),
     call("rt_sigaction", libc::SYS_rt_sigaction, Kind::Needed(&[])),
     call("signalfd4", libc::SYS_signalfd4, Kind::Other),
 ];
