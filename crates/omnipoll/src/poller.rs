@@ -212,13 +212,10 @@ impl Poller {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted && !self.interruptible => {}
-                // What the sources have is told however short the system is of something else.
-                Err(error) => match self.sources.are_due() {
-                    true => match self.tell(events, 0) {
-                        0 => break Err(error),
-                        filled => break Ok(filled),
-                    },
-                    false => break Err(error),
+                // What the sources have needs no system call. Nobody may have heard the bell.
+                Err(error) => match self.tell(events, 0) {
+                    0 => break Err(error),
+                    filled => break Ok(filled),
                 },
             }
             left = deadline.left();

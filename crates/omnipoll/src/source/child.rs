@@ -22,6 +22,9 @@ struct Child {
     pidfd: Option<OwnedFd>,
 }
 
+/// The status of a child that somebody else has reaped.
+const UNKNOWN: i32 = -1;
+
 /// A child that has ended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ended {
@@ -44,9 +47,17 @@ impl Children {
         if self.list.iter().any(|child| child.pid == pid) {
             return Err(fail(libc::EEXIST, "the child is watched already"));
         }
-        if pid <= 0 || look(libc::P_PID, pid, libc::WNOWAIT).is_err() {
-            return Err(fail(libc::ECHILD, "there is no such child of this process, or it was reaped"));
-        }
+        let known = match pid {
+            // They stand for groups.
+            ..=0 => Err(fail(libc::ECHILD, "")),
+            pid => look(libc::P_PID, pid, libc::WNOWAIT),
+        };
+        known.map_err(|error| match error.raw_os_error() {
+            Some(libc::ECHILD) => {
+                fail(libc::ECHILD, "there is no such child of this process, or it was reaped")
+            }
+            _ => error,
+        })?;
         let pidfd = pidfd_open(pid)?;
         let fd = pidfd.as_ref().map(AsRawFd::as_raw_fd);
         self.list.push(Child { pid, token, pidfd });
@@ -97,14 +108,24 @@ impl Children {
 
 impl Child {
     fn reap(&self) -> Option<Ended> {
-        let ended = match &self.pidfd {
-            #[cfg(target_os = "linux")]
-            Some(pidfd) => look(libc::P_PIDFD, pidfd.as_raw_fd(), 0),
-            _ => look(libc::P_PID, self.pid, 0),
+        #[cfg(target_os = "linux")]
+        let by_pidfd = self.pidfd.as_ref().map(|pidfd| (libc::P_PIDFD, pidfd.as_raw_fd()));
+        #[cfg(not(target_os = "linux"))]
+        let by_pidfd = None;
+        // Linux 5.3 has pidfds and no P_PIDFD. The number is the child's until it is reaped.
+        let by_number = (libc::P_PID, self.pid);
+        let status = match reap(by_pidfd.unwrap_or(by_number)) {
+            Err(libc::ECHILD) => Some(UNKNOWN),
+            Err(_) => reap(by_number).unwrap_or(Some(UNKNOWN)),
+            Ok(status) => status,
         };
-        let status = ended.unwrap_or(Some(-1))?;
-        Some(Ended { token: self.token, status })
+        Some(Ended { token: self.token, status: status? })
     }
+}
+
+/// Reaps our child if it has ended: its status, or why that can't be known.
+fn reap((kind, id): (libc::idtype_t, i32)) -> Result<Option<i32>, i32> {
+    look(kind, id, 0).map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))
 }
 
 /// The status of our child if it has ended; reaps it unless `flags` has WNOWAIT.

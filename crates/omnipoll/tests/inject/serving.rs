@@ -178,13 +178,16 @@ pub(crate) fn faults(model: Model, engine: EngineKind, asked: &Asked, tally: &mu
         for errno in call.errnos() {
             for nth in SOME {
                 let fault = Fault { call, errno, nth, lasting: false };
-                if !asked.wants(&fault) {
+                let may_end = !call.is_survived(errno);
+                if !asked.wants(&fault) || may_end && nth > 3 {
                     continue;
                 }
                 let Some(outcome) = serving.once(&fault) else { break };
                 let failed = outcome.is_err();
                 tally.add(&fault, outcome);
-                if failed || serving.process.has_ended() {
+                // Each time that it dies soon, a worker of PREFORK is replaced later.
+                let is_slow = may_end && model == Model::Prefork;
+                if failed || is_slow || serving.process.has_ended() {
                     serving.again();
                 }
             }
@@ -210,7 +213,8 @@ pub(crate) fn lasting(model: Model, engine: EngineKind, asked: &Asked, tally: &m
             let Some(outcome) = serving.for_a_while(&fault) else { break };
             let failed = outcome.is_err();
             tally.add(&fault, outcome);
-            if failed || serving.process.has_ended() {
+            let is_slow = !call.is_survived(errno) && model == Model::Prefork;
+            if failed || is_slow || serving.process.has_ended() {
                 serving.again();
             }
         }
