@@ -35,7 +35,8 @@ use io_uring::{cqueue, opcode, squeue, IoUring};
 use slab::Slab;
 
 use super::{socket, Peer};
-use crate::error::{bare, fail, system};
+use crate::errno::{self, Meaning};
+use crate::error::{bare, fail, system, Describe, Error};
 
 /// Requests that are handed over in one system call at most.
 const REQUESTS: u32 = 1024;
@@ -108,12 +109,20 @@ pub(crate) struct Completion {
 }
 
 impl Completion {
-    /// Whether the kernel has all of it, and lets us: Linux 6.1.
-    pub(crate) fn is_available() -> bool {
+    /// Whether the kernel has all of it, and permits it: Linux 6.1. Found out once, by using it; an
+    /// error when the system is too short of something to find out.
+    pub(crate) fn is_available() -> io::Result<bool> {
         static AVAILABLE: OnceLock<bool> = OnceLock::new();
+        if let Some(&is_available) = AVAILABLE.get() {
+            return Ok(is_available);
+        }
         // In a thread of its own: when the ring is gone, the kernel interrupts who made it.
-        let probe = || thread::spawn(|| Self::new().is_ok()).join().is_ok_and(|is_made| is_made);
-        *AVAILABLE.get_or_init(probe)
+        let probe = thread::Builder::new().spawn(|| Self::new().map(drop).map_err(Error::from));
+        let made = probe.describe("pthread_create")?.join().unwrap_or(Ok(())).map_err(io::Error::from);
+        match made {
+            Err(error) if errno::of_making(&error) == Meaning::Shortage => Err(error),
+            made => Ok(*AVAILABLE.get_or_init(|| made.is_ok())),
+        }
     }
 
     /// `EINVAL` when the kernel is too old, `ENOSYS` or `EPERM` when it does not let us, `ENOMEM`.
@@ -190,8 +199,16 @@ impl Completion {
     }
 
     fn push(&mut self, request: squeue::Entry) -> io::Result<()> {
-        if self.ring.submission().is_full() {
-            self.ring.submit()?;
+        let mut tries = 0;
+        while self.ring.submission().is_full() {
+            match self.ring.submit() {
+                // What the kernel is short of, it may have in a moment. A signal is none of ours.
+                Err(error) if tries < TRIES && errno::of_wait(&error) != Meaning::Lasting => {
+                    tries += 1;
+                    thread::sleep(SHORTAGE);
+                }
+                submitted => drop(submitted?),
+            }
         }
         // SAFETY: what a request refers to is owned by `self`: the buffers and the parcels, which
         // live until the request has ended. Its descriptor is a number.
@@ -202,7 +219,8 @@ impl Completion {
     }
 
     /// Hands over the requests and waits until something is done, for no longer than `limit`.
-    /// Returns false when time was up. One system call.
+    /// Returns false when time was up, or when the system was short of what it takes: after a pause,
+    /// so that whoever asks again does not spin. One system call.
     pub(crate) fn wait(&mut self, limit: Option<Duration>) -> io::Result<bool> {
         if !self.ring.completion().is_empty() && self.ring.submission().is_empty() {
             return Ok(true);
@@ -220,7 +238,13 @@ impl Completion {
             Ok(_) => Ok(true),
             Err(error) if error.raw_os_error() == Some(libc::ETIME) => Ok(false),
             // The kernel has no room for more completions until those that are there are taken.
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok(true),
+            Err(error) if errno::of_wait(&error) == Meaning::Shortage => {
+                let has_some = !self.ring.completion().is_empty();
+                if !has_some {
+                    thread::sleep(SHORTAGE);
+                }
+                Ok(has_some)
+            }
             Err(error) => Err(error),
         }
     }
@@ -313,6 +337,10 @@ impl std::fmt::Debug for Completion {
     }
 }
 
+/// How long to let the system find what it needs to take requests.
+const SHORTAGE: Duration = Duration::from_millis(1);
+/// How often to try it while there is no room for another request.
+const TRIES: u32 = 100;
 /// How long to wait for the end of a request that was cancelled.
 const GRACE: Duration = Duration::from_millis(100);
 

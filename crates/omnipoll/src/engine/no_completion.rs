@@ -26,8 +26,8 @@ impl Chunk {
 }
 
 impl Completion {
-    pub(crate) fn is_available() -> bool {
-        false
+    pub(crate) fn is_available() -> io::Result<bool> {
+        Ok(false)
     }
 
     pub(crate) fn new() -> io::Result<Self> {

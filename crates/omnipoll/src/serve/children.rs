@@ -4,7 +4,7 @@
 //! closes its end, and when it dies the system does: either way every child sees the end of
 //! the pipe, and stops. There is a second one for a stop that shall be sooner than was said.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -13,17 +13,40 @@ use std::time::Duration;
 use super::front::Front;
 use super::shared::Shared;
 use super::tokens;
+use crate::source::child::kill;
 use crate::source::process;
 use crate::stream;
 use crate::{Event, EventKind};
 
 /// What a process that should have ended by itself is given before it is killed.
 const GRACE: Duration = Duration::from_secs(1);
+/// What a child exits with that could not serve, and one that has panicked.
+const FAILED: i32 = 1;
+const PANICKED: i32 = 2;
+/// The status of a child that somebody else has reaped.
+const UNKNOWN: i32 = -1;
+
+/// A child that has ended.
+pub(super) struct Ended {
+    /// What [`Children::fork`] has returned.
+    pub(super) child: u64,
+    status: i32,
+}
+
+impl Ended {
+    /// Whether it ended because it could not serve.
+    pub(super) fn has_failed(&self) -> bool {
+        self.status == FAILED << 8
+    }
+}
 
 pub(super) struct Children {
-    alive: BTreeSet<i32>,
-    /// Those among them of whose end the poller does not tell yet.
-    unwatched: Vec<i32>,
+    /// The processes, by the tokens of their events: numbers of processes are used again.
+    alive: BTreeMap<u64, i32>,
+    /// Those among them whose end the poller does not report yet.
+    unwatched: Vec<u64>,
+    /// How many there have been.
+    forked: u64,
     readers: Vec<OwnedFd>,
     writers: Vec<OwnedFd>,
 }
@@ -33,8 +56,9 @@ impl Children {
         let (reader, writer) = process::leash()?;
         let (sooner_reader, sooner_writer) = process::leash()?;
         Ok(Self {
-            alive: BTreeSet::new(),
+            alive: BTreeMap::new(),
             unwatched: Vec::new(),
+            forked: 0,
             readers: vec![sooner_reader, reader],
             writers: vec![sooner_writer, writer],
         })
@@ -44,14 +68,15 @@ impl Children {
         self.alive.len()
     }
 
-    /// Forks a child that runs `serve`, given its ends of the leash, and ends with it. The ids of
-    /// its connections differ from its siblings' unless it has more than `share` of them.
+    /// Forks a child that runs `serve`, given its ends of the leash, and ends with it: with status
+    /// [`FAILED`] if that fails. The ids of its connections differ from its siblings' unless it has
+    /// more than `share` of them.
     pub(super) fn fork(
         &mut self,
         front: &mut Front,
         share: u32,
         serve: impl FnOnce(Vec<OwnedFd>) -> io::Result<()>,
-    ) -> io::Result<i32> {
+    ) -> io::Result<u64> {
         stream::set_births_apart(share);
         match fork(&front.shared)? {
             0 => {
@@ -59,42 +84,62 @@ impl Children {
                 let leash = std::mem::take(&mut self.readers);
                 front.become_child();
                 let served = catch_unwind(AssertUnwindSafe(|| serve(leash)));
-                process::exit(if matches!(served, Ok(Ok(()))) { 0 } else { 1 });
+                process::exit(match served {
+                    Ok(Ok(())) => 0,
+                    Ok(Err(error)) => {
+                        front.shared.note_failure(&error);
+                        FAILED
+                    }
+                    Err(_) => PANICKED,
+                });
             }
             pid => {
-                self.alive.insert(pid);
-                Ok(pid)
+                self.forked += 1;
+                self.alive.insert(self.forked, pid);
+                self.unwatched.push(self.forked);
+                Ok(self.forked)
             }
         }
     }
 
-    /// Has the poller tell when a child has ended.
-    pub(super) fn watch(&mut self, front: &mut Front, pid: i32) -> io::Result<()> {
-        self.unwatched.push(pid);
-        self.watch_all(front)
-    }
-
-    /// Has the poller tell of those, too, for whom it had no descriptor.
-    pub(super) fn watch_all(&mut self, front: &mut Front) -> io::Result<()> {
-        while let Some(&pid) = self.unwatched.last() {
-            if front.poller.child_add(pid, pid as u64).is_err() {
-                return front.doors.shut_for_a_moment(&front.poller);
+    /// Has the poller report the end of those of whom it doesn't yet, and returns who has ended
+    /// already: reaped by the program, or by the system because SIGCHLD is ignored. Where the system
+    /// is short of something, accepting pauses, and the next call tries again.
+    pub(super) fn watch_all(&mut self, front: &mut Front) -> io::Result<Vec<Ended>> {
+        let mut ended = Vec::new();
+        while let Some(child) = self.unwatched.pop() {
+            let Some(&pid) = self.alive.get(&child) else { continue };
+            match front.poller.child_add(pid, child).map_err(|error| error.raw_os_error()) {
+                Ok(()) => {}
+                Err(Some(libc::ECHILD | libc::ESRCH)) => ended.extend(self.remove(child, UNKNOWN)),
+                Err(_) => {
+                    self.unwatched.push(child);
+                    front.doors.shut_for_a_moment(&front.poller)?;
+                    break;
+                }
             }
-            self.unwatched.pop();
         }
-        Ok(())
+        Ok(ended)
     }
 
-    /// The child that an event tells the end of.
-    pub(super) fn ended(&mut self, event: &Event) -> Option<i32> {
+    /// The child whose end an event reports.
+    pub(super) fn ended(&mut self, event: &Event) -> Option<Ended> {
         match (event.kind(), event.token()) {
-            (EventKind::Child, pid) => self.alive.take(&(pid as i32)),
+            (EventKind::Child, child) => self.remove(child, event.value() as i32),
             (EventKind::Timer, tokens::GRACE) => {
-                self.alive.iter().for_each(|&pid| process::kill(pid, libc::SIGKILL));
+                self.kill_all();
                 None
             }
             _ => None,
         }
+    }
+
+    fn remove(&mut self, child: u64, status: i32) -> Option<Ended> {
+        self.alive.remove(&child).map(|_| Ended { child, status })
+    }
+
+    fn kill_all(&self) {
+        self.alive.values().for_each(|&pid| kill(pid, libc::SIGKILL));
     }
 
     /// Tells them to stop, or to stop sooner. From the third time on they aren't told.
@@ -106,7 +151,7 @@ impl Children {
     /// Their time is up, and they know it: those that don't end now are killed.
     pub(super) fn abandon(&mut self, front: &Front) {
         if front.poller.timer_add(GRACE, None, tokens::GRACE).is_err() {
-            self.alive.iter().for_each(|&pid| process::kill(pid, libc::SIGKILL));
+            self.kill_all();
         }
     }
 }

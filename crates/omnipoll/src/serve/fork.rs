@@ -39,7 +39,7 @@ impl<H: Handler> House for Forks<'_, H> {
             worker::host(handler, serve).inspect_err(|_| count.add(Counter::Refused, 1))
         });
         match forked {
-            Ok(pid) => self.children.watch(front, pid),
+            Ok(_) => Ok(()),
             Err(_) => {
                 front.count.add(Counter::Refused, 1);
                 front.count.add(Counter::Closed, 1);
@@ -69,7 +69,10 @@ impl<H: Handler> House for Forks<'_, H> {
     }
 
     fn rest(&mut self, front: &mut Front) -> io::Result<()> {
-        self.children.watch_all(front)
+        if !self.children.watch_all(front)?.is_empty() {
+            front.count.leave_active(self.children.len() as u64);
+        }
+        Ok(())
     }
 
     fn stop(&mut self, front: &mut Front) {

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::children::Children;
+use super::children::{Children, Ended};
 use super::doors::Doors;
 use super::front::{Front, House, Until};
 use super::handler::Handler;
@@ -21,13 +21,17 @@ use crate::{Event, EventKind};
 const SOON: Duration = Duration::from_secs(1);
 const SHORTEST_DELAY: Duration = Duration::from_millis(10);
 const LONGEST_DELAY: Duration = Duration::from_secs(10);
+/// When each of the workers has failed so often, one time after another, none ever will serve.
+const MOST_FAILURES: u32 = 5;
 /// Ids that a worker may use up before they meet those of its successor.
 const SHARE: u32 = 1 << 16;
 
 struct Worker {
     openings: Openings,
-    pid: Option<i32>,
-    born: Instant,
+    child: Option<u64>,
+    began: Instant,
+    /// How often it could not serve since it last could.
+    failures: u32,
     delay: Duration,
 }
 
@@ -38,7 +42,13 @@ struct Workers<'h, H> {
 }
 
 pub(super) fn run<H: Handler>(handler: &H, shared: &Arc<Shared>, openings: Vec<Openings>) -> io::Result<()> {
-    let worker = |openings| Worker { openings, pid: None, born: Instant::now(), delay: Duration::ZERO };
+    let worker = |openings| Worker {
+        openings,
+        child: None,
+        began: Instant::now(),
+        failures: 0,
+        delay: Duration::ZERO,
+    };
     let mut workers =
         Workers { handler, workers: openings.into_iter().map(worker).collect(), children: Children::new()? };
     let mut front = Front::new(shared.clone(), shared.control.clone(), Doors::default(), 0);
@@ -46,6 +56,12 @@ pub(super) fn run<H: Handler>(handler: &H, shared: &Arc<Shared>, openings: Vec<O
         workers.start(&mut front, number)?;
     }
     front.run(&mut workers, Until::Stopped)
+}
+
+impl Worker {
+    fn has_given_up(&self) -> bool {
+        self.failures >= MOST_FAILURES
+    }
 }
 
 impl<H: Handler> Workers<'_, H> {
@@ -59,11 +75,11 @@ impl<H: Handler> Workers<'_, H> {
             worker::host(handler, serve)
         });
         match forked {
-            Ok(pid) => {
+            Ok(child) => {
                 let worker = &mut self.workers[number];
-                worker.pid = Some(pid);
-                worker.born = Instant::now();
-                self.children.watch(front, pid)
+                worker.child = Some(child);
+                worker.began = Instant::now();
+                Ok(())
             }
             // The system is short of processes.
             Err(_) => self.start_later(front, number),
@@ -76,22 +92,28 @@ impl<H: Handler> Workers<'_, H> {
         front.poller.timer_add(worker.delay, None, number as u64).map(drop)
     }
 
-    fn replace(&mut self, front: &mut Front, pid: i32) -> io::Result<()> {
-        let Some(number) = self.workers.iter().position(|worker| worker.pid == Some(pid)) else {
+    fn replace(&mut self, front: &mut Front, ended: &Ended) -> io::Result<()> {
+        let Some(number) = self.workers.iter().position(|worker| worker.child == Some(ended.child)) else {
             return Ok(());
         };
         let worker = &mut self.workers[number];
-        worker.pid = None;
+        worker.child = None;
         let count = front.shared.counts.of(number);
         count.leave_active(0);
         if front.is_stopping() {
             return Ok(());
         }
         count.add(Counter::Restarts, 1);
-        if worker.born.elapsed() < SOON {
+        let was_soon = worker.began.elapsed() < SOON;
+        let failure = front.shared.last_failure().filter(|_| was_soon && ended.has_failed());
+        worker.failures = if failure.is_some() { worker.failures + 1 } else { 0 };
+        if let (Some(failure), true) = (failure, self.workers.iter().all(Worker::has_given_up)) {
+            return Err(failure);
+        }
+        if was_soon {
             return self.start_later(front, number);
         }
-        worker.delay = Duration::ZERO;
+        self.workers[number].delay = Duration::ZERO;
         self.start(front, number)
     }
 }
@@ -111,8 +133,8 @@ impl<H: Handler> House for Workers<'_, H> {
     }
 
     fn event(&mut self, front: &mut Front, event: &Event) -> io::Result<()> {
-        if let Some(pid) = self.children.ended(event) {
-            return self.replace(front, pid);
+        if let Some(ended) = self.children.ended(event) {
+            return self.replace(front, &ended);
         }
         match event.kind() {
             EventKind::Timer if event.token() < self.workers.len() as u64 && !front.is_stopping() => {
@@ -127,7 +149,10 @@ impl<H: Handler> House for Workers<'_, H> {
     }
 
     fn rest(&mut self, front: &mut Front) -> io::Result<()> {
-        self.children.watch_all(front)
+        for ended in self.children.watch_all(front)? {
+            self.replace(front, &ended)?;
+        }
+        Ok(())
     }
 
     fn stop(&mut self, front: &mut Front) {

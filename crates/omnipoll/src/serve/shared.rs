@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::options::{Model, ServerOptions};
 use super::stats::ServerStats;
 use crate::engine::{lock, Completion};
-use crate::error::fail;
+use crate::error::{explain, fail, plain};
 use crate::source::SharedWords;
 use crate::stream::{Budget, Counter, Counts, Listener, Mailbox};
 use crate::{EngineKind, Poller};
@@ -33,7 +33,7 @@ pub(super) struct Shared {
     pub(super) followers: AtomicUsize,
     /// What this process has been told: see [`encode`].
     stop: AtomicU64,
-    /// What the children of this process are told.
+    /// What the children of this process are told, and why one of them last could not serve.
     announced: SharedWords,
 }
 
@@ -48,7 +48,7 @@ impl Shared {
         // Where the kernel has io_uring but not all that streams need of it, its polls serve them.
         let is_carried = engine == EngineKind::IoUring
             && !matches!(options.model, Model::Thread | Model::Fork)
-            && Completion::is_available();
+            && Completion::is_available()?;
         let beside = if is_carried { EngineKind::Epoll } else { engine };
         let budget =
             Budget { each: options.queue_limit, all: options.total_queue_limit, used: AtomicUsize::new(0) };
@@ -63,7 +63,7 @@ impl Shared {
             loops: Mutex::default(),
             followers: AtomicUsize::new(0),
             stop: AtomicU64::new(0),
-            announced: SharedWords::new(1)?,
+            announced: SharedWords::new(2)?,
             options,
         })
     }
@@ -143,6 +143,18 @@ impl Shared {
             told => told,
         };
         self.stop.store(told, Ordering::SeqCst);
+    }
+
+    /// In a child: leaves its parent the reason why it could not serve.
+    pub(super) fn note_failure(&self, error: &io::Error) {
+        let errno = error.raw_os_error().unwrap_or(libc::EIO);
+        self.announced[1].store(errno.unsigned_abs().into(), Ordering::SeqCst);
+    }
+
+    /// The reason that a child has left, if one has.
+    pub(super) fn last_failure(&self) -> Option<io::Error> {
+        let errno = self.announced[1].load(Ordering::SeqCst) as i32;
+        (errno != 0).then(|| fail(errno, format!("no worker process can serve: {}", explain(&plain(errno)))))
     }
 
     /// Gives `data` to every connection of this process, and returns to how many.

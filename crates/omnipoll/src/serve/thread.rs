@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::{self, Scope};
+use std::thread::{self, Scope, ScopedJoinHandle};
 
 use super::doors::Doors;
 use super::front::{Front, House, Until};
@@ -23,6 +23,9 @@ struct Threads<'scope, 'env, H> {
     handler: &'env H,
     most: usize,
     running: Arc<AtomicUsize>,
+    /// Every thread that has not been joined. A scope's end, and `running`, wait for what a thread
+    /// does, not for the destructors of its thread-specific data.
+    threads: Vec<ScopedJoinHandle<'scope, ()>>,
     /// A client for whom there are no descriptors, or no thread, at present.
     waiting: Option<(OwnedFd, Peer)>,
 }
@@ -30,10 +33,19 @@ struct Threads<'scope, 'env, H> {
 pub(super) fn run<H: Handler>(handler: &H, shared: &Arc<Shared>, openings: Openings) -> io::Result<()> {
     thread::scope(|scope| {
         let most = shared.share_of_clients().min(MOST_LOOPS / 2);
-        let mut threads = Threads { scope, handler, most, running: Arc::default(), waiting: None };
+        let mut threads = Threads {
+            scope,
+            handler,
+            most,
+            running: Arc::default(),
+            threads: Vec::new(),
+            waiting: None,
+        };
         let doors = Doors::new(openings.listeners, openings.shared, false);
         let mut front = Front::new(shared.clone(), shared.control.clone(), doors, 0);
-        front.run(&mut threads, Until::Stopped)
+        let served = front.run(&mut threads, Until::Stopped);
+        threads.threads.into_iter().for_each(join);
+        served
     })
 }
 
@@ -58,13 +70,15 @@ impl<'scope, H: Handler> Threads<'scope, '_, H> {
                 let _ = shared.control.wake();
             })
         });
-        if started.is_ok() {
+        if let Ok(thread) = started {
+            self.threads.push(thread);
             return Ok(());
         }
         self.running.fetch_sub(1, Ordering::Relaxed);
         self.waiting = lock(&handed_over).take();
         front.count.add(Counter::AcceptPauses, 1);
-        front.doors.shut_for_a_moment(&front.poller)
+        front.doors.shut_for_a_moment(&front.poller);
+        Ok(())
     }
 }
 
@@ -82,8 +96,13 @@ impl<'scope, H: Handler> House for Threads<'scope, '_, H> {
         self.waiting.is_none() && self.running.load(Ordering::Acquire) == 0
     }
 
-    // The threads' wakes only make the front look at `is_full` and `is_empty` again.
+    // The threads' wakes make the front look at `is_full` and `is_empty` again, too.
     fn event(&mut self, _: &mut Front, _: &Event) -> io::Result<()> {
+        for index in (0..self.threads.len()).rev() {
+            if self.threads[index].is_finished() {
+                join(self.threads.swap_remove(index));
+            }
+        }
         Ok(())
     }
 
@@ -105,6 +124,13 @@ impl<'scope, H: Handler> House for Threads<'scope, '_, H> {
         if self.waiting.take().is_some() {
             refuse(&front.count);
         }
+    }
+}
+
+/// What its handler's `on_worker` may have panicked with is the program's own.
+fn join(thread: ScopedJoinHandle<'_, ()>) {
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
     }
 }
 

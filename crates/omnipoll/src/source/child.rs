@@ -163,3 +163,31 @@ fn pidfd_open(pid: i32) -> io::Result<Option<OwnedFd>> {
 fn pidfd_open(_pid: i32) -> io::Result<Option<OwnedFd>> {
     Ok(None)
 }
+
+/// Sends a signal to a child of ours, and to nobody else: its number may be another's once it has
+/// been reaped, by whomever, so it is held by a pidfd and then asked whether it is our child.
+#[cfg(target_os = "linux")]
+pub(crate) fn kill(pid: i32, signo: i32) {
+    match pidfd_open(pid) {
+        Ok(Some(held)) if look(libc::P_PIDFD, held.as_raw_fd(), libc::WNOWAIT).is_ok() => {
+            let (info, flags) = (std::ptr::null::<libc::siginfo_t>(), 0);
+            // SAFETY: without information of ours the kernel reads no memory.
+            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, held.as_raw_fd(), signo, info, flags) };
+        }
+        Ok(Some(_)) => {}
+        // Without pidfds, or descriptors for them: the number is a child's until it is reaped.
+        Ok(None) | Err(_) => kill_by_number(pid, signo),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn kill(pid: i32, signo: i32) {
+    kill_by_number(pid, signo);
+}
+
+fn kill_by_number(pid: i32, signo: i32) {
+    if look(libc::P_PID, pid, libc::WNOWAIT).is_ok() {
+        // SAFETY: takes no pointer.
+        unsafe { libc::kill(pid, signo) };
+    }
+}

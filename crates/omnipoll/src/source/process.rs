@@ -28,12 +28,6 @@ pub(crate) fn exit(status: i32) -> ! {
     }
 }
 
-/// Sends a signal to a child that has not been reaped.
-pub(crate) fn kill(pid: i32, signo: i32) {
-    // SAFETY: takes no pointer. The number is a child's until it is reaped.
-    unsafe { libc::kill(pid, signo) };
-}
-
 /// A pipe: its reading end tells the end of the process that has the writing one, however that
 /// comes about.
 pub(crate) fn leash() -> io::Result<(OwnedFd, OwnedFd)> {
