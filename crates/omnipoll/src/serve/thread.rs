@@ -77,8 +77,7 @@ impl<'scope, H: Handler> Threads<'scope, '_, H> {
         self.running.fetch_sub(1, Ordering::Relaxed);
         self.waiting = lock(&handed_over).take();
         front.count.add(Counter::AcceptPauses, 1);
-        front.doors.shut_for_a_moment(&front.poller);
-        Ok(())
+        front.doors.shut_for_a_moment(&front.poller)
     }
 }
 
