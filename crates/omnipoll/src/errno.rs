@@ -86,6 +86,15 @@ pub(crate) fn of_wait(error: &io::Error) -> About {
     }
 }
 
+/// Making a descriptor, a mapping or a thread: open(2), mmap(2), pthread_create(3).
+pub(crate) fn of_making(error: &io::Error) -> About {
+    match number(error) {
+        libc::EINTR => Nothing,
+        libc::EAGAIN | libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS => Moment,
+        _ => Call,
+    }
+}
+
 /// Registering a descriptor of the library's own: epoll_ctl(2), fstat(2), io_uring_enter(2).
 pub(crate) fn of_registration(error: &io::Error) -> About {
     match number(error) {

@@ -35,7 +35,7 @@ use io_uring::{cqueue, opcode, squeue, IoUring};
 use slab::Slab;
 
 use super::{socket, Peer};
-use crate::errno::{self, Meaning};
+use crate::errno::{self, About};
 use crate::error::{bare, fail, system, Describe, Error};
 
 /// Requests that are handed over in one system call at most.
@@ -120,7 +120,7 @@ impl Completion {
         let probe = thread::Builder::new().spawn(|| Self::new().map(drop).map_err(Error::from));
         let made = probe.describe("pthread_create")?.join().unwrap_or(Ok(())).map_err(io::Error::from);
         match made {
-            Err(error) if errno::of_making(&error) == Meaning::Shortage => Err(error),
+            Err(error) if errno::of_making(&error) == About::Moment => Err(error),
             made => Ok(*AVAILABLE.get_or_init(|| made.is_ok())),
         }
     }
@@ -203,7 +203,7 @@ impl Completion {
         while self.ring.submission().is_full() {
             match self.ring.submit() {
                 // What the kernel is short of, it may have in a moment. A signal is none of ours.
-                Err(error) if tries < TRIES && errno::of_wait(&error) != Meaning::Lasting => {
+                Err(error) if tries < TRIES && errno::of_wait(&error) != About::Call => {
                     tries += 1;
                     thread::sleep(SHORTAGE);
                 }
@@ -219,8 +219,7 @@ impl Completion {
     }
 
     /// Hands over the requests and waits until something is done, for no longer than `limit`.
-    /// Returns false when time was up, or when the system was short of what it takes: after a pause,
-    /// so that whoever asks again does not spin. One system call.
+    /// Returns false when time was up. One system call.
     pub(crate) fn wait(&mut self, limit: Option<Duration>) -> io::Result<bool> {
         if !self.ring.completion().is_empty() && self.ring.submission().is_empty() {
             return Ok(true);
@@ -238,13 +237,7 @@ impl Completion {
             Ok(_) => Ok(true),
             Err(error) if error.raw_os_error() == Some(libc::ETIME) => Ok(false),
             // The kernel has no room for more completions until those that are there are taken.
-            Err(error) if errno::of_wait(&error) == Meaning::Shortage => {
-                let has_some = !self.ring.completion().is_empty();
-                if !has_some {
-                    thread::sleep(SHORTAGE);
-                }
-                Ok(has_some)
-            }
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok(true),
             Err(error) => Err(error),
         }
     }
