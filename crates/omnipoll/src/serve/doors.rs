@@ -173,7 +173,9 @@ impl Doors {
 
     /// The ring has let somebody in at a door, or says why not.
     pub(super) fn arrive(&mut self, door: usize, arrived: io::Result<(OwnedFd, Peer)>, goes_on: bool) {
-        if let (false, Some(door)) = (goes_on, self.doors.get_mut(door)) {
+        // Without a door they were closed for good, before the ring knew.
+        let Some(door) = self.doors.get_mut(door) else { return };
+        if !goes_on {
             door.keeper = Keeper::Nobody;
         }
         self.arrived.push_back(arrived);

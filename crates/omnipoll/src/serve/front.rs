@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::doors::Doors;
 use super::shared::Shared;
@@ -280,7 +280,7 @@ impl Front {
             return;
         }
         if self.stopped.is_none() {
-            self.last_call(house);
+            self.last_call(house, wanted.flatten());
         }
         self.stopped = wanted;
         if let Some(timer) = self.deadline.take() {
@@ -299,9 +299,10 @@ impl Front {
         }
     }
 
-    /// Lets in who has come already: a listening socket that is closed resets those that wait
-    /// in its queue.
-    fn last_call(&mut self, house: &mut impl House) {
+    /// Accepts who has come already, if there is any time to serve them: a listening socket that is
+    /// closed resets those that wait in its queue. The queue is no longer than the backlog, and
+    /// those who go on coming are not waited for.
+    fn last_call(&mut self, house: &mut impl House, drain: Option<Duration>) {
         // Should the ring fail, the loop ends by that.
         let _ = house.end_accepting(self);
         while let Ok(Some((socket, peer))) = self.doors.arrival(&self.poller, &self.count) {
@@ -309,8 +310,11 @@ impl Front {
                 break;
             }
         }
+        let began = Instant::now();
+        let has_time = || drain.is_none_or(|drain| began.elapsed() < drain);
         for door in 0..self.doors.len() {
-            while !house.is_full() {
+            let mut queue = 0..self.shared.options.backlog;
+            while has_time() && !house.is_full() && queue.next().is_some() {
                 let Ok(Some((socket, peer))) = self.doors.accept(door, &self.poller, &self.count) else {
                     break;
                 };

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::front::Front;
 use super::super::handler::Handler;
@@ -12,6 +12,9 @@ use crate::engine::{Chunk, Done};
 use crate::errno::{self, About};
 use crate::stream::Conn;
 use crate::Events;
+
+/// How long to wait for the end of accepting.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 impl<H: Handler> Reactor<'_, H> {
     /// One system call hands over what is to be done and waits for what is done. The poller is
@@ -67,10 +70,15 @@ impl<H: Handler> Reactor<'_, H> {
     pub(super) fn end_accepting_in_ring(&mut self, front: &mut Front) -> io::Result<()> {
         let Some(ring) = &mut self.ring else { return Ok(()) };
         front.doors.dismiss(ring)?;
+        let began = Instant::now();
         while let (true, Some(ring)) = (front.doors.has_ring(), &mut self.ring) {
-            match ring.wait(None) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            match ring.wait(Some(PATIENCE)) {
+                Err(error) if errno::of_wait(&error) == About::Call => return Err(error),
                 _ => self.take_what_is_done(front),
+            }
+            if began.elapsed() >= PATIENCE {
+                // The system is short of something. Whoever is accepted after this is refused.
+                break;
             }
         }
         Ok(())
