@@ -33,14 +33,8 @@ struct Threads<'scope, 'env, H> {
 pub(super) fn run<H: Handler>(handler: &H, shared: &Arc<Shared>, openings: Openings) -> io::Result<()> {
     thread::scope(|scope| {
         let most = shared.share_of_clients().min(MOST_LOOPS / 2);
-        let mut threads = Threads {
-            scope,
-            handler,
-            most,
-            running: Arc::default(),
-            threads: Vec::new(),
-            waiting: None,
-        };
+        let mut threads =
+            Threads { scope, handler, most, running: Arc::default(), threads: Vec::new(), waiting: None };
         let doors = Doors::new(openings.listeners, openings.shared, false);
         let mut front = Front::new(shared.clone(), shared.control.clone(), doors, 0);
         let served = front.run(&mut threads, Until::Stopped);
