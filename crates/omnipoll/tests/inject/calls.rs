@@ -36,10 +36,10 @@ impl Call {
 
     /// Whether a loop has to go on after that error. It may give up when it can't wait, or watch its
     /// sockets, and the man page doesn't know that to pass.
-    pub(crate) fn is_survived(&self, errno: i32) -> bool {
+    pub(crate) fn is_survived(&self, errno: i32, lasting: bool) -> bool {
         match self.kind {
             Kind::Needed(passing) => passing.contains(&errno),
-            Kind::Watch => errno != libc::EPERM,
+            Kind::Watch => errno != libc::EPERM && !lasting,
             _ => true,
         }
     }
@@ -48,7 +48,7 @@ impl Call {
     pub(crate) fn is_unnoticed(&self, errno: i32) -> bool {
         match self.kind {
             Kind::Accept | Kind::Transfer => matches!(errno, libc::EINTR | libc::EAGAIN),
-            Kind::Needed(_) => self.is_survived(errno),
+            Kind::Needed(_) => self.is_survived(errno, false),
             Kind::Fork | Kind::Watch | Kind::Other => false,
         }
     }

@@ -44,6 +44,13 @@ pub(crate) struct Fault {
     pub(crate) lasting: bool,
 }
 
+impl Fault {
+    /// Whether a server has to go on.
+    pub(crate) fn is_survived(&self) -> bool {
+        self.call.is_survived(self.errno, self.lasting)
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let and_all_that_follow = if self.lasting { "+" } else { "" };

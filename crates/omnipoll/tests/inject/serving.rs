@@ -63,7 +63,7 @@ impl Serving {
     /// Whether all is as it was before a fault; if the server has ended, how.
     fn is_well_after(&mut self, fault: &Fault) -> Result<(), String> {
         let again = self.process.round();
-        let may_end = !fault.call.is_survived(fault.errno);
+        let may_end = !fault.is_survived();
         if self.process.has_ended() || again != Ok(0) && may_end && until(|| self.process.has_ended()) {
             return self.ended_with_words(fault);
         }
@@ -87,7 +87,7 @@ impl Serving {
 
     fn ended_with_words(&mut self, fault: &Fault) -> Result<(), String> {
         let (errno, words) = self.process.ending()?;
-        if fault.call.is_survived(fault.errno) {
+        if fault.is_survived() {
             return Err(format!("`run` has returned: {words}"));
         }
         if errno == 0 || words.is_empty() {
@@ -105,7 +105,7 @@ impl Serving {
         }
         // Where the loop may give up, a worker's clients go with it.
         let most = match fault.call {
-            call if !call.is_survived(fault.errno) => 2,
+            _ if !fault.is_survived() => 2,
             call if call.is_unnoticed(fault.errno) => 0,
             _ => 1,
         };
@@ -152,7 +152,7 @@ impl Serving {
         let injected = self.process.plan.disarm() > 0;
         match ending {
             Ok((0, _)) => injected.then_some(Ok(())),
-            Ok((_, words)) if fault.call.is_survived(fault.errno) && !fault.lasting => {
+            Ok((_, words)) if fault.is_survived() && !fault.lasting => {
                 Some(Err(format!("`run` has returned: {words}")))
             }
             Ok((_, words)) if words.is_empty() => Some(Err(String::from("an error without words"))),
@@ -178,7 +178,7 @@ pub(crate) fn faults(model: Model, engine: EngineKind, asked: &Asked, tally: &mu
         for errno in call.errnos() {
             for nth in SOME {
                 let fault = Fault { call, errno, nth, lasting: false };
-                let may_end = !call.is_survived(errno);
+                let may_end = !fault.is_survived();
                 if !asked.wants(&fault) || may_end && nth > 3 {
                     continue;
                 }
@@ -213,7 +213,7 @@ pub(crate) fn lasting(model: Model, engine: EngineKind, asked: &Asked, tally: &m
             let Some(outcome) = serving.for_a_while(&fault) else { break };
             let failed = outcome.is_err();
             tally.add(&fault, outcome);
-            let is_slow = !call.is_survived(errno) && model == Model::Prefork;
+            let is_slow = !fault.is_survived() && model == Model::Prefork;
             if failed || is_slow || serving.process.has_ended() {
                 serving.again();
             }
@@ -229,7 +229,9 @@ pub(crate) fn stopping(model: Model, engine: EngineKind, asked: &Asked, tally: &
             for nth in [1, 2, 3, 0] {
                 let lasting = nth == 0 && LASTING.contains(&errno);
                 let fault = Fault { call, errno, nth: nth.max(1), lasting };
-                if nth == 0 && !lasting || !asked.wants(&fault) {
+                // Who sleeps is not woken when no waker can be written.
+                let is_deaf = lasting && call.number == libc::SYS_write;
+                if nth == 0 && !lasting || is_deaf || !asked.wants(&fault) {
                     continue;
                 }
                 let outcome = serving.stop(&fault);

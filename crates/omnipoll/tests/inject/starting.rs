@@ -6,6 +6,7 @@ use std::net::{Shutdown, TcpStream};
 use omnipoll::{explain, EngineKind, Model, Server};
 
 use crate::alone::walk;
+use crate::client::PATIENCE;
 use crate::plan::Plan;
 use crate::server::{addresses, options, Echo};
 use crate::walk::{Asked, Tally};
@@ -44,8 +45,9 @@ fn serve(plan: &Plan, model: Model, engine: EngineKind, client: &mut Option<TcpS
 /// The client was served, or a fault has been its end.
 fn answer(plan: &Plan, mut client: TcpStream) -> Result<(), String> {
     let mut answer = Vec::new();
+    // A ring that is closed lets go of its files a little later.
     let read = plan.spare(|| {
-        client.set_nonblocking(true).expect("O_NONBLOCK");
+        client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         client.read_to_end(&mut answer)
     });
     match read {
