@@ -826,18 +826,22 @@ int omni_poller_capabilities(const struct omni_poller *poller);
  * Returns 0, or, with nothing changed:
  *   -EINVAL: `poller` is NULL; `interest` has no direction, an unknown bit, or a trigger that this
  *       engine hasn't or that doesn't go with the rest; `fd` is one of the poller's own.
- *   -EEXIST: `fd` is registered already.
- *   -EBADF: `fd` is not open, or negative.
- *   -EPERM: a file of this kind (a regular file, a directory) is always ready and can't be
- *       watched, unless the poller has OMNI_FILES_ALWAYS_READY.
+ *   -EEXIST: `fd` is registered already. So it seems, too, on select and poll (and on io_uring
+ *       before Linux 6.6) for an eventfd, timerfd, epoll or other anonymous file whose number an
+ *       older one had that was closed without `omni_remove`: the system gives all of them the same
+ *       inode. Its events carry the older one's token until `omni_modify`.
+ *   -EBADF: `fd` is not open, was opened with O_PATH, or is negative.
+ *   -EPERM: a file of this kind (a regular file, a directory, /dev/null, a Landlock ruleset) is
+ *       always ready and can't be watched, unless the poller has OMNI_FILES_ALWAYS_READY.
  *   -ENOMEM, -ENOSPC, -ELOOP: as epoll_ctl(2) says.
- *   -EMFILE, -ENFILE: an always ready file takes a descriptor of the poller's own on epoll.
+ *   -EMFILE, -ENFILE: an always ready file takes a descriptor of the poller's own on epoll; on
+ *       the other engines only an epoll, made for the moment, can tell that a file is one.
  *   -EOWNERDEAD: this is a forked child: call `omni_after_fork` first.
  *   -ESTALE: the poller was freed.
  *   -ENOTRECOVERABLE: a bug in the library has left the poller unusable: free it.
  *
- * May be called from any thread. System calls: epoll_ctl on epoll; fstat on the others, and a
- * write to an eventfd where a thread waits.
+ * May be called from any thread. System calls: epoll_ctl on epoll; fstat and fcntl on the others,
+ * and a write to an eventfd where a thread waits.
  */
 int omni_add(struct omni_poller *poller, int fd, uint32_t interest, uint64_t token);
 
@@ -859,8 +863,11 @@ int omni_modify(struct omni_poller *poller, int fd, uint32_t interest, uint64_t 
  * Stops watching `fd`. No wait that begins later returns an event of it. Works on a descriptor
  * that was closed while registered, unless its end was reported as OMNI_INVALID.
  *
- * On io_uring the kernel lets go of the file at the next wait, or the one under way: until then
- * the peer of a socket that is closed after this is not told so.
+ * After it nothing of the poller's holds the file: closed next, it is closed, and its peer is
+ * told so. On every engine but epoll this ends the system calls of the threads that wait, which
+ * then wait on, and it returns when they have ended. On io_uring a thread that has waited and
+ * does something else now lets go of the file when it next enters or leaves the kernel, for
+ * which it is interrupted.
  *
  * Returns 0, or:
  *   -ENOENT: `fd` is not registered.
@@ -868,8 +875,8 @@ int omni_modify(struct omni_poller *poller, int fd, uint32_t interest, uint64_t 
  *   -EINVAL: `poller` is NULL.
  *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
  *
- * May be called from any thread. System calls: epoll_ctl on epoll; on io_uring a write to an
- * eventfd where a thread waits.
+ * May be called from any thread. System calls: epoll_ctl on epoll; io_uring_enter on io_uring,
+ * if a wait has handed the descriptor to the kernel; a write to an eventfd where a thread waits.
  */
 int omni_remove(struct omni_poller *poller, int fd);
 
@@ -906,6 +913,8 @@ int omni_rearm(struct omni_poller *poller, int fd, uint32_t interest);
  *   -EINTR: a signal came, and the poller has OMNI_INTERRUPTIBLE.
  *   -EMFILE, -ENFILE, -ENOMEM, -ENOSPC: a closed descriptor, of which a duplicate lives on, made
  *       it necessary to make the epoll set anew, and the system refused.
+ *   -ENOMEM, -EAGAIN, -EBUSY: the kernel had no memory for the system call. It is tried again
+ *       every millisecond until the time is up. Nothing is lost: a later wait returns it.
  *   -EBADF: a descriptor of the poller's own was closed behind its back.
  *   -EOWNERDEAD: this is a forked child: call `omni_after_fork` first.
  *   -ESTALE: the poller was freed, before or while waiting.

@@ -248,9 +248,8 @@ class IoUringSelector(_Selector):
     """A selector on io_uring(7). It has EVENT_EXCLUSIVE.
 
     Where the kernel refuses (before Linux 5.17, or where it is forbidden, as in most containers)
-    making one is an OSError with errno ENOSYS that says why. Changes cost no system call of their
-    own: select() hands them over. So the kernel lets go of an unregistered file at the next
-    select(), or the one under way, and not before.
+    making one is an OSError with errno ENOSYS that says why. register() and modify() cost no system
+    call of their own: select() hands the changes over.
 
     >>> import omnipoll, socket
     >>> ours, theirs = socket.socketpair()

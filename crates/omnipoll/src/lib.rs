@@ -100,17 +100,22 @@
 //!    readiness arrived. An edge may be reported that turns out to be none; one is never lost.
 //!    Read or write until `EAGAIN`, then call [`Poller::rearm`]: free where the engine has
 //!    edges of its own, and what makes them exact on `select` and `poll`, which have none.
+//!    Hang-up, an error and the peer's end are new readiness, also when nothing was drained, on
+//!    every engine that can tell them ([`Capabilities`]).
 //! 3. **ONESHOT**: reported once, then silent until [`Poller::modify`]; what arrived meanwhile
 //!    is reported at once after it.
 //! 4. Adding what is registered is `EEXIST`; changing what is not, `ENOENT`; a descriptor that
-//!    is not open, `EBADF`; a kind of file that is always ready (a regular file, a directory),
-//!    `EPERM` on every engine, unless [`Options::files_always_ready`] was asked for.
+//!    is not open or was opened with `O_PATH`, `EBADF`; a kind of file that is always ready (a
+//!    regular file, a directory), `EPERM` on every engine, unless
+//!    [`Options::files_always_ready`] was asked for.
 //! 5. A descriptor above 1023 works on every engine.
 //! 6. A descriptor closed while registered never breaks a wait or makes it spin. Where the
 //!    system lets us know, it is reported once as [`Ready::INVALID`] and its registration has
 //!    ended. When its number is used again, no event of the old file reaches the new one.
 //! 7. Any thread may add, modify, remove, rearm and wake while others wait; the change counts
-//!    for the waits under way. An EDGE or ONESHOT event goes to one of the waiting threads.
+//!    for the waits under way. After `remove` nothing of the poller's holds the file: closed next,
+//!    it is closed, and its peer hears of it, whether or not anybody waits. (On io_uring a thread
+//!    that has waited and does something else now is interrupted for it.) An EDGE or ONESHOT event goes to one of the waiting threads.
 //!    Under EDGE a second chunk may go to another thread while the first still reads: ONESHOT
 //!    prevents that.
 //! 8. Timeouts run on the monotonic clock, in nanoseconds, and are never early. `EINTR` is

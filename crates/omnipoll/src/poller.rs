@@ -15,6 +15,7 @@ use std::time::Duration;
 pub use options::Options;
 
 use crate::engine::{self, AnyEngine, Batch, Capabilities, EngineKind};
+use crate::errno::{self, About};
 use crate::error::{bare, fail};
 use crate::event::{Event, EventKind, Events};
 use crate::inspect::Rounds;
@@ -74,9 +75,11 @@ impl Poller {
 
     /// Starts watching `fd`; its events carry `token`.
     ///
-    /// `EEXIST` when it is registered, `EBADF` when it is not open, `EPERM` when it is a kind
-    /// of file that is always ready, `EINVAL` for an interest without a direction or a trigger
-    /// the engine hasn't (EXCLUSIVE), `ENOMEM`/`ENOSPC` as `epoll_ctl(2)` says.
+    /// `EEXIST` when it is registered, `EBADF` when it is not open or was opened with `O_PATH`,
+    /// `EPERM` when it is a kind of file that is always ready, `EINVAL` for an interest without a
+    /// direction or a trigger the engine hasn't (EXCLUSIVE), `ENOMEM`/`ENOSPC` as `epoll_ctl(2)`
+    /// says, `EMFILE` when only an epoll could tell whether the file can be watched, and none can
+    /// be made.
     pub fn add(&self, fd: &impl AsRawFd, interest: Interest, token: u64) -> io::Result<()> {
         let (fd, mut registry) = self.enter(fd)?;
         self.check(fd, interest)?;
@@ -102,13 +105,17 @@ impl Poller {
         Ok(())
     }
 
-    /// Stops watching `fd`. No later wait returns an event of it. Works on a descriptor that
-    /// was closed meanwhile. `ENOENT` when it is not registered.
+    /// Stops watching `fd`. No later wait returns an event of it, and nothing of the poller's
+    /// holds on to its file: closed next, it is closed, and its peer hears of it. Where the
+    /// engine's system call holds the files it watches (all but epoll's), that takes a wake-up
+    /// of the threads that wait, for which this call waits. Works on a descriptor that was closed
+    /// meanwhile. `ENOENT` when it is not registered.
     pub fn remove(&self, fd: &impl AsRawFd) -> io::Result<()> {
         let (fd, mut registry) = self.enter(fd)?;
         registry.of_caller(fd)?;
         self.engine.remove(&mut registry, fd);
         self.strictly(registry, |strict, _| strict.ended(fd));
+        self.engine.let_go(&self.registry);
         Ok(())
     }
 
@@ -134,7 +141,9 @@ impl Poller {
     /// and return), and returns the number of events now in `events`, 0 when time was up.
     ///
     /// `EINVAL` when `events` has no room, `EINTR` only if the poller is
-    /// [interruptible](Options::interruptible).
+    /// [interruptible](Options::interruptible). When the kernel is short of memory, the wait tries
+    /// again every millisecond; if it is so until the time is up, that is the error (`ENOMEM`,
+    /// `EAGAIN`), and nothing is lost.
     #[inline]
     pub fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<usize> {
         let (list, capacity) = events.refill();
@@ -214,7 +223,10 @@ impl Poller {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted && !self.interruptible => {}
                 // What the sources have needs no system call. Nobody may have heard the bell.
                 Err(error) => match self.tell(events, 0) {
-                    0 => break Err(error),
+                    0 if errno::of_wait(&error) != About::Moment || left == Some(Duration::ZERO) => {
+                        break Err(error)
+                    }
+                    0 => std::thread::sleep(left.map_or(BACK_OFF, |left| left.min(BACK_OFF))),
                     filled => break Ok(filled),
                 },
             }
@@ -383,6 +395,9 @@ impl std::fmt::Debug for Poller {
         f.debug_struct("Poller").field("engine", &self.engine()).finish_non_exhaustive()
     }
 }
+
+/// How long a wait pauses that the kernel had no memory for.
+const BACK_OFF: Duration = Duration::from_millis(1);
 
 fn no_room() -> io::Error {
     fail(libc::EINVAL, "there is no room for an event")

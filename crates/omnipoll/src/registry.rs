@@ -34,8 +34,9 @@ pub(crate) struct Registration {
     /// The engine's own word: which file the number stood for.
     pub(crate) file: u32,
     pub(crate) interest: Interest,
-    /// The directions the engine still watches: fewer than asked for after an EDGE or a
-    /// ONESHOT was reported.
+    /// What the engine still watches: fewer directions than asked for after an EDGE or a
+    /// ONESHOT was reported. An engine without edges of its own keeps here, in the bits of
+    /// [`Ready`], the ends (hang-up, error, the peer's) that an EDGE has not reported yet.
     pub(crate) armed: u8,
     pub(crate) kind: EventKind,
 }
@@ -49,6 +50,13 @@ pub(crate) struct Tag {
     pub(crate) token: u64,
     /// Io, unless the descriptor is the poller's own: then what its readiness stands for.
     pub(crate) kind: EventKind,
+}
+
+impl Registration {
+    /// The directions the engine still watches.
+    pub(crate) fn directions(&self) -> u8 {
+        self.armed & self.interest.directions()
+    }
 }
 
 impl Registry {

@@ -29,8 +29,6 @@ fn main() -> std::process::ExitCode {
     suite.once(edges_that_are_there_cost_no_system_call);
     suite.once(changes_make_no_system_call_of_the_ring_s);
     suite.once(more_completions_than_there_is_room_for);
-    suite.once(the_file_of_a_removed_descriptor_is_let_go_of_by_the_next_wait);
-    suite.once(who_waits_lets_go_of_the_file_of_a_removed_descriptor);
     suite.once(the_file_of_a_removed_descriptor_is_let_go_of_though_it_has_become_ready);
     suite.once(a_closed_file_is_held_until_something_happens_to_it);
     suite.once(a_closed_file_is_held_until_its_number_is_added_again);
@@ -165,33 +163,6 @@ fn more_completions_than_there_is_room_for() {
             expect_none(&poller);
         }
     }
-}
-
-fn the_file_of_a_removed_descriptor_is_let_go_of_by_the_next_wait() {
-    let poller = uring();
-    let (ours, mut theirs) = pair();
-    poller.add(&ours, Interest::READ, 1).unwrap();
-    expect_none(&poller);
-    poller.remove(&ours).unwrap();
-    close(ours);
-    assert_eq!(theirs.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
-    expect_none(&poller);
-    assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
-}
-
-fn who_waits_lets_go_of_the_file_of_a_removed_descriptor() {
-    let poller = uring();
-    let (ours, theirs) = pair();
-    poller.add(&ours, Interest::READ, 1).unwrap();
-    std::thread::scope(|scope| {
-        let waiter = waiter(scope, &poller, LONG);
-        poller.remove(&ours).unwrap();
-        close(ours);
-        assert_eq!(end_of(theirs), Ok(0));
-        assert!(waiter.still_waits());
-        poller.wake().unwrap();
-        waiter.events();
-    });
 }
 
 /// The thread that handed over the poll is yet to hear that it has woken when the poll is to end.

@@ -22,6 +22,7 @@ pub(crate) mod socket;
 mod sys;
 #[cfg(io_uring)]
 mod uring;
+mod waits;
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -179,6 +180,10 @@ pub(crate) trait Engine: Send + Sync {
 
     /// Ends a live registration, of a closed descriptor too.
     fn remove(&self, registry: &mut Registry, fd: RawFd);
+
+    /// Returns when no wait in progress holds on to the file of a registration that has ended.
+    /// Called with nothing locked.
+    fn let_go(&self, _: &Mutex<Registry>) {}
 
     /// Makes these directions of a live EDGE registration report again.
     fn rearm(&self, registry: &mut Registry, fd: RawFd, interest: Interest);

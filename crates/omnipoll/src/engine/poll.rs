@@ -4,10 +4,13 @@
 //!
 //! - The whole array goes in and out at each call: its cost grows with what is watched.
 //! - It reports HANGUP and ERROR whether asked for or not, so an entry that is to be silent
-//!   has its descriptor negated, which the kernel passes over.
+//!   has its descriptor negated, which the kernel passes over. An EDGE entry stays, with nothing
+//!   asked for, until it has reported one of them.
 //! - A closed descriptor is `POLLNVAL` at each call, without end: the first one ends the
 //!   registration (see [`scan`](super::scan)).
 //! - It counts milliseconds: `ppoll` counts nanoseconds, where there is one.
+//! - It refuses an array longer than RLIMIT_NOFILE, which may have been lowered since: then it
+//!   is called for one part of the array after another.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -41,6 +44,10 @@ pub(crate) struct Call {
 
 impl Set for Array {
     const KIND: EngineKind = EngineKind::Poll;
+    const ENDS: u8 = match cfg!(target_os = "linux") {
+        true => (Ready::HANGUP.bits() | Ready::ERROR.bits() | Ready::READ_CLOSED.bits()) as u8,
+        false => (Ready::HANGUP.bits() | Ready::ERROR.bits()) as u8,
+    };
     type Call = Call;
 
     fn new(doorbell: RawFd) -> Self {
@@ -75,7 +82,7 @@ impl Set for Array {
     }
 
     fn make(call: &mut Call, timeout: Option<Duration>) -> io::Result<()> {
-        call.ready = sys::check(poll(&mut call.entries, timeout), "poll failed")? as usize;
+        call.ready = sys::poll(&mut call.entries, timeout)?;
         Ok(())
     }
 
@@ -93,14 +100,14 @@ impl Set for Array {
 }
 
 fn wanted(armed: u8) -> libc::c_short {
-    let asks_for = |direction: Ready| u32::from(armed) & direction.bits() != 0;
+    let asks_for = |what: Ready| u32::from(armed) & what.bits() != 0;
     let mut bits = 0;
     if asks_for(Ready::READ) {
         bits |= libc::POLLIN;
-        #[cfg(target_os = "linux")]
-        {
-            bits |= libc::POLLRDHUP;
-        }
+    }
+    #[cfg(target_os = "linux")]
+    if asks_for(Ready::READ) || asks_for(Ready::READ_CLOSED) {
+        bits |= libc::POLLRDHUP;
     }
     if asks_for(Ready::WRITE) {
         bits |= libc::POLLOUT;
@@ -109,19 +116,4 @@ fn wanted(armed: u8) -> libc::c_short {
         bits |= libc::POLLPRI;
     }
     bits
-}
-
-#[cfg(target_os = "linux")]
-fn poll(entries: &mut [pollfd], timeout: Option<Duration>) -> libc::c_int {
-    let timeout = timeout.map(sys::timespec);
-    let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-    // SAFETY: the entries are writable and the timeout, if any, readable through the call; the
-    // signal mask is left out.
-    unsafe { libc::ppoll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, timeout, std::ptr::null()) }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn poll(entries: &mut [pollfd], timeout: Option<Duration>) -> libc::c_int {
-    // SAFETY: the entries are writable through the call.
-    unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, sys::milliseconds(timeout)) }
 }

@@ -6,6 +6,8 @@
 //!   [`rearm`](Engine::rearm). A ONESHOT leaves it until `modify`.
 //! - The system calls watch numbers, not files. Which file a number stands for is asked of
 //!   `fstat(2)` when it is registered and changed, so that a number used again is noticed.
+//! - A call in progress holds on to the files it was passed, whatever becomes of their numbers:
+//!   a removal ends it, and waits for that.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -14,6 +16,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::waits::Waits;
 use super::{lock, sys, Batch, Doorbell, Engine, EngineKind};
 use crate::error::fail;
 use crate::event::{Event, EventKind, Ready};
@@ -24,13 +27,16 @@ use crate::registry::{self, Registration, Registry, Tag};
 pub(crate) trait Set: Send + Sized + 'static {
     const KIND: EngineKind;
 
+    /// What ends the system call tells apart from READ and WRITE: HANGUP, ERROR, READ_CLOSED.
+    const ENDS: u8;
+
     /// The arguments of one system call.
     type Call: Default + Send;
 
     /// A set that watches `doorbell` for READ, always.
     fn new(doorbell: RawFd) -> Self;
 
-    /// Watches the directions for which the registration is armed, from now on.
+    /// Watches the directions and ends for which the registration is armed, from now on.
     fn watch(&mut self, fd: RawFd, registration: &mut Registration);
 
     /// Watches the descriptor of this registration no more; it is still in the registry.
@@ -58,6 +64,7 @@ pub(crate) struct Found {
 pub(crate) struct Scan<S: Set> {
     doorbell: Arc<Doorbell>,
     files_always_ready: bool,
+    waits: Waits,
     /// Locked only while the registry is.
     state: Mutex<State<S>>,
 }
@@ -66,11 +73,6 @@ struct State<S: Set> {
     set: S,
     /// Arguments of calls that nobody is making now, kept for their memory.
     idle: Vec<S::Call>,
-    /// Counts the changes of the set.
-    version: u64,
-    /// The threads in a wait, and those of them whose copy is older than the last change.
-    waiting: usize,
-    behind: usize,
     /// Where the next visit begins, so that everybody's turn comes.
     from: usize,
 }
@@ -78,7 +80,8 @@ struct State<S: Set> {
 /// A wait that has left the lock.
 struct Trip<C> {
     call: C,
-    version: u64,
+    /// What [`Waits`] knows it by.
+    known: u64,
     /// The registry's clock when the copy was made.
     clock: u32,
 }
@@ -90,7 +93,7 @@ impl<S: Set> Engine for Scan<S> {
 
     fn add(&self, registry: &mut Registry, fd: RawFd, interest: Interest, tag: Tag) -> io::Result<()> {
         let file = sys::File::of(fd)?;
-        if !self.files_always_ready && file.is_always_ready(fd) {
+        if tag.kind == EventKind::Io && !file.can_be_watched(fd)? && !self.files_always_ready {
             return Err(sys::always_ready());
         }
         let mut state = lock(&self.state);
@@ -101,8 +104,9 @@ impl<S: Set> Engine for Scan<S> {
         }
         let registration = registry.begin(fd, interest, tag);
         registration.file = file.identity;
+        registration.armed |= ends::<S>(interest, interest.directions());
         state.set.watch(fd, registration);
-        self.announce(&mut state);
+        self.announce();
         Ok(())
     }
 
@@ -113,26 +117,30 @@ impl<S: Set> Engine for Scan<S> {
             return Err(registry::unknown());
         }
         let Some(registration) = registry.renew(fd, interest, token) else { return Err(registry::unknown()) };
-        let mut state = lock(&self.state);
-        state.set.watch(fd, registration);
-        self.announce(&mut state);
+        registration.armed |= ends::<S>(interest, interest.directions());
+        lock(&self.state).set.watch(fd, registration);
+        self.announce();
         Ok(())
     }
 
     fn remove(&self, registry: &mut Registry, fd: RawFd) {
-        // No need to tell those who wait: what they find is no registration's.
         lock(&self.state).set.forget(fd, registry);
         registry.end(fd);
+        self.announce();
+    }
+
+    fn let_go(&self, registry: &Mutex<Registry>) {
+        self.waits.until_known(registry, &self.doorbell);
     }
 
     fn rearm(&self, registry: &mut Registry, fd: RawFd, interest: Interest) {
         let Some(registration) = registry.get_mut(fd) else { return };
-        let armed = registration.armed | interest.directions() & registration.interest.directions();
+        let directions = interest.directions() & registration.interest.directions();
+        let armed = registration.armed | directions | ends::<S>(registration.interest, directions);
         if armed != registration.armed {
             registration.armed = armed;
-            let mut state = lock(&self.state);
-            state.set.watch(fd, registration);
-            self.announce(&mut state);
+            lock(&self.state).set.watch(fd, registration);
+            self.announce();
         }
     }
 
@@ -144,34 +152,37 @@ impl<S: Set> Engine for Scan<S> {
     ) -> io::Result<Batch> {
         let mut trip = self.depart(&lock(registry));
         let made = S::make(&mut trip.call, timeout);
-        let (batch, someone_is_behind) = self.arrive(&mut lock(registry), trip, made, events);
-        if someone_is_behind {
+        let batch = self.arrive(&mut lock(registry), trip, made, events);
+        if self.waits.any_behind() {
             // The bell goes on ringing until everybody has come back: let them.
             std::thread::yield_now();
         }
         batch
     }
 
-    fn rebuild(&self, _: &mut Registry) -> io::Result<()> {
+    fn rebuild(&self, registry: &mut Registry) -> io::Result<()> {
         // The threads that waited are the parent's; the set is this process's own already.
-        let mut state = lock(&self.state);
-        (state.waiting, state.behind) = (0, 0);
-        Ok(())
+        self.waits.forget();
+        // select(2) passes over numbers beyond the child's table of descriptors, which is smaller.
+        for fd in registry.descriptors().into_iter().filter(|&fd| !sys::is_open(fd)) {
+            lock(&self.state).set.forget(fd, registry);
+            registry.lose(fd);
+        }
+        self.doorbell.ring()
     }
 }
 
 impl<S: Set> Scan<S> {
     pub(super) fn new(doorbell: Arc<Doorbell>, files_always_ready: bool) -> Self {
         let set = S::new(doorbell.as_raw_fd());
-        let state = State { set, idle: Vec::new(), version: 0, waiting: 0, behind: 0, from: 0 };
-        Self { doorbell, files_always_ready, state: Mutex::new(state) }
+        let state = Mutex::new(State { set, idle: Vec::new(), from: 0 });
+        Self { doorbell, files_always_ready, waits: Waits::default(), state }
     }
 
-    /// Tells those who wait that the set has changed, unless all of them know.
-    fn announce(&self, state: &mut State<S>) {
-        state.version += 1;
-        if state.behind < state.waiting {
-            state.behind = state.waiting;
+    /// Tells those who wait that the set has changed, unless all of them know. Called with the
+    /// registry locked.
+    fn announce(&self) {
+        if self.waits.change() {
             // It can only fail when somebody closed the bell, which ends the wait with EBADF.
             let _ = self.doorbell.ring();
         }
@@ -181,8 +192,7 @@ impl<S: Set> Scan<S> {
         let mut state = lock(&self.state);
         let mut call = state.idle.pop().unwrap_or_default();
         state.set.load(&mut call);
-        state.waiting += 1;
-        Trip { call, version: state.version, clock: registry.clock() }
+        Trip { call, known: self.waits.begin(), clock: registry.clock() }
     }
 
     fn arrive(
@@ -191,15 +201,12 @@ impl<S: Set> Scan<S> {
         trip: Trip<S::Call>,
         made: io::Result<()>,
         events: &mut [MaybeUninit<Event>],
-    ) -> (io::Result<Batch>, bool) {
+    ) -> io::Result<Batch> {
         let state = &mut *lock(&self.state);
-        state.waiting -= 1;
-        if trip.version != state.version {
-            state.behind -= 1;
-        }
+        self.waits.end(trip.known);
         let batch = made.and_then(|()| self.collect(state, registry, &trip, events));
         state.idle.push(trip.call);
-        (batch, state.behind > 0)
+        batch
     }
 
     /// Hands out what the call found, as far as there is room.
@@ -239,7 +246,7 @@ impl<S: Set> Scan<S> {
             return Err(fail(libc::EBADF, "the poller's own descriptor was closed"));
         }
         // Whoever is behind must find the bell ringing.
-        if batch.rung && state.behind == 0 {
+        if batch.rung && !self.waits.any_behind() {
             self.doorbell.silence();
         }
         Ok(batch)
@@ -260,13 +267,13 @@ fn deliver<S: Set>(set: &mut S, registry: &mut Registry, found: &Found, clock: u
         registry.end(fd);
         return Some(Event::io(token, fd, Ready::INVALID).of_kind(kind));
     }
-    let ready = still_armed(registration, super::ready_of_poll(found.bits, registration.interest))?;
-    let left = match registration.interest {
-        interest if interest.is_oneshot() => 0,
-        // poll(2) tells hang-up and errors for as long as anything is watched.
-        interest if interest.is_edge() && ready.intersects(Ready::HANGUP | Ready::ERROR) => 0,
-        interest if interest.is_edge() => registration.armed & !(ready.bits() as u8),
-        _ => registration.armed,
+    let ready = super::ready_of_poll(found.bits, registration.interest);
+    let (ready, left) = match registration.interest {
+        interest if interest.is_edge() && !interest.is_oneshot() => edge(registration, ready)?,
+        interest => {
+            let ready = still_armed(registration, ready)?;
+            (ready, if interest.is_oneshot() { 0 } else { registration.armed })
+        }
     };
     if left != registration.armed {
         registration.armed = left;
@@ -275,16 +282,40 @@ fn deliver<S: Set>(set: &mut S, registry: &mut Registry, found: &Found, clock: u
     Some(Event::io(token, fd, ready).of_kind(kind))
 }
 
+const FAILURES: u32 = Ready::HANGUP.bits() | Ready::ERROR.bits();
+
+/// The ends that an EDGE armed for these directions is to report: they are new readiness,
+/// whether or not what the directions reported was drained.
+fn ends<S: Set>(interest: Interest, directions: u8) -> u8 {
+    let reads = u32::from(directions) & Ready::READ.bits() != 0;
+    match directions {
+        0 => 0,
+        _ if !interest.is_edge() || interest.is_oneshot() => 0,
+        _ if reads => S::ENDS,
+        _ => S::ENDS & FAILURES as u8,
+    }
+}
+
 /// Leaves away the directions that another thread has had reported since the copy was made.
 fn still_armed(registration: &Registration, ready: Ready) -> Option<Ready> {
-    let interest = registration.interest;
+    let failed = ready.bits() & FAILURES != 0;
+    let directions = ready.bits() & u32::from(registration.directions());
+    let anything = registration.armed != 0 && (directions != 0 || failed);
+    anything.then(|| Ready::from_bits(directions) | ready.without_directions())
+}
+
+/// What an EDGE reports, and what it is armed for after that: what it has not reported.
+fn edge(registration: &Registration, ready: Ready) -> Option<(Ready, u8)> {
+    let armed = u32::from(registration.armed);
     let why = ready.without_directions();
-    let mut directions = ready.bits() & u32::from(registration.armed);
-    if interest.is_edge() && !interest.is_oneshot() && why.intersects(Ready::HANGUP | Ready::ERROR) {
-        // All that is armed leaves the set with this event, so all of it is told.
-        directions |= u32::from(registration.armed) & (Ready::READ | Ready::WRITE).bits();
+    if armed != 0 && ready.bits() & FAILURES != 0 {
+        // poll(2) reports these for as long as anything is watched: all of it leaves the set with
+        // this event, so all of it is reported.
+        let both = (Ready::READ | Ready::WRITE).bits();
+        return Some((Ready::from_bits(ready.bits() | armed & both), 0));
     }
-    let anything =
-        registration.armed != 0 && (directions != 0 || why.intersects(Ready::HANGUP | Ready::ERROR));
-    anything.then(|| Ready::from_bits(directions) | why)
+    let new = ready.bits() & armed;
+    let implied = if new & Ready::READ_CLOSED.bits() != 0 { Ready::READ.bits() } else { 0 };
+    let told = new & !why.bits() | implied;
+    (told != 0).then(|| (Ready::from_bits(told) | why, (armed & !(told | why.bits())) as u8))
 }

@@ -8,6 +8,8 @@
 //! - Its cost grows with the highest descriptor, not with how many are watched.
 //! - One closed descriptor fails the whole call with `EBADF` and is not named: then each one is
 //!   asked whether it is open, and those that aren't are reported.
+//! - The kernel leaves out numbers beyond the process's table of descriptors, which shrinks at
+//!   fork(2) and unshare(2): their bits stay as they were. Then there are more than it counts.
 //! - One that is closed during the call by another thread looks ready first (`EPOLLNVAL` is in
 //!   the kernel's `POLLIN_SET`); the next call tells that it is closed.
 //! - Hang-up and errors look like READ and WRITE: HANGUP, ERROR and READ_CLOSED are never set.
@@ -48,6 +50,7 @@ pub(crate) struct Call {
 
 impl Set for Sets {
     const KIND: EngineKind = EngineKind::Select;
+    const ENDS: u8 = 0;
     type Call = Call;
 
     fn new(doorbell: RawFd) -> Self {
@@ -78,6 +81,7 @@ impl Set for Sets {
     fn make(call: &mut Call, timeout: Option<Duration>) -> io::Result<()> {
         match sys::check(select(call, timeout), "select failed") {
             Err(error) if error.raw_os_error() == Some(libc::EBADF) => call.keep_closed(),
+            Ok(found) if call.bits() > found as usize => call.keep_closed(),
             result => drop(result?),
         }
         Ok(())
@@ -159,7 +163,12 @@ impl Call {
         ControlFlow::Continue(())
     }
 
-    /// Leaves in the sets, which a failed call has not touched, only what is closed.
+    /// How many bits there are in the sets.
+    fn bits(&self) -> usize {
+        self.sets.iter().flatten().map(|word| word.count_ones() as usize).sum()
+    }
+
+    /// Leaves in the sets only what is closed: of what a call has found ready, or has not touched.
     fn keep_closed(&mut self) {
         self.closed = true;
         for fd in 0..self.nfds {

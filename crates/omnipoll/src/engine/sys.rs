@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{bare, errno, fail, system};
 
@@ -29,6 +29,68 @@ pub(super) fn milliseconds(timeout: Option<Duration>) -> libc::c_int {
         Some(Duration::ZERO) => 0,
         Some(timeout) => timeout.as_nanos().div_ceil(1_000_000).try_into().unwrap_or(libc::c_int::MAX),
     }
+}
+
+/// `poll(2)` for any number of entries: how many are ready.
+///
+/// The system call refuses more of them than the process may have descriptors (`EINVAL`),
+/// which is less than it has when RLIMIT_NOFILE was lowered: then it is called for one part of
+/// the array after another, and sleeps in between with the first.
+pub(super) fn poll(entries: &mut [libc::pollfd], timeout: Option<Duration>) -> io::Result<usize> {
+    match poll_once(entries, timeout) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => poll_in_parts(entries, timeout),
+        result => result,
+    }
+}
+
+#[cold]
+fn poll_in_parts(entries: &mut [libc::pollfd], timeout: Option<Duration>) -> io::Result<usize> {
+    /// How late a descriptor in another part than the first may be noticed.
+    const SLICE: Duration = Duration::from_millis(5);
+    let most = descriptor_limit().min(entries.len());
+    if most == 0 {
+        return Err(fail(libc::EINVAL, "poll can't be used: RLIMIT_NOFILE is 0"));
+    }
+    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    loop {
+        let mut ready = 0;
+        for part in entries.chunks_mut(most) {
+            ready += poll_once(part, Some(Duration::ZERO))?;
+        }
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if ready > 0 || left == Some(Duration::ZERO) {
+            return Ok(ready);
+        }
+        poll_once(&mut entries[..most], Some(left.map_or(SLICE, |left| left.min(SLICE))))?;
+    }
+}
+
+/// The soft limit RLIMIT_NOFILE.
+fn descriptor_limit() -> usize {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the limit is writable for the length of the call, which can't fail otherwise.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
+    limit.rlim_cur.try_into().unwrap_or(usize::MAX)
+}
+
+#[cfg(target_os = "linux")]
+fn poll_once(entries: &mut [libc::pollfd], timeout: Option<Duration>) -> io::Result<usize> {
+    let timeout = timeout.map(timespec);
+    let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: the entries are writable and the timeout, if any, readable through the call; the
+    // signal mask is left out.
+    let ready = unsafe {
+        libc::ppoll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, timeout, std::ptr::null())
+    };
+    check(ready, "poll failed").map(|ready| ready as usize)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn poll_once(entries: &mut [libc::pollfd], timeout: Option<Duration>) -> io::Result<usize> {
+    // SAFETY: the entries are writable through the call.
+    let ready =
+        unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, milliseconds(timeout)) };
+    check(ready, "poll failed").map(|ready| ready as usize)
 }
 
 /// Whether the number stands for an open file.
@@ -67,11 +129,21 @@ impl File {
         self.mode & libc::S_IFMT == 0
     }
 
-    pub(super) fn is_always_ready(&self, fd: RawFd) -> bool {
+    /// Whether it has readiness at all, as `epoll_ctl(2)` answers it. Every socket and pipe has.
+    /// Files on a disk and /dev/null have none, /proc/self/mountinfo and a terminal have; of the
+    /// anonymous ones an eventfd has, and a Landlock ruleset has none.
+    ///
+    /// `EBADF` for one that was opened with `O_PATH`. `EMFILE` and the like when only an epoll
+    /// could tell and none can be made.
+    pub(super) fn can_be_watched(&self, fd: RawFd) -> io::Result<bool> {
+        // SAFETY: F_GETFL takes no pointer; a bad number is an error, not a fault.
+        let flags = check(unsafe { libc::fcntl(fd, libc::F_GETFL) }, "fcntl failed")?;
         match self.mode & libc::S_IFMT {
-            libc::S_IFDIR | libc::S_IFBLK => true,
-            libc::S_IFREG | libc::S_IFCHR => !can_be_watched(fd),
-            _ => false,
+            #[cfg(target_os = "linux")]
+            _ if flags & libc::O_PATH != 0 => Err(not_open()),
+            libc::S_IFSOCK | libc::S_IFIFO => Ok(true),
+            libc::S_IFDIR | libc::S_IFBLK => Ok(false),
+            kind => can_be_watched(fd, kind),
         }
     }
 }
@@ -87,20 +159,25 @@ pub(super) fn always_ready() -> io::Error {
     )
 }
 
-/// A file on a disk and /dev/null have no readiness, /proc/self/mountinfo and a terminal have:
-/// only epoll tells them apart.
+/// Asks an epoll, which alone knows; but only where poll(2) answers what it answers for files
+/// that have no readiness (`DEFAULT_POLLMASK`).
 #[cfg(target_os = "linux")]
-fn can_be_watched(fd: RawFd) -> bool {
-    let Ok(epoll) = epoll_create() else { return true };
+fn can_be_watched(fd: RawFd, _: libc::mode_t) -> io::Result<bool> {
+    const DEFAULT: libc::c_short = libc::POLLIN | libc::POLLOUT | libc::POLLRDNORM | libc::POLLWRNORM;
+    let mut entry = [libc::pollfd { fd, events: DEFAULT, revents: 0 }];
+    if poll_once(&mut entry, Some(Duration::ZERO)).is_ok() && entry[0].revents != DEFAULT {
+        return Ok(true);
+    }
+    let epoll = epoll_create()?;
     let mut event = libc::epoll_event { events: 0, u64: 0 };
     // SAFETY: `event` lives through the call; a number that is no file is an error.
     let result = unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &mut event) };
-    result == 0 || errno() != libc::EPERM
+    Ok(result == 0 || errno() != libc::EPERM)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn can_be_watched(fd: RawFd) -> bool {
-    File::of(fd).is_ok_and(|file| file.mode & libc::S_IFMT == libc::S_IFCHR)
+fn can_be_watched(_: RawFd, kind: libc::mode_t) -> io::Result<bool> {
+    Ok(kind != libc::S_IFREG)
 }
 
 #[cfg(target_os = "linux")]

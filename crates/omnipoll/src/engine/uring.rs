@@ -15,13 +15,15 @@
 //! - A poll for urgent data alone sleeps through it: it is asked to wake for any.
 //! - A single poll ends by `POLLRDHUP` even if that was not asked for. A ONESHOT for which it
 //!   ended for nothing gets a lasting one.
-//! - A poll holds on to its file. After [`Poller::remove`](crate::Poller::remove) the file is let
-//!   go of by the next wait, or by the one under way: until then the peer of a socket that was
-//!   closed is not told so. One that is closed and not removed is held until something happens
-//!   to it, the number is added again, or the poller is dropped. It is told of in silence.
+//! - A poll holds on to its file, and the thread that handed it over is the one that lets go.
+//!   [`Poller::remove`](crate::Poller::remove) ends the poll by a system call, and the waits in
+//!   progress, which makes their threads let go before it returns. Another one that handed over
+//!   the poll and does something else now lets go when it next enters or leaves the kernel, for
+//!   which it is interrupted. A descriptor that is closed and not removed is held until something
+//!   happens to it, the number is added again, or the poller is dropped. It is told of in silence.
 //! - The thread that hands over a request does a part of its work, whatever it does by then: it
 //!   is interrupted for it, in a system call too, and those that are never restarted (`signal(7)`)
-//!   fail with `EINTR`. So only threads that wait hand over requests: a change that another one
+//!   fail with `EINTR`. So only threads that wait hand over polls: a change that another one
 //!   makes rings the doorbell. And what becomes ready is told a moment later, should that thread
 //!   have to be scheduled first. As long as one thread only has waited, it is not interrupted in
 //!   its own code: that is a setting of the ring, so for a second thread there is a new ring, and
@@ -29,7 +31,8 @@
 //! - Every completion wakes everybody who waits: those who find nothing sleep again.
 //! - A wait that hands over requests doesn't say whether a signal ended it.
 //! - The queues are shared with a forked child, so that they are kept from it: [`Ring`] can only
-//!   be dropped there, and [`Uring::rebuild`] makes a new one.
+//!   be dropped there, and [`Uring::rebuild`] makes a new one. The child's copy of the descriptor
+//!   keeps the ring alive, so that its polls are ended before it is closed (Linux 5.19).
 //! - Some are not allowed to use it, and others have an old one: it is tried out before use.
 
 mod look;
@@ -43,9 +46,10 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use super::waits::Waits;
 use super::{lock, sys, Batch, Capabilities, Doorbell, Engine, EngineKind};
 use crate::error::{fail, plain};
-use crate::event::Event;
+use crate::event::{Event, EventKind};
 use crate::interest::Interest;
 use crate::registry::{self, Registry, Tag};
 use place::Place;
@@ -65,6 +69,7 @@ pub(super) fn is_available() -> bool {
 pub(crate) struct Uring {
     doorbell: Arc<Doorbell>,
     files_always_ready: bool,
+    waits: Waits,
     /// Locked only while the registry is.
     state: Mutex<State>,
 }
@@ -76,7 +81,7 @@ impl Engine for Uring {
 
     fn add(&self, registry: &mut Registry, fd: RawFd, interest: Interest, tag: Tag) -> io::Result<()> {
         let file = sys::File::of(fd)?;
-        let always_ready = file.is_always_ready(fd);
+        let always_ready = tag.kind == EventKind::Io && !file.can_be_watched(fd)?;
         if always_ready && !self.files_always_ready {
             return Err(sys::always_ready());
         }
@@ -135,8 +140,17 @@ impl Engine for Uring {
         let mut state = lock(&self.state);
         state.withdraw(fd, registry);
         registry.end(fd);
-        // For the file's sake: it may be closed next.
-        self.announce(&mut state);
+        // For the file's sake: it may be closed next. An error leaves it to the next wait.
+        if state.has_unwanted() {
+            let _ = state.cancel(registry);
+            if self.waits.change() {
+                let _ = self.doorbell.ring();
+            }
+        }
+    }
+
+    fn let_go(&self, registry: &Mutex<Registry>) {
+        self.waits.until_known(registry, &self.doorbell);
     }
 
     fn rearm(&self, _: &mut Registry, _: RawFd, _: Interest) {
@@ -152,13 +166,16 @@ impl Engine for Uring {
         let mut locked = lock(registry);
         let mut state = lock(&self.state);
         if state.is_anothers() {
-            state.share(&mut locked)?;
+            match state.share(&mut locked) {
+                // The ring there is serves several too, if later. The next wait tries again.
+                Err(error) if ring::is_shortage(&error) => {}
+                shared => shared?,
+            }
         }
         state.take_all(&mut locked)?;
         if state.has_candidates() {
-            if state.has_changes() {
-                // What has been added may be ready too.
-                state.submit(&mut locked)?;
+            // What has been added may be ready too. Those who are must not wait for the others.
+            if state.has_changes() && state.submit(&mut locked).is_ok() {
                 state.take(&mut locked)?;
             }
             let batch = state.deliver(&mut locked, events, Age::Unknown)?;
@@ -170,24 +187,28 @@ impl Engine for Uring {
         let (door, taken) = (state.ring.door(), state.taken);
         let slept = match timeout {
             Some(Duration::ZERO) => door.enter(requests, 0, None).map(|_| Slept::ItsTime),
+            // Completions were taken to make room.
+            _ if state.has_candidates() => door.enter(requests, 0, None).map(|_| Slept::Woken),
             _ => {
                 state.asleep += 1;
+                let known = self.waits.begin();
                 drop((state, locked));
                 let slept = sleep(door, requests, timeout);
-                (locked, state) = self.come_back(registry, door);
+                (locked, state) = self.come_back(registry, door, known);
                 slept
             }
         };
         state.take(&mut locked)?;
         let mut batch = state.deliver(&mut locked, events, Age::Fresh)?;
         if !batch.is_something() {
-            batch.dropped = state.has_changes()
-                || match slept? {
-                    Slept::ItsTime => false,
-                    Slept::Woken => true,
-                    Slept::WokenOrInterrupted if state.taken != taken => true,
-                    Slept::WokenOrInterrupted => return Err(plain(libc::EINTR)),
-                };
+            batch.dropped = match slept {
+                _ if state.taken != taken => true,
+                Ok(Slept::ItsTime) => state.has_changes(),
+                Ok(Slept::Woken) => true,
+                Ok(Slept::WokenOrInterrupted) if state.has_changes() => true,
+                Ok(Slept::WokenOrInterrupted) => return Err(plain(libc::EINTR)),
+                Err(error) => return Err(error),
+            };
         }
         self.leave(state, &mut locked, batch)
     }
@@ -212,6 +233,7 @@ impl Engine for Uring {
             }
         }
         *lock(&self.state) = new;
+        self.waits.forget();
         self.doorbell.ring()
     }
 }
@@ -222,7 +244,7 @@ impl Uring {
             return Err(refusal.error());
         }
         let state = Mutex::new(State::new(Ring::new(Waiters::One)?, doorbell.as_raw_fd()));
-        Ok(Self { doorbell, files_always_ready, state })
+        Ok(Self { doorbell, files_always_ready, waits: Waits::default(), state })
     }
 
     /// Has somebody who sleeps hand over a change. One is enough, and so is one ring.
@@ -238,22 +260,25 @@ impl Uring {
         &'a self,
         registry: &'a Mutex<Registry>,
         door: Door,
+        known: u64,
     ) -> (MutexGuard<'a, Registry>, MutexGuard<'a, State>) {
         let locked = lock(registry);
+        self.waits.end(known);
         let mut state = lock(&self.state);
         state.come_back(door);
         (locked, state)
     }
 
-    /// Ends a wait: what is left to hand over counts for those who sleep.
+    /// Ends a wait: what is left to hand over counts for those who sleep. An error would take
+    /// the batch with it, so it is left to one of them.
     fn leave(
         &self,
         mut state: MutexGuard<'_, State>,
         registry: &mut Registry,
         batch: Batch,
     ) -> io::Result<Batch> {
-        if state.asleep > 0 && state.has_changes() {
-            state.submit(registry)?;
+        if state.asleep > 0 && state.has_changes() && state.submit(registry).is_err() {
+            self.announce(&mut state);
         }
         Ok(batch)
     }
@@ -291,8 +316,9 @@ fn sleep(door: Door, requests: u32, timeout: Option<Duration>) -> io::Result<Sle
     let time_is_up = || begun.zip(timeout).is_some_and(|(begun, timeout)| begun.elapsed() >= timeout);
     Ok(match door.enter(requests, 1, timeout)? {
         Entered::TimeIsUp => Slept::ItsTime,
-        Entered::Back if requests == 0 => Slept::Woken,
-        Entered::Back if time_is_up() => Slept::ItsTime,
-        Entered::Back => Slept::WokenOrInterrupted,
+        // The kernel doesn't wait when it has taken fewer: another thread had handed them over.
+        Entered::Back { taken } if taken < requests || requests == 0 => Slept::Woken,
+        Entered::Back { .. } if time_is_up() => Slept::ItsTime,
+        Entered::Back { .. } => Slept::WokenOrInterrupted,
     })
 }

@@ -74,7 +74,7 @@ impl Poller {
                 Some(strict) => strict.history(fd),
                 None => (None, None),
             };
-            let armed = Interest::from_bits(registration.armed.into());
+            let armed = Interest::from_bits(registration.directions().into());
             let (token, interest) = (registration.token, registration.interest);
             Registered { fd, token, what: String::new(), interest, armed, age, last_event }
         });

@@ -13,6 +13,7 @@ use crate::support::{fds::*, sys};
 pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_trigger(closed_is_told_once_where_the_system_tells);
     suite.on_each_engine(many_closed_at_once_are_told_one_by_one);
+    suite.on_each_trigger(closed_beyond_the_table_of_descriptors);
     suite.on_each_engine(closed_by_another_thread_during_a_wait);
     suite.on_each_engine(a_disarmed_oneshot_that_is_closed_stays_silent);
     suite.on_each_trigger(a_number_used_again_after_remove_has_no_past);
@@ -76,6 +77,32 @@ fn many_closed_at_once_are_told_one_by_one(kind: EngineKind) {
     let told = if tells_closed(&poller) { 0..100 } else { 0..0 };
     assert_eq!(found, told.chain([1000]).collect::<Vec<_>>());
     expect_quiet(&poller);
+}
+
+/// A table that was copied is as short as the highest open number lets it be, and select(2) leaves
+/// out what is beyond: it looked ready for ever.
+fn closed_beyond_the_table_of_descriptors(kind: EngineKind, trigger: Trigger) {
+    let poller = poller(kind);
+    let (reader, writer) = pipe();
+    let ((high, _writer), number) = (pipe(), 900);
+    let high = sys::dup_to(&high, number);
+    poller.add(&high, read(trigger), 1).unwrap();
+    poller.add(&reader, read(trigger), 2).unwrap();
+    close(high);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            sys::unshare_descriptors();
+            poke(&writer);
+            let found: Vec<_> = (0..4).flat_map(|_| wait(&poller, 8, Duration::ZERO)).collect();
+            let invalid = found.iter().filter(|event| event.token() == 1).collect::<Vec<_>>();
+            let expected = if tells_closed(&poller) { 1 } else { 0 };
+            assert!(invalid.iter().all(|event| event.ready() == Ready::INVALID), "{found:?}");
+            assert_eq!(invalid.len(), expected, "{found:?}");
+            assert!(tokens(&found).contains(&2), "{found:?}");
+            drain(&reader);
+            expect_quiet(&poller);
+        });
+    });
 }
 
 /// What the system makes of the closed one in the wait under way is its affair (Linux calls it

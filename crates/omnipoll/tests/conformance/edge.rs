@@ -1,9 +1,10 @@
 //! EDGE: reported when it arises; not again until it went away and came back, or more came.
 
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::time::Duration;
 
-use omnipoll::{EngineKind, Interest, Ready, Trigger};
+use omnipoll::{Capabilities, EngineKind, Interest, Poller, Ready, Trigger};
 
 use crate::suite::{read, Suite};
 use crate::support::expect::*;
@@ -20,6 +21,8 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(modify_tells_what_is_ready_now);
     suite.on_each_engine(an_idle_edge_is_heard_beside_a_busy_one);
     suite.on_each_engine(hang_up_is_told_once);
+    suite.on_each_engine(the_peer_s_end_is_told_though_nothing_was_drained);
+    suite.on_each_engine(an_error_is_told_though_nothing_was_drained);
     suite.on_each_engine(rearming_what_is_not_registered_is_passed_over);
     suite.on_each_engine(oneshot_and_edge_together_are_a_oneshot);
 }
@@ -177,6 +180,55 @@ fn hang_up_is_told_once(kind: EngineKind) {
         poller.modify(&ours, read_edge() | others, 2).unwrap();
         expect_event(&poller, 2, gone);
     }
+}
+
+/// One event comes, with these flags, if the engine can tell them, and then no more.
+#[track_caller]
+fn expect_end(poller: &Poller, ends: Ready, can: Capabilities) {
+    if poller.capabilities().contains(can) {
+        let events = next(poller);
+        assert!(tokens(&events) == [1] && events[0].ready().contains(ends), "{events:?}");
+    }
+    expect_quiet(poller);
+}
+
+/// Every direction has been told, and nobody reads: the peer's half-close and its end are new.
+fn the_peer_s_end_is_told_though_nothing_was_drained(kind: EngineKind) {
+    for others in [Interest::READ, Interest::WRITE] {
+        let poller = poller(kind);
+        let (ours, theirs) = pair();
+        poke(&theirs);
+        poller.add(&ours, read_edge() | others, 1).unwrap();
+        let room = if others == Interest::WRITE { Ready::WRITE } else { Ready::READ };
+        expect_event(&poller, 1, Ready::READ | room);
+        expect_quiet(&poller);
+        theirs.shutdown(Shutdown::Write).unwrap();
+        expect_end(&poller, Ready::READ | Ready::READ_CLOSED, Capabilities::TELLS_READ_CLOSED);
+        drop(theirs);
+        expect_end(&poller, Ready::READ | Ready::HANGUP, Capabilities::TELLS_HANGUP);
+    }
+}
+
+/// Of a writer alone, too, and of a connection that is reset.
+fn an_error_is_told_though_nothing_was_drained(kind: EngineKind) {
+    let poller = poller(kind);
+    let (reader, writer) = pipe();
+    poller.add(&writer, Interest::WRITE | Trigger::EDGE, 1).unwrap();
+    expect_event(&poller, 1, Ready::WRITE);
+    expect_quiet(&poller);
+    drop(reader);
+    expect_end(&poller, Ready::WRITE | Ready::ERROR, Capabilities::TELLS_HANGUP);
+    poller.remove(&writer).unwrap();
+
+    let (ours, theirs) = tcp();
+    poke(&ours);
+    poke(&theirs);
+    poller.add(&ours, read_edge() | Interest::WRITE, 1).unwrap();
+    until(&poller, &ours, read_edge() | Interest::WRITE, 1, Ready::READ | Ready::WRITE);
+    expect_quiet(&poller);
+    // What it has not read makes its close a reset.
+    drop(theirs);
+    expect_end(&poller, Ready::READ | Ready::ERROR, Capabilities::TELLS_HANGUP);
 }
 
 fn rearming_what_is_not_registered_is_passed_over(kind: EngineKind) {

@@ -1,7 +1,9 @@
 //! Mistakes are told, and change nothing.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use omnipoll::{EngineKind, Events, Interest, Options, Poller, Ready, Trigger};
@@ -17,6 +19,9 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_trigger(what_is_not_open_is_ebadf);
     suite.on_each_engine(a_failed_modify_leaves_the_registration);
     suite.on_each_trigger(a_file_that_is_always_ready_is_eperm);
+    suite.on_each_trigger(what_was_opened_as_a_path_is_ebadf);
+    suite.on_each_engine(what_has_no_readiness_is_refused_without_a_descriptor_left);
+    suite.on_each_engine(what_has_readiness_is_taken);
     suite.on_each_trigger(such_a_file_is_always_ready_for_who_asks);
     suite.on_each_engine(such_a_file_beside_a_busy_pipe);
     suite.on_each_trigger(such_a_file_that_is_closed_is_told);
@@ -94,11 +99,62 @@ fn a_failed_modify_leaves_the_registration(kind: EngineKind) {
     expect_event(&poller, 1, Ready::READ);
 }
 
-/// A regular file, a directory, a device without readiness.
+/// A regular file, a directory, a device without readiness, and where the system has them
+/// anonymous files that have none.
 fn always_ready_files() -> Vec<File> {
     let program = std::env::current_exe().unwrap();
     let folder = program.parent().unwrap();
-    [program.as_path(), folder, "/dev/null".as_ref()].map(|path| File::open(path).unwrap()).into()
+    let paths = [program.as_path(), folder, "/dev/null".as_ref(), "/dev/zero".as_ref()];
+    let named = paths.map(|path| File::open(path).unwrap());
+    named.into_iter().chain(sys::anonymous_files_without_readiness().map(File::from)).collect()
+}
+
+fn what_was_opened_as_a_path_is_ebadf(kind: EngineKind, trigger: Trigger) {
+    let folder = std::env::temp_dir().join(format!("omnipoll-path-{}", std::process::id()));
+    std::fs::create_dir(&folder).unwrap();
+    let (fifo, socket) = (folder.join("fifo"), folder.join("socket"));
+    sys::make_fifo(&fifo);
+    let _listener = UnixListener::bind(&socket).unwrap();
+    let paths = [fifo, socket, folder.clone(), "/dev/null".into(), std::env::current_exe().unwrap()];
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(libc::O_PATH);
+    let opened = paths.map(|path| options.open(path).unwrap());
+    std::fs::remove_dir_all(folder).unwrap();
+    for poller in [poller(kind), poller_that_takes_files(kind)] {
+        for file in &opened {
+            expect_error(poller.add(file, Interest::READ | trigger, 1), libc::EBADF);
+            expect_error(poller.remove(file), libc::ENOENT);
+        }
+        expect_none(&poller);
+    }
+}
+
+/// Where only an epoll could tell, and none can be made, that is the error.
+fn what_has_no_readiness_is_refused_without_a_descriptor_left(kind: EngineKind) {
+    let poller = poller(kind);
+    let files = always_ready_files();
+    let (reader, writer) = pipe();
+    let count = sys::eventfd(0);
+    sys::forbid_more_descriptors();
+    for file in &files {
+        let error = poller.add(file, Interest::READ, 1).unwrap_err();
+        assert!([Some(libc::EPERM), Some(libc::EMFILE)].contains(&error.raw_os_error()), "{error}");
+        expect_error(poller.remove(file), libc::ENOENT);
+    }
+    poller.add(&reader, Interest::READ | Trigger::EDGE, 2).unwrap();
+    sys::limit_descriptors(1000);
+    poller.add(&count, Interest::READ, 3).unwrap();
+    poke(&writer);
+    expect_event(&poller, 2, Ready::READ);
+    expect_quiet(&poller);
+}
+
+fn what_has_readiness_is_taken(kind: EngineKind) {
+    let poller = poller(kind);
+    for file in sys::files_with_readiness() {
+        poller.add(&file, Interest::READ | Interest::WRITE, 1).unwrap();
+        poller.remove(&file).unwrap();
+    }
 }
 
 fn a_file_that_is_always_ready_is_eperm(kind: EngineKind, trigger: Trigger) {

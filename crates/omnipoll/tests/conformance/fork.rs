@@ -9,7 +9,7 @@ use omnipoll::{EngineKind, Events, Interest, Options, Ready, Trigger};
 use crate::suite::{read, Suite};
 use crate::support::expect::*;
 use crate::support::fds::*;
-use crate::support::sys::{fork, in_child, Side};
+use crate::support::sys::{dup_to, fork, in_child, Side};
 
 pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(every_call_of_the_child_is_eownerdead);
@@ -18,6 +18,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_trigger(what_the_child_does_is_not_seen_by_the_parent);
     suite.on_each_trigger(a_child_that_drops_everything_leaves_the_parent_whole);
     suite.on_each_trigger(what_the_child_has_closed_is_invalid);
+    suite.on_each_trigger(what_was_closed_before_the_fork_is_invalid_in_the_child);
     suite.on_each_engine(many_that_the_child_has_closed_are_told_one_by_one);
     suite.on_each_engine(an_always_ready_file_stays_so_in_the_child);
     suite.on_each_engine(wakes_stay_on_their_side);
@@ -173,6 +174,24 @@ fn what_the_child_has_closed_is_invalid(kind: EngineKind, trigger: Trigger) {
             expect_events(&poller, &[(1, Ready::READ), (2, Ready::READ)]);
         }
     }
+}
+
+/// The child's table of descriptors is shorter than the number, which select(2) passed over.
+fn what_was_closed_before_the_fork_is_invalid_in_the_child(kind: EngineKind, trigger: Trigger) {
+    let poller = poller(kind);
+    let (reader, writer) = pipe();
+    let high = dup_to(&reader, 900);
+    poller.add(&high, read(trigger), 1).unwrap();
+    poller.add(&reader, read(trigger), 2).unwrap();
+    close(high);
+    let child = in_child(|| {
+        poller.after_fork().unwrap();
+        expect_event(&poller, 1, Ready::INVALID);
+        expect_quiet(&poller);
+        poke(&writer);
+        expect_event(&poller, 2, Ready::READ);
+    });
+    child.succeeds();
 }
 
 fn many_that_the_child_has_closed_are_told_one_by_one(kind: EngineKind) {

@@ -11,9 +11,11 @@ mod closing;
 mod edge;
 mod errors;
 mod fork;
+mod letting_go;
 mod level;
 mod oneshot;
 mod scale;
+mod shortage;
 mod sockets;
 mod suite;
 mod threads;
@@ -28,6 +30,7 @@ fn main() -> std::process::ExitCode {
     oneshot::behaviours(&mut suite);
     errors::behaviours(&mut suite);
     closing::behaviours(&mut suite);
+    letting_go::behaviours(&mut suite);
     sockets::behaviours(&mut suite);
     capacity::behaviours(&mut suite);
     tokens::behaviours(&mut suite);
@@ -36,5 +39,6 @@ fn main() -> std::process::ExitCode {
     wake::behaviours(&mut suite);
     fork::behaviours(&mut suite);
     scale::behaviours(&mut suite);
+    shortage::behaviours(&mut suite);
     suite.main()
 }

@@ -46,6 +46,14 @@ pub(crate) fn replace(new: &impl AsRawFd, old: &impl AsRawFd) {
     check(unsafe { libc::dup3(new.as_raw_fd(), old.as_raw_fd(), libc::O_CLOEXEC) }, "dup3");
 }
 
+/// Closes these numbers in a forked child, to whom nobody's ownership of them belongs.
+pub(crate) fn close_here(numbers: &[RawFd]) {
+    for &number in numbers {
+        // SAFETY: takes no pointer. The child ends without a look at who thinks it owns them.
+        check(unsafe { libc::close(number) }, "close");
+    }
+}
+
 /// Whether the number stands for an open file.
 pub(crate) fn is_open(number: RawFd) -> bool {
     // SAFETY: takes no pointer.
@@ -66,6 +74,49 @@ pub(crate) fn open_descriptors() -> BTreeSet<RawFd> {
 pub(crate) fn eventfd(count: u32) -> OwnedFd {
     // SAFETY: takes no pointer.
     own(check(unsafe { libc::eventfd(count, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) }, "eventfd"))
+}
+
+/// Anonymous files that no system call can wait for: a Landlock ruleset (Linux 5.13) and a file
+/// system's context, where this process may make them.
+pub(crate) fn anonymous_files_without_readiness() -> impl Iterator<Item = OwnedFd> {
+    // `handled_access_fs` of `struct landlock_ruleset_attr`: to execute a file.
+    let attributes: u64 = 1;
+    // SAFETY: the attributes are readable for the length that is given.
+    let ruleset = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, &attributes, 8, 0) };
+    // SAFETY: the name is a string that lives through the call.
+    let context = unsafe { libc::syscall(libc::SYS_fsopen, c"tmpfs".as_ptr(), 1) };
+    [ruleset, context].into_iter().filter(|&fd| fd >= 0).map(|fd| own(fd as libc::c_int))
+}
+
+/// Files of other kinds than pipes and sockets that have readiness.
+pub(crate) fn files_with_readiness() -> Vec<OwnedFd> {
+    let file = |path: &str| OwnedFd::from(std::fs::File::open(path).expect("a file of /proc"));
+    // SAFETY: none of these takes a pointer.
+    let made = unsafe {
+        [
+            libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_CLOEXEC),
+            libc::inotify_init1(libc::IN_CLOEXEC),
+            libc::epoll_create1(libc::EPOLL_CLOEXEC),
+            libc::posix_openpt(libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC),
+            libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0) as libc::c_int,
+        ]
+    };
+    let made = made.into_iter().filter(|&fd| fd >= 0).map(own);
+    made.chain([eventfd(0), eventfd(1), file("/proc/self/mountinfo"), file("/proc/mounts")]).collect()
+}
+
+/// A named pipe.
+pub(crate) fn make_fifo(path: &std::path::Path) {
+    use std::os::unix::ffi::OsStrExt;
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes()).expect("a path");
+    // SAFETY: the path is a string that lives through the call.
+    check(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, "mkfifo");
+}
+
+/// Gives this thread a table of descriptors of its own, with all that is open.
+pub(crate) fn unshare_descriptors() {
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::unshare(libc::CLONE_FILES) }, "unshare");
 }
 
 /// A bare epoll set that watches `file` for reading: something to nest.
@@ -161,7 +212,12 @@ fn may_raise_limits() -> bool {
 
 /// Forbids the process to open more than it has open.
 pub(crate) fn forbid_more_descriptors() {
-    let limit = libc::rlimit { rlim_cur: 0, ..descriptor_limit() };
+    limit_descriptors(0);
+}
+
+/// Lowers the limit of descriptors, below what is open too.
+pub(crate) fn limit_descriptors(most: u64) {
+    let limit = libc::rlimit { rlim_cur: most, ..descriptor_limit() };
     // SAFETY: the limit is readable for the length of the call.
     check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, "setrlimit");
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::RawFd;
+use std::time::Duration;
 
 use libc::pollfd;
 
@@ -32,10 +33,7 @@ impl Look {
             return Ok(());
         }
         loop {
-            // SAFETY: the entries are writable through the call.
-            let result =
-                unsafe { libc::poll(self.entries.as_mut_ptr(), self.entries.len() as libc::nfds_t, 0) };
-            match sys::check(result, "poll failed") {
+            match sys::poll(&mut self.entries, Some(Duration::ZERO)) {
                 // Even a call that doesn't wait is interrupted if it found nothing.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => return result.map(drop),

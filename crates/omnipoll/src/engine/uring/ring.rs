@@ -162,9 +162,24 @@ impl Ring {
     }
 }
 
+impl Ring {
+    /// Ends every request, so that no file is held by a copy of the descriptor that a forked
+    /// child has, nor until the kernel takes the ring down.
+    pub(super) fn cancel_all(&mut self) {
+        let request = opcode::AsyncCancel2::new(types::CancelBuilder::any()).build().user_data(NOBODY);
+        if self.push(&request) {
+            // Before Linux 5.19 there is no such request; then, as after an error, only the
+            // kernel's taking down of the ring lets go.
+            let requests = self.requests();
+            let _ = self.door().enter(requests, 0, None);
+        }
+    }
+}
+
 impl Drop for Ring {
     fn drop(&mut self) {
         if std::process::id() == self.owner {
+            self.cancel_all();
             // SAFETY: nobody uses it after this.
             unsafe { ManuallyDrop::drop(&mut self.ring) };
         } else {
@@ -185,7 +200,10 @@ pub(super) struct Door {
 /// How a call of [`Door::enter`] ended.
 pub(super) enum Entered {
     /// There is a completion, or the kernel has taken requests.
-    Back,
+    Back {
+        /// How many requests the kernel took.
+        taken: u32,
+    },
     TimeIsUp,
 }
 
@@ -197,7 +215,8 @@ impl Door {
     /// `io_uring_enter(2)`: hands over `requests` and waits for `completions`, one or none.
     ///
     /// When it has taken requests the kernel doesn't say how the wait ended. If neither a
-    /// completion nor the time did, a signal may have: the caller must ask.
+    /// completion nor the time did, a signal may have: the caller must ask. `EAGAIN` and `EBUSY`
+    /// are want of memory, and of room for what it keeps: taking completions helps, and time.
     pub(super) fn enter(
         self,
         requests: u32,
@@ -221,12 +240,10 @@ impl Door {
             )
         };
         if result >= 0 {
-            return Ok(Entered::Back);
+            return Ok(Entered::Back { taken: result as u32 });
         }
         match errno() {
             libc::ETIME => Ok(Entered::TimeIsUp),
-            // Short of memory, or of room for what it keeps: taking completions helps.
-            libc::EAGAIN | libc::EBUSY => Ok(Entered::Back),
             _ => Err(system("io_uring_enter failed")),
         }
     }
@@ -243,13 +260,15 @@ pub(super) fn refused() -> Option<Refusal> {
     let apart = thread::Builder::new().spawn(rehearse).map(|rehearsal| rehearsal.join());
     let verdict = match apart.and_then(|outcome| outcome.unwrap_or(Ok(()))) {
         Ok(()) => None,
-        Err(error) => match error.raw_os_error() {
-            Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EAGAIN) => return None,
-            Some(errno) => Some(Refusal(errno)),
-            None => None,
-        },
+        Err(error) if is_shortage(&error) => return None,
+        Err(error) => error.raw_os_error().map(Refusal),
     };
     *VERDICT.get_or_init(|| verdict)
+}
+
+/// Whether a ring could not be made for want of descriptors or memory.
+pub(super) fn is_shortage(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EAGAIN))
 }
 
 /// The errno with which the kernel refused.

@@ -117,15 +117,19 @@ impl State {
     }
 
     /// Moves to a ring for several threads. What the former one says from now on is not heard,
-    /// but for ending the sleep of who is in it: the new one is asked for everything anew.
+    /// but for ending the sleep of who is in it: the new one is asked for everything again.
     #[cold]
     pub(super) fn share(&mut self, registry: &mut Registry) -> io::Result<()> {
         let new = Ring::new(Waiters::Several)?;
         self.take(registry)?;
         self.waiter = Some(SEVERAL);
-        let former = std::mem::replace(&mut self.ring, new);
-        // Nobody may be given its number while a thread is about to use it.
-        self.former = (self.asleep > 0).then_some(former);
+        let mut former = std::mem::replace(&mut self.ring, new);
+        if self.asleep > 0 {
+            // Whoever is in it comes back by that.
+            former.cancel_all();
+            // Nobody may be given its number while a thread is about to use it.
+            self.former = Some(former);
+        }
         self.bell.watched = false;
         self.unwanted.clear();
         for fd in registry.descriptors() {
@@ -199,22 +203,28 @@ impl State {
             || self.ring.requests() > 0
     }
 
+    /// Whether there are polls that the kernel is still to end.
+    pub(super) fn has_unwanted(&self) -> bool {
+        !self.unwanted.is_empty()
+    }
+
+    /// Has the kernel end the polls that are to end, now.
+    pub(super) fn cancel(&mut self, registry: &mut Registry) -> io::Result<()> {
+        self.write_cancels(registry)?;
+        let requests = self.ring.requests();
+        self.ring.door().enter(requests, 0, None)?;
+        // Those who sleep, or are about to, must find completions of which nobody else has heard.
+        if self.asleep == 0 {
+            self.take(registry)?;
+        }
+        Ok(())
+    }
+
     /// Writes requests for what has changed, and hands over all but the last of them that fit
     /// the queue. Returns how many are left to hand over.
     pub(super) fn write_requests(&mut self, registry: &mut Registry) -> io::Result<u32> {
         self.called = false;
-        // The youngest first: the kernel has them in a few lists, and finds what came last at once.
-        self.unwanted.sort_unstable();
-        while let Some(key) = self.unwanted.pop() {
-            if !self.write(|ring| ring.unwatch(key))? {
-                self.unwanted.push(key);
-                return Ok(self.ring.requests());
-            }
-            if self.ring.requests() == 1 {
-                // Each poll that has ended says so: many would not fit, which costs the kernel more.
-                self.take(registry)?;
-            }
-        }
+        self.write_cancels(registry)?;
         if !self.unwatched.is_empty() {
             self.write_polls(registry)?;
         }
@@ -223,6 +233,25 @@ impl State {
             self.bell.watched = self.write(|ring| ring.watch(fd, libc::POLLIN as u32, true, DOORBELL))?;
         }
         Ok(self.ring.requests())
+    }
+
+    fn write_cancels(&mut self, registry: &mut Registry) -> io::Result<()> {
+        // The youngest first: the kernel has them in a few lists, and finds what came last at once.
+        self.unwanted.sort_unstable();
+        while let Some(key) = self.unwanted.pop() {
+            match self.write(|ring| ring.unwatch(key)) {
+                Ok(true) => {}
+                refused => {
+                    self.unwanted.push(key);
+                    return refused.map(drop);
+                }
+            }
+            if self.ring.requests() == 1 && self.asleep == 0 {
+                // Each poll that has ended says so: many would not fit, which costs the kernel more.
+                self.take(registry)?;
+            }
+        }
+        Ok(())
     }
 
     /// Asks for those in the list, the first one first: who has come first is told first.

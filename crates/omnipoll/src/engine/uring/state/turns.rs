@@ -27,8 +27,13 @@ impl State {
             if self.turn.is_empty() {
                 return Ok(batch);
             }
-            self.look.make()?;
             let mut turn = std::mem::take(&mut self.turn);
+            if let Err(error) = self.look.make() {
+                // Nobody has been told: those in the queue are still to be.
+                turn.drain(..).rev().for_each(|entry| self.queue.push_front(entry));
+                self.turn = turn;
+                return if batch.is_something() { Ok(batch) } else { Err(error) };
+            }
             for (fd, _) in turn.drain(..) {
                 match self.settle(registry, fd, &mut batch) {
                     Some(event) if event.kind() == EventKind::Io => {

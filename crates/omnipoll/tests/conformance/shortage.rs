@@ -1,0 +1,163 @@
+//! What passes by itself, and limits that were lowered: nothing is lost, no wait spins, and what
+//! needs no system call goes on.
+
+use std::time::{Duration, Instant};
+
+use omnipoll::{EngineKind, EventKind, Events, Interest, Poller, Ready, Trigger};
+
+use crate::suite::{read, Suite};
+use crate::support::expect::*;
+use crate::support::{fds::*, sys};
+
+pub(crate) fn behaviours(suite: &mut Suite) {
+    suite.on_each_trigger(a_shortage_of_memory_loses_nothing);
+    suite.on_each_engine(a_shortage_of_memory_keeps_no_timer_and_no_wake);
+    suite.on_each_trigger(more_are_watched_than_the_limit_of_descriptors_allows);
+    suite.on_each_engine(a_wait_for_more_than_the_limit_lasts_its_time);
+    suite.on_each_engine(another_thread_ends_a_wait_for_more_than_the_limit);
+}
+
+/// The system calls of a wait, each with what it says when memory is short.
+fn calls(kind: EngineKind) -> Vec<(&'static [libc::c_long], i32)> {
+    #[cfg(target_arch = "x86_64")]
+    const EPOLL: &[libc::c_long] = &[libc::SYS_epoll_wait, libc::SYS_epoll_pwait, libc::SYS_epoll_pwait2];
+    #[cfg(not(target_arch = "x86_64"))]
+    const EPOLL: &[libc::c_long] = &[libc::SYS_epoll_pwait, libc::SYS_epoll_pwait2];
+    #[cfg(target_arch = "x86_64")]
+    const POLL: &[libc::c_long] = &[libc::SYS_poll, libc::SYS_ppoll];
+    #[cfg(not(target_arch = "x86_64"))]
+    const POLL: &[libc::c_long] = &[libc::SYS_ppoll];
+    const RING: &[libc::c_long] = &[libc::SYS_io_uring_enter];
+    match kind {
+        EngineKind::Select => vec![(&[libc::SYS_pselect6], libc::ENOMEM)],
+        EngineKind::Poll => vec![(POLL, libc::ENOMEM)],
+        EngineKind::Epoll => vec![(EPOLL, libc::ENOMEM)],
+        _ => vec![(RING, libc::EAGAIN), (RING, libc::EBUSY), (RING, libc::ENOMEM), (POLL, libc::ENOMEM)],
+    }
+}
+
+/// Runs `life` in a thread in which these calls fail from now on: a filter is a thread's.
+fn in_want<T: Send>(calls: &[libc::c_long], errno: i32, life: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            calls.iter().for_each(|&call| sys::forbid(call, errno));
+            life()
+        });
+        thread.join().expect("the thread did not panic")
+    })
+}
+
+/// What a wait brings without the call that fails, which it tries again now and then.
+fn wait_in_want(poller: &Poller, errno: i32) -> Vec<u64> {
+    let (begun, used) = (Instant::now(), sys::processor_time());
+    let mut events = Events::with_capacity(8);
+    let result = poller.wait(&mut events, Some(Duration::from_millis(20)));
+    if result.is_err() {
+        expect_error(result, errno);
+        let (lasted, used) = (begun.elapsed(), sys::processor_time() - used);
+        assert!(lasted >= Duration::from_millis(20) && used < lasted / 2, "{used:?} of {lasted:?}");
+    }
+    tokens(&events.iter().copied().collect::<Vec<_>>())
+}
+
+fn a_shortage_of_memory_loses_nothing(kind: EngineKind, trigger: Trigger) {
+    for (calls, errno) in calls(kind) {
+        let poller = poller(kind);
+        let (reader, writer) = pipe();
+        poller.add(&reader, read(trigger), 1).unwrap();
+        for _ in 0..2 {
+            poke(&writer);
+            expect_event(&poller, 1, Ready::READ);
+            // On io_uring what is LEVEL is looked at by the next wait.
+            in_want(calls, errno, || wait_in_want(&poller, errno));
+            if trigger == Trigger::LEVEL {
+                expect_event(&poller, 1, Ready::READ);
+            }
+            drain(&reader);
+            settle(&poller, &reader, read(trigger), 1);
+            let told = in_want(calls, errno, || {
+                poke(&writer);
+                wait_in_want(&poller, errno)
+            });
+            if told.is_empty() || trigger == Trigger::LEVEL {
+                expect_event(&poller, 1, Ready::READ);
+            }
+            drain(&reader);
+            settle(&poller, &reader, read(trigger), 1);
+        }
+    }
+}
+
+fn a_shortage_of_memory_keeps_no_timer_and_no_wake(kind: EngineKind) {
+    for (calls, errno) in calls(kind) {
+        let poller = poller(kind);
+        in_want(calls, errno, || {
+            poller.timer_add(Duration::from_millis(5), None, 7).unwrap();
+            let events = next(&poller);
+            assert_eq!((events[0].kind(), events[0].token()), (EventKind::Timer, 7));
+            poller.wake().unwrap();
+            expect_wake(&poller, 1);
+            std::thread::scope(|scope| {
+                let waiter = scope.spawn(|| next(&poller));
+                poller.post(3, 4).unwrap();
+                assert_eq!(waiter.join().unwrap()[0].kind(), EventKind::Post);
+            });
+        });
+    }
+}
+
+/// More pipes than the process may have open any more.
+fn too_many(poller: &Poller, trigger: Trigger) -> Vec<(std::fs::File, std::fs::File)> {
+    let pipes: Vec<_> = (0..100).map(|_| pipe()).collect();
+    for ((reader, _), token) in pipes.iter().zip(0..) {
+        poller.add(reader, read(trigger), token).unwrap();
+    }
+    expect_none(poller);
+    sys::limit_descriptors(30);
+    pipes
+}
+
+/// `poll(2)` refuses with EINVAL, for ever.
+fn more_are_watched_than_the_limit_of_descriptors_allows(kind: EngineKind, trigger: Trigger) {
+    let poller = poller(kind);
+    let pipes = too_many(&poller, trigger);
+    for _ in 0..2 {
+        for token in [0, 50, 99] {
+            poke(&pipes[token].1);
+            for _ in 0..if trigger == Trigger::LEVEL { 3 } else { 1 } {
+                expect_event(&poller, token as u64, Ready::READ);
+            }
+            drain(&pipes[token].0);
+            settle(&poller, &pipes[token].0, read(trigger), token as u64);
+            expect_quiet(&poller);
+        }
+        pipes.iter().for_each(|(_, writer)| poke(writer));
+        let mut found = tokens(&wait(&poller, 100, LONG));
+        found.sort_unstable();
+        assert!(found.into_iter().eq(0..100));
+        for ((reader, _), token) in pipes.iter().zip(0..) {
+            drain(reader);
+            settle(&poller, reader, read(trigger), token);
+        }
+    }
+}
+
+fn a_wait_for_more_than_the_limit_lasts_its_time(kind: EngineKind) {
+    let poller = poller(kind);
+    let _pipes = too_many(&poller, Trigger::LEVEL);
+    let (begun, timeout) = (Instant::now(), Duration::from_millis(50));
+    expect_sleep(|| assert_eq!(wait(&poller, 8, timeout), []));
+    assert!(begun.elapsed() >= timeout);
+    assert_eq!(wait(&poller, 8, Duration::ZERO), []);
+}
+
+fn another_thread_ends_a_wait_for_more_than_the_limit(kind: EngineKind) {
+    let poller = poller(kind);
+    let pipes = too_many(&poller, Trigger::LEVEL);
+    std::thread::scope(|scope| {
+        let waiter = waiter(scope, &poller, None);
+        poller.modify(&pipes[99].0, Interest::READ, 1000).unwrap();
+        poke(&pipes[99].1);
+        assert_eq!(tokens(&waiter.events()), [1000]);
+    });
+}
