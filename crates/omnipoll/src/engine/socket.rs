@@ -225,6 +225,66 @@ pub(crate) fn peer(fd: BorrowedFd<'_>) -> Peer {
     named.map_or(Peer::Unnamed, |_| address.peer())
 }
 
+/// Sets on one listening TCP socket the options of another that its clients inherit, as far as the
+/// system has them: socket(7), tcp(7), ip(7), ipv6(7). What is equal already is left alone, so that
+/// nothing is asked for that needs a privilege.
+pub(crate) fn copy_options(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
+    use libc::{IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, SOL_SOCKET};
+    let common = [
+        (SOL_SOCKET, libc::SO_KEEPALIVE),
+        (SOL_SOCKET, libc::SO_OOBINLINE),
+        (SOL_SOCKET, libc::SO_DONTROUTE),
+        (SOL_SOCKET, libc::SO_RCVLOWAT),
+        (SOL_SOCKET, libc::SO_RCVBUF),
+        (SOL_SOCKET, libc::SO_SNDBUF),
+        (IPPROTO_TCP, libc::TCP_NODELAY),
+        (IPPROTO_TCP, libc::TCP_MAXSEG),
+        (IPPROTO_IP, libc::IP_TOS),
+        (IPPROTO_IP, libc::IP_TTL),
+    ];
+    #[cfg(target_os = "linux")]
+    let of_linux = [
+        (SOL_SOCKET, libc::SO_PRIORITY),
+        (SOL_SOCKET, libc::SO_MARK),
+        (SOL_SOCKET, libc::SO_BUSY_POLL),
+        (IPPROTO_TCP, libc::TCP_DEFER_ACCEPT),
+        (IPPROTO_TCP, libc::TCP_FASTOPEN),
+        (IPPROTO_TCP, libc::TCP_KEEPIDLE),
+        (IPPROTO_TCP, libc::TCP_KEEPINTVL),
+        (IPPROTO_TCP, libc::TCP_KEEPCNT),
+        (IPPROTO_TCP, libc::TCP_USER_TIMEOUT),
+        (IPPROTO_TCP, libc::TCP_LINGER2),
+        (IPPROTO_TCP, libc::TCP_SYNCNT),
+        (IPPROTO_TCP, libc::TCP_WINDOW_CLAMP),
+        (IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT),
+        (IPPROTO_IPV6, libc::IPV6_TCLASS),
+        (IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS),
+    ];
+    #[cfg(not(target_os = "linux"))]
+    let of_linux = [(IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS)];
+    for (level, name) in common.into_iter().chain(of_linux) {
+        let (Some(wanted), Some(present)) = (option(from, level, name), option(to, level, name)) else {
+            continue;
+        };
+        if wanted != present {
+            // Linux doubles what is asked for the buffers, socket(7).
+            let is_doubled = cfg!(target_os = "linux")
+                && level == SOL_SOCKET
+                && [libc::SO_RCVBUF, libc::SO_SNDBUF].contains(&name);
+            let _ = set_option(to, level, name, &if is_doubled { wanted / 2 } else { wanted });
+        }
+    }
+}
+
+/// An option that is a number, if the socket has it.
+fn option(fd: BorrowedFd<'_>, level: c_int, name: c_int) -> Option<c_int> {
+    let (mut value, mut length): (c_int, _) = (0, size_of::<c_int>() as socklen_t);
+    let (place, room) = (ptr::from_mut(&mut value).cast(), ptr::from_mut(&mut length));
+    // SAFETY: the value has the room that its length says.
+    retry(|| unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, place, room) as isize }).ok()?;
+    Some(value)
+}
+
 /// What one datagram said of itself.
 pub(crate) struct Received {
     /// Who sent it.

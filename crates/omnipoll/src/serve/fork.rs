@@ -21,7 +21,7 @@ struct Forks<'h, H> {
 }
 
 pub(super) fn run<H: Handler>(handler: &H, shared: &Arc<Shared>, openings: Openings) -> io::Result<()> {
-    let mut forks = Forks { handler, most: shared.share_of_clients(), children: Children::new()? };
+    let mut forks = Forks { handler, most: shared.share_of_clients(0), children: Children::new()? };
     let doors = Doors::new(openings.listeners, openings.shared, false);
     let mut front = Front::new(shared.clone(), shared.control.clone(), doors, 0);
     front.run(&mut forks, Until::Stopped)

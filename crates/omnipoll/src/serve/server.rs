@@ -86,6 +86,8 @@ impl<H: Handler> Server<H> {
             Model::Cores | Model::Prefork => options.workers.unwrap_or_else(cores_of_this_process),
             _ => 1,
         };
+        // One that may serve nobody would keep the clients that the kernel gives it waiting.
+        let workers = options.max_clients.map_or(workers, |clients| workers.min(clients));
         Ok(Self {
             handler,
             shared: Arc::new(Shared::new(options, workers)?),
@@ -102,10 +104,11 @@ impl<H: Handler> Server<H> {
     /// inherited), `"systemd"` (all that systemd has passed), `"udp:127.0.0.1:53"` (datagrams,
     /// under REACTOR, CORES and PREFORK).
     ///
-    /// `EINVAL` for an address that is none, `EADDRINUSE`, `EADDRNOTAVAIL`, `EACCES` as
+    /// `EINVAL` for an address that is none, and once the server runs; `EADDRINUSE`, `EADDRNOTAVAIL`, `EACCES` as
     /// `bind(2)` says, `ENOTSUP` for datagrams under THREAD and FORK.
     pub fn listen(&self, address: &str) -> io::Result<String> {
         let parsed: Address = address.parse()?;
+        self.check_is_new()?;
         if parsed.is_datagram() {
             return self.listen_for_datagrams(&parsed);
         }
@@ -115,9 +118,19 @@ impl<H: Handler> Server<H> {
         for listener in &listeners {
             addresses.push(listener.address());
         }
+        let mut all = lock(&self.shared.listeners);
+        self.check_is_new()?;
+        all.extend(listeners);
         lock(&self.shared.addresses).extend_from_slice(&addresses);
-        lock(&self.shared.listeners).extend(listeners);
         Ok(addresses.join(" "))
+    }
+
+    /// The loops take what there is when they begin.
+    fn check_is_new(&self) -> io::Result<()> {
+        match self.ran.load(Ordering::SeqCst) {
+            true => Err(fail(libc::EINVAL, "a server listens before it runs, not afterwards")),
+            false => Ok(()),
+        }
     }
 
     fn listen_for_datagrams(&self, address: &Address) -> io::Result<String> {
@@ -129,8 +142,10 @@ impl<H: Handler> Server<H> {
         }
         let socket = DatagramSocket::bind(address)?;
         let address = socket.address();
+        let mut all = lock(&self.datagrams);
+        self.check_is_new()?;
+        all.push(socket);
         lock(&self.shared.addresses).push(address.clone());
-        lock(&self.datagrams).push(socket);
         Ok(address)
     }
 

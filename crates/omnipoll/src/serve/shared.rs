@@ -92,10 +92,12 @@ impl Shared {
         self.counts.workers() > 1 && self.options.reuse_port.unwrap_or(self.options.model == Model::Cores)
     }
 
-    /// How many clients each worker may have.
-    pub(super) fn share_of_clients(&self) -> usize {
+    /// How many clients a worker may have: all the shares are the bound, and none is empty, because
+    /// there are no more workers than clients.
+    pub(super) fn share_of_clients(&self, worker: usize) -> usize {
+        let workers = self.counts.workers();
         match (self.options.max_clients, self.options.model) {
-            (Some(clients), _) => clients.div_ceil(self.counts.workers()),
+            (Some(clients), _) => clients / workers + usize::from(worker < clients % workers),
             (None, Model::Thread | Model::Fork) => 512,
             (None, _) => usize::MAX,
         }

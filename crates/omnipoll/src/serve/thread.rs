@@ -32,7 +32,7 @@ struct Threads<'scope, 'env, H> {
 
 pub(super) fn run<H: Handler>(handler: &H, shared: &Arc<Shared>, openings: Openings) -> io::Result<()> {
     thread::scope(|scope| {
-        let most = shared.share_of_clients().min(MOST_LOOPS / 2);
+        let most = shared.share_of_clients(0).min(MOST_LOOPS / 2);
         let mut threads =
             Threads { scope, handler, most, running: Arc::default(), threads: Vec::new(), waiting: None };
         let doors = Doors::new(openings.listeners, openings.shared, false);

@@ -41,7 +41,7 @@ pub(super) fn serve<H: Handler>(
     openings: Openings,
     leash: Option<Vec<OwnedFd>>,
 ) -> io::Result<()> {
-    let mut reactor = Reactor::new(handler, shared, &poller, worker, shared.share_of_clients())?;
+    let mut reactor = Reactor::new(handler, shared, &poller, worker, shared.share_of_clients(worker))?;
     let doors = Doors::new(openings.listeners, openings.shared, shared.options.max_clients.is_none());
     let mut front = Front::new(shared.clone(), poller, doors, worker);
     let served = || {

@@ -62,14 +62,17 @@ impl Listener {
     }
 
     /// One more socket on the same TCP address, among which the kernel spreads the clients:
-    /// `SO_REUSEPORT`, socket(7). The first must have been opened with `reuse_port`.
+    /// `SO_REUSEPORT`, socket(7). The first must have been opened with `reuse_port`; the options that
+    /// have been set on it since are set on this one, too, because clients inherit them.
     /// `EOPNOTSUPP` for a unix address.
     pub(crate) fn sibling(&self, backlog: i32) -> io::Result<Self> {
         let address = self
             .local
             .as_socket_addr()
             .ok_or_else(|| fail(libc::EOPNOTSUPP, "a unix address has only one listening socket"))?;
-        Self::listen(tcp(address, true)?, backlog, true)
+        let sibling = tcp(address, true)?;
+        socket::copy_options(self.as_fd(), sibling.as_fd());
+        Self::listen(sibling, backlog, true)
     }
 
     /// The same socket once more, whose queue of clients both share. The file of a unix socket

@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use omnipoll::{Model, Server};
+use socket2::SockRef;
 
 use crate::acts::Acts;
 use crate::client::{end, exchange, read, read_to_end, reset};
@@ -21,6 +22,8 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.in_each_way(who_has_come_and_where_to);
     suite.in_each_model(what_is_no_address_is_refused);
     suite.in_each_way(those_beyond_the_most_wait_for_their_turn);
+    suite.in_each_way(the_bound_is_exact_over_all_workers);
+    suite.in_each_way(what_is_set_on_a_listening_socket_reaches_every_client);
     suite.in_ways_of(&[Model::Cores, Model::Prefork], a_full_worker_keeps_nobody_from_the_others);
     suite.in_each_way(those_who_reset_at_once_cost_nothing);
     suite.in_each_way(clients_who_came_before_it_ran_are_served);
@@ -80,6 +83,9 @@ fn what_is_no_address_is_refused(way: Way) {
     server.handle().stop(None).unwrap();
     server.run().unwrap();
     expect_error(server.run(), libc::EINVAL);
+    let before = server.handle().addresses();
+    expect_error(server.listen("127.0.0.1:0"), libc::EINVAL);
+    assert_eq!(server.handle().addresses(), before);
 }
 
 fn those_beyond_the_most_wait_for_their_turn(way: Way) {
@@ -105,6 +111,55 @@ fn those_beyond_the_most_wait_for_their_turn(way: Way) {
     }
     assert_eq!(served.until("two are left", |stats| stats.total.active == 2).total.accepted, 6);
     drop(before);
+    served.ends_well();
+}
+
+fn the_bound_is_exact_over_all_workers(way: Way) {
+    const CLIENTS: u64 = 40;
+    for (reuse_port, workers, most) in [(false, 2, 3), (true, 2, 3), (true, 4, 2)] {
+        let options = way.options().workers(workers).max_clients(most).reuse_port(reuse_port);
+        let mut served = serve(options, Acts::echo());
+        // Then every worker listens.
+        exchange(&served.client(), b"hello");
+        served.until("it has gone", |stats| stats.total.accepted == 1 && stats.total.active == 0);
+        let mut clients: Vec<_> = (0..CLIENTS).map(|_| served.client()).collect();
+        served.until("as many are served as may be", |stats| stats.total.active == most as u64);
+        while !clients.is_empty() {
+            let (opened, ports) = (What::Open, clients.iter().map(port_of).collect::<Vec<_>>());
+            let next = served.log.wait_for("somebody is served", |entries| {
+                let is_open = |port| entries.iter().any(|entry| entry.port == port && entry.what == opened);
+                ports.iter().position(|&port| is_open(port))
+            });
+            let active = served.stats().total.active;
+            assert!(active <= most as u64, "{active} are served, {most} may be");
+            drop(clients.swap_remove(next));
+        }
+        assert_eq!(served.ends_well().stats.total.accepted, 1 + CLIENTS);
+    }
+}
+
+fn what_is_set_on_a_listening_socket_reaches_every_client(way: Way) {
+    let served = serve_on(
+        &["127.0.0.1:0"],
+        way.options().workers(3),
+        Acts::echo().on_open(|conn, note| {
+            let socket = conn.socket();
+            let socket = SockRef::from(&socket);
+            note.say(i64::from(socket.keepalive()? && socket.tcp_nodelay()?));
+            note.say(socket.recv_buffer_size()? as i64);
+            Ok(())
+        }),
+        |handle| {
+            let listener = handle.listeners().unwrap().remove(0);
+            let socket = SockRef::from(&listener);
+            socket.set_keepalive(true).unwrap();
+            socket.set_tcp_nodelay(true).unwrap();
+            socket.set_recv_buffer_size(20_000).unwrap();
+        },
+    );
+    for client in (0..30).map(|_| served.client()).collect::<Vec<_>>() {
+        assert_eq!(served.said(&client, 2), [1, 40_000]);
+    }
     served.ends_well();
 }
 

@@ -11,7 +11,7 @@ use crate::acts::Acts;
 use crate::client::{exchange, expect_end, expect_reset};
 use crate::log::What;
 use crate::process::{self, children_of, is_alive, is_zombie, kill};
-use crate::served::{serve, Served};
+use crate::served::{serve, serve_on, Served};
 use crate::suite::Suite;
 use crate::support::sys;
 use crate::way::Way;
@@ -19,6 +19,10 @@ use crate::way::Way;
 pub(crate) fn behaviours(suite: &mut Suite) {
     suite.in_ways_of(&[Model::Fork], every_client_has_a_process);
     suite.in_ways_of(&[Model::Fork], who_can_not_be_served_is_counted);
+    suite.in_ways_of(&[Model::Fork], children_that_the_system_reaps);
+    suite.in_ways_of(&[Model::Fork], children_that_the_program_reaps);
+    suite.in_ways_of(&[Model::Prefork], workers_that_others_reap_are_replaced);
+    suite.in_ways_of(&[Model::Prefork], a_server_whose_workers_cannot_serve_ends_with_the_reason);
     suite.in_ways_of(&[Model::Fork, Model::Prefork], a_crash_is_one_process_alone);
     suite.in_ways_of(&[Model::Prefork], workers_that_are_killed_are_replaced);
     suite.in_ways_of(&[Model::Prefork], one_that_dies_at_once_is_replaced_later_each_time);
@@ -67,6 +71,57 @@ fn who_can_not_be_served_is_counted(way: Way) {
     assert_eq!(stats.total.refused, 1, "it was not served, and nobody is told");
     exchange(&served.client(), b"hello");
     served.ends_well();
+}
+
+fn children_that_the_system_reaps(way: Way) {
+    serve_short_clients(way, sys::ignore_children);
+}
+
+fn children_that_the_program_reaps(way: Way) {
+    serve_short_clients(way, sys::reap_everybody);
+}
+
+/// Children end before their parent has looked at them, and somebody else takes them.
+fn serve_short_clients(way: Way, reap: fn()) {
+    let options = way.options().max_clients(8);
+    let mut served = serve_on(&["127.0.0.1:0"], options, Acts::echo(), |_| reap());
+    for _ in 0..100 {
+        exchange(&served.client(), b"hello");
+    }
+    served.until("nobody is left", |stats| stats.total.accepted == 100 && stats.total.active == 0);
+    let last = served.client();
+    exchange(&last, b"hello");
+    served.stop(Duration::ZERO);
+    assert_eq!(served.ends().errno, 0);
+}
+
+fn workers_that_others_reap_are_replaced(way: Way) {
+    for reap in [sys::ignore_children, sys::reap_everybody] {
+        let mut served = serve_on(&["127.0.0.1:0"], way.options().workers(2), deadly(), |_| reap());
+        for restarts in 1..=3 {
+            let mut doomed = served.client();
+            exchange(&doomed, b"hello");
+            doomed.write_all(b"kill").unwrap();
+            served.until("it has been replaced", |stats| stats.total.restarts == restarts);
+        }
+        exchange(&served.client(), b"hello");
+        served.stop(Duration::ZERO);
+        assert_eq!(served.ends().errno, 0);
+    }
+}
+
+fn a_server_whose_workers_cannot_serve_ends_with_the_reason(way: Way) {
+    let around = std::sync::Arc::new(|fork: &mut dyn FnMut() -> i32| {
+        let pid = fork();
+        if pid == 0 {
+            sys::forbid_more_descriptors();
+        }
+        pid
+    });
+    let served = serve(way.options().around_fork(around), Acts::echo());
+    let outcome = served.ends();
+    assert_eq!(outcome.errno, libc::EMFILE);
+    assert!(outcome.stats.total.restarts > 0);
 }
 
 /// Ways for a process to die of what its handler does.

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::net::TcpStream;
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,8 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.in_each_way(a_stop_without_time_aborts);
     suite.in_each_way(a_second_stop_leaves_less_time);
     suite.in_each_way(who_waits_in_the_queue_is_served);
+    suite.in_each_way(those_who_go_on_coming_do_not_hold_up_a_stop);
+    suite.in_ways_of(&[Model::Thread], the_clients_threads_have_ended_when_it_has);
     suite.in_each_way(a_stop_from_a_signal_handler);
     suite.in_each_way(a_signal_stops_it);
     suite.in_each_way(a_second_signal_ends_it_at_once);
@@ -49,6 +52,58 @@ fn a_stop_without_clients_ends_it(way: Way) {
     exchange(&served.client(), b"hello");
     served.stop(EVER);
     assert_eq!(served.ends().errno, 0);
+}
+
+fn those_who_go_on_coming_do_not_hold_up_a_stop(way: Way) {
+    for drain in [Duration::ZERO, SHORT] {
+        let served = serve(way.options().max_clients(1000), Acts::echo());
+        exchange(&served.client(), b"hello");
+        let (address, is_over) = (served.address(), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !is_over.load(Relaxed) {
+                        let _ = TcpStream::connect(address);
+                    }
+                });
+            }
+            served.stop(drain);
+            let outcome = served.ends();
+            is_over.store(true, Relaxed);
+            assert_eq!(outcome.errno, 0);
+        });
+    }
+}
+
+fn the_clients_threads_have_ended_when_it_has(way: Way) {
+    /// Is destroyed with its thread, after everything else that the thread does.
+    struct Local;
+    impl Drop for Local {
+        fn drop(&mut self) {
+            std::thread::sleep(SHORT);
+            ENDED.fetch_add(1, Relaxed);
+        }
+    }
+    static ENDED: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static LOCAL: Local = const { Local };
+    }
+    let (pen, _reader) = Log::pipe();
+    let acts = Acts::echo().on_open(|_, _| {
+        LOCAL.with(|_| ());
+        Ok(())
+    });
+    let server = Server::with_options(Told { acts, pen }, way.options()).unwrap();
+    let address = server.listen("127.0.0.1:0").unwrap();
+    let handle = server.handle();
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| server.run());
+        let clients = [(); 3].map(|()| TcpStream::connect(&address).unwrap());
+        clients.iter().for_each(|client| exchange(client, b"hello"));
+        handle.stop(Some(Duration::ZERO)).unwrap();
+        running.join().unwrap().unwrap();
+    });
+    assert_eq!(ENDED.load(Relaxed), 3);
 }
 
 fn a_stop_before_it_runs_counts(way: Way) {

@@ -222,6 +222,22 @@ pub(crate) fn limit_descriptors(most: u64) {
     check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, "setrlimit");
 }
 
+/// Has the system reap the children of this process, whose ends nobody hears of.
+pub(crate) fn ignore_children() {
+    // SAFETY: the action needs no handler.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+}
+
+/// Reaps every child of this process, whoever else may want to, until the process ends.
+pub(crate) fn reap_everybody() {
+    std::thread::spawn(|| loop {
+        // SAFETY: a status is not asked for.
+        if unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) } < 0 {
+            std::thread::yield_now();
+        }
+    });
+}
+
 /// Leaves the process room for that many descriptors besides those that are open.
 pub(crate) fn leave_room_for(more: usize) {
     let open = open_descriptors();
