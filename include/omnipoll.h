@@ -914,7 +914,8 @@ int omni_rearm(struct omni_poller *poller, int fd, uint32_t interest);
  *   -EMFILE, -ENFILE, -ENOMEM, -ENOSPC: a closed descriptor, of which a duplicate lives on, made
  *       it necessary to make the epoll set anew, and the system refused.
  *   -ENOMEM, -EAGAIN, -EBUSY: the kernel had no memory for the system call. It is tried again
- *       every millisecond until the time is up. Nothing is lost: a later wait returns it.
+ *       every millisecond, for ten of them or until the time is up. Nothing is lost: a later wait
+ *       returns it.
  *   -EBADF: a descriptor of the poller's own was closed behind its back.
  *   -EOWNERDEAD: this is a forked child: call `omni_after_fork` first.
  *   -ESTALE: the poller was freed, before or while waiting.

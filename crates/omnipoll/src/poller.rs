@@ -142,8 +142,8 @@ impl Poller {
     ///
     /// `EINVAL` when `events` has no room, `EINTR` only if the poller is
     /// [interruptible](Options::interruptible). When the kernel is short of memory, the wait tries
-    /// again every millisecond; if it is so until the time is up, that is the error (`ENOMEM`,
-    /// `EAGAIN`), and nothing is lost.
+    /// again every millisecond; if it is so for ten of them, or until the time is up, that is the
+    /// error (`ENOMEM`, `EAGAIN`), and nothing is lost.
     #[inline]
     pub fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<usize> {
         let (list, capacity) = events.refill();
@@ -211,6 +211,7 @@ impl Poller {
         mut due: bool,
     ) -> io::Result<usize> {
         let mut left = deadline.timeout();
+        let mut tries = TRIES;
         let outcome = loop {
             match batch {
                 Ok(batch) => {
@@ -223,10 +224,14 @@ impl Poller {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted && !self.interruptible => {}
                 // What the sources have needs no system call. Nobody may have heard the bell.
                 Err(error) => match self.tell(events, 0) {
-                    0 if errno::of_wait(&error) != About::Moment || left == Some(Duration::ZERO) => {
-                        break Err(error)
+                    0 if errno::of_wait(&error) == About::Moment
+                        && tries > 0
+                        && left != Some(Duration::ZERO) =>
+                    {
+                        tries -= 1;
+                        std::thread::sleep(left.map_or(BACK_OFF, |left| left.min(BACK_OFF)));
                     }
-                    0 => std::thread::sleep(left.map_or(BACK_OFF, |left| left.min(BACK_OFF))),
+                    0 => break Err(error),
                     filled => break Ok(filled),
                 },
             }
@@ -396,7 +401,8 @@ impl std::fmt::Debug for Poller {
     }
 }
 
-/// How long a wait pauses that the kernel had no memory for.
+/// How often a wait that the kernel has no memory for tries again, and how long it pauses before.
+const TRIES: usize = 10;
 const BACK_OFF: Duration = Duration::from_millis(1);
 
 fn no_room() -> io::Error {

@@ -136,11 +136,9 @@ impl File {
     /// `EBADF` for one that was opened with `O_PATH`. `EMFILE` and the like when only an epoll
     /// could tell and none can be made.
     pub(super) fn can_be_watched(&self, fd: RawFd) -> io::Result<bool> {
-        // SAFETY: F_GETFL takes no pointer; a bad number is an error, not a fault.
-        let flags = check(unsafe { libc::fcntl(fd, libc::F_GETFL) }, "fcntl failed")?;
         match self.mode & libc::S_IFMT {
             #[cfg(target_os = "linux")]
-            _ if flags & libc::O_PATH != 0 => Err(not_open()),
+            _ if is_path(fd) => Err(not_open()),
             libc::S_IFSOCK | libc::S_IFIFO => Ok(true),
             libc::S_IFDIR | libc::S_IFBLK => Ok(false),
             kind => can_be_watched(fd, kind),
@@ -157,6 +155,14 @@ pub(super) fn always_ready() -> io::Error {
         libc::EPERM,
         "this kind of file is always ready: it can't be watched unless files_always_ready is asked for",
     )
+}
+
+/// Whether it was opened with `O_PATH`: for every call but a few it is not open.
+#[cfg(target_os = "linux")]
+fn is_path(fd: RawFd) -> bool {
+    // SAFETY: F_GETFL takes no pointer; a bad number is an error, not a fault.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+    flags >= 0 && flags & libc::O_PATH != 0
 }
 
 /// Asks an epoll, which alone knows; but only where poll(2) answers what it answers for files

@@ -4,6 +4,7 @@
 //! peer hears no end of file, and a port stays bound. So a removal ends the calls in progress
 //! that began before it, and returns when they have: [`Waits::until_known`].
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +18,9 @@ const RING_AGAIN: Duration = Duration::from_millis(10);
 pub(super) struct Waits {
     /// Locked only while the registry is.
     inner: Mutex<Inner>,
+    /// How many there are. It changes with the registry locked, so that whoever has changed that
+    /// sees each wait that began before.
+    count: AtomicUsize,
     ended: Condvar,
 }
 
@@ -35,6 +39,7 @@ impl Waits {
     pub(super) fn begin(&self) -> u64 {
         let inner = &mut *lock(&self.inner);
         inner.known.push(inner.changes);
+        self.count.store(inner.known.len(), Ordering::Relaxed);
         inner.changes
     }
 
@@ -43,6 +48,7 @@ impl Waits {
         if let Some(index) = inner.known.iter().position(|&it| it == known) {
             inner.known.swap_remove(index);
         }
+        self.count.store(inner.known.len(), Ordering::Relaxed);
         if inner.removing > 0 {
             self.ended.notify_all();
         }
@@ -66,6 +72,9 @@ impl Waits {
     /// Returns when no wait in progress is older than the last change. Each of them needs the
     /// registry for its way back, and nothing else.
     pub(super) fn until_known(&self, registry: &Mutex<Registry>, doorbell: &Doorbell) {
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return;
+        }
         let mut registry = lock(registry);
         let change = lock(&self.inner).changes;
         while lock(&self.inner).known.iter().any(|&known| known < change) {
@@ -86,5 +95,6 @@ impl Waits {
         let inner = &mut *lock(&self.inner);
         inner.known.clear();
         inner.removing = 0;
+        self.count.store(0, Ordering::Relaxed);
     }
 }

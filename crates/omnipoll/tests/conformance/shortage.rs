@@ -55,7 +55,7 @@ fn wait_in_want(poller: &Poller, errno: i32) -> Vec<u64> {
     if result.is_err() {
         expect_error(result, errno);
         let (lasted, used) = (begun.elapsed(), sys::processor_time() - used);
-        assert!(lasted >= Duration::from_millis(20) && used < lasted / 2, "{used:?} of {lasted:?}");
+        assert!(lasted >= Duration::from_millis(10) && used < lasted / 2, "{used:?} of {lasted:?}");
     }
     tokens(&events.iter().copied().collect::<Vec<_>>())
 }
@@ -97,11 +97,8 @@ fn a_shortage_of_memory_keeps_no_timer_and_no_wake(kind: EngineKind) {
             assert_eq!((events[0].kind(), events[0].token()), (EventKind::Timer, 7));
             poller.wake().unwrap();
             expect_wake(&poller, 1);
-            std::thread::scope(|scope| {
-                let waiter = scope.spawn(|| next(&poller));
-                poller.post(3, 4).unwrap();
-                assert_eq!(waiter.join().unwrap()[0].kind(), EventKind::Post);
-            });
+            poller.post(3, 4).unwrap();
+            assert_eq!(next(&poller)[0].kind(), EventKind::Post);
         });
     }
 }

@@ -32,6 +32,10 @@ struct Registration {
     went_away: u32,
     /// EDGE: the directions that held at some time since the last event.
     held: u32,
+    /// EDGE: there is a failure that the program knows of, and one that must be told, whatever was
+    /// drained.
+    failed: bool,
+    failure_is_due: bool,
 }
 
 const DIRECTIONS: u32 = Ready::READ.bits() | Ready::WRITE.bits();
@@ -86,7 +90,11 @@ impl Contract {
     /// Something was done to the channel.
     pub(crate) fn happened(&mut self, slot: usize, channel: &Channel) {
         if let Some(registration) = &mut self.registrations[slot] {
-            let holds = registration.holds(channel.condition(registration.interest) & self.tellable);
+            let condition = channel.condition(registration.interest) & self.tellable;
+            let fails = condition & FAILURES != 0;
+            registration.failure_is_due |= fails && !registration.failed;
+            registration.failed = fails;
+            let holds = registration.holds(condition);
             registration.may = true;
             registration.went_away |= registration.directions() & !holds;
             registration.held |= holds;
@@ -156,7 +164,7 @@ impl Contract {
         let Some(registration) = &self.registrations[slot] else { return false };
         let asks = match registration {
             _ if registration.is(Trigger::ONESHOT) => registration.enabled,
-            _ if registration.is(Trigger::EDGE) => registration.must != 0,
+            _ if registration.is(Trigger::EDGE) => registration.must != 0 || registration.failure_is_due,
             _ => true,
         };
         match channel {
@@ -164,7 +172,7 @@ impl Contract {
             Some(channel) => {
                 let condition = channel.condition(registration.interest) & self.tellable;
                 match registration.is(Trigger::EDGE) && !registration.is(Trigger::ONESHOT) {
-                    true => registration.holds(condition) & registration.must != 0,
+                    true => registration.must_tell(condition),
                     false => asks && condition != 0,
                 }
             }
@@ -175,7 +183,18 @@ impl Contract {
 impl Registration {
     fn new(interest: Interest, token: u64) -> Self {
         let must = interest.bits() & DIRECTIONS;
-        Self { token, interest, enabled: true, must, may: true, went_away: 0, held: must }
+        let (failed, failure_is_due) = (false, false);
+        Self {
+            token,
+            interest,
+            enabled: true,
+            must,
+            may: true,
+            went_away: 0,
+            held: must,
+            failed,
+            failure_is_due,
+        }
     }
 
     fn is(&self, trigger: Trigger) -> bool {
@@ -195,12 +214,18 @@ impl Registration {
         }
     }
 
+    fn must_tell(&self, condition: u32) -> bool {
+        self.holds(condition) & self.must != 0 || (self.failure_is_due && condition & FAILURES != 0)
+    }
+
     /// An edge is told: it may be of the past.
     fn tell_edge(&mut self, what: &str, ready: u32, condition: u32, past: u32) {
         let holds = self.holds(condition);
-        assert!(self.may || self.must & holds != 0, "{what}: an edge out of nothing");
+        assert!(self.may || self.must_tell(condition), "{what}: an edge out of nothing");
         let missing = self.must & condition & !ready;
         assert_eq!(missing, 0, "{what}: {condition:#x} holds and {:#x} must be told", self.must);
+        let failure = if self.failure_is_due { condition & FAILURES } else { 0 };
+        assert_eq!(failure & !ready, 0, "{what}: a failure must be told");
         // poll(2) tells a failure for as long as it is asked anything, so an engine on it asks no
         // more, of any direction: it tells all of them, and one too many is better than one lost.
         assert!(ready != 0 && ready & !(condition | holds | past) == 0, "{what}: {condition:#x} holds");
@@ -208,5 +233,8 @@ impl Registration {
         self.must &= !told;
         self.went_away &= !told;
         (self.may, self.held) = (false, 0);
+        if ready & FAILURES != 0 {
+            (self.failed, self.failure_is_due) = (true, false);
+        }
     }
 }
