@@ -66,13 +66,20 @@ CAPI := target/release/libomnipoll_capi
 workspace = $(shell sed -n 's/^$(1) = "\(.*\)"/\1/p' Cargo.toml)
 VERSION := $(call workspace,version)
 
-# Installs what is built, and builds only what is missing: root may have no cargo.
+DATADIR ?= $(PREFIX)/share
+STRIP ?= strip
+
+# Installs what is built, and builds only what is missing: root may have no cargo. Debugging
+# information, five sixths of the shared library, stays behind: STRIP=: installs it too.
 install: $(CAPI).so $(CAPI).a  ## Install the C library; PREFIX=/usr/local LIBDIR= INCLUDEDIR= DESTDIR=
-	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)
+	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(DATADIR)/omnipoll
 	install -m 755 $(CAPI).so $(DESTDIR)$(LIBDIR)/libomnipoll.so.$(VERSION)
 	ln -sf libomnipoll.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libomnipoll.so.0
 	ln -sf libomnipoll.so.0 $(DESTDIR)$(LIBDIR)/libomnipoll.so
 	install -m 644 $(CAPI).a $(DESTDIR)$(LIBDIR)/libomnipoll.a
+	$(STRIP) -S $(DESTDIR)$(LIBDIR)/libomnipoll.a
+	$(STRIP) $(DESTDIR)$(LIBDIR)/libomnipoll.so.$(VERSION)
+	install -m 644 crates/omnipoll-capi/omnipoll.supp $(DESTDIR)$(DATADIR)/omnipoll/omnipoll.supp
 	install -m 644 include/omnipoll.h $(DESTDIR)$(INCLUDEDIR)/omnipoll.h
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
 	    -e 's|@URL@|$(call workspace,repository)|' -e 's|@VERSION@|$(VERSION)|' \
@@ -87,7 +94,8 @@ header:  ## Make include/omnipoll.h anew from the sources
 # Tests whose tool is not here are passed over, but never with CI=true.
 ifneq ($(CI),true)
 PASSED_OVER := $(if $(shell command -v pkg-config),,a_program_links) \
-               $(if $(shell command -v $(CXX)),,the_header_compiles_alone)
+               $(if $(shell command -v $(CXX)),,the_header_compiles_alone) \
+               $(if $(shell command -v valgrind),,valgrind_finds_nothing)
 endif
 
 check:  ## Check the C library: header, binary interface, contract, installation

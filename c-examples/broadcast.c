@@ -7,7 +7,7 @@
  * library says so, and the program ends with what it said.
  *
  * Build:  cc -std=c11 -O2 -o broadcast broadcast.c $(pkg-config --cflags --libs omnipoll)
- * Run:    ./broadcast [--model reactor|cores|thread] [--engine select|poll|epoll]
+ * Run:    ./broadcast [--model reactor|cores|thread] [--engine select|poll|epoll|io_uring]
  *                     [--address 127.0.0.1:7000]
  */
 #define _GNU_SOURCE /* getopt_long */

@@ -14,7 +14,7 @@
  * without a body: whatever else it would have to read, it refuses and closes the connection.
  *
  * Build:  cc -std=c11 -O2 -o http http.c $(pkg-config --cflags --libs omnipoll)
- * Run:    ./http [--model reactor|cores|thread|fork|prefork] [--engine select|poll|epoll]
+ * Run:    ./http [--model reactor|cores|thread|fork|prefork] [--engine select|poll|epoll|io_uring]
  *                [--address 127.0.0.1:8080]
  */
 #define _GNU_SOURCE /* getopt_long */

@@ -15,7 +15,7 @@
  *  - fork: a table for each client, empty when it comes and gone when it goes.
  *
  * Build:  cc -std=c11 -O2 -pthread -o kv kv.c $(pkg-config --cflags --libs omnipoll)
- * Run:    ./kv [--model reactor|cores|thread|fork|prefork] [--engine select|poll|epoll]
+ * Run:    ./kv [--model reactor|cores|thread|fork|prefork] [--engine select|poll|epoll|io_uring]
  *              [--address 127.0.0.1:6379], then: redis-cli set greeting hello
  */
 #define _GNU_SOURCE /* getopt_long */

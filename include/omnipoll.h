@@ -1,6 +1,6 @@
 /*
- * omnipoll: one readiness interface over select, poll and epoll, with the same meaning on each,
- * one wait for descriptors, timers, signals, children and other threads, and servers.
+ * omnipoll: one readiness interface over select, poll, epoll and io_uring, with the same meaning on
+ * each, one wait for descriptors, timers, signals, children and other threads, and servers.
  *
  *     omni_poller *poller;
  *     omni_event events[64];
@@ -151,8 +151,8 @@ struct iovec;
 #define OMNI_PRIORITY 4
 
 /**
- * Ready: the peer will send no more; what it sent may still have to be read. Told only where
- * the engine has OMNI_TELLS_READ_CLOSED and OMNI_READ was asked for.
+ * Ready: the peer will send no more; what it sent may still have to be read. Reported only where
+ * the engine has OMNI_TELLS_READ_CLOSED (poll, epoll, io_uring) and OMNI_READ was asked for.
  */
 #define OMNI_READ_CLOSED 8
 
@@ -171,7 +171,7 @@ struct iovec;
 /**
  * Ready: the descriptor was closed while it was registered. Told once; the registration has
  * ended. The select and poll engines tell it (select may call it OMNI_READ first, if it was
- * closed during a wait); epoll forgets closed descriptors silently.
+ * closed during a wait); epoll and io_uring report nothing.
  */
 #define OMNI_INVALID 64
 
@@ -1232,7 +1232,6 @@ int omni_server_address(const struct omni_server *server, char *buffer, size_t c
  *   -EINVAL: `server` is NULL; it has run before.
  *   -EMFILE, -ENFILE, -ENOMEM, -EAGAIN: the system has no descriptors, memory or threads for the
  *       loops.
- *   -EBUSY: with OMNI_SERVER_SIGNALS, another poller of the process watches SIGTERM or SIGINT.
  *   -ESTALE: the server was freed, before or while it ran.
  *   -ENOTRECOVERABLE: a bug in the library has left the server unusable: free it.
  *

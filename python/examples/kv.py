@@ -215,7 +215,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--address", default="127.0.0.1:6379")
     parser.add_argument("--model", default="reactor", help="reactor, cores, thread, fork or prefork")
-    parser.add_argument("--engine", default="auto", help="select, poll, epoll or auto")
+    parser.add_argument("--engine", default="auto", help="select, poll, epoll, io_uring or auto")
     parser.add_argument("--workers", type=int, help="how many loops or processes (cores, prefork)")
     options = parser.parse_args()
     server = omnipoll.Server(

@@ -48,8 +48,8 @@ class Server(_native.Server):
     each replaced when it dies). Processes share no memory: what a handler changes in one is not
     seen in another. Threads take turns with Python's code, and run at once in system calls.
 
-    engine: "select", "poll", "epoll" or "auto". workers: how many loops or processes "cores" and
-    "prefork" have; None is one for each core. max_clients: how many are served at once, while the
+    engine: "select", "poll", "epoll", "io_uring" or "auto". workers: how many loops or processes
+    "cores" and "prefork" have; None is one for each core. max_clients: how many are served at once, while the
     others wait to be accepted; None is 512 for "thread" and "fork", else no limit. backlog: how many
     may wait. reuse_port: whether each worker has a listening socket of its own (SO_REUSEPORT); None
     is yes for "cores", no for "prefork".

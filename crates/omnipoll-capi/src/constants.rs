@@ -40,8 +40,8 @@ pub const OMNI_READ: u32 = 1;
 pub const OMNI_WRITE: u32 = 2;
 /// Interest and ready: urgent data (POLLPRI, the third set of select).
 pub const OMNI_PRIORITY: u32 = 4;
-/// Ready: the peer will send no more; what it sent may still have to be read. Told only where
-/// the engine has OMNI_TELLS_READ_CLOSED and OMNI_READ was asked for.
+/// Ready: the peer will send no more; what it sent may still have to be read. Reported only where
+/// the engine has OMNI_TELLS_READ_CLOSED (poll, epoll, io_uring) and OMNI_READ was asked for.
 pub const OMNI_READ_CLOSED: u32 = 8;
 /// Ready: both directions are closed; what was sent may still have to be read. Told only where
 /// the engine has OMNI_TELLS_HANGUP, and then without being asked for.
@@ -51,7 +51,7 @@ pub const OMNI_HANGUP: u32 = 16;
 pub const OMNI_ERROR: u32 = 32;
 /// Ready: the descriptor was closed while it was registered. Told once; the registration has
 /// ended. The select and poll engines tell it (select may call it OMNI_READ first, if it was
-/// closed during a wait); epoll forgets closed descriptors silently.
+/// closed during a wait); epoll and io_uring report nothing.
 pub const OMNI_INVALID: u32 = 64;
 
 /// Trigger: report when the condition arises, and not again until it went away and came back

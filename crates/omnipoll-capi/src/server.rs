@@ -184,7 +184,6 @@ pub unsafe extern "C" fn omni_server_address(
 ///   -EINVAL: `server` is NULL; it has run before.
 ///   -EMFILE, -ENFILE, -ENOMEM, -EAGAIN: the system has no descriptors, memory or threads for the
 ///       loops.
-///   -EBUSY: with OMNI_SERVER_SIGNALS, another poller of the process watches SIGTERM or SIGINT.
 ///   -ESTALE: the server was freed, before or while it ran.
 ///   -ENOTRECOVERABLE: a bug in the library has left the server unusable: free it.
 ///

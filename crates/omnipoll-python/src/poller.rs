@@ -15,7 +15,7 @@ use crate::watch::Watch;
 /// Watches descriptors, timers, signals and children, takes what other threads post, and waits
 /// for all of it at once; any thread may call any method.
 ///
-/// engine: "select", "poll" or "epoll"; None takes the one OMNIPOLL_ENGINE names in the
+/// engine: "select", "poll", "epoll" or "io_uring"; None takes the one OMNIPOLL_ENGINE names in the
 /// environment, and without that the best of this machine. LEVEL, EDGE and ONESHOT mean the
 /// same on each. files_always_ready: take regular files and directories as always ready, as
 /// poll(2) does, instead of refusing them with PermissionError, as epoll does.

@@ -60,6 +60,41 @@ fn a_program_links_to_the_static_library() {
     assert_eq!(needed, "");
 }
 
+/// Without valgrind this fails: install it.
+#[test]
+fn valgrind_finds_nothing_with_the_installed_suppressions() {
+    let binary = scratch("valgrind").join("program");
+    let program = here("tests/c/checked.c");
+    run(cc()
+        .args(["-std=c11", "-g", "-pthread"])
+        .arg(program)
+        .args(pkg_config(&["--cflags", "--libs"]))
+        .arg("-o")
+        .arg(&binary));
+    let suppressions = installed().join("share/omnipoll/omnipoll.supp");
+    for tool in [&["--leak-check=full"][..], &["--tool=helgrind"], &["--tool=drd"]] {
+        let printed = run(Command::new("valgrind")
+            .args(tool)
+            .arg(format!("--suppressions={}", suppressions.display()))
+            .args(["--quiet", "--error-exitcode=1"])
+            .arg(&binary)
+            .env("LD_LIBRARY_PATH", installed().join("lib")));
+        assert_eq!(printed, "checked\n", "{tool:?}");
+    }
+}
+
+/// What every program that loads it pays for: it was 4.3 MB once.
+#[test]
+fn the_library_takes_little_memory_before_it_is_used() {
+    let sections = run(Command::new("size").arg("-A").arg(installed().join("lib/libomnipoll.so.0")));
+    let of = |name| {
+        let line = sections.lines().find(|line| line.split_whitespace().next() == Some(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap()
+    };
+    assert!(of(".bss") <= 64 << 10, "{sections}");
+    assert!(!sections.contains(".debug_"), "it is not stripped:\n{sections}");
+}
+
 #[test]
 fn the_private_libraries_are_those_that_rustc_names() {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("native-static-libs");
@@ -97,6 +132,7 @@ fn a_staged_installation_has_these_files() {
         format!("opt/omni/lib64/libomnipoll.so.0 -> libomnipoll.so.{VERSION}"),
         format!("opt/omni/lib64/libomnipoll.so.{VERSION}"),
         "opt/omni/lib64/pkgconfig/omnipoll.pc".to_owned(),
+        "opt/omni/share/omnipoll/omnipoll.supp".to_owned(),
     ];
     assert_eq!(found, expected);
 
