@@ -59,6 +59,7 @@ STEPS = (
     ),
     # omnipoll-capi is tested by the step "c", omnipoll-python by "python".
     Step("rust", ("cargo", "test", "--no-fail-fast", "-p", "omnipoll", "-p", "omnipoll-bench")),
+    Step("inject", ("cargo", "test", "-p", "omnipoll", "--test", "inject")),
     Step("tsan", ("make", "tsan")),
     Step("build", ("make", "all")),
     Step("c", ("make", "check")),
@@ -127,7 +128,8 @@ def run(step: Step) -> Outcome:
         ).returncode
     text = path.read_text(errors="replace")
     outcome = count(text, status)
-    print(f"{time.monotonic() - begin:6.1f} s  {outcome}")
+    notes = re.findall(r"^\d+ faults injected, \d+ survived$", text, re.M)
+    print(f"{time.monotonic() - begin:6.1f} s  {'; '.join([str(outcome), *notes])}")
     if status != 0:
         print(f"{text}\n{step.name} FAILED with status {status}: {' '.join(step.command)}\n")
     return outcome

@@ -71,6 +71,12 @@ fn main() -> ExitCode {
     };
     let names: Vec<String> = cases().into_iter().map(|(name, _)| name).collect();
     let wanted: Vec<&String> = names.iter().filter(|known| known.contains(name)).collect();
+    if !supervisor::is_possible() {
+        println!("seccomp(2) can't hand over system calls here (Linux 5.5), or is forbidden");
+        let is_needed = std::env::var("CI").is_ok_and(|ci| ci == "true");
+        println!("0 passed, {} failed, {} skipped", u8::from(is_needed), u8::from(!is_needed));
+        return ExitCode::from(u8::from(is_needed));
+    }
     run_each_in_its_process(&wanted, fault)
 }
 

@@ -13,6 +13,7 @@ use std::sync::mpsc;
 
 use crate::calls::CALLS;
 use crate::plan::Plan;
+use crate::process::{fork, status_of, until};
 
 /// The listener's number, for forked children that close it.
 static LISTENER: AtomicI32 = AtomicI32::new(-1);
@@ -32,6 +33,27 @@ pub(crate) fn supervise(plan: &'static Plan) -> io::Result<()> {
     LISTENER.store(listener.as_raw_fd(), Ordering::Relaxed);
     let _ = hand_over.send(listener);
     Ok(())
+}
+
+/// Whether this kernel, and whoever runs this program, permit it.
+pub(crate) fn is_possible() -> bool {
+    let plan = Plan::new();
+    let child = fork(|| {
+        let supervised = supervise(plan);
+        // SAFETY: takes no pointer.
+        unsafe { libc::fcntl(0, libc::F_GETFD) };
+        i32::from(supervised.is_err() || !CALLS.iter().any(|call| plan.has_seen(call)))
+    });
+    let mut status = None;
+    until(|| {
+        status = status_of(child);
+        status.is_some()
+    });
+    if status.is_none() {
+        // SAFETY: takes no pointer, and the child has not been reaped.
+        unsafe { libc::kill(child, libc::SIGKILL) };
+    }
+    status == Some(0)
 }
 
 /// In a forked child: when its parent has died nobody answers any more, and the calls shall fail
