@@ -114,7 +114,7 @@ impl Children {
                 Err(Some(libc::ECHILD | libc::ESRCH)) => ended.extend(self.remove(child, UNKNOWN)),
                 Err(_) => {
                     self.unwatched.push(child);
-                    front.doors.shut_for_a_moment(&front.poller)?;
+                    front.doors.pause(&front.poller, &front.count)?;
                     break;
                 }
             }

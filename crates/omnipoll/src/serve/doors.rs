@@ -201,16 +201,11 @@ impl Doors {
         }
     }
 
-    /// Shuts them for a moment, and counts it.
-    fn pause(&mut self, poller: &Poller, count: &Count) -> io::Result<()> {
-        count.add(Counter::AcceptPauses, 1);
-        self.shut_for_a_moment(poller)
-    }
-
-    /// Shuts them until there is hope that it helps.
-    pub(super) fn shut_for_a_moment(&mut self, poller: &Poller) -> io::Result<()> {
+    /// Shuts them until there is hope that it helps, and counts that.
+    pub(super) fn pause(&mut self, poller: &Poller, count: &Count) -> io::Result<()> {
         self.shut(poller);
         if self.retry.is_none() {
+            count.add(Counter::AcceptPauses, 1);
             self.retry = Some(poller.timer_add(RETRY, None, tokens::RETRY)?);
         }
         Ok(())

@@ -43,7 +43,7 @@ impl<H: Handler> House for Forks<'_, H> {
             Err(_) => {
                 front.count.add(Counter::Refused, 1);
                 front.count.add(Counter::Closed, 1);
-                front.doors.shut_for_a_moment(&front.poller)
+                front.doors.pause(&front.poller, &front.count)
             }
         }
     }

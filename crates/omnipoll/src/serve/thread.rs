@@ -70,8 +70,7 @@ impl<'scope, H: Handler> Threads<'scope, '_, H> {
         }
         self.running.fetch_sub(1, Ordering::Relaxed);
         self.waiting = lock(&handed_over).take();
-        front.count.add(Counter::AcceptPauses, 1);
-        front.doors.shut_for_a_moment(&front.poller)
+        front.doors.pause(&front.poller, &front.count)
     }
 }
 

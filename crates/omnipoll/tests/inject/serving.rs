@@ -71,9 +71,9 @@ impl Serving {
             0 => {}
             count => return Err(format!("{count} clients of the next two were not served")),
         }
-        // A worker that takes another's place is forked when its parent has a descriptor of each
-        // of the others.
-        let most = self.descriptors + usize::from(self.model == Model::Prefork);
+        // Each of the two workers, once replaced, was forked when its parent had a descriptor of the
+        // other.
+        let most = self.descriptors + if self.model == Model::Prefork { 2 } else { 0 };
         let mut open = 0;
         let as_before = until(|| {
             open = self.process.descriptors();
