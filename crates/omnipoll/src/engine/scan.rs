@@ -152,8 +152,8 @@ impl<S: Set> Engine for Scan<S> {
     ) -> io::Result<Batch> {
         let mut trip = self.depart(&lock(registry));
         let made = S::make(&mut trip.call, timeout);
-        let batch = self.arrive(&mut lock(registry), trip, made, events);
-        if self.waits.any_behind() {
+        let (batch, someone_is_behind) = self.arrive(&mut lock(registry), trip, made, events);
+        if someone_is_behind {
             // The bell goes on ringing until everybody has come back: let them.
             std::thread::yield_now();
         }
@@ -201,12 +201,12 @@ impl<S: Set> Scan<S> {
         trip: Trip<S::Call>,
         made: io::Result<()>,
         events: &mut [MaybeUninit<Event>],
-    ) -> io::Result<Batch> {
+    ) -> (io::Result<Batch>, bool) {
         let state = &mut *lock(&self.state);
         self.waits.end(trip.known);
         let batch = made.and_then(|()| self.collect(state, registry, &trip, events));
         state.idle.push(trip.call);
-        batch
+        (batch, self.waits.any_behind())
     }
 
     /// Hands out what the call found, as far as there is room.
