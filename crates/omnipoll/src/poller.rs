@@ -73,6 +73,11 @@ impl Poller {
         self.engine.descriptor()
     }
 
+    /// In a forked child that will not use it: lets go of what the kernel keeps for the parent.
+    pub(crate) fn leave_to_parent(&self) {
+        self.engine.leave_to_parent();
+    }
+
     /// Starts watching `fd`; its events carry `token`.
     ///
     /// `EEXIST` when it is registered, `EBADF` when it is not open or was opened with `O_PATH`,

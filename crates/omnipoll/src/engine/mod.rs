@@ -197,6 +197,9 @@ pub(crate) trait Engine: Send + Sync {
         timeout: Option<Duration>,
     ) -> io::Result<Batch>;
 
+    /// In a forked child that will not use the engine: closes what would keep the parent's files open.
+    fn leave_to_parent(&self) {}
+
     /// Makes everything anew in a forked child, from the registry.
     fn rebuild(&self, registry: &mut Registry) -> io::Result<()>;
 }

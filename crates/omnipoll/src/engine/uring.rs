@@ -213,6 +213,13 @@ impl Engine for Uring {
         self.leave(state, &mut locked, batch)
     }
 
+    fn leave_to_parent(&self) {
+        // Locked, it is by a thread that the child does not have.
+        if let Ok(state) = self.state.try_lock() {
+            state.ring.leave_to_parent(self.doorbell.as_raw_fd());
+        }
+    }
+
     fn rebuild(&self, registry: &mut Registry) -> io::Result<()> {
         // Before a descriptor of ours can take the number of one that the child has closed.
         for fd in registry.descriptors().into_iter().filter(|&fd| !sys::is_open(fd)) {

@@ -130,6 +130,7 @@ impl Front {
     /// In a forked child: gives up what is the parent's.
     pub(super) fn become_child(&mut self) {
         self.doors = Doors::default();
+        self.poller.leave_to_parent();
         self.shared.become_child();
     }
 

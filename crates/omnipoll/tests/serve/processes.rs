@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io::Write;
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use omnipoll::Model;
@@ -28,6 +28,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.in_ways_of(&[Model::Prefork], one_that_dies_at_once_is_replaced_later_each_time);
     suite.in_ways_of(&[Model::Prefork], ids_of_workers_differ);
     suite.in_ways_of(&[Model::Fork, Model::Prefork], nobody_outlives_the_parent);
+    suite.in_ways_of(&[Model::Fork], the_port_is_free_when_the_parent_is_dead);
     suite.in_ways_of(&[Model::Fork, Model::Prefork], forks_are_surrounded);
 }
 
@@ -226,6 +227,21 @@ fn nobody_outlives_the_parent(way: Way) {
         assert_eq!(served.expect(client, What::Close).value, libc::ECANCELED.into());
     }
     process::until("none is left", || !processes.iter().any(|&process| is_alive(process)));
+}
+
+fn the_port_is_free_when_the_parent_is_dead(way: Way) {
+    let mut served = serve(way.options().drain(None), Acts::echo());
+    let client = served.client();
+    let process = process_of(&served, &client);
+    served.process.signal(libc::SIGKILL);
+    served.process.wait();
+    // The parent's descriptors are closed, and the child, which is not told to end its client, has
+    // none for the port.
+    served.expect(&client, What::Stop);
+    process::until("nobody listens there", || TcpListener::bind(served.address()).is_ok());
+    exchange(&client, b"still served");
+    drop(client);
+    process::until("it ends with its client", || !is_alive(process));
 }
 
 fn forks_are_surrounded(way: Way) {

@@ -108,6 +108,13 @@ impl Ring {
         self.push(&request.flags(squeue::Flags::SKIP_SUCCESS))
     }
 
+    /// In a forked child: its descriptor becomes one of `instead`. The polls of a ring hold their files
+    /// for as long as any process has the ring open, so that a port would stay bound.
+    pub(super) fn leave_to_parent(&self, instead: RawFd) {
+        // SAFETY: takes no pointer. The number is ours until the ring is dropped.
+        unsafe { libc::dup3(instead, self.ring.as_raw_fd(), libc::O_CLOEXEC) };
+    }
+
     fn push(&mut self, request: &squeue::Entry) -> bool {
         // SAFETY: neither of the two requests refers to any memory.
         unsafe { self.ring.submission().push(request) }.is_ok()
