@@ -21,7 +21,7 @@ const EVENTS: usize = 256;
 /// How long to leave a system alone that is too short of memory for a wait.
 const MOMENT: Duration = Duration::from_millis(5);
 /// How many waits in a row may fail while a server stops.
-const FAILED_WAITS: usize = 100;
+const FAILED_WAITS: usize = 20;
 
 /// What becomes of the clients that come in at the doors.
 pub(super) trait House {

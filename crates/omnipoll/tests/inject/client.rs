@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::server::FILE;
 
 /// How long what must come is waited for. Only a failure takes as long.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One client, until the server ends it before its time.
 pub(crate) struct Client(Option<TcpStream>);

@@ -68,7 +68,7 @@ impl Handler for Echo {
 /// Two workers, ended by SIGTERM.
 pub(crate) fn options(model: Model, engine: EngineKind) -> ServerOptions {
     let options = ServerOptions::new().model(model).engine(engine).workers(2).signals(true);
-    let options = options.drain(Some(Duration::from_secs(2))).idle_timeout(Duration::from_secs(50));
+    let options = options.drain(Some(Duration::from_millis(500))).idle_timeout(Duration::from_secs(50));
     options.around_fork(Arc::new(|fork| {
         let forked = fork();
         if forked == 0 {
