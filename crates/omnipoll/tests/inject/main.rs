@@ -7,7 +7,7 @@
 //! ```sh
 //! cargo test -p omnipoll --test inject                                    # all of it
 //! cargo test -p omnipoll --test inject -- serving-fork-epoll              # one case
-//! cargo test -p omnipoll --test inject -- serving-fork-epoll read EINTR 2 # its second read fails
+//! cargo test -p omnipoll --test inject -- serving-fork-epoll recvfrom EINTR 2   # the second one fails
 //! ```
 
 #[path = "../support/mod.rs"]
