@@ -559,7 +559,7 @@ typedef struct omni_server_options {
     uint64_t low_water;
     /**
      * Ends a connection with -ETIMEDOUT on which nothing was read or written for so long. 0: none.
-     * All times are in nanoseconds; here and in the next two a negative one is none as well.
+     * All times are in nanoseconds; here and in the next a negative one is none as well.
      */
     int64_t idle_timeout_ns;
     /**
@@ -567,7 +567,8 @@ typedef struct omni_server_options {
      */
     int64_t read_timeout_ns;
     /**
-     * The same when bytes waited to be sent and none could be for so long.
+     * The same when bytes waited to be sent and none could be for so long. 0: one minute; negative:
+     * none.
      */
     int64_t write_timeout_ns;
     /**

@@ -305,7 +305,7 @@ class Server:
         low_water: int = 16384,
         idle_timeout: float | None = None,
         read_timeout: float | None = None,
-        write_timeout: float | None = None,
+        write_timeout: float | None = 60.0,
         linger: float = 2.0,
         signals: bool = False,
         drain: float | None = 10.0,

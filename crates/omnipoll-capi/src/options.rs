@@ -48,11 +48,12 @@ pub struct omni_server_options {
     /// more than `high_water`.
     pub low_water: u64,
     /// Ends a connection with -ETIMEDOUT on which nothing was read or written for so long. 0: none.
-    /// All times are in nanoseconds; here and in the next two a negative one is none as well.
+    /// All times are in nanoseconds; here and in the next a negative one is none as well.
     pub idle_timeout_ns: i64,
     /// The same when nothing arrived for so long while the connection was being read.
     pub read_timeout_ns: i64,
-    /// The same when bytes waited to be sent and none could be for so long.
+    /// The same when bytes waited to be sent and none could be for so long. 0: one minute; negative:
+    /// none.
     pub write_timeout_ns: i64,
     /// How long a closed connection waits for its peer to read what was sent and to end its
     /// direction too. 0: two seconds; negative: no time.
@@ -103,7 +104,8 @@ impl omni_server_options {
         let options = with(options, bytes(self.total_queue_limit), ServerOptions::total_queue_limit);
         let options = with(options, some_time(self.idle_timeout_ns), ServerOptions::idle_timeout);
         let options = with(options, some_time(self.read_timeout_ns), ServerOptions::read_timeout);
-        let options = with(options, some_time(self.write_timeout_ns), ServerOptions::write_timeout);
+        let write_timeout = (self.write_timeout_ns != 0).then(|| some_time(self.write_timeout_ns));
+        let options = with(options, write_timeout, ServerOptions::write_timeout);
         let linger = (self.linger_ns != 0).then(|| some_time(self.linger_ns).unwrap_or_default());
         let options = with(options, linger, ServerOptions::linger);
         Ok(with(options, drain, ServerOptions::drain))

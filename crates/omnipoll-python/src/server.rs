@@ -30,12 +30,12 @@ impl PyServer {
             handler, address=None, *, model="reactor", engine="auto", workers=None, max_clients=None,
             backlog=4096, reuse_port=None, queue_limit=16 << 20, total_queue_limit=256 << 20,
             high_water=64 << 10, low_water=16 << 10, idle_timeout=None, read_timeout=None,
-            write_timeout=None, linger=2.0, signals=false, drain=Some(10.0),
+            write_timeout=Some(60.0), linger=2.0, signals=false, drain=Some(10.0),
         ),
         text_signature = "(handler, address=None, *, model='reactor', engine='auto', workers=None, \
                           max_clients=None, backlog=4096, reuse_port=None, queue_limit=16777216, \
                           total_queue_limit=268435456, high_water=65536, low_water=16384, \
-                          idle_timeout=None, read_timeout=None, write_timeout=None, linger=2.0, \
+                          idle_timeout=None, read_timeout=None, write_timeout=60.0, linger=2.0, \
                           signals=False, drain=10.0)"
     )]
     #[expect(clippy::too_many_arguments, reason = "each is a keyword of Python's")]
@@ -87,9 +87,8 @@ impl PyServer {
         if let Some(timeout) = read_timeout {
             options = options.read_timeout(convert::span(timeout, "read_timeout")?);
         }
-        if let Some(timeout) = write_timeout {
-            options = options.write_timeout(convert::span(timeout, "write_timeout")?);
-        }
+        let span = |timeout| convert::span(timeout, "write_timeout");
+        options = options.write_timeout(write_timeout.map(span).transpose()?);
         let server = Self::make(handler, options, drain)?;
         for address in addresses(address)? {
             server.server.listen(&address).map_err(error)?;

@@ -99,7 +99,7 @@ impl Default for ServerOptions {
             low_water: 16 << 10,
             idle_timeout: None,
             read_timeout: None,
-            write_timeout: None,
+            write_timeout: Some(Duration::from_secs(60)),
             linger: Duration::from_secs(2),
             signals: false,
             drain: Some(Duration::from_secs(10)),
@@ -196,9 +196,10 @@ impl ServerOptions {
     }
 
     /// Ends a connection with `ETIMEDOUT` on which bytes wait to be sent and none could be for
-    /// so long.
-    pub fn write_timeout(mut self, timeout: Duration) -> Self {
-        self.write_timeout = Some(timeout);
+    /// so long: one minute by default, so that a client that never reads doesn't keep what waits
+    /// for it indefinitely. `None`: no limit.
+    pub fn write_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.write_timeout = timeout.into();
         self
     }
 
@@ -237,5 +238,18 @@ impl std::fmt::Debug for ServerOptions {
             .field("engine", &self.engine)
             .field("workers", &self.workers)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_never_reads_is_reset_after_a_minute_by_default() {
+        let minute = Duration::from_secs(60);
+        assert_eq!(ServerOptions::new().write_timeout, Some(minute));
+        assert_eq!(ServerOptions::new().write_timeout(2 * minute).write_timeout, Some(2 * minute));
+        assert_eq!(ServerOptions::new().write_timeout(None).write_timeout, None);
     }
 }
