@@ -98,7 +98,7 @@ fn remove_counts_for_the_wait_under_way(kind: EngineKind, trigger: Trigger) {
 
 /// The change must not be known to one and kept from the other: each is told of one descriptor.
 fn a_change_reaches_two_who_wait(kind: EngineKind) {
-    for round in 0..200 {
+    for round in 0..50 {
         let poller = poller(kind);
         let pipes = [pipe(), pipe()];
         let trigger = [Trigger::EDGE, Trigger::ONESHOT][round % 2];

@@ -211,7 +211,7 @@ pub(crate) fn first_to_end<'scope>(waiters: &mut Vec<Waiter<'scope>>) -> Waiter<
     loop {
         match waiters.iter().position(|waiter| !waiter.still_waits()) {
             Some(index) => return waiters.swap_remove(index),
-            None => std::thread::yield_now(),
+            None => sys::let_others_run(),
         }
     }
 }

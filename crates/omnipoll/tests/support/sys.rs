@@ -283,8 +283,13 @@ pub(crate) fn until_it_sleeps(thread: libc::pid_t) {
         if number.is_some_and(|number: libc::c_long| number >= 0 && !ON_THE_WAY.contains(&number)) {
             return;
         }
-        std::thread::yield_now();
+        let_others_run();
     }
+}
+
+/// Between two looks at what another thread or process is about: not one that takes its processor.
+pub(crate) fn let_others_run() {
+    std::thread::sleep(Duration::from_micros(100));
 }
 
 /// Returns once that thread sleeps because another has what it needs.
@@ -292,7 +297,7 @@ pub(crate) fn until_it_waits_for_a_lock(thread: libc::pid_t) {
     let path = format!("/proc/self/task/{thread}/syscall");
     let futex = format!("{} ", libc::SYS_futex);
     while !std::fs::read_to_string(&path).expect("the thread is there").starts_with(&futex) {
-        std::thread::yield_now();
+        let_others_run();
     }
 }
 
