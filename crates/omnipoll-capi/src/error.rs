@@ -95,7 +95,7 @@ impl Failure {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        Self { errno: errno(&error), words: omnipoll::explain(&error).into() }
+        Self { errno: errno(&error), words: omnipoll::take_words(&error).into() }
     }
 }
 

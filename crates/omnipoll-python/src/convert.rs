@@ -14,7 +14,7 @@ use crate::fastcall::Argument;
 
 /// `EINVAL` is a `ValueError`; every other errno is the subclass of `OSError` Python has for it.
 pub(crate) fn error(error: io::Error) -> PyErr {
-    let words = omnipoll::explain(&error);
+    let words = omnipoll::take_words(&error);
     match error.raw_os_error() {
         Some(libc::EINVAL) => PyValueError::new_err(words),
         Some(errno) => PyOSError::new_err((errno, words)),

@@ -105,6 +105,15 @@ pub fn explain(error: &io::Error) -> String {
     LAST.try_with(own).ok().flatten().unwrap_or_else(|| text(error))
 }
 
+/// For the bindings, which translate an error once: as [`explain`], and gives the words away, so
+/// that they can't pass for those of a later error that has none.
+#[doc(hidden)]
+pub fn take_words(error: &io::Error) -> String {
+    let words = explain(error);
+    let _ = LAST.try_with(|last| last.replace(Error { errno: 0, words: "".into() }));
+    words
+}
+
 /// The system's text without the number that the standard library adds.
 fn text(error: &io::Error) -> String {
     let text = error.to_string();

@@ -157,7 +157,7 @@ mod stream;
 mod strict;
 
 pub use engine::{Capabilities, EngineKind, Peer};
-pub use error::explain;
+pub use error::{explain, take_words};
 pub use event::{Event, EventKind, Events, Ready};
 pub use inspect::{Registered, Stats};
 pub use interest::{Interest, Trigger};

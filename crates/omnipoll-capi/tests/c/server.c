@@ -205,6 +205,23 @@ static void addresses(uint32_t engine)
     }
 }
 
+/* An error's words are its own, whatever the errors of the same number before it were. */
+static void words(uint32_t engine)
+{
+    const omni_handler handler = {.size = sizeof handler};
+    const omni_server_options options = {.size = sizeof options, .engine = engine};
+    omni_server *server = new_server(&options, &handler);
+    omni_poller *poller = new_poller(engine);
+    IS(omni_remove(poller, 0), -ENOENT);
+    OK(strstr(omni_last_error(), "omni_remove: the descriptor is not registered (ENOENT)"));
+    IS(omni_server_listen(server, "unix:/nowhere/at/all"), -ENOENT);
+    OK(strstr(omni_last_error(), "No such file or directory"));
+    IS(omni_remove(poller, 0), -ENOENT);
+    OK(strstr(omni_last_error(), "omni_remove: the descriptor is not registered (ENOENT)"));
+    omni_poller_free(poller);
+    omni_server_free(server);
+}
+
 static void listeners(uint32_t engine)
 {
     omni_server_options options = {.size = sizeof options, .engine = engine};
@@ -771,6 +788,7 @@ static const struct behaviour behaviours[] = {
     {"a server that is NULL or was freed is an error", no_server},
     {"a process has so many servers and no more", too_many},
     {"a server listens on several addresses", addresses},
+    {"an error has words of its own", words},
     {"a listening socket is handed on", listeners},
     {"an abstract name is served", abstract_names},
     {"what systemd passes is served", socket_activation},
