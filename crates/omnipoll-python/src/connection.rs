@@ -136,7 +136,8 @@ impl PyConnection {
     /// once. offset: where it begins. length: how many bytes; None is up to the file's present
     /// end. A file that turns out to be shorter when they are sent ends the connection.
     ///
-    /// Raises BrokenPipeError as write(), OSError (EMFILE) when the file can't be duplicated.
+    /// Raises BrokenPipeError as write(), OSError (EMFILE) when the file can't be duplicated, and
+    /// (ENOBUFS) when 16 files wait on this connection.
     #[pyo3(signature = (file, offset=0, length=None))]
     fn send_file(
         &self,
@@ -184,7 +185,8 @@ impl PyConnection {
     }
 
     /// Has the handler's on_post(connection, value) called on the connection's own loop. value:
-    /// an int of 64 bits.
+    /// an int of 64 bits. Raises BlockingIOError when 16,384 posts and writes from other threads
+    /// wait for that loop: post again later.
     fn post(&self, value: i64) -> PyResult<()> {
         self.number.post(value).map_err(error)
     }

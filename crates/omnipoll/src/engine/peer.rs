@@ -62,7 +62,11 @@ impl fmt::Display for Peer {
         match self {
             Self::Unnamed => f.write_str("unix:"),
             Self::V4(address) => address.fmt(f),
-            Self::V6(address) => address.fmt(f),
+            // A client of IPv4 that came to a socket of both kinds: one client has one name.
+            Self::V6(address) => match address.ip().to_ipv4_mapped() {
+                Some(ip) => SocketAddrV4::new(ip, address.port()).fmt(f),
+                None => address.fmt(f),
+            },
             Self::Unix(name) => match &**name {
                 [0, name @ ..] => f.write_str("unix:@").and_then(|()| write_escaped(f, name)),
                 path => f.write_str("unix:").and_then(|()| write_escaped(f, path)),
@@ -99,6 +103,7 @@ mod tests {
         for address in ["127.0.0.1:80", "[::1]:80", "[fe80::1%3]:80"] {
             assert_eq!(shown(address), address);
         }
+        assert_eq!(shown("[::ffff:127.0.0.1]:80"), "127.0.0.1:80");
         assert_eq!(Peer::unix(b"/run/a\0rest").to_string(), "unix:/run/a");
         assert_eq!(Peer::unix(b"").to_string(), "unix:");
         #[cfg(target_os = "linux")]

@@ -178,6 +178,38 @@ pub(crate) fn reset_on_close(fd: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Sends small writes at once: `TCP_NODELAY`, tcp(7). An error on what is no TCP socket.
+/// Whether the kernel takes `length` bytes on a stream as a whole, unless it is short of memory:
+/// there is room for twice as many, as each may need as much for what belongs to its packet.
+/// `SO_MEMINFO` (Linux 4.12).
+#[cfg(target_os = "linux")]
+pub(crate) fn has_room(fd: BorrowedFd<'_>, length: usize) -> bool {
+    // SK_MEMINFO_WMEM_ALLOC, SK_MEMINFO_SNDBUF and SK_MEMINFO_WMEM_QUEUED of linux/sock_diag.h.
+    const ALLOCATED: usize = 2;
+    const LIMIT: usize = 3;
+    const QUEUED: usize = 5;
+    const OVERHEAD: usize = 4096;
+    let mut info = [0_u32; 9];
+    let mut size = size_of_val(&info) as socklen_t;
+    // SAFETY: the array is of that size.
+    let got = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            info.as_mut_ptr().cast(),
+            &mut size,
+        )
+    };
+    let used = info[ALLOCATED].max(info[QUEUED]) as usize;
+    got == 0 && length.saturating_mul(2).saturating_add(used + OVERHEAD) <= info[LIMIT] as usize
+}
+
+/// Whether the kernel takes `length` bytes as a whole: nobody can say.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn has_room(_: BorrowedFd<'_>, _: usize) -> bool {
+    false
+}
+
 pub(crate) fn no_delay(fd: BorrowedFd<'_>) -> io::Result<()> {
     set_option::<c_int>(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1)
 }

@@ -182,7 +182,8 @@ impl ServerOptions {
         self
     }
 
-    /// Ends a connection with `ETIMEDOUT` on which nothing was read or written for so long.
+    /// Ends a connection with `ETIMEDOUT` on which nothing was read or written for so long. The
+    /// peer sees an end, or, if something was still to be sent, a reset; so it is with the others.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.idle_timeout = Some(timeout);
         self
@@ -204,7 +205,8 @@ impl ServerOptions {
     }
 
     /// How long a closed connection waits for its peer to read what was sent and to end its
-    /// direction too: two seconds unless told.
+    /// direction too: two seconds unless told. While the peer sends, it is given as long again
+    /// after each arrival, up to 15 times as long in all.
     pub fn linger(mut self, time: Duration) -> Self {
         self.linger = time;
         self

@@ -19,8 +19,8 @@ use crate::engine::{socket, Completion, Peer};
 use crate::errno::{self, About};
 use crate::error::plain;
 use crate::stream::{
-    Clock, Conn, Connection, Counter, Datagram, DatagramSocket, Letter, Mailbox, Order, Site, Timeouts,
-    MOST_SEATS,
+    Clock, Conn, Connection, Counter, Datagram, DatagramSocket, Letter, Mailbox, Order, Output, Site,
+    Timeouts, MOST_SEATS,
 };
 use crate::{Event, EventKind, Events, Poller, Ready};
 
@@ -75,7 +75,6 @@ impl<'s, H: Handler> Reactor<'s, H> {
             budget: shared.budget.clone(),
             count: shared.counts.of(worker),
             clock: Clock::new(),
-            high_water: options.high_water,
             low_water: options.low_water,
             linger: options.linger,
             worker,
@@ -144,8 +143,8 @@ impl<'s, H: Handler> Reactor<'s, H> {
             options.write_timeout,
             &self.site.clock,
         );
-        let id = self.site.mailbox.settle(slot);
-        let connection = Connection::new(socket, peer, id, timeouts);
+        let (id, account) = self.site.mailbox.settle(slot);
+        let connection = Connection::new(socket, peer, id, Output::new(account), timeouts);
         let client = entry.insert(Client { connection, state: None });
         let mut conn = Conn { connection: &mut client.connection, site: &self.site };
         match catch_unwind(AssertUnwindSafe(|| self.handler.on_open(&mut conn))) {
@@ -219,7 +218,7 @@ impl<'s, H: Handler> Reactor<'s, H> {
         match socket::receive(connection.as_fd(), &mut self.buffer) {
             Ok(0) if connection.is_lingering() => connection.end(None),
             Ok(0) => self.end_of_input(slot),
-            Ok(_) if connection.is_lingering() => {}
+            Ok(_) if connection.is_lingering() => connection.timeouts.lingers_on(&self.site.clock),
             Ok(length) => {
                 self.site.count.received(length as u64);
                 connection.timeouts.heard(&self.site.clock);
@@ -255,8 +254,8 @@ impl<'s, H: Handler> Reactor<'s, H> {
                 self.call(slot, |handler, conn, state, _| handler.on_data(conn, state, &early));
                 continue;
             }
-            if connection.is_full && connection.output.held() <= self.site.low_water && !connection.is_over()
-            {
+            let has_drained = connection.is_full && connection.output.waiting() <= self.site.low_water;
+            if has_drained && !connection.is_over() {
                 connection.is_full = false;
                 connection.timeouts.heard(&self.site.clock);
                 // It may write again.
@@ -320,7 +319,10 @@ impl<'s, H: Handler> Reactor<'s, H> {
                 true => connection.end(None),
                 false => {
                     self.site.count.add(Counter::TimedOut, 1);
-                    connection.reset();
+                    // What lacks its rest must not look whole; else all is sent.
+                    if !connection.output.is_empty() {
+                        connection.reset();
+                    }
                     connection.end(Some(libc::ETIMEDOUT));
                 }
             }
@@ -339,7 +341,7 @@ impl<'s, H: Handler> Reactor<'s, H> {
             }
             let mut conn = Conn { connection: &mut client.connection, site: &self.site };
             match order {
-                Order::Write(data) => conn.write_shared(data),
+                Order::Write { data, fills } => conn.write_shared(data, fills),
                 Order::Close => conn.close(),
                 Order::Abort => conn.abort(),
                 Order::Pause(true) => conn.pause(),

@@ -50,8 +50,7 @@ impl Shared {
             && !matches!(options.model, Model::Thread | Model::Fork)
             && Completion::is_available()?;
         let beside = if is_carried { EngineKind::Epoll } else { engine };
-        let budget =
-            Budget { each: options.queue_limit, all: options.total_queue_limit, used: AtomicUsize::new(0) };
+        let budget = Budget::new(options.queue_limit, options.total_queue_limit, options.high_water);
         Ok(Self {
             control: Arc::new(crate::Options::new().engine(beside).interruptible(true).build()?),
             engine,

@@ -10,8 +10,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::account::{no_room_for_all, Room};
 use super::carriage::Carriage;
-use super::output::{Output, PIECE};
+use super::output::Output;
 use super::remote::ConnId;
 use super::site::Site;
 use super::timeouts::Timeouts;
@@ -58,19 +59,17 @@ pub(crate) struct Connection {
     pub(crate) watched: Option<Interest>,
     /// What of it a ring has under way.
     pub(crate) carriage: Carriage,
-    /// The queued bytes that other threads know of.
-    pub(crate) accounted: usize,
     /// Why it ended.
     pub(crate) error: Option<i32>,
 }
 
 impl Connection {
-    pub(crate) fn new(socket: OwnedFd, peer: Peer, id: ConnId, timeouts: Timeouts) -> Self {
+    pub(crate) fn new(socket: OwnedFd, peer: Peer, id: ConnId, output: Output, timeouts: Timeouts) -> Self {
         Self {
             socket,
             id,
             peer,
-            output: Output::default(),
+            output,
             timeouts,
             stage: Stage::Open,
             paused: false,
@@ -79,7 +78,6 @@ impl Connection {
             shutdown: None,
             watched: None,
             carriage: Carriage::default(),
-            accounted: 0,
             error: None,
         }
     }
@@ -104,7 +102,7 @@ impl Connection {
     /// most calls.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
-        self.is_reading_on() && self.shutdown.is_none() && self.output.is_empty() && self.accounted == 0
+        self.is_reading_on() && self.shutdown.is_none() && self.output.is_empty()
     }
 
     /// Whether what arrives is read, and handed to the handler.
@@ -193,23 +191,27 @@ pub struct Conn<'a> {
 /// Writing.
 impl Conn<'_> {
     /// Writes `data` with `send(2)`, queues what the kernel does not take, and returns how many
-    /// bytes are queued now: 0 when all has gone. The data is copied only if queued.
+    /// bytes are queued now: 0 when all has gone. The data is copied only if queued. When more than
+    /// the [high mark](crate::ServerOptions::water_marks) are, [`on_drain`](crate::Handler::on_drain)
+    /// will be called.
     ///
     /// `ENOBUFS` when more would be queued than the [limits](crate::ServerOptions::queue_limit)
-    /// allow: nothing was written then, and the connection goes on. `EPIPE` after `close`,
-    /// `abort` and `shutdown`. Any other error, such as `ECONNRESET`, ends the connection;
-    /// [`on_close`](crate::Handler::on_close) tells it too.
+    /// allow: nothing was written then, and the connection goes on. What the kernel takes at once
+    /// does not count, so that others who fill the server's queues keep nobody from writing.
+    /// `EPIPE` after `close`, `abort` and `shutdown`. Any other error, such as `ECONNRESET`, ends
+    /// the connection; [`on_close`](crate::Handler::on_close) tells it too. It is `ENOMEM` when
+    /// the kernel has taken a part and, against all expectation, the rest can't be kept within
+    /// the limits.
     #[inline]
     pub fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         self.connection.check_open()?;
-        self.check_room(data.len())?;
-        if !self.may_send(data.len()) {
-            self.queue(|output| output.push(data));
-            return Ok(self.queued());
+        let mut rest = data;
+        if self.goes_at_once(data.len())? {
+            rest = &data[self.send(|fd| socket::send(fd, data))?..];
         }
-        let sent = self.send(|fd| socket::send(fd, data))?;
-        if sent < data.len() {
-            self.queue(|output| output.push(&data[sent..]));
+        if !rest.is_empty() {
+            self.reserve(rest.len(), data.len())?;
+            self.queue(|output| output.push(rest));
         }
         Ok(self.queued())
     }
@@ -218,10 +220,12 @@ impl Conn<'_> {
     pub fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         self.connection.check_open()?;
         let length = pieces.iter().map(|piece| piece.len()).sum();
-        self.check_room(length)?;
         let mut skip = 0;
-        if self.may_send(length) {
+        if self.goes_at_once(length)? {
             skip = self.send(|fd| socket::send_vectored(fd, pieces))?;
+        }
+        if skip < length {
+            self.reserve(length - skip, length)?;
         }
         for piece in pieces {
             let now = skip.min(piece.len());
@@ -233,38 +237,45 @@ impl Conn<'_> {
         Ok(self.queued())
     }
 
-    /// Bytes from another thread, which were counted when they were taken.
-    pub(crate) fn write_shared(&mut self, data: Arc<[u8]>) {
-        self.site.mailbox.account(self.connection.id, 0, data.len());
-        if self.connection.check_open().is_err() {
-            return;
-        }
-        if !self.may_send(data.len()) {
-            return self.queue(|output| output.push_shared(data));
-        }
-        match self.send(|fd| socket::send(fd, &data)) {
-            Ok(sent) if sent == data.len() => {}
-            Ok(0) => self.queue(|output| output.push_shared(data)),
-            Ok(sent) => self.queue(|output| output.push(&data[sent..])),
-            Err(_) => {}
+    /// Bytes from another thread, which were counted when they were taken; `fills` when it was
+    /// told that more than the high mark waits.
+    pub(crate) fn write_shared(&mut self, data: Arc<[u8]>, fills: bool) {
+        self.connection.is_full |= fills;
+        let sent = match self.connection.check_open() {
+            Ok(()) if !self.may_send(data.len()) => 0,
+            Ok(()) => self.send(|fd| socket::send(fd, &data)).unwrap_or(data.len()),
+            Err(_) => data.len(),
+        };
+        self.connection.output.account().release(sent);
+        match sent {
+            0 => self.queue(|output| output.push_shared(data)),
+            sent if sent < data.len() => self.queue(|output| output.push(&data[sent..])),
+            _ => {}
         }
     }
 
     /// Sends `length` bytes of a file from `offset` on with `sendfile(2)`, after what is queued.
-    /// They never pass through this process's memory and don't count as queued bytes. The file
-    /// is duplicated: it may be closed at once. It must keep its length until then: one that
-    /// turns out shorter ends the connection with `EIO`.
+    /// They never pass through this process's memory and don't count as queued bytes; but while
+    /// more than the high mark wait, those of files included, nothing is read from the peer, and
+    /// `on_drain` is called when no more than the low one do. The file is duplicated: it may be
+    /// closed at once. It must keep its length until then: one that turns out shorter ends the
+    /// connection with `EIO`.
     ///
-    /// `EPIPE` as for `write`, `EMFILE` when it can't be duplicated.
+    /// `EPIPE` as for `write`, `EMFILE` when it can't be duplicated, `ENOBUFS` when 16 files wait
+    /// on this connection: each holds a descriptor. Nothing was taken then.
     pub fn send_file(&mut self, file: &impl AsFd, offset: u64, length: u64) -> io::Result<()> {
         self.connection.check_open()?;
+        if !self.connection.output.has_room_for_a_file() {
+            return Err(fail(libc::ENOBUFS, "16 files wait to be sent on the connection"));
+        }
         let file = file.as_fd().try_clone_to_owned().describe("the file's descriptor can't be duplicated")?;
         let was_empty = self.connection.output.is_empty();
         self.connection.output.push_file(file, offset, length);
-        match was_empty {
-            true => self.flush(),
-            false => Ok(()),
+        if was_empty {
+            self.flush()?;
         }
+        self.connection.is_full |= self.connection.output.waiting() > self.site.budget.high_water;
+        Ok(())
     }
 
     /// How many bytes wait in memory to be sent. Above the server's high mark, nothing more is
@@ -278,7 +289,6 @@ impl Conn<'_> {
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         let connection = &mut *self.connection;
         let flushed = connection.output.flush(connection.socket.as_fd());
-        connection.account(self.site);
         match flushed {
             Ok(sent) => {
                 self.sent(sent);
@@ -314,10 +324,9 @@ impl Conn<'_> {
             self.connection.timeouts.written(&self.site.clock);
         }
         push(output);
-        if output.held() > self.site.high_water {
+        if output.held() > self.site.budget.high_water {
             self.connection.is_full = true;
         }
-        self.connection.account(self.site);
     }
 
     /// Whether so many bytes go to the socket at once: nothing is before them, and no ring sends
@@ -327,17 +336,28 @@ impl Conn<'_> {
         self.connection.output.is_empty() && (!self.site.is_carried || length > WORTH_A_CALL)
     }
 
-    /// Whether so many bytes may be queued, should the kernel take none.
+    /// Whether so many bytes are to be sent at once. `ENOBUFS` when they are not to be written.
     #[inline]
-    fn check_room(&self, more: usize) -> io::Result<()> {
-        let held = self.connection.output.held();
-        let uncounted = held.saturating_sub(self.connection.accounted);
-        let waiting = match held == 0 && more <= PIECE {
-            true => 0,
-            // Other threads may have written, too.
-            false => self.site.mailbox.waiting(self.connection.id) + uncounted,
-        };
-        self.site.budget.check(waiting, uncounted, more)
+    fn goes_at_once(&self, length: usize) -> io::Result<bool> {
+        if !self.may_send(length) && !self.connection.output.is_empty() {
+            return Ok(false);
+        }
+        match self.connection.output.account().room(length)? {
+            Room::Enough => Ok(self.may_send(length)),
+            // What can't wait is sent only if the kernel takes it as a whole.
+            Room::NoneOfAll if socket::has_room(self.connection.socket.as_fd(), length) => Ok(true),
+            Room::NoneOfAll => Err(no_room_for_all()),
+        }
+    }
+
+    /// Counts the rest of a write of which the kernel may have taken a part.
+    fn reserve(&mut self, rest: usize, length: usize) -> io::Result<()> {
+        match self.connection.output.account().reserve(rest) {
+            Ok(_) => Ok(()),
+            Err(error) if rest == length => Err(error),
+            // The kernel is short of memory, or other threads were faster.
+            Err(_) => Err(self.fail(plain(libc::ENOMEM))),
+        }
     }
 
     /// A send has failed.

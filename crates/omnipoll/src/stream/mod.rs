@@ -1,6 +1,7 @@
 //! Connections: sockets whose writes are queued when the kernel takes no more, that time out,
 //! are paused and resumed, and are known by an id to other threads.
 
+mod account;
 mod address;
 mod carriage;
 mod conn;
@@ -17,13 +18,13 @@ pub use conn::Conn;
 pub use datagram::Datagram;
 pub use remote::ConnId;
 
+pub(crate) use account::Budget;
 pub(crate) use address::Address;
 pub(crate) use conn::Connection;
 pub(crate) use count::{Count, Counter, Counts};
 pub(crate) use datagram::DatagramSocket;
 pub(crate) use listener::Listener;
-pub(crate) use remote::{
-    hold_still, set_births_apart, Budget, Letter, Mailbox, Order, MOST_LOOPS, MOST_SEATS,
-};
+pub(crate) use output::Output;
+pub(crate) use remote::{hold_still, set_births_apart, Letter, Mailbox, Order, MOST_LOOPS, MOST_SEATS};
 pub(crate) use site::Site;
 pub(crate) use timeouts::{Clock, Timeouts};

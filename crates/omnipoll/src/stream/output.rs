@@ -9,13 +9,16 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use super::account::Account;
 use crate::engine::socket;
 use crate::error::bare;
 
 /// Small writes are gathered into pieces of this size.
-pub(crate) const PIECE: usize = 16 * 1024;
+const PIECE: usize = 16 * 1024;
 /// Pieces that one `sendmsg(2)` takes; the kernel's limit (`IOV_MAX`) is 1,024.
 const PIECES_A_CALL: usize = 64;
+/// Files that one connection may queue: each holds a descriptor, which others need too.
+const MOST_FILES: usize = 16;
 /// What one flush sends at most, so that a fast reader does not keep its loop from the others.
 const BYTES_A_FLUSH: u64 = 1024 * 1024;
 
@@ -27,27 +30,49 @@ enum Piece {
 }
 
 /// A queue of bytes and stretches of files.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Output {
     pieces: VecDeque<Piece>,
-    /// The bytes held in memory.
+    /// The bytes held in memory, which the account has among those that wait.
     held: usize,
     /// Those among them that a ring has taken to send.
     lent: usize,
+    /// How many of the pieces are files, and what is left of them all.
+    files: usize,
+    left_of_files: u64,
+    account: Arc<Account>,
 }
 
 impl Output {
+    pub(crate) fn new(account: Arc<Account>) -> Self {
+        Self { pieces: VecDeque::new(), held: 0, lent: 0, files: 0, left_of_files: 0, account }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.pieces.is_empty() && self.lent == 0
     }
 
     /// How many bytes it holds in memory; what is left of a file is not among them.
+    #[inline]
     pub(crate) fn held(&self) -> usize {
         self.held
     }
 
+    /// How many bytes wait to be sent: those in memory, those of files, and what other threads
+    /// have written that the loop has not come to.
+    pub(crate) fn waiting(&self) -> usize {
+        self.account.waiting().saturating_add(usize::try_from(self.left_of_files).unwrap_or(usize::MAX))
+    }
+
+    /// What is counted of its bytes.
+    #[inline]
+    pub(crate) fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// Queues bytes that the account has counted.
     pub(crate) fn push(&mut self, data: &[u8]) {
-        self.held += data.len();
+        self.holds(data.len());
         if let Some(Piece::Owned { bytes, .. }) = self.pieces.back_mut() {
             if bytes.len() + data.len() <= PIECE {
                 return bytes.extend_from_slice(data);
@@ -58,17 +83,39 @@ impl Output {
         }
     }
 
-    /// Bytes that many connections are given; each holds a reference.
+    /// Queues bytes that many connections are given, and the account has counted; each holds a
+    /// reference.
     pub(crate) fn push_shared(&mut self, bytes: Arc<[u8]>) {
         if !bytes.is_empty() {
-            self.held += bytes.len();
+            self.holds(bytes.len());
             self.pieces.push_back(Piece::Shared { bytes, sent: 0 });
         }
     }
 
+    /// Whether one more file may be queued.
+    pub(crate) fn has_room_for_a_file(&self) -> bool {
+        self.files < MOST_FILES
+    }
+
     pub(crate) fn push_file(&mut self, file: OwnedFd, offset: u64, length: u64) {
         if length > 0 {
+            self.files += 1;
+            self.left_of_files = self.left_of_files.saturating_add(length);
             self.pieces.push_back(Piece::File { file, offset, left: length });
+        }
+    }
+
+    fn holds(&mut self, more: usize) {
+        self.held += more;
+        debug_assert!(self.held <= self.account.waiting(), "{} bytes are held uncounted", self.held);
+    }
+
+    /// Holds so many bytes no more.
+    #[inline]
+    fn lets_go(&mut self, bytes: usize) {
+        if bytes > 0 {
+            self.held -= bytes;
+            self.account.release(bytes);
         }
     }
 
@@ -90,7 +137,8 @@ impl Output {
     /// Takes back what was lent, of which what is before `sent` has been sent.
     pub(crate) fn take_back(&mut self, bytes: Vec<u8>, sent: usize) {
         let left = bytes.len() - sent;
-        self.held -= std::mem::take(&mut self.lent) - left;
+        let lent = std::mem::take(&mut self.lent);
+        self.lets_go(lent - left);
         if left > 0 {
             self.pieces.push_front(Piece::Owned { bytes, sent });
         } else if self.pieces.is_empty() {
@@ -148,21 +196,20 @@ impl Output {
     }
 
     /// Drops what has been sent from the front.
-    fn pass(&mut self, mut count: usize) {
+    fn pass(&mut self, count: usize) {
+        if matches!(self.pieces.front(), Some(Piece::File { .. })) {
+            return self.pass_file(count);
+        }
+        self.lets_go(count);
+        let mut count = count;
         while let Some(piece) = self.pieces.front_mut() {
             let (length, sent) = match piece {
                 Piece::Owned { bytes, sent } => (bytes.len(), sent),
                 Piece::Shared { bytes, sent } => (bytes.len(), sent),
-                // It counts its own progress.
-                Piece::File { left: 0, .. } => {
-                    self.pieces.pop_front();
-                    return;
-                }
                 Piece::File { .. } => return,
             };
             let now = count.min(length - *sent);
             *sent += now;
-            self.held -= now;
             count -= now;
             if *sent < length {
                 return;
@@ -174,9 +221,20 @@ impl Output {
         }
     }
 
+    /// Counts what has been sent of the file at the front, and drops it when that was all.
+    fn pass_file(&mut self, count: usize) {
+        self.left_of_files = self.left_of_files.saturating_sub(count as u64);
+        if let Some(Piece::File { left: 0, .. }) = self.pieces.front() {
+            self.files -= 1;
+            self.pieces.pop_front();
+        }
+    }
+
     /// Throws away what is not lent.
     pub(crate) fn clear(&mut self) {
-        *self = Self { held: self.lent, lent: self.lent, ..Self::default() };
+        self.pieces = VecDeque::new();
+        (self.files, self.left_of_files) = (0, 0);
+        self.lets_go(self.held - self.lent);
     }
 }
 

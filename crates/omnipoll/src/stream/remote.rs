@@ -5,9 +5,10 @@
 //! is gone is answered at once.
 
 use std::io;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 
+use super::account::{Account, Budget};
 use crate::engine::lock;
 use crate::error::fail;
 use crate::Poller;
@@ -70,13 +71,17 @@ impl ConnId {
     ///
     /// `ESTALE` when the connection is gone or closing, `EPIPE` when its sending side is
     /// [shut down](crate::Conn::shutdown), `ENOBUFS` when more would wait than the
-    /// server's [limits](crate::ServerOptions::queue_limit) allow: nothing was taken then.
+    /// server's [limits](crate::ServerOptions::queue_limit) allow, or 16,384 writes and posts to
+    /// this connection wait for its loop: nothing was taken then. When the result is more than
+    /// the [high mark](crate::ServerOptions::water_marks),
+    /// [`on_drain`](crate::Handler::on_drain) will be called.
     pub fn write(self, data: &[u8]) -> io::Result<usize> {
         self.mailbox()?.write(self, data.into())
     }
 
     /// Hands a value to the connection's handler: [`Handler::on_post`](crate::Handler::on_post)
-    /// is called with it on the connection's own loop. `ESTALE` as for `write`.
+    /// is called with it on the connection's own loop. `ESTALE` as for `write`; `EAGAIN` when
+    /// 16,384 posts and writes to this connection wait for its loop: try again later.
     pub fn post(self, value: i64) -> io::Result<()> {
         self.send(Order::Post(value))
     }
@@ -91,7 +96,8 @@ impl ConnId {
         self.send(Order::Abort)
     }
 
-    /// [`Conn::pause`](crate::Conn::pause), from any thread. `ESTALE` as for `write`.
+    /// [`Conn::pause`](crate::Conn::pause), from any thread. `ESTALE` as for `write`. Of several
+    /// calls of `pause` and `resume` before the loop comes to them, the last counts.
     pub fn pause(self) -> io::Result<()> {
         self.send(Order::Pause(true))
     }
@@ -162,7 +168,11 @@ pub(crate) fn set_births_apart(share: u32) {
 /// What another thread wants of a connection.
 #[derive(Debug)]
 pub(crate) enum Order {
-    Write(Arc<[u8]>),
+    /// Bytes that are counted, and whether the writer was told of more than the high mark.
+    Write {
+        data: Arc<[u8]>,
+        fills: bool,
+    },
     Post(i64),
     Pause(bool),
     Close,
@@ -172,46 +182,35 @@ pub(crate) enum Order {
 /// An order, for whom, and where it lives in its loop; it may be gone by the time it is read.
 pub(crate) type Letter = (usize, ConnId, Order);
 
-/// How many bytes may wait to be sent, and how many do, in all of a server.
-#[derive(Debug)]
-pub(crate) struct Budget {
-    pub(crate) each: usize,
-    pub(crate) all: usize,
-    pub(crate) used: AtomicUsize,
-}
-
-impl Budget {
-    /// Whether `more` bytes may wait on a connection on which `waiting` do, of which `uncounted`
-    /// are not among those used.
-    pub(crate) fn check(&self, waiting: usize, uncounted: usize, more: usize) -> io::Result<()> {
-        if waiting.saturating_add(more) > self.each {
-            return Err(fail(libc::ENOBUFS, "the connection would hold more unsent bytes than queue_limit"));
-        }
-        let used = self.used.load(Ordering::Relaxed).saturating_add(uncounted);
-        if used.saturating_add(more) > self.all {
-            return Err(fail(
-                libc::ENOBUFS,
-                "the server would hold more unsent bytes than total_queue_limit",
-            ));
-        }
-        Ok(())
-    }
-}
+/// How many values and writes may wait on one connection for its loop to take them.
+const MOST_LETTERS: u32 = 16 * 1024;
 
 /// A connection as other threads know it.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Default, Debug)]
 struct Resident {
     /// How many connections this seat has had, this one included.
     birth: u32,
-    is_here: bool,
+    /// Its bytes that wait to be sent; `None` when it has gone.
+    account: Option<Arc<Account>>,
     /// Where it lives in its loop.
     slot: usize,
     /// Whether it takes no more orders but to abort.
     closing: bool,
+    /// Whether it has been aborted.
+    aborted: bool,
     /// Whether it takes no more writes.
     shut: bool,
-    /// Bytes that wait to be sent, in its queue or on the way to it.
-    waiting: usize,
+    /// How many values and writes wait for the loop.
+    letters: u32,
+    /// Whether it is to be paused or resumed, once the loop comes to it.
+    pause: Option<bool>,
+}
+
+impl Resident {
+    /// Whether one more value or write may wait for the loop.
+    fn has_room(&self) -> bool {
+        self.letters < MOST_LETTERS
+    }
 }
 
 #[derive(Debug, Default)]
@@ -225,7 +224,7 @@ struct State {
 impl State {
     fn resident(&mut self, id: ConnId) -> io::Result<&mut Resident> {
         match self.residents.get_mut(id.seat()) {
-            Some(resident) if resident.is_here && resident.birth == id.birth() => Ok(resident),
+            Some(resident) if resident.account.is_some() && resident.birth == id.birth() => Ok(resident),
             _ => Err(gone()),
         }
     }
@@ -271,15 +270,17 @@ impl Mailbox {
     }
 
     /// A connection has come to live in `slot` of the loop.
-    pub(crate) fn settle(&self, slot: usize) -> ConnId {
+    pub(crate) fn settle(&self, slot: usize) -> (ConnId, Arc<Account>) {
+        let account = Account::new(self.budget.clone());
         let mut state = lock(&self.state);
         let seat = state.vacant.pop().unwrap_or(state.residents.len());
         if seat == state.residents.len() {
             state.residents.push(Resident { birth: self.births, ..Resident::default() });
         }
         let birth = state.residents[seat].birth + 1;
-        state.residents[seat] = Resident { birth, is_here: true, slot, ..Resident::default() };
-        ConnId::new(birth, self.index, seat)
+        let here = Some(account.clone());
+        state.residents[seat] = Resident { birth, account: here, slot, ..Resident::default() };
+        (ConnId::new(birth, self.index, seat), account)
     }
 
     fn has(&self, id: ConnId) -> bool {
@@ -300,29 +301,14 @@ impl Mailbox {
         }
     }
 
-    /// How many bytes wait to be sent on it, or are on the way to it.
-    pub(crate) fn waiting(&self, id: ConnId) -> usize {
-        lock(&self.state).resident(id).map_or(0, |resident| resident.waiting)
-    }
-
     /// The connection is gone.
     pub(crate) fn leave(&self, id: ConnId) {
         let mut state = lock(&self.state);
         if let Ok(resident) = state.resident(id) {
-            self.budget.used.fetch_sub(resident.waiting, Ordering::Relaxed);
-            resident.is_here = false;
+            resident.account = None;
             if resident.birth < LAST_BIRTH {
                 state.vacant.push(id.seat());
             }
-        }
-    }
-
-    /// The connection's own loop has put `more` bytes into its queue, or taken `fewer` out.
-    pub(crate) fn account(&self, id: ConnId, more: usize, fewer: usize) {
-        if let Ok(resident) = lock(&self.state).resident(id) {
-            resident.waiting = resident.waiting + more - fewer;
-            self.budget.used.fetch_add(more, Ordering::Relaxed);
-            self.budget.used.fetch_sub(fewer, Ordering::Relaxed);
         }
     }
 
@@ -335,11 +321,14 @@ impl Mailbox {
         if resident.shut {
             return Err(fail(libc::EPIPE, "the connection's sending side is shut down"));
         }
-        self.budget.check(resident.waiting, 0, data.len())?;
-        resident.waiting += data.len();
-        let (slot, waiting) = (resident.slot, resident.waiting);
-        self.budget.used.fetch_add(data.len(), Ordering::Relaxed);
-        state.letters.push((slot, id, Order::Write(data)));
+        if !resident.has_room() {
+            return Err(fail(libc::ENOBUFS, "16,384 writes and posts to the connection wait for its loop"));
+        }
+        let Some(account) = &resident.account else { return Err(gone()) };
+        let waiting = account.reserve(data.len())?;
+        resident.letters += 1;
+        let (slot, fills) = (resident.slot, waiting > self.budget.high_water);
+        state.letters.push((slot, id, Order::Write { data, fills }));
         drop(state);
         self.poller.wake()?;
         Ok(waiting)
@@ -351,6 +340,21 @@ impl Mailbox {
         if resident.closing && !matches!(order, Order::Abort) {
             return Err(gone());
         }
+        let is_waiting = match order {
+            Order::Post(_) if !resident.has_room() => {
+                return Err(fail(
+                    libc::EAGAIN,
+                    "16,384 writes and posts to the connection wait for its loop: post again later",
+                ));
+            }
+            Order::Pause(pause) => resident.pause.replace(pause).is_some(),
+            Order::Abort => std::mem::replace(&mut resident.aborted, true),
+            _ => false,
+        };
+        if is_waiting {
+            return Ok(());
+        }
+        resident.letters += u32::from(matches!(order, Order::Post(_)));
         resident.closing |= matches!(order, Order::Close | Order::Abort);
         let slot = resident.slot;
         state.letters.push((slot, id, order));
@@ -364,17 +368,17 @@ impl Mailbox {
         let mut state = lock(&self.state);
         let State { residents, letters, .. } = &mut *state;
         for (seat, resident) in residents.iter_mut().enumerate() {
-            if !resident.is_here || resident.closing || resident.shut {
+            let Some(account) = resident.account.as_ref().filter(|_| !resident.closing && !resident.shut)
+            else {
                 continue;
-            }
-            if self.budget.check(resident.waiting, 0, data.len()).is_err() {
+            };
+            if !resident.has_room() || account.reserve(data.len()).is_err() {
                 full += 1;
                 continue;
             }
-            resident.waiting += data.len();
-            self.budget.used.fetch_add(data.len(), Ordering::Relaxed);
+            resident.letters += 1;
             let id = ConnId::new(resident.birth, self.index, seat);
-            letters.push((resident.slot, id, Order::Write(data.clone())));
+            letters.push((resident.slot, id, Order::Write { data: data.clone(), fills: false }));
             given += 1;
         }
         drop(state);
@@ -386,7 +390,16 @@ impl Mailbox {
 
     /// Takes what has arrived.
     pub(crate) fn take(&self, into: &mut Vec<Letter>) {
-        std::mem::swap(&mut lock(&self.state).letters, into);
+        let mut state = lock(&self.state);
+        std::mem::swap(&mut state.letters, into);
+        for (_, id, order) in into {
+            let Ok(resident) = state.resident(*id) else { continue };
+            resident.letters = 0;
+            if let Order::Pause(pause) = order {
+                // Of several calls the last counts.
+                *pause = resident.pause.take().unwrap_or(*pause);
+            }
+        }
     }
 
     /// Makes the loop look up from its wait.
@@ -411,7 +424,7 @@ mod tests {
         loops[index].births = births;
         drop(loops);
         let poller = Arc::new(Poller::new().unwrap());
-        let budget = Budget { each: usize::MAX, all: usize::MAX, used: AtomicUsize::new(0) };
+        let budget = Budget::new(usize::MAX, usize::MAX, usize::MAX);
         Mailbox::open(index, poller, budget.into()).unwrap()
     }
 
@@ -430,7 +443,7 @@ mod tests {
     fn a_seat_is_given_up_before_its_ids_repeat() {
         let mailbox = open(40, LAST_BIRTH - 2);
         let ids = [7, 8, 9].map(|slot| {
-            let id = mailbox.settle(slot);
+            let (id, _) = mailbox.settle(slot);
             assert!(mailbox.has(id));
             mailbox.leave(id);
             assert!(!mailbox.has(id));
@@ -448,13 +461,13 @@ mod tests {
     #[test]
     fn the_next_loop_of_a_number_has_other_ids() {
         let first = open(50, 5);
-        let id = first.settle(0);
+        let (id, _) = first.settle(0);
         first.leave(id);
         first.close();
         let (poller, budget) = (first.poller.clone(), first.budget.clone());
         let second = Mailbox::open(first.index, poller, budget).unwrap();
         assert_eq!(second.index, first.index);
-        assert_eq!(second.settle(0).birth(), id.birth() + 1);
+        assert_eq!(second.settle(0).0.birth(), id.birth() + 1);
         second.close();
     }
 }

@@ -4,8 +4,9 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::account::Budget;
 use super::count::Count;
-use super::remote::{Budget, Mailbox};
+use super::remote::Mailbox;
 use super::timeouts::Clock;
 use crate::Poller;
 
@@ -17,7 +18,6 @@ pub(crate) struct Site {
     pub(crate) budget: Arc<Budget>,
     pub(crate) count: Count,
     pub(crate) clock: Clock,
-    pub(crate) high_water: usize,
     pub(crate) low_water: usize,
     pub(crate) linger: Duration,
     pub(crate) worker: usize,

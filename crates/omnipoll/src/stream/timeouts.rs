@@ -34,6 +34,9 @@ pub(crate) struct Activity {
     pub(crate) lingers: Option<Duration>,
 }
 
+/// How many times as long as a silent peer one that goes on sending may take to end.
+const LONGEST_LINGER: u64 = 15;
+
 /// The limits of one connection in nanoseconds, 0 for none, and what they are counted from.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Timeouts {
@@ -42,6 +45,8 @@ pub(crate) struct Timeouts {
     write: u64,
     heard: u64,
     written: u64,
+    /// When lingering began.
+    lingers_since: u64,
     /// The timer that is armed, if it isn't 0, and for when.
     pub(crate) timer: u64,
     pub(crate) armed: u64,
@@ -107,6 +112,12 @@ impl Timeouts {
 
     /// Lingering begins.
     pub(crate) fn lingers(&mut self, clock: &Clock) {
+        self.lingers_on(clock);
+        self.lingers_since = self.heard;
+    }
+
+    /// Something was read while lingering.
+    pub(crate) fn lingers_on(&mut self, clock: &Clock) {
         self.heard = clock.now();
     }
 
@@ -114,7 +125,9 @@ impl Timeouts {
     #[inline]
     pub(crate) fn deadline(&self, activity: Activity) -> Option<u64> {
         if let Some(linger) = activity.lingers {
-            return Some(self.heard.saturating_add(limit(Some(linger))));
+            let linger = limit(Some(linger));
+            let longest = self.lingers_since.saturating_add(linger.saturating_mul(LONGEST_LINGER));
+            return Some(self.heard.saturating_add(linger).min(longest));
         }
         if !self.is_any() {
             return None;

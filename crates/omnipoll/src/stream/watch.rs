@@ -4,7 +4,6 @@ use std::io;
 use std::time::Duration;
 
 use super::conn::Connection;
-use super::output::PIECE;
 use super::site::Site;
 use super::timeouts::Activity;
 use crate::Interest;
@@ -43,27 +42,8 @@ impl Connection {
         deadline.is_none_or(|deadline| self.timeouts.timer != 0 && self.timeouts.armed <= deadline)
     }
 
-    /// What is queued, but for a little that a ring will send in a moment: that is as good as
-    /// sent, and telling the others would cost more than sending it.
-    #[inline]
-    fn counted(&self, site: &Site) -> usize {
-        match self.output.held() {
-            held if site.is_carried && held <= PIECE => 0,
-            held => held,
-        }
-    }
-
-    /// Tells the other threads how much is queued.
-    pub(crate) fn account(&mut self, site: &Site) {
-        let waiting = self.counted(site);
-        if waiting != self.accounted {
-            site.mailbox.account(self.id, waiting, std::mem::replace(&mut self.accounted, waiting));
-        }
-    }
-
     /// Brings both in step. Its events carry `token`.
     pub(crate) fn keep_step(&mut self, token: u64, site: &Site) -> io::Result<()> {
-        self.account(site);
         let wanted = match site.is_carried {
             // A ring has no sendfile.
             true => self.output.is_file_next().then_some(Interest::WRITE),

@@ -67,7 +67,7 @@ fn numbers(count: u32) -> Vec<u8> {
 }
 
 fn what_is_queued_goes_out_in_order(way: Way) {
-    const COUNT: u32 = 300_000;
+    const COUNT: u32 = 150_000;
     let acts = Acts::echo().on_data(|conn, _, _| {
         keep_small(conn);
         let mut file = tempfile();

@@ -2,9 +2,9 @@
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use omnipoll::Conn;
+use omnipoll::{Conn, ConnId, Model};
 
 use crate::acts::Acts;
 use crate::client::{end, expect_end, keep_small, pattern, push, read, read_to_end, send_meanwhile, small};
@@ -19,6 +19,8 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.in_each_way(a_drain_is_told_once_a_crossing);
     suite.in_each_way(a_drain_may_be_filled_again);
     suite.in_each_way(what_stays_below_the_high_mark_drains_untold);
+    suite.in_each_way(others_who_fill_it_are_told_of_the_drain);
+    suite.in_ways_of(&[Model::Reactor, Model::Cores, Model::Thread], a_proxy_passes_the_pace_on);
     suite.in_each_way(a_peer_that_does_not_read_can_send_little);
     suite.in_each_way(a_paused_peer_can_send_little);
     suite.in_each_way(a_paused_connection_still_sends);
@@ -133,6 +135,64 @@ fn what_stays_below_the_high_mark_drains_untold(way: Way) {
     served.expect(&client, What::Close);
     use What::{Close, Data, End, Said};
     assert_eq!(story(&served, port_of(&client)), [Data, Said, End, Close]);
+    served.ends_well();
+}
+
+fn others_who_fill_it_are_told_of_the_drain(way: Way) {
+    const TIMES: usize = 5;
+    let acts = Acts::echo().on_data(|conn, _, _| {
+        let id = conn.id();
+        // Here and in another thread alike; the kernel takes all of it at once.
+        assert_eq!(id.write(&[0; HIGH]).unwrap(), HIGH);
+        std::thread::spawn(move || id.write(&[0; HIGH + 1]).unwrap()).join().unwrap();
+    });
+    let served = serve(way.options().water_marks(LOW, HIGH), acts);
+    let mut client = served.client();
+    for turn in 1..=TIMES {
+        client.write_all(b"f").unwrap();
+        read(&client, 2 * HIGH + 1);
+        let port = port_of(&client);
+        served.log.wait_for("a drain", |entries| {
+            let drains = entries.iter().filter(|entry| entry.port == port && entry.what == What::Drain);
+            (drains.count() == turn).then_some(())
+        });
+    }
+    end(&client);
+    expect_end(&client);
+    served.expect(&client, What::Close);
+    let drains = served.log.all().iter().filter(|entry| entry.what == What::Drain).count();
+    assert_eq!(drains, TIMES);
+    served.ends_well();
+}
+
+fn a_proxy_passes_the_pace_on(way: Way) {
+    // The first client to come is written what the second one sends.
+    const LENGTH: usize = 8 << 20;
+    let ids: Arc<(OnceLock<ConnId>, OnceLock<ConnId>)> = Arc::default();
+    let (opened, drained) = (ids.clone(), ids.clone());
+    let acts = Acts::echo()
+        .on_open(move |conn, _| {
+            let (sink, source) = &*opened;
+            if sink.set(conn.id()).is_err() {
+                source.set(conn.id()).unwrap();
+            }
+            Ok(())
+        })
+        .on_data(move |conn, _, data| {
+            if ids.0.get().unwrap().write(data).unwrap() > HIGH {
+                conn.pause();
+            }
+        })
+        .on_drain(move |_, _| drained.1.get().unwrap().resume().unwrap())
+        .on_end(|conn, _| conn.close());
+    let served = serve(way.options().water_marks(LOW, HIGH), acts);
+    let sink = served.client();
+    served.expect(&sink, What::Open);
+    let source = served.client();
+    let sending = send_meanwhile(&source, pattern(3, LENGTH));
+    assert!(read(&sink, LENGTH) == pattern(3, LENGTH));
+    sending.join().unwrap();
+    drop((sink, source));
     served.ends_well();
 }
 

@@ -21,6 +21,7 @@ mod bytes;
 mod datagrams;
 mod ending;
 mod flow;
+mod hostile;
 mod listening;
 mod others;
 mod processes;
@@ -32,6 +33,7 @@ fn main() -> std::process::ExitCode {
     bytes::behaviours(&mut suite);
     ending::behaviours(&mut suite);
     flow::behaviours(&mut suite);
+    hostile::behaviours(&mut suite);
     timeouts::behaviours(&mut suite);
     others::behaviours(&mut suite);
     listening::behaviours(&mut suite);

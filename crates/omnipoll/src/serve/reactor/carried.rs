@@ -134,6 +134,9 @@ impl<H: Handler> Reactor<'_, H> {
     fn heard(&mut self, slot: usize, chunk: &Chunk) {
         let Some(ring) = &self.ring else { return };
         let client = &mut self.clients[slot];
+        if client.connection.is_lingering() {
+            client.connection.timeouts.lingers_on(&self.site.clock);
+        }
         if !client.connection.is_open() {
             return;
         }
@@ -158,7 +161,6 @@ impl<H: Handler> Reactor<'_, H> {
         if connection.is_over() {
             return;
         }
-        connection.account(&self.site);
         let mut conn = Conn { connection, site: &self.site };
         match result {
             Ok(bytes) => conn.sent(bytes as u64),
