@@ -1389,8 +1389,9 @@ int omni_server_workers(const struct omni_server *server);
  * are always copied, and sent after what was written before.
  *
  * Returns how many bytes wait to be sent now, 0 when all has gone (INT_MAX when it is more), or:
- *   -ENOBUFS: more would wait than `queue_limit` or `total_queue_limit` allow. Nothing was
- *       taken, and the connection goes on.
+ *   -ENOBUFS: more would wait than `queue_limit` or `total_queue_limit` allow, or 16,384 writes
+ *       and posts wait for the connection's loop. Nothing was taken, and the connection goes on.
+ *   -ENOMEM: the rest of what the kernel took in part can't wait. It has ended.
  *   -EPIPE: it was closed, or its sending side shut down.
  *   -ECONNRESET, or what else send(2) says: it has ended, as `on_close` will tell.
  *   -EINVAL: `conn` is NULL; `data` is NULL and `length` is not 0.
@@ -1416,7 +1417,8 @@ int omni_conn_writev(struct omni_conn *conn, const struct iovec *pieces, uint32_
 
 /**
  * Sends `length` bytes of a file from `offset` on, after what was written before. They never
- * pass through the process's memory and don't count as waiting. The descriptor is duplicated:
+ * pass through the process's memory and don't count as waiting; while more than `high_water` bytes
+ * of files and others wait, nothing is read, and `on_drain` tells when. The descriptor is duplicated:
  * it stays the caller's, who may close it at once. The file must keep its length until then:
  * one that turns out shorter ends the connection with -EIO.
  *
@@ -1424,6 +1426,7 @@ int omni_conn_writev(struct omni_conn *conn, const struct iovec *pieces, uint32_
  *   -EPIPE, -ESTALE: as for `omni_conn_write`.
  *   -EBADF: `fd` is not open, or negative.
  *   -EMFILE: it can't be duplicated.
+ *   -ENOBUFS: 16 files wait to be sent on the connection.
  *   -EINVAL: `conn` is NULL; the end of the stretch is no offset of a file.
  *   -EPERM: this is no callback of this connection.
  *   What sendfile(2) says: the connection has ended, as `on_close` will tell.
@@ -1500,6 +1503,7 @@ int omni_conn_resume(struct omni_conn *conn);
  * Returns 0, or:
  *   -EINVAL: `conn` is NULL.
  *   -ESTALE: it is gone, or was closed.
+ *   -EAGAIN: 16,384 posts and writes to it wait for its loop; post again later.
  *
  * May be called from any thread. System calls: a write to an eventfd.
  */
