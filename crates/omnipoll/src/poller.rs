@@ -226,7 +226,10 @@ impl Poller {
                         break Ok(filled);
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted && !self.interruptible => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted && !self.interruptible => {
+                    // The signal's handler may have forked: this may be the child.
+                    self.check_owner()?;
+                }
                 // What the sources have needs no system call. Nobody may have heard the bell.
                 Err(error) => match self.tell(events, 0) {
                     0 if errno::of_wait(&error) == About::Moment

@@ -33,7 +33,7 @@ use std::time::Duration;
 pub(crate) use completion::{Chunk, Completion, Done};
 pub(crate) use doorbell::Doorbell;
 pub use peer::Peer;
-pub(crate) use sys::{replace, write_to_notifier};
+pub(crate) use sys::{pipe, replace, write_to_notifier};
 
 use crate::error::fail;
 use crate::event::{Event, Ready};

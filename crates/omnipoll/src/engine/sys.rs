@@ -212,20 +212,32 @@ pub(super) fn eventfd(count: u32) -> io::Result<OwnedFd> {
 
 #[cfg(not(target_os = "linux"))]
 pub(super) fn notifier() -> io::Result<(OwnedFd, Option<OwnedFd>)> {
+    let (reader, writer) = pipe()?;
+    for end in [&reader, &writer] {
+        // SAFETY: F_SETFL takes no pointer.
+        check(unsafe { libc::fcntl(end.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) }, "fcntl failed")?;
+    }
+    Ok((reader, Some(writer)))
+}
+
+/// A pipe's reading and writing end, both close-on-exec: at once, so that no other thread's exec
+/// comes in between, where the system can do that.
+pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let mut ends = [0; 2];
-    // SAFETY: pipe writes two numbers into an array of two.
+    #[cfg(not(target_vendor = "apple"))]
+    // SAFETY: pipe2 writes two numbers into an array of two.
+    check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) }, "pipe2 failed")?;
+    #[cfg(target_vendor = "apple")]
+    // SAFETY: as above.
     check(unsafe { libc::pipe(ends.as_mut_ptr()) }, "pipe failed")?;
     // SAFETY: the kernel has just given us these numbers.
-    let ends = ends.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
-    for end in &ends {
-        // SAFETY: fcntl with these commands takes no pointer.
-        unsafe {
-            check(libc::fcntl(end.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC), "fcntl failed")?;
-            check(libc::fcntl(end.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK), "fcntl failed")?;
-        }
+    let [reader, writer] = ends.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+    #[cfg(target_vendor = "apple")]
+    for end in [&reader, &writer] {
+        // SAFETY: F_SETFD takes no pointer.
+        check(unsafe { libc::fcntl(end.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) }, "fcntl failed")?;
     }
-    let [reader, writer] = ends;
-    Ok((reader, Some(writer)))
+    Ok((reader, writer))
 }
 
 /// How often a notifier is written to before a failure is believed: there is nothing else that
@@ -263,16 +275,26 @@ pub(super) fn drain(reader: &OwnedFd) {
 /// Makes the number of `old` stand for the file of `new`, atomically.
 pub(crate) fn replace(new: &OwnedFd, old: &OwnedFd) -> io::Result<()> {
     loop {
-        // SAFETY: both are open descriptors of ours.
-        let result = unsafe { libc::dup2(new.as_raw_fd(), old.as_raw_fd()) };
-        match check(result, "dup2 failed") {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-            Ok(fd) => {
-                // SAFETY: takes no pointer. dup2 clears the flag; dup3 is not in POSIX before 2024.
-                return check(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) }, "fcntl failed")
-                    .map(drop);
-            }
+        match check(dup_over(new.as_raw_fd(), old.as_raw_fd()), "dup3 failed") {
+            // EBUSY: Linux, when another thread is about to open something.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY)) => {}
+            result => return result.map(drop),
         }
+    }
+}
+
+#[cfg(not(target_vendor = "apple"))]
+fn dup_over(new: RawFd, old: RawFd) -> libc::c_int {
+    // SAFETY: takes no pointer; both are open descriptors of ours.
+    unsafe { libc::dup3(new, old, libc::O_CLOEXEC) }
+}
+
+#[cfg(target_vendor = "apple")]
+fn dup_over(new: RawFd, old: RawFd) -> libc::c_int {
+    // SAFETY: as above. dup2 clears the flag.
+    match unsafe { libc::dup2(new, old) } {
+        // SAFETY: takes no pointer.
+        fd if fd >= 0 => unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) },
+        error => error,
     }
 }

@@ -52,6 +52,7 @@ use crate::error::{fail, plain};
 use crate::event::{Event, EventKind};
 use crate::interest::Interest;
 use crate::registry::{self, Registry, Tag};
+use crate::source::fork;
 use place::Place;
 use ring::{Door, Entered, Ring, Waiters};
 use state::{key, poll_of, Age, State};
@@ -193,7 +194,13 @@ impl Engine for Uring {
                 state.asleep += 1;
                 let known = self.waits.begin();
                 drop((state, locked));
+                let process = fork::count();
                 let slept = sleep(door, requests, timeout);
+                if fork::glance() != process {
+                    // The handler of a signal has forked. The child has no ring to look at, and
+                    // another thread of its parent's may have had the locks.
+                    return Err(plain(libc::EINTR));
+                }
                 (locked, state) = self.come_back(registry, door, known);
                 slept
             }

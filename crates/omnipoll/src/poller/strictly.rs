@@ -61,7 +61,7 @@ impl Poller {
     /// One comparison, for the sake of the short way.
     #[inline]
     pub(super) fn is_special(&self) -> bool {
-        self.born.load(Ordering::Acquire) != born_now(false)
+        self.born.load(Ordering::Acquire) != fork::glance()
     }
 
     /// A wait that [is special](Self::is_special): an ordinary one between two looks at

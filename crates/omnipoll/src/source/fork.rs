@@ -1,43 +1,83 @@
 //! Notices that the process has been forked, at the price of one load a call.
 //!
-//! `getpid(2)` would be a system call each time. `pthread_atfork(3)` counts instead, in the
-//! child; a child made by a bare `clone(2)` system call, past libc, is not noticed.
+//! The number of the process is on a page that the kernel gives to a forked child full of zeros
+//! (`MADV_WIPEONFORK`, Linux 4.14), whatever made the child: `fork(2)`, `_Fork(3)`, a bare
+//! `clone(2)`, in a signal handler or at the end of a thread. Where there is no such thing,
+//! `pthread_atfork(3)` clears the number: then `_Fork(3)` and `clone(2)` are not noticed.
 
 use std::io;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use super::signal;
 use crate::error::fail;
 
-static FORKS: AtomicU32 = AtomicU32::new(0);
-static OBSERVER: OnceLock<libc::c_int> = OnceLock::new();
+/// At least the pages of every system of that architecture: those of .bss are anonymous memory.
+const PAGE: usize = if cfg!(any(target_arch = "x86_64", target_arch = "x86")) { 4_096 } else { 65_536 };
 
-extern "C" fn before() {
-    signal::before_fork();
+#[cfg_attr(any(target_arch = "x86_64", target_arch = "x86"), repr(C, align(4096)))]
+#[cfg_attr(not(any(target_arch = "x86_64", target_arch = "x86")), repr(C, align(65536)))]
+struct Page {
+    /// What [`count`] says; 0 in a child that hasn't been asked yet.
+    count: AtomicU32,
+    _rest: [u8; PAGE - size_of::<AtomicU32>()],
 }
 
-extern "C" fn in_parent() {
-    signal::after_fork(false);
-}
+static WIPED: Page = Page { count: AtomicU32::new(0), _rest: [0; PAGE - size_of::<AtomicU32>()] };
+/// The highest number given out in this process and its ancestors. A child inherits it.
+static LAST: AtomicU32 = AtomicU32::new(0);
+static OBSERVED: AtomicBool = AtomicBool::new(false);
 
+/// Touches one atomic, so that it may run at any moment of any thread.
 extern "C" fn in_child() {
-    FORKS.fetch_add(1, Ordering::Relaxed);
-    signal::after_fork(true);
+    WIPED.count.store(0, Ordering::Relaxed);
 }
 
-/// Starts counting. Called before the first poller is made; `ENOMEM` is its only error.
+/// Starts noticing. Called before the first poller is made; `ENOMEM` is its only error.
 pub(crate) fn observe() -> io::Result<()> {
-    // SAFETY: the handlers are static functions that neither unwind nor call back.
-    let observe = || unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
-    match *OBSERVER.get_or_init(observe) {
-        0 => Ok(()),
-        errno => Err(fail(errno, "pthread_atfork failed")),
+    // No lock: a child that is forked meanwhile could never take it. Two threads may do it twice.
+    if OBSERVED.load(Ordering::Acquire) {
+        return Ok(());
+    }
+    if !wipe_on_fork() {
+        // SAFETY: the handler is a static function that neither unwinds nor calls back.
+        match unsafe { libc::pthread_atfork(None, None, Some(in_child)) } {
+            0 => {}
+            errno => return Err(fail(errno, "pthread_atfork failed")),
+        }
+    }
+    OBSERVED.store(true, Ordering::Release);
+    Ok(())
+}
+
+/// Asks the kernel to clear the page in forked children; `false` where it can't.
+fn wipe_on_fork() -> bool {
+    #[cfg(target_os = "linux")]
+    // SAFETY: the page is ours alone, and stays as it is in this process.
+    return unsafe { libc::madvise((&raw const WIPED).cast_mut().cast(), PAGE, libc::MADV_WIPEONFORK) } == 0;
+    #[cfg(not(target_os = "linux"))]
+    false
+}
+
+/// A number that this process has and none of its ancestors had; never 0. Async-signal-safe.
+#[inline]
+pub(crate) fn count() -> u32 {
+    match glance() {
+        0 => renew(),
+        count => count,
     }
 }
 
-/// How many forks this process is away from the one that loaded the library.
+/// The same, or 0 in a child in which [`count`] was not called yet.
 #[inline]
-pub(crate) fn count() -> u32 {
-    FORKS.load(Ordering::Relaxed)
+pub(crate) fn glance() -> u32 {
+    WIPED.count.load(Ordering::Relaxed)
+}
+
+#[cold]
+fn renew() -> u32 {
+    // In this order: a child that is forked in between has a number that is higher still.
+    let next = LAST.fetch_add(1, Ordering::SeqCst) + 1;
+    match WIPED.count.compare_exchange(0, next, Ordering::SeqCst, Ordering::SeqCst) {
+        Ok(_) => next,
+        Err(faster) => faster,
+    }
 }

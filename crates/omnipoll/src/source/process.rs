@@ -1,7 +1,7 @@
 //! Processes that serve: made by `fork(2)`, held by a leash, ended by a signal.
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use crate::error::system;
 
@@ -31,17 +31,5 @@ pub(crate) fn exit(status: i32) -> ! {
 /// A pipe: its reading end tells the end of the process that has the writing one, however that
 /// comes about.
 pub(crate) fn leash() -> io::Result<(OwnedFd, OwnedFd)> {
-    let mut ends = [0; 2];
-    // SAFETY: pipe writes two numbers into an array of two.
-    if unsafe { libc::pipe(ends.as_mut_ptr()) } < 0 {
-        return Err(system("pipe failed"));
-    }
-    // SAFETY: the kernel has just given us these numbers.
-    let [reader, writer] = ends.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
-    for end in [&reader, &writer] {
-        use std::os::fd::AsRawFd;
-        // SAFETY: F_SETFD takes no pointer.
-        unsafe { libc::fcntl(end.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) };
-    }
-    Ok((reader, writer))
+    crate::engine::pipe()
 }

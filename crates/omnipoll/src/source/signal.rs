@@ -4,13 +4,17 @@
 //! next to nothing (`signal-safety(7)`), so ours adds one to a count that all pollers share
 //! and rings the bells of those that watch the signal; each poller knows how far it has seen.
 //! A signal that arrives at any moment is in the count, and none is lost.
+//!
+//! A forked child inherits the handler and nobody who would hear of it. Until a poller of the
+//! child's own watches the signal, the handler gives the former disposition its place back.
+//! Nothing is locked or done at a fork: it may come in a signal handler or past libc.
 
-use std::cell::Cell;
+use std::cell::UnsafeCell;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering::SeqCst};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::fork;
 use crate::engine::write_to_notifier;
@@ -22,21 +26,22 @@ const SIGNALS: usize = 65;
 
 static COUNTS: [AtomicU32; SIGNALS] = [const { AtomicU32::new(0) }; SIGNALS];
 static DESKS: AtomicPtr<Desk> = AtomicPtr::new(ptr::null_mut());
-/// How many handlers are looking at the desks just now.
-static VISITORS: AtomicU32 = AtomicU32::new(0);
-/// For each signal how many desks watch it, and what was done about it before.
-static FORMER: Mutex<Formers> = Mutex::new([const { None }; SIGNALS]);
+/// The number of the process, and in the lower half how many handlers are looking at the desks
+/// just now: those of its parent don't count in a child.
+static VISITORS: AtomicU64 = AtomicU64::new(0);
+static FORMER: [Former; SIGNALS] = [const { Former::NONE }; SIGNALS];
+/// The process one of whose threads is changing [`FORMER`]; 0 for none. What a thread of a
+/// parent's was changing at a fork is free in the child.
+static CHANGING: AtomicU32 = AtomicU32::new(0);
 
-type Formers = [Option<Former>; SIGNALS];
-
-thread_local! {
-    /// The lock of a thread that forks.
-    static STILL: Cell<Option<MutexGuard<'static, Formers>>> = const { Cell::new(None) };
-}
-
+/// What was done about a signal before the handler took its place.
 struct Former {
-    desks: usize,
-    action: libc::sigaction,
+    /// The process that `desks` is about, in [`fork::count`]'s terms; 0 when nobody watches.
+    owner: AtomicU32,
+    /// How many desks watch the signal.
+    desks: AtomicU32,
+    /// Written only while the handler is not installed.
+    action: UnsafeCell<MaybeUninit<libc::sigaction>>,
 }
 
 /// Where one poller's signals arrive. Desks are never freed, only used again, so that a
@@ -78,27 +83,45 @@ impl Arrived {
     }
 }
 
-/// Async-signal-safe: atomics and write(2), with `errno` as it was.
+/// Async-signal-safe: atomics, write(2), sigaction(2) and kill(2), with `errno` as it was.
 extern "C" fn handler(signo: libc::c_int) {
     // SAFETY: errno's address is valid for the life of the thread.
     let errno = unsafe { *errno_place() };
+    let now = fork::count();
+    let former = &FORMER[signo as usize];
+    match former.owner.load(SeqCst) {
+        owner if owner != now && owner != 0 => former.take_its_place(signo),
+        _ => ring(signo, now),
+    }
+    // SAFETY: as above.
+    unsafe { *errno_place() = errno };
+}
+
+fn ring(signo: libc::c_int, now: u32) {
     COUNTS[signo as usize].fetch_add(1, SeqCst);
-    VISITORS.fetch_add(1, SeqCst);
+    let all = u64::from(now) << 32;
+    let enter = |visitors| Some(if visitors >> 32 == all >> 32 { visitors + 1 } else { all | 1 });
+    let _ = VISITORS.fetch_update(SeqCst, SeqCst, enter);
     let mut desk = DESKS.load(SeqCst).cast_const();
     // SAFETY: desks are leaked when they are made, so every pointer in the list stays valid.
     while let Some(here) = unsafe { desk.as_ref() } {
         let bell = here.bell.load(SeqCst);
         let asked = here.watched.load(SeqCst) & bit(signo) != 0;
-        if bell >= 0 && asked && here.owner.load(SeqCst) == fork::count() {
+        if bell >= 0 && asked && here.owner.load(SeqCst) == now {
             // Whoever gives up the bell's number first waits for the visitors to leave, so it is
             // still the bell's.
             let _ = write_to_notifier(bell);
         }
         desk = here.next;
     }
-    VISITORS.fetch_sub(1, SeqCst);
-    // SAFETY: as above.
-    unsafe { *errno_place() = errno };
+    let leave = |visitors| (visitors >> 32 == all >> 32).then(|| visitors - 1);
+    let _ = VISITORS.fetch_update(SeqCst, SeqCst, leave);
+}
+
+/// Whether a handler is looking at the desks.
+fn are_visited() -> bool {
+    let visitors = VISITORS.load(SeqCst);
+    visitors >> 32 == u64::from(fork::count()) && visitors as u32 > 0
 }
 
 impl Signals {
@@ -140,7 +163,8 @@ impl Signals {
 
     fn end(&mut self, index: usize) -> io::Result<()> {
         let signo = self.watches[index].signo;
-        uninstall(signo)?;
+        let owner = self.desk.map_or(0, |desk| desk.owner.load(SeqCst));
+        uninstall(signo, owner)?;
         self.watches.swap_remove(index);
         if !self.watches.iter().any(|watch| watch.signo == signo) {
             self.desk.inspect(|desk| _ = desk.watched.fetch_and(!bit(signo), SeqCst));
@@ -169,13 +193,15 @@ impl Signals {
         told.any(|watch| COUNTS[watch.signo as usize].load(SeqCst) != watch.seen)
     }
 
-    /// In a forked child: its parent's signals are not its own.
+    /// In a forked child: its parent's signals are not its own, and from now on it watches.
     pub(crate) fn after_fork(&mut self) {
         if let Some(desk) = self.desk {
             desk.owner.store(fork::count(), SeqCst);
         }
         for watch in &mut self.watches {
             watch.seen = COUNTS[watch.signo as usize].load(SeqCst);
+            // It can't fail: this signal was caught before.
+            let _ = install(watch.signo);
         }
     }
 }
@@ -190,29 +216,11 @@ impl Drop for Signals {
         if let Some(desk) = self.desk {
             desk.watched.store(0, SeqCst);
             desk.bell.store(-1, SeqCst);
-            while VISITORS.load(SeqCst) > 0 {
+            while are_visited() {
                 std::thread::yield_now();
             }
         }
     }
-}
-
-/// Holds still for a fork, so that the child doesn't inherit a lock that nobody will open.
-pub(super) fn before_fork() {
-    STILL.set(Some(former()));
-}
-
-/// After a fork, in the parent and in the child.
-pub(super) fn after_fork(in_child: bool) {
-    if in_child {
-        // Its parent's handlers run in the parent.
-        VISITORS.store(0, SeqCst);
-    }
-    STILL.take();
-}
-
-fn former() -> MutexGuard<'static, Formers> {
-    FORMER.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 const fn bit(signo: i32) -> u64 {
@@ -245,44 +253,109 @@ fn open_desk(bell: RawFd) -> &'static Desk {
     }
 }
 
+/// The right to change what was done about signals.
+struct Change;
+
+impl Change {
+    fn begin() -> Self {
+        let now = fork::count();
+        while CHANGING.fetch_update(SeqCst, SeqCst, |process| (process != now).then_some(now)).is_err() {
+            std::thread::yield_now();
+        }
+        Self
+    }
+}
+
+impl Drop for Change {
+    fn drop(&mut self) {
+        CHANGING.store(0, SeqCst);
+    }
+}
+
+impl Former {
+    const NONE: Self = Self {
+        owner: AtomicU32::new(0),
+        desks: AtomicU32::new(0),
+        action: UnsafeCell::new(MaybeUninit::zeroed()),
+    };
+
+    fn action(&self) -> &libc::sigaction {
+        // SAFETY: plain old data, all zeroes at first. It is written only under a `Change` and
+        // while the handler, which reads it, is not installed.
+        unsafe { (*self.action.get()).assume_init_ref() }
+    }
+
+    /// In the handler of a forked child in which nobody watches: what was done before is done
+    /// from now on, and first of all about this signal, which is blocked until the handler ends.
+    fn take_its_place(&self, signo: i32) {
+        let _ = exchange(signo, Some(self.action()));
+        // SAFETY: takes no pointer.
+        unsafe { libc::kill(libc::getpid(), signo) };
+    }
+}
+
 fn install(signo: i32) -> io::Result<()> {
-    let mut former = former();
-    if let Some(former) = &mut former[signo as usize] {
-        former.desks += 1;
+    let _change = Change::begin();
+    let former = &FORMER[signo as usize];
+    let now = fork::count();
+    if former.owner.load(SeqCst) == now {
+        former.desks.fetch_add(1, SeqCst);
         return Ok(());
     }
-    // SAFETY: sigaction is plain old data, for which all zeroes is a value.
-    let (mut new, mut old): (libc::sigaction, libc::sigaction) =
-        unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
-    new.sa_sigaction = handler as extern "C" fn(libc::c_int) as libc::sighandler_t;
-    new.sa_flags = libc::SA_RESTART;
-    // SAFETY: both live through the call, and the handler is async-signal-safe.
-    if unsafe { libc::sigaction(signo, &new, &mut old) } < 0 {
-        return Err(system("the signal can't be caught"));
+    let current = exchange(signo, None)?;
+    if !is_ours(&current) {
+        // SAFETY: the handler is not installed, and nobody else has a `Change`.
+        unsafe { (*former.action.get()).write(current) };
     }
-    former[signo as usize] = Some(Former { desks: 1, action: old });
+    // SAFETY: sigaction is plain old data, for which all zeroes is a value.
+    let mut ours: libc::sigaction = unsafe { std::mem::zeroed() };
+    ours.sa_sigaction = handler as extern "C" fn(libc::c_int) as libc::sighandler_t;
+    // On the stack that the program has set apart, if it has: Go's threads have small ones.
+    ours.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
+    former.desks.store(1, SeqCst);
+    former.owner.store(now, SeqCst);
+    exchange(signo, Some(&ours)).inspect_err(|_| former.owner.store(0, SeqCst))?;
     Ok(())
 }
 
-fn uninstall(signo: i32) -> io::Result<()> {
-    let mut all = former();
-    let Some(former) = &mut all[signo as usize] else { return Ok(()) };
-    if former.desks > 1 {
-        former.desks -= 1;
-        return Ok(());
+/// One desk less watches a signal, in the process that is its `owner`. Whoever is the last, or
+/// has inherited it where nobody else watches, restores what was done before.
+fn uninstall(signo: i32, owner: u32) -> io::Result<()> {
+    let _change = Change::begin();
+    let former = &FORMER[signo as usize];
+    let now = fork::count();
+    match former.owner.load(SeqCst) {
+        0 => return Ok(()),
+        theirs if theirs == now && owner != now => return Ok(()),
+        ours if ours == now && former.desks.load(SeqCst) > 1 => {
+            former.desks.fetch_sub(1, SeqCst);
+            return Ok(());
+        }
+        _ => {}
     }
-    // SAFETY: as in install.
-    let mut current: libc::sigaction = unsafe { std::mem::zeroed() };
-    // SAFETY: `current` lives through the call.
-    let known = unsafe { libc::sigaction(signo, ptr::null(), &mut current) } == 0;
-    let ours = current.sa_sigaction == handler as extern "C" fn(libc::c_int) as libc::sighandler_t;
     // Whoever has put a handler over ours since keeps it.
-    // SAFETY: the former action is what the system gave us.
-    if known && ours && unsafe { libc::sigaction(signo, &former.action, ptr::null_mut()) } < 0 {
-        return Err(system("the signal's former disposition can't be restored"));
+    if exchange(signo, None).is_ok_and(|current| is_ours(&current)) {
+        exchange(signo, Some(former.action()))?;
     }
-    all[signo as usize] = None;
+    former.owner.store(0, SeqCst);
     Ok(())
+}
+
+fn is_ours(action: &libc::sigaction) -> bool {
+    action.sa_sigaction == handler as extern "C" fn(libc::c_int) as libc::sighandler_t
+}
+
+/// What is done about a signal, and, if there is a `new` action, will be.
+fn exchange(signo: i32, new: Option<&libc::sigaction>) -> io::Result<libc::sigaction> {
+    // SAFETY: sigaction is plain old data, for which all zeroes is a value.
+    let mut old: libc::sigaction = unsafe { std::mem::zeroed() };
+    let new = new.map_or(ptr::null(), |new| ptr::from_ref(new));
+    // SAFETY: `old` and `new` live through the call. Our handler is async-signal-safe, and
+    // other actions are what the system gave us.
+    match unsafe { libc::sigaction(signo, new, &mut old) } {
+        0 => Ok(old),
+        _ => Err(system("the signal's disposition can't be changed")),
+    }
 }
 
 /// Where this thread's errno is.
@@ -300,6 +373,8 @@ fn errno_place() -> *mut libc::c_int {
     }
 }
 
+// SAFETY: its atomics say who may touch the rest, as the fields say.
+unsafe impl Sync for Former {}
 // SAFETY: a desk's `next` is written once, before the desk can be seen by anybody else.
 unsafe impl Send for Desk {}
 // SAFETY: as above; everything else in it is atomic.

@@ -13,7 +13,7 @@ use omnipoll::{EngineKind, Event, EventKind, Poller};
 
 use crate::suite::Suite;
 use crate::support::expect::{expect_error, expect_none, next, poller, LONG};
-use crate::support::sys::{in_child, thread_id, until_it_waits_for_a_lock};
+use crate::support::sys::{fork, in_child, Side};
 
 pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(every_call_of_the_child_is_eownerdead);
@@ -21,11 +21,11 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(timers_are_cancelled_on_one_side_only);
     suite.on_each_engine(posts_and_wakes_stay_the_parents);
     suite.on_each_engine(signals_stay_on_their_side);
-    suite.on_each_engine(a_signal_before_after_fork_rings_nobodys_bell);
+    suite.on_each_engine(before_after_fork_a_signal_does_what_it_did_before);
+    suite.on_each_engine(a_child_watches_what_its_parent_does);
     suite.on_each_engine(children_stay_the_parents);
     suite.on_each_engine(a_child_that_drops_it_costs_the_parent_nothing);
     suite.on_each_engine(forked_while_signals_are_handled);
-    suite.on_each_engine(a_signal_that_comes_while_it_is_added);
 }
 
 const MOMENT: Duration = Duration::from_millis(20);
@@ -168,20 +168,57 @@ fn signals_stay_on_their_side(kind: EngineKind) {
     told(1);
 }
 
-/// Until `after_fork` the bell that the child has is its parent's.
-fn a_signal_before_after_fork_rings_nobodys_bell(kind: EngineKind) {
+/// Until `after_fork`, a signal does to the child what it did before it was watched.
+fn before_after_fork_a_signal_does_what_it_did_before(kind: EngineKind) {
     let poller = poller(kind);
-    poller.signal_add(libc::SIGUSR1, 1).unwrap();
-    in_child(|| raise(libc::SIGUSR1)).succeeds();
-    expect_none(&poller);
+    poller.signal_add(libc::SIGTERM, 1).unwrap();
+    poller.signal_add(libc::SIGWINCH, 2).unwrap();
+    match fork() {
+        Side::Child => loop {
+            raise(libc::SIGTERM);
+        },
+        Side::Parent(child) => child.is_killed_by(libc::SIGTERM),
+    }
     in_child(|| {
-        raise(libc::SIGUSR1);
+        // Its default is to be ignored.
+        raise(libc::SIGWINCH);
         poller.after_fork().unwrap();
         // It came to a poller that was the parent's.
         expect_none(&poller);
+        raise(libc::SIGWINCH);
+        raise(libc::SIGTERM);
+        let expected =
+            [(EventKind::Signal, 1, libc::SIGTERM.into()), (EventKind::Signal, 2, libc::SIGWINCH.into())];
+        assert_eq!(collect(&poller, 2), expected);
+        drop(poller);
     })
     .succeeds();
     expect_none(&poller);
+    raise(libc::SIGTERM);
+    assert_eq!(collect(&poller, 1), [(EventKind::Signal, 1, libc::SIGTERM.into())]);
+}
+
+/// The child's own poller takes the signal over, and gives it back.
+fn a_child_watches_what_its_parent_does(kind: EngineKind) {
+    let parents = poller(kind);
+    parents.signal_add(libc::SIGTERM, 1).unwrap();
+    let watch_once = || {
+        let own = poller(kind);
+        own.signal_add(libc::SIGTERM, 2).unwrap();
+        raise(libc::SIGTERM);
+        assert_eq!(collect(&own, 1), [(EventKind::Signal, 2, libc::SIGTERM.into())]);
+    };
+    match fork() {
+        Side::Child => {
+            watch_once();
+            watch_once();
+            loop {
+                raise(libc::SIGTERM);
+            }
+        }
+        Side::Parent(child) => child.is_killed_by(libc::SIGTERM),
+    }
+    expect_none(&parents);
 }
 
 fn children_stay_the_parents(kind: EngineKind) {
@@ -267,43 +304,4 @@ fn forked_while_signals_are_handled(kind: EngineKind) {
     });
     let events = next(poller.as_ref().expect("the parent's"));
     assert_eq!(events.iter().map(facts).collect::<Vec<_>>(), [(EventKind::Signal, 1, libc::SIGUSR1.into())]);
-}
-
-/// Whether a fork has come as far as it is let, and whether it may go on.
-static STANDS: AtomicBool = AtomicBool::new(false);
-static GOES_ON: AtomicBool = AtomicBool::new(false);
-
-extern "C" fn stand_still() {
-    STANDS.store(true, Ordering::SeqCst);
-    while !GOES_ON.load(Ordering::SeqCst) {
-        thread::yield_now();
-    }
-}
-
-fn a_signal_that_comes_while_it_is_added(kind: EngineKind) {
-    // A fork holds still what an addition needs; what is put down first is called last.
-    // SAFETY: the handler is a static function.
-    assert_eq!(unsafe { libc::pthread_atfork(Some(stand_still), None, None) }, 0);
-    let (other, late) = (poller(kind), poller(kind));
-    other.signal_add(libc::SIGUSR1, 1).unwrap();
-    thread::scope(|scope| {
-        let forking = scope.spawn(|| in_child(|| ()).succeeds());
-        while !STANDS.load(Ordering::SeqCst) {
-            thread::yield_now();
-        }
-        let (tell, told) = std::sync::mpsc::channel();
-        let late = &late;
-        let adding = scope.spawn(move || {
-            tell.send(thread_id()).unwrap();
-            late.signal_add(libc::SIGUSR1, 2).unwrap();
-        });
-        until_it_waits_for_a_lock(told.recv().unwrap());
-        // It is caught for the other's sake, and rings the other's bell only.
-        raise(libc::SIGUSR1);
-        GOES_ON.store(true, Ordering::SeqCst);
-        forking.join().unwrap();
-        adding.join().unwrap();
-    });
-    assert_eq!(collect(&other, 1), [(EventKind::Signal, 1, libc::SIGUSR1.into())]);
-    assert_eq!(collect(&late, 1), [(EventKind::Signal, 2, libc::SIGUSR1.into())]);
 }

@@ -401,9 +401,19 @@ impl Child {
     /// Waits for its end, which must be a good one.
     #[track_caller]
     pub(crate) fn succeeds(self) {
+        assert_eq!(self.status(), 0, "the child failed: see its message above");
+    }
+
+    /// Waits for its end, which must be by this signal.
+    #[track_caller]
+    pub(crate) fn is_killed_by(self, signo: i32) {
+        assert_eq!(self.status(), signo, "the child ended otherwise");
+    }
+
+    fn status(self) -> i32 {
         let mut status = 0;
         // SAFETY: the status is writable for the length of the call.
         check(unsafe { libc::waitpid(self.0, &mut status, 0) }, "waitpid");
-        assert_eq!(status, 0, "the child failed: see its message above");
+        status
     }
 }
