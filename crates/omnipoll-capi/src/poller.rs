@@ -328,7 +328,8 @@ pub extern "C" fn omni_wake(poller: *mut omni_poller) -> c_int {
 }
 
 /// Rebuilds an inherited poller in a forked child, with all its registrations; until then every
-/// change of it, wait and wake there is -EOWNERDEAD. Registered descriptors that the child has
+/// change of it, wait and wake there is -EOWNERDEAD, and a signal that it watches does what it did
+/// before it was watched. Registered descriptors that the child has
 /// closed are told as OMNI_INVALID by the next wait. Timers go on, and signals are watched; the
 /// children, posts and wakes are the parent's, and the child's poller forgets them. The parent's
 /// poller is not touched. Does nothing in the process that made the poller.

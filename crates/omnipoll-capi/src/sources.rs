@@ -65,11 +65,13 @@ pub unsafe extern "C" fn omni_timer_add_at(
     })
 }
 
-/// Moves an armed timer: it expires when `delay_ns` from now have passed, and then has this
-/// period, or none. Token and id stay.
+/// Moves a timer: it expires when `delay_ns` from now have passed, and then has this period, or
+/// none. Token and id stay. A timer that has expired is armed again, also while its event is in
+/// a batch that was not looked at yet: so an idle timer is put off by what comes in that batch.
 ///
 /// Returns 0, or, with nothing changed:
-///   -ESTALE: no timer has this id: it has expired or was cancelled; or the poller was freed.
+///   -ESTALE: no timer has this id: it was cancelled, or has expired and 65,536 others after it; or
+///       the poller was freed.
 ///   -EINVAL: as for `omni_timer_add`; or the timer is one of `omni_timer_add_at`: cancel it and
 ///       add another.
 ///   -EOWNERDEAD, -ENOTRECOVERABLE: as for `omni_add`.
@@ -87,7 +89,8 @@ pub extern "C" fn omni_timer_set(poller: *mut omni_poller, id: u64, delay_ns: i6
 /// thousand million timers were in its place.
 ///
 /// Returns 0, or:
-///   -ESTALE: no timer has this id: it has expired or was cancelled; or the poller was freed.
+///   -ESTALE: no timer of this id is armed: it has expired or was cancelled; or the poller was
+///       freed. The id is stale from now on.
 ///   -EINVAL: `poller` is NULL.
 ///   -EOWNERDEAD, -ENOTRECOVERABLE: as for `omni_add`.
 ///

@@ -41,6 +41,12 @@ pub(crate) fn plain(errno: i32) -> io::Error {
     fail(errno, "")
 }
 
+/// There is no memory for what was asked.
+#[cold]
+pub(crate) fn no_memory(_: std::collections::TryReserveError) -> io::Error {
+    plain(libc::ENOMEM)
+}
+
 /// Leaves the thread's storage alone, whose first use may allocate: for signal handlers, and for
 /// what is looked at often and seldom leaves the crate. What leaves is described there.
 #[expect(clippy::disallowed_methods, reason = "for errors without words")]

@@ -6,23 +6,25 @@ use std::time::{Duration, SystemTime};
 
 use super::Poller;
 use crate::engine;
-use crate::error::fail;
+use crate::error::{fail, no_memory};
 use crate::event::{Event, EventKind};
 use crate::interest::Interest;
 use crate::registry::Tag;
 use crate::source::clock;
 use crate::source::post::MOST_POSTS;
+use crate::source::timer::MOST_RESTING;
 
 /// Marks the ids of wall-clock timers.
 const WALL: u64 = 1 << 31;
 
-/// Timers. A timer is known by its id until it is cancelled or, without a period, has expired.
+/// Timers. A timer is known by its id until it is cancelled. One without a period that has expired
+/// can be set again under it, until 65,536 others have expired after it.
 impl Poller {
     /// Arms a timer: a TIMER event with `token` when `delay` has passed on the monotonic clock,
     /// and again after each `period`. Never early; the soonest first, and of two with the same
     /// deadline the older. A late timer is told once, with how many periods have passed.
     ///
-    /// `EINVAL` for a period of zero. No system call, unless a thread waits that must get up
+    /// `EINVAL` for a period of zero, `ENOMEM` without memory. No system call, unless a thread waits that must get up
     /// sooner now.
     ///
     /// ```
@@ -41,7 +43,8 @@ impl Poller {
         self.check_owner()?;
         let period = in_nanoseconds(period)?;
         let mut state = self.sources.state();
-        let id = state.timers.add(self.sources.now().saturating_add(saturating(delay)), period, token);
+        let deadline = self.sources.now().saturating_add(saturating(delay));
+        let id = state.timers.add(deadline, period, token).map_err(no_memory)?;
         self.sources.note_timers(&state);
         Ok(id)
     }
@@ -59,8 +62,25 @@ impl Poller {
         Ok(state.wall.add(clock::nanoseconds(time), token)? | WALL)
     }
 
-    /// Moves an armed timer to a new delay from now, and a new period. `ESTALE` when it has
-    /// expired or was cancelled, `EINVAL` for a period of zero or a wall-clock timer.
+    /// Moves a timer to a new delay from now, and a new period; arms it again if it has expired,
+    /// be its event told or still in a batch. `ESTALE` when it was cancelled, or has expired and
+    /// 65,536 others after it; `EINVAL` for a period of zero or a wall-clock timer.
+    ///
+    /// ```
+    /// use omnipoll::{Events, Poller};
+    /// use std::time::Duration;
+    ///
+    /// const IDLE: Duration = Duration::from_millis(5);
+    /// let poller = Poller::new()?;
+    /// let timer = poller.timer_add(IDLE, None, 7)?;
+    /// let mut events = Events::with_capacity(8);
+    /// poller.wait(&mut events, None)?;
+    /// // Data came in the same batch: it is not idle after all.
+    /// poller.timer_set(timer, IDLE, None)?;
+    /// poller.wait(&mut events, None)?;
+    /// assert_eq!(events.iter().next().unwrap().token(), 7);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn timer_set(&self, id: u64, delay: Duration, period: Option<Duration>) -> io::Result<()> {
         self.check_owner()?;
         let period = in_nanoseconds(period)?;
@@ -74,6 +94,7 @@ impl Poller {
     }
 
     /// Disarms a timer: no later wait tells it. `ESTALE` when it has expired or was cancelled.
+    /// Its id is stale from then on, either way.
     pub fn timer_cancel(&self, id: u64) -> io::Result<()> {
         self.check_owner()?;
         let mut state = self.sources.state();
@@ -156,9 +177,9 @@ impl Poller {
     /// Hands a value to whoever waits: a POST event with this token and value. Posts arrive in
     /// the order they were made, and none is lost.
     ///
-    /// `EAGAIN` when 65,536 posts wait to be taken; nothing was posted then.
+    /// `EAGAIN` when 65,536 posts wait to be taken, `ENOMEM` without memory; nothing was posted then.
     pub fn post(&self, token: u64, value: i64) -> io::Result<()> {
-        const { assert!(MOST_POSTS == 65_536) };
+        const { assert!(MOST_POSTS == 65_536 && MOST_RESTING == 65_536) };
         self.check_owner()?;
         self.sources.state().posts.push(token, value)?;
         self.sources.notice()

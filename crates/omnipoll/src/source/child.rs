@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-use crate::error::{errno, fail, system};
+use crate::error::{errno, fail, no_memory, system};
 use crate::event::{Event, EventKind};
 
 /// The children of one poller.
@@ -52,13 +52,23 @@ impl Children {
             ..=0 => Err(fail(libc::ECHILD, "")),
             pid => look(libc::P_PID, pid, libc::WNOWAIT),
         };
-        known.map_err(|error| match error.raw_os_error() {
-            Some(libc::ECHILD) => {
-                fail(libc::ECHILD, "there is no such child of this process, or it was reaped")
+        let is_known = |known: io::Result<_>| match known {
+            Err(error) if error.raw_os_error() == Some(libc::ECHILD) => {
+                Err(fail(libc::ECHILD, "there is no such child of this process, or it was reaped"))
             }
-            _ => error,
-        })?;
-        let pidfd = pidfd_open(pid)?;
+            Err(error) => Err(error),
+            Ok(_) => Ok(()),
+        };
+        is_known(known)?;
+        self.list.try_reserve(1).map_err(no_memory)?;
+        let pidfd = match pidfd_open(pid) {
+            // It is ending, or was reaped since: the next look tells.
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {
+                is_known(look(libc::P_PID, pid, libc::WNOWAIT))?;
+                None
+            }
+            opened => opened?,
+        };
         let fd = pidfd.as_ref().map(AsRawFd::as_raw_fd);
         self.list.push(Child { pid, token, pidfd });
         Ok(fd)
@@ -123,9 +133,14 @@ impl Child {
     }
 }
 
-/// Reaps our child if it has ended: its status, or why that can't be known.
+/// Reaps our child if it has ended: its status, or why that can't be known. Looks first: to reap
+/// would take the stop of a child that is traced from its tracer, ptrace(2).
 fn reap((kind, id): (libc::idtype_t, i32)) -> Result<Option<i32>, i32> {
-    look(kind, id, 0).map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))
+    let ended = look(kind, id, libc::WNOWAIT).and_then(|ended| match ended {
+        Some(_) => look(kind, id, 0),
+        None => Ok(None),
+    });
+    ended.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))
 }
 
 /// The status of our child if it has ended; reaps it unless `flags` has WNOWAIT.
@@ -138,12 +153,13 @@ fn look(kind: libc::idtype_t, id: i32, flags: libc::c_int) -> io::Result<Option<
         return Err(system("waitid failed"));
     }
     // SAFETY: waitid has filled in a SIGCHLD's fields, or left the zeroes: no child has ended.
-    let (ended, status) = unsafe { (info.si_pid() != 0, info.si_status()) };
-    Ok(ended.then_some(match info.si_code {
-        libc::CLD_EXITED => (status & 0xff) << 8,
-        libc::CLD_DUMPED => status | 0x80,
-        _ => status,
-    }))
+    let status = unsafe { info.si_status() };
+    Ok(match info.si_code {
+        libc::CLD_EXITED => Some((status & 0xff) << 8),
+        libc::CLD_KILLED => Some(status),
+        libc::CLD_DUMPED => Some(status | 0x80),
+        _ => None,
+    })
 }
 
 /// `None` where there are no pidfds, or a seccomp filter forbids them.

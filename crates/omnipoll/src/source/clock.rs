@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::timer::{Expired, Timers};
+use crate::error::no_memory;
 
 /// The wall-clock timers of one poller.
 #[derive(Default)]
@@ -22,7 +23,7 @@ pub(crate) struct Wall {
 impl Wall {
     /// Arms a timer for a time in nanoseconds since 1970 and returns its id.
     pub(crate) fn add(&mut self, time: u64, token: u64) -> io::Result<u64> {
-        let id = self.timers.add(time, 0, token);
+        let id = self.timers.add(time, 0, token).map_err(no_memory)?;
         self.wind().inspect_err(|_| _ = self.timers.cancel(id))?;
         Ok(id)
     }

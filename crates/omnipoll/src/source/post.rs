@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 
-use crate::error::fail;
+use crate::error::{fail, no_memory};
 use crate::event::{Event, EventKind};
 
 /// How many posts may wait to be taken: a megabyte and a half of them.
@@ -16,11 +16,12 @@ pub(crate) struct Posts {
 }
 
 impl Posts {
-    /// `EAGAIN` when the queue is full: nothing was posted.
+    /// `EAGAIN` when the queue is full, `ENOMEM` without memory: nothing was posted.
     pub(crate) fn push(&mut self, token: u64, value: i64) -> io::Result<()> {
         if self.queue.len() == MOST_POSTS {
             return Err(fail(libc::EAGAIN, "65,536 posts wait to be taken: post again when some are"));
         }
+        self.queue.try_reserve(1).map_err(no_memory)?;
         self.queue.push_back(Event::new(EventKind::Post, token, value));
         Ok(())
     }

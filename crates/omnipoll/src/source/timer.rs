@@ -11,7 +11,16 @@
 //! nanosecond and in the order of their deadlines, its next deadline is only a bound, which
 //! costs waits that return for nothing, and a tick as fine as a nanosecond takes eleven levels.
 
+use std::collections::{TryReserveError, VecDeque};
+
 use crate::event::{Event, EventKind};
+
+/// How many timers without a period keep their ids after they have expired: whoever sets one again
+/// does it soon, and those whom nobody sets or cancels must not pile up.
+pub(crate) const MOST_RESTING: usize = 65_536;
+
+/// The place of a timer that has expired and keeps its id.
+const RESTING: u32 = u32::MAX;
 
 /// Armed timers over one clock. The clock is the caller's: deadlines are numbers to it.
 #[derive(Default)]
@@ -20,6 +29,9 @@ pub(crate) struct Timers {
     slots: Vec<Slot>,
     /// Slots that are free.
     free: Vec<u32>,
+    /// Timers that have expired, the oldest first: their slots, and `created` to tell whether one
+    /// was set again since.
+    resting: VecDeque<(u32, u32)>,
     /// Counts timers, to tell which of two with one deadline is the older.
     created: u32,
 }
@@ -34,9 +46,11 @@ struct Entry {
 struct Slot {
     token: u64,
     period: u64,
-    /// Odd while the timer is armed, so that no id is 0 and none is used again.
+    /// Odd while the timer has an id, so that no id is 0 and none is used again.
     generation: u32,
-    /// Where its entry is in the heap.
+    /// When it was armed last, in terms of [`Timers::created`].
+    created: u32,
+    /// Where its entry is in the heap, or that it is [`RESTING`].
     place: u32,
 }
 
@@ -76,45 +90,71 @@ impl Timers {
     }
 
     /// Arms a timer; a period of 0 is none. Returns its id, which is never 0.
-    pub(crate) fn add(&mut self, deadline: u64, period: u64, token: u64) -> u64 {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { token: 0, period: 0, generation: 0, place: 0 });
-            self.slots.len() as u32 - 1
-        });
+    pub(crate) fn add(&mut self, deadline: u64, period: u64, token: u64) -> Result<u64, TryReserveError> {
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None => self.new_slot()?,
+        };
         let slot = &mut self.slots[index as usize];
         (slot.token, slot.period) = (token, period);
         slot.generation = slot.generation.wrapping_add(1);
         let id = u64::from(slot.generation) << 32 | u64::from(index);
-        self.created = self.created.wrapping_add(1);
-        self.heap.push(Entry { deadline, created: self.created, slot: index });
-        self.rise(self.heap.len() - 1);
-        id
+        self.arm(index, deadline);
+        Ok(id)
     }
 
-    /// Moves an armed timer to another deadline and period. `false` when there is none of that id.
+    /// Makes a slot. There is room in the lists for each one there is, so that nothing else needs
+    /// memory.
+    fn new_slot(&mut self) -> Result<u32, TryReserveError> {
+        let index = self.slots.len();
+        self.slots.try_reserve(1)?;
+        self.heap.try_reserve(index + 1 - self.heap.len())?;
+        self.free.try_reserve(index + 1 - self.free.len())?;
+        self.slots.push(Slot { token: 0, period: 0, generation: 0, created: 0, place: RESTING });
+        Ok(index as u32)
+    }
+
+    fn arm(&mut self, index: u32, deadline: u64) {
+        self.created = self.created.wrapping_add(1);
+        self.slots[index as usize].created = self.created;
+        self.heap.push(Entry { deadline, created: self.created, slot: index });
+        self.rise(self.heap.len() - 1);
+    }
+
+    /// Moves a timer to another deadline and period; arms it again if it has expired. `false`
+    /// when there is none of that id.
     pub(crate) fn set(&mut self, id: u64, deadline: u64, period: u64) -> bool {
         let Some(index) = self.find(id) else { return false };
         self.slots[index].period = period;
-        let place = self.slots[index].place as usize;
-        self.heap[place].deadline = deadline;
-        self.settle(place);
+        match self.slots[index].place {
+            RESTING => self.arm(index as u32, deadline),
+            place => {
+                self.heap[place as usize].deadline = deadline;
+                self.settle(place as usize);
+            }
+        }
         true
     }
 
-    /// Disarms a timer. `false` when there is none of that id.
+    /// Ends a timer and its id. `false` when it was not armed.
     pub(crate) fn cancel(&mut self, id: u64) -> bool {
         let Some(index) = self.find(id) else { return false };
-        self.remove(self.slots[index].place as usize);
-        true
+        let place = self.slots[index].place;
+        self.free_slot(index as u32);
+        if place != RESTING {
+            self.remove(place as usize);
+        }
+        place != RESTING
     }
 
     /// Takes one timer that is due at `now`. A late one with a period tells how many have
-    /// passed and is armed for the next; others end.
+    /// passed and is armed for the next; others keep their ids for a while.
     pub(crate) fn expire(&mut self, now: u64) -> Option<Expired> {
         let first = *self.heap.first().filter(|entry| entry.deadline <= now)?;
         let Slot { token, period, .. } = self.slots[first.slot as usize];
         if period == 0 {
             self.remove(0);
+            self.rest(first.slot, first.created);
             return Some(Expired { token, times: 1 });
         }
         let times = (now - first.deadline) / period + 1;
@@ -130,13 +170,37 @@ impl Timers {
     }
 
     fn remove(&mut self, place: usize) {
-        let entry = self.heap.swap_remove(place);
-        let slot = &mut self.slots[entry.slot as usize];
-        slot.generation = slot.generation.wrapping_add(1);
-        self.free.push(entry.slot);
+        self.heap.swap_remove(place);
         if place < self.heap.len() {
             self.settle(place);
         }
+    }
+
+    /// Keeps the id of a timer that has expired, for as long as there is room.
+    fn rest(&mut self, index: u32, created: u32) {
+        self.slots[index as usize].place = RESTING;
+        if self.resting.len() == MOST_RESTING {
+            let oldest = self.resting.pop_front();
+            oldest.inspect(|&(index, created)| self.give_up(index, created));
+        }
+        match self.resting.try_reserve(1) {
+            Ok(()) => self.resting.push_back((index, created)),
+            Err(_) => self.free_slot(index),
+        }
+    }
+
+    /// Takes the id of a timer that has neither been set again nor cancelled since it expired.
+    fn give_up(&mut self, index: u32, created: u32) {
+        let slot = &self.slots[index as usize];
+        if slot.place == RESTING && slot.created == created && slot.generation % 2 == 1 {
+            self.free_slot(index);
+        }
+    }
+
+    fn free_slot(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(index);
     }
 
     /// Puts an entry that may be too high or too low where it belongs.

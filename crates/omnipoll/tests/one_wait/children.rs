@@ -75,3 +75,38 @@ fn many_at_once_each_told_once() {
         expect_none(poller);
     });
 }
+
+/// Its tracer is told of the stop, and nobody else; the poller of the end.
+#[test]
+fn a_traced_one_that_stops_has_not_ended() {
+    on_every_engine(|poller| {
+        // SAFETY: the child makes three system calls, and ends.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            // SAFETY: takes no pointer but NULL.
+            unsafe {
+                libc::ptrace(libc::PTRACE_TRACEME, 0, std::ptr::null_mut::<u8>(), std::ptr::null_mut::<u8>());
+                libc::kill(libc::getpid(), libc::SIGSTOP);
+                libc::_exit(3);
+            }
+        }
+        assert!(pid > 0);
+        poller.child_add(pid, 1).unwrap();
+        let look = |flags| {
+            // SAFETY: siginfo_t is plain old data; it lives through the call.
+            unsafe {
+                let mut info: libc::siginfo_t = std::mem::zeroed();
+                assert_eq!(libc::waitid(libc::P_PID, pid as u32, &mut info, libc::WSTOPPED | flags), 0);
+                info.si_code
+            }
+        };
+        assert_eq!(look(libc::WNOWAIT), libc::CLD_TRAPPED);
+        expect_none(poller);
+        assert_eq!(look(0), libc::CLD_TRAPPED, "the stop is the tracer's");
+        // SAFETY: takes no pointer but NULL; the child is stopped.
+        unsafe {
+            libc::ptrace(libc::PTRACE_CONT, pid, std::ptr::null_mut::<u8>(), std::ptr::null_mut::<u8>())
+        };
+        assert_eq!(facts(&collect(poller, 8, 1)), [(EventKind::Child, 1, 3 << 8)]);
+    });
+}

@@ -84,6 +84,49 @@ fn a_timer_can_be_moved_both_ways() {
     });
 }
 
+/// What comes in the batch that tells its end puts an idle timer off, and so does what comes later.
+#[test]
+fn can_be_set_again_until_it_is_cancelled() {
+    on_every_engine(|poller| {
+        let id = poller.timer_add(Duration::ZERO, None, 1).unwrap();
+        for _ in 0..3 {
+            assert_eq!(facts(&collect(poller, 8, 1)), [(EventKind::Timer, 1, 1)]);
+            expect_none(poller);
+            poller.timer_set(id, Duration::ZERO, None).unwrap();
+        }
+        poller.timer_set(id, ms(1), Some(LONG)).unwrap();
+        assert_eq!(facts(&collect(poller, 8, 1)), [(EventKind::Timer, 1, 1)]);
+        poller.timer_set(id, Duration::ZERO, None).unwrap();
+        assert_eq!(facts(&collect(poller, 8, 1)), [(EventKind::Timer, 1, 1)]);
+        assert_eq!(errno(poller.timer_cancel(id)), libc::ESTALE, "it has expired");
+        assert_eq!(errno(poller.timer_set(id, ms(1), None)), libc::ESTALE, "it was cancelled");
+    });
+}
+
+#[test]
+fn keep_their_ids_until_many_others_have_expired() {
+    const MANY: u64 = 65_536;
+    let poller = Poller::new().unwrap();
+    let expire = |count: u64| {
+        let ids: Vec<_> =
+            (0..count).map(|token| poller.timer_add(Duration::ZERO, None, token).unwrap()).collect();
+        collect(&poller, 4_096, count as usize);
+        ids
+    };
+    let [first, kept, set] = expire(3)[..] else { unreachable!() };
+    expire(MANY - 3);
+    poller.timer_set(set, LONG, None).unwrap();
+    expire(1);
+    assert_eq!(errno(poller.timer_set(first, LONG, None)), libc::ESTALE);
+    poller.timer_set(kept, LONG, None).unwrap();
+    // Those set again are armed, and nobody's to give up.
+    let others = expire(MANY);
+    [kept, set].into_iter().for_each(|id| poller.timer_cancel(id).unwrap());
+    let slots = |ids: &[u64]| ids.iter().map(|id| *id as u32).max().unwrap();
+    assert!(slots(&others) < 3 * MANY as u32, "expired timers pile up");
+    assert!(slots(&expire(MANY)) < 3 * MANY as u32, "expired timers pile up");
+}
+
 #[test]
 fn added_inside_a_batch_runs_in_a_later_one() {
     on_every_engine(|poller| {
@@ -154,4 +197,36 @@ fn a_wall_clock_time_is_never_told_early() {
         assert_eq!(facts(&collect(poller, 8, 1)), [(EventKind::Timer, 4, 1)], "a time that has passed");
         expect_none(poller);
     });
+}
+
+/// As many as there is memory for, and an error for the next.
+#[test]
+fn without_memory_is_enomem() {
+    const CHILD: &str = "OMNIPOLL_TEST_WITHOUT_MEMORY";
+    if std::env::var_os(CHILD).is_none() {
+        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+        again.args(["--exact", "timers::without_memory_is_enomem"]).env(CHILD, "1");
+        let output = again.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        return;
+    }
+    let poller = Poller::new().unwrap();
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
+    let limit = libc::rlimit { rlim_cur: pages * 4_096 + (24 << 20), rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the limit lives through the call.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
+    let last = poller.timer_add(LONG, None, 1).unwrap();
+    let error = loop {
+        match poller.timer_add(LONG, None, 1) {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.raw_os_error(), Some(libc::ENOMEM));
+    // Nothing is lost, and what there is works.
+    poller.timer_set(last, Duration::ZERO, None).unwrap();
+    assert_eq!(collect(&poller, 8, 1).len(), 1);
+    poller.timer_set(last, Duration::ZERO, None).unwrap();
+    assert_eq!(collect(&poller, 8, 1).len(), 1);
 }

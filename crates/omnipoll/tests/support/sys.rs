@@ -292,15 +292,6 @@ pub(crate) fn let_others_run() {
     std::thread::sleep(Duration::from_micros(100));
 }
 
-/// Returns once that thread sleeps because another has what it needs.
-pub(crate) fn until_it_waits_for_a_lock(thread: libc::pid_t) {
-    let path = format!("/proc/self/task/{thread}/syscall");
-    let futex = format!("{} ", libc::SYS_futex);
-    while !std::fs::read_to_string(&path).expect("the thread is there").starts_with(&futex) {
-        let_others_run();
-    }
-}
-
 /// Keeps this thread in a system call in which nothing interrupts it, neither a signal nor the
 /// kernel's own work for it: `vfork(2)`, whose child waits until the file is readable.
 pub(crate) fn stay_in_the_kernel_until_readable(file: &impl AsRawFd) {
