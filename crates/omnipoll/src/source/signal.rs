@@ -29,7 +29,7 @@ static DESKS: AtomicPtr<Desk> = AtomicPtr::new(ptr::null_mut());
 /// The number of the process, and in the lower half how many handlers are looking at the desks
 /// just now: those of its parent don't count in a child.
 static VISITORS: AtomicU64 = AtomicU64::new(0);
-static FORMER: [Former; SIGNALS] = [const { Former::NONE }; SIGNALS];
+static FORMER: [Former; SIGNALS] = [const { Former::none() }; SIGNALS];
 /// The process one of whose threads is changing [`FORMER`]; 0 for none. What a thread of a
 /// parent's was changing at a fork is free in the child.
 static CHANGING: AtomicU32 = AtomicU32::new(0);
@@ -273,11 +273,13 @@ impl Drop for Change {
 }
 
 impl Former {
-    const NONE: Self = Self {
-        owner: AtomicU32::new(0),
-        desks: AtomicU32::new(0),
-        action: UnsafeCell::new(MaybeUninit::zeroed()),
-    };
+    const fn none() -> Self {
+        Self {
+            owner: AtomicU32::new(0),
+            desks: AtomicU32::new(0),
+            action: UnsafeCell::new(MaybeUninit::zeroed()),
+        }
+    }
 
     fn action(&self) -> &libc::sigaction {
         // SAFETY: plain old data, all zeroes at first. It is written only under a `Change` and
@@ -349,7 +351,7 @@ fn is_ours(action: &libc::sigaction) -> bool {
 fn exchange(signo: i32, new: Option<&libc::sigaction>) -> io::Result<libc::sigaction> {
     // SAFETY: sigaction is plain old data, for which all zeroes is a value.
     let mut old: libc::sigaction = unsafe { std::mem::zeroed() };
-    let new = new.map_or(ptr::null(), |new| ptr::from_ref(new));
+    let new = new.map_or(ptr::null(), ptr::from_ref);
     // SAFETY: `old` and `new` live through the call. Our handler is async-signal-safe, and
     // other actions are what the system gave us.
     match unsafe { libc::sigaction(signo, new, &mut old) } {
