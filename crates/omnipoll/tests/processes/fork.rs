@@ -177,7 +177,7 @@ fn before_after_fork_a_signal_does_what_it_did_before(kind: EngineKind) {
         Side::Child => loop {
             raise(libc::SIGTERM);
         },
-        Side::Parent(child) => child.is_killed_by(libc::SIGTERM),
+        Side::Parent(child) => child.dies_by(libc::SIGTERM),
     }
     in_child(|| {
         // Its default is to be ignored.
@@ -215,7 +215,7 @@ fn a_child_watches_what_its_parent_does(kind: EngineKind) {
                 raise(libc::SIGTERM);
             }
         }
-        Side::Parent(child) => child.is_killed_by(libc::SIGTERM),
+        Side::Parent(child) => child.dies_by(libc::SIGTERM),
     }
     expect_none(&parents);
 }

@@ -397,7 +397,7 @@ impl Child {
 
     /// Waits for its end, which must be by this signal.
     #[track_caller]
-    pub(crate) fn is_killed_by(self, signo: i32) {
+    pub(crate) fn dies_by(self, signo: i32) {
         assert_eq!(self.status(), signo, "the child ended otherwise");
     }
 
