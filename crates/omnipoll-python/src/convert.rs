@@ -10,6 +10,7 @@ use pyo3::exceptions::{PyOSError, PyOverflowError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+use crate::ending::Stays;
 use crate::fastcall::Argument;
 
 /// `EINVAL` is a `ValueError`; every other errno is the subclass of `OSError` Python has for it.
@@ -52,6 +53,7 @@ pub(crate) fn engine(name: &str) -> PyResult<EngineKind> {
 
 /// An int, or anything with `fileno()`.
 pub(crate) fn descriptor(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+    let _stays = Stays::here();
     // SAFETY: `object` is a live object of the interpreter this thread is attached to.
     let fd: c_int = unsafe { ffi::PyObject_AsFileDescriptor(object.as_ptr()) };
     if fd < 0 {

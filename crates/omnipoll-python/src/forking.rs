@@ -7,6 +7,8 @@ use omnipoll::{AroundFork, ServerHandle};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+use crate::ending::attach;
+
 /// Set in children that a server has forked, and inherited by theirs.
 static IN_CHILD: AtomicBool = AtomicBool::new(false);
 
@@ -14,7 +16,7 @@ static IN_CHILD: AtomicBool = AtomicBool::new(false);
 /// functions of `os.register_at_fork` run.
 pub(crate) fn around() -> AroundFork {
     Arc::new(|fork| {
-        Python::attach(|py| {
+        attach(|py| {
             flush(py);
             // SAFETY: this thread is attached, and each call has its counterpart.
             unsafe { ffi::PyOS_BeforeFork() };

@@ -16,6 +16,7 @@ use pyo3::{ffi, PyTraverseError, PyVisit};
 use crate::attached::Attached;
 use crate::connection::PyConnection;
 use crate::datagram::PyDatagram;
+use crate::ending::attach;
 use crate::{forking, log};
 
 /// The handler's methods, looked up once. What it hasn't is `None`.
@@ -149,7 +150,7 @@ impl Handler for PyHandler {
     type State = Py<PyConnection>;
 
     fn on_open(&self, conn: &mut Conn<'_>) -> io::Result<Py<PyConnection>> {
-        Python::attach(|py| {
+        attach(|py| {
             let no_memory = |_| io::Error::from_raw_os_error(libc::ENOMEM);
             let connection = Py::new(py, PyConnection::new(py, conn)).map_err(no_memory)?;
             let Some(method) = &self.methods.on_open else { return Ok(connection) };
@@ -166,7 +167,7 @@ impl Handler for PyHandler {
     #[inline]
     fn on_data(&self, conn: &mut Conn<'_>, connection: &mut Py<PyConnection>, data: &[u8]) {
         let Some(method) = &self.methods.on_data else { return };
-        Python::attach(|py| {
+        attach(|py| {
             let data = PyBytes::new(py, data).into_any();
             self.call(py, "on_data", method, conn, connection, Some(data));
         });
@@ -174,17 +175,17 @@ impl Handler for PyHandler {
 
     fn on_end(&self, conn: &mut Conn<'_>, connection: &mut Py<PyConnection>) {
         let Some(method) = &self.methods.on_end else { return conn.close() };
-        Python::attach(|py| _ = self.call(py, "on_end", method, conn, connection, None));
+        attach(|py| _ = self.call(py, "on_end", method, conn, connection, None));
     }
 
     fn on_drain(&self, conn: &mut Conn<'_>, connection: &mut Py<PyConnection>) {
         let Some(method) = &self.methods.on_drain else { return };
-        Python::attach(|py| _ = self.call(py, "on_drain", method, conn, connection, None));
+        attach(|py| _ = self.call(py, "on_drain", method, conn, connection, None));
     }
 
     fn on_post(&self, conn: &mut Conn<'_>, connection: &mut Py<PyConnection>, value: i64) {
         let Some(method) = &self.methods.on_post else { return };
-        Python::attach(|py| match value.into_pyobject(py) {
+        attach(|py| match value.into_pyobject(py) {
             Ok(value) => _ = self.call(py, "on_post", method, conn, connection, Some(value.into_any())),
             Err(never) => match never {},
         });
@@ -192,11 +193,11 @@ impl Handler for PyHandler {
 
     fn on_stop(&self, conn: &mut Conn<'_>, connection: &mut Py<PyConnection>) {
         let Some(method) = &self.methods.on_stop else { return };
-        Python::attach(|py| _ = self.call(py, "on_stop", method, conn, connection, None));
+        attach(|py| _ = self.call(py, "on_stop", method, conn, connection, None));
     }
 
     fn on_close(&self, conn: &mut Conn<'_>, connection: Py<PyConnection>, error: Option<io::Error>) {
-        Python::attach(|py| {
+        attach(|py| {
             if let Some(method) = &self.methods.on_close {
                 let error = match error {
                     None => py.None().into_bound(py),
@@ -211,7 +212,7 @@ impl Handler for PyHandler {
 
     /// Python's own handlers of signals run here, as between two steps of a program.
     fn on_interrupt(&self) -> io::Result<()> {
-        Python::attach(|py| {
+        attach(|py| {
             py.check_signals().map_err(|failed| {
                 self.end(py, failed);
                 io::Error::from_raw_os_error(libc::EINTR)
@@ -221,7 +222,7 @@ impl Handler for PyHandler {
 
     /// A thread state is made once for each thread, and not at each call.
     fn on_worker(&self, serve: &mut dyn FnMut()) {
-        Python::attach(|py| {
+        attach(|py| {
             forking::detached(py, serve);
             forking::flush_in_child(py, self.server.get());
         });
@@ -229,7 +230,7 @@ impl Handler for PyHandler {
 
     fn on_datagram(&self, datagram: &mut Datagram<'_>, data: &[u8]) {
         let Some(method) = &self.methods.on_datagram else { return };
-        Python::attach(|py| {
+        attach(|py| {
             let peer = datagram.peer().to_string();
             let called = PyDatagram::lend(py, datagram, |ours| {
                 invoke(py, method, ours, Some(&PyBytes::new(py, data).into_any()))

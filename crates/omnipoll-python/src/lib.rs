@@ -8,6 +8,7 @@ mod bytes;
 mod connection;
 mod convert;
 mod datagram;
+mod ending;
 mod event;
 mod fastcall;
 mod forking;

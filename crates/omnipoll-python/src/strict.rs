@@ -15,6 +15,7 @@ use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::attached::Attached;
+use crate::ending::Stays;
 use crate::watch::State;
 
 create_exception!(
@@ -37,6 +38,7 @@ impl Findings {
         Box::new(move |finding| {
             self.with(|queue| queue.push(finding.clone()));
             // Not while the interpreter ends.
+            let _stays = Stays::here();
             let _ = Python::try_attach(|py| _ = state.upgrade().map(|state| self.tell(py, &state)));
         })
     }
