@@ -947,7 +947,8 @@ int omni_wake(struct omni_poller *poller);
 
 /**
  * Rebuilds an inherited poller in a forked child, with all its registrations; until then every
- * change of it, wait and wake there is -EOWNERDEAD. Registered descriptors that the child has
+ * change of it, wait and wake there is -EOWNERDEAD, and a signal that it watches does what it did
+ * before it was watched. Registered descriptors that the child has
  * closed are told as OMNI_INVALID by the next wait. Timers go on, and signals are watched; the
  * children, posts and wakes are the parent's, and the child's poller forgets them. The parent's
  * poller is not touched. Does nothing in the process that made the poller.
@@ -1005,11 +1006,13 @@ int omni_timer_add(struct omni_poller *poller,
 int omni_timer_add_at(struct omni_poller *poller, int64_t unix_ns, uint64_t token, uint64_t *id);
 
 /**
- * Moves an armed timer: it expires when `delay_ns` from now have passed, and then has this
- * period, or none. Token and id stay.
+ * Moves a timer: it expires when `delay_ns` from now have passed, and then has this period, or
+ * none. Token and id stay. A timer that has expired is armed again, also while its event is in
+ * a batch that was not looked at yet: so an idle timer is put off by what comes in that batch.
  *
  * Returns 0, or, with nothing changed:
- *   -ESTALE: no timer has this id: it has expired or was cancelled; or the poller was freed.
+ *   -ESTALE: no timer has this id: it was cancelled, or has expired and 65,536 others after it; or
+ *       the poller was freed.
  *   -EINVAL: as for `omni_timer_add`; or the timer is one of `omni_timer_add_at`: cancel it and
  *       add another.
  *   -EOWNERDEAD, -ENOTRECOVERABLE: as for `omni_add`.
@@ -1023,7 +1026,8 @@ int omni_timer_set(struct omni_poller *poller, uint64_t id, int64_t delay_ns, in
  * thousand million timers were in its place.
  *
  * Returns 0, or:
- *   -ESTALE: no timer has this id: it has expired or was cancelled; or the poller was freed.
+ *   -ESTALE: no timer of this id is armed: it has expired or was cancelled; or the poller was
+ *       freed. The id is stale from now on.
  *   -EINVAL: `poller` is NULL.
  *   -EOWNERDEAD, -ENOTRECOVERABLE: as for `omni_add`.
  *
@@ -1433,7 +1437,10 @@ int omni_conn_writev(struct omni_conn *conn, const struct iovec *pieces, uint32_
  *
  * System calls: fcntl, sendfile.
  */
-int omni_conn_send_file(struct omni_conn *conn, int fd, uint64_t offset, uint64_t length);
+int omni_conn_send_file(struct omni_conn *conn,
+                        int fd,
+                        uint64_t offset,
+                        uint64_t length);
 
 /**
  * Ends the connection in order: no more data is handed to the handler, what waits is sent, the
