@@ -4,7 +4,7 @@
  * until they are done. It answers whatever it is sent with the number of its process.
  *
  * Shows:
- *  - omni_server_listener: a descriptor of the listening socket, whose queue outlives the server;
+ *  - omni_server_dup_listener: a descriptor of the listening socket, whose queue outlives the server;
  *  - the address "systemd": the sockets a process was started with. They may as well come from
  *    systemd itself, which passes them in the same way;
  *  - signals in a thread of their own, which stops the server from there.
@@ -46,7 +46,7 @@ static void on_data(omni_conn *client, const uint8_t *data, size_t length, void 
 /* Starts the program that follows, with the listening socket as its descriptor 3. */
 static bool start_next(const sigset_t *handled)
 {
-    int listener = check(omni_server_listener(server, 0));
+    int listener = check(omni_server_dup_listener(server, 0));
     pid_t pid = fork();
     if (pid == 0) {
         /* Between fork and exec a process that had threads may call little. */

@@ -1326,21 +1326,35 @@ int omni_server_abort(struct omni_server *server, uint64_t conn_id);
 int omni_server_broadcast(struct omni_server *server, const void *data, size_t length);
 
 /**
- * Duplicates a listening socket of the server's, from number 0 on in the order of its addresses:
- * for a new process that takes over without a moment in which nobody listens. Give it the
- * descriptors from 3 on and their number in `LISTEN_FDS`, let it listen on "systemd", and stop
- * this server. The file of a unix socket then stays when this one ends.
+ * Duplicates the socket at one of the server's addresses, from number 0 on in their order: to set an
+ * option, or for a new process that takes over without a moment in which nobody listens. Give that one
+ * the descriptors from 3 on and their number in `LISTEN_FDS`, let it listen on "systemd", and stop this
+ * server when it serves. Nothing else changes: see `omni_server_keep_files`.
  *
  * Returns the descriptor, which is the caller's to close and does not survive an exec (unless
  * dup2(2) gives it its new number), or:
- *   -ENOENT: there is none of that number; after a stop there is none at all.
+ *   -ENOENT: there is none of that number; after a stop, and in a process that the server has forked,
+ *       there is none at all.
  *   -EMFILE, -ENFILE: too many open files.
  *   -EINVAL: `server` is NULL.
  *   -ESTALE, -ENOTRECOVERABLE: as for `omni_server_stats`.
  *
  * May be called from any thread. System calls: fcntl.
  */
-int omni_server_listener(const struct omni_server *server, uint32_t index);
+int omni_server_dup_listener(const struct omni_server *server,
+                             uint32_t number);
+
+/**
+ * Leaves the files of the server's unix sockets where they are when it stops: they lead to another
+ * process, which has duplicates of the sockets.
+ *
+ * Returns 0, or:
+ *   -EINVAL: `server` is NULL.
+ *   -ESTALE, -ENOTRECOVERABLE: as for `omni_server_stats`.
+ *
+ * May be called from any thread. Makes no system call.
+ */
+int omni_server_keep_files(struct omni_server *server);
 
 /**
  * The engine of the server's loops: never OMNI_ENGINE_AUTO.
@@ -1643,6 +1657,17 @@ int omni_datagram_reply(struct omni_datagram *datagram, const void *data, size_t
  * Makes no system call.
  */
 int omni_datagram_peer(const struct omni_datagram *datagram, char *buffer, size_t capacity);
+
+/**
+ * Writes the address of this machine that the datagram was sent to, also where the socket is bound to
+ * all of them: "127.0.0.2:53". For a broadcast or a multicast it is the one that a reply has. Works
+ * and returns as `omni_datagram_peer`.
+ *
+ * Makes no system call.
+ */
+int omni_datagram_local(const struct omni_datagram *datagram,
+                        char *buffer,
+                        size_t capacity);
 
 /**
  * What an error number means, in words: `omni_strerror(-EEXIST)` is "it is

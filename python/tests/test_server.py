@@ -831,7 +831,9 @@ def test_a_with_block_does_not_fork(engine: str, forking: str) -> None:
 
 def test_listeners_are_handed_over(serve: Serve) -> None:
     old = serve(Echo())
-    (fd,) = old.listeners()
+    fd = old.dup_listener()
+    with pytest.raises(FileNotFoundError):
+        old.dup_listener(1)
     new = serve(Echo(), f"fd:{fd}")
     assert new.addresses == old.addresses
     old.stop()

@@ -109,3 +109,20 @@ pub unsafe extern "C" fn omni_datagram_peer(
         unsafe { text::give(&datagram.peer().to_string(), buffer, capacity) }
     })
 }
+
+/// Writes the address of this machine that the datagram was sent to, also where the socket is bound to
+/// all of them: "127.0.0.2:53". For a broadcast or a multicast it is the one that a reply has. Works
+/// and returns as `omni_datagram_peer`.
+///
+/// Makes no system call.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn omni_datagram_local(
+    datagram: *const omni_datagram,
+    buffer: *mut c_char,
+    capacity: usize,
+) -> c_int {
+    with("omni_datagram_local", datagram, |datagram| {
+        // SAFETY: as this function's contract says.
+        unsafe { text::give(&datagram.local().to_string(), buffer, capacity) }
+    })
+}

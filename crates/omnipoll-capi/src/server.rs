@@ -325,24 +325,40 @@ pub unsafe extern "C" fn omni_server_broadcast(
     })
 }
 
-/// Duplicates a listening socket of the server's, from number 0 on in the order of its addresses:
-/// for a new process that takes over without a moment in which nobody listens. Give it the
-/// descriptors from 3 on and their number in `LISTEN_FDS`, let it listen on "systemd", and stop
-/// this server. The file of a unix socket then stays when this one ends.
+/// Duplicates the socket at one of the server's addresses, from number 0 on in their order: to set an
+/// option, or for a new process that takes over without a moment in which nobody listens. Give that one
+/// the descriptors from 3 on and their number in `LISTEN_FDS`, let it listen on "systemd", and stop this
+/// server when it serves. Nothing else changes: see `omni_server_keep_files`.
 ///
 /// Returns the descriptor, which is the caller's to close and does not survive an exec (unless
 /// dup2(2) gives it its new number), or:
-///   -ENOENT: there is none of that number; after a stop there is none at all.
+///   -ENOENT: there is none of that number; after a stop, and in a process that the server has forked,
+///       there is none at all.
 ///   -EMFILE, -ENFILE: too many open files.
 ///   -EINVAL: `server` is NULL.
 ///   -ESTALE, -ENOTRECOVERABLE: as for `omni_server_stats`.
 ///
 /// May be called from any thread. System calls: fcntl.
 #[unsafe(no_mangle)]
-pub extern "C" fn omni_server_listener(server: *const omni_server, index: u32) -> c_int {
-    call("omni_server_listener", server, |serving| {
-        let listener = serving.handle.listeners()?.into_iter().nth(index as usize);
-        listener.map(IntoRawFd::into_raw_fd).ok_or(Failure::new(libc::ENOENT, "there is no such listener"))
+pub extern "C" fn omni_server_dup_listener(server: *const omni_server, number: u32) -> c_int {
+    call("omni_server_dup_listener", server, |serving| {
+        Ok(serving.handle.dup_listener(number as usize)?.into_raw_fd())
+    })
+}
+
+/// Leaves the files of the server's unix sockets where they are when it stops: they lead to another
+/// process, which has duplicates of the sockets.
+///
+/// Returns 0, or:
+///   -EINVAL: `server` is NULL.
+///   -ESTALE, -ENOTRECOVERABLE: as for `omni_server_stats`.
+///
+/// May be called from any thread. Makes no system call.
+#[unsafe(no_mangle)]
+pub extern "C" fn omni_server_keep_files(server: *mut omni_server) -> c_int {
+    call("omni_server_keep_files", server, |serving| {
+        serving.handle.keep_files();
+        Ok(0)
     })
 }
 

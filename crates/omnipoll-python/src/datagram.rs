@@ -17,6 +17,7 @@ use crate::loan::Loan;
 pub(crate) struct PyDatagram {
     datagram: Loan<Datagram<'static>>,
     sender: Peer,
+    local: Peer,
 }
 
 impl PyDatagram {
@@ -26,7 +27,8 @@ impl PyDatagram {
         datagram: &mut Datagram<'_>,
         call: impl FnOnce(&Py<PyAny>) -> PyResult<R>,
     ) -> PyResult<R> {
-        let ours = Py::new(py, Self { datagram: Loan::new(py), sender: datagram.peer().clone() })?;
+        let (sender, local) = (datagram.peer().clone(), datagram.local());
+        let ours = Py::new(py, Self { datagram: Loan::new(py), sender, local })?;
         // SAFETY: the exclusive reference is ours during this call, and the guard lives no
         // longer.
         let _lent = unsafe { ours.get().datagram.lend(py, NonNull::from(datagram).cast()) };
@@ -48,7 +50,15 @@ impl PyDatagram {
         self.sender.to_string()
     }
 
-    /// Sends a datagram back to its sender. Raises as send_to().
+    /// The address of this machine that it was sent to, also where the socket is bound to all of
+    /// them; for a broadcast or a multicast the one that a reply has.
+    #[getter]
+    fn local(&self) -> String {
+        self.local.to_string()
+    }
+
+    /// Sends a datagram back to its sender, from the address that it was sent to. Raises as
+    /// send_to().
     fn reply(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
         let data = Bytes::of(data)?;
         self.here(py, |datagram| datagram.reply(&data))?.map_err(error)

@@ -146,15 +146,22 @@ impl PyServer {
         PyServerStats(self.handle.stats())
     }
 
-    /// Duplicates of its listening sockets, as descriptors that the caller owns: for a new process
-    /// that takes over without a moment in which nobody listens. Give it the descriptors from 3
-    /// on and their number in LISTEN_FDS, let it listen on "systemd", and stop this one. The file of
-    /// a unix socket then stays when this one ends.
+    /// A duplicate of the socket at addresses[number], as a descriptor that the caller owns: to set
+    /// an option, or for a new process that takes over without a moment in which nobody listens. Give
+    /// that one the descriptors from 3 on and their number in LISTEN_FDS, let it listen on "systemd",
+    /// and stop this one when it serves. Nothing else changes: see keep_files().
     ///
-    /// Raises OSError (EMFILE) as the system says.
-    fn listeners(&self) -> PyResult<Vec<i32>> {
-        let listeners = self.handle.listeners().map_err(error)?;
-        Ok(listeners.into_iter().map(IntoRawFd::into_raw_fd).collect())
+    /// Raises FileNotFoundError when there is none of that number (after a stop there is none at
+    /// all), OSError (EMFILE) as the system says.
+    #[pyo3(signature = (number=0))]
+    fn dup_listener(&self, number: usize) -> PyResult<i32> {
+        self.handle.dup_listener(number).map(IntoRawFd::into_raw_fd).map_err(error)
+    }
+
+    /// Leaves the files of its unix sockets where they are when it stops: they lead to another
+    /// process, which has duplicates of the sockets.
+    fn keep_files(&self) {
+        self.handle.keep_files();
     }
 
     /// The name of the engine.

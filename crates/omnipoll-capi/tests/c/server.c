@@ -137,7 +137,7 @@ static void no_server(uint32_t engine)
         IS(omni_server_broadcast(server, "", 0), error);
         IS(omni_server_stats(server, 0, &stats), error);
         IS(omni_server_workers(server), error);
-        IS(omni_server_listener(server, 0), error);
+        IS(omni_server_dup_listener(server, 0), error);
         IS(omni_server_engine(server), 0);
         IS(omni_server_model(server), 0);
         omni_server_free(server);
@@ -171,7 +171,7 @@ static void addresses(uint32_t engine)
     char all[256], some[8], again[64];
     IS(omni_server_address(server, all, sizeof all), 0);
     IS(strlen(all), 0);
-    IS(omni_server_listener(server, 0), -ENOENT);
+    IS(omni_server_dup_listener(server, 0), -ENOENT);
 
     IS(omni_server_listen(server, "127.0.0.1:0"), 0);
     IS(omni_server_listen(server, "unix:@omnipoll-test"), 0);
@@ -229,11 +229,11 @@ static void listeners(uint32_t engine)
     omni_server *server = new_server(&options, &handler);
     memset(seen, 0, sizeof *seen);
     seen->port = listen_somewhere(server);
-    int listener = omni_server_listener(server, 0);
+    int listener = omni_server_dup_listener(server, 0);
     OK(listener >= 0);
     OK(fcntl(listener, F_GETFD) & FD_CLOEXEC);
-    IS(omni_server_listener(server, 1), -ENOENT);
-    IS(omni_server_listener(server, UINT32_MAX), -ENOENT);
+    IS(omni_server_dup_listener(server, 1), -ENOENT);
+    IS(omni_server_dup_listener(server, UINT32_MAX), -ENOENT);
 
     /* It outlives its server, and another takes it over. */
     int early = client();
@@ -595,7 +595,7 @@ static void stopped_before_it_runs(uint32_t engine)
         IS(omni_server_stop(server, INT64_MAX), 0);
         IS(omni_server_run(server), 0);
         IS(omni_server_run(server), -EINVAL);
-        IS(omni_server_listener(server, 0), -ENOENT);
+        IS(omni_server_dup_listener(server, 0), -ENOENT);
         omni_server_free(server);
     }
 }

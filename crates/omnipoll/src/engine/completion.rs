@@ -34,7 +34,7 @@ use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
 use io_uring::{cqueue, opcode, squeue, IoUring};
 use slab::Slab;
 
-use super::{socket, Peer};
+use super::{above_stdio, socket, sys, Peer};
 use crate::errno::{self, About};
 use crate::error::{bare, fail, system, Describe, Error};
 
@@ -129,7 +129,7 @@ impl Completion {
     pub(crate) fn new() -> io::Result<Self> {
         let mut builder = IoUring::builder();
         builder.dontfork().setup_cqsize(COMPLETIONS).setup_single_issuer().setup_defer_taskrun();
-        let ring = builder.build(REQUESTS)?;
+        let ring = sys::make_above_stdio(|| builder.build(REQUESTS))?;
         let buffers = Buffers::new()?;
         buffers.register(&ring, INCREMENTAL).or_else(|_| buffers.register(&ring, 0))?;
         Ok(Self {
@@ -267,11 +267,11 @@ impl Completion {
                     return Some(Done::Sent { whose, result, bytes, sent });
                 }
                 ACCEPT => {
-                    let result = result.map(|fd| {
+                    let result = result.and_then(|fd| {
                         // SAFETY: the kernel has just given us this number.
-                        let socket = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
+                        let socket = above_stdio(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })?;
                         let peer = socket::peer(socket.as_fd());
-                        (socket, peer)
+                        Ok((socket, peer))
                     });
                     return Some(Done::Accepted { door: whose, result, goes_on });
                 }

@@ -12,6 +12,7 @@ mod doorbell;
 #[cfg(target_os = "linux")]
 mod epoll;
 mod peer;
+pub(crate) mod pktinfo;
 mod poll;
 pub(crate) mod probe;
 mod scan;
@@ -33,7 +34,7 @@ use std::time::Duration;
 pub(crate) use completion::{Chunk, Completion, Done};
 pub(crate) use doorbell::Doorbell;
 pub use peer::Peer;
-pub(crate) use sys::{pipe, replace, write_to_notifier};
+pub(crate) use sys::{above_stdio, pipe, replace, write_to_notifier, FIRST_ABOVE_STDIO};
 
 use crate::error::fail;
 use crate::event::{Event, Ready};

@@ -5,7 +5,7 @@
 
 use std::io::{self, IoSlice};
 use std::mem::{offset_of, size_of, zeroed};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
@@ -13,8 +13,11 @@ use libc::{
     c_int, sa_family_t, sockaddr, sockaddr_in, sockaddr_in6, sockaddr_storage, sockaddr_un, socklen_t,
 };
 
-use super::{direct, Peer};
-use crate::error::{bare, errno};
+use socket2::{Domain, SockRef, Socket, Type};
+
+use super::pktinfo::{self, Control};
+use super::{above_stdio, direct, Peer, FIRST_ABOVE_STDIO};
+use crate::error::{bare, errno, Describe};
 
 /// How many datagrams one system call takes at most.
 pub(crate) const BATCH: usize = 32;
@@ -57,7 +60,7 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Peer)> {
     let socket = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
     #[cfg(not(target_os = "linux"))]
     prepare(&socket)?;
-    Ok((socket, address.peer()))
+    Ok((above_stdio(socket)?, address.peer()))
 }
 
 #[cfg(target_os = "linux")]
@@ -86,15 +89,50 @@ fn prepare(socket: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// A descriptor of our own for the file behind a number that this process was started with:
-/// fcntl(2). The number itself stays open, and is closed by `exec` from now on.
-pub(crate) fn inherit(number: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: fcntl with these commands takes no pointer; a number that is no file is an error.
-    retry(|| unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) as isize })?;
-    // SAFETY: as above.
-    let fd = retry(|| unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 0) as isize })?;
+/// A socket that is non-blocking and closed by `exec`.
+pub(crate) fn open(domain: Domain, kind: Type) -> io::Result<Socket> {
+    let socket = Socket::new(domain, kind, None).describe("socket")?;
+    socket.set_nonblocking(true).describe("O_NONBLOCK")?;
+    Ok(above_stdio(socket.into())?.into())
+}
+
+/// Another descriptor of the same file, closed by `exec`: fcntl(2).
+pub(crate) fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    duplicate_number(fd.as_raw_fd())
+}
+
+/// Another descriptor of the file behind a number, which may be none.
+pub(crate) fn duplicate_number(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl with this command takes no pointer; a number that is no file is an error.
+    let fd = retry(|| unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, FIRST_ABOVE_STDIO) as isize })
+        .describe(format_args!("descriptor {number} can't be duplicated"))?;
     // SAFETY: the kernel has just given us this number.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Has `exec` close a number.
+pub(crate) fn close_on_exec(number: RawFd) -> io::Result<()> {
+    // SAFETY: fcntl with this command takes no pointer; a number that is no file is an error.
+    retry(|| unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) as isize })
+        .map(drop)
+        .describe("FD_CLOEXEC")
+}
+
+/// Makes the file that a descriptor stands for non-blocking.
+pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    SockRef::from(&fd).set_nonblocking(true).describe("O_NONBLOCK")
+}
+
+/// Locks a file against everybody else, or `EAGAIN`: flock(2).
+pub(crate) fn lock_file(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: takes no pointer.
+    retry(|| unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) as isize }).map(drop)
+}
+
+/// Lets others lock it.
+pub(crate) fn unlock_file(fd: BorrowedFd<'_>) {
+    // SAFETY: takes no pointer; it can't fail for a file that is locked.
+    unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_UN) };
 }
 
 /// Reads what has arrived: recv(2). 0 is the end of the stream, if `buffer` is not empty.
@@ -321,8 +359,18 @@ fn option(fd: BorrowedFd<'_>, level: c_int, name: c_int) -> Option<c_int> {
 pub(crate) struct Received {
     /// Who sent it.
     pub(crate) peer: Peer,
+    /// Which of this machine's addresses it came to, where [`pktinfo`] was enabled.
+    pub(crate) local: Option<IpAddr>,
     /// Its bytes, from the beginning of its slot.
     pub(crate) length: usize,
+}
+
+/// A datagram to be sent.
+pub(crate) struct Outgoing<'a> {
+    pub(crate) peer: &'a Peer,
+    /// From which of this machine's addresses, if the system is not to choose.
+    pub(crate) from: Option<IpAddr>,
+    pub(crate) data: &'a [u8],
 }
 
 /// Takes the datagrams that wait, one in each `slot` bytes of `memory` and at most [`BATCH`],
@@ -337,11 +385,14 @@ pub(crate) fn receive_batch(
     received.clear();
     let mut addresses = [const { SocketAddress::new() }; BATCH];
     let mut pieces = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; BATCH];
+    let mut controls = [const { Control::new() }; BATCH];
     // SAFETY: the headers are plain old data, for which all zeroes is a value.
     let mut headers: [Header; BATCH] = unsafe { zeroed() };
     let slots = memory.chunks_exact_mut(slot).take(BATCH);
     let mut count = 0;
-    for (((slot, address), piece), header) in slots.zip(&mut addresses).zip(&mut pieces).zip(&mut headers) {
+    let places = addresses.iter_mut().zip(&mut pieces).zip(&mut controls).zip(&mut headers);
+    for (slot, (((address, piece), control), header)) in slots.zip(places) {
+        control.lend(&mut header.msg_hdr);
         piece.iov_base = slot.as_mut_ptr().cast();
         piece.iov_len = slot.len();
         header.msg_hdr.msg_name = address.as_mut_ptr().cast();
@@ -353,7 +404,8 @@ pub(crate) fn receive_batch(
     let taken = receive_headers(fd.as_raw_fd(), &mut headers[..count])?;
     for (header, address) in headers.iter().zip(&mut addresses).take(taken) {
         address.length = header.msg_hdr.msg_namelen;
-        received.push(Received { peer: address.peer(), length: header.msg_len as usize });
+        let local = pktinfo::local(&header.msg_hdr);
+        received.push(Received { peer: address.peer(), local, length: header.msg_len as usize });
     }
     Ok(taken)
 }
@@ -363,15 +415,19 @@ pub(crate) fn receive_batch(
 /// sendmsg(2) elsewhere.
 pub(crate) fn send_batch<'a>(
     fd: BorrowedFd<'_>,
-    datagrams: impl Iterator<Item = (&'a Peer, &'a [u8])>,
+    datagrams: impl Iterator<Item = Outgoing<'a>>,
 ) -> io::Result<usize> {
     let mut addresses = [const { SocketAddress::new() }; BATCH];
     let mut pieces = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; BATCH];
     // SAFETY: the headers are plain old data, for which all zeroes is a value.
     let mut headers: [Header; BATCH] = unsafe { zeroed() };
+    let mut controls = [const { Control::new() }; BATCH];
     let mut count = 0;
-    let places = addresses.iter_mut().zip(&mut pieces).zip(&mut headers);
-    for ((peer, data), ((address, piece), header)) in datagrams.zip(places) {
+    let places = addresses.iter_mut().zip(&mut pieces).zip(&mut controls).zip(&mut headers);
+    for (Outgoing { peer, from, data }, (((address, piece), control), header)) in datagrams.zip(places) {
+        if let Some(from) = from {
+            control.set(&mut header.msg_hdr, from);
+        }
         match address.set(peer) {
             Err(error) if count == 0 => return Err(error),
             Err(_) => break,

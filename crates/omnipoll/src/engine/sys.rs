@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
-use crate::error::{bare, errno, fail, system};
+use crate::error::{bare, errno, fail, system, Describe};
 
 /// -1 is an error that `errno` tells.
 pub(super) fn check(result: libc::c_int, words: &'static str) -> io::Result<libc::c_int> {
@@ -12,6 +12,34 @@ pub(super) fn check(result: libc::c_int, words: &'static str) -> io::Result<libc
         return Err(system(words));
     }
     Ok(result)
+}
+
+/// The numbers below are standard input, output and error, also of a program that was started with
+/// some of them closed: what it prints must not reach a client.
+pub(crate) const FIRST_ABOVE_STDIO: RawFd = 3;
+
+/// The same file with a number that is nobody's standard input, output or error: every descriptor
+/// that the library makes goes through here.
+#[inline]
+pub(crate) fn above_stdio(fd: OwnedFd) -> io::Result<OwnedFd> {
+    if fd.as_raw_fd() >= FIRST_ABOVE_STDIO {
+        return Ok(fd);
+    }
+    // The standard library's duplicates begin at 3, and are closed by `exec`.
+    fd.try_clone().describe("a descriptor can't be moved above 2")
+}
+
+/// The same for what owns its descriptor: those below are kept until one above them is made.
+#[cfg(io_uring)]
+pub(super) fn make_above_stdio<T: AsRawFd>(make: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    let mut below = Vec::new();
+    loop {
+        let made = make()?;
+        if made.as_raw_fd() >= FIRST_ABOVE_STDIO {
+            return Ok(made);
+        }
+        below.push(made);
+    }
 }
 
 /// A timeout as the kernel takes it. Beyond what `time_t` holds the caller's deadline goes on.
@@ -191,7 +219,7 @@ pub(super) fn epoll_create() -> io::Result<OwnedFd> {
     // SAFETY: takes no pointer.
     let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) }, "epoll_create1 failed")?;
     // SAFETY: the kernel has just given us this number.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    above_stdio(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// A descriptor that [`notify`] makes readable, and the one to write to where that is another.
@@ -207,7 +235,7 @@ pub(super) fn eventfd(count: u32) -> io::Result<OwnedFd> {
     let fd =
         check(unsafe { libc::eventfd(count, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) }, "eventfd failed")?;
     // SAFETY: the kernel has just given us this number.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    above_stdio(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -237,7 +265,7 @@ pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
         // SAFETY: F_SETFD takes no pointer.
         check(unsafe { libc::fcntl(end.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) }, "fcntl failed")?;
     }
-    Ok((reader, writer))
+    Ok((above_stdio(reader)?, above_stdio(writer)?))
 }
 
 /// How often a notifier is written to before a failure is believed: there is nothing else that

@@ -288,7 +288,7 @@ impl Front {
             let _ = self.poller.timer_cancel(timer);
         }
         if self.is_control() {
-            lock(&self.shared.listeners).clear();
+            lock(&self.shared.bound).clear();
             self.shared.pass_on();
         }
         house.stop(self);

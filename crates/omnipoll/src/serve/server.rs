@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use super::stats::ServerStats;
 use super::worker::Openings;
 use super::{cores, fork, prefork, thread as threads, worker};
 use crate::engine::lock;
-use crate::error::fail;
-use crate::stream::{Address, DatagramSocket, Listener};
+use crate::error::{explain, fail};
+use crate::stream::{Address, Bound};
 use crate::{ConnId, EngineKind};
 
 /// Serves clients with a [`Handler`], in the way its [options](ServerOptions) name.
@@ -57,7 +57,6 @@ use crate::{ConnId, EngineKind};
 pub struct Server<H> {
     handler: H,
     shared: Arc<Shared>,
-    datagrams: Mutex<Vec<DatagramSocket>>,
     ran: AtomicBool,
 }
 
@@ -88,12 +87,7 @@ impl<H: Handler> Server<H> {
         };
         // One that may serve nobody would keep the clients that the kernel gives it waiting.
         let workers = options.max_clients.map_or(workers, |clients| workers.min(clients));
-        Ok(Self {
-            handler,
-            shared: Arc::new(Shared::new(options, workers)?),
-            datagrams: Mutex::default(),
-            ran: AtomicBool::new(false),
-        })
+        Ok(Self { handler, shared: Arc::new(Shared::new(options, workers)?), ran: AtomicBool::new(false) })
     }
 
     /// Listens on an address, and returns it with the port that the system has chosen where it
@@ -107,46 +101,33 @@ impl<H: Handler> Server<H> {
     /// `EINVAL` for an address that is none, and once the server runs; `EADDRINUSE`, `EADDRNOTAVAIL`, `EACCES` as
     /// `bind(2)` says, `ENOTSUP` for datagrams under THREAD and FORK.
     pub fn listen(&self, address: &str) -> io::Result<String> {
+        // The words are of the error that is at hand.
+        self.open(address).map_err(|error| {
+            let errno = error.raw_os_error().unwrap_or(libc::EIO);
+            fail(errno, format!("{address:?}: {}", explain(&error)))
+        })
+    }
+
+    fn open(&self, address: &str) -> io::Result<String> {
         let parsed: Address = address.parse()?;
         self.check_is_new()?;
-        if parsed.is_datagram() {
-            return self.listen_for_datagrams(&parsed);
-        }
         let options = &self.shared.options;
-        let listeners = Listener::open(&parsed, options.backlog, self.shared.reuses_ports())?;
-        let mut addresses = Vec::new();
-        for listener in &listeners {
-            addresses.push(listener.address());
-        }
-        let mut all = lock(&self.shared.listeners);
+        let takes_datagrams = !matches!(options.model, Model::Thread | Model::Fork);
+        let opened = Bound::open(&parsed, options.backlog, self.shared.reuses_ports(), takes_datagrams)?;
+        let addresses: Vec<String> = opened.iter().map(Bound::address).collect();
+        let mut bound = lock(&self.shared.bound);
         self.check_is_new()?;
-        all.extend(listeners);
+        bound.extend(opened);
         lock(&self.shared.addresses).extend_from_slice(&addresses);
         Ok(addresses.join(" "))
     }
 
     /// The loops take what there is when they begin.
     fn check_is_new(&self) -> io::Result<()> {
-        match self.ran.load(Ordering::SeqCst) {
-            true => Err(fail(libc::EINVAL, "a server listens before it runs, not afterwards")),
-            false => Ok(()),
+        if self.ran.load(Ordering::SeqCst) {
+            return Err(fail(libc::EINVAL, "a server listens before it runs, not afterwards"));
         }
-    }
-
-    fn listen_for_datagrams(&self, address: &Address) -> io::Result<String> {
-        if matches!(self.shared.options.model, Model::Thread | Model::Fork) {
-            return Err(fail(
-                libc::ENOTSUP,
-                "a datagram belongs to no client: THREAD and FORK have nobody to serve it",
-            ));
-        }
-        let socket = DatagramSocket::bind(address)?;
-        let address = socket.address();
-        let mut all = lock(&self.datagrams);
-        self.check_is_new()?;
-        all.push(socket);
-        lock(&self.shared.addresses).push(address.clone());
-        Ok(address)
+        Ok(())
     }
 
     /// What other threads, and the handler, reach the server by.
@@ -183,7 +164,7 @@ impl<H: Handler> Server<H> {
             Model::Fork => fork::run(handler, shared, openings.remove(0)),
             Model::Prefork => prefork::run(handler, shared, openings),
         };
-        lock(&shared.listeners).clear();
+        lock(&shared.bound).clear();
         match shared.options.signals {
             // From now on they are the program's again.
             true => served.and(heed_signals_no_more(&shared.control)),
@@ -193,20 +174,21 @@ impl<H: Handler> Server<H> {
 
     /// Where the clients of each worker come in.
     fn openings(&self) -> io::Result<Vec<Openings>> {
-        let listeners = lock(&self.shared.listeners);
-        let datagrams = std::mem::take(&mut *lock(&self.datagrams));
+        let bound = lock(&self.shared.bound);
         let workers = self.shared.counts.workers();
         let mut openings: Vec<_> = (0..workers).map(|_| Openings::default()).collect();
         for (number, openings) in openings.iter_mut().enumerate() {
-            for listener in listeners.iter() {
-                openings.listeners.push(match number > 0 && listener.shares_port() {
-                    true => listener.sibling(self.shared.options.backlog)?,
-                    false => listener.try_clone()?,
-                });
-                openings.shared |= workers > 1 && !listener.shares_port();
-            }
-            for socket in &datagrams {
-                openings.datagrams.push(socket.try_clone()?);
+            for bound in bound.iter() {
+                match bound {
+                    Bound::Datagrams(socket) => openings.datagrams.push(socket.try_clone()?),
+                    Bound::Stream(listener) if number > 0 && listener.shares_port() => {
+                        openings.listeners.push(listener.sibling(self.shared.options.backlog)?)
+                    }
+                    Bound::Stream(listener) => {
+                        openings.listeners.push(listener.try_clone()?);
+                        openings.shared |= workers > 1 && !listener.shares_port();
+                    }
+                }
             }
         }
         Ok(openings)
@@ -247,12 +229,23 @@ impl ServerHandle {
         lock(&self.shared.addresses).clone()
     }
 
-    /// Duplicates of its listening sockets, in the order of their addresses: for a new process
-    /// that takes over without a moment in which nobody listens. Give it the descriptors from 3
-    /// on and their number in `LISTEN_FDS`, let it listen on `"systemd"`, and stop this one. The
-    /// file of a unix socket then stays when this one ends.
-    pub fn listeners(&self) -> io::Result<Vec<OwnedFd>> {
-        lock(&self.shared.listeners).iter_mut().map(Listener::hand_on).collect()
+    /// A duplicate of the socket at one of its [addresses](Self::addresses), by its place among
+    /// them: to set an option, or for a new process that takes over without a moment in which
+    /// nobody listens. Give that one the descriptors from 3 on and their number in `LISTEN_FDS`, let
+    /// it listen on `"systemd"`, and stop this one when it serves. Nothing else changes: see
+    /// [`keep_files`](Self::keep_files).
+    ///
+    /// `ENOENT` when there is none of that number; after a stop, and in a process that FORK or
+    /// PREFORK has forked, there is none at all. `EMFILE` and `ENFILE` as `fcntl(2)` says.
+    pub fn dup_listener(&self, number: usize) -> io::Result<OwnedFd> {
+        let bound = lock(&self.shared.bound);
+        bound.get(number).ok_or_else(|| fail(libc::ENOENT, "there is no such listening socket"))?.dup()
+    }
+
+    /// Leaves the files of its unix sockets where they are when it stops: they lead to another
+    /// process, which has duplicates of the sockets.
+    pub fn keep_files(&self) {
+        lock(&self.shared.bound).iter_mut().for_each(Bound::keep_file);
     }
 
     /// The engine of its loops.

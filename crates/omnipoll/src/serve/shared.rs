@@ -10,7 +10,7 @@ use super::stats::ServerStats;
 use crate::engine::{lock, Completion};
 use crate::error::{explain, fail, plain};
 use crate::source::SharedWords;
-use crate::stream::{Budget, Counter, Counts, Listener, Mailbox};
+use crate::stream::{Bound, Budget, Counter, Counts, Mailbox};
 use crate::{EngineKind, Poller};
 
 /// What a server's loops have in common.
@@ -27,7 +27,7 @@ pub(super) struct Shared {
     pub(super) budget: Arc<Budget>,
     pub(super) addresses: Mutex<Vec<String>>,
     /// The sockets as they were opened; the loops accept from duplicates, and siblings.
-    pub(super) listeners: Mutex<Vec<Listener>>,
+    pub(super) bound: Mutex<Vec<Bound>>,
     loops: Mutex<Vec<Arc<Mailbox>>>,
     /// How many loops rely on the control loop to be told of a stop.
     pub(super) followers: AtomicUsize,
@@ -58,7 +58,7 @@ impl Shared {
             counts: Counts::new(workers)?,
             budget: Arc::new(budget),
             addresses: Mutex::default(),
-            listeners: Mutex::default(),
+            bound: Mutex::default(),
             loops: Mutex::default(),
             followers: AtomicUsize::new(0),
             stop: AtomicU64::new(0),
@@ -83,7 +83,7 @@ impl Shared {
     /// A forked child has neither its parent's loops nor its listening sockets.
     pub(super) fn become_child(&self) {
         lock(&self.loops).clear();
-        lock(&self.listeners).clear();
+        lock(&self.bound).clear();
     }
 
     /// Whether each worker has listening sockets of its own.

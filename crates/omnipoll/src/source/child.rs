@@ -6,6 +6,8 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
+#[cfg(target_os = "linux")]
+use crate::engine::above_stdio;
 use crate::error::{errno, fail, no_memory, system};
 use crate::event::{Event, EventKind};
 
@@ -169,7 +171,7 @@ fn pidfd_open(pid: i32) -> io::Result<Option<OwnedFd>> {
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     match errno() {
         // SAFETY: the kernel has just given us this number.
-        _ if fd >= 0 => Ok(Some(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })),
+        _ if fd >= 0 => above_stdio(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }).map(Some),
         libc::ENOSYS | libc::EPERM => Ok(None),
         _ => Err(system("pidfd_open failed")),
     }

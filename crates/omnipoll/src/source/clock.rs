@@ -101,7 +101,7 @@ fn new_alarm() -> io::Result<OwnedFd> {
         return Err(crate::error::system("timerfd_create failed"));
     }
     // SAFETY: the kernel has just given us this number.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    crate::engine::above_stdio(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 #[cfg(target_os = "linux")]

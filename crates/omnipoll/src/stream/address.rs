@@ -71,13 +71,6 @@ impl FromStr for Address {
     }
 }
 
-impl Address {
-    /// Whether it is for datagrams, and not for clients.
-    pub(crate) fn is_datagram(&self) -> bool {
-        matches!(self, Self::Udp(..))
-    }
-}
-
 fn unix(name: &str) -> io::Result<Address> {
     if name.is_empty() || name == "@" {
         return Err(wrong("unix: takes a path or @ and a name: unix:/run/server, unix:@server"));

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use socket2::{Domain, Socket, Type};
@@ -11,7 +11,8 @@ use socket2::{Domain, Socket, Type};
 use super::address::Address;
 use super::listener::only_v6_if_named;
 use super::{Count, Counter};
-use crate::engine::socket::{self, Received, BATCH};
+use crate::engine::pktinfo;
+use crate::engine::socket::{self, Outgoing, Received, BATCH};
 use crate::engine::Peer;
 use crate::errno::{self, About};
 use crate::error::{fail, Describe};
@@ -26,8 +27,8 @@ const MAX_WAITING: usize = 1024;
 /// How many bytes of them may wait.
 const MAX_WAITING_BYTES: usize = 4 * 1024 * 1024;
 
-/// A UDP socket: non-blocking, closed by `exec`. Its buffers are made once; the memory for
-/// incoming datagrams, 2 MiB, is touched only as far as they reach.
+/// A UDP socket: non-blocking, closed by `exec`. Its buffers are made once, the first time that it
+/// receives; the memory for incoming datagrams, 2 MiB, is touched only as far as they reach.
 pub(crate) struct DatagramSocket {
     socket: Socket,
     local: Peer,
@@ -50,18 +51,19 @@ impl DatagramSocket {
     }
 
     fn bound(address: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
-        socket.set_nonblocking(true)?;
+        let socket = socket::open(Domain::for_address(address), Type::DGRAM)?;
         only_v6_if_named(&socket, address)?;
-        socket.bind(&address.into())?;
-        Self::of(socket)
+        socket.bind(&address.into()).describe("bind")?;
+        let socket = Self::of(socket)?;
+        socket.prepare()?;
+        Ok(socket)
     }
 
-    fn of(socket: Socket) -> io::Result<Self> {
+    pub(super) fn of(socket: Socket) -> io::Result<Self> {
         Ok(Self {
-            local: socket::local_peer(socket.as_fd())?,
+            local: socket::local_peer(socket.as_fd()).describe("getsockname")?,
             socket,
-            memory: vec![0; BATCH * SLOT],
+            memory: Vec::new(),
             received: Vec::with_capacity(BATCH),
             waiting: Waiting::default(),
             dropped: 0,
@@ -72,7 +74,15 @@ impl DatagramSocket {
 
     /// The same socket once more, with buffers of its own: a datagram comes to one of the two.
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
-        Self::of(self.socket.try_clone().describe("a datagram socket can't be duplicated")?)
+        Self::of(socket::duplicate(self.as_fd())?.into())
+    }
+
+    /// Has the kernel tell to which of the machine's addresses a datagram has come.
+    pub(super) fn prepare(&self) -> io::Result<()> {
+        match self.local.as_socket_addr() {
+            Some(local) if local.ip().is_unspecified() => pktinfo::enable(self.as_fd(), local.is_ipv6()),
+            _ => Ok(()),
+        }
     }
 
     /// Where it is bound, as [`Address`] reads it, with the port that the system chose.
@@ -91,8 +101,9 @@ impl DatagramSocket {
             result => result?,
         };
         count.add(Counter::DatagramsIn, self.received.len() as u64);
-        for (Received { peer, length }, slot) in self.received.iter().zip(self.memory.chunks_exact(SLOT)) {
-            each(&mut Datagram { peer, waiting: &mut self.waiting }, &slot[..*length]);
+        for (received, slot) in self.received.iter().zip(self.memory.chunks_exact(SLOT)) {
+            let mut datagram = Datagram { received, bound: &self.local, waiting: &mut self.waiting };
+            each(&mut datagram, &slot[..received.length]);
         }
         Ok(())
     }
@@ -133,6 +144,9 @@ impl DatagramSocket {
     /// Takes up to 32 datagrams in place of the last ones: recvmmsg(2). `EAGAIN` when none
     /// waits. That an earlier datagram of ours did not arrive is no error.
     fn receive_batch(&mut self) -> io::Result<usize> {
+        if self.memory.is_empty() {
+            self.memory = vec![0; BATCH * SLOT];
+        }
         loop {
             match socket::receive_batch(self.socket.as_fd(), &mut self.memory, SLOT, &mut self.received) {
                 Err(error) if errno::of_receive(&error) == About::Peer => {}
@@ -169,35 +183,47 @@ impl DatagramSocket {
 
 /// A datagram that has arrived, and the way to answer it.
 pub struct Datagram<'a> {
-    peer: &'a Peer,
+    received: &'a Received,
+    bound: &'a Peer,
     waiting: &'a mut Waiting,
 }
 
 impl Datagram<'_> {
     /// Who sent it.
     pub fn peer(&self) -> &Peer {
-        self.peer
+        &self.received.peer
     }
 
-    /// Sends a datagram to its sender. Errors as [`send_to`](Self::send_to).
+    /// The address of this machine that it was sent to, also where the socket is bound to all of
+    /// them; for a broadcast or a multicast the one that a reply has.
+    pub fn local(&self) -> Peer {
+        match (self.received.local, self.bound.as_socket_addr()) {
+            (Some(ip), Some(bound)) => SocketAddr::from((ip, bound.port())).into(),
+            _ => self.bound.clone(),
+        }
+    }
+
+    /// Sends a datagram to its sender, from the address that it was sent to. Errors as
+    /// [`send_to`](Self::send_to).
     pub fn reply(&mut self, data: &[u8]) -> io::Result<()> {
-        self.waiting.queue(self.peer, data)
+        self.waiting.queue(&self.received.peer, self.received.local, data)
     }
 
     /// Sends a datagram from the same socket: copied now, sent with others by `sendmmsg(2)`
     /// after the handler has seen the batch. One that the system refuses then is counted as
     /// dropped.
     ///
+    /// The system chooses from which of the machine's addresses, if the socket is bound to all.
     /// `EMSGSIZE` past 65,507 bytes; `ENOBUFS` when 1,024 datagrams or 4 MiB wait;
     /// `EAFNOSUPPORT` for the peer of a unix socket.
     pub fn send_to(&mut self, peer: &Peer, data: &[u8]) -> io::Result<()> {
-        self.waiting.queue(peer, data)
+        self.waiting.queue(peer, None, data)
     }
 }
 
 impl fmt::Debug for Datagram<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Datagram").field("peer", self.peer).finish_non_exhaustive()
+        f.debug_struct("Datagram").field("peer", self.peer()).finish_non_exhaustive()
     }
 }
 
@@ -219,10 +245,17 @@ impl AsRawFd for DatagramSocket {
     }
 }
 
+/// A datagram that waits, without its bytes.
+struct Queued {
+    peer: Peer,
+    from: Option<IpAddr>,
+    length: usize,
+}
+
 /// Datagrams one after the other in one buffer.
 #[derive(Default)]
 struct Waiting {
-    datagrams: VecDeque<(Peer, usize)>,
+    datagrams: VecDeque<Queued>,
     bytes: Vec<u8>,
     /// Where the first datagram begins.
     start: usize,
@@ -239,7 +272,7 @@ impl Waiting {
     }
 
     /// Errors as [`Datagram::send_to`].
-    fn queue(&mut self, peer: &Peer, data: &[u8]) -> io::Result<()> {
+    fn queue(&mut self, peer: &Peer, from: Option<IpAddr>, data: &[u8]) -> io::Result<()> {
         if data.len() > MAX_LENGTH {
             return Err(fail(libc::EMSGSIZE, "a datagram has room for 65,507 bytes"));
         }
@@ -249,32 +282,32 @@ impl Waiting {
         if self.datagrams.len() == MAX_WAITING || self.length() + data.len() > MAX_WAITING_BYTES {
             return Err(fail(libc::ENOBUFS, "too many datagrams wait to be sent"));
         }
-        self.push(peer, data);
+        self.push(peer, from, data);
         Ok(())
     }
 
-    fn push(&mut self, peer: &Peer, data: &[u8]) {
+    fn push(&mut self, peer: &Peer, from: Option<IpAddr>, data: &[u8]) {
         // Each byte is moved once at most for each byte sent.
         if self.start > self.bytes.len() / 2 {
             self.bytes.drain(..self.start);
             self.start = 0;
         }
-        self.datagrams.push_back((peer.clone(), data.len()));
+        self.datagrams.push_back(Queued { peer: peer.clone(), from, length: data.len() });
         self.bytes.extend_from_slice(data);
     }
 
     /// The datagrams in their order.
-    fn first(&self) -> impl Iterator<Item = (&Peer, &[u8])> {
+    fn first(&self) -> impl Iterator<Item = Outgoing<'_>> {
         let mut rest = &self.bytes[self.start..];
-        self.datagrams.iter().map(move |(peer, length)| {
+        self.datagrams.iter().map(move |Queued { peer, from, length }| {
             let (data, after) = rest.split_at(*length);
             rest = after;
-            (peer, data)
+            Outgoing { peer, from: *from, data }
         })
     }
 
     fn pop(&mut self, count: usize) {
-        self.start += self.datagrams.drain(..count).map(|(_, length)| length).sum::<usize>();
+        self.start += self.datagrams.drain(..count).map(|queued| queued.length).sum::<usize>();
         if self.datagrams.is_empty() {
             self.bytes.clear();
             self.start = 0;
@@ -404,19 +437,19 @@ mod tests {
     fn what_cannot_be_sent_is_refused_at_once() {
         let socket = &mut bound("udp:127.0.0.1:0");
         let peer = socket.local.clone();
-        assert_eq!(errno(socket.waiting.queue(&peer, &vec![0; MAX_LENGTH + 1])), libc::EMSGSIZE);
-        assert_eq!(errno(socket.waiting.queue(&Peer::Unnamed, b"")), libc::EAFNOSUPPORT);
+        assert_eq!(errno(socket.waiting.queue(&peer, None, &vec![0; MAX_LENGTH + 1])), libc::EMSGSIZE);
+        assert_eq!(errno(socket.waiting.queue(&Peer::Unnamed, None, b"")), libc::EAFNOSUPPORT);
         for _ in 0..MAX_WAITING {
-            socket.waiting.queue(&peer, b"x").unwrap();
+            socket.waiting.queue(&peer, None, b"x").unwrap();
         }
-        assert_eq!(errno(socket.waiting.queue(&peer, b"x")), libc::ENOBUFS);
+        assert_eq!(errno(socket.waiting.queue(&peer, None, b"x")), libc::ENOBUFS);
         socket.waiting.pop(MAX_WAITING);
         let data = vec![0; MAX_LENGTH];
         for _ in 0..MAX_WAITING_BYTES / MAX_LENGTH {
-            socket.waiting.queue(&peer, &data).unwrap();
+            socket.waiting.queue(&peer, None, &data).unwrap();
         }
-        assert_eq!(errno(socket.waiting.queue(&peer, &data)), libc::ENOBUFS);
-        socket.waiting.queue(&peer, b"x").unwrap();
+        assert_eq!(errno(socket.waiting.queue(&peer, None, &data)), libc::ENOBUFS);
+        socket.waiting.queue(&peer, None, b"x").unwrap();
     }
 
     #[test]
@@ -428,7 +461,7 @@ mod tests {
         for (peer, data) in
             [(&peer_of(&client), b"1"), (&nowhere, b"2"), (&nowhere, b"3"), (&peer_of(&client), b"4")]
         {
-            socket.waiting.queue(peer, data).unwrap();
+            socket.waiting.queue(peer, None, data).unwrap();
         }
         socket.flush(&count).unwrap();
         assert_eq!((read(&client), read(&client)), (b"1".to_vec(), b"4".to_vec()));
@@ -447,7 +480,7 @@ mod tests {
             wait(socket);
         };
         refuse(&socket);
-        socket.waiting.queue(&peer_of(&client), b"kept").unwrap();
+        socket.waiting.queue(&peer_of(&client), None, b"kept").unwrap();
         socket.flush(&count).unwrap();
         assert_eq!(read(&client), b"kept");
         assert_eq!(count.get(Counter::DatagramsDropped), 0);
@@ -460,13 +493,13 @@ mod tests {
     fn what_is_left_at_the_end_is_sent_or_counted() {
         let (mut socket, count) = (bound("udp:127.0.0.1:0"), count());
         let client = client(&socket);
-        socket.waiting.queue(&peer_of(&client), b"the last").unwrap();
+        socket.waiting.queue(&peer_of(&client), None, b"the last").unwrap();
         socket.give_up(&count);
         assert_eq!(read(&client), b"the last");
         assert_eq!((count.get(Counter::DatagramsDropped), count.get(Counter::DatagramsOut)), (0, 1));
 
         let mut socket = bound("udp:127.0.0.1:0");
-        (0..3).for_each(|_| socket.waiting.queue(&peer_of(&client), b"too late").unwrap());
+        (0..3).for_each(|_| socket.waiting.queue(&peer_of(&client), None, b"too late").unwrap());
         // EPIPE for all of them.
         socket.socket.connect(&client.local_addr().unwrap().into()).unwrap();
         socket.socket.shutdown(std::net::Shutdown::Write).unwrap();
@@ -479,10 +512,11 @@ mod tests {
         let mut waiting = Waiting::default();
         let peer = Peer::from(SocketAddr::from(([127, 0, 0, 1], 9)));
         for number in 0..10_000u32 {
-            waiting.queue(&peer, &number.to_ne_bytes()).unwrap();
+            waiting.queue(&peer, None, &number.to_ne_bytes()).unwrap();
             if number >= 10 {
                 let oldest = (number - 10).to_ne_bytes();
-                assert_eq!(waiting.first().next(), Some((&peer, &oldest[..])));
+                let first = waiting.first().next().map(|first| (first.peer, first.data));
+                assert_eq!(first, Some((&peer, &oldest[..])));
                 waiting.pop(1);
             }
         }
@@ -496,7 +530,7 @@ mod tests {
         socket.watch(&poller, 1).unwrap();
         let mut events = Events::with_capacity(1);
         let peer = socket.local.clone();
-        socket.waiting.queue(&peer, b"x").unwrap();
+        socket.waiting.queue(&peer, None, b"x").unwrap();
         socket.watch(&poller, 1).unwrap();
         assert_eq!(poller.wait(&mut events, Some(Duration::from_secs(30))).unwrap(), 1);
         socket.waiting.pop(1);

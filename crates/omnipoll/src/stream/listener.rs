@@ -8,10 +8,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::address::{activated, Address};
+use super::address::Address;
 use crate::engine::socket;
 use crate::engine::Peer;
 use crate::error::{fail, Describe};
@@ -19,8 +20,8 @@ use crate::error::{fail, Describe};
 /// A listening stream socket: ours, non-blocking, closed by `exec`.
 ///
 /// The file of a unix socket is removed when the listener that made it is dropped, but not in
-/// a forked child, nor when the path has come to name another file, nor once the socket was
-/// [handed on](Self::hand_on).
+/// a forked child, nor when the path has come to name another file, nor once the socket is to be
+/// [kept](Self::keep_file).
 #[derive(Debug)]
 pub(crate) struct Listener {
     // Dropped before the socket, which keeps the file's inode from being used again.
@@ -32,13 +33,11 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Listens on everything that `address` stands for: one socket at least.
+    /// Listens on everything that a TCP or unix address stands for: one socket at least.
     ///
     /// `backlog` is how many clients may wait to be accepted, listen(2). `reuse_port` lets
-    /// [`sibling`](Self::sibling) add sockets to a TCP address; a unix address and inherited
-    /// sockets are what they are. `EADDRINUSE` when another listens there already, with
-    /// `SO_REUSEPORT` too. The socket of an inherited descriptor is made non-blocking for all
-    /// who have it; its number stays open and is closed by `exec`.
+    /// [`sibling`](Self::sibling) add sockets to a TCP address; a unix address is what it is.
+    /// `EADDRINUSE` when another listens there already, with `SO_REUSEPORT` too.
     pub(crate) fn open(address: &Address, backlog: i32, reuse_port: bool) -> io::Result<Vec<Self>> {
         match address {
             Address::Tcp(host, port) => host.open_each(*port, |address| {
@@ -50,14 +49,7 @@ impl Listener {
                 Self::listen(tcp(address, reuse_port)?, backlog, reuse_port)
             }),
             Address::Unix(name) => Ok(vec![Self::unix(name, backlog)?]),
-            Address::Descriptor(number) => Ok(vec![Self::inherited(*number)?]),
-            Address::Systemd => {
-                let [pid, fds] = ["LISTEN_PID", "LISTEN_FDS"].map(|name| std::env::var(name).ok());
-                activated(pid.as_deref(), fds.as_deref())?.map(Self::inherited).collect()
-            }
-            Address::Udp(..) => {
-                Err(fail(libc::EINVAL, "a udp: address has datagrams, and no clients to accept"))
-            }
+            _ => Err(fail(libc::EINVAL, "the address has no clients to accept")),
         }
     }
 
@@ -78,18 +70,15 @@ impl Listener {
     /// The same socket once more, whose queue of clients both share. The file of a unix socket
     /// stays with this one.
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
-        let socket = self.socket.try_clone().describe("a listening socket can't be duplicated")?;
+        let socket = socket::duplicate(self.as_fd())?.into();
         Ok(Self { file: None, socket, local: self.local.clone(), shares_port: self.shares_port })
     }
 
-    /// The same socket once more, for another process, to which the file of a unix socket leads
-    /// from now on.
-    pub(crate) fn hand_on(&mut self) -> io::Result<OwnedFd> {
-        let handed_on = self.socket.try_clone().describe("a listening socket can't be duplicated")?.into();
+    /// Leaves the file of a unix socket where it is when this is dropped.
+    pub(super) fn keep_file(&mut self) {
         if let Some(file) = &mut self.file {
-            file.is_handed_on = true;
+            file.is_kept = true;
         }
-        Ok(handed_on)
     }
 
     /// Whether it may have [siblings](Self::sibling): not when somebody else has opened it.
@@ -110,8 +99,10 @@ impl Listener {
     }
 
     fn listen(socket: Socket, backlog: i32, shares_port: bool) -> io::Result<Self> {
-        socket.listen(backlog)?;
-        Ok(Self { shares_port, ..Self::of(socket, None)? })
+        socket.listen(backlog).describe("listen")?;
+        let listener = Self { shares_port, ..Self::of(socket, None)? };
+        listener.prepare()?;
+        Ok(listener)
     }
 
     fn unix(name: &Peer, backlog: i32) -> io::Result<Self> {
@@ -119,41 +110,37 @@ impl Listener {
             return Err(fail(libc::EINVAL, "a unix socket that listens needs a name"));
         };
         let path = Path::new(OsStr::from_bytes(bytes));
-        let address = SockAddr::unix(path)?;
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        socket.set_nonblocking(true)?;
+        let address = SockAddr::unix(path).describe("sockaddr_un")?;
+        let socket = socket::open(Domain::UNIX, Type::STREAM)?;
+        if bytes[0] == 0 {
+            socket.bind(&address).describe("bind")?;
+            socket.listen(backlog).describe("listen")?;
+            return Self::of(socket, None);
+        }
+        // Until it listens, what is bound looks like what a dead server has left.
+        let lock = DirectoryLock::of(path)?;
         match socket.bind(&address) {
-            Err(error) if is(&error, libc::EADDRINUSE) && remove_stale(path, &address)? => {
-                socket.bind(&address)?
+            Err(error) if is(&error, libc::EADDRINUSE) && lock.is_held() && remove_stale(path, &address)? => {
+                socket.bind(&address).describe("bind")?
             }
-            result => result?,
+            result => result.describe("bind")?,
         }
-        let file = if bytes[0] == 0 { None } else { Some(SocketFile::of(path)?) };
-        socket.listen(backlog)?;
-        Self::of(socket, file)
+        let file = SocketFile::of(path)?;
+        socket.listen(backlog).describe("listen")?;
+        Self::of(socket, Some(file))
     }
 
-    fn inherited(number: RawFd) -> io::Result<Self> {
-        let socket = Socket::from(socket::inherit(number)?);
-        // Elsewhere accept(2) tells, with EINVAL.
-        #[cfg(any(target_os = "linux", target_os = "freebsd"))]
-        let listens = socket.is_listener()?;
-        #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
-        let listens = true;
-        if socket.r#type()? != Type::STREAM || !listens {
-            return Err(fail(libc::EINVAL, "the inherited descriptor is not a listening stream socket"));
-        }
-        socket.set_nonblocking(true)?;
-        Self::of(socket, None)
-    }
-
-    fn of(socket: Socket, file: Option<SocketFile>) -> io::Result<Self> {
-        let local = socket::local_peer(socket.as_fd())?;
-        if local.as_socket_addr().is_some() {
-            // Accepted sockets inherit it, which saves a system call for each.
-            socket::no_delay(socket.as_fd())?;
-        }
+    pub(super) fn of(socket: Socket, file: Option<SocketFile>) -> io::Result<Self> {
+        let local = socket::local_peer(socket.as_fd()).describe("getsockname")?;
         Ok(Self { file, socket, local, shares_port: false })
+    }
+
+    /// Sets what accepted sockets inherit, which saves a system call for each.
+    pub(super) fn prepare(&self) -> io::Result<()> {
+        match self.local.as_socket_addr() {
+            Some(_) => socket::no_delay(self.as_fd()).describe("TCP_NODELAY"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -171,39 +158,37 @@ impl AsRawFd for Listener {
 
 /// A TCP socket bound to `address`, at once after a server there has ended too.
 fn tcp(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    socket.set_nonblocking(true)?;
-    socket.set_reuse_address(true)?;
+    let socket = socket::open(Domain::for_address(address), Type::STREAM)?;
+    socket.set_reuse_address(true).describe("SO_REUSEADDR")?;
     if reuse_port {
-        socket.set_reuse_port(true)?;
+        socket.set_reuse_port(true).describe("SO_REUSEPORT")?;
     }
     only_v6_if_named(&socket, address)?;
-    socket.bind(&address.into())?;
+    socket.bind(&address.into()).describe("bind")?;
     Ok(socket)
 }
 
 /// `[::]` is every address of both kinds, whatever the system's default is.
 pub(super) fn only_v6_if_named(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     if address.is_ipv6() {
-        socket.set_only_v6(!address.ip().is_unspecified())?;
+        socket.set_only_v6(!address.ip().is_unspecified()).describe("IPV6_V6ONLY")?;
     }
     Ok(())
 }
 
-/// Removes a socket file that a dead server left, and tells whether the path is free now. One
-/// that is bound but does not listen yet looks the same for a moment.
+/// Removes a socket file that a dead server left, and tells whether the path is free now. The
+/// directory is locked.
 fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<bool> {
     let Ok(found) = fs::symlink_metadata(path) else { return Ok(true) };
     if !found.file_type().is_socket() {
         return Ok(false);
     }
-    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    probe.set_nonblocking(true)?;
+    let probe = socket::open(Domain::UNIX, Type::STREAM)?;
     match probe.connect(address) {
         Err(error) if is(&error, libc::ECONNREFUSED) => {
             let is_same = |now: fs::Metadata| identity(&now) == identity(&found);
             if fs::symlink_metadata(path).is_ok_and(is_same) {
-                fs::remove_file(path)?;
+                fs::remove_file(path).describe("the file of a server that has ended can't be removed")?;
             }
             Ok(true)
         }
@@ -212,27 +197,67 @@ fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<bool> {
     }
 }
 
+/// Lets one server at a time bind a socket in a directory: flock(2) on the directory itself, which
+/// leaves no file behind.
+struct DirectoryLock(Option<fs::File>);
+
+impl DirectoryLock {
+    /// Of the directory of `path`. It is not held where the directory can't be opened or locked: not
+    /// readable, or on a file system that has no such lock.
+    fn of(path: &Path) -> io::Result<Self> {
+        let directory = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let Ok(directory) = fs::File::open(directory) else { return Ok(Self(None)) };
+        // Whoever can read a directory can lock it, and a server must not hang at that.
+        for _ in 0..1000 {
+            match socket::lock_file(directory.as_fd()) {
+                Ok(()) => return Ok(Self(Some(directory))),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    std::thread::sleep(Duration::from_millis(2))
+                }
+                Err(_) => return Ok(Self(None)),
+            }
+        }
+        Err(fail(libc::EADDRINUSE, "another program holds the lock of the directory"))
+    }
+
+    fn is_held(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        if let Some(directory) = &self.0 {
+            // A child forked meanwhile has the descriptor, too, and would keep the lock.
+            socket::unlock_file(directory.as_fd());
+        }
+    }
+}
+
 /// The file of a unix socket, as long as it is ours.
 #[derive(Debug)]
-struct SocketFile {
+pub(super) struct SocketFile {
     path: PathBuf,
     identity: (u64, u64),
     process: u32,
-    is_handed_on: bool,
+    is_kept: bool,
 }
 
 impl SocketFile {
     /// Of the process that has just bound `path`.
     fn of(path: &Path) -> io::Result<Self> {
         // The directory may change before the file is removed.
-        let path = std::path::absolute(path)?;
-        let identity = identity(&fs::symlink_metadata(&path)?);
-        Ok(Self { path, identity, process: std::process::id(), is_handed_on: false })
+        let path = std::path::absolute(path).describe("the current directory")?;
+        let identity = identity(&fs::symlink_metadata(&path).describe("the file of the socket")?);
+        Ok(Self { path, identity, process: std::process::id(), is_kept: false })
     }
 
     /// While the socket is open the kernel keeps its inode, so that no other file has the number.
     fn is_ours(&self) -> bool {
-        !self.is_handed_on
+        !self.is_kept
             && self.process == std::process::id()
             && fs::symlink_metadata(&self.path).is_ok_and(|now| identity(&now) == self.identity)
     }
@@ -259,6 +284,7 @@ fn is(error: &io::Error, errno: i32) -> bool {
 mod tests {
     use super::*;
     use crate::engine::socket::tests::FORKING;
+    use crate::stream::Bound;
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream, UdpSocket};
     use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
@@ -289,7 +315,13 @@ mod tests {
     }
 
     fn open(address: &str) -> io::Result<Vec<Listener>> {
-        Listener::open(&address.parse()?, 16, false)
+        Bound::open(&address.parse()?, 16, false, false)?
+            .into_iter()
+            .map(|bound| match bound {
+                Bound::Stream(listener) => Ok(listener),
+                Bound::Datagrams(_) => panic!("{address} is for datagrams"),
+            })
+            .collect()
     }
 
     fn one(address: &str) -> Listener {
@@ -484,7 +516,7 @@ mod tests {
         let file = fs::File::open("/dev/null").unwrap();
         for (fd, expected) in [
             (client.as_raw_fd(), libc::EINVAL),
-            (datagrams.as_raw_fd(), libc::EINVAL),
+            (datagrams.as_raw_fd(), libc::ENOTSUP),
             (file.as_raw_fd(), libc::ENOTSOCK),
             (i32::MAX, libc::EBADF),
         ] {
@@ -494,7 +526,7 @@ mod tests {
 
     #[test]
     fn datagram_addresses_have_no_clients() {
-        assert_eq!(errno(open("udp:127.0.0.1:0")), libc::EINVAL);
+        assert_eq!(errno(open("udp:127.0.0.1:0")), libc::ENOTSUP);
     }
 
     /// Runs itself again, as a process that was passed a listening socket.

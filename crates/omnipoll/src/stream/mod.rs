@@ -3,6 +3,7 @@
 
 mod account;
 mod address;
+mod bound;
 mod carriage;
 mod conn;
 mod count;
@@ -20,6 +21,7 @@ pub use remote::ConnId;
 
 pub(crate) use account::Budget;
 pub(crate) use address::Address;
+pub(crate) use bound::Bound;
 pub(crate) use conn::Connection;
 pub(crate) use count::{Count, Counter, Counts};
 pub(crate) use datagram::DatagramSocket;

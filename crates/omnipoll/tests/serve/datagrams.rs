@@ -12,6 +12,10 @@ use crate::way::Way;
 
 pub(crate) fn behaviours(suite: &mut Suite) {
     suite.in_ways_of(&[Model::Reactor, Model::Cores, Model::Prefork], datagrams_come_back_whole);
+    suite.in_ways_of(
+        &[Model::Reactor, Model::Cores, Model::Prefork],
+        answers_come_from_the_address_that_was_asked,
+    );
     suite.in_ways_of(&[Model::Thread, Model::Fork], datagrams_have_nobody_to_serve_them);
 }
 
@@ -58,4 +62,48 @@ fn datagrams_come_back_whole(way: Way) {
 fn datagrams_have_nobody_to_serve_them(way: Way) {
     let server = Server::with_options(Echo, way.options()).unwrap();
     expect_error(server.listen("udp:127.0.0.1:0"), libc::ENOTSUP);
+}
+
+/// Answers with the address that was asked.
+struct Where;
+
+impl Handler for Where {
+    type State = ();
+
+    fn on_open(&self, _: &mut Conn<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn on_data(&self, _: &mut Conn<'_>, _: &mut (), _: &[u8]) {}
+
+    fn on_datagram(&self, datagram: &mut Datagram<'_>, _: &[u8]) {
+        let local = datagram.local().to_string();
+        datagram.reply(local.as_bytes()).expect("there is room for an answer");
+    }
+}
+
+fn answers_come_from_the_address_that_was_asked(way: Way) {
+    for (bound, asked) in [
+        ("udp:0.0.0.0:0", &["127.0.0.1", "127.0.0.2"][..]),
+        ("udp:[::]:0", &["127.0.0.1", "127.0.0.2", "[::1]"]),
+        ("udp:*:0", &["127.0.0.2", "[::1]"]),
+        ("udp:127.0.0.2:0", &["127.0.0.2"]),
+        ("udp:[::1]:0", &["[::1]"]),
+    ] {
+        let served = serve_with(&[bound], way.options(), |_| Where, |_| {});
+        let port = served.addresses()[0].rsplit_once(':').expect("a port").1.to_owned();
+        for ip in asked {
+            let client =
+                UdpSocket::bind(if ip.starts_with('[') { "[::1]:0" } else { "127.0.0.1:0" }).unwrap();
+            let server = format!("{ip}:{port}");
+            // It hears nothing from anywhere else.
+            client.connect(&server).unwrap();
+            client.set_read_timeout(Some(LONG)).unwrap();
+            client.send(b"where?").unwrap();
+            let mut answer = [0; 100];
+            let length = client.recv(&mut answer).unwrap();
+            assert_eq!(String::from_utf8_lossy(&answer[..length]), server, "bound to {bound}");
+        }
+        served.ends_well();
+    }
 }

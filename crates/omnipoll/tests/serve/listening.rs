@@ -36,7 +36,8 @@ fn several_addresses(way: Way) {
     let addresses = ["127.0.0.1:0", "[::1]:0", "127.0.0.1:0"];
     let served = serve_on(&addresses, way.options(), Acts::echo(), |handle| {
         assert_eq!(handle.addresses().len(), 3);
-        assert_eq!(handle.listeners().unwrap().len(), 3);
+        (0..3).for_each(|number| drop(handle.dup_listener(number).unwrap()));
+        expect_error(handle.dup_listener(3), libc::ENOENT);
     });
     assert_eq!(served.addresses().len(), 3);
     for address in served.addresses() {
@@ -73,10 +74,16 @@ fn what_is_no_address_is_refused(way: Way) {
     }
     let server = Server::with_options(Nobody, way.options()).unwrap();
     for address in ["", "no address", "127.0.0.1", "127.0.0.1:65536", "[::1:80"] {
-        expect_error(server.listen(address), libc::EINVAL);
+        let error = server.listen(address).unwrap_err();
+        let words = omnipoll::explain(&error);
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{words}");
+        assert!(words.starts_with(&format!("{address:?}: ")), "{words}");
     }
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    expect_error(server.listen(&taken.local_addr().unwrap().to_string()), libc::EADDRINUSE);
+    let taken = taken.local_addr().unwrap().to_string();
+    let error = server.listen(&taken).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EADDRINUSE));
+    assert_eq!(omnipoll::explain(&error), format!("\"{taken}\": bind: Address already in use"));
     expect_error(Server::with_options(Nobody, way.options().workers(0)), libc::EINVAL);
     expect_error(Server::with_options(Nobody, way.options().max_clients(0)), libc::EINVAL);
     expect_error(Server::with_options(Nobody, way.options().water_marks(2, 1)), libc::EINVAL);
@@ -150,7 +157,7 @@ fn what_is_set_on_a_listening_socket_reaches_every_client(way: Way) {
             Ok(())
         }),
         |handle| {
-            let listener = handle.listeners().unwrap().remove(0);
+            let listener = handle.dup_listener(0).unwrap();
             let socket = SockRef::from(&listener);
             socket.set_keepalive(true).unwrap();
             socket.set_tcp_nodelay(true).unwrap();

@@ -29,6 +29,8 @@ mod stopping;
 mod timeouts;
 
 fn main() -> std::process::ExitCode {
+    // Tests put sockets where systemd does, and count what is open.
+    support::sys::close_inherited();
     let mut suite = suite::Suite::default();
     bytes::behaviours(&mut suite);
     ending::behaviours(&mut suite);

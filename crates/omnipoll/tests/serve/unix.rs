@@ -1,12 +1,12 @@
 //! Sockets of the unix domain, and sockets that were handed on.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 
-use omnipoll::{Model, Server};
+use omnipoll::{Model, Server, ServerHandle};
 
 use crate::acts::{Acts, Told};
 use crate::client::{end, exchange, read_to_end};
@@ -14,7 +14,7 @@ use crate::log::{Log, What};
 use crate::process;
 use crate::served::{patient, serve_on, serve_with, Served};
 use crate::suite::Suite;
-use crate::support::expect::LONG;
+use crate::support::expect::{expect_error, LONG};
 use crate::support::sys;
 use crate::way::Way;
 
@@ -25,6 +25,10 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.in_each_way(an_inherited_socket_is_served);
     suite.in_ways_of(&[Model::Reactor, Model::Cores, Model::Thread], a_path_is_handed_on);
     suite.in_each_way(what_systemd_passes_is_served_and_left_open);
+    suite.in_each_way(a_duplicate_changes_nothing);
+    suite.in_each_way(a_refused_descriptor_is_left_as_it_was);
+    suite.in_each_model(one_of_many_servers_gets_a_path);
+    suite.in_each_way(no_client_gets_the_number_of_standard_output);
 }
 
 fn connect(path: &str) -> UnixStream {
@@ -130,7 +134,8 @@ fn a_path_is_handed_on(way: Way) {
     let told = || Told { acts: Acts::echo(), pen: pen.clone() };
     let [old, new] = [told(), told()].map(|told| Server::with_options(told, way.options()).unwrap());
     old.listen(&format!("unix:{path}")).unwrap();
-    let handed_on = old.handle().listeners().unwrap().remove(0);
+    let handed_on = old.handle().dup_listener(0).unwrap();
+    old.handle().keep_files();
     new.listen(&format!("fd:{}", handed_on.as_raw_fd())).unwrap();
     let (stop_old, stop_new) = (old.handle(), new.handle());
     std::thread::scope(|scope| {
@@ -148,7 +153,7 @@ fn a_path_is_handed_on(way: Way) {
 
 /// Puts sockets where systemd puts them, and returns them.
 fn as_systemd_does(sockets: [OwnedFd; 2]) -> [OwnedFd; 2] {
-    // Nothing has been opened in this process yet that could be there.
+    // Whatever this process has inherited there is nothing of the test's.
     let aside = sockets.map(|socket| sys::dup_to(&socket, 100 + socket.as_raw_fd()));
     [(3, &aside[0]), (4, &aside[1])].map(|(number, socket)| sys::dup_to(socket, number))
 }
@@ -188,4 +193,108 @@ fn what_systemd_passes_is_served_and_left_open(way: Way) {
         client.write_all(b"early").unwrap();
         waiting = Some(client);
     }
+}
+
+fn a_duplicate_changes_nothing(way: Way) {
+    let path = path(way);
+    let (pen, _reader) = Log::pipe();
+    let server = Server::with_options(Told { acts: Acts::echo(), pen }, way.options()).unwrap();
+    let has_datagrams = !matches!(way.model, Model::Thread | Model::Fork);
+    if has_datagrams {
+        server.listen("udp:127.0.0.1:0").unwrap();
+    }
+    server.listen(&format!("unix:{path}")).unwrap();
+    let number = usize::from(has_datagrams);
+    let socket = UnixListener::from(server.handle().dup_listener(number).unwrap());
+    assert_eq!(socket.local_addr().unwrap().as_pathname().unwrap().to_str(), Some(&*path));
+    if has_datagrams {
+        let udp = UdpSocket::from(server.handle().dup_listener(0).unwrap());
+        assert_eq!(format!("udp:{}", udp.local_addr().unwrap()), server.handle().addresses()[0]);
+    }
+    expect_error(server.handle().dup_listener(number + 1), libc::ENOENT);
+    drop(server);
+    assert!(!std::path::Path::new(&path).exists(), "its file is still its own");
+}
+
+fn a_refused_descriptor_is_left_as_it_was(way: Way) {
+    let (pen, _reader) = Log::pipe();
+    let server = Server::with_options(Told { acts: Acts::echo(), pen }, way.options()).unwrap();
+    let (connected, _other) = UnixStream::pair().unwrap();
+    let datagrams = UnixDatagram::unbound().unwrap();
+    let null = std::fs::File::open("/dev/null").unwrap();
+    for fd in [connected.as_raw_fd(), datagrams.as_raw_fd(), null.as_raw_fd()] {
+        let flags = || [libc::F_GETFD, libc::F_GETFL].map(|command| sys::fcntl(fd, command, 0));
+        sys::fcntl(fd, libc::F_SETFD, 0);
+        let before = flags();
+        server.listen(&format!("fd:{fd}")).unwrap_err();
+        assert_eq!(flags(), before);
+    }
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let listening = server.listen(&format!("fd:{}", udp.as_raw_fd()));
+    match way.model {
+        Model::Thread | Model::Fork => expect_error(listening, libc::ENOTSUP),
+        _ => assert_eq!(listening.unwrap(), format!("udp:{}", udp.local_addr().unwrap())),
+    }
+}
+
+/// Many processes at once, and a file that a dead server has left: each time one of them listens.
+fn one_of_many_servers_gets_a_path(way: Way) {
+    const MANY: usize = 8;
+    let path = path(way);
+    for _ in 0..25 {
+        let _ = std::fs::remove_file(&path);
+        drop(UnixListener::bind(&path).unwrap());
+        let (mut start, may_start) = UnixStream::pair().unwrap();
+        let (mut end, may_end) = UnixStream::pair().unwrap();
+        let (verdicts, verdict) = UnixStream::pair().unwrap();
+        let processes: Vec<_> = (0..MANY)
+            .map(|_| match process::fork() {
+                Some(process) => process,
+                None => {
+                    let (pen, _reader) = Log::pipe();
+                    let server =
+                        Server::with_options(Told { acts: Acts::echo(), pen }, way.options()).unwrap();
+                    (&may_start).read_exact(&mut [0]).unwrap();
+                    let listens = server.listen(&format!("unix:{path}"));
+                    let errno = listens.as_ref().map_or_else(|error| error.raw_os_error().unwrap(), |_| 0);
+                    (&verdict).write_all(&[errno as u8]).unwrap();
+                    // Whoever listens does until all have tried.
+                    (&may_end).read_exact(&mut [0]).unwrap();
+                    std::process::exit(0);
+                }
+            })
+            .collect();
+        let mut results = [0; MANY];
+        start.write_all(&[0; MANY]).unwrap();
+        (&verdicts).read_exact(&mut results).unwrap();
+        end.write_all(&[0; MANY]).unwrap();
+        let listening = results.iter().filter(|&&errno| errno == 0).count();
+        let refused = results.iter().filter(|&&errno| i32::from(errno) == libc::EADDRINUSE).count();
+        assert_eq!((listening, refused), (1, MANY - 1), "{results:?}");
+        processes.into_iter().for_each(|mut process| assert_eq!(process.wait(), 0));
+    }
+    let _ = std::fs::remove_file(&path);
+}
+
+/// A program that is started with 0, 1 and 2 closed prints to nobody, and not to a client.
+fn no_client_gets_the_number_of_standard_output(way: Way) {
+    let path = path(way);
+    let told = |pen| {
+        sys::close_here(&[0, 1, 2]);
+        Told { acts: Acts::echo(), pen }
+    };
+    let prepare = |handle: &ServerHandle| drop(handle.dup_listener(0).unwrap());
+    let served = serve_with(&[&format!("unix:{path}"), "127.0.0.1:0"], way.options(), told, prepare);
+    let unix = connect(&path);
+    let client = patient(TcpStream::connect(&served.addresses()[1]).unwrap());
+    exchange(&client, b"hello");
+    for process in process::children_of(served.process.pid).into_iter().chain([served.process.pid]) {
+        // A worker that begins has a ring there for a moment, before it makes one that stays.
+        process::until("0, 1 and 2 are nobody's", || {
+            (0..3).all(|number| std::fs::read_link(format!("/proc/{process}/fd/{number}")).is_err())
+        });
+    }
+    drop((unix, client));
+    served.ends_well();
+    let _ = std::fs::remove_file(&path);
 }

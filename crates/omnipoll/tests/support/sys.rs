@@ -46,6 +46,19 @@ pub(crate) fn replace(new: &impl AsRawFd, old: &impl AsRawFd) {
     check(unsafe { libc::dup3(new.as_raw_fd(), old.as_raw_fd(), libc::O_CLOEXEC) }, "dup3");
 }
 
+/// Closes what this process was started with, other than standard input, output and error: a
+/// jobserver's pipes, a shell's files.
+pub(crate) fn close_inherited() {
+    // SAFETY: takes no pointer, and nothing has been opened yet.
+    check(unsafe { libc::close_range(3, libc::c_uint::MAX, 0) }, "close_range");
+}
+
+/// fcntl(2) with a number.
+pub(crate) fn fcntl(fd: RawFd, command: i32, argument: i32) -> i32 {
+    // SAFETY: the commands that tests use take no pointer.
+    check(unsafe { libc::fcntl(fd, command, argument) }, "fcntl")
+}
+
 /// Closes these numbers in a forked child, to whom nobody's ownership of them belongs.
 pub(crate) fn close_here(numbers: &[RawFd]) {
     for &number in numbers {

@@ -70,17 +70,7 @@ pub(super) enum Waiters {
 
 impl Ring {
     pub(super) fn new(waiters: Waiters) -> io::Result<Self> {
-        let mut builder = IoUring::builder();
-        builder.dontfork().setup_cqsize(COMPLETIONS);
-        let ring = match waiters {
-            Waiters::One => match builder.clone().setup_coop_taskrun().setup_taskrun_flag().build(REQUESTS) {
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                    builder.build(REQUESTS).describe("io_uring_setup")?
-                }
-                result => result.describe("io_uring_setup")?,
-            },
-            Waiters::Several => builder.build(REQUESTS).describe("io_uring_setup")?,
-        };
+        let ring = sys::make_above_stdio(|| Self::build(waiters)).describe("io_uring_setup")?;
         let params = ring.params();
         // CQE_SKIP is of Linux 5.17; lasting polls are of 5.13 and have no flag of their own.
         let enough = params.is_feature_nodrop()
@@ -92,6 +82,18 @@ impl Ring {
         }
         let flags = GETEVENTS | EXT_ARG | if params.is_feature_no_iowait() { NO_IOWAIT } else { 0 };
         Ok(Self { ring: ManuallyDrop::new(ring), owner: std::process::id(), flags })
+    }
+
+    fn build(waiters: Waiters) -> io::Result<IoUring> {
+        let mut builder = IoUring::builder();
+        builder.dontfork().setup_cqsize(COMPLETIONS);
+        if waiters == Waiters::One {
+            match builder.clone().setup_coop_taskrun().setup_taskrun_flag().build(REQUESTS) {
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+                result => return result,
+            }
+        }
+        builder.build(REQUESTS)
     }
 
     /// Puts a poll into the queue of requests. False when that is full.

@@ -1,0 +1,161 @@
+//! To which of the machine's addresses a datagram has come, and from which one an answer goes:
+//! `IP_PKTINFO` of ip(7) and `IPV6_PKTINFO` of ipv6(7), beside the data of a message.
+//!
+//! A socket that is bound to every address answers from the one that the route to the client
+//! begins with. A client that is connected to another one never gets to see that. What comes to an
+//! IPv6 socket from IPv4 tells both; only the former knows the address to answer a broadcast from.
+//! Systems other than Linux choose by themselves.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
+
+#[cfg(target_os = "linux")]
+pub(crate) use linux::{enable, local, Control};
+#[cfg(not(target_os = "linux"))]
+pub(crate) use none::{enable, local, Control};
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::mem::size_of;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::os::fd::AsRawFd;
+    use std::ptr;
+
+    use libc::{c_int, cmsghdr, in6_pktinfo, in_pktinfo, msghdr};
+
+    use super::*;
+    use crate::error::system;
+
+    /// Room for one message of each kind: 32 and 40 bytes.
+    const CAPACITY: usize = 72;
+
+    /// What goes with a datagram beside its data.
+    #[repr(align(8))]
+    pub(crate) struct Control([u8; CAPACITY]);
+
+    /// Has the kernel tell it of each datagram.
+    pub(crate) fn enable(fd: BorrowedFd<'_>, is_ipv6: bool) -> io::Result<()> {
+        set(fd, libc::IPPROTO_IP, libc::IP_PKTINFO)?;
+        if is_ipv6 {
+            set(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO)?;
+        }
+        Ok(())
+    }
+
+    fn set(fd: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Result<()> {
+        let (yes, size): (c_int, _) = (1, size_of::<c_int>() as libc::socklen_t);
+        // SAFETY: the value is readable for its size.
+        let done = unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, ptr::from_ref(&yes).cast(), size) };
+        if done < 0 {
+            return Err(system("IP_PKTINFO can't be set"));
+        }
+        Ok(())
+    }
+
+    impl Control {
+        pub(crate) const fn new() -> Self {
+            Self([0; CAPACITY])
+        }
+
+        /// Has the kernel write here what it tells.
+        #[inline]
+        pub(crate) fn lend(&mut self, header: &mut msghdr) {
+            header.msg_control = self.0.as_mut_ptr().cast();
+            header.msg_controllen = CAPACITY as _;
+        }
+
+        /// Has the kernel send from `ip`.
+        pub(crate) fn set(&mut self, header: &mut msghdr, ip: IpAddr) {
+            self.lend(header);
+            match ip.to_canonical() {
+                IpAddr::V4(ip) => {
+                    let source = libc::in_addr { s_addr: ip.to_bits().to_be() };
+                    let info = in_pktinfo {
+                        ipi_ifindex: 0,
+                        ipi_spec_dst: source,
+                        ipi_addr: libc::in_addr { s_addr: 0 },
+                    };
+                    put(header, libc::IPPROTO_IP, libc::IP_PKTINFO, info);
+                }
+                IpAddr::V6(ip) => {
+                    let source = libc::in6_addr { s6_addr: ip.octets() };
+                    let info = in6_pktinfo { ipi6_addr: source, ipi6_ifindex: 0 };
+                    put(header, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info);
+                }
+            }
+        }
+    }
+
+    /// Makes the one message of `header`, which has room for every kind.
+    fn put<T>(header: &mut msghdr, level: c_int, kind: c_int, info: T) {
+        let size = size_of::<T>() as libc::c_uint;
+        // SAFETY: takes no pointer.
+        header.msg_controllen = unsafe { libc::CMSG_SPACE(size) } as _;
+        // SAFETY: the control buffer is aligned for a `cmsghdr`, and has room for what is written.
+        unsafe {
+            let first: *mut cmsghdr = libc::CMSG_FIRSTHDR(header);
+            (*first).cmsg_level = level;
+            (*first).cmsg_type = kind;
+            (*first).cmsg_len = libc::CMSG_LEN(size) as _;
+            libc::CMSG_DATA(first).cast::<T>().write_unaligned(info);
+        }
+    }
+
+    /// The address that a datagram has come to, and that an answer is to be sent from; none if the
+    /// kernel has not told, or for a multicast, which nothing can be sent from.
+    #[inline]
+    pub(crate) fn local(header: &msghdr) -> Option<IpAddr> {
+        let mut found = None;
+        // SAFETY: the kernel has filled the control buffer as far as the header says.
+        let mut message = unsafe { libc::CMSG_FIRSTHDR(header) };
+        while !message.is_null() {
+            // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR have checked that it is there.
+            let (level, kind) = unsafe { ((*message).cmsg_level, (*message).cmsg_type) };
+            match (level, kind) {
+                (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                    // SAFETY: this is what a message of the kind carries.
+                    let info: in_pktinfo =
+                        unsafe { libc::CMSG_DATA(message).cast::<in_pktinfo>().read_unaligned() };
+                    return Some(IpAddr::V4(Ipv4Addr::from_bits(u32::from_be(info.ipi_spec_dst.s_addr))));
+                }
+                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                    // SAFETY: as above.
+                    let info: in6_pktinfo =
+                        unsafe { libc::CMSG_DATA(message).cast::<in6_pktinfo>().read_unaligned() };
+                    let ip = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+                    found = (!ip.is_multicast()).then_some(IpAddr::V6(ip));
+                }
+                _ => {}
+            }
+            // SAFETY: as above.
+            message = unsafe { libc::CMSG_NXTHDR(header, message) };
+        }
+        found
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod none {
+    use super::*;
+
+    pub(crate) struct Control;
+
+    pub(crate) fn enable(_: BorrowedFd<'_>, _: bool) -> io::Result<()> {
+        Ok(())
+    }
+
+    pub(crate) fn local(_: &libc::msghdr) -> Option<IpAddr> {
+        None
+    }
+
+    impl Control {
+        pub(crate) const fn new() -> Self {
+            Self
+        }
+
+        pub(crate) fn lend(&mut self, _: &mut libc::msghdr) {}
+
+        pub(crate) fn set(&mut self, _: &mut libc::msghdr, _: IpAddr) {}
+    }
+}

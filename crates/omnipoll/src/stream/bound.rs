@@ -1,0 +1,121 @@
+//! What an address opens: sockets that clients connect to, and sockets for datagrams.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+
+use socket2::{Domain, Socket, Type};
+
+use super::address::{activated, Address};
+use super::{DatagramSocket, Listener};
+use crate::engine::socket;
+use crate::error::{fail, Describe};
+
+/// A socket that a server has at an address.
+#[derive(Debug)]
+pub(crate) enum Bound {
+    Stream(Listener),
+    Datagrams(DatagramSocket),
+}
+
+impl Bound {
+    /// Opens all that `address` stands for: one socket at least.
+    ///
+    /// `backlog` and `reuse_port` as [`Listener::open`]; `ENOTSUP` for datagrams unless
+    /// `takes_datagrams`. An inherited descriptor is duplicated; its number stays open, and is closed
+    /// by `exec` from now on, and its socket is made non-blocking for all who have it. On an error
+    /// nothing of either has changed.
+    pub(crate) fn open(
+        address: &Address,
+        backlog: i32,
+        reuse_port: bool,
+        takes_datagrams: bool,
+    ) -> io::Result<Vec<Self>> {
+        match address {
+            Address::Udp(..) if !takes_datagrams => Err(no_datagrams()),
+            Address::Udp(..) => Ok(vec![Self::Datagrams(DatagramSocket::bind(address)?)]),
+            Address::Descriptor(number) => inherit(&[*number], takes_datagrams),
+            Address::Systemd => {
+                let [pid, fds] = ["LISTEN_PID", "LISTEN_FDS"].map(|name| std::env::var(name).ok());
+                let numbers: Vec<_> = activated(pid.as_deref(), fds.as_deref())?.collect();
+                inherit(&numbers, takes_datagrams)
+            }
+            _ => Ok(Listener::open(address, backlog, reuse_port)?.into_iter().map(Self::Stream).collect()),
+        }
+    }
+
+    fn of(socket: Socket, takes_datagrams: bool) -> io::Result<Self> {
+        let (kind, domain) = (socket.r#type().describe("SO_TYPE")?, socket.domain().describe("SO_DOMAIN")?);
+        // Elsewhere accept(2) tells, with EINVAL.
+        #[cfg(any(target_os = "linux", target_os = "freebsd"))]
+        let listens = socket.is_listener().describe("SO_ACCEPTCONN")?;
+        #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
+        let listens = true;
+        let is_internet = domain == Domain::IPV4 || domain == Domain::IPV6;
+        if kind == Type::STREAM && listens {
+            Listener::of(socket, None).map(Self::Stream)
+        } else if kind != Type::DGRAM || !is_internet {
+            Err(fail(libc::EINVAL, "it is neither a listening stream socket nor a UDP socket"))
+        } else if takes_datagrams {
+            DatagramSocket::of(socket).map(Self::Datagrams)
+        } else {
+            Err(no_datagrams())
+        }
+    }
+
+    /// Where it is, as [`Address`] reads it, with the port that the system chose.
+    pub(crate) fn address(&self) -> String {
+        match self {
+            Self::Stream(listener) => listener.address(),
+            Self::Datagrams(socket) => socket.address(),
+        }
+    }
+
+    /// Another descriptor of the same socket.
+    pub(crate) fn dup(&self) -> io::Result<OwnedFd> {
+        socket::duplicate(self.as_fd())
+    }
+
+    /// Leaves the file of a unix socket where it is when the socket is closed.
+    pub(crate) fn keep_file(&mut self) {
+        if let Self::Stream(listener) = self {
+            listener.keep_file();
+        }
+    }
+
+    fn prepare(&self) -> io::Result<()> {
+        socket::set_nonblocking(self.as_fd())?;
+        match self {
+            Self::Stream(listener) => listener.prepare(),
+            Self::Datagrams(socket) => socket.prepare(),
+        }
+    }
+}
+
+impl AsFd for Bound {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Stream(listener) => listener.as_fd(),
+            Self::Datagrams(socket) => socket.as_fd(),
+        }
+    }
+}
+
+/// The sockets behind numbers that this process was started with.
+fn inherit(numbers: &[RawFd], takes_datagrams: bool) -> io::Result<Vec<Bound>> {
+    let mut all = Vec::new();
+    for number in numbers {
+        let socket = socket::duplicate_number(*number)?.into();
+        all.push(Bound::of(socket, takes_datagrams).map_err(|error| {
+            let errno = error.raw_os_error().unwrap_or(libc::EIO);
+            fail(errno, format!("descriptor {number}: {}", crate::explain(&error)))
+        })?);
+    }
+    // The caller's descriptors are changed only when all of them will do.
+    all.iter().try_for_each(Bound::prepare)?;
+    numbers.iter().try_for_each(|number| socket::close_on_exec(*number))?;
+    Ok(all)
+}
+
+fn no_datagrams() -> io::Error {
+    fail(libc::ENOTSUP, "a datagram belongs to no client: THREAD and FORK have nobody to serve it")
+}
