@@ -151,14 +151,14 @@ class Registered:
 
 @disjoint_base
 class Poller:
-    def __new__(
-        cls,
+    def __init__(
+        self,
         engine: str | None = None,
         *,
         files_always_ready: bool = False,
         strict: bool = False,
         on_finding: Callable[[Finding], object] | None = None,
-    ) -> Self: ...
+    ) -> None: ...
     def add(self, fd: FileDescriptorLike, interest: int, token: object = None) -> None: ...
     def modify(self, fd: FileDescriptorLike, interest: int, token: object = None) -> None: ...
     def remove(self, fd: FileDescriptorLike) -> None: ...
@@ -196,7 +196,7 @@ class Poller:
 
 @disjoint_base
 class Selector:
-    def __new__(cls, engine: str | None, files_always_ready: bool) -> Self: ...
+    def __init__(self, engine: str | None, files_always_ready: bool) -> None: ...
     def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]: ...
     def after_fork(self) -> None: ...
     @property
@@ -290,8 +290,8 @@ class ServerStats:
 
 @disjoint_base
 class Server:
-    def __new__(
-        cls,
+    def __init__(
+        self,
         handler: object,
         address: str | Sequence[str] | None = None,
         *,
@@ -311,7 +311,7 @@ class Server:
         linger: float = 2.0,
         signals: bool = False,
         drain: float | None = 10.0,
-    ) -> Self: ...
+    ) -> None: ...
     def listen(self, address: str) -> str: ...
     @property
     def addresses(self) -> list[str]: ...

@@ -33,7 +33,6 @@ from omnipoll import _native
 
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
-    from typing_extensions import Self
 
 __all__ = [
     "EVENT_EDGE",
@@ -81,10 +80,8 @@ class _Selector(_native.Selector, BaseSelector):
 
     _engine: str | None = None
 
-    def __new__(cls, *, files_always_ready: bool = False) -> Self:
-        return super().__new__(cls, cls._engine, files_always_ready)
-
     def __init__(self, *, files_always_ready: bool = False) -> None:
+        super().__init__(self._engine, files_always_ready)
         self._keys: dict[int, SelectorKey] = {}
         self._map: _Map | None = _Map(self)
 

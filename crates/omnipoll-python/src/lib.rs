@@ -17,6 +17,7 @@ mod inspect;
 mod list;
 mod loan;
 mod log;
+mod made;
 mod poller;
 mod selector;
 mod server;

@@ -4,12 +4,14 @@ use std::ffi::CStr;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyTuple};
 use pyo3::{intern, PyTraverseError, PyVisit};
 
 use crate::convert::{self, descriptor, Timeout};
 use crate::event;
 use crate::fastcall::{Argument, Method};
 use crate::inspect::{PyRegistered, PyStats};
+use crate::made::Made;
 use crate::watch::Watch;
 
 /// Watches descriptors, timers, signals and children, takes what other threads post, and waits
@@ -40,22 +42,31 @@ use crate::watch::Watch;
 /// >>> os.close(reader); os.close(writer)
 #[pyclass(frozen, subclass, weakref, name = "Poller", module = "omnipoll")]
 pub(crate) struct PyPoller {
-    watch: Watch,
+    watch: Made<Watch>,
 }
 
 #[pymethods]
 impl PyPoller {
     #[new]
+    #[pyo3(
+        signature = (*_arguments, **_keywords),
+        text_signature = "(engine=None, *, files_always_ready=False, strict=False, on_finding=None)"
+    )]
+    fn new(_arguments: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> Self {
+        Self { watch: Made::not_yet() }
+    }
+
     #[pyo3(signature = (engine=None, *, files_always_ready=false, strict=false, on_finding=None))]
-    fn new(
+    fn __init__(
+        &self,
         py: Python<'_>,
         engine: Option<&str>,
         files_always_ready: bool,
         strict: bool,
         on_finding: Option<Py<PyAny>>,
-    ) -> PyResult<Self> {
+    ) -> PyResult<()> {
         let core = convert::poller(engine, files_always_ready, strict)?;
-        Ok(Self { watch: Watch::new(py, core, on_finding)? })
+        self.watch.make(Watch::new(py, core, on_finding)?)
     }
 
     /// Starts watching a descriptor: an int, or anything with fileno().
@@ -76,7 +87,7 @@ impl PyPoller {
         token: Option<Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let number = descriptor(&fd)?;
-        self.watch.add(py, number, convert::interest(&interest)?, token.unwrap_or(fd).unbind())
+        self.watch.get()?.add(py, number, convert::interest(&interest)?, token.unwrap_or(fd).unbind())
     }
 
     /// Replaces the interest, and the token if one is given. Makes a ONESHOT that has fired and
@@ -92,14 +103,14 @@ impl PyPoller {
         interest: Bound<'_, PyAny>,
         token: Option<Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        self.watch.modify(py, descriptor(fd)?, convert::interest(&interest)?, token.map(Bound::unbind))
+        self.watch.get()?.modify(py, descriptor(fd)?, convert::interest(&interest)?, token.map(Bound::unbind))
     }
 
     /// Stops watching a descriptor; one that was closed meanwhile is named by its number.
     ///
     /// Raises FileNotFoundError when it is not registered.
     fn remove(&self, py: Python<'_>, fd: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.watch.remove(py, descriptor(fd)?)
+        self.watch.get()?.remove(py, descriptor(fd)?)
     }
 
     /// Says of an EDGE registration that these directions were read or written until
@@ -108,7 +119,7 @@ impl PyPoller {
     /// Raises FileNotFoundError when the descriptor is not registered, ValueError when it is
     /// registered with ONESHOT, which modify() re-enables.
     fn rearm(&self, py: Python<'_>, fd: &Bound<'_, PyAny>, interest: Bound<'_, PyAny>) -> PyResult<()> {
-        self.watch.rearm(py, descriptor(fd)?, convert::interest(&interest)?)
+        self.watch.get()?.rearm(py, descriptor(fd)?, convert::interest(&interest)?)
     }
 
     /// Arms a timer and returns its id: a TIMER event when delay seconds have passed, and again
@@ -135,7 +146,12 @@ impl PyPoller {
         period: Option<&Bound<'_, PyAny>>,
         token: Option<Bound<'_, PyAny>>,
     ) -> PyResult<u64> {
-        self.watch.timer_add(py, convert::delay(delay)?, convert::period(period)?, token.map(Bound::unbind))
+        self.watch.get()?.timer_add(
+            py,
+            convert::delay(delay)?,
+            convert::period(period)?,
+            token.map(Bound::unbind),
+        )
     }
 
     /// Arms a timer for a time of the wall clock and returns its id: a TIMER event when it has
@@ -158,7 +174,7 @@ impl PyPoller {
         when: &Bound<'_, PyAny>,
         token: Option<Bound<'_, PyAny>>,
     ) -> PyResult<u64> {
-        self.watch.timer_add_at(py, convert::time(when)?, token.map(Bound::unbind))
+        self.watch.get()?.timer_add_at(py, convert::time(when)?, token.map(Bound::unbind))
     }
 
     /// Moves an armed timer to a new delay from now, and to a new period or none.
@@ -180,14 +196,14 @@ impl PyPoller {
         delay: &Bound<'_, PyAny>,
         period: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        self.watch.timer_set(py, id, convert::delay(delay)?, convert::period(period)?)
+        self.watch.get()?.timer_set(py, id, convert::delay(delay)?, convert::period(period)?)
     }
 
     /// Disarms a timer: no later wait tells it.
     ///
     /// Raises OSError (ESTALE) when it has expired or was cancelled.
     fn timer_cancel(&self, py: Python<'_>, id: u64) -> PyResult<()> {
-        self.watch.timer_cancel(py, id)
+        self.watch.get()?.timer_cancel(py, id)
     }
 
     /// Turns a signal into SIGNAL events: event.value is its number, event.count how often it
@@ -217,7 +233,7 @@ impl PyPoller {
         signum: Bound<'_, PyAny>,
         token: Option<Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        self.watch.signal_add(py, signum.extract()?, token.unwrap_or(signum).unbind())
+        self.watch.get()?.signal_add(py, signum.extract()?, token.unwrap_or(signum).unbind())
     }
 
     /// Watches a signal no more; the last poller to do so restores what was done about it
@@ -225,7 +241,7 @@ impl PyPoller {
     ///
     /// Raises FileNotFoundError when this poller does not watch it.
     fn signal_remove(&self, py: Python<'_>, signum: i32) -> PyResult<()> {
-        self.watch.signal_remove(py, signum)
+        self.watch.get()?.signal_remove(py, signum)
     }
 
     /// Tells by a CHILD event that a child of this process has ended, and reaps it; the watch
@@ -253,14 +269,14 @@ impl PyPoller {
         process: Bound<'_, PyAny>,
         token: Option<Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        self.watch.child_add(py, convert::process(&process)?, token.unwrap_or(process).unbind())
+        self.watch.get()?.child_add(py, convert::process(&process)?, token.unwrap_or(process).unbind())
     }
 
     /// Forgets a child without reaping it.
     ///
     /// Raises FileNotFoundError when it is not watched.
     fn child_remove(&self, py: Python<'_>, process: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.watch.child_remove(py, convert::process(process)?)
+        self.watch.get()?.child_remove(py, convert::process(process)?)
     }
 
     /// Hands something to the thread that waits: a POST event with this token, which may be any
@@ -278,13 +294,13 @@ impl PyPoller {
     /// [(['a', 'result'], 42)]
     #[pyo3(signature = (token, value=0))]
     fn post(&self, py: Python<'_>, token: Py<PyAny>, value: i64) -> PyResult<()> {
-        self.watch.post(py, token, value)
+        self.watch.get()?.post(py, token, value)
     }
 
     /// Makes a wait return with a WAKE event: the one under way, or else the next. Wakes that
     /// come before it are counted into one event. Any thread may call it, and a signal handler.
     fn wake(&self, py: Python<'_>) -> PyResult<()> {
-        self.watch.wake(py)
+        self.watch.get()?.wake(py)
     }
 
     /// Rebuilds an inherited poller in a forked child, with all its registrations, timers and
@@ -294,7 +310,7 @@ impl PyPoller {
     /// Raises OSError (EBUSY) when another thread of the parent was changing the poller at the
     /// very moment of the fork: make a new one then.
     fn after_fork(&self, py: Python<'_>) -> PyResult<()> {
-        self.watch.after_fork(py)
+        self.watch.get()?.after_fork(py)
     }
 
     /// How much there is, and how much was done: a Stats. Makes no system call.
@@ -307,7 +323,7 @@ impl PyPoller {
     /// >>> stats.waits, stats.wake_events, stats.io_events
     /// (1, 1, 0)
     fn stats(&self, py: Python<'_>) -> PyResult<PyStats> {
-        self.watch.stats(py)
+        self.watch.get()?.stats(py)
     }
 
     /// Every registered descriptor, the lowest first: a list of Registered, of which each is one
@@ -322,32 +338,34 @@ impl PyPoller {
     /// 'client' READ|ONESHOT armed READ
     /// >>> ours.close(); theirs.close()
     fn dump(&self, py: Python<'_>) -> PyResult<Vec<PyRegistered>> {
-        self.watch.dump(py)
+        self.watch.get()?.dump(py)
     }
 
     /// Ends the waits under way with ValueError and gives everything back; the descriptors that
     /// were registered stay open. Closing twice is closing once.
     fn close(&self, py: Python<'_>) {
-        self.watch.close(py);
+        if let Some(watch) = self.watch.get_opt() {
+            watch.close(py);
+        }
     }
 
     /// Whether close() was called.
     #[getter]
-    fn closed(&self, py: Python<'_>) -> bool {
-        self.watch.is_closed(py)
+    fn closed(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.watch.get()?.is_closed(py))
     }
 
     /// The name of the engine.
     #[getter]
-    fn engine(&self) -> &'static str {
-        self.watch.engine.name()
+    fn engine(&self) -> PyResult<&'static str> {
+        Ok(self.watch.get()?.engine.name())
     }
 
     /// What the engine can tell apart: TELLS_HANGUP, TELLS_READ_CLOSED, NATIVE_EDGE and
     /// HAS_EXCLUSIVE, joined by |.
     #[getter]
-    fn capabilities(&self) -> u32 {
-        self.watch.capabilities().bits()
+    fn capabilities(&self) -> PyResult<u32> {
+        Ok(self.watch.get()?.capabilities().bits())
     }
 
     fn __enter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
@@ -375,19 +393,17 @@ impl PyPoller {
     }
 
     /// wait() for the iterator: None ends it.
-    fn _wait_unless_closed<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        match self.call(py, [None, None]) {
-            Err(_) if self.watch.is_closed(py) => Ok(None),
-            waited => waited.map(Some),
-        }
+    fn _wait_unless_closed<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyList>>> {
+        self.watch.get()?.wait(py, None, None, event::make)
     }
 
     fn __repr__(&self, py: Python<'_>) -> String {
-        let engine = self.watch.engine.name();
-        match self.watch.is_closed(py) {
+        let Some(watch) = self.watch.get_opt() else { return "<omnipoll.Poller, not initialized>".into() };
+        let engine = watch.engine.name();
+        match watch.is_closed(py) {
             true => format!("<omnipoll.Poller on {engine}, closed>"),
             false => {
-                let (registered, others) = self.watch.len(py);
+                let (registered, others) = watch.len(py);
                 let others = if others > 0 { format!(" and {others} others") } else { String::new() };
                 format!("<omnipoll.Poller on {engine}, {registered} registered{others}>")
             }
@@ -395,11 +411,11 @@ impl PyPoller {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.watch.traverse(&visit)
+        self.watch.get_opt().map_or(Ok(()), |watch| watch.traverse(&visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
-        self.watch.close(py);
+        self.close(py);
     }
 }
 
@@ -436,6 +452,7 @@ closed, also while it waits; OverflowError for a timeout of more than 292 years;
         // What is less than one event is no room.
         let most = max_events.map(|most| most.extract::<isize>()).transpose()?;
         let most = most.map(|most| usize::try_from(most).unwrap_or(0));
-        Ok(self.watch.wait(py, timeout, most, event::make)?.into_any())
+        let events = self.watch.get()?.wait(py, timeout, most, event::make)?;
+        events.map(Bound::into_any).ok_or_else(convert::closed)
     }
 }

@@ -5,13 +5,14 @@ use std::ffi::CStr;
 use std::os::fd::RawFd;
 
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyDict, PyTuple};
 use pyo3::{intern, PyTraverseError, PyVisit};
 
 use omnipoll::Event;
 
 use crate::convert;
 use crate::fastcall::{Argument, Method};
+use crate::made::Made;
 use crate::watch::Watch;
 
 /// READ, WRITE and PRIORITY.
@@ -20,63 +21,74 @@ const DIRECTIONS: u32 = 7;
 /// What the selectors have in common; not for use by itself.
 #[pyclass(frozen, subclass, weakref, module = "omnipoll._native")]
 pub(crate) struct Selector {
-    watch: Watch,
+    watch: Made<Watch>,
 }
 
 #[pymethods]
 impl Selector {
     #[new]
-    fn new(py: Python<'_>, engine: Option<&str>, files_always_ready: bool) -> PyResult<Self> {
+    #[pyo3(
+        signature = (*_arguments, **_keywords),
+        text_signature = "(engine, files_always_ready)"
+    )]
+    fn new(_arguments: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> Self {
+        Self { watch: Made::not_yet() }
+    }
+
+    fn __init__(&self, py: Python<'_>, engine: Option<&str>, files_always_ready: bool) -> PyResult<()> {
         let core = convert::poller(engine, files_always_ready, false)?;
-        Ok(Self { watch: Watch::new(py, core, None)? })
+        self.watch.make(Watch::new(py, core, None)?)
     }
 
     /// The name of the engine.
     #[getter]
-    fn engine(&self) -> &'static str {
-        self.watch.engine.name()
+    fn engine(&self) -> PyResult<&'static str> {
+        Ok(self.watch.get()?.engine.name())
     }
 
     /// Rebuilds an inherited selector in a forked child, with all its registrations: until then
     /// its use there is an OSError (EOWNERDEAD). Does nothing in the process that made it.
     fn after_fork(&self, py: Python<'_>) -> PyResult<()> {
-        self.watch.after_fork(py)
+        self.watch.get()?.after_fork(py)
     }
 
     fn _fileno(&self, py: Python<'_>) -> PyResult<Option<RawFd>> {
-        self.watch.descriptor(py)
+        self.watch.get()?.descriptor(py)
     }
 
     fn _add(&self, py: Python<'_>, fd: RawFd, events: &Bound<'_, PyAny>, key: Py<PyAny>) -> PyResult<()> {
-        self.watch.add(py, fd, convert::interest(events)?, key)
+        self.watch.get()?.add(py, fd, convert::interest(events)?, key)
     }
 
     fn _modify(&self, py: Python<'_>, fd: RawFd, events: &Bound<'_, PyAny>, key: Py<PyAny>) -> PyResult<()> {
-        self.watch.modify(py, fd, convert::interest(events)?, Some(key))
+        self.watch.get()?.modify(py, fd, convert::interest(events)?, Some(key))
     }
 
-    fn _rename(&self, py: Python<'_>, fd: RawFd, key: Py<PyAny>) {
-        self.watch.rename(py, fd, key);
+    fn _rename(&self, py: Python<'_>, fd: RawFd, key: Py<PyAny>) -> PyResult<()> {
+        self.watch.get()?.rename(py, fd, key);
+        Ok(())
     }
 
     fn _remove(&self, py: Python<'_>, fd: RawFd) -> PyResult<()> {
-        self.watch.remove(py, fd)
+        self.watch.get()?.remove(py, fd)
     }
 
     fn _rearm(&self, py: Python<'_>, fd: RawFd, events: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.watch.rearm(py, fd, convert::interest(events)?)
+        self.watch.get()?.rearm(py, fd, convert::interest(events)?)
     }
 
     fn _close(&self, py: Python<'_>) {
-        self.watch.close(py);
+        if let Some(watch) = self.watch.get_opt() {
+            watch.close(py);
+        }
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.watch.traverse(&visit)
+        self.watch.get_opt().map_or(Ok(()), |watch| watch.traverse(&visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
-        self.watch.close(py);
+        self._close(py);
     }
 }
 
@@ -98,7 +110,8 @@ number; OverflowError for one of more than 292 years.";
 
     fn call<'py>(&self, py: Python<'py>, [timeout]: [Argument<'_, 'py>; 1]) -> PyResult<Bound<'py, PyAny>> {
         let timeout = convert::timeout(timeout)?.duration();
-        Ok(self.watch.wait(py, timeout, None, make)?.into_any())
+        let list = self.watch.get()?.wait(py, timeout, None, make)?;
+        list.map(Bound::into_any).ok_or_else(convert::closed)
     }
 }
 

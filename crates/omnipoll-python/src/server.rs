@@ -5,18 +5,21 @@ use std::os::fd::IntoRawFd;
 use omnipoll::{Model, Server, ServerHandle, ServerOptions};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyDict, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::bytes::Bytes;
 use crate::convert::{self, error};
 use crate::forking;
 use crate::handler::PyHandler;
+use crate::made::Made;
 use crate::statistics::PyServerStats;
 
 /// The native half of omnipoll.Server.
 #[pyclass(frozen, subclass, weakref, name = "Server", module = "omnipoll._native")]
-pub(crate) struct PyServer {
+pub(crate) struct PyServer(Made<Serving>);
+
+struct Serving {
     server: Server<PyHandler>,
     handle: ServerHandle,
     drain: Option<f64>,
@@ -26,20 +29,28 @@ pub(crate) struct PyServer {
 impl PyServer {
     #[new]
     #[pyo3(
-        signature = (
-            handler, address=None, *, model="reactor", engine="auto", workers=None, max_clients=None,
-            backlog=4096, reuse_port=None, queue_limit=16 << 20, total_queue_limit=256 << 20,
-            high_water=64 << 10, low_water=16 << 10, idle_timeout=None, read_timeout=None,
-            write_timeout=Some(60.0), linger=2.0, signals=false, drain=Some(10.0),
-        ),
+        signature = (*_arguments, **_keywords),
         text_signature = "(handler, address=None, *, model='reactor', engine='auto', workers=None, \
                           max_clients=None, backlog=4096, reuse_port=None, queue_limit=16777216, \
                           total_queue_limit=268435456, high_water=65536, low_water=16384, \
                           idle_timeout=None, read_timeout=None, write_timeout=60.0, linger=2.0, \
                           signals=False, drain=10.0)"
     )]
+    fn new(_arguments: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> Self {
+        Self(Made::not_yet())
+    }
+
+    #[pyo3(
+        signature = (
+            handler, address=None, *, model="reactor", engine="auto", workers=None, max_clients=None,
+            backlog=4096, reuse_port=None, queue_limit=16 << 20, total_queue_limit=256 << 20,
+            high_water=64 << 10, low_water=16 << 10, idle_timeout=None, read_timeout=None,
+            write_timeout=Some(60.0), linger=2.0, signals=false, drain=Some(10.0),
+        ),
+    )]
     #[expect(clippy::too_many_arguments, reason = "each is a keyword of Python's")]
-    fn new(
+    fn __init__(
+        &self,
         handler: &Bound<'_, PyAny>,
         address: Option<&Bound<'_, PyAny>>,
         model: &str,
@@ -58,7 +69,7 @@ impl PyServer {
         linger: f64,
         signals: bool,
         drain: Option<f64>,
-    ) -> PyResult<Self> {
+    ) -> PyResult<()> {
         let mut options = ServerOptions::new()
             .model(model_of(model)?)
             .backlog(backlog)
@@ -89,11 +100,11 @@ impl PyServer {
         }
         let span = |timeout| convert::span(timeout, "write_timeout");
         options = options.write_timeout(write_timeout.map(span).transpose()?);
-        let server = Self::make(handler, options, drain)?;
+        let serving = Serving::new(handler, options, drain)?;
         for address in addresses(address)? {
-            server.server.listen(&address).map_err(error)?;
+            serving.server.listen(&address).map_err(error)?;
         }
-        Ok(server)
+        self.0.make(serving)
     }
 
     /// Listens on one more address, and returns it with the port that the system has chosen
@@ -102,19 +113,20 @@ impl PyServer {
     /// Raises ValueError for what is no address, OSError (EADDRINUSE, EADDRNOTAVAIL, EACCES) as
     /// the system says, OSError (ENOTSUP) for datagrams under "thread" and "fork".
     fn listen(&self, address: &str) -> PyResult<String> {
-        self.server.listen(address).map_err(error)
+        self.0.get()?.server.listen(address).map_err(error)
     }
 
     /// The addresses it listens on, with their real ports: a list of strings.
     #[getter]
-    fn addresses(&self) -> Vec<String> {
-        self.handle.addresses()
+    fn addresses(&self) -> PyResult<Vec<String>> {
+        Ok(self.0.get()?.handle.addresses())
     }
 
     /// Serves until stop() is called and every client has gone: see omnipoll.Server.run().
     fn run(&self, py: Python<'_>) -> PyResult<()> {
-        let served = py.detach(|| self.server.run());
-        match self.server.handler().take_ending(py) {
+        let server = &self.0.get()?.server;
+        let served = py.detach(|| server.run());
+        match server.handler().take_ending(py) {
             Some(ending) => Err(ending),
             None => served.map_err(error),
         }
@@ -128,7 +140,7 @@ impl PyServer {
     #[pyo3(signature = (drain=None))]
     fn stop(&self, drain: Option<f64>) -> PyResult<()> {
         let drain = drain.map(|drain| convert::span(drain, "drain")).transpose()?;
-        self.handle.stop(drain).map_err(error)
+        self.0.get()?.handle.stop(drain).map_err(error)
     }
 
     /// Has a bytes-like object written to every connection that has room for it, and returns to
@@ -137,13 +149,13 @@ impl PyServer {
     /// Raises OSError (ENOTSUP) under "fork" and "prefork", whose processes don't reach each
     /// other's clients.
     fn broadcast(&self, data: &Bound<'_, PyAny>) -> PyResult<usize> {
-        self.handle.broadcast(&Bytes::of(data)?).map_err(error)
+        self.0.get()?.handle.broadcast(&Bytes::of(data)?).map_err(error)
     }
 
     /// What the server has counted, under "fork" and "prefork" in all its processes: a
     /// ServerStats.
-    fn stats(&self) -> PyServerStats {
-        PyServerStats(self.handle.stats())
+    fn stats(&self) -> PyResult<PyServerStats> {
+        Ok(PyServerStats(self.0.get()?.handle.stats()))
     }
 
     /// A duplicate of the socket at addresses[number], as a descriptor that the caller owns: to set
@@ -155,46 +167,50 @@ impl PyServer {
     /// all), OSError (EMFILE) as the system says.
     #[pyo3(signature = (number=0))]
     fn dup_listener(&self, number: usize) -> PyResult<i32> {
-        self.handle.dup_listener(number).map(IntoRawFd::into_raw_fd).map_err(error)
+        self.0.get()?.handle.dup_listener(number).map(IntoRawFd::into_raw_fd).map_err(error)
     }
 
     /// Leaves the files of its unix sockets where they are when it stops: they lead to another
     /// process, which has duplicates of the sockets.
-    fn keep_files(&self) {
-        self.handle.keep_files();
+    fn keep_files(&self) -> PyResult<()> {
+        self.0.get()?.handle.keep_files();
+        Ok(())
     }
 
     /// The name of the engine.
     #[getter]
-    fn engine(&self) -> &'static str {
-        self.handle.engine().name()
+    fn engine(&self) -> PyResult<&'static str> {
+        Ok(self.0.get()?.handle.engine().name())
     }
 
     /// The name of the model.
     #[getter]
-    fn model(&self) -> &'static str {
-        self.handle.model().name()
+    fn model(&self) -> PyResult<&'static str> {
+        Ok(self.0.get()?.handle.model().name())
     }
 
     /// The seconds that clients have to finish after a signal, and after a with block; None is
     /// as long as they like.
     #[getter]
-    fn drain(&self) -> Option<f64> {
-        self.drain
+    fn drain(&self) -> PyResult<Option<f64>> {
+        Ok(self.0.get()?.drain)
     }
 
     fn __repr__(&self) -> String {
-        let (model, engine) = (self.model(), self.engine());
-        format!("<omnipoll.Server {model} on {engine}: {}>", self.addresses().join(" "))
+        let Some(Serving { handle, .. }) = self.0.get_opt() else {
+            return "<omnipoll.Server, not initialized>".into();
+        };
+        let (model, engine) = (handle.model().name(), handle.engine().name());
+        format!("<omnipoll.Server {model} on {engine}: {}>", handle.addresses().join(" "))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.server.handler().traverse(&visit)
+        self.0.get_opt().map_or(Ok(()), |serving| serving.server.handler().traverse(&visit))
     }
 }
 
-impl PyServer {
-    fn make(handler: &Bound<'_, PyAny>, options: ServerOptions, drain: Option<f64>) -> PyResult<Self> {
+impl Serving {
+    fn new(handler: &Bound<'_, PyAny>, options: ServerOptions, drain: Option<f64>) -> PyResult<Self> {
         let server = Server::with_options(PyHandler::new(handler)?, options).map_err(error)?;
         let handle = server.handle();
         // It was empty.

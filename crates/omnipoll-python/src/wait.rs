@@ -9,7 +9,7 @@ use omnipoll::{EngineKind, Event, EventKind, Events, Poller, Ready};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
-use crate::convert::{closed, error};
+use crate::convert::error;
 use crate::list::Filling;
 use crate::watch::{State, Watch};
 
@@ -23,15 +23,16 @@ pub(crate) type Make =
 
 impl Watch {
     /// Waits until there is something to report, time is up or the poller is closed. `most` is
-    /// the most events to return; 0 is `EINVAL`.
+    /// the most events to return; 0 is `EINVAL`. `None` when the poller is closed, unless the wait has
+    /// an exception of its own to raise, of a signal handler that has closed it, say.
     pub(crate) fn wait<'py>(
         &self,
         py: Python<'py>,
         timeout: Option<Duration>,
         most: Option<usize>,
         make: Make,
-    ) -> PyResult<Bound<'py, PyList>> {
-        let (core, mut events) = self.enter(py, most)?;
+    ) -> PyResult<Option<Bound<'py, PyList>>> {
+        let Some((core, mut events)) = self.enter(py, most) else { return Ok(None) };
         let end = timeout.filter(|timeout| !timeout.is_zero()).map(|timeout| Instant::now() + timeout);
         let mut left = timeout;
         let list = loop {
@@ -47,14 +48,16 @@ impl Watch {
                 break list;
             }
         };
-        leave(self.state.borrow(py), &core, events)?;
-        list?.finish()
+        let stays_open = leave(self.state.borrow(py), &core, events);
+        let list = list?;
+        stays_open.then(|| list.finish()).transpose()
     }
 
-    /// What a wait needs, taken out of the state so that another thread may wait, too.
-    fn enter(&self, py: Python<'_>, most: Option<usize>) -> PyResult<(Rc<Poller>, Events)> {
+    /// What a wait needs, taken out of the state so that another thread may wait, too. `None` when
+    /// the poller is closed.
+    fn enter(&self, py: Python<'_>, most: Option<usize>) -> Option<(Rc<Poller>, Events)> {
         let mut state = self.state.borrow(py);
-        let core = state.core()?.clone();
+        let core = state.core.clone()?;
         // One more than is registered: a WAKE event may come with them.
         let wanted = state.table.len() + state.sources.len().min(ROOM) + 1;
         let mut events = mem::replace(&mut state.events, Events::with_capacity(0));
@@ -68,7 +71,7 @@ impl Watch {
         if capacity != events.capacity() {
             events = Events::with_capacity(capacity);
         }
-        Ok((core, events))
+        Some((core, events))
     }
 
     /// Waits with the interpreter released. Runs Python's signal handlers when a signal came
@@ -141,16 +144,16 @@ impl Watch {
     }
 }
 
-/// Ends a wait. An error if the poller was closed meanwhile.
-fn leave(mut state: RefMut<'_, State>, core: &Poller, events: Events) -> PyResult<()> {
+/// Ends a wait; whether the poller is still open.
+fn leave(mut state: RefMut<'_, State>, core: &Poller, events: Events) -> bool {
     state.waiting -= 1;
     if state.core.is_some() {
         state.events = events;
-        return Ok(());
+        return true;
     }
     if state.waiting > 0 {
         // One wake ends one wait: hand it on. It fails in a forked child only.
         let _ = core.wake();
     }
-    Err(closed())
+    false
 }
