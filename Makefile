@@ -8,7 +8,7 @@ PYTHON ?= python3
 CLIENTS ?= 300
 
 .DEFAULT_GOAL := all
-.PHONY: all library examples python demo test tsan bench clean help
+.PHONY: all library examples python demo test asan tsan miri fuzz bench clean help
 
 all: library examples python  ## Build everything: the C library, the C examples, the Python package
 
@@ -42,8 +42,18 @@ demo: all  ## Serve a few hundred real clients on each engine, and print a table
 test: $(VENV)  ## Run every check and test there is; STEPS="c python" runs some of them
 	@$(PYTHON) .ci/test.py $(STEPS)
 
-tsan:  ## Run the stress test under ThreadSanitizer (needs a nightly toolchain)
-	@crates/omnipoll/tests/stress/tsan.sh
+asan:  ## Run the suites and the C tests under AddressSanitizer (needs a nightly toolchain)
+	@crates/omnipoll/tests/sanitize.sh address
+
+tsan:  ## Run the stress test and the servers under ThreadSanitizer (nightly, rust-src)
+	@crates/omnipoll/tests/sanitize.sh thread
+
+miri:  ## Run handles, registry, timers and keys under Miri (nightly, miri)
+	@MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test -p omnipoll --lib -- fuzzing key
+	@MIRIFLAGS=-Zmiri-ignore-leaks $(CARGO) +nightly miri test -p omnipoll-capi --lib handle
+
+fuzz:  ## Run each fuzz target for SECONDS=20 (nightly, cargo-fuzz)
+	@crates/omnipoll-fuzz/run.sh $(or $(SECONDS),20)
 
 bench: library python  ## Race everybody and write docs/race.md (15 minutes; OPTIONS=--quick 3)
 	@$(PYTHON) crates/omnipoll-bench/race $(OPTIONS)

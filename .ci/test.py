@@ -28,6 +28,10 @@ HAS_TARGETS = (
     f"for target in {TARGETS}; do rustup target list --installed | grep -qx $target || exit 1; done"
 )
 
+NIGHTLY = ("rustup", "run", "nightly")
+HAS_SOURCES = 'test -d "$(rustup run nightly rustc --print sysroot)/lib/rustlib/src/rust/library"'
+HAS_FUZZ = "rustup run nightly cargo fuzz --version"
+
 TYPED = ".ci/test.py .ci/environment.py c-examples/demo.py docs/test_docs.py"
 RACE = "crates/omnipoll-bench/race"
 SCRIPTS = f"{TYPED} {RACE} c-examples/test_examples.py"
@@ -60,7 +64,10 @@ STEPS = (
     # omnipoll-capi is tested by the step "c", omnipoll-python by "python".
     Step("rust", ("cargo", "test", "--no-fail-fast", "-p", "omnipoll", "-p", "omnipoll-bench")),
     Step("inject", ("cargo", "test", "-p", "omnipoll", "--test", "inject")),
-    Step("tsan", ("make", "tsan")),
+    Step("asan", ("make", "asan"), needs=(*NIGHTLY, "rustc", "--version")),
+    Step("tsan", ("make", "tsan"), needs=("sh", "-c", HAS_SOURCES)),
+    Step("miri", ("make", "miri"), needs=(*NIGHTLY, "cargo", "miri", "--version")),
+    Step("fuzz", ("make", "fuzz", "SECONDS=15"), needs=("sh", "-c", HAS_FUZZ)),
     Step("build", ("make", "all")),
     Step("c", ("make", "check")),
     Step("examples", (PYTHON, "c-examples/test_examples.py")),

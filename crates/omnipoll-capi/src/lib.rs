@@ -31,3 +31,10 @@ mod sources;
 mod statistics;
 mod strict;
 mod text;
+
+// The fuzz targets call what C calls, as Rust.
+#[cfg(fuzzing)]
+pub use {
+    conn::*, constants::*, datagram::*, error::*, event::*, handler::*, inspect::*, library::*, options::*,
+    poller::*, server::*, sources::*, statistics::*, strict::*,
+};

@@ -146,6 +146,9 @@ mod engine;
 mod errno;
 mod error;
 mod event;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod inspect;
 mod interest;
 mod poller;

@@ -26,6 +26,12 @@ impl Budget {
     pub(crate) fn new(each: usize, all: usize, high_water: usize) -> Self {
         Self { each, all, high_water, used: AtomicUsize::new(0) }
     }
+
+    /// How many bytes wait in all of the process.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
 }
 
 /// The bytes that wait on one connection, and its share of the budget.

@@ -19,6 +19,8 @@ pub use conn::Conn;
 pub use datagram::Datagram;
 pub use remote::ConnId;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use account::Account;
 pub(crate) use account::Budget;
 pub(crate) use address::Address;
 pub(crate) use bound::Bound;

@@ -1,7 +1,7 @@
 //! Threads under stress, on every engine: eight that change a poller in every way there is,
 //! while two wait on it. At the end everything is accounted for.
 //!
-//! `make tsan` runs this program under ThreadSanitizer: see `tsan.sh`.
+//! `make tsan` runs this program under ThreadSanitizer: see `tests/sanitize.sh`.
 
 #[allow(dead_code)]
 #[path = "../conformance/suite.rs"]

@@ -105,3 +105,59 @@ pub(super) fn owner(registry: &mut Registry, key: u64, clock: u32) -> Option<(Ra
     let is_old = registration.place != SHORT || !registry::began_after(registration.generation, clock);
     (is_key_of(key, fd, registration) && is_old).then_some((fd, registration))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::interest::Trigger;
+    use proptest::prelude::*;
+
+    fn interests() -> impl Strategy<Value = Interest> {
+        prop::sample::select(vec![
+            Interest::READ,
+            Interest::WRITE,
+            Interest::READ | Trigger::EDGE,
+            Interest::READ | Trigger::ONESHOT,
+            Interest::READ | Interest::WRITE | Trigger::EDGE | Trigger::ONESHOT,
+        ])
+    }
+
+    /// Small ones, which fit every form, and any others.
+    fn numbers() -> impl Strategy<Value = u64> {
+        prop_oneof![0..4_u64, 0xf_fffe..0x10_0002_u64, 0xffff_fffe..0x1_0000_0002_u64, any::<u64>()]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: if cfg!(miri) { 16 } else { 2000 },
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn a_key_leads_to_its_registration_until_that_is_changed(
+            fd in 0..5000_i32, token in numbers(), interest in interests(), renewed in interests(), haunted: bool,
+        ) {
+            let tag = Tag { token, kind: EventKind::Io };
+            let mut registry = Registry::default();
+            let place = form(fd, interest, tag, haunted);
+            let key = of(fd, registry.next_generation(), token, place);
+            registry.begin(fd, interest, tag).place = place;
+            prop_assert_ne!(key, DOORBELL);
+
+            let clock = registry.clock();
+            let found = owner(&mut registry, key, clock).map(|(fd, it)| (fd, it.token));
+            prop_assert_eq!(found, Some((fd, token)));
+            let event = epoll_event { events: libc::EPOLLIN as u32, u64: key };
+            prop_assert_eq!(plain(event).map(|event| (event.value(), event.token())),
+                (place != LONG).then_some((i64::from(fd), token)));
+
+            let place = form(fd, renewed, tag, haunted);
+            registry.renew(fd, renewed, token).unwrap().place = place;
+            prop_assert!(owner(&mut registry, key, clock).is_none());
+            registry.end(fd);
+            let clock = registry.clock();
+            prop_assert!(owner(&mut registry, key, clock).is_none());
+        }
+    }
+}
