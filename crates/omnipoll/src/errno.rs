@@ -86,7 +86,8 @@ pub(crate) fn of_wait(error: &io::Error) -> About {
     }
 }
 
-/// Making a descriptor, a mapping or a thread: open(2), mmap(2), pthread_create(3).
+/// Making what a ring needs: a descriptor, a mapping or a thread: open(2), mmap(2), pthread_create(3).
+#[cfg(io_uring)]
 pub(crate) fn of_making(error: &io::Error) -> About {
     match number(error) {
         libc::EINTR => Nothing,

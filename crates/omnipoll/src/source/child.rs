@@ -4,11 +4,15 @@
 //! else's is taken. `pidfd_open(2)` is Linux 5.3; `waitid(P_PIDFD)` 5.4.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+#[cfg(target_os = "linux")]
+use std::os::fd::FromRawFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 #[cfg(target_os = "linux")]
 use crate::engine::above_stdio;
-use crate::error::{errno, fail, no_memory, system};
+#[cfg(target_os = "linux")]
+use crate::error::errno;
+use crate::error::{fail, no_memory, system};
 use crate::event::{Event, EventKind};
 
 /// The children of one poller.

@@ -44,7 +44,8 @@ impl Bound {
     }
 
     fn of(socket: Socket, takes_datagrams: bool) -> io::Result<Self> {
-        let (kind, domain) = (socket.r#type().describe("SO_TYPE")?, socket.domain().describe("SO_DOMAIN")?);
+        let kind = socket.r#type().describe("SO_TYPE")?;
+        let domain = socket.local_addr().describe("getsockname")?.domain();
         // Elsewhere accept(2) tells, with EINVAL.
         #[cfg(any(target_os = "linux", target_os = "freebsd"))]
         let listens = socket.is_listener().describe("SO_ACCEPTCONN")?;
