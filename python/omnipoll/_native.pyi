@@ -2,10 +2,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from selectors import SelectorKey
 from types import TracebackType
-from typing import Any, Final, Protocol, final, type_check_only
+from typing import Any, Final, Protocol, TypedDict, final, type_check_only
 
 from _typeshed import FileDescriptorLike
-from typing_extensions import Buffer, Self, disjoint_base
+from typing_extensions import Buffer, Self, TypeAlias, disjoint_base
 
 __all__ = [
     "CHILD",
@@ -177,6 +177,7 @@ class Poller:
     def after_fork(self) -> None: ...
     def stats(self) -> Stats: ...
     def dump(self) -> list[Registered]: ...
+    def fileno(self) -> int: ...
     def close(self) -> None: ...
     @property
     def closed(self) -> bool: ...
@@ -201,7 +202,7 @@ class Selector:
     def after_fork(self) -> None: ...
     @property
     def engine(self) -> str: ...
-    def _fileno(self) -> int | None: ...
+    def _fileno(self) -> int: ...
     def _add(self, fd: int, events: int, key: SelectorKey) -> None: ...
     def _modify(self, fd: int, events: int, key: SelectorKey) -> None: ...
     def _rename(self, fd: int, key: SelectorKey) -> None: ...
@@ -288,11 +289,65 @@ class ServerStats:
     @property
     def workers(self) -> list[WorkerStats]: ...
 
+# A handler has some of these methods.
+@type_check_only
+class _OnOpen(Protocol):
+    def on_open(self, connection: Connection, /) -> bool | None: ...
+
+@type_check_only
+class _OnData(Protocol):
+    def on_data(self, connection: Connection, data: bytes, /) -> None: ...
+
+@type_check_only
+class _OnEnd(Protocol):
+    def on_end(self, connection: Connection, /) -> None: ...
+
+@type_check_only
+class _OnDrain(Protocol):
+    def on_drain(self, connection: Connection, /) -> None: ...
+
+@type_check_only
+class _OnPost(Protocol):
+    def on_post(self, connection: Connection, value: int, /) -> None: ...
+
+@type_check_only
+class _OnStop(Protocol):
+    def on_stop(self, connection: Connection, /) -> None: ...
+
+@type_check_only
+class _OnClose(Protocol):
+    def on_close(self, connection: Connection, error: OSError | None, /) -> None: ...
+
+@type_check_only
+class _OnDatagram(Protocol):
+    def on_datagram(self, datagram: Datagram, data: bytes, /) -> None: ...
+
+_Handler: TypeAlias = _OnOpen | _OnData | _OnEnd | _OnDrain | _OnPost | _OnStop | _OnClose | _OnDatagram
+
+@type_check_only
+class _Options(TypedDict, total=False):
+    model: str
+    engine: str | None
+    workers: int | None
+    max_clients: int | None
+    backlog: int
+    reuse_port: bool | None
+    queue_limit: int
+    total_queue_limit: int
+    high_water: int
+    low_water: int
+    idle_timeout: float | None
+    read_timeout: float | None
+    write_timeout: float | None
+    linger: float
+    signals: bool
+    drain: float | None
+
 @disjoint_base
 class Server:
     def __init__(
         self,
-        handler: object,
+        handler: _Handler,
         address: str | Sequence[str] | None = None,
         *,
         model: str = "reactor",

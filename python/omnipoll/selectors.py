@@ -179,7 +179,7 @@ class _Selector(_native.Selector, BaseSelector):
 
 
 def _check(events: int) -> None:
-    if not events & _DIRECTIONS or events & ~(_DIRECTIONS | _TRIGGERS):
+    if not events or not events & _DIRECTIONS or events & ~(_DIRECTIONS | _TRIGGERS):
         raise ValueError(f"Invalid events: {events!r}")
 
 
@@ -236,9 +236,7 @@ class EpollSelector(_Selector):
 
         So another selector can watch this one. Raises ValueError when the selector is closed.
         """
-        fd = self._fileno()
-        assert fd is not None
-        return fd
+        return self._fileno()
 
 
 class IoUringSelector(_Selector):
@@ -270,3 +268,10 @@ class DefaultSelector(_Selector):
     'slept'
     >>> loop.close()
     """
+
+    def fileno(self) -> int:
+        """Return the engine's descriptor, as EpollSelector does.
+
+        Raises io.UnsupportedOperation, an OSError, on engines without one: all but epoll.
+        """
+        return self._fileno()

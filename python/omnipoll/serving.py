@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 import warnings
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omnipoll import _native
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
 __all__ = ["Server", "serve"]
 
@@ -22,7 +22,8 @@ FORKING = ("fork", "prefork")
 class Server(_native.Server):
     """Serves clients with a handler, in the way that `model` names.
 
-    handler: any object with some of these methods; what it hasn't takes the default.
+    handler: any object with some of these methods; what it hasn't takes the default. TypeError for
+    one that can't be meant: a class, an async def, a name that is spelt almost like one of these.
 
     - on_open(connection): a client has come. Returning False refuses it.
     - on_data(connection, data): bytes have arrived, part of a message or several.
@@ -79,7 +80,7 @@ class Server(_native.Server):
     b'HELLO'
     """
 
-    _thread: threading.Thread
+    _thread: threading.Thread | None = None
     _raised: BaseException | None = None
 
     def run(self) -> None:
@@ -100,15 +101,18 @@ class Server(_native.Server):
         super().run()
 
     def __enter__(self) -> Self:
-        """Begins to serve in a thread.
+        """Begins to serve in a thread, once. The block that began it ends it.
 
-        Raises RuntimeError under "fork" and "prefork": a forked child has only the thread that
+        Raises RuntimeError the second time, and
+        under "fork" and "prefork": a forked child has only the thread that
         forked, so these belong in the main thread, by run().
         """
         if self.model in FORKING:
             raise RuntimeError(
                 f'"{self.model}" forks, which a program should do while it has one thread: call run()'
             )
+        if self._thread is not None:
+            raise RuntimeError("a server runs once: this one was in a with block before")
         self._thread = threading.Thread(target=self._serve, name="omnipoll")
         self._thread.start()
         return self
@@ -127,14 +131,18 @@ class Server(_native.Server):
     ) -> None:
         """Stops, as drain allows, and raises what run() has raised."""
         self.stop(self.drain)
+        assert self._thread is not None
         self._thread.join()
         if self._raised is not None:
             raise self._raised
 
 
-def serve(handler: object, address: str | Sequence[str], **options: Any) -> None:
+def serve(
+    handler: _native._Handler, address: str | Sequence[str], **options: Unpack[_native._Options]
+) -> None:
     """Serves on address until SIGTERM or SIGINT comes: `Server(handler, address, **options).run()`.
 
     options: as `Server` takes them, with signals=True unless told.
     """
-    Server(handler, address, **{"signals": True, **options}).run()
+    options.setdefault("signals", True)
+    Server(handler, address, **options).run()

@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use omnipoll::{EngineKind, Interest, Options, Poller};
-use pyo3::exceptions::{PyOSError, PyOverflowError, PyValueError};
+use pyo3::exceptions::{PyOSError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
@@ -132,7 +132,13 @@ fn not_negative(span: Timeout, name: &str) -> PyResult<Duration> {
 
 /// Seconds, rounded up to a nanosecond: nothing is early.
 fn seconds(object: &Bound<'_, PyAny>, name: &str) -> PyResult<Timeout> {
-    timeout_of(object.extract()?, name)
+    let seconds = object.extract().map_err(|error| match object.hasattr("total_seconds") {
+        Ok(true) => {
+            PyTypeError::new_err(format!("{name} is in seconds, not a timedelta: its total_seconds()"))
+        }
+        _ => error,
+    })?;
+    timeout_of(seconds, name)
 }
 
 fn timeout_of(seconds: f64, name: &str) -> PyResult<Timeout> {

@@ -43,6 +43,7 @@ pub(crate) struct PyHandler {
 impl PyHandler {
     pub(crate) fn new(handler: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = handler.py();
+        py.import("omnipoll.handlers")?.call_method1("check", (handler,))?;
         let method = |name: &str| -> PyResult<Option<Py<PyAny>>> {
             let method = handler.getattr_opt(name)?.filter(|method| !method.is_none());
             Ok(method.map(Bound::unbind))

@@ -1,6 +1,7 @@
 //! The Python class `Poller`.
 
 use std::ffi::CStr;
+use std::os::fd::RawFd;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -339,6 +340,15 @@ impl PyPoller {
     /// >>> ours.close(); theirs.close()
     fn dump(&self, py: Python<'_>) -> PyResult<Vec<PyRegistered>> {
         self.watch.get()?.dump(py)
+    }
+
+    /// The engine's own descriptor, readable while something registered is ready, so that another
+    /// poller can watch this one: epoll has one.
+    ///
+    /// Raises io.UnsupportedOperation, an OSError, on other engines, ValueError when the poller is
+    /// closed.
+    fn fileno(&self, py: Python<'_>) -> PyResult<RawFd> {
+        self.watch.get()?.descriptor(py)
     }
 
     /// Ends the waits under way with ValueError and gives everything back; the descriptors that

@@ -52,7 +52,7 @@ impl Selector {
         self.watch.get()?.after_fork(py)
     }
 
-    fn _fileno(&self, py: Python<'_>) -> PyResult<Option<RawFd>> {
+    fn _fileno(&self, py: Python<'_>) -> PyResult<RawFd> {
         self.watch.get()?.descriptor(py)
     }
 

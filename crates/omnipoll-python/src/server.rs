@@ -3,7 +3,7 @@
 use std::os::fd::IntoRawFd;
 
 use omnipoll::{Model, Server, ServerHandle, ServerOptions};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
@@ -228,6 +228,15 @@ fn addresses(given: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<String>> {
     match given {
         None => Ok(Vec::new()),
         Some(one) if one.is_instance_of::<PyString>() => Ok(vec![one.extract()?]),
-        Some(several) => several.extract(),
+        Some(several) => several.extract().map_err(|_| not_addresses(several)),
     }
+}
+
+fn not_addresses(given: &Bound<'_, PyAny>) -> PyErr {
+    let example = match given.extract::<(String, u16)>() {
+        Ok((host, port)) if host.contains(':') => format!("[{host}]:{port}"),
+        Ok((host, port)) => format!("{host}:{port}"),
+        Err(_) => "127.0.0.1:8080".to_owned(),
+    };
+    PyTypeError::new_err(format!("an address is a string such as '{example}', and not {given:?}"))
 }

@@ -214,9 +214,18 @@ impl Watch {
     }
 
     /// The engine's own descriptor, if it has one.
-    pub(crate) fn descriptor(&self, py: Python<'_>) -> PyResult<Option<RawFd>> {
+    pub(crate) fn descriptor(&self, py: Python<'_>) -> PyResult<RawFd> {
         let state = self.state.borrow(py);
-        Ok(state.core()?.descriptor().map(|descriptor| descriptor.as_raw_fd()))
+        let descriptor = state.core()?.descriptor().map(|descriptor| descriptor.as_raw_fd());
+        drop(state);
+        descriptor.ok_or_else(|| {
+            let words = format!("the {} engine has no descriptor", self.engine.name());
+            // Both an OSError and a ValueError, as of a file without one.
+            match py.import("io").and_then(|io| io.getattr("UnsupportedOperation")?.call1((words,))) {
+                Ok(unsupported) => PyErr::from_value(unsupported),
+                Err(error) => error,
+            }
+        })
     }
 
     pub(crate) fn stats(&self, py: Python<'_>) -> PyResult<PyStats> {
