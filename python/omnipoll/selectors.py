@@ -20,11 +20,12 @@ Where they differ from the standard ones:
 - Any thread may register and unregister while another is in `select`; the change counts at once.
 - Closing a selector ends a `select` under way with ValueError.
 - After `os.fork` the child's use of an inherited selector is an OSError (EOWNERDEAD) until it
-  calls `after_fork`.
+  calls `after_fork`; but `unregister` and `close` work, and change nothing of the parent's.
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping
 from selectors import EVENT_READ, EVENT_WRITE, BaseSelector, SelectorKey
 from typing import TYPE_CHECKING, Any
@@ -96,7 +97,11 @@ class _Selector(_native.Selector, BaseSelector):
         key = SelectorKey(fileobj, self._descriptor(fileobj), events, data)
         if key.fd in self._keys:
             raise KeyError(f"{fileobj!r} (FD {key.fd}) is already registered")
-        self._add(key.fd, events, key)
+        try:
+            self._add(key.fd, events, key)
+        except _native.StrictWarning:  # It was added, and a filter makes the warning an error.
+            self._remove(key.fd)
+            raise
         self._keys[key.fd] = key
         return key
 
@@ -110,6 +115,10 @@ class _Selector(_native.Selector, BaseSelector):
             self._remove(key.fd)
         except FileNotFoundError:
             pass  # It was closed, and that was told.
+        except OSError as error:
+            if error.errno != errno.EOWNERDEAD:
+                raise
+            self._forget(key.fd)
         del self._keys[key.fd]
         return key
 
@@ -128,8 +137,9 @@ class _Selector(_native.Selector, BaseSelector):
         if changes or rearms:
             try:
                 self._modify(key.fd, events, key)
-            except BaseException:
-                self.unregister(key.fd)
+            except BaseException as error:
+                if not (isinstance(error, OSError) and error.errno == errno.EOWNERDEAD):
+                    self.unregister(key.fd)
                 raise
         else:
             self._rename(key.fd, key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import socketserver
 import threading
@@ -143,3 +144,21 @@ def test_a_server_of_callbacks(selector: EpollSelector) -> None:
     thread.join(LONG)
     assert not thread.is_alive()
     assert len(selector.get_map()) == 0
+
+
+@pytest.mark.parametrize("make", [*SELECTORS, omnipoll.DefaultSelector])
+def test_a_child_closes_the_loop_that_it_inherited(make: Callable[[], EpollSelector]) -> None:
+    loop = asyncio.SelectorEventLoop(make())
+    loop.run_until_complete(asyncio.sleep(0))
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            loop.close()
+            assert loop.is_closed()
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert loop.run_until_complete(asyncio.sleep(0.001, "slept")) == "slept"
+    loop.close()

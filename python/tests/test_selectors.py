@@ -225,6 +225,29 @@ def test_fork(selector: EpollSelector, pipe: Pipe) -> None:
     assert selector.select(0) == [(key, EVENT_WRITE)]
 
 
+def test_a_child_unregisters_before_it_says_that_it_was_forked(
+    selector: EpollSelector, pipes: list[Pipe]
+) -> None:
+    keys = [selector.register(pipe.writer, EVENT_WRITE) for pipe in pipes]
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            assert selector.unregister(pipes[0].writer) == keys[0]
+            with pytest.raises(OSError, match="fork"):
+                selector.modify(pipes[1].writer, EVENT_READ)
+            assert list(selector.get_map().values()) == keys[1:]
+            selector.after_fork()
+            assert sorted(key.fd for key, _ in selector.select(LONG)) == [key.fd for key in keys[1:]]
+            selector.register(pipes[0].writer, EVENT_WRITE)
+            selector.close()
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert len(selector.select(0)) == len(keys)
+
+
 def test_the_map_is_the_standard_one(selector: EpollSelector, pipes: list[Pipe]) -> None:
     """Side by side: what the standard selector's map says, ours says."""
     standard = selectors.SelectSelector()

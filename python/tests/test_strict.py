@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import Pair, Pipe
+from conftest import ENGINES, SELECTORS, Pair, Pipe
 
 import omnipoll
 from omnipoll import EDGE, ONESHOT, READ, WAKE, WRITE, Finding, Poller, StrictWarning
@@ -223,6 +223,55 @@ def test_its_exception_is_nobodys(engine: str, pair: Pair, monkeypatch: pytest.M
         poller.add(ours, WRITE | EDGE)
         assert raised == [(LookupError, fail)]
         assert [event.token for event in poller.wait(LONG)] == [ours]
+        poller.remove(ours)
+
+
+def test_what_ends_a_program_comes_out_of_the_call(engine: str, pair: Pair) -> None:
+    ours, _ = pair
+    ours.setblocking(True)
+
+    def end(finding: Finding) -> None:
+        raise KeyboardInterrupt
+
+    with Poller(engine, strict=True, on_finding=end) as poller:
+        with pytest.raises(KeyboardInterrupt):
+            poller.add(ours, WRITE | EDGE)
+        poller.remove(ours)
+        assert poller.wait(0) == []
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_warning_that_is_an_error_comes_out_of_the_call(
+    engine: str, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, _ = pair
+    ours.setblocking(True)
+    monkeypatch.setenv("OMNIPOLL_STRICT", "1")
+    with Poller(engine) as poller:
+        with pytest.raises(StrictWarning, match="EDGE"):
+            poller.add(ours, WRITE | EDGE)
+        poller.remove(ours)
+    with SELECTORS[ENGINES.index(engine)]() as selector:
+        with pytest.raises(StrictWarning, match="EDGE"):
+            selector.register(ours, WRITE | EDGE)
+        assert not selector.get_map()
+        assert selector.select(0) == []
+    poller = Poller(engine)
+    poller.add(ours, WRITE)
+    with pytest.raises(StrictWarning, match="registered"):
+        poller.close()
+    assert poller.closed
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_warning_that_is_an_error_ends_a_wait(engine: str, pair: Pair) -> None:
+    ours, theirs = pair
+    theirs.send(b"x")
+    with Poller(engine, strict=True) as poller:
+        poller.add(ours, READ | EDGE)
+        assert len(poller.wait(LONG)) == 1
+        with pytest.raises(StrictWarning, match="EDGE"):
+            poller.wait()
         poller.remove(ours)
 
 

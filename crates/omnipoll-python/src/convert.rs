@@ -36,6 +36,11 @@ pub(crate) fn closed() -> PyErr {
     PyValueError::new_err("I/O operation on a closed poller")
 }
 
+/// Warns a program whose waits and threads are greenlets.
+pub(crate) fn check_greenlets(py: Python<'_>) -> PyResult<()> {
+    py.import("omnipoll.greenlets")?.call_method0("check").map(drop)
+}
+
 /// A poller that a signal can interrupt: Python's handlers run between two system calls.
 pub(crate) fn poller(engine: Option<&str>, files_always_ready: bool, strict: bool) -> PyResult<Poller> {
     let options = Options::new().interruptible(true).files_always_ready(files_always_ready);

@@ -27,7 +27,8 @@ use crate::watch::Watch;
 /// does, and say each once and in words: an EDGE on a blocking descriptor, one that was left
 /// undrained, a descriptor closed while registered, and so on. Slow: for development. on_finding:
 /// called with each Finding, on the thread that made or met the mistake; without it, each is a
-/// StrictWarning.
+/// StrictWarning. Where a filter makes that an error, the call that has met the mistake raises it, as
+/// it does a KeyboardInterrupt or SystemExit of on_finding; what the call has done is done.
 ///
 /// Raises ValueError for a name that is no engine's and for on_finding without strict, OSError (ENOSYS) for an engine that is not
 /// to be had here, OSError (EMFILE, ENFILE, ENOMEM) as the system says.
@@ -66,6 +67,7 @@ impl PyPoller {
         strict: bool,
         on_finding: Option<Py<PyAny>>,
     ) -> PyResult<()> {
+        convert::check_greenlets(py)?;
         let core = convert::poller(engine, files_always_ready, strict)?;
         self.watch.make(Watch::new(py, core, on_finding)?)
     }
@@ -88,7 +90,9 @@ impl PyPoller {
         token: Option<Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let number = descriptor(&fd)?;
-        self.watch.get()?.add(py, number, convert::interest(&interest)?, token.unwrap_or(fd).unbind())
+        self.watch
+            .get()?
+            .call(|watch| watch.add(py, number, convert::interest(&interest)?, token.unwrap_or(fd).unbind()))
     }
 
     /// Replaces the interest, and the token if one is given. Makes a ONESHOT that has fired and
@@ -104,14 +108,16 @@ impl PyPoller {
         interest: Bound<'_, PyAny>,
         token: Option<Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        self.watch.get()?.modify(py, descriptor(fd)?, convert::interest(&interest)?, token.map(Bound::unbind))
+        self.watch.get()?.call(|watch| {
+            watch.modify(py, descriptor(fd)?, convert::interest(&interest)?, token.map(Bound::unbind))
+        })
     }
 
     /// Stops watching a descriptor; one that was closed meanwhile is named by its number.
     ///
     /// Raises FileNotFoundError when it is not registered.
     fn remove(&self, py: Python<'_>, fd: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.watch.get()?.remove(py, descriptor(fd)?)
+        self.watch.get()?.call(|watch| watch.remove(py, descriptor(fd)?))
     }
 
     /// Says of an EDGE registration that these directions were read or written until
@@ -120,7 +126,7 @@ impl PyPoller {
     /// Raises FileNotFoundError when the descriptor is not registered, ValueError when it is
     /// registered with ONESHOT, which modify() re-enables.
     fn rearm(&self, py: Python<'_>, fd: &Bound<'_, PyAny>, interest: Bound<'_, PyAny>) -> PyResult<()> {
-        self.watch.get()?.rearm(py, descriptor(fd)?, convert::interest(&interest)?)
+        self.watch.get()?.call(|watch| watch.rearm(py, descriptor(fd)?, convert::interest(&interest)?))
     }
 
     /// Arms a timer and returns its id: a TIMER event when delay seconds have passed, and again
@@ -147,12 +153,9 @@ impl PyPoller {
         period: Option<&Bound<'_, PyAny>>,
         token: Option<Bound<'_, PyAny>>,
     ) -> PyResult<u64> {
-        self.watch.get()?.timer_add(
-            py,
-            convert::delay(delay)?,
-            convert::period(period)?,
-            token.map(Bound::unbind),
-        )
+        self.watch.get()?.call(|watch| {
+            watch.timer_add(py, convert::delay(delay)?, convert::period(period)?, token.map(Bound::unbind))
+        })
     }
 
     /// Arms a timer for a time of the wall clock and returns its id: a TIMER event when it has
@@ -175,7 +178,7 @@ impl PyPoller {
         when: &Bound<'_, PyAny>,
         token: Option<Bound<'_, PyAny>>,
     ) -> PyResult<u64> {
-        self.watch.get()?.timer_add_at(py, convert::time(when)?, token.map(Bound::unbind))
+        self.watch.get()?.call(|watch| watch.timer_add_at(py, convert::time(when)?, token.map(Bound::unbind)))
     }
 
     /// Moves an armed timer to a new delay from now, and to a new period or none.
@@ -197,14 +200,16 @@ impl PyPoller {
         delay: &Bound<'_, PyAny>,
         period: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        self.watch.get()?.timer_set(py, id, convert::delay(delay)?, convert::period(period)?)
+        self.watch
+            .get()?
+            .call(|watch| watch.timer_set(py, id, convert::delay(delay)?, convert::period(period)?))
     }
 
     /// Disarms a timer: no later wait tells it.
     ///
     /// Raises OSError (ESTALE) when it has expired or was cancelled.
     fn timer_cancel(&self, py: Python<'_>, id: u64) -> PyResult<()> {
-        self.watch.get()?.timer_cancel(py, id)
+        self.watch.get()?.call(|watch| watch.timer_cancel(py, id))
     }
 
     /// Turns a signal into SIGNAL events: event.value is its number, event.count how often it
@@ -234,7 +239,9 @@ impl PyPoller {
         signum: Bound<'_, PyAny>,
         token: Option<Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        self.watch.get()?.signal_add(py, signum.extract()?, token.unwrap_or(signum).unbind())
+        self.watch
+            .get()?
+            .call(|watch| watch.signal_add(py, signum.extract()?, token.unwrap_or(signum).unbind()))
     }
 
     /// Watches a signal no more; the last poller to do so restores what was done about it
@@ -242,7 +249,7 @@ impl PyPoller {
     ///
     /// Raises FileNotFoundError when this poller does not watch it.
     fn signal_remove(&self, py: Python<'_>, signum: i32) -> PyResult<()> {
-        self.watch.get()?.signal_remove(py, signum)
+        self.watch.get()?.call(|watch| watch.signal_remove(py, signum))
     }
 
     /// Tells by a CHILD event that a child of this process has ended, and reaps it; the watch
@@ -270,14 +277,16 @@ impl PyPoller {
         process: Bound<'_, PyAny>,
         token: Option<Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        self.watch.get()?.child_add(py, convert::process(&process)?, token.unwrap_or(process).unbind())
+        self.watch
+            .get()?
+            .call(|watch| watch.child_add(py, convert::process(&process)?, token.unwrap_or(process).unbind()))
     }
 
     /// Forgets a child without reaping it.
     ///
     /// Raises FileNotFoundError when it is not watched.
     fn child_remove(&self, py: Python<'_>, process: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.watch.get()?.child_remove(py, convert::process(process)?)
+        self.watch.get()?.call(|watch| watch.child_remove(py, convert::process(process)?))
     }
 
     /// Hands something to the thread that waits: a POST event with this token, which may be any
@@ -295,13 +304,13 @@ impl PyPoller {
     /// [(['a', 'result'], 42)]
     #[pyo3(signature = (token, value=0))]
     fn post(&self, py: Python<'_>, token: Py<PyAny>, value: i64) -> PyResult<()> {
-        self.watch.get()?.post(py, token, value)
+        self.watch.get()?.call(|watch| watch.post(py, token, value))
     }
 
     /// Makes a wait return with a WAKE event: the one under way, or else the next. Wakes that
     /// come before it are counted into one event. Any thread may call it, and a signal handler.
     fn wake(&self, py: Python<'_>) -> PyResult<()> {
-        self.watch.get()?.wake(py)
+        self.watch.get()?.call(|watch| watch.wake(py))
     }
 
     /// Rebuilds an inherited poller in a forked child, with all its registrations, timers and
@@ -311,7 +320,7 @@ impl PyPoller {
     /// Raises OSError (EBUSY) when another thread of the parent was changing the poller at the
     /// very moment of the fork: make a new one then.
     fn after_fork(&self, py: Python<'_>) -> PyResult<()> {
-        self.watch.get()?.after_fork(py)
+        self.watch.get()?.call(|watch| watch.after_fork(py))
     }
 
     /// How much there is, and how much was done: a Stats. Makes no system call.
@@ -324,7 +333,7 @@ impl PyPoller {
     /// >>> stats.waits, stats.wake_events, stats.io_events
     /// (1, 1, 0)
     fn stats(&self, py: Python<'_>) -> PyResult<PyStats> {
-        self.watch.get()?.stats(py)
+        self.watch.get()?.call(|watch| watch.stats(py))
     }
 
     /// Every registered descriptor, the lowest first: a list of Registered, of which each is one
@@ -339,7 +348,7 @@ impl PyPoller {
     /// 'client' READ|ONESHOT armed READ
     /// >>> ours.close(); theirs.close()
     fn dump(&self, py: Python<'_>) -> PyResult<Vec<PyRegistered>> {
-        self.watch.get()?.dump(py)
+        self.watch.get()?.call(|watch| watch.dump(py))
     }
 
     /// The engine's own descriptor, readable while something registered is ready, so that another
@@ -353,10 +362,12 @@ impl PyPoller {
 
     /// Ends the waits under way with ValueError and gives everything back; the descriptors that
     /// were registered stay open. Closing twice is closing once.
-    fn close(&self, py: Python<'_>) {
-        if let Some(watch) = self.watch.get_opt() {
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let Some(watch) = self.watch.get_opt() else { return Ok(()) };
+        watch.call(|watch| {
             watch.close(py);
-        }
+            Ok(())
+        })
     }
 
     /// Whether close() was called.
@@ -388,8 +399,8 @@ impl PyPoller {
         _type: &Bound<'_, PyAny>,
         _value: &Bound<'_, PyAny>,
         _traceback: &Bound<'_, PyAny>,
-    ) {
-        self.close(py);
+    ) -> PyResult<()> {
+        self.close(py)
     }
 
     /// Every event, wait after wait, until the poller is closed. The events of one wait are a
@@ -404,7 +415,7 @@ impl PyPoller {
 
     /// wait() for the iterator: None ends it.
     fn _wait_unless_closed<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyList>>> {
-        self.watch.get()?.wait(py, None, None, event::make)
+        self.watch.get()?.call(|watch| watch.wait(py, None, None, event::make))
     }
 
     fn __repr__(&self, py: Python<'_>) -> String {
@@ -425,7 +436,9 @@ impl PyPoller {
     }
 
     fn __clear__(&self, py: Python<'_>) {
-        self.close(py);
+        if let Some(watch) = self.watch.get_opt() {
+            watch.close(py);
+        }
     }
 }
 
@@ -462,7 +475,7 @@ closed, also while it waits; OverflowError for a timeout of more than 292 years;
         // What is less than one event is no room.
         let most = max_events.map(|most| most.extract::<isize>()).transpose()?;
         let most = most.map(|most| usize::try_from(most).unwrap_or(0));
-        let events = self.watch.get()?.wait(py, timeout, most, event::make)?;
+        let events = self.watch.get()?.call(|watch| watch.wait(py, timeout, most, event::make))?;
         events.map(Bound::into_any).ok_or_else(convert::closed)
     }
 }

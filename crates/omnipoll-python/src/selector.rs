@@ -36,6 +36,7 @@ impl Selector {
     }
 
     fn __init__(&self, py: Python<'_>, engine: Option<&str>, files_always_ready: bool) -> PyResult<()> {
+        convert::check_greenlets(py)?;
         let core = convert::poller(engine, files_always_ready, false)?;
         self.watch.make(Watch::new(py, core, None)?)
     }
@@ -49,7 +50,7 @@ impl Selector {
     /// Rebuilds an inherited selector in a forked child, with all its registrations: until then
     /// its use there is an OSError (EOWNERDEAD). Does nothing in the process that made it.
     fn after_fork(&self, py: Python<'_>) -> PyResult<()> {
-        self.watch.get()?.after_fork(py)
+        self.watch.get()?.call(|watch| watch.after_fork(py))
     }
 
     fn _fileno(&self, py: Python<'_>) -> PyResult<RawFd> {
@@ -57,11 +58,11 @@ impl Selector {
     }
 
     fn _add(&self, py: Python<'_>, fd: RawFd, events: &Bound<'_, PyAny>, key: Py<PyAny>) -> PyResult<()> {
-        self.watch.get()?.add(py, fd, convert::interest(events)?, key)
+        self.watch.get()?.call(|watch| watch.add(py, fd, convert::interest(events)?, key))
     }
 
     fn _modify(&self, py: Python<'_>, fd: RawFd, events: &Bound<'_, PyAny>, key: Py<PyAny>) -> PyResult<()> {
-        self.watch.get()?.modify(py, fd, convert::interest(events)?, Some(key))
+        self.watch.get()?.call(|watch| watch.modify(py, fd, convert::interest(events)?, Some(key)))
     }
 
     fn _rename(&self, py: Python<'_>, fd: RawFd, key: Py<PyAny>) -> PyResult<()> {
@@ -70,17 +71,24 @@ impl Selector {
     }
 
     fn _remove(&self, py: Python<'_>, fd: RawFd) -> PyResult<()> {
-        self.watch.get()?.remove(py, fd)
+        self.watch.get()?.call(|watch| watch.remove(py, fd))
+    }
+
+    fn _forget(&self, py: Python<'_>, fd: RawFd) -> PyResult<()> {
+        self.watch.get()?.forget(py, fd);
+        Ok(())
     }
 
     fn _rearm(&self, py: Python<'_>, fd: RawFd, events: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.watch.get()?.rearm(py, fd, convert::interest(events)?)
+        self.watch.get()?.call(|watch| watch.rearm(py, fd, convert::interest(events)?))
     }
 
-    fn _close(&self, py: Python<'_>) {
-        if let Some(watch) = self.watch.get_opt() {
+    fn _close(&self, py: Python<'_>) -> PyResult<()> {
+        let Some(watch) = self.watch.get_opt() else { return Ok(()) };
+        watch.call(|watch| {
             watch.close(py);
-        }
+            Ok(())
+        })
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -88,7 +96,9 @@ impl Selector {
     }
 
     fn __clear__(&self, py: Python<'_>) {
-        self._close(py);
+        if let Some(watch) = self.watch.get_opt() {
+            watch.close(py);
+        }
     }
 }
 
@@ -110,7 +120,7 @@ number; OverflowError for one of more than 292 years.";
 
     fn call<'py>(&self, py: Python<'py>, [timeout]: [Argument<'_, 'py>; 1]) -> PyResult<Bound<'py, PyAny>> {
         let timeout = convert::timeout(timeout)?.duration();
-        let list = self.watch.get()?.wait(py, timeout, None, make)?;
+        let list = self.watch.get()?.call(|watch| watch.wait(py, timeout, None, make))?;
         list.map(Bound::into_any).ok_or_else(convert::closed)
     }
 }

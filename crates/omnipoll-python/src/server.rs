@@ -70,6 +70,7 @@ impl PyServer {
         signals: bool,
         drain: Option<f64>,
     ) -> PyResult<()> {
+        convert::check_greenlets(handler.py())?;
         let mut options = ServerOptions::new()
             .model(model_of(model)?)
             .backlog(backlog)

@@ -4,13 +4,14 @@
 //! Python may run, or of a wait that nothing else may ever end. So each finding is put down,
 //! and told by whoever can first: the core's call itself, or the change when it is done.
 
+use std::cell::RefCell;
 use std::ffi::CString;
 use std::mem;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use omnipoll::Finding;
 use pyo3::create_exception;
-use pyo3::exceptions::PyRuntimeWarning;
+use pyo3::exceptions::{PyException, PyRuntimeWarning};
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
@@ -24,6 +25,11 @@ create_exception!(
     PyRuntimeWarning,
     "A mistake that strict mode has found, when there is no on_finding to be told."
 );
+
+thread_local! {
+    /// What the call under way on this thread is to raise when it is done.
+    static RAISED: RefCell<Option<PyErr>> = const { RefCell::new(None) };
+}
 
 /// What was found and not yet told.
 #[derive(Default)]
@@ -39,7 +45,13 @@ impl Findings {
             self.with(|queue| queue.push(finding.clone()));
             // Not while the interpreter ends.
             let _stays = Stays::here();
-            let _ = Python::try_attach(|py| _ = state.upgrade().map(|state| self.tell(py, &state)));
+            let _ = Python::try_attach(|py| {
+                let Some(state) = state.upgrade() else { return };
+                self.tell(py, &state);
+                if RAISED.with_borrow(Option::is_some) {
+                    end_wait(py, &state);
+                }
+            });
         })
     }
 
@@ -55,9 +67,13 @@ impl Findings {
         let listener = state.listener.as_ref().map(|listener| listener.clone_ref(py));
         drop(state);
         for (finding, token) in findings {
-            // An exception has nowhere to go: what has found it succeeded, or has its own.
-            if let Err(error) = tell(py, listener.as_ref(), &finding, token) {
-                error.write_unraisable(py, listener.as_ref().map(|listener| listener.bind(py)));
+            match tell(py, listener.as_ref(), &finding, token) {
+                Ok(()) => {}
+                // What fails in on_finding is no failure of the call that has found something.
+                Err(error) if listener.is_some() && error.is_instance_of::<PyException>(py) => {
+                    error.write_unraisable(py, listener.as_ref().map(|listener| listener.bind(py)));
+                }
+                Err(error) => RAISED.set(Some(error)),
             }
         }
     }
@@ -65,6 +81,18 @@ impl Findings {
     fn with<T>(&self, act: impl FnOnce(&mut Vec<Finding>) -> T) -> T {
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// The call is to raise it: a warning that a filter has made an error, a KeyboardInterrupt.
+pub(crate) fn take_raised() -> Option<PyErr> {
+    RAISED.take()
+}
+
+/// So that a wait that has found something can raise: there is none without a core.
+fn end_wait(py: Python<'_>, state: &Attached<State>) {
+    let core = state.try_borrow(py).and_then(|state| state.core.clone());
+    // It fails in a forked child only.
+    let _ = core.map(|core| core.wake());
 }
 
 fn tell(

@@ -22,7 +22,7 @@ use crate::convert::{closed, error};
 use crate::ending::Stays;
 use crate::inspect::{PyRegistered, PyStats};
 use crate::sources::Sources;
-use crate::strict::Findings;
+use crate::strict::{self, Findings};
 use crate::table::{Leftover, Table};
 
 pub(crate) struct Watch {
@@ -44,6 +44,8 @@ pub(crate) struct State {
     pub(crate) waiting: usize,
     /// What to call with the findings of strict mode; `None` warns.
     pub(crate) listener: Option<Py<PyAny>>,
+    /// What is to be removed when it is rebuilt in this forked child.
+    forgotten: Vec<RawFd>,
     /// The process that made the poller, or has rebuilt it.
     owner: u32,
 }
@@ -99,6 +101,7 @@ impl Watch {
             events,
             waiting: 0,
             listener,
+            forgotten: Vec::new(),
             owner: process::id(),
         };
         let state = Arc::new(Attached::new(py, state));
@@ -122,6 +125,17 @@ impl Watch {
     /// told.
     fn change<'a>(&'a self, py: Python<'a>) -> Change<'a> {
         Change { state: self.state.borrow(py), _said: Said { watch: self, py }, _stays: Stays::here() }
+    }
+
+    /// A call of the caller's. It raises what strict mode has to say as an exception; what it has
+    /// done is done.
+    #[inline]
+    pub(crate) fn call<R>(&self, act: impl FnOnce(&Self) -> PyResult<R>) -> PyResult<R> {
+        let done = act(self);
+        match self.findings.as_ref().and_then(|_| strict::take_raised()) {
+            Some(raised) => Err(raised),
+            None => done,
+        }
     }
 
     pub(crate) fn capabilities(&self) -> Capabilities {
@@ -195,6 +209,16 @@ impl Watch {
         removed.map_err(error)
     }
 
+    /// Removes a descriptor in a forked child, where the core takes no change before `after_fork`: it
+    /// is done then.
+    pub(crate) fn forget(&self, py: Python<'_>, fd: RawFd) {
+        let mut state = self.state.borrow(py);
+        let leftover = state.table.remove(fd);
+        state.forgotten.push(fd);
+        drop(state);
+        leftover.release(py);
+    }
+
     pub(crate) fn rearm(&self, py: Python<'_>, fd: RawFd, interest: Interest) -> PyResult<()> {
         self.change(py).core()?.rearm(&fd, interest).map_err(error)
     }
@@ -206,6 +230,10 @@ impl Watch {
     pub(crate) fn after_fork(&self, py: Python<'_>) -> PyResult<()> {
         let mut state = self.change(py);
         state.core()?.after_fork().map_err(error)?;
+        for fd in mem::take(&mut state.forgotten) {
+            // One that was closed meanwhile is gone already.
+            let _ = state.core()?.remove(&fd);
+        }
         let is_child = mem::replace(&mut state.owner, process::id()) != process::id();
         let leftovers = if is_child { state.sources.after_fork() } else { Vec::new() };
         drop(state);
@@ -277,6 +305,8 @@ impl Drop for Watch {
             let _ = Python::try_attach(|py| {
                 let pending = PyErr::take(py);
                 self.close(py);
+                // Nobody has called.
+                strict::take_raised().into_iter().for_each(|error| error.write_unraisable(py, None));
                 pending.into_iter().for_each(|error| error.restore(py));
             });
         }
