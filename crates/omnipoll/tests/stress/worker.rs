@@ -17,7 +17,7 @@ pub(crate) const MOST_TOKENS: usize = OPERATIONS + PIPES;
 pub(crate) const PIPES: usize = 6;
 
 /// An armed timer: its id, its token, whether it has a period.
-type Armed = (u64, u64, bool);
+type Armed = (u64, u64, bool, bool);
 
 pub(crate) struct Worker<'a> {
     poller: &'a Poller,
@@ -164,7 +164,7 @@ impl<'a> Worker<'a> {
         let period = (self.draw(4) == 0).then_some(Duration::from_millis(1));
         let token = self.new_token(if period.is_some() { Times::Any } else { Times::Once });
         let id = self.poller.timer_add(delay, period, token).expect("timer_add");
-        self.armed.push((id, token, period.is_some()));
+        self.armed.push((id, token, period.is_some(), false));
     }
 
     fn cancel(&mut self) {
@@ -176,11 +176,12 @@ impl<'a> Worker<'a> {
         self.cancel_one(armed);
     }
 
-    /// A timer without a period has either expired, and is told once, or is never told.
-    fn cancel_one(&mut self, (id, token, is_periodic): Armed) {
+    /// A timer without a period has either expired, and is reported once, or is never reported. One
+    /// that was set again may have expired before.
+    fn cancel_one(&mut self, (id, token, is_periodic, was_set): Armed) {
         match self.poller.timer_cancel(id) {
             Ok(()) if is_periodic => self.ledger.end(token),
-            Ok(()) => self.expect(token, Times::Never),
+            Ok(()) => self.expect(token, if was_set { Times::Any } else { Times::Never }),
             Err(error) => assert_eq!((error.raw_os_error(), is_periodic), (Some(libc::ESTALE), false)),
         }
     }
@@ -190,10 +191,14 @@ impl<'a> Worker<'a> {
             return;
         }
         let index = self.draw(self.armed.len());
-        let (id, _, is_periodic) = self.armed[index];
+        let (id, token, is_periodic, _) = self.armed[index];
         let delay = Duration::from_micros(self.draw(2_000) as u64);
         match self.poller.timer_set(id, delay, is_periodic.then_some(Duration::from_millis(1))) {
-            Ok(()) => {}
+            Ok(()) if is_periodic => {}
+            Ok(()) => {
+                self.armed[index].3 = true;
+                self.expect(token, Times::OnceAtLeast);
+            }
             Err(error) => assert_eq!((error.raw_os_error(), is_periodic), (Some(libc::ESTALE), false)),
         }
     }
