@@ -89,7 +89,8 @@ class Server(_native.Server):
         Other threads run meanwhile. In the main thread, handlers of signals run as usual: a
         KeyboardInterrupt stops the server at once and comes out of run(), as SystemExit does and every
         other BaseException that is no Exception, wherever in the handler it was raised; in a process
-        that "fork" or "prefork" has forked it ends that process alone.
+        that "fork" or "prefork" has forked it ends that process alone, and in one that a handler has
+        forked, that one, at once (os._exit).
 
         Warns (RuntimeWarning) under "fork" and "prefork" when the program has other threads: a forked
         child has only the thread that forked, and what another had locked stays locked in it. Raises

@@ -361,3 +361,29 @@ def test_the_load_says_when_nobody_listens() -> None:
         host, port = listener.getsockname()
     with pytest.raises(ConnectionRefusedError):
         load.Load((host, port), b"x").connect(1)
+
+
+def test_a_narrow_table_has_parts(complete: Path) -> None:
+    results = [Result(**one) for one in results_in(complete)["results"]]
+    parts = report.parts(results, 80)
+    for part in parts:
+        assert part[: report.KEYS] == [0, 1, 2]
+        assert max(map(len, report.plain(results, part).splitlines())) < 80
+    assert [number for part in parts for number in part[report.KEYS :]] == [*range(3, len(report.COLUMNS))]
+    assert len(report.parts(results, 1000)) == 1
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = run("--out", str(tmp_path / "file"))
+    assert done.returncode == 2
+    assert done.stderr == f"can't make the folder {tmp_path / 'file'}: File exists\n"
+
+
+def test_a_closed_pipe() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "omnipoll", "info"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, timeout=60)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")

@@ -327,3 +327,25 @@ def test_threads_that_a_fork_leaves_behind_are_warned_of(model: str, engine: str
             assert ask(client, b"x") == b"x"
         _, complained = end(process)
     assert ("RuntimeWarning" in complained) == (model in FORKING)
+
+
+FORKER = """
+class Forker(Echo):
+    def on_data(self, connection, data):
+        child = os.fork()
+        if child == 0:
+            sys.exit(int(data))
+        connection.write(b"%d" % os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+import warnings
+warnings.simplefilter("ignore")  # Of forks beside other threads, from Python 3.12 on.
+serve(Forker(), signals=True)
+"""
+
+
+def test_a_child_of_a_handlers_leaves(model: str, engine: str) -> None:
+    with program(FORKER, model, engine) as (process, address):
+        for _ in range(2):
+            with connect(address) as client:
+                assert ask(client, b"7") == b"7"
+        assert end(process) == ("", "")

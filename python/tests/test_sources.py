@@ -664,3 +664,14 @@ def test_descriptors_are_as_before(poller: Poller, pipe: Pipe) -> None:
     assert second.ready == WRITE
     poller.add(pipe.reader, READ)
     assert tokens(poller) == ["descriptor"]
+
+
+def test_a_signal_that_is_watched_ends_a_forked_child(poller: Poller) -> None:
+    poller.signal_add(signal.SIGTERM)
+    child = os.fork()
+    if child == 0:
+        while True:
+            time.sleep(LONG)
+    os.kill(child, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+    assert poller.wait(0) == []

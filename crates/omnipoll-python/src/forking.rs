@@ -1,6 +1,7 @@
 //! What the interpreter must know of forks, and of the threads that serve.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::process;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::Arc;
 
 use omnipoll::{AroundFork, ServerHandle};
@@ -11,6 +12,33 @@ use crate::ending::attach;
 
 /// Set in children that a server has forked, and inherited by theirs.
 static IN_CHILD: AtomicBool = AtomicBool::new(false);
+
+/// The process whose clients are served: a child that a handler forks by itself is another.
+static SERVING: AtomicU32 = AtomicU32::new(0);
+
+/// This process serves.
+pub(crate) fn serve_here() {
+    SERVING.store(process::id(), Ordering::Relaxed);
+}
+
+/// Ends a child that a handler has forked by itself, as `sys.exit` asks: there it must neither go on
+/// serving nor wait for the clients to be gone.
+pub(crate) fn leave_child(py: Python<'_>, failed: &PyErr) {
+    if SERVING.load(Ordering::Relaxed) == process::id() {
+        return;
+    }
+    let code = match failed.value(py).getattr("code") {
+        Ok(code) if code.is_none() => 0,
+        Ok(code) => code.extract::<i64>().map_or(1, |code| code as i32),
+        Err(_) => {
+            failed.display(py);
+            1
+        }
+    };
+    flush(py);
+    // SAFETY: takes no pointer, and is meant to end the process.
+    unsafe { libc::_exit(code) };
+}
 
 /// As `os.fork` surrounds it: the interpreter's locks are taken before and mended after, and the
 /// functions of `os.register_at_fork` run.
@@ -24,6 +52,7 @@ pub(crate) fn around() -> AroundFork {
             match pid {
                 0 => {
                     IN_CHILD.store(true, Ordering::Relaxed);
+                    serve_here();
                     // SAFETY: as above, in the child.
                     unsafe { ffi::PyOS_AfterFork_Child() };
                 }

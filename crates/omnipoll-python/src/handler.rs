@@ -110,6 +110,7 @@ impl PyHandler {
         if failed.is_instance_of::<PyException>(py) {
             return log::exception(py, failed, what);
         }
+        forking::leave_child(py, &failed);
         self.end(py, failed);
         if let Some(server) = self.server.get() {
             // It fails only when the server's own descriptors were closed by somebody.

@@ -222,7 +222,10 @@ impl PyPoller {
     /// watched signal: it would take the signal away from the poller.
     ///
     /// signum: a member of signal.Signals, or an int. token: any object; without it, signum as
-    /// it was given. Raises FileExistsError when this poller watches it, ValueError for a number
+    /// it was given. A child that is forked meanwhile gets the signal as if it were not watched, until
+    /// its after_fork(): terminate() ends it.
+    ///
+    /// Raises FileExistsError when this poller watches it, ValueError for a number
     /// that is no signal, for SIGKILL and SIGSTOP, and for faults (SIGSEGV, SIGBUS, SIGFPE,
     /// SIGILL).
     ///

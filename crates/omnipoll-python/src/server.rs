@@ -126,6 +126,7 @@ impl PyServer {
     /// Serves until stop() is called and every client has gone: see omnipoll.Server.run().
     fn run(&self, py: Python<'_>) -> PyResult<()> {
         let server = &self.0.get()?.server;
+        forking::serve_here();
         let served = py.detach(|| server.run());
         match server.handler().take_ending(py) {
             Some(ending) => Err(ending),

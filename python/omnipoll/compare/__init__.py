@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import resource
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -145,22 +146,27 @@ def progress(total: int) -> Iterator[Callable[[Combination], None]]:
 
 
 def print_table(results: list[Result]) -> None:
-    """The table on standard output."""
+    """The table on standard output: in several parts on a terminal that is too narrow for one."""
+    if not sys.stdout.isatty():
+        print(report.plain(results))
+        return
+    parts = report.parts(results, shutil.get_terminal_size().columns)
     try:
         from rich.console import Console
         from rich.table import Table
     except ImportError:
-        print(report.plain(results))
+        print(*(report.plain(results, part) for part in parts), sep="\n\n")
         return
-    if not sys.stdout.isatty():
-        print(report.plain(results))
-        return
-    table = Table(row_styles=("", "dim"))
-    for number, name in enumerate(report.COLUMNS):
-        table.add_column(name, justify="left" if number < report.WORDS else "right")
-    for result in results:
-        table.add_row(*report.row(result))
-    Console().print(table)
+    for part in parts:
+        table = Table(row_styles=("", "dim"))
+        for number in part:
+            table.add_column(
+                report.COLUMNS[number], justify="left" if number < report.WORDS else "right", no_wrap=True
+            )
+        for result in results:
+            cells = report.row(result)
+            table.add_row(*(cells[number] for number in part))
+        Console().print(table)
 
 
 def draw(results: list[Result], sentence: str, out: Path) -> list[Path]:
@@ -176,13 +182,18 @@ def draw(results: list[Result], sentence: str, out: Path) -> list[Path]:
 def run(options: argparse.Namespace) -> int:
     """Measures, and writes the report; the exit status is 1 when nothing could be measured."""
     settings, facts = settings_of(options), info.gather()
-    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"can't make the folder {options.out}: {error.strerror}", file=sys.stderr)
+        return 2
     raise_the_descriptor_limit()
     with progress(len(settings.combinations())) as tell:
         results, left_out = measure_all(settings, tell)
     sentences = report.notes(settings, facts) + report.disturbance(results)
     print_report(results, left_out, sentences)
-    figures = draw(results, sentences[0], options.out) if results else []
+    captions = " ".join([sentences[0], *report.disturbance(results)])
+    figures = draw(results, captions, options.out) if results else []
     drawn = [figure.name for figure in figures if figure.suffix == ".svg"]
     texts = {
         "compare.md": report.markdown(results, left_out, sentences, drawn),
@@ -200,7 +211,7 @@ def print_report(results: list[Result], left_out: list[LeftOut], sentences: list
 
     print_table(results)
     for sentence in sentences:
-        print("\n" + textwrap.fill(sentence, 100))
+        print("\n" + textwrap.fill(sentence, min(100, shutil.get_terminal_size((100, 24)).columns)))
     if left_out:
         print("\nNot measured:", *report.left_out_in_words(left_out), sep="\n  ")
     print()

@@ -131,6 +131,8 @@ def grid(title: str, names: Sequence[str]) -> tuple[Figure, list[Axes]]:
     rows = -(-len(names) // COLUMNS)
     layout = ConstrainedLayoutEngine(wspace=0.05, hspace=0.05)
     figure = Figure(figsize=(WIDTH * COLUMNS, HEIGHT * rows + 0.9), layout=layout)
+    # So much of a line of this size fits.
+    title = textwrap.fill(title, int(figure.get_figwidth() * 9))
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
     panels = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
     for panel in panels[len(names) :]:

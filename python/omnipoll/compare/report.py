@@ -26,6 +26,8 @@ COLUMNS = (
     "load cores",
 )
 NOTICEABLE = 0.25  # cores that other programs take
+KEYS = 3  # The first columns say what was measured.
+RULE = 3  # A rule between two columns, and the spaces beside it.
 WORDS = 2  # The first columns are text; the others are numbers.
 
 READING = (
@@ -98,14 +100,27 @@ def left_out_in_words(left_out: Sequence[LeftOut]) -> list[str]:
     return lines
 
 
-def plain(results: Sequence[Result]) -> str:
-    """The table in text."""
+def parts(results: Sequence[Result], width: int) -> list[list[int]]:
+    """The numbers of the columns of each part of a table that is to be no wider than this, with room
+    for rules between them. Each part begins with the columns that say what was measured."""
     rows = [COLUMNS, *map(row, results)]
+    widths = [max(map(len, column)) + RULE for column in zip(*rows)]
+    parts = [list(range(KEYS))]
+    for number in range(KEYS, len(COLUMNS)):
+        if len(parts[-1]) > KEYS and 1 + sum(widths[one] for one in (*parts[-1], number)) > width:
+            parts.append(list(range(KEYS)))
+        parts[-1].append(number)
+    return parts
+
+
+def plain(results: Sequence[Result], columns: Sequence[int] = range(len(COLUMNS))) -> str:
+    """The table in text, or some of its columns."""
+    rows = [[cells[number] for number in columns] for cells in (COLUMNS, *map(row, results))]
     widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join(
         "  ".join(
             cell.ljust(width) if number < WORDS else cell.rjust(width)
-            for number, (cell, width) in enumerate(zip(cells, widths))
+            for number, cell, width in zip(columns, cells, widths)
         ).rstrip()
         for cells in rows
     )
