@@ -21,9 +21,10 @@
 //! - Its queues are kept from forked children, who could not use them.
 
 use std::alloc::{alloc_zeroed, dealloc, Layout};
-use std::io;
+use std::io::{self, Write};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::OnceLock;
@@ -105,6 +106,8 @@ pub(crate) struct Completion {
     parcels: ManuallyDrop<Slab<Parcel>>,
     /// Requests that have not ended.
     under_way: usize,
+    /// Whether the kernel ends a lasting receive that has brought enough.
+    is_capped: bool,
     owner: u32,
 }
 
@@ -117,7 +120,7 @@ impl Completion {
             return Ok(is_available);
         }
         // In a thread of its own: when the ring is gone, the kernel interrupts who made it.
-        let probe = thread::Builder::new().spawn(|| Self::new().map(drop).map_err(Error::from));
+        let probe = thread::Builder::new().spawn(|| Self::probe().map_err(Error::from));
         let made = probe.describe("pthread_create")?.join().unwrap_or(Ok(())).map_err(io::Error::from);
         match made {
             Err(error) if errno::of_making(&error) == About::Moment => Err(error),
@@ -137,8 +140,29 @@ impl Completion {
             buffers: ManuallyDrop::new(buffers),
             parcels: ManuallyDrop::default(),
             under_way: 0,
+            is_capped: CAPPED.get().is_some_and(|&is_capped| is_capped),
             owner: std::process::id(),
         })
+    }
+
+    /// Makes one, and finds out what it can do.
+    fn probe() -> io::Result<()> {
+        let _ = CAPPED.set(Self::new()?.takes_a_cap()?);
+        Ok(())
+    }
+
+    /// Whether a lasting receive may have a cap (Linux 6.17); it is `EINVAL` before.
+    fn takes_a_cap(&mut self) -> io::Result<bool> {
+        let (ours, mut theirs) = UnixStream::pair()?;
+        theirs.write_all(b"x")?;
+        self.is_capped = true;
+        self.receive(ours.as_fd(), 0)?;
+        loop {
+            self.wait(None)?;
+            if let Some(Done::Received { result, .. }) = self.next() {
+                return Ok(result.map(|chunk| self.give_back(chunk)).is_ok());
+            }
+        }
     }
 
     /// Accepts whoever comes, until it is told otherwise or fails.
@@ -155,7 +179,10 @@ impl Completion {
 
     /// Receives whatever arrives, until it is told otherwise or comes to an end.
     pub(crate) fn receive(&mut self, fd: BorrowedFd<'_>, whose: usize) -> io::Result<()> {
-        let request = opcode::RecvMulti::new(Fd(fd.as_raw_fd()), GROUP).build();
+        let mut request = opcode::RecvMulti::new(Fd(fd.as_raw_fd()), GROUP).build();
+        if self.is_capped {
+            cap(&mut request);
+        }
         self.push(request.user_data(RECEIVE | whose as u64))
     }
 
@@ -331,6 +358,23 @@ impl Drop for Completion {
 impl std::fmt::Debug for Completion {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Completion").field("under_way", &self.under_way).finish_non_exhaustive()
+    }
+}
+
+/// Whether lasting receives have a cap, once it is known.
+static CAPPED: OnceLock<bool> = OnceLock::new();
+
+/// Has a lasting receive end when it has brought as much as one read of other engines would.
+/// A loop can end it only by the next system call, and until then it would take more and more
+/// from the client of a connection that has just been paused.
+fn cap(request: &mut squeue::Entry) {
+    /// `optlen` of `struct io_uring_sqe` in linux/io_uring.h, all that a receive may bring.
+    const OPTLEN: usize = 44;
+    const { assert!(size_of::<squeue::Entry>() == 64) };
+    let all = (BUFFER as u32).to_ne_bytes();
+    // SAFETY: an entry is a `struct io_uring_sqe`, as it says, in which any bytes are valid.
+    unsafe {
+        std::ptr::from_mut(request).cast::<u8>().add(OPTLEN).cast::<[u8; 4]>().write(all);
     }
 }
 

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
 use std::net::TcpStream;
+use std::time::Duration;
 
 use crate::acts::Acts;
-use crate::client::{exchange, keep_small, small};
+use crate::client::{exchange, keep_small, push, small};
 use crate::log::What;
 use crate::served::{port_of, serve};
 use crate::suite::Suite;
@@ -17,6 +18,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.in_each_way(the_silent_hold_no_more_than_the_limit);
     suite.in_each_way(files_for_the_silent_hold_few_descriptors);
     suite.in_each_way(posts_have_a_bound);
+    suite.in_each_way(who_is_paused_is_taken_little_from);
 }
 
 const PIECE: usize = 1000;
@@ -154,5 +156,31 @@ fn posts_have_a_bound(way: Way) {
     let posts = served.log.of(port_of(&client)).into_iter().filter(|entry| entry.what == What::Post);
     assert!(posts.map(|entry| entry.value).eq(0..=MOST));
     drop(client);
+    served.ends_well();
+}
+
+fn who_is_paused_is_taken_little_from(way: Way) {
+    const MOST: u64 = 128 << 10;
+    const CLIENTS: u64 = 3;
+    let acts = Acts::echo().on_data(|conn, _, data| match data[0] {
+        0 => {
+            conn.pause();
+            // While it is paused, nothing else tells that its client has gone.
+            conn.set_idle_timeout(Some(Duration::from_secs(2)));
+        }
+        _ => _ = conn.write(data).unwrap(),
+    });
+    let mut served = serve(way.options(), acts);
+    let good = served.client();
+    exchange(&good, b"before");
+    let paused: Vec<TcpStream> = (0..CLIENTS).map(|_| served.client()).collect();
+    for client in &paused {
+        push(client, 4 << 20);
+        exchange(&good, b"meanwhile");
+    }
+    let taken = served.stats().total.bytes_in;
+    println!("{way:?}: {CLIENTS} paused clients had {taken} bytes taken from them");
+    assert!(taken <= CLIENTS * MOST, "{taken} bytes were taken from {CLIENTS} paused clients");
+    drop((good, paused));
     served.ends_well();
 }
