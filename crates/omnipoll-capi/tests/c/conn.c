@@ -494,7 +494,7 @@ static void timeouts(uint32_t engine)
         serve_with(&service, engine, model, noting(echo), idle);
         int64_t began = now_ns();
         int fd = client();
-        IS(hear_end(fd), ECONNRESET);
+        IS(hear_end(fd), 0); /* nothing was queued: it ends in order */
         OK(now_ns() - began >= 30 * MS);
         close(fd);
         UNTIL(seen->closed == 1);
@@ -516,7 +516,7 @@ static void timeouts(uint32_t engine)
         serve(&service, engine, model, handler);
         began = now_ns();
         fd = client();
-        IS(hear_end(fd), ECONNRESET);
+        IS(hear_end(fd), 0); /* nothing was queued: it ends in order */
         OK(now_ns() - began >= 30 * MS);
         close(fd);
         UNTIL(seen->closed == 1);

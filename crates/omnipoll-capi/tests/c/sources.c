@@ -110,6 +110,10 @@ static void timer_set(uint32_t engine)
     /* It has a period now, and so it is still there. */
     IS(omni_timer_set(poller, id, 0, 0), 0);
     one_of(poller, OMNI_EVENT_TIMER, 1);
+    /* It has expired, and keeps its id until it is cancelled. */
+    IS(omni_timer_set(poller, id, 0, 0), 0);
+    one_of(poller, OMNI_EVENT_TIMER, 1);
+    IS(omni_timer_cancel(poller, id), -ESTALE);
     IS(omni_timer_set(poller, id, 0, 0), -ESTALE);
     omni_poller_free(poller);
 }
