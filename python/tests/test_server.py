@@ -329,8 +329,7 @@ def test_silence_ends_a_connection(serve: Serve) -> None:
         error = handler.closed()
         assert isinstance(error, TimeoutError)
         assert error.errno == errno.ETIMEDOUT
-        with pytest.raises(ConnectionResetError):
-            client.recv(1)
+        assert client.recv(1) == b""  # Nothing was cut off.
     assert server.stats().total.timed_out == 1
 
 
