@@ -481,6 +481,8 @@ def test_a_value_is_posted(serve: Serve) -> None:
             assert thread != threading.get_ident()
         with pytest.raises(OverflowError):
             connection.post(2**63)
+        with pytest.raises(TypeError, match=r"an int, not \['job'\]"):
+            connection.post(["job"])  # type: ignore[arg-type]
     assert handler.closed() is None
 
 

@@ -187,8 +187,16 @@ impl PyConnection {
     /// Has the handler's on_post(connection, value) called on the connection's own loop. value:
     /// an int of 64 bits. Raises BlockingIOError when 16,384 posts and writes from other threads
     /// wait for that loop: post again later.
-    fn post(&self, value: i64) -> PyResult<()> {
-        self.number.post(value).map_err(error)
+    fn post(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        let number = value.extract().map_err(|error: PyErr| {
+            match error.is_instance_of::<PyTypeError>(value.py()) {
+                true => PyTypeError::new_err(format!(
+                    "post() takes an int, not {value:?}: leave it in an attribute of the connection"
+                )),
+                false => error,
+            }
+        })?;
+        self.number.post(number).map_err(error)
     }
 
     /// What no other connection of this process ever has: an int.
