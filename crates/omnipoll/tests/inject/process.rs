@@ -98,9 +98,12 @@ impl Process {
             return Err(String::from("`run` does not return"));
         }
         let pid = std::mem::replace(&mut self.pid, 0);
-        // SAFETY: takes no pointer. The group is the server's; its leader's number was just reaped,
-        // but stands for the group while that has members.
-        let left_children = unsafe { libc::kill(-pid, libc::SIGKILL) } == 0;
+        // The group is the server's. Its leader's number was just reaped, but stands for the group while
+        // that has members: a child that could not be reaped is one until the system's first process has
+        // done it.
+        // SAFETY: takes no pointer.
+        let is_left = |signo| unsafe { libc::kill(-pid, signo) } == 0;
+        let left_children = !until(|| !is_left(0)) && is_left(libc::SIGKILL);
         match (self.plan.ending(), status) {
             (Some((0, _)), Some(0)) if left_children => Err(String::from("processes were left behind")),
             (Some((errno, words)), Some(0)) => Ok((errno, words)),
