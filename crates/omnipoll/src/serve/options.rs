@@ -174,8 +174,9 @@ impl ServerOptions {
 
     /// While more than `high` bytes wait to be sent on a connection, nothing is read from it;
     /// when no more than `low` do, [`on_drain`](crate::Handler::on_drain) is called and reading
-    /// goes on. 64 and 16 KiB unless told. On io_uring the kernel may have received up to 2 MiB
-    /// more by then, which are kept, and handed over when reading goes on.
+    /// goes on. 64 and 16 KiB by default. On io_uring the kernel may have received more by then,
+    /// which is kept, and handed over when reading goes on: less than 128 KiB from Linux 6.17 on,
+    /// and before that as much as arrives until the receive has been cancelled.
     pub fn water_marks(mut self, low: usize, high: usize) -> Self {
         self.low_water = low;
         self.high_water = high;
