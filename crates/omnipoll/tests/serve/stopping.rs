@@ -17,6 +17,7 @@ use crate::log::{Log, What};
 use crate::process;
 use crate::served::{port_of, serve, serve_on};
 use crate::suite::Suite;
+use crate::support::expect::LONG;
 use crate::support::sys;
 use crate::way::Way;
 
@@ -36,6 +37,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.in_each_way(a_stop_from_a_signal_handler);
     suite.in_each_way(a_signal_stops_it);
     suite.in_each_way(a_second_signal_ends_it_at_once);
+    suite.in_ways_of(&[Model::Fork, Model::Prefork], handlers_that_never_return_are_killed);
     suite.in_each_way(signals_are_the_programs_again);
     suite.in_each_way(a_panic_when_it_stops);
     suite.in_ways_of(&[Model::Reactor, Model::Cores], what_fails_is_everybodys_end_and_told);
@@ -293,6 +295,21 @@ fn a_second_signal_ends_it_at_once(way: Way) {
     expect_reset(&client);
     assert_eq!(served.expect(&client, What::Close).value, CANCELLED);
     assert_eq!(served.ends().errno, 0);
+}
+
+fn handlers_that_never_return_are_killed(way: Way) {
+    // After a second signal, and when the drain's time is up.
+    for (drain, signals) in [(None, &[libc::SIGTERM, libc::SIGINT][..]), (Some(SHORT), &[libc::SIGTERM])] {
+        // Longer than the test would wait for the end.
+        let acts = Acts::echo().on_data(|_, _, _| std::thread::sleep(2 * LONG));
+        let served = serve(way.options().signals(true).drain(drain), acts);
+        let mut client = served.client();
+        client.write_all(b"hello").unwrap();
+        served.expect(&client, What::Data);
+        signals.iter().for_each(|&signal| served.process.signal(signal));
+        let outcome = served.ends();
+        assert_eq!((outcome.errno, outcome.stats.total.active), (0, 0));
+    }
 }
 
 fn signals_are_the_programs_again(way: Way) {
