@@ -26,6 +26,7 @@ fn main() -> std::process::ExitCode {
     suite.once(refused_with_eperm);
     suite.once(refused_with_enosys);
     suite.once(half_refused_it_is_not_available_either);
+    suite.once(what_passes_is_no_refusal);
     suite.once(edges_that_are_there_cost_no_system_call);
     suite.once(changes_make_no_system_call_of_the_ring_s);
     suite.once(more_completions_than_there_is_room_for);
@@ -95,6 +96,28 @@ fn half_refused_it_is_not_available_either() {
     sys::forbid(libc::SYS_io_uring_enter, libc::EPERM);
     expect_error(Poller::with_engine(EngineKind::IoUring), libc::ENOSYS);
     assert!(!EngineKind::IoUring.is_available());
+}
+
+/// Whoever asks first does so in a bad moment; the next gets the true answer, and clients a ring.
+fn what_passes_is_no_refusal() {
+    // SAFETY: the kernel looks at the address, finds nothing there and says EFAULT.
+    let made = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, std::ptr::null::<u8>()) };
+    let is_refused = made >= 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EFAULT);
+    for errno in [libc::EINTR, libc::EAGAIN, libc::ENOMEM, libc::ENOBUFS, libc::EMFILE, libc::ENFILE] {
+        for call in [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter] {
+            // A filter is a thread's, and holds for those that it makes.
+            let ask = move || {
+                sys::forbid(call, errno);
+                let _ = EngineKind::IoUring.is_available();
+                let (told, gate) = (channel().0, channel().1.into());
+                let options = ServerOptions::new().engine(EngineKind::IoUring);
+                drop(Server::with_options(Sums { waits: told, gate }, options));
+            };
+            std::thread::spawn(ask).join().unwrap();
+        }
+    }
+    assert!(is_refused || EngineKind::IoUring.is_available());
+    a_server_s_clients_are_let_in_without_a_call_of_their_own();
 }
 
 fn edges_that_are_there_cost_no_system_call() {

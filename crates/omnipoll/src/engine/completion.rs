@@ -123,7 +123,7 @@ impl Completion {
         let probe = thread::Builder::new().spawn(|| Self::probe().map_err(Error::from));
         let made = probe.describe("pthread_create")?.join().unwrap_or(Ok(())).map_err(io::Error::from);
         match made {
-            Err(error) if errno::of_making(&error) == About::Moment => Err(error),
+            Err(error) if errno::of_making(&error) != About::Call => Err(error),
             made => Ok(*AVAILABLE.get_or_init(|| made.is_ok())),
         }
     }
@@ -157,12 +157,17 @@ impl Completion {
         theirs.write_all(b"x")?;
         self.is_capped = true;
         self.receive(ours.as_fd(), 0)?;
-        loop {
-            self.wait(None)?;
+        for _ in 0..TRIES {
+            match self.wait(None) {
+                // A signal is no answer.
+                Err(error) if errno::of_wait(&error) == About::Nothing => continue,
+                waited => drop(waited?),
+            }
             if let Some(Done::Received { result, .. }) = self.next() {
                 return Ok(result.map(|chunk| self.give_back(chunk)).is_ok());
             }
         }
+        Err(bare(libc::EINTR))
     }
 
     /// Accepts whoever comes, until it is told otherwise or fails.
@@ -380,7 +385,7 @@ fn cap(request: &mut squeue::Entry) {
 
 /// How long to let the system find what it needs to take requests.
 const SHORTAGE: Duration = Duration::from_millis(1);
-/// How often to try it while there is no room for another request.
+/// How often to try it while there is no room for another request, or signals come between.
 const TRIES: u32 = 100;
 /// How long to wait for the end of a request that was cancelled.
 const GRACE: Duration = Duration::from_millis(100);

@@ -169,7 +169,7 @@ impl Engine for Uring {
         if state.is_anothers() {
             match state.share(&mut locked) {
                 // The ring there is serves several too, if later. The next wait tries again.
-                Err(error) if ring::is_shortage(&error) => {}
+                Err(error) if ring::may_pass(&error) => {}
                 shared => shared?,
             }
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use io_uring::{cqueue, opcode, squeue, types, IoUring};
 
 use super::super::sys;
+use crate::errno::{of_making, About};
 use crate::error::{errno, fail, plain, system, Describe};
 
 /// How many requests one system call takes at most.
@@ -258,8 +259,8 @@ impl Door {
     }
 }
 
-/// Why io_uring is not to be had here, if it is not: found out once, by using it. A want of
-/// descriptors or memory is no answer, and asked about again.
+/// Why io_uring is not to be had here, if it is not: found out once, by using it. What passes is no
+/// answer, and asked about again.
 pub(super) fn refused() -> Option<Refusal> {
     static VERDICT: OnceLock<Option<Refusal>> = OnceLock::new();
     if let Some(verdict) = VERDICT.get() {
@@ -269,15 +270,15 @@ pub(super) fn refused() -> Option<Refusal> {
     let apart = thread::Builder::new().spawn(rehearse).map(|rehearsal| rehearsal.join());
     let verdict = match apart.and_then(|outcome| outcome.unwrap_or(Ok(()))) {
         Ok(()) => None,
-        Err(error) if is_shortage(&error) => return None,
+        Err(error) if may_pass(&error) => return None,
         Err(error) => error.raw_os_error().map(Refusal),
     };
     *VERDICT.get_or_init(|| verdict)
 }
 
-/// Whether a ring could not be made for want of descriptors or memory.
-pub(super) fn is_shortage(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EAGAIN))
+/// Whether a ring could not be made, or used, for want of descriptors or memory, or because of a signal.
+pub(super) fn may_pass(error: &io::Error) -> bool {
+    of_making(error) != About::Call
 }
 
 /// The errno with which the kernel refused.
