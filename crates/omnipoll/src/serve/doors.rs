@@ -52,6 +52,8 @@ pub(super) struct Doors {
     unbounded: bool,
     /// Whom the ring has let in, or why it has not.
     arrived: VecDeque<io::Result<(OwnedFd, Peer)>>,
+    /// How many clients in a row were lost before the ring could let them in.
+    lost: usize,
     /// The timer that will open them again.
     retry: Option<u64>,
 }
@@ -185,7 +187,12 @@ impl Doors {
     pub(super) fn arrival(&mut self, poller: &Poller, count: &Count) -> io::Result<Option<(OwnedFd, Peer)>> {
         while let Some(arrived) = self.arrived.pop_front() {
             match arrived {
-                Ok(client) => return Ok(Some(client)),
+                Ok(client) => {
+                    self.lost = 0;
+                    return Ok(Some(client));
+                }
+                Err(error) if errno::of_accept(&error) == About::Peer && self.lost < BATCH => self.lost += 1,
+                Err(error) if errno::of_accept(&error) == About::Peer => self.pause(poller, count)?,
                 Err(error) => self.bear(error, poller, count)?,
             }
         }
@@ -232,5 +239,25 @@ impl Doors {
 
     pub(super) fn len(&self) -> usize {
         self.doors.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::plain;
+    use crate::stream::Counts;
+
+    #[test]
+    fn a_ring_that_lets_nobody_in_is_asked_later() {
+        let (poller, counts) = (Poller::new().unwrap(), Counts::new(1).unwrap());
+        let listeners = Listener::open(&"127.0.0.1:0".parse().unwrap(), 1, false).unwrap();
+        let mut doors = Doors::new(listeners, false, true);
+        for _ in 0..=BATCH {
+            assert!(!doors.is_waiting());
+            doors.arrive(0, Err(plain(libc::EPERM)), false);
+            assert!(doors.arrival(&poller, &counts.of(0)).unwrap().is_none());
+        }
+        assert!(doors.is_waiting());
     }
 }
