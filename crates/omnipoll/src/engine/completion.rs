@@ -84,6 +84,9 @@ pub(crate) struct Chunk {
     length: usize,
     /// It is the last in its buffer.
     is_last: bool,
+    /// More has arrived already, and lacks here only because the buffer was full or the receive had
+    /// brought all that it may: a read into a buffer of its own would have brought it too.
+    pub(crate) is_cut: bool,
 }
 
 /// What is being sent, from where on, and for whom.
@@ -106,7 +109,7 @@ pub(crate) struct Completion {
     parcels: ManuallyDrop<Slab<Parcel>>,
     /// Requests that have not ended.
     under_way: usize,
-    /// Whether the kernel ends a lasting receive that has brought enough.
+    /// Whether the kernel ends a lasting receive that has brought enough; else each is for once.
     is_capped: bool,
     owner: u32,
 }
@@ -182,12 +185,17 @@ impl Completion {
         self.cancel(ACCEPT | door as u64)
     }
 
-    /// Receives whatever arrives, until it is told otherwise or comes to an end.
+    /// Receives what arrives, until it is told otherwise or has brought as much as one read of other
+    /// engines would: a loop can end a receive only by the next system call, and one without bound
+    /// would by then have taken up to 2 MiB from the client of a connection that has been paused.
     pub(crate) fn receive(&mut self, fd: BorrowedFd<'_>, whose: usize) -> io::Result<()> {
-        let mut request = opcode::RecvMulti::new(Fd(fd.as_raw_fd()), GROUP).build();
-        if self.is_capped {
-            cap(&mut request);
-        }
+        let fd = Fd(fd.as_raw_fd());
+        let request = if self.is_capped {
+            capped(opcode::RecvMulti::new(fd, GROUP).build())
+        } else {
+            let once = opcode::Recv::new(fd, std::ptr::null_mut(), BUFFER as u32).buf_group(GROUP);
+            once.build().flags(squeue::Flags::BUFFER_SELECT)
+        };
         self.push(request.user_data(RECEIVE | whose as u64))
     }
 
@@ -290,7 +298,8 @@ impl Completion {
             let whose = (key & !KIND) as usize;
             match key & KIND {
                 RECEIVE => {
-                    let result = result.map(|length| self.buffers.chunk(entry.flags(), length));
+                    let chunk = |length| self.buffers.chunk(entry.flags(), length);
+                    let result = result.map(chunk);
                     return Some(Done::Received { whose, result, goes_on });
                 }
                 SEND => {
@@ -369,18 +378,17 @@ impl std::fmt::Debug for Completion {
 /// Whether lasting receives have a cap, once it is known.
 static CAPPED: OnceLock<bool> = OnceLock::new();
 
-/// Has a lasting receive end when it has brought as much as one read of other engines would.
-/// A loop can end it only by the next system call, and until then it would take more and more
-/// from the client of a connection that has just been paused.
-fn cap(request: &mut squeue::Entry) {
+/// A lasting receive that ends when it has brought a buffer's worth.
+fn capped(mut request: squeue::Entry) -> squeue::Entry {
     /// `optlen` of `struct io_uring_sqe` in linux/io_uring.h, all that a receive may bring.
     const OPTLEN: usize = 44;
     const { assert!(size_of::<squeue::Entry>() == 64) };
     let all = (BUFFER as u32).to_ne_bytes();
     // SAFETY: an entry is a `struct io_uring_sqe`, as it says, in which any bytes are valid.
     unsafe {
-        std::ptr::from_mut(request).cast::<u8>().add(OPTLEN).cast::<[u8; 4]>().write(all);
+        std::ptr::from_mut(&mut request).cast::<u8>().add(OPTLEN).cast::<[u8; 4]>().write(all);
     }
+    request
 }
 
 /// How long to let the system find what it needs to take requests.
@@ -431,13 +439,18 @@ impl Buffers {
     #[inline]
     fn chunk(&mut self, flags: u32, length: usize) -> Chunk {
         let Some(buffer) = cqueue::buffer_select(flags) else {
-            return Chunk { buffer: 0, start: 0, length: 0, is_last: false };
+            return Chunk { buffer: 0, start: 0, length: 0, is_last: false, is_cut: false };
         };
         let filled = &mut self.filled[usize::from(buffer)];
         let start = *filled;
         *filled += length;
         assert!(*filled <= BUFFER);
-        Chunk { buffer, start, length, is_last: flags & BUFFER_GOES_ON == 0 }
+        let is_last = flags & BUFFER_GOES_ON == 0;
+        // A receive that is for once may be cut before the end of its buffer: the kernel bounds it by
+        // the room that there was when it first tried.
+        let has_bound = is_last || !cqueue::more(flags);
+        let is_cut = cqueue::sock_nonempty(flags) && has_bound && length < BUFFER;
+        Chunk { buffer, start, length, is_last, is_cut }
     }
 
     #[inline]
@@ -474,6 +487,39 @@ impl Drop for Buffers {
         unsafe {
             dealloc(self.entries.as_ptr().cast(), Self::ENTRIES);
             dealloc(self.memory.as_ptr(), Self::MEMORY);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg_attr(miri, ignore = "it has no io_uring")]
+    fn a_receive_is_bounded_with_and_without_caps() {
+        if !Completion::is_available().unwrap() {
+            return;
+        }
+        let mut ring = Completion::new().unwrap();
+        for is_capped in [false, ring.is_capped] {
+            ring.is_capped = is_capped;
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            theirs.write_all(&[7; 160 * 1024]).unwrap();
+            ring.receive(ours.as_fd(), 3).unwrap();
+            let mut goes_on = true;
+            let mut total = 0;
+            while goes_on && ring.wait(None).unwrap() {
+                while let Some(done) = ring.next() {
+                    let Done::Received { whose: 3, result: Ok(chunk), goes_on: more } = done else {
+                        panic!("{done:?}")
+                    };
+                    total += chunk.length();
+                    ring.give_back(chunk);
+                    goes_on = more;
+                }
+            }
+            assert_eq!(total, BUFFER, "capped: {is_capped}");
         }
     }
 }

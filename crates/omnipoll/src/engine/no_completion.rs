@@ -9,8 +9,12 @@ use super::Peer;
 #[derive(Debug)]
 pub(crate) enum Completion {}
 
+/// It has no value either, for all that `never` is not.
 #[derive(Debug)]
-pub(crate) enum Chunk {}
+pub(crate) struct Chunk {
+    pub(crate) is_cut: bool,
+    never: std::convert::Infallible,
+}
 
 pub(crate) enum Done {
     Accepted { door: usize, result: io::Result<(OwnedFd, Peer)>, goes_on: bool },
@@ -21,7 +25,7 @@ pub(crate) enum Done {
 
 impl Chunk {
     pub(crate) fn length(&self) -> usize {
-        match *self {}
+        match self.never {}
     }
 }
 

@@ -49,6 +49,8 @@ pub(super) struct Reactor<'s, H: Handler> {
     ring: Option<Completion>,
     /// Clients for whom the ring has something to send, when all has been heard that there is.
     unsent: Vec<usize>,
+    /// Clients of whom the ring has brought the beginning of what has arrived, at the last wait.
+    cut: Vec<usize>,
     /// The ring watches the poller.
     is_poller_watched: bool,
     /// Datagram sockets are not watched for a moment.
@@ -92,6 +94,7 @@ impl<'s, H: Handler> Reactor<'s, H> {
             letters: Vec::new(),
             ring,
             unsent: Vec::new(),
+            cut: Vec::new(),
             is_poller_watched: false,
             has_deaf_sockets: false,
         })

@@ -22,8 +22,10 @@ enum Receive {
 pub(crate) struct Carriage {
     receive: Receive,
     sending: bool,
-    /// What was received before it was known that it should not be.
+    /// What was received before it was known that it should not be, or before its rest.
     early: Vec<u8>,
+    /// More has arrived that belongs to what is `early`, and is handed on with it.
+    is_cut: bool,
 }
 
 impl Connection {
@@ -91,15 +93,27 @@ impl Connection {
         self.output.take_back(bytes, sent);
     }
 
-    /// Keeps what is not wanted yet.
-    pub(crate) fn keep(&mut self, early: &[u8]) {
+    /// Keeps what is not wanted yet; `is_cut` when more of it has arrived and is still to come.
+    pub(crate) fn keep(&mut self, early: &[u8], is_cut: bool) {
         self.carriage.early.extend_from_slice(early);
+        self.carriage.is_cut = is_cut;
+    }
+
+    /// How many bytes are kept.
+    #[inline]
+    pub(crate) fn kept_length(&self) -> usize {
+        self.carriage.early.len()
+    }
+
+    /// What is kept is handed on as it is.
+    pub(crate) fn waits_for_no_rest(&mut self) {
+        self.carriage.is_cut = false;
     }
 
     /// What came early, if it is wanted now.
     #[inline]
     pub(crate) fn kept(&mut self) -> Option<Vec<u8>> {
-        let wanted = !self.carriage.early.is_empty() && self.is_open() && self.wants_input();
+        let wanted = self.kept_length() > 0 && !self.carriage.is_cut && self.is_open() && self.wants_input();
         wanted.then(|| std::mem::take(&mut self.carriage.early))
     }
 }

@@ -3,19 +3,22 @@
 use std::io::{IoSlice, Seek, Write};
 
 use omnipoll::{Conn, Model};
+use socket2::SockRef;
 
 use crate::acts::Acts;
 use crate::client::{
     end, exchange, expect_end, keep_small, pattern, read, read_to_end, send_meanwhile, small,
 };
-use crate::log::What;
-use crate::served::serve;
+use crate::log::{Entry, What};
+use crate::served::{port_of, serve};
 use crate::suite::Suite;
 use crate::way::Way;
 
 pub(crate) fn behaviours(suite: &mut Suite) {
     suite.in_each_way(what_is_sent_comes_back);
     suite.in_each_way(single_bytes_come_back);
+    suite.in_each_way(what_arrived_together_is_handed_on_together);
+    suite.in_each_way(urgent_data_holds_nothing_back);
     suite.in_each_way(what_is_queued_goes_out_in_order);
     suite.in_each_way(a_write_returns_what_is_queued);
     suite.in_each_way(many_pieces_go_out_in_order);
@@ -48,6 +51,42 @@ fn single_bytes_come_back(way: Way) {
     for byte in 0..200 {
         exchange(&client, &[byte]);
     }
+    drop(client);
+    served.ends_well();
+}
+
+fn what_arrived_together_is_handed_on_together(way: Way) {
+    const EACH: usize = 250;
+    let served = serve(way.options(), Acts::echo());
+    // Whatever the buffers are that receives go into, these reach their ends at every offset.
+    let clients = [700, 1_000, 1_300].map(|length| (length, served.client()));
+    for seed in 0..EACH {
+        for (length, client) in &clients {
+            exchange(client, &pattern(seed, *length));
+        }
+    }
+    for (length, client) in &clients {
+        let port = port_of(client);
+        let data = |entry: &Entry| (entry.port == port && entry.what == What::Data).then_some(entry.value);
+        let lengths = served.log.wait_for("all data", |entries| {
+            let lengths: Vec<i64> = entries.iter().filter_map(data).collect();
+            (lengths.iter().sum::<i64>() == (EACH * length) as i64).then_some(lengths)
+        });
+        assert_eq!(lengths, vec![*length as i64; EACH]);
+    }
+    drop(clients);
+    served.ends_well();
+}
+
+fn urgent_data_holds_nothing_back(way: Way) {
+    let served = serve(way.options(), Acts::echo());
+    let client = served.client();
+    // The last of 64 KiB, all that one receive may bring, before a byte that is urgent.
+    for _ in 0..65 {
+        exchange(&client, &pattern(3, 1_000));
+    }
+    SockRef::from(&client).send_out_of_band(&[&*pattern(1, 536), b"!"].concat()).unwrap();
+    assert_eq!(read(&client, 536), pattern(1, 536));
     drop(client);
     served.ends_well();
 }

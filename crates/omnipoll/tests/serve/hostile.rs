@@ -95,7 +95,9 @@ fn files_for_the_silent_hold_few_descriptors(way: Way) {
             }
         };
         assert_eq!(error.raw_os_error(), Some(libc::ENOBUFS));
-        assert!(descriptors() <= before + MOST as usize, "{} of {before}", descriptors());
+        // The other clients may be coming in at another worker meanwhile.
+        let most = before + MOST as usize + 5;
+        assert!(descriptors() <= most, "{} of {most}", descriptors());
         note.say(taken);
     });
     let served = serve(way.options(), acts);

@@ -22,6 +22,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.in_each_way(a_path_is_served);
     suite.in_each_way(an_abstract_name_is_served);
     suite.in_each_way(a_unix_abort_is_an_end);
+    suite.in_each_way(what_arrived_together_is_handed_on_together);
     suite.in_each_way(an_inherited_socket_is_served);
     suite.in_ways_of(&[Model::Reactor, Model::Cores, Model::Thread], a_path_is_handed_on);
     suite.in_each_way(what_systemd_passes_is_served_and_left_open);
@@ -101,6 +102,28 @@ fn an_abstract_name_is_served(way: Way) {
     assert_eq!(served.ends_well().stats.total.accepted, 5);
     // The name ends with the last who has the socket: a ring that is gone lets go of it later.
     process::until("nobody has the name", || UnixStream::connect_addr(&name).is_err());
+}
+
+fn what_arrived_together_is_handed_on_together(way: Way) {
+    const MESSAGES: usize = 200;
+    const LENGTH: usize = 1_000;
+    let (written, name) = name(way);
+    let served = serve_on(&[&written], way.options(), Acts::echo(), |_| {});
+    let mut client = patient_unix(UnixStream::connect_addr(&name).unwrap());
+    for byte in 0..MESSAGES as u8 {
+        let mut answer = [0; LENGTH];
+        client.write_all(&[byte; LENGTH]).unwrap();
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(answer, [byte; LENGTH]);
+    }
+    let lengths = served.log.wait_for("all data", |entries| {
+        let data = entries.iter().filter(|entry| entry.what == What::Data).map(|entry| entry.value);
+        let lengths: Vec<i64> = data.collect();
+        (lengths.iter().sum::<i64>() == (MESSAGES * LENGTH) as i64).then_some(lengths)
+    });
+    assert_eq!(lengths, [LENGTH as i64; MESSAGES]);
+    drop(client);
+    served.ends_well();
 }
 
 fn a_unix_abort_is_an_end(way: Way) {

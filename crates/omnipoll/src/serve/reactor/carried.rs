@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::super::front::Front;
 use super::super::handler::Handler;
-use super::Reactor;
+use super::{Reactor, READ};
 use crate::engine::{Chunk, Done};
 use crate::errno::{self, About};
 use crate::stream::Conn;
@@ -26,13 +26,15 @@ impl<H: Handler> Reactor<'_, H> {
             ring.watch(poller.as_raw_fd())?;
             self.is_poller_watched = true;
         }
-        let have_arrivals = front.doors.have_arrivals();
+        let only_looks = front.doors.have_arrivals() || !self.cut.is_empty();
         let is_due = front.poller.sleep_elsewhere(|limit| {
-            let limit = if have_arrivals { Some(Duration::ZERO) } else { limit };
+            let limit = if only_looks { Some(Duration::ZERO) } else { limit };
             let is_done = ring.wait(limit)?;
             Ok(!is_done || limit == Some(Duration::ZERO))
         });
+        let cut = std::mem::take(&mut self.cut);
         self.take_what_is_done(front);
+        self.hand_on_without_the_rest(cut);
         let is_due = match is_due {
             // What the poller has can be had without the ring.
             Err(error) if errno::of_wait(&error) == About::Moment => {
@@ -108,7 +110,10 @@ impl<H: Handler> Reactor<'_, H> {
             return;
         }
         match result {
-            Ok(chunk) if chunk.length() == 0 => self.heard_the_end(slot),
+            Ok(chunk) if chunk.length() == 0 => {
+                self.hand_on_what_is_kept(slot);
+                self.heard_the_end(slot);
+            }
             Ok(chunk) => {
                 self.heard(slot, &chunk);
                 self.give_back(chunk);
@@ -116,9 +121,33 @@ impl<H: Handler> Reactor<'_, H> {
             // Out of buffers, for a moment; or ended because it was told to.
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ECANCELED)) => {}
             Err(_) if connection.is_lingering() => connection.end(None),
-            Err(error) => connection.end(error.raw_os_error()),
+            Err(error) => {
+                self.hand_on_what_is_kept(slot);
+                self.clients[slot].connection.end(error.raw_os_error());
+            }
         }
         self.settle(slot);
+    }
+
+    /// Nothing more belongs to what is kept.
+    fn hand_on_what_is_kept(&mut self, slot: usize) {
+        let connection = &mut self.clients[slot].connection;
+        connection.waits_for_no_rest();
+        if let Some(early) = connection.kept() {
+            self.call(slot, |handler, conn, state, _| handler.on_data(conn, state, &early));
+        }
+    }
+
+    /// Hands on what was cut before the last wait, if its rest has not come, which it has unless it
+    /// was urgent data.
+    fn hand_on_without_the_rest(&mut self, cut: Vec<usize>) {
+        for slot in cut {
+            let client = self.clients.get_mut(slot).filter(|client| !client.connection.is_over());
+            if let (Some(client), false) = (client, self.cut.contains(&slot)) {
+                client.connection.waits_for_no_rest();
+                self.settle(slot);
+            }
+        }
     }
 
     fn heard_the_end(&mut self, slot: usize) {
@@ -142,8 +171,13 @@ impl<H: Handler> Reactor<'_, H> {
         }
         self.site.count.received(chunk.length() as u64);
         client.connection.timeouts.heard(&self.site.clock);
-        if !client.connection.wants_input() {
-            return client.connection.keep(ring.bytes(chunk));
+        // No more is waited for than one read of other engines would bring.
+        let is_cut = chunk.is_cut && client.connection.kept_length() + chunk.length() < READ;
+        if is_cut {
+            self.cut.push(slot);
+        }
+        if is_cut || client.connection.kept_length() > 0 || !client.connection.wants_input() {
+            return client.connection.keep(ring.bytes(chunk), is_cut);
         }
         Self::call_with(self.handler, &self.site, client, |handler, conn, state| {
             handler.on_data(conn, state, ring.bytes(chunk));
