@@ -5,7 +5,8 @@
  * Shows:
  *  - requests that come in parts, and several that come at once: what is not whole yet is kept
  *    for the connection, what is whole is answered with one write;
- *  - keep-alive, until the client or a stop says `Connection: close`;
+ *  - keep-alive, until the client or a stop says `Connection: close`; a client that speaks
+ *    HTTP/1.0 asks for it;
  *  - a clean stop on SIGINT and SIGTERM: idle connections are closed, one with a request under
  *    way gets its answer first;
  *  - limits: a head above 8 KiB is 431, what is no HTTP is 400, and who says nothing for 30
@@ -38,10 +39,12 @@ struct part {
 };
 
 struct request {
-    size_t length;  /* of its head; 0 when that is not whole */
-    int refusal;    /* the status it is refused with; 0 when it is right */
-    bool head_only; /* HEAD */
-    bool close;     /* the connection ends with it */
+    size_t length;    /* of its head; 0 when that is not whole */
+    int refusal;      /* the status it is refused with; 0 when it is right */
+    bool head_only;   /* HEAD */
+    bool is_http_1_0; /* where the connection ends with each request, unless it says otherwise */
+    bool keep_alive;  /* it says so */
+    bool close;       /* the connection ends with it */
 };
 
 /* Answers that go out in one write. */
@@ -82,7 +85,38 @@ static void read_first_line(const char *line, size_t length, struct request *req
     request->head_only = method == 4 && memcmp(line, "HEAD", 4) == 0;
     if (!request->head_only && !(method == 3 && memcmp(line, "GET", 3) == 0))
         request->refusal = 405;
-    request->close = version[8] == '0'; /* HTTP/1.0 */
+    request->is_http_1_0 = version[8] == '0';
+}
+
+static bool is_blank(char byte)
+{
+    return byte == ' ' || byte == '\t';
+}
+
+/* Takes the blanks at both ends away. */
+static const char *trim(const char *text, size_t *length)
+{
+    const char *end = text + *length;
+    while (text < end && is_blank(*text))
+        text++;
+    while (end > text && is_blank(end[-1]))
+        end--;
+    *length = (size_t)(end - text);
+    return text;
+}
+
+/* Whether a list has this word: "keep-alive, Upgrade". */
+static bool has_word(const char *list, size_t length, const char *word)
+{
+    const char *end = list + length;
+    for (const char *comma = list; comma; list = comma + 1) {
+        comma = memchr(list, ',', (size_t)(end - list));
+        size_t item_is = (size_t)((comma ? comma : end) - list);
+        const char *item = trim(list, &item_is);
+        if (equals(item, item_is, word))
+            return true;
+    }
+    return false;
 }
 
 /* "Connection: close" */
@@ -93,16 +127,14 @@ static void read_field(const char *line, size_t length, struct request *request)
         request->refusal = 400;
         return;
     }
-    size_t name = (size_t)(colon - line);
-    const char *value = colon + 1, *end = line + length;
-    while (value < end && *value == ' ')
-        value++;
-    while (end > value && end[-1] == ' ')
-        end--;
-    if (equals(line, name, "Connection") && equals(value, (size_t)(end - value), "close"))
-        request->close = true;
+    size_t name = (size_t)(colon - line), value_is = length - name - 1;
+    const char *value = trim(colon + 1, &value_is);
+    if (equals(line, name, "Connection")) {
+        request->close |= has_word(value, value_is, "close");
+        request->keep_alive |= has_word(value, value_is, "keep-alive");
+    }
     if (equals(line, name, "Transfer-Encoding")
-        || (equals(line, name, "Content-Length") && !equals(value, (size_t)(end - value), "0")))
+        || (equals(line, name, "Content-Length") && !equals(value, value_is, "0")))
         request->refusal = 400; /* it has a body */
 }
 
@@ -116,8 +148,9 @@ static struct request read_request(const char *text, size_t length)
         size_t line_is = line_length(line, (size_t)(end - line), &next);
         if (!next || request.refusal)
             break;
-        if (line_is == 0 && line > text) {
+        if (line_is == 0) {
             request.length = (size_t)(next - text);
+            request.close |= request.is_http_1_0 && !request.keep_alive;
             return request;
         }
         if (line == text)
@@ -130,6 +163,16 @@ static struct request read_request(const char *text, size_t length)
     return request;
 }
 
+/* The length of the empty lines before a request, which RFC 9112 (2.2) says to ignore. */
+static size_t empty_lines(const char *text, size_t length)
+{
+    size_t at = 0;
+    const char *next;
+    while (at < length && line_length(text + at, length - at, &next) == 0 && next)
+        at = (size_t)(next - text);
+    return at;
+}
+
 /* ---- Answers ------------------------------------------------------------------------------- */
 
 static void send_answers(omni_conn *client, struct answers *answers)
@@ -138,6 +181,14 @@ static void send_answers(omni_conn *client, struct answers *answers)
     if (answers->length > 0 && omni_conn_write(client, answers->bytes, answers->length) < 0)
         omni_conn_abort(client);
     answers->length = 0;
+}
+
+/* What the answer says of the connection, where it is not what the version says anyway. */
+static const char *connection_field(const struct request *request)
+{
+    if (request->close)
+        return "Connection: close\r\n";
+    return request->is_http_1_0 ? "Connection: keep-alive\r\n" : "";
 }
 
 static void answer(omni_conn *client, struct answers *answers, const char *status, const char *body,
@@ -149,7 +200,7 @@ static void answer(omni_conn *client, struct answers *answers, const char *statu
     answers->length += (size_t)snprintf(
         answers->bytes + answers->length, longest,
         "HTTP/1.1 %s\r\nContent-Type: text/plain\r\nContent-Length: %zu\r\n%s\r\n%s", status,
-        strlen(body), request->close ? "Connection: close\r\n" : "", request->head_only ? "" : body);
+        strlen(body), connection_field(request), request->head_only ? "" : body);
 }
 
 static void refuse(omni_conn *client, struct answers *answers, struct request *request)
@@ -168,10 +219,11 @@ static void refuse(omni_conn *client, struct answers *answers, struct request *r
 static ptrdiff_t serve(omni_conn *client, const char *text, size_t length)
 {
     struct answers answers = {.length = 0};
-    struct request request = {0};
     size_t served = 0;
-    while (served < length && !request.close) {
-        request = read_request(text + served, length - served);
+    bool close = false;
+    while (served < length && !close) {
+        served += empty_lines(text + served, length - served);
+        struct request request = read_request(text + served, length - served);
         if (request.refusal) {
             refuse(client, &answers, &request);
         } else if (request.length > 0) {
@@ -181,11 +233,12 @@ static ptrdiff_t serve(omni_conn *client, const char *text, size_t length)
         } else {
             break;
         }
+        close = request.close;
     }
     send_answers(client, &answers);
-    if (request.close)
+    if (close)
         omni_conn_close(client);
-    return request.close ? -1 : (ptrdiff_t)served;
+    return close ? -1 : (ptrdiff_t)served;
 }
 
 /* Keeps what is not whole yet. It is shorter than LONGEST_HEAD, or would have been refused. */

@@ -895,18 +895,57 @@ class HttpServer:
                 b"GET / HTTP/1.0\r\n\r\n",
                 b"GET / HTTP/1.1\r\nHost: here\r\nconnection:  Close \r\n\r\n",
                 b"GET /\xff HTTP/1.1\nConnection: close\n\n",
+                b"GET / HTTP/1.1\r\nConnection: x,\tclose,keep-alive\r\n\r\n",
+                b"GET / HTTP/1.0\r\nConnection: keep-alive\r\nConnection: close\r\n\r\n",
             ):
                 client = self.connect(server)
                 client.sendall(self.GET + last + self.GET)
-                self.assertEqual(receive_all(client), self.OK + self.BODY + closing)
+                self.assertEqual(receive_all(client), self.OK + self.BODY + closing, last)
                 client.close()
+            self.assertEqual(server.stop(), 0, server.stderr())
+
+    def test_a_request_in_two_parts_whose_first_part_ends_the_connection(self):
+        closing = self.OK[:-2] + b"Connection: close\r\n\r\n" + self.BODY
+        with Server(self.command) as server:
+            for part in (b"GET / HTTP/1.0\r\n", b"GET / HTTP/1.1\r\nConnection: close\r\nHo"):
+                client = self.connect(server)
+                # The answer tells that the part, which came with its request, has been read.
+                client.sendall(self.GET + part)
+                self.assertEqual(receive(client, len(self.OK + self.BODY)), self.OK + self.BODY)
+                client.sendall(b"st: here\r\n\r\n")
+                self.assertEqual(receive_all(client), closing)
+                client.close()
+            self.assertEqual(server.stop(), 0, server.stderr())
+
+    def test_http_1_0_keeps_the_connection_when_it_asks_for_that(self):
+        ask = b"GET / HTTP/1.0\r\nConnection: TE, Keep-Alive\r\n\r\n"
+        kept = self.OK[:-2] + b"Connection: keep-alive\r\n\r\n" + self.BODY
+        with Server(self.command) as server:
+            client = self.connect(server)
+            for _ in range(2):
+                client.sendall(ask)
+                self.assertEqual(receive(client, len(kept)), kept)
+            client.close()
+            self.assertEqual(server.stop(), 0, server.stderr())
+
+    def test_empty_lines_before_a_request_are_ignored(self):
+        with Server(self.command) as server:
+            client = self.connect(server)
+            answer = self.OK + self.BODY
+            for pieces in ((b"\r\n" + self.GET,), (b"\n\r\n\n" + self.GET,), (self.GET + b"\r", b"\n" + self.GET)):
+                for piece in pieces:
+                    client.sendall(piece)
+                    self.assertEqual(receive(client, len(answer)), answer)
+            client.sendall(b"\r\n" * 10000 + self.GET)
+            self.assertEqual(receive(client, len(answer)), answer)
+            client.close()
             self.assertEqual(server.stop(), 0, server.stderr())
 
     def test_what_is_no_request_is_refused(self):
         wrong = {
             b"400 Bad Request": (
                 b"garbage\r\n",
-                b"\r\n\r\n",
+                b"\r\r\n",
                 b"GET / HTTP/2.0\r\n",
                 b"GET  HTTP/1.1\r\n",
                 b"GET / HTTP/1.1\r\nno colon\r\n",
