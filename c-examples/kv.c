@@ -1,10 +1,13 @@
 /*
  * kv.c: an in-memory key-value server that redis-cli and redis-benchmark talk to. It knows PING,
- * ECHO, GET, SET, DEL, EXISTS and INCR, in the Redis protocol (RESP) and as plain lines.
+ * ECHO, GET, SET, DEL, EXISTS and INCR, in the Redis protocol (RESP2, or RESP3 after HELLO 3) and
+ * as plain lines.
  *
  * Shows:
  *  - requests that come in parts, and many that come at once: what is not whole yet is kept for
  *    the connection, what is whole is answered, all of it with one write;
+ *  - a client that asks for more than it reads: once HIGH_WATER bytes wait to be sent, its other
+ *    requests are kept, and answered when it has read;
  *  - one table for many threads: a lock, held for one request at a time, under the models that
  *    have threads, and none under the others;
  *  - a clean stop on SIGINT and SIGTERM: who has nothing under way is let go.
@@ -20,6 +23,7 @@
  */
 #define _GNU_SOURCE /* getopt_long */
 #include <ctype.h>
+#include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <omnipoll.h>
@@ -37,7 +41,7 @@ enum {
     LONGEST_LINE = 65536,         /* of a request that is a plain line */
     LONGEST_WORD = 1024 * 1024,
     LONGEST_REQUEST = 4 * LONGEST_WORD,
-    ENOUGH_ANSWERS = 256 * 1024,  /* are written before more are made */
+    HIGH_WATER = 64 * 1024,       /* bytes of answers: more are made when the client has read these */
 };
 
 /* Bytes that are somebody else's. */
@@ -46,11 +50,19 @@ struct word {
     size_t length;
 };
 
-/* Bytes of our own: answers, or the beginning of a request. */
+/* Bytes of our own. */
 struct text {
     char *bytes;
     size_t length, room;
     bool failed; /* there was no memory: nothing can be added any more */
+};
+
+/* The context of a connection. */
+struct client {
+    uint64_t id;
+    int protocol;         /* RESP2 or RESP3 */
+    struct text requests; /* that were not answered yet; the last may not be whole */
+    struct text answers;  /* that were not written yet */
 };
 
 struct request {
@@ -191,7 +203,7 @@ static void free_table(void)
 
 /* ---- Commands ------------------------------------------------------------------------------- */
 
-static void say(struct text *answers, const char *format, ...)
+static void say(struct client *client, const char *format, ...)
 {
     char line[160];
     va_list arguments;
@@ -199,59 +211,78 @@ static void say(struct text *answers, const char *format, ...)
     vsnprintf(line, sizeof line - 2, format, arguments);
     va_end(arguments);
     strcat(line, "\r\n");
-    add(answers, line, strlen(line));
+    add(&client->answers, line, strlen(line));
 }
 
-static void say_bytes(struct text *answers, const char *bytes, size_t length)
+static void say_bytes(struct client *client, const char *bytes, size_t length)
 {
-    say(answers, "$%zu", length);
-    add(answers, bytes, length);
-    add(answers, "\r\n", 2);
+    say(client, "$%zu", length);
+    add(&client->answers, bytes, length);
+    add(&client->answers, "\r\n", 2);
+}
+
+static void say_word(struct client *client, const char *word)
+{
+    say_bytes(client, word, strlen(word));
+}
+
+static void say_null(struct client *client)
+{
+    say(client, client->protocol == 3 ? "_" : "$-1");
+}
+
+/* Begins a list of pairs. */
+static void say_map(struct client *client, int pairs)
+{
+    if (client->protocol == 3)
+        say(client, "%%%d", pairs);
+    else
+        say(client, "*%d", 2 * pairs);
 }
 
 static const char no_memory[] = "-ERR there is not enough memory";
 
-static void ping(const struct request *request, struct text *answers)
+static void ping(struct client *client, const struct request *request)
 {
     if (request->count == 1)
-        say(answers, "+PONG");
+        say(client, "+PONG");
     else
-        say_bytes(answers, request->words[1].bytes, request->words[1].length);
+        say_bytes(client, request->words[1].bytes, request->words[1].length);
 }
 
-static void echo(const struct request *request, struct text *answers)
+static void echo(struct client *client, const struct request *request)
 {
-    say_bytes(answers, request->words[1].bytes, request->words[1].length);
+    say_bytes(client, request->words[1].bytes, request->words[1].length);
 }
 
-static void get_key(const struct request *request, struct text *answers)
+static void get_key(struct client *client, const struct request *request)
 {
     const struct entry *entry = find(request->words[1]);
     if (entry)
-        say_bytes(answers, entry->value, entry->value_length);
+        say_bytes(client, entry->value, entry->value_length);
     else
-        say(answers, "$-1");
+        say_null(client);
 }
 
-static void set_key(const struct request *request, struct text *answers)
+static void set_key(struct client *client, const struct request *request)
 {
-    say(answers, set(request->words[1], request->words[2]) ? "+OK" : no_memory);
+    say(client, set(request->words[1], request->words[2]) ? "+OK" : no_memory);
 }
 
-static void del(const struct request *request, struct text *answers)
+static void del(struct client *client, const struct request *request)
 {
     int deleted = 0;
     for (size_t i = 1; i < request->count; i++)
         deleted += delete(request->words[i]);
-    say(answers, ":%d", deleted);
+    say(client, ":%d", deleted);
 }
 
-static void exists(const struct request *request, struct text *answers)
+static void exists(struct client *client, const struct request *request)
 {
     int found = 0;
     for (size_t i = 1; i < request->count; i++)
         found += find(request->words[i]) != NULL;
-    say(answers, ":%d", found);
+    say(client, ":%d", found);
 }
 
 /* Digits, with a sign or without, and nothing else. */
@@ -265,54 +296,78 @@ static bool read_number(const char *bytes, size_t length, int64_t *number)
     return end == text + length && *number != INT64_MIN && *number != INT64_MAX;
 }
 
-static void incr(const struct request *request, struct text *answers)
+static void incr(struct client *client, const struct request *request)
 {
     const struct entry *entry = find(request->words[1]);
     int64_t number = 0;
     char digits[24];
     if (entry && !read_number(entry->value, entry->value_length, &number)) {
-        say(answers, "-ERR value is not an integer or out of range");
+        say(client, "-ERR value is not an integer or out of range");
         return;
     }
     int length = snprintf(digits, sizeof digits, "%" PRId64, ++number);
     if (set(request->words[1], (struct word){digits, (size_t)length}))
-        say(answers, ":%" PRId64, number);
+        say(client, ":%" PRId64, number);
     else
-        say(answers, no_memory);
+        say(client, no_memory);
+}
+
+/* Says what server this is, in the protocol that the client wants from now on: HELLO 3. */
+static void hello(struct client *client, const struct request *request)
+{
+    int64_t protocol = client->protocol;
+    if (request->count > 1
+        && (!read_number(request->words[1].bytes, request->words[1].length, &protocol) || protocol < 2
+            || protocol > 3)) {
+        say(client, "-NOPROTO unsupported protocol version");
+        return;
+    }
+    client->protocol = (int)protocol;
+    say_map(client, 5);
+    say_word(client, "server");
+    say_word(client, "kv");
+    say_word(client, "proto");
+    say(client, ":%d", client->protocol);
+    say_word(client, "id");
+    say(client, ":%" PRIu64, client->id);
+    say_word(client, "mode");
+    say_word(client, "standalone");
+    say_word(client, "role");
+    say_word(client, "master");
 }
 
 /* redis-cli asks for a list of the commands, for its hints. */
-static void command(const struct request *request, struct text *answers)
+static void command(struct client *client, const struct request *request)
 {
     (void)request;
-    say(answers, "*0");
+    say(client, "*0");
 }
 
 /* redis-benchmark asks for settings, to show them: CONFIG GET save. */
-static void config(const struct request *request, struct text *answers)
+static void config(struct client *client, const struct request *request)
 {
-    say(answers, "*2");
-    say_bytes(answers, request->words[2].bytes, request->words[2].length);
-    say_bytes(answers, "", 0);
+    say_map(client, 1);
+    say_bytes(client, request->words[2].bytes, request->words[2].length);
+    say_word(client, "");
 }
 
 static const struct command {
     const char *name;
     size_t least, most; /* words, its name among them */
-    void (*run)(const struct request *, struct text *answers);
+    void (*run)(struct client *, const struct request *);
 } commands[] = {
     {"PING", 1, 2, ping},           {"ECHO", 2, 2, echo},
     {"GET", 2, 2, get_key},         {"SET", 3, 3, set_key},
     {"DEL", 2, MOST_WORDS, del},    {"EXISTS", 2, MOST_WORDS, exists},
     {"INCR", 2, 2, incr},           {"COMMAND", 1, MOST_WORDS, command},
-    {"CONFIG", 3, 3, config},
+    {"CONFIG", 3, 3, config},       {"HELLO", 1, 2, hello},
 };
 
 /* Locked only where several threads use the table. */
 static bool has_threads;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-static void execute(const struct request *request, struct text *answers)
+static void execute(struct client *client, const struct request *request)
 {
     struct word name = request->words[0];
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
@@ -320,17 +375,17 @@ static void execute(const struct request *request, struct text *answers)
         if (name.length != strlen(command->name) || strncasecmp(name.bytes, command->name, name.length) != 0)
             continue;
         if (request->count < command->least || request->count > command->most) {
-            say(answers, "-ERR wrong number of arguments for '%s'", command->name);
+            say(client, "-ERR wrong number of arguments for '%s'", command->name);
             return;
         }
         if (has_threads)
             pthread_mutex_lock(&lock);
-        command->run(request, answers);
+        command->run(client, request);
         if (has_threads)
             pthread_mutex_unlock(&lock);
         return;
     }
-    say(answers, "-ERR unknown command");
+    say(client, "-ERR unknown command");
 }
 
 /* ---- The protocol --------------------------------------------------------------------------- */
@@ -406,102 +461,117 @@ static ptrdiff_t read_request(const char *text, size_t length, struct request *r
 
 /* ---- A connection --------------------------------------------------------------------------- */
 
-/* False when the connection has ended with it. */
-static bool send_answers(omni_conn *client, struct text *answers)
+/* Returns how many bytes wait for the client to read; less than 0 when the connection has ended. */
+static int send_answers(omni_conn *conn, struct client *client)
 {
-    if (answers->failed || omni_conn_write(client, answers->bytes, answers->length) < 0) {
-        omni_conn_abort(client); /* an answer left out would give the next one to the wrong request */
-        return false;
-    }
-    answers->length = 0;
-    return true;
+    struct text *answers = &client->answers;
+    int waiting = answers->failed ? -ENOMEM : omni_conn_write(conn, answers->bytes, answers->length);
+    if (waiting < 0)
+        omni_conn_abort(conn); /* an answer left out would give the next one to the wrong request */
+    free(answers->bytes);
+    *answers = (struct text){0};
+    return waiting;
 }
 
-/* Answers all the requests that are whole. Returns how many bytes they were long, -1 when the
- * connection has ended. */
-static ptrdiff_t serve(omni_conn *client, const char *bytes, size_t length)
+/* Answers the requests that are whole, until the client has to read first. Returns how many bytes
+ * they were long, -1 when the connection has ended. */
+static ptrdiff_t serve(omni_conn *conn, struct client *client, const char *bytes, size_t length)
 {
     struct request request;
-    struct text answers = {0};
     size_t served = 0;
     ptrdiff_t is = NOT_WHOLE;
-    bool open = true;
-    while (open && served < length && (is = read_request(bytes + served, length - served, &request)) > 0) {
+    int waiting = 0;
+    while (served < length && waiting <= HIGH_WATER
+           && (is = read_request(bytes + served, length - served, &request)) > 0) {
         served += (size_t)is;
         if (request.count > 0)
-            execute(&request, &answers);
-        if (answers.length > ENOUGH_ANSWERS)
-            open = send_answers(client, &answers);
+            execute(client, &request);
+        if (client->answers.length > HIGH_WATER)
+            waiting = send_answers(conn, client);
+        if (waiting < 0)
+            return -1;
     }
     if (is == NO_REQUEST)
-        say(&answers, "-ERR Protocol error");
-    open = open && send_answers(client, &answers);
-    if (is == NO_REQUEST || (served == length && omni_conn_stopping(client) == 1))
-        omni_conn_close(client);
-    free(answers.bytes);
-    return open && is != NO_REQUEST ? (ptrdiff_t)served : -1;
+        say(client, "-ERR Protocol error");
+    if (send_answers(conn, client) < 0)
+        return -1;
+    if (is == NO_REQUEST || (served == length && omni_conn_stopping(conn) == 1))
+        omni_conn_close(conn);
+    return is == NO_REQUEST ? -1 : (ptrdiff_t)served;
 }
 
-static void forget(omni_conn *client)
+/* Keeps requests for later. */
+static bool keep(omni_conn *conn, struct client *client, const char *bytes, size_t length)
 {
-    struct text *part = omni_conn_context(client);
-    if (part)
-        free(part->bytes);
-    free(part);
-    omni_conn_set_context(client, NULL);
+    add(&client->requests, bytes, length);
+    if (client->requests.failed)
+        omni_conn_abort(conn);
+    return !client->requests.failed;
 }
 
-/* Keeps the beginning of a request, as the connection's context. */
-static void keep(omni_conn *client, const char *bytes, size_t length)
+static void serve_what_is_kept(omni_conn *conn, struct client *client)
 {
-    struct text *part = calloc(1, sizeof *part);
-    if (part)
-        add(part, bytes, length);
-    if (!part || part->failed) {
-        free(part);
-        omni_conn_abort(client);
-        return;
-    }
-    omni_conn_set_context(client, part);
-}
-
-static void on_data(omni_conn *client, const uint8_t *data, size_t length, void *context)
-{
-    struct text *part = omni_conn_context(client);
-    ptrdiff_t served;
-    (void)context;
-    if (!part) {
-        served = serve(client, (const char *)data, length);
-        if (served >= 0 && (size_t)served < length)
-            keep(client, (const char *)data + served, length - (size_t)served);
-        return;
-    }
-    add(part, (const char *)data, length);
-    if (part->failed) {
-        omni_conn_abort(client);
-        return;
-    }
-    served = serve(client, part->bytes, part->length);
-    if (served < 0 || (size_t)served == part->length) {
-        forget(client);
+    struct text *kept = &client->requests;
+    ptrdiff_t served = serve(conn, client, kept->bytes, kept->length);
+    if (served < 0 || (size_t)served == kept->length) {
+        free(kept->bytes);
+        *kept = (struct text){0};
     } else {
-        part->length -= (size_t)served;
-        memmove(part->bytes, part->bytes + served, part->length);
+        kept->length -= (size_t)served;
+        memmove(kept->bytes, kept->bytes + served, kept->length);
     }
 }
 
-static void on_stop(omni_conn *client, void *context)
+static int on_open(omni_conn *conn, void *context)
 {
+    struct client *client = calloc(1, sizeof *client);
     (void)context;
-    if (!omni_conn_context(client))
-        omni_conn_close(client);
+    if (!client)
+        return -ENOMEM;
+    client->id = omni_conn_id(conn);
+    client->protocol = 2;
+    return omni_conn_set_context(conn, client);
 }
 
-static void on_close(omni_conn *client, int error, void *context)
+static void on_data(omni_conn *conn, const uint8_t *data, size_t length, void *context)
 {
+    struct client *client = omni_conn_context(conn);
+    const char *bytes = (const char *)data;
+    (void)context;
+    if (client->requests.length > 0) {
+        if (keep(conn, client, bytes, length))
+            serve_what_is_kept(conn, client);
+        return;
+    }
+    ptrdiff_t served = serve(conn, client, bytes, length);
+    if (served >= 0 && (size_t)served < length)
+        keep(conn, client, bytes + served, length - (size_t)served);
+}
+
+static void on_drain(omni_conn *conn, void *context)
+{
+    struct client *client = omni_conn_context(conn);
+    (void)context;
+    if (client->requests.length > 0)
+        serve_what_is_kept(conn, client);
+}
+
+static void on_stop(omni_conn *conn, void *context)
+{
+    const struct client *client = omni_conn_context(conn);
+    (void)context;
+    if (client->requests.length == 0)
+        omni_conn_close(conn);
+}
+
+static void on_close(omni_conn *conn, int error, void *context)
+{
+    struct client *client = omni_conn_context(conn);
     (void)error;
     (void)context;
-    forget(client);
+    free(client->requests.bytes);
+    free(client->answers.bytes);
+    free(client);
 }
 
 /* ---- The program ---------------------------------------------------------------------------- */
@@ -528,9 +598,14 @@ int main(int argc, char **argv)
 {
     static const struct option names[] = {
         {"model", 1, NULL, 'm'}, {"engine", 1, NULL, 'e'}, {"address", 1, NULL, 'a'}, {0}};
-    omni_handler handler = {
-        .size = sizeof handler, .on_data = on_data, .on_stop = on_stop, .on_close = on_close};
-    omni_server_options options = {.size = sizeof options, .flags = OMNI_SERVER_SIGNALS};
+    omni_handler handler = {.size = sizeof handler,
+                            .on_open = on_open,
+                            .on_data = on_data,
+                            .on_drain = on_drain,
+                            .on_stop = on_stop,
+                            .on_close = on_close};
+    omni_server_options options = {
+        .size = sizeof options, .flags = OMNI_SERVER_SIGNALS, .high_water = HIGH_WATER};
     const char *address = "127.0.0.1:0"; /* the system chooses a port */
     omni_server *server;
     char listening[256];

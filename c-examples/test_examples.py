@@ -733,11 +733,57 @@ class KeyValueServer:
             "NONE": "ERR unknown command",
             "GET": "ERR wrong number of arguments for 'GET'",
         }
+        for options in ((), ("-3",)):
+            with Server(self.command) as server:
+                said = self.redis_cli(server, *conversation, options=options)
+                # It puts a blank line behind an error.
+                self.assertEqual(" ".join(filter(None, said)), " ".join(filter(None, conversation.values())))
+                self.assertEqual(server.stop(), 0, server.stderr())
+
+    def test_hello_chooses_the_protocol(self):
+        none, setting = resp(b"GET", b"none such"), resp(b"CONFIG", b"GET", b"save")
+        refused = b"-NOPROTO unsupported protocol version\r\n"
         with Server(self.command) as server:
-            said = self.redis_cli(server, *conversation)
-            # It puts a blank line behind an error.
-            self.assertEqual(" ".join(filter(None, said)), " ".join(filter(None, conversation.values())))
+            client = self.connect(server)
+            for request, protocol in ((b"HELLO", 2), (b"hello 3", 3), (b"HELLO", 3), (b"HELLO 2", 2)):
+                client.sendall(request + b"\r\nHELLO 4\r\nHELLO x\r\n" + none + setting)
+                marks = (b"%5", b"_", b"%1") if protocol == 3 else (b"*10", b"$-1", b"*2")
+                self.assertEqual(receive_line(client), marks[0])
+                told = receive(client, len(resp_words(b"server", b"kv", b"proto")))
+                self.assertEqual(told, resp_words(b"server", b"kv", b"proto"))
+                self.assertEqual(receive_line(client), b":%d" % protocol)
+                self.assertEqual(receive(client, 8), resp_words(b"id"))
+                self.assertRegex(receive_line(client), rb"^:[1-9]\d*$")
+                rest = resp_words(b"mode", b"standalone", b"role", b"master") + 2 * refused
+                rest += marks[1] + b"\r\n" + marks[2] + b"\r\n" + resp_words(b"save", b"")
+                self.assertEqual(receive(client, len(rest)), rest)
+            client.close()
             self.assertEqual(server.stop(), 0, server.stderr())
+
+    def test_a_client_that_asks_for_much_and_reads_late(self):
+        """100 MB of answers are asked for before one is read; they are made as they are read."""
+        value = random.Random(8).randbytes(1_000_000)
+        answer = resp_words(value)
+        for ends in (False, True):
+            with Server(self.command) as server:
+                client = self.connect(server)
+                client.sendall(resp(b"SET", b"big", value))
+                self.assertEqual(receive_line(client), b"+OK")
+                client.sendall(b"GET big\r\n" * 100 + b"PING\r\n" + b"*1\r\n$4\r\nPI")
+                if ends:
+                    client.shutdown(socket.SHUT_WR)
+                else:
+                    server.wait_until_idle()
+                for _ in range(100):
+                    self.assertEqual(receive(client, len(answer)), answer)
+                self.assertEqual(receive_line(client), b"+PONG")
+                if not ends:
+                    client.sendall(b"NG\r\n")
+                    self.assertEqual(receive_line(client), b"+PONG")
+                    client.shutdown(socket.SHUT_WR)
+                self.assertEqual(receive_all(client), b"")
+                client.close()
+                self.assertEqual(server.stop(), 0, server.stderr())
 
     def test_redis_benchmark_is_answered_and_each_request_counts(self):
         self.needs("redis-benchmark", "redis-tools")
@@ -837,11 +883,11 @@ class KeyValueServer:
             asks.close()
             self.assertEqual(server.ended(), 0, server.stderr())
 
-    def redis_cli(self, server, *commands):
+    def redis_cli(self, server, *commands, options=()):
         """What redis-cli prints for commands, given on one connection."""
         self.needs("redis-cli", "redis-tools")
         done = subprocess.run(
-            ["redis-cli", "-p", str(server.port)],
+            ["redis-cli", "-p", str(server.port), *options],
             input="\n".join(commands) + "\n",
             timeout=STEP_SECONDS,
             capture_output=True,
@@ -932,12 +978,11 @@ class HttpServer:
         with Server(self.command) as server:
             client = self.connect(server)
             answer = self.OK + self.BODY
-            for pieces in ((b"\r\n" + self.GET,), (b"\n\r\n\n" + self.GET,), (self.GET + b"\r", b"\n" + self.GET)):
-                for piece in pieces:
-                    client.sendall(piece)
-                    self.assertEqual(receive(client, len(answer)), answer)
-            client.sendall(b"\r\n" * 10000 + self.GET)
-            self.assertEqual(receive(client, len(answer)), answer)
+            pieces = [lines + self.GET for lines in (b"\r\n", b"\n\r\n\n", b"\r\n" * 10000)]
+            pieces += [self.GET + b"\r", b"\n" + self.GET]  # one that comes in two parts
+            for piece in pieces:
+                client.sendall(piece)
+                self.assertEqual(receive(client, len(answer)), answer)
             client.close()
             self.assertEqual(server.stop(), 0, server.stderr())
 
@@ -1019,7 +1064,11 @@ class Broadcast:
 
 
 def resp(*words):
-    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
+    return b"*%d\r\n" % len(words) + resp_words(*words)
+
+
+def resp_words(*words):
+    return b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
 
 
 class Restart:
