@@ -1,4 +1,4 @@
-"""A small in-memory key-value server that speaks the Redis protocol (RESP2).
+"""A small in-memory key-value server that speaks the Redis protocol (RESP2, or RESP3 after HELLO 3).
 
     python kv.py --address 127.0.0.1:6379 --model reactor --engine epoll
     redis-cli -p 6379 set greeting hello
@@ -23,7 +23,9 @@ LARGEST = 16 * 1024 * 1024  # Bytes of a key or value.
 MOST = 1024  # Words of a request.
 INTEGERS = range(-(2**63), 2**63)
 
-Reply = Union[str, bytes, int, None, list[bytes]]
+Reply = Union[str, bytes, int, None, list["Reply"], dict[bytes, "Reply"]]
+Commands = dict[bytes, tuple[Callable[..., Reply], range]]  # With how many arguments each takes.
+UNLIMITED = 1 << 30
 
 
 class Refusal(Exception):
@@ -75,7 +77,7 @@ def number(digits: bytearray, most: int) -> int:
     return value
 
 
-def encode(reply: Reply) -> bytes:
+def encode(reply: Reply, protocol: int) -> bytes:
     """A str is a status, bytes are a value."""
     if isinstance(reply, bytes):
         return b"$%d\r\n%b\r\n" % (len(reply), reply)
@@ -84,8 +86,12 @@ def encode(reply: Reply) -> bytes:
     if isinstance(reply, int):
         return b":%d\r\n" % reply
     if isinstance(reply, list):
-        return b"*%d\r\n" % len(reply) + b"".join(map(encode, reply))
-    return b"$-1\r\n"
+        return b"*%d\r\n" % len(reply) + b"".join(encode(item, protocol) for item in reply)
+    if isinstance(reply, dict):
+        items = [item for pair in reply.items() for item in pair]
+        begin = b"%%%d\r\n" % len(reply) if protocol == 3 else b"*%d\r\n" % len(items)
+        return begin + b"".join(encode(item, protocol) for item in items)
+    return b"_\r\n" if protocol == 3 else b"$-1\r\n"
 
 
 def line(words: Exception) -> bytes:
@@ -101,35 +107,19 @@ class Store:
     def __init__(self) -> None:
         """Begins empty."""
         self.values: dict[bytes, bytes] = {}
-        unlimited = 1 << 30
-        self.commands: dict[bytes, tuple[Callable[..., Reply], range]] = {
+        self.commands: Commands = {
             b"PING": (self.ping, range(0, 2)),
             b"ECHO": (self.echo, range(1, 2)),
             b"GET": (self.values.get, range(1, 2)),
             b"SET": (self.set, range(2, 3)),
-            b"DEL": (self.delete, range(1, unlimited)),
-            b"EXISTS": (self.exists, range(1, unlimited)),
+            b"DEL": (self.delete, range(1, UNLIMITED)),
+            b"EXISTS": (self.exists, range(1, UNLIMITED)),
             b"INCR": (self.increment, range(1, 2)),
-            b"QUIT": (self.quit, range(0, unlimited)),
+            b"QUIT": (self.quit, range(0, UNLIMITED)),
             # What redis-cli and redis-benchmark ask by themselves.
-            b"COMMAND": (self.command, range(0, unlimited)),
+            b"COMMAND": (self.command, range(0, UNLIMITED)),
             b"CONFIG": (self.config, range(2, 3)),
         }
-
-    def answer(self, request: list[bytes]) -> bytes:
-        """Does what is asked, and says so in the protocol's words."""
-        if not request:
-            return b""
-        name, *arguments = request
-        try:
-            command, arity = self.commands.get(name.upper(), (None, range(0)))
-            if command is None:
-                raise Refusal(f"-ERR unknown command '{name[:128].decode(errors='replace')}'")
-            if len(arguments) not in arity:
-                raise Refusal(f"-ERR wrong number of arguments for '{name.decode().lower()}' command")
-            return encode(command(*arguments))
-        except Refusal as refusal:
-            return line(refusal)
 
     def ping(self, *message: bytes) -> Reply:
         return message[0] if message else "PONG"
@@ -164,7 +154,47 @@ class Store:
         return []
 
     def config(self, _: bytes, name: bytes) -> Reply:
-        return [name, b""]
+        return {name: b""}
+
+
+class Client:
+    """What one client has asked, and the protocol it wants to be answered in."""
+
+    def __init__(self, number: int, store: Store) -> None:
+        """Begins with RESP2."""
+        self.unread = bytearray()
+        self.number = number
+        self.protocol = 2
+        self.commands: Commands = {**store.commands, b"HELLO": (self.hello, range(0, 2))}
+
+    def answer(self, request: list[bytes]) -> bytes:
+        """Does what is asked, and says so in the protocol's words."""
+        if not request:
+            return b""
+        name, *arguments = request
+        try:
+            command, arity = self.commands.get(name.upper(), (None, range(0)))
+            if command is None:
+                raise Refusal(f"-ERR unknown command '{name[:128].decode(errors='replace')}'")
+            if len(arguments) not in arity:
+                raise Refusal(f"-ERR wrong number of arguments for '{name.decode().lower()}' command")
+            reply = command(*arguments)
+        except Refusal as refusal:
+            return line(refusal)
+        return encode(reply, self.protocol)
+
+    def hello(self, *protocol: bytes) -> Reply:
+        if protocol:
+            if protocol[0] not in (b"2", b"3"):
+                raise Refusal("-NOPROTO unsupported protocol version")
+            self.protocol = int(protocol[0])
+        return {
+            b"server": b"kv",
+            b"proto": self.protocol,
+            b"id": self.number,
+            b"mode": b"standalone",
+            b"role": b"master",
+        }
 
 
 # ---- The server ----------------------------------------------------------------------------
@@ -179,10 +209,10 @@ class Handler:
         self.turn = threading.Lock()
 
     def on_open(self, connection: Connection) -> None:
-        connection.unread = bytearray()
+        connection.client = Client(connection.id, self.store)
 
     def on_data(self, connection: Connection, data: bytes) -> None:
-        connection.unread += data
+        connection.client.unread += data
         self.work(connection)
 
     def on_drain(self, connection: Connection) -> None:
@@ -192,7 +222,7 @@ class Handler:
         """Answers what was asked, until the client has to read its answers first."""
         answers = bytearray()
         try:
-            while self.fill(answers, connection.unread):
+            while self.fill(answers, connection.client):
                 if connection.write(answers) > HIGH_WATER:
                     return  # on_drain goes on.
                 answers.clear()
@@ -200,14 +230,14 @@ class Handler:
             connection.write(answers + line(farewell))
             connection.close()
 
-    def fill(self, answers: bytearray, unread: bytearray) -> bool:
+    def fill(self, answers: bytearray, client: Client) -> bool:
         """Answers some requests; false when there were none."""
         with self.turn:  # Under cores and thread others want the store, too.
             while len(answers) < HIGH_WATER:
-                request = take(unread)
+                request = take(client.unread)
                 if request is None:
                     break
-                answers += self.store.answer(request)
+                answers += client.answer(request)
         return bool(answers)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import signal
 import socket
@@ -79,12 +80,19 @@ def test_redis_cli(model: str, engine: str) -> None:
         ("INCR large", "(error) ERR value is not an integer or out of range"),
         ("GET", "(error) ERR wrong number of arguments for 'get' command"),
         ("FLY away", "(error) ERR unknown command 'FLY'"),
+        ("HELLO 4", "(error) NOPROTO unsupported protocol version"),
         ("CONFIG GET save", '1) "save"'),
     ]
     with kv(model, engine) as address:
         said = redis("redis-cli", address, "--no-raw", commands="\n".join(line for line, _ in conversation))
     lines = [line for line in said.splitlines() if line]
     assert lines[: len(conversation)] == [answer for _, answer in conversation]
+
+
+@needs_redis
+def test_redis_cli_with_the_newer_protocol(store: str) -> None:
+    said = redis("redis-cli", store, "-3", "--no-raw", commands="GET nothing\nCONFIG GET save")
+    assert said.split("\n")[:2] == ["(nil)", '1# "save" => ""']
 
 
 @needs_redis
@@ -125,6 +133,25 @@ def test_a_request_in_any_pieces(store: str) -> None:
     assert talk(store, *(requests[begin : begin + 7] for begin in range(0, len(requests), 7))) == answers
 
 
+def test_hello_chooses_the_protocol(store: str) -> None:
+    asked = b"GET nothing\r\nCONFIG GET save\r\n"
+    hello = b"%b\r\n$6\r\nserver\r\n$2\r\nkv\r\n$5\r\nproto\r\n:%d\r\n$2\r\nid\r\n:N\r\n"
+    hello += b"$4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n"
+    setting = b"$4\r\nsave\r\n$0\r\n\r\n"
+    older = hello % (b"*10", 2) + b"$-1\r\n*2\r\n" + setting
+    newer = hello % (b"%5", 3) + b"_\r\n%1\r\n" + setting
+    for requests, answers in (
+        (b"HELLO", older),
+        (b"HELLO 2", older),
+        (b"hello 3", newer),
+        (b"HELLO 3\r\nHELLO", hello % (b"%5", 3) + newer),
+        (b"HELLO 3\r\nHELLO 4", hello % (b"%5", 3) + b"-NOPROTO unsupported protocol version\r\n_\r\n"),
+        (b"HELLO 3\r\nHELLO 2", hello % (b"%5", 3) + older),
+    ):
+        said = re.sub(rb"(id\r\n:)[1-9]\d*\r", rb"\1N\r", talk(store, requests + b"\r\n" + asked))
+        assert said[: len(answers)] == answers
+
+
 @pytest.mark.parametrize(
     ("request_", "answer"),
     [
@@ -149,6 +176,7 @@ def test_a_client_that_asks_for_much_and_reads_late(store: str) -> None:
         client.sendall(b"*3\r\n$3\r\nSET\r\n$3\r\nbig\r\n$1000000\r\n" + value + b"\r\n")
         assert receive(client, 5) == b"+OK\r\n"
         client.sendall(b"GET big\r\n" * 100 + b"PING\r\n")
+        client.shutdown(socket.SHUT_WR)
         for _ in range(100):
             assert receive(client, 1_000_012) == b"$1000000\r\n" + value + b"\r\n"
         assert receive(client, 7) == b"+PONG\r\n"
