@@ -61,6 +61,11 @@
  * touched by either. A child forked by a signal handler that interrupted a call of this library
  * may only exec or _exit.
  *
+ * Memory. Where a caller or a client chooses how much is kept, being out of memory is -ENOMEM and
+ * everything goes on: registrations, timers, posts, watched children, writes and replies. An
+ * allocation of fixed size that fails, a few bytes for an error's words or for a new client, aborts
+ * the process.
+ *
  * Readiness is a hint: use non-blocking descriptors, and take EAGAIN for an answer.
  *
  * Versions. The values and layouts in this file don't change as long as the library is called
@@ -1277,7 +1282,7 @@ void omni_server_free(struct omni_server *server);
  *
  * Returns how many bytes wait to be sent now (INT_MAX when it is more), or:
  *   -ESTALE: the connection is gone, was closed, or is another server's; the server was freed.
- *   -ENOBUFS: as for `omni_conn_write`.
+ *   -ENOBUFS, -ENOMEM: as for `omni_conn_write`.
  *   -EINVAL: `server` is NULL; `data` is NULL and `length` is not 0.
  *   -ENOTRECOVERABLE: as for `omni_server_stats`.
  *
@@ -1409,8 +1414,10 @@ int omni_server_workers(const struct omni_server *server);
  * Returns how many bytes wait to be sent now, 0 when all has gone (INT_MAX when it is more), or:
  *   -ENOBUFS: more would wait than `queue_limit` or `total_queue_limit` allow, or 16,384 writes
  *       and posts wait for the connection's loop. Nothing was taken, and the connection goes on.
- *   -ENOMEM: the rest of what the kernel took in part can't wait. It has ended.
+ *   -ENOMEM: there is no memory to keep it until it can be sent. Nothing was taken either.
  *   -EPIPE: it was closed, or its sending side shut down.
+ *   -ECONNABORTED: the system took a part, and there is no memory for the rest. It has ended, as
+ *       `on_close` will tell with ENOMEM.
  *   -ECONNRESET, or what else send(2) says: it has ended, as `on_close` will tell.
  *   -EINVAL: `conn` is NULL; `data` is NULL and `length` is not 0.
  *   -ESTALE: it is gone; elsewhere than in its callback also when it was closed.
@@ -1639,6 +1646,7 @@ int omni_conn_set_write_timeout(struct omni_conn *conn, int64_t timeout_ns);
  *   -EINVAL: `datagram` is NULL; `data` is NULL and `length` is not 0.
  *   -EMSGSIZE: it is too long for a datagram.
  *   -ENOBUFS: too many replies wait to be sent.
+ *   -ENOMEM: there is no memory to keep it until it is sent.
  *   -ESTALE: the datagram's callback has returned, or runs on another thread.
  *
  * System calls: none; sendmmsg later.

@@ -109,8 +109,10 @@ pub(crate) unsafe fn bytes<'a>(data: *const c_void, length: usize) -> Result<&'a
 /// Returns how many bytes wait to be sent now, 0 when all has gone (INT_MAX when it is more), or:
 ///   -ENOBUFS: more would wait than `queue_limit` or `total_queue_limit` allow, or 16,384 writes
 ///       and posts wait for the connection's loop. Nothing was taken, and the connection goes on.
-///   -ENOMEM: the rest of what the kernel took in part can't wait. It has ended.
+///   -ENOMEM: there is no memory to keep it until it can be sent. Nothing was taken either.
 ///   -EPIPE: it was closed, or its sending side shut down.
+///   -ECONNABORTED: the system took a part, and there is no memory for the rest. It has ended, as
+///       `on_close` will tell with ENOMEM.
 ///   -ECONNRESET, or what else send(2) says: it has ended, as `on_close` will tell.
 ///   -EINVAL: `conn` is NULL; `data` is NULL and `length` is not 0.
 ///   -ESTALE: it is gone; elsewhere than in its callback also when it was closed.

@@ -73,6 +73,7 @@ fn with(
 ///   -EINVAL: `datagram` is NULL; `data` is NULL and `length` is not 0.
 ///   -EMSGSIZE: it is too long for a datagram.
 ///   -ENOBUFS: too many replies wait to be sent.
+///   -ENOMEM: there is no memory to keep it until it is sent.
 ///   -ESTALE: the datagram's callback has returned, or runs on another thread.
 ///
 /// System calls: none; sendmmsg later.

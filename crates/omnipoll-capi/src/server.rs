@@ -248,7 +248,7 @@ pub extern "C" fn omni_server_free(server: *mut omni_server) {
 ///
 /// Returns how many bytes wait to be sent now (INT_MAX when it is more), or:
 ///   -ESTALE: the connection is gone, was closed, or is another server's; the server was freed.
-///   -ENOBUFS: as for `omni_conn_write`.
+///   -ENOBUFS, -ENOMEM: as for `omni_conn_write`.
 ///   -EINVAL: `server` is NULL; `data` is NULL and `length` is not 0.
 ///   -ENOTRECOVERABLE: as for `omni_server_stats`.
 ///

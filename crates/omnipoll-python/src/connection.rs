@@ -109,7 +109,7 @@ impl PyConnection {
     #[cold]
     fn refused(&self, refused: io::Error) -> PyErr {
         let goes_on = match refused.raw_os_error() {
-            Some(libc::ENOBUFS | libc::EMFILE | libc::EBADF) => true,
+            Some(libc::ENOBUFS | libc::ENOMEM | libc::EMFILE | libc::EBADF) => true,
             Some(libc::EPIPE) => self.closed.load(Ordering::Relaxed),
             _ => false,
         };
@@ -305,8 +305,8 @@ not take at once is copied and queued.
 While more than high_water bytes wait, nothing more is read from this client; on_drain tells when
 no more than low_water do.
 
-Raises OSError (ENOBUFS) when more would be queued than queue_limit or total_queue_limit allow:
-nothing was written then, and the connection goes on. BrokenPipeError after close(), abort() and
+Raises OSError (ENOBUFS) when more would be queued than queue_limit or total_queue_limit allow,
+or (ENOMEM) there is no memory to queue it: nothing was written then, and the connection goes on. BrokenPipeError after close(), abort() and
 shutdown(). Any other OSError, as ConnectionResetError, ends the connection; a handler need not
 catch it: it is no failure of the handler's, and on_close is told.";
 

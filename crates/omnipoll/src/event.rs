@@ -175,7 +175,8 @@ pub struct Events {
 
 impl Events {
     /// Room for `capacity` events; what is ready beyond that is told by the waits that follow.
-    /// A wait into a buffer without room is an error (`EINVAL`).
+    /// A wait into a buffer without room is an error (`EINVAL`). Aborts when there is no memory for
+    /// it, as [`Vec::with_capacity`] does.
     pub fn with_capacity(capacity: usize) -> Self {
         Self { list: Vec::with_capacity(capacity), capacity }
     }

@@ -85,6 +85,13 @@
 //! On [`EngineKind::IoUring`] a ring accepts, receives and sends for the clients of
 //! [`Model::Reactor`], [`Model::Cores`] and [`Model::Prefork`], where the kernel can (Linux 6.1).
 //!
+//! # Memory
+//!
+//! Where a caller or a client chooses how much is kept, being out of memory is `ENOMEM`, and
+//! everything goes on: registrations, timers, posts, watched children, writes and datagrams. An
+//! allocation of fixed size that fails, a few bytes for an error's words or for a new client, aborts
+//! the process, as Rust's own do; so does an [`Events::with_capacity`] of more than there is.
+//!
 //! # The layout
 //!
 //! One way of dependence, from the top: `serve` (the models, over one loop), `stream`

@@ -82,12 +82,13 @@ impl Poller {
     ///
     /// `EEXIST` when it is registered, `EBADF` when it is not open or was opened with `O_PATH`,
     /// `EPERM` when it is a kind of file that is always ready, `EINVAL` for an interest without a
-    /// direction or a trigger the engine hasn't (EXCLUSIVE), `ENOMEM`/`ENOSPC` as `epoll_ctl(2)`
+    /// direction or a trigger the engine hasn't (EXCLUSIVE), `ENOMEM`, `ENOSPC` as `epoll_ctl(2)`
     /// says, `EMFILE` when only an epoll could tell whether the file can be watched, and none can
     /// be made.
     pub fn add(&self, fd: &impl AsRawFd, interest: Interest, token: u64) -> io::Result<()> {
         let (fd, mut registry) = self.enter(fd)?;
         self.check(fd, interest)?;
+        registry.reserve(fd)?;
         self.engine.add(&mut registry, fd, interest, Tag { token, kind: EventKind::Io })?;
         self.strictly(registry, |strict, registry| strict.begun(registry, fd));
         Ok(())

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
 
-use crate::error::fail;
+use crate::error::{fail, no_memory};
 use crate::event::{Event, EventKind, Ready};
 use crate::interest::Interest;
 
@@ -85,14 +85,26 @@ impl Registry {
         self.clock.wrapping_add(1)
     }
 
-    /// Begins a registration, ending the one the number had before, if any.
+    /// Makes room for a registration. `ENOMEM`.
+    pub(crate) fn reserve(&mut self, fd: RawFd) -> io::Result<()> {
+        let index = fd as usize / PAGE;
+        let missing = (index + 1).saturating_sub(self.pages.len());
+        self.pages.try_reserve(missing).map_err(no_memory)?;
+        self.pages.resize_with(self.pages.len() + missing, || None);
+        if self.pages[index].is_none() {
+            let mut page: Vec<Slot> = Vec::new();
+            page.try_reserve_exact(PAGE).map_err(no_memory)?;
+            page.resize(PAGE, None);
+            self.pages[index] = page.into_boxed_slice().try_into().ok();
+        }
+        Ok(())
+    }
+
+    /// Begins a registration for which [room was made](Self::reserve), ending the one the number had
+    /// before, if any.
     pub(crate) fn begin(&mut self, fd: RawFd, interest: Interest, tag: Tag) -> &mut Registration {
         self.tick();
-        let page = fd as usize / PAGE;
-        if self.pages.len() <= page {
-            self.pages.resize_with(page + 1, || None);
-        }
-        let slots = self.pages[page].get_or_insert_with(|| Box::new([None; PAGE]));
+        let slots = self.pages[fd as usize / PAGE].as_mut().expect("room was made");
         slots[fd as usize % PAGE].insert(Registration {
             token: tag.token,
             generation: self.clock,

@@ -21,6 +21,7 @@ use libc::pollfd;
 
 use super::scan::{Found, Set};
 use super::{sys, Capabilities, EngineKind};
+use crate::error::no_memory;
 use crate::event::Ready;
 use crate::registry::{Registration, Registry};
 
@@ -54,6 +55,10 @@ impl Set for Array {
         Self { entries: vec![pollfd { fd: doorbell, events: libc::POLLIN, revents: 0 }] }
     }
 
+    fn reserve(&mut self, _: RawFd) -> io::Result<()> {
+        self.entries.try_reserve(1).map_err(no_memory)
+    }
+
     fn watch(&mut self, fd: RawFd, registration: &mut Registration) {
         // The doorbell is at 0: so is nobody else.
         if registration.place == 0 {
@@ -77,8 +82,11 @@ impl Set for Array {
         }
     }
 
-    fn load(&self, call: &mut Call) {
-        call.entries.clone_from(&self.entries);
+    fn load(&self, call: &mut Call) -> io::Result<()> {
+        call.entries.clear();
+        call.entries.try_reserve(self.entries.len()).map_err(no_memory)?;
+        call.entries.extend_from_slice(&self.entries);
+        Ok(())
     }
 
     fn make(call: &mut Call, timeout: Option<Duration>) -> io::Result<()> {

@@ -36,14 +36,17 @@ pub(crate) trait Set: Send + Sized + 'static {
     /// A set that watches `doorbell` for READ, always.
     fn new(doorbell: RawFd) -> Self;
 
+    /// Makes room for one more descriptor. `ENOMEM`.
+    fn reserve(&mut self, fd: RawFd) -> io::Result<()>;
+
     /// Watches the directions and ends for which the registration is armed, from now on.
     fn watch(&mut self, fd: RawFd, registration: &mut Registration);
 
     /// Watches the descriptor of this registration no more; it is still in the registry.
     fn forget(&mut self, fd: RawFd, registry: &mut Registry);
 
-    /// Copies the set into the arguments of a call.
-    fn load(&self, call: &mut Self::Call);
+    /// Copies the set into the arguments of a call. `ENOMEM`.
+    fn load(&self, call: &mut Self::Call) -> io::Result<()>;
 
     /// Makes the call.
     fn make(call: &mut Self::Call, timeout: Option<Duration>) -> io::Result<()>;
@@ -97,6 +100,7 @@ impl<S: Set> Engine for Scan<S> {
             return Err(sys::always_ready());
         }
         let mut state = lock(&self.state);
+        state.set.reserve(fd)?;
         match registry.get(fd) {
             Some(old) if old.file == file.identity => return Err(registry::known()),
             Some(_) => state.set.forget(fd, registry),
@@ -150,7 +154,7 @@ impl<S: Set> Engine for Scan<S> {
         events: &mut [MaybeUninit<Event>],
         timeout: Option<Duration>,
     ) -> io::Result<Batch> {
-        let mut trip = self.depart(&lock(registry));
+        let mut trip = self.depart(&lock(registry))?;
         let made = S::make(&mut trip.call, timeout);
         let (batch, someone_is_behind) = self.arrive(&mut lock(registry), trip, made, events);
         if someone_is_behind {
@@ -188,11 +192,11 @@ impl<S: Set> Scan<S> {
         }
     }
 
-    fn depart(&self, registry: &Registry) -> Trip<S::Call> {
+    fn depart(&self, registry: &Registry) -> io::Result<Trip<S::Call>> {
         let mut state = lock(&self.state);
         let mut call = state.idle.pop().unwrap_or_default();
-        state.set.load(&mut call);
-        Trip { call, known: self.waits.begin(), clock: registry.clock() }
+        state.set.load(&mut call)?;
+        Ok(Trip { call, known: self.waits.begin(), clock: registry.clock() })
     }
 
     fn arrive(

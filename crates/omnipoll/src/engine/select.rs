@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use super::scan::{Found, Set};
 use super::{sys, EngineKind};
+use crate::error::no_memory;
 use crate::registry::{Registration, Registry};
 
 /// `fd_set` is an array of these, on every system whose bytes begin at the little end; on
@@ -55,8 +56,19 @@ impl Set for Sets {
 
     fn new(doorbell: RawFd) -> Self {
         let mut sets = Self::default();
+        sets.sets.iter_mut().for_each(|set| set.resize(words(doorbell as usize + 1), 0));
         sets.put(doorbell, 1);
         sets
+    }
+
+    fn reserve(&mut self, fd: RawFd) -> io::Result<()> {
+        let wanted = words(fd as usize + 1);
+        for set in &mut self.sets {
+            let missing = wanted.saturating_sub(set.len());
+            set.try_reserve(missing).map_err(no_memory)?;
+            set.resize(set.len() + missing, 0);
+        }
+        Ok(())
     }
 
     fn watch(&mut self, fd: RawFd, registration: &mut Registration) {
@@ -67,15 +79,18 @@ impl Set for Sets {
         self.put(fd, 0);
     }
 
-    fn load(&self, call: &mut Call) {
+    fn load(&self, call: &mut Call) -> io::Result<()> {
         for ((set, size), copy) in self.sets.iter().zip(self.sizes).zip(&mut call.sets) {
             copy.clear();
             if size > 0 {
-                copy.extend_from_slice(&set[..words(self.nfds)]);
+                let words = &set[..words(self.nfds)];
+                copy.try_reserve(words.len()).map_err(no_memory)?;
+                copy.extend_from_slice(words);
             }
         }
         call.nfds = self.nfds;
         call.closed = false;
+        Ok(())
     }
 
     fn make(call: &mut Call, timeout: Option<Duration>) -> io::Result<()> {
@@ -108,9 +123,6 @@ impl Sets {
     /// Puts a descriptor into the sets whose bits are in `directions`, and out of the others.
     fn put(&mut self, fd: RawFd, directions: u8) {
         let (index, bit) = (fd as usize / BITS, 1 << (fd as usize % BITS));
-        if self.sets[0].len() <= index {
-            self.sets.iter_mut().for_each(|set| set.resize(index + 1, 0));
-        }
         for (number, (set, size)) in self.sets.iter_mut().zip(&mut self.sizes).enumerate() {
             let (is, shall_be) = (set[index] & bit != 0, directions >> number & 1 != 0);
             if is != shall_be {

@@ -30,6 +30,7 @@ pub fn registry(data: &[u8]) {
         match input.byte() % 4 {
             0 => {
                 let tag = Tag { token, kind: EventKind::Io };
+                registry.reserve(fd).expect("memory");
                 let generation = registry.begin(fd, interest, tag).generation;
                 expected.insert(fd, Expected { token, interest, generation });
             }

@@ -46,13 +46,15 @@ pub fn write_queue(data: &[u8]) {
     while !input.is_empty() {
         let length = input.below(20_000);
         match input.byte() % 7 {
-            0 => queue.push(length, |output, bytes| output.push(bytes)),
-            1 => queue.push(length, |output, bytes| output.push_shared(bytes.into())),
+            0 => queue.push(length, |output, bytes| output.push(bytes).expect("memory")),
+            1 => queue.push(length, |output, bytes| {
+                output.push_shared(Arc::new(bytes.to_vec()), 0).expect("memory");
+            }),
             2 => queue.push_file(length),
             3 if lent.is_none() => {
                 queue.output.flush(queue.ours.as_fd()).expect("the peer is there");
             }
-            4 if lent.is_none() => lent = queue.output.lend(),
+            4 if lent.is_none() => lent = queue.output.lend().expect("memory"),
             5 => {
                 if let Some((bytes, sent)) = lent.take() {
                     queue.send_lent(bytes, sent);

@@ -190,6 +190,7 @@ impl Poller {
     /// Watches a descriptor of our own, whose readiness stands for an event of another kind.
     fn watch_own(&self, fd: RawFd, kind: EventKind, token: u64) -> io::Result<()> {
         let mut registry = engine::lock(&self.registry);
+        registry.reserve(fd)?;
         self.engine.add(&mut registry, fd, Interest::READ, Tag { token, kind })
     }
 

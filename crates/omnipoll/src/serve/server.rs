@@ -214,7 +214,8 @@ impl ServerHandle {
     /// Has `data` written to every connection that has room for it, and returns to how many;
     /// the others are counted in [`WorkerStats::writes_refused`](crate::WorkerStats).
     ///
-    /// `ENOTSUP` under FORK and PREFORK, whose processes don't reach each other's clients.
+    /// `ENOMEM` when there is no memory for a copy of it. `ENOTSUP` under FORK and PREFORK, whose
+    /// processes don't reach each other's clients.
     pub fn broadcast(&self, data: &[u8]) -> io::Result<usize> {
         self.shared.broadcast(data)
     }

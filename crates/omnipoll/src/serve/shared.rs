@@ -10,7 +10,7 @@ use super::stats::ServerStats;
 use crate::engine::{lock, Completion};
 use crate::error::{explain, fail, plain};
 use crate::source::SharedWords;
-use crate::stream::{Bound, Budget, Counter, Counts, Mailbox};
+use crate::stream::{copy_of, Bound, Budget, Counter, Counts, Mailbox};
 use crate::{EngineKind, Poller};
 
 /// What a server's loops have in common.
@@ -167,7 +167,7 @@ impl Shared {
                  no one of them reaches the clients of the others",
             ));
         }
-        let data: Arc<[u8]> = data.into();
+        let data = Arc::new(copy_of(data)?);
         let (mut all_given, mut all_full) = (0, 0);
         for mailbox in lock(&self.loops).iter() {
             let (given, full) = mailbox.broadcast(&data)?;

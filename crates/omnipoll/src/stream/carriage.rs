@@ -64,7 +64,10 @@ impl Connection {
 
     /// Has the ring send what is next.
     pub(crate) fn send(&mut self, whose: usize, ring: &mut Completion) -> io::Result<()> {
-        if let (false, Some((bytes, start))) = (self.carriage.sending, self.output.lend()) {
+        if self.carriage.sending {
+            return Ok(());
+        }
+        if let Some((bytes, start)) = self.output.lend()? {
             ring.send(self.as_fd(), whose, bytes, start)?;
             self.carriage.sending = true;
         }
@@ -94,7 +97,11 @@ impl Connection {
     }
 
     /// Keeps what is not wanted yet; `is_cut` when more of it has arrived and is still to come.
+    /// Without memory for it, the connection is over.
     pub(crate) fn keep(&mut self, early: &[u8], is_cut: bool) {
+        if self.carriage.early.try_reserve(early.len()).is_err() {
+            return self.end(Some(libc::ENOMEM));
+        }
         self.carriage.early.extend_from_slice(early);
         self.carriage.is_cut = is_cut;
     }

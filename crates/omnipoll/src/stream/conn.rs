@@ -198,10 +198,11 @@ impl Conn<'_> {
     /// `ENOBUFS` when more would be queued than the [limits](crate::ServerOptions::queue_limit)
     /// allow: nothing was written then, and the connection goes on. What the kernel takes at once
     /// does not count, so that others who fill the server's queues keep nobody from writing.
+    /// `ENOMEM` when there is no memory to queue it: nothing was written either.
     /// `EPIPE` after `close`, `abort` and `shutdown`. Any other error, such as `ECONNRESET`, ends
-    /// the connection; [`on_close`](crate::Handler::on_close) tells it too. It is `ENOMEM` when
-    /// the kernel has taken a part and, against all expectation, the rest can't be kept within
-    /// the limits.
+    /// the connection; [`on_close`](crate::Handler::on_close) tells it too. So does `ECONNABORTED`,
+    /// for which `on_close` has `ENOMEM`: the kernel has taken a part, and the rest can't be kept
+    /// for want of memory, or because other threads have meanwhile used up the limits.
     #[inline]
     pub fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         self.connection.check_open()?;
@@ -210,8 +211,8 @@ impl Conn<'_> {
             rest = &data[self.send(|fd| socket::send(fd, data))?..];
         }
         if !rest.is_empty() {
-            self.reserve(rest.len(), data.len())?;
-            self.queue(|output| output.push(rest));
+            let kept = self.reserve(rest.len()).and_then(|()| self.queue(|output| output.push(rest)));
+            kept.map_err(|error| self.unkept(error, rest.len() < data.len()))?;
         }
         Ok(self.queued())
     }
@@ -224,14 +225,20 @@ impl Conn<'_> {
         if self.goes_at_once(length)? {
             skip = self.send(|fd| socket::send_vectored(fd, pieces))?;
         }
-        if skip < length {
-            self.reserve(length - skip, length)?;
+        let mut left = length - skip;
+        if left > 0 {
+            self.reserve(left).map_err(|error| self.unkept(error, left < length))?;
         }
         for piece in pieces {
             let now = skip.min(piece.len());
             skip -= now;
             if now < piece.len() {
-                self.queue(|output| output.push(&piece[now..]));
+                let rest = &piece[now..];
+                if let Err(error) = self.queue(|output| output.push(rest)) {
+                    self.connection.output.account().release(left - rest.len());
+                    return Err(self.unkept(error, left < length));
+                }
+                left -= rest.len();
             }
         }
         Ok(self.queued())
@@ -239,7 +246,7 @@ impl Conn<'_> {
 
     /// Bytes from another thread, which were counted when they were taken; `fills` when it was
     /// told that more than the high mark waits.
-    pub(crate) fn write_shared(&mut self, data: Arc<[u8]>, fills: bool) {
+    pub(crate) fn write_shared(&mut self, data: Arc<Vec<u8>>, fills: bool) {
         self.connection.is_full |= fills;
         let sent = match self.connection.check_open() {
             Ok(()) if !self.may_send(data.len()) => 0,
@@ -247,10 +254,9 @@ impl Conn<'_> {
             Err(_) => data.len(),
         };
         self.connection.output.account().release(sent);
-        match sent {
-            0 => self.queue(|output| output.push_shared(data)),
-            sent if sent < data.len() => self.queue(|output| output.push(&data[sent..])),
-            _ => {}
+        if let Err(error) = self.queue(|output| output.push_shared(data, sent)) {
+            // The writer was told that it would be sent.
+            self.fail(error);
         }
     }
 
@@ -318,15 +324,16 @@ impl Conn<'_> {
         self.connection.timeouts.written(&self.site.clock);
     }
 
-    fn queue(&mut self, push: impl FnOnce(&mut Output)) {
+    fn queue(&mut self, push: impl FnOnce(&mut Output) -> io::Result<()>) -> io::Result<()> {
         let output = &mut self.connection.output;
         if output.is_empty() {
             self.connection.timeouts.written(&self.site.clock);
         }
-        push(output);
+        push(output)?;
         if output.held() > self.site.budget.high_water {
             self.connection.is_full = true;
         }
+        Ok(())
     }
 
     /// Whether so many bytes go to the socket at once: nothing is before them, and no ring sends
@@ -350,14 +357,19 @@ impl Conn<'_> {
         }
     }
 
-    /// Counts the rest of a write of which the kernel may have taken a part.
-    fn reserve(&mut self, rest: usize, length: usize) -> io::Result<()> {
-        match self.connection.output.account().reserve(rest) {
-            Ok(_) => Ok(()),
-            Err(error) if rest == length => Err(error),
-            // The kernel is short of memory, or other threads were faster.
-            Err(_) => Err(self.fail(plain(libc::ENOMEM))),
+    fn reserve(&self, rest: usize) -> io::Result<()> {
+        self.connection.output.account().reserve(rest).map(drop)
+    }
+
+    /// The rest of a write can't be kept: there is no memory, or other threads were faster to use
+    /// up what the server may hold. Nothing is written then, unless a part of it already is.
+    #[cold]
+    fn unkept(&mut self, error: io::Error, is_part_written: bool) -> io::Error {
+        if is_part_written {
+            self.fail(plain(libc::ENOMEM));
+            return plain(libc::ECONNABORTED);
         }
+        error
     }
 
     /// A send has failed.

@@ -15,7 +15,7 @@ use crate::engine::pktinfo;
 use crate::engine::socket::{self, Outgoing, Received, BATCH};
 use crate::engine::Peer;
 use crate::errno::{self, About};
-use crate::error::{fail, Describe};
+use crate::error::{fail, no_memory, Describe};
 use crate::{Interest, Poller};
 
 /// The memory for one incoming datagram: no UDP datagram is longer.
@@ -214,7 +214,7 @@ impl Datagram<'_> {
     /// dropped.
     ///
     /// The system chooses from which of the machine's addresses, if the socket is bound to all.
-    /// `EMSGSIZE` past 65,507 bytes; `ENOBUFS` when 1,024 datagrams or 4 MiB wait;
+    /// `EMSGSIZE` past 65,507 bytes; `ENOBUFS` when 1,024 datagrams or 4 MiB wait; `ENOMEM`;
     /// `EAFNOSUPPORT` for the peer of a unix socket.
     pub fn send_to(&mut self, peer: &Peer, data: &[u8]) -> io::Result<()> {
         self.waiting.queue(peer, None, data)
@@ -282,6 +282,8 @@ impl Waiting {
         if self.datagrams.len() == MAX_WAITING || self.length() + data.len() > MAX_WAITING_BYTES {
             return Err(fail(libc::ENOBUFS, "too many datagrams wait to be sent"));
         }
+        self.bytes.try_reserve(data.len()).map_err(no_memory)?;
+        self.datagrams.try_reserve(1).map_err(no_memory)?;
         self.push(peer, from, data);
         Ok(())
     }

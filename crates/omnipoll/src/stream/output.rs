@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::account::Account;
 use crate::engine::socket;
-use crate::error::bare;
+use crate::error::{bare, no_memory};
 
 /// Small writes are gathered into pieces of this size.
 const PIECE: usize = 16 * 1024;
@@ -25,8 +25,16 @@ const BYTES_A_FLUSH: u64 = 1024 * 1024;
 #[derive(Debug)]
 enum Piece {
     Owned { bytes: Vec<u8>, sent: usize },
-    Shared { bytes: Arc<[u8]>, sent: usize },
+    Shared { bytes: Arc<Vec<u8>>, sent: usize },
     File { file: OwnedFd, offset: u64, left: u64 },
+}
+
+/// A copy of bytes from a caller, who may choose to write more than there is memory for.
+pub(crate) fn copy_of(data: &[u8]) -> io::Result<Vec<u8>> {
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(data.len()).map_err(no_memory)?;
+    copy.extend_from_slice(data);
+    Ok(copy)
 }
 
 /// A queue of bytes and stretches of files.
@@ -70,26 +78,46 @@ impl Output {
         &self.account
     }
 
-    /// Queues bytes that the account has counted.
-    pub(crate) fn push(&mut self, data: &[u8]) {
+    /// Queues bytes that the account has counted. `ENOMEM`: they are counted no more.
+    pub(crate) fn push(&mut self, data: &[u8]) -> io::Result<()> {
+        let copied = self.copy(data);
         self.holds(data.len());
+        if copied.is_err() {
+            self.lets_go(data.len());
+        }
+        copied
+    }
+
+    fn copy(&mut self, data: &[u8]) -> io::Result<()> {
         if let Some(Piece::Owned { bytes, .. }) = self.pieces.back_mut() {
             if bytes.len() + data.len() <= PIECE {
-                return bytes.extend_from_slice(data);
+                bytes.try_reserve(data.len()).map_err(no_memory)?;
+                bytes.extend_from_slice(data);
+                return Ok(());
             }
         }
         if !data.is_empty() {
-            self.pieces.push_back(Piece::Owned { bytes: data.to_vec(), sent: 0 });
+            let bytes = copy_of(data)?;
+            self.pieces.try_reserve(1).map_err(no_memory)?;
+            self.pieces.push_back(Piece::Owned { bytes, sent: 0 });
         }
+        Ok(())
     }
 
-    /// Queues bytes that many connections are given, and the account has counted; each holds a
-    /// reference.
-    pub(crate) fn push_shared(&mut self, bytes: Arc<[u8]>) {
-        if !bytes.is_empty() {
-            self.holds(bytes.len());
-            self.pieces.push_back(Piece::Shared { bytes, sent: 0 });
+    /// Queues bytes that many connections are given, of which this one's are `sent` up to there and
+    /// counted from there on; each holds a reference. `ENOMEM`: they are counted no more.
+    pub(crate) fn push_shared(&mut self, bytes: Arc<Vec<u8>>, sent: usize) -> io::Result<()> {
+        let left = bytes.len() - sent;
+        if left == 0 {
+            return Ok(());
         }
+        self.holds(left);
+        if let Err(error) = self.pieces.try_reserve(1) {
+            self.lets_go(left);
+            return Err(no_memory(error));
+        }
+        self.pieces.push_back(Piece::Shared { bytes, sent });
+        Ok(())
     }
 
     /// Whether one more file may be queued.
@@ -120,18 +148,18 @@ impl Output {
     }
 
     /// Lends the first piece of bytes, and where in it to begin; `None` while one is lent, or
-    /// when a file comes first.
-    pub(crate) fn lend(&mut self) -> Option<(Vec<u8>, usize)> {
+    /// when a file comes first. `ENOMEM`.
+    pub(crate) fn lend(&mut self) -> io::Result<Option<(Vec<u8>, usize)>> {
         if self.lent > 0 || self.is_file_next() {
-            return None;
+            return Ok(None);
         }
-        let (bytes, sent) = match self.pieces.pop_front()? {
-            Piece::Owned { bytes, sent } => (bytes, sent),
-            Piece::Shared { bytes, sent } => (bytes.to_vec(), sent),
-            Piece::File { .. } => return None,
-        };
+        if let Some(Piece::Shared { bytes, sent }) = self.pieces.front() {
+            let bytes = copy_of(&bytes[*sent..])?;
+            self.pieces[0] = Piece::Owned { bytes, sent: 0 };
+        }
+        let Some(Piece::Owned { bytes, sent }) = self.pieces.pop_front() else { return Ok(None) };
         self.lent = bytes.len() - sent;
-        Some((bytes, sent))
+        Ok(Some((bytes, sent)))
     }
 
     /// Takes back what was lent, of which what is before `sent` has been sent.

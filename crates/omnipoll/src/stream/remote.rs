@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 
 use super::account::{Account, Budget};
+use super::output::copy_of;
 use crate::engine::lock;
-use crate::error::fail;
+use crate::error::{fail, no_memory};
 use crate::Poller;
 
 /// Names one connection of this process for as long as the process lives; an id is not used
@@ -72,11 +73,11 @@ impl ConnId {
     /// `ESTALE` when the connection is gone or closing, `EPIPE` when its sending side is
     /// [shut down](crate::Conn::shutdown), `ENOBUFS` when more would wait than the
     /// server's [limits](crate::ServerOptions::queue_limit) allow, or 16,384 writes and posts to
-    /// this connection wait for its loop: nothing was taken then. When the result is more than
+    /// this connection wait for its loop, `ENOMEM`: nothing was taken then. When the result is more than
     /// the [high mark](crate::ServerOptions::water_marks),
     /// [`on_drain`](crate::Handler::on_drain) will be called.
     pub fn write(self, data: &[u8]) -> io::Result<usize> {
-        self.mailbox()?.write(self, data.into())
+        self.mailbox()?.write(self, Arc::new(copy_of(data)?))
     }
 
     /// Hands a value to the connection's handler: [`Handler::on_post`](crate::Handler::on_post)
@@ -170,7 +171,7 @@ pub(crate) fn set_births_apart(share: u32) {
 pub(crate) enum Order {
     /// Bytes that are counted, and whether the writer was told of more than the high mark.
     Write {
-        data: Arc<[u8]>,
+        data: Arc<Vec<u8>>,
         fills: bool,
     },
     Post(i64),
@@ -312,8 +313,9 @@ impl Mailbox {
         }
     }
 
-    fn write(&self, id: ConnId, data: Arc<[u8]>) -> io::Result<usize> {
+    fn write(&self, id: ConnId, data: Arc<Vec<u8>>) -> io::Result<usize> {
         let mut state = lock(&self.state);
+        state.letters.try_reserve(1).map_err(no_memory)?;
         let resident = state.resident(id)?;
         if resident.closing {
             return Err(gone());
@@ -336,6 +338,7 @@ impl Mailbox {
 
     fn send(&self, id: ConnId, order: Order) -> io::Result<()> {
         let mut state = lock(&self.state);
+        state.letters.try_reserve(1).map_err(no_memory)?;
         let resident = state.resident(id)?;
         if resident.closing && !matches!(order, Order::Abort) {
             return Err(gone());
@@ -363,7 +366,7 @@ impl Mailbox {
     }
 
     /// Gives `data` to every open connection that has room for it, and returns to how many.
-    pub(crate) fn broadcast(&self, data: &Arc<[u8]>) -> io::Result<(usize, usize)> {
+    pub(crate) fn broadcast(&self, data: &Arc<Vec<u8>>) -> io::Result<(usize, usize)> {
         let (mut given, mut full) = (0, 0);
         let mut state = lock(&self.state);
         let State { residents, letters, .. } = &mut *state;
@@ -372,7 +375,8 @@ impl Mailbox {
             else {
                 continue;
             };
-            if !resident.has_room() || account.reserve(data.len()).is_err() {
+            let has_room = resident.has_room() && letters.try_reserve(1).is_ok();
+            if !has_room || account.reserve(data.len()).is_err() {
                 full += 1;
                 continue;
             }

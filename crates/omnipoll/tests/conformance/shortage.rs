@@ -1,6 +1,9 @@
 //! What passes by itself, and limits that were lowered: nothing is lost, no wait spins, and what
 //! needs no system call goes on.
 
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use omnipoll::{EngineKind, EventKind, Events, Interest, Poller, Ready, Trigger};
@@ -15,6 +18,8 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_trigger(more_are_watched_than_the_limit_of_descriptors_allows);
     suite.on_each_engine(a_wait_for_more_than_the_limit_lasts_its_time);
     suite.on_each_engine(another_thread_ends_a_wait_for_more_than_the_limit);
+    #[cfg(target_os = "linux")]
+    suite.on_each_engine(what_is_added_without_memory_is_enomem);
 }
 
 /// The system calls of a wait, each with what it says when memory is short.
@@ -157,4 +162,59 @@ fn another_thread_ends_a_wait_for_more_than_the_limit(kind: EngineKind) {
         poke(&pipes[99].1);
         assert_eq!(tokens(&waiter.events()), [1000]);
     });
+}
+
+/// Takes all the memory that is left but for pieces too small for a list or a table to grow.
+#[cfg(target_os = "linux")]
+fn take_all_memory() -> Vec<Vec<u8>> {
+    let mut taken = Vec::with_capacity(1 << 20);
+    sys::limit_memory(4 << 20);
+    for size in (12..=20).rev().map(|power| 1 << power) {
+        loop {
+            let mut piece = Vec::new();
+            if taken.len() == taken.capacity() || piece.try_reserve_exact(size).is_err() {
+                break;
+            }
+            taken.push(piece);
+        }
+    }
+    taken
+}
+
+#[cfg(target_os = "linux")]
+fn what_is_added_without_memory_is_enomem(kind: EngineKind) {
+    let poller = poller(kind);
+    let (reader, writer) = pipe();
+    let fds: Vec<OwnedFd> = (0..2_000).map(|_| dup(&reader)).collect();
+    poller.add(&fds[0], Interest::READ, 0).unwrap();
+    let timer = poller.timer_add(LONG, None, 7).unwrap();
+    expect_none(&poller);
+    let memory = take_all_memory();
+    let fails = |add: &mut dyn FnMut() -> io::Result<()>| loop {
+        if let Err(error) = add() {
+            break error;
+        }
+    };
+    let mut added = 1;
+    let errors = [
+        fails(&mut || {
+            poller.add(&fds[added], Interest::READ, added as u64)?;
+            added += 1;
+            Ok(())
+        }),
+        fails(&mut || poller.timer_add(LONG, None, 7).map(drop)),
+        fails(&mut || poller.post(8, 0)),
+    ];
+    drop(memory);
+    assert!(errors.iter().all(|error| error.raw_os_error() == Some(libc::ENOMEM)), "{errors:?}");
+    // Nothing is lost, and what failed can be done again.
+    poller.timer_set(timer, Duration::ZERO, None).unwrap();
+    poller.add(&fds[added], Interest::READ, added as u64).unwrap();
+    poke(&writer);
+    let mut seen = HashSet::new();
+    while !(0..=added as u64).all(|token| seen.contains(&(EventKind::Io, token)))
+        || !seen.contains(&(EventKind::Timer, 7))
+    {
+        seen.extend(next(&poller).iter().map(|event| (event.kind(), event.token())));
+    }
 }

@@ -104,6 +104,7 @@ impl Suite {
 /// What the command line asks for.
 struct Asked {
     names: Vec<String>,
+    skipped: Vec<String>,
     exact: bool,
     list: bool,
     threads: usize,
@@ -111,12 +112,13 @@ struct Asked {
 
 impl Asked {
     fn from(arguments: Vec<String>, threads: usize) -> Self {
-        let mut asked = Self { names: Vec::new(), exact: false, list: false, threads };
+        let mut asked = Self { names: Vec::new(), skipped: Vec::new(), exact: false, list: false, threads };
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--exact" => asked.exact = true,
                 "--list" => asked.list = true,
+                "--skip" => asked.skipped.extend(arguments.next()),
                 "--test-threads" => {
                     asked.threads = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(threads);
                 }
@@ -129,7 +131,8 @@ impl Asked {
 
     fn wants(&self, name: &str) -> bool {
         let matches = |asked: &String| if self.exact { name == asked } else { name.contains(asked) };
-        self.names.is_empty() || self.names.iter().any(matches)
+        let is_named = self.names.is_empty() || self.names.iter().any(matches);
+        is_named && !self.skipped.iter().any(matches)
     }
 }
 

@@ -198,35 +198,3 @@ fn a_wall_clock_time_is_never_told_early() {
         expect_none(poller);
     });
 }
-
-/// As many as there is memory for, and an error for the next.
-#[test]
-fn without_memory_is_enomem() {
-    const CHILD: &str = "OMNIPOLL_TEST_WITHOUT_MEMORY";
-    if std::env::var_os(CHILD).is_none() {
-        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
-        again.args(["--exact", "timers::without_memory_is_enomem"]).env(CHILD, "1");
-        let output = again.output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        return;
-    }
-    let poller = Poller::new().unwrap();
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
-    let limit = libc::rlimit { rlim_cur: pages * 4_096 + (24 << 20), rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: the limit lives through the call.
-    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
-    let last = poller.timer_add(LONG, None, 1).unwrap();
-    let error = loop {
-        match poller.timer_add(LONG, None, 1) {
-            Ok(_) => {}
-            Err(error) => break error,
-        }
-    };
-    assert_eq!(error.raw_os_error(), Some(libc::ENOMEM));
-    // Nothing is lost, and what there is works.
-    poller.timer_set(last, Duration::ZERO, None).unwrap();
-    assert_eq!(collect(&poller, 8, 1).len(), 1);
-    poller.timer_set(last, Duration::ZERO, None).unwrap();
-    assert_eq!(collect(&poller, 8, 1).len(), 1);
-}

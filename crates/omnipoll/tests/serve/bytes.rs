@@ -92,7 +92,7 @@ fn urgent_data_holds_nothing_back(way: Way) {
 }
 
 /// Fills the kernel's buffers from within a call, so that from here on all is queued.
-fn fill(conn: &mut Conn<'_>) -> usize {
+pub(crate) fn fill(conn: &mut Conn<'_>) -> usize {
     let mut written = 0;
     while conn.write(&[0; 1000]).unwrap() == 0 {
         written += 1000;

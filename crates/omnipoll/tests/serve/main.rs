@@ -23,6 +23,7 @@ mod ending;
 mod flow;
 mod hostile;
 mod listening;
+mod memory;
 mod others;
 mod processes;
 mod stopping;
@@ -39,6 +40,7 @@ fn main() -> std::process::ExitCode {
     timeouts::behaviours(&mut suite);
     others::behaviours(&mut suite);
     listening::behaviours(&mut suite);
+    memory::behaviours(&mut suite);
     stopping::behaviours(&mut suite);
     processes::behaviours(&mut suite);
     unix::behaviours(&mut suite);

@@ -17,6 +17,18 @@ fn own(fd: libc::c_int) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
+/// Lets this process map no more than `left` bytes of memory besides what it has.
+#[cfg(target_os = "linux")]
+pub(crate) fn limit_memory(left: u64) {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("statm");
+    let pages: u64 = statm.split(' ').next().and_then(|pages| pages.parse().ok()).expect("a number");
+    // SAFETY: takes no pointer.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64;
+    let limit = libc::rlimit { rlim_cur: pages * page + left, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the limit lives through the call.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, "setrlimit");
+}
+
 /// The reading and the writing end, both non-blocking.
 pub(crate) fn pipe() -> (OwnedFd, OwnedFd) {
     let mut ends = [0; 2];

@@ -142,6 +142,7 @@ mod tests {
             let mut registry = Registry::default();
             let place = form(fd, interest, tag, haunted);
             let key = of(fd, registry.next_generation(), token, place);
+            registry.reserve(fd).unwrap();
             registry.begin(fd, interest, tag).place = place;
             prop_assert_ne!(key, DOORBELL);
 
