@@ -146,18 +146,20 @@ class Server:
             if descriptors is not None:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
 
-        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by __exit__)
+        # Appended to, because a look moves the offset that the server has, too.
+        self.errors = tempfile.TemporaryFile("a+")  # noqa: SIM115 (closed by __exit__)
         self.process = subprocess.Popen(
             command,
             env=environment(env),
             preexec_fn=limit_descriptors,
+            start_new_session=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self.errors,
             text=True,
         )
         line = self.process.stdout.readline()  # setUp's alarm bounds it
-        found = re.fullmatch(r"listening on 127\.0\.0\.1:(\d+)\n", line)
+        found = re.fullmatch(r"listening on 127\.0\.0\.1:(\d+)( unix:\S+)*\n", line)
         if found is None:
             errors = self.stderr()
             self.__exit__()
@@ -168,9 +170,10 @@ class Server:
         return self
 
     def __exit__(self, *_):
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+        # Those that it has started, too, which may be there after a test that fails.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
         self.process.stdout.close()
         self.errors.close()
 
@@ -214,12 +217,14 @@ def wait_until(condition, what):
 # Clients
 
 
-def connect(port, receive_buffer=None):
-    client = socket.socket()
+def connect(address, receive_buffer=None):
+    """To a port, or to the path of a unix socket."""
+    is_path = isinstance(address, str)
+    client = socket.socket(socket.AF_UNIX if is_path else socket.AF_INET)
     client.settimeout(STEP_SECONDS)
     if receive_buffer is not None:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    client.connect(("127.0.0.1", port))
+    client.connect(address if is_path else ("127.0.0.1", address))
     return client
 
 
@@ -1082,7 +1087,7 @@ class Restart:
             try:
                 for _ in range(3):
                     os.kill(served_by[-1], signal.SIGHUP)
-                    served_by.append(self.next_one(server, served_by))
+                    served_by.append(self.next_one(server.port, served_by))
                 # The first serves who it has for as long as they like.
                 self.assertEqual(self.answer(stays), first)
             finally:
@@ -1092,28 +1097,107 @@ class Restart:
             print(f"{self.engine}: {sum(answers)} clients, none refused")
             stays.close()
             self.assertEqual(server.ended(), 0, server.stderr())
-            os.kill(served_by[-1], signal.SIGTERM)
-            wait_until(lambda: self.is_refused(server.port), "the last one ends")
+            self.end(server, served_by[-1])
+
+    def test_a_program_that_was_replaced_is_what_starts(self):
+        with self.serving() as server:
+            first = self.newcomer(server.port)
+            shutil.copy(self.command[0], self.program.with_suffix(".new"))
+            self.program.with_suffix(".new").rename(self.program)
+            os.kill(first, signal.SIGHUP)
+            second = self.next_one(server.port, [first])
+            self.assertTrue(self.program.samefile(f"/proc/{second}/exe"))
+            self.assertEqual(server.ended(), 0, server.stderr())
+            self.end(server, second)
+
+    def test_a_program_that_can_not_be_started_replaces_nobody(self):
+        with self.serving() as server, self.connect(server) as client:
+            first = self.answer(client)
+            self.program.unlink()
+            os.kill(first, signal.SIGHUP)
+            server.wait_until_said(f"restart: {self.program}: No such file or directory\n")
+            self.goes_on(server, client)
+
+    def test_a_program_that_ends_before_it_serves_replaces_nobody(self):
+        with self.serving() as server, self.connect(server) as client:
+            self.replace_program("echo its end >&2")
+            for times in (1, 2):
+                os.kill(self.answer(client), signal.SIGHUP)
+                ended = "its end\nrestart: the new process has ended before it served\n"
+                server.wait_until_said(ended * times)
+                self.goes_on(server, client)
+
+    def test_while_one_starts_no_other_does_and_a_stop_is_for_both(self):
+        with self.serving() as server, self.connect(server) as client:
+            gate = self.program.with_name("gate")
+            os.mkfifo(gate)
+            opened = os.open(gate, os.O_RDWR)  # closed in any case, which lets it pass
+            self.addCleanup(os.close, opened)
+            self.replace_program(f"echo starting >&2; read line <{gate}; exec {self.command[0]}")
+            os.kill(self.answer(client), signal.SIGHUP)
+            server.wait_until_said("starting\n")
+            os.kill(self.answer(client), signal.SIGHUP)
+            server.wait_until_said("restart: another process takes over already\n")
+            self.goes_on(server, client)
+            client.close()
+            self.assertEqual(server.stop(), 0, server.stderr())
+            self.assertFalse(self.is_refused(server.port), "nobody holds the socket")
+            os.write(opened, b"go\n")
+            wait_until(lambda: self.is_refused(server.port), "the one that started ends")
+            self.assertEqual(server.stderr().count("starting"), 1)
+
+    def test_every_listening_socket_is_handed_on(self):
+        with tempfile.TemporaryDirectory() as directory:
+            path = os.path.join(directory, "socket")
+            with self.serving("127.0.0.1:0", f"unix:{path}") as server:
+                served_by = [self.newcomer(server.port)]
+                for _ in range(2):
+                    os.kill(served_by[-1], signal.SIGHUP)
+                    served_by.append(self.next_one(server.port, served_by))
+                    self.assertEqual(server.ended(), 0, server.stderr())
+                    self.assertEqual(self.next_one(path, served_by[:-1]), served_by[-1])
+                self.end(server, served_by[-1])
+
+    def serving(self, *addresses):
+        """A server whose program is a file of this test's."""
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.program = Path(shutil.copy(self.command[0], directory.name))
+        return Server([str(self.program), *addresses], env={"OMNIPOLL_ENGINE": self.engine})
+
+    def replace_program(self, script):
+        self.program.unlink()
+        self.program.write_text(f"#!/bin/sh\n{script}\n")
+        self.program.chmod(0o755)
+
+    def goes_on(self, server, client):
+        """The first process serves, old clients and new ones."""
+        self.assertEqual(self.answer(client), server.process.pid)
+        self.assertEqual(self.newcomer(server.port), server.process.pid)
+
+    def end(self, server, process):
+        os.kill(process, signal.SIGTERM)
+        wait_until(lambda: self.is_refused(server.port), "the last one ends")
 
     def keep_coming(self, server, enough):
         """Comes and goes, and returns how often."""
         count = 0
         while not enough.is_set():
-            self.newcomer(server)
+            self.newcomer(server.port)
             count += 1
         return count
 
-    def next_one(self, server, before):
+    def next_one(self, address, before):
         """Comes until served by a process that was not there before."""
         deadline = time.monotonic() + STEP_SECONDS
         while time.monotonic() < deadline:
-            process = self.newcomer(server)
+            process = self.newcomer(address)
             if process not in before:
                 return process
         raise AssertionError("no other process takes over")
 
-    def newcomer(self, server):
-        with contextlib.closing(connect(server.port)) as client:
+    def newcomer(self, address):
+        with contextlib.closing(connect(address)) as client:
             return self.answer(client)
 
     def answer(self, client):
