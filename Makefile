@@ -78,6 +78,7 @@ VERSION := $(call workspace,version)
 
 DATADIR ?= $(PREFIX)/share
 STRIP ?= strip
+LDCONFIG ?= PATH="$$PATH:/usr/sbin:/sbin" ldconfig
 
 # Installs what is built, and builds only what is missing: root may have no cargo. Debugging
 # information, five sixths of the shared library, stays behind: STRIP=: installs it too.
@@ -94,6 +95,16 @@ install: $(CAPI).so $(CAPI).a  ## Install the C library; PREFIX=/usr/local LIBDI
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
 	    -e 's|@URL@|$(call workspace,repository)|' -e 's|@VERSION@|$(VERSION)|' \
 	    crates/omnipoll-capi/omnipoll.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/omnipoll.pc
+	@$(if $(DESTDIR),:,$(tell_the_loader))
+
+# The loader finds a new library when its cache was made again, which takes root, and if the cache has
+# this folder at all. A package that is staged in DESTDIR does it where it is unpacked.
+define tell_the_loader
+$(LDCONFIG) 2>/dev/null; \
+$(LDCONFIG) -p 2>/dev/null | grep -q ' $(LIBDIR)/libomnipoll.so.0$$' \
+|| echo "The loader's cache has no $(LIBDIR)/libomnipoll.so.0: run ldconfig as root if it has this folder," \
+        "or else set LD_LIBRARY_PATH=$(LIBDIR)"
+endef
 
 $(CAPI).so $(CAPI).a:
 	@$(MAKE) library

@@ -40,9 +40,9 @@ class Server(_native.Server):
     with its traceback and ends that connection, and nothing else.
 
     address: one to listen on, or a sequence of several: "127.0.0.1:8080", "[::1]:8080",
-    "localhost:8080", ":8080", "unix:/path", "unix:@abstract", "fd:3" (a listening socket that was
-    inherited), "systemd" (all that systemd has passed), "udp:127.0.0.1:53" (datagrams). Port 0 lets
-    the system choose: see addresses.
+    "localhost:8080", ":8080" or "*:8080" (every address of this machine), "unix:/path",
+    "unix:@abstract", "fd:3" (a socket that was inherited), "systemd" (all that systemd has passed),
+    "udp:127.0.0.1:53" (datagrams). Port 0 lets the system choose: see addresses.
 
     model: "reactor" (one loop for all), "cores" (a loop for each core, in threads), "thread" (a
     thread for each client), "fork" (a process for each client), "prefork" (a fixed set of processes,

@@ -129,10 +129,11 @@ fn insert(server: Server<Callbacks>) -> Result<*mut omni_server, Failure> {
 /// Listens on an address; several calls add up. Clients wait in the socket's queue until
 /// `omni_server_run`.
 ///
-/// "127.0.0.1:8080", "[::1]:8080", "localhost:8080", ":8080" (every address of this machine),
-/// "unix:/path", "unix:@abstract", "fd:3" (a listening socket that was inherited), "systemd" (all
-/// that systemd has passed), "udp:127.0.0.1:53" (datagrams). With port 0 the system chooses one,
-/// which `omni_server_address` tells.
+/// "127.0.0.1:8080", "[::1]:8080", "localhost:8080" (every address that the name has), ":8080" or
+/// "*:8080" (every address of this machine, IPv6 and IPv4), "unix:/path", "unix:@abstract", "fd:3" (a
+/// socket that was inherited, which listens or is for datagrams), "systemd" (all that systemd has
+/// passed), "udp:127.0.0.1:53" (datagrams). With port 0 the system chooses one, which
+/// `omni_server_address` tells.
 ///
 /// Returns 0, or:
 ///   -EINVAL: `server` or `address` is NULL; the address is none.

@@ -196,6 +196,18 @@ static void addresses(uint32_t engine)
     IS(omni_server_listen(other, again), 0);
     omni_server_free(other);
 
+    const char *const every[] = {":0", "*:0"};
+    for (size_t i = 0; i < 2; i++) {
+        server = new_server(&options, &handler);
+        IS(omni_server_listen(server, every[i]), 0);
+        OK(omni_server_address(server, all, sizeof all) > 0);
+        OK(strncmp(all, "[::]:", 5) == 0 || strncmp(all, "0.0.0.0:", 8) == 0);
+        int fd = try_to_connect(atoi(strrchr(all, ':') + 1));
+        OK(fd >= 0);
+        close(fd);
+        omni_server_free(server);
+    }
+
     for (EVERY_MODEL(model)) {
         options.model = model;
         server = new_server(&options, &handler);

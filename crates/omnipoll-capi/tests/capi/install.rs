@@ -2,19 +2,20 @@
 
 use crate::tools::{cargo, cc, here, run, scratch, workspace};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-fn make(arguments: &[String]) {
+fn make(arguments: &[String]) -> String {
     run(Command::new("make")
         .current_dir(workspace("."))
         // The outer make's and cargo's own affairs.
         .env_remove("MAKEFLAGS")
         .env_remove("CARGO_TARGET_DIR")
-        .args(arguments));
+        .args(arguments))
 }
 
 /// A prefix with the library installed.
@@ -22,7 +23,9 @@ fn installed() -> &'static Path {
     static PREFIX: OnceLock<PathBuf> = OnceLock::new();
     PREFIX.get_or_init(|| {
         let prefix = scratch("prefix");
-        make(&["library".into(), "install".into(), format!("PREFIX={}", prefix.display())]);
+        // The machine's loader is not to be told.
+        let ldconfig = "LDCONFIG=true".into();
+        make(&["library".into(), "install".into(), format!("PREFIX={}", prefix.display()), ldconfig]);
         prefix
     })
 }
@@ -110,6 +113,33 @@ fn the_private_libraries_are_those_that_rustc_names() {
     let template = fs::read_to_string(here("omnipoll.pc.in")).unwrap();
     let stated = template.lines().find_map(|line| line.strip_prefix("Libs.private: ")).unwrap();
     assert_eq!(stated.split(' ').collect::<Vec<_>>(), wanted);
+}
+
+/// glibc's loader finds a library where its cache has it; what is staged is not there yet.
+#[test]
+fn the_loader_is_told_unless_the_installation_is_staged() {
+    installed();
+    let folder = scratch("loader");
+    let told = |cached: &str, more: &[String]| {
+        let ldconfig = folder.join("ldconfig");
+        let script = format!("#!/bin/sh\necho told $* >> '{0}/told'\necho ' {cached}'\n", folder.display());
+        fs::write(&ldconfig, script).unwrap();
+        fs::set_permissions(&ldconfig, fs::Permissions::from_mode(0o755)).unwrap();
+        let _ = fs::remove_file(folder.join("told"));
+        let words = [
+            "install".into(),
+            format!("PREFIX={}", folder.display()),
+            format!("LDCONFIG={}", ldconfig.display()),
+        ];
+        let printed = make(&[&words, more].concat());
+        let told = fs::read_to_string(folder.join("told")).unwrap_or_default();
+        (told, printed.lines().any(|line| line.contains("LD_LIBRARY_PATH=")))
+    };
+    let lib = folder.join("lib/libomnipoll.so.0").display().to_string();
+    let run_and_looked_at = "told\ntold -p\n".to_owned();
+    assert_eq!(told(&lib, &[]), (run_and_looked_at.clone(), false));
+    assert_eq!(told("elsewhere", &[]), (run_and_looked_at, true));
+    assert_eq!(told("elsewhere", &[format!("DESTDIR={}", folder.display())]), (String::new(), false));
 }
 
 #[test]

@@ -93,9 +93,9 @@ impl<H: Handler> Server<H> {
     /// Listens on an address, and returns it with the port that the system has chosen where it
     /// was 0. Several calls add up; clients wait in the socket's queue until [`Server::run`].
     ///
-    /// `"127.0.0.1:8080"`, `"[::1]:8080"`, `"localhost:8080"`, `":8080"` (every address of this
-    /// machine), `"unix:/path"`, `"unix:@abstract"`, `"fd:3"` (a listening socket that was
-    /// inherited), `"systemd"` (all that systemd has passed), `"udp:127.0.0.1:53"` (datagrams,
+    /// `"127.0.0.1:8080"`, `"[::1]:8080"`, `"localhost:8080"`, `":8080"` or `"*:8080"`
+    /// (every address of this machine), `"unix:/path"`, `"unix:@abstract"`, `"fd:3"` (a socket that
+    /// was inherited), `"systemd"` (all that systemd has passed), `"udp:127.0.0.1:53"` (datagrams,
     /// under REACTOR, CORES and PREFORK).
     ///
     /// `EINVAL` for an address that is none, and once the server runs; `EADDRINUSE`, `EADDRNOTAVAIL`, `EACCES` as
