@@ -18,8 +18,16 @@
 //! when they are needed, and stay where they are. The object is dropped by
 //! whoever takes the last user away from a slot that is closing, so that it can be freed while
 //! other threads are inside it.
+//!
+//! A forked child has one thread, and the users that it has inherited will never leave, except for
+//! those that are this thread's own: it has forked in a callback, or in the handler of a signal
+//! that came during a call, and returns from there. So a thread knows how many uses it is inside
+//! of. Outside of all of them, [`Table::after_fork`] sets the child's counts to 0. Inside of one it
+//! leaves them as they are, and what its parent's other threads were using is not dropped in the
+//! child. Nor is it in a child that no `fork(2)` has made.
 
 use std::alloc::{alloc_zeroed, dealloc, Layout};
+use std::cell::Cell;
 use std::ffi::c_int;
 use std::io;
 use std::ops::Deref;
@@ -89,6 +97,11 @@ struct Slot<T> {
     object: AtomicPtr<T>,
 }
 
+thread_local! {
+    /// How many uses this thread is inside of, without the quiet ones.
+    static INSIDE: Cell<u32> = const { Cell::new(0) };
+}
+
 /// The use of an object, which can't be dropped meanwhile.
 pub(crate) struct Entry<'a, T: Send + Sync, const KIND: u8, const SLOTS: usize> {
     table: &'a Table<T, KIND, SLOTS>,
@@ -96,7 +109,7 @@ pub(crate) struct Entry<'a, T: Send + Sync, const KIND: u8, const SLOTS: usize> 
     index: u16,
     /// The slot's state just before.
     found: u64,
-    /// Never drops the object.
+    /// Never drops the object, and touches no storage of the thread's.
     quiet: bool,
 }
 
@@ -170,8 +183,9 @@ impl<T: Send + Sync, const KIND: u8, const SLOTS: usize> Table<T, KIND, SLOTS> {
         self.enter_as(handle, false)
     }
 
-    /// Enters for a signal handler, which can't drop an object. Should this be the last user of
-    /// a closing slot, the next `insert` drops it.
+    /// Enters for a signal handler, which can't drop an object, nor touch storage of its thread's:
+    /// the first touch may allocate. Should this be the last user of a closing slot, the next
+    /// `insert` drops it.
     pub(crate) fn enter_quietly(&self, handle: usize) -> Option<Entry<'_, T, KIND, SLOTS>> {
         self.enter_as(handle, true)
     }
@@ -179,15 +193,22 @@ impl<T: Send + Sync, const KIND: u8, const SLOTS: usize> Table<T, KIND, SLOTS> {
     fn enter_as(&self, handle: usize, quiet: bool) -> Option<Entry<'_, T, KIND, SLOTS>> {
         let index = handle as u16;
         let slot = self.slot(index)?;
+        if !quiet {
+            // First, and taken back last: a handler that forks in between finds this thread inside.
+            INSIDE.set(INSIDE.get().wrapping_add(1));
+        }
         let found = slot.state.fetch_add(USER, Ordering::Acquire);
         let entry = Entry { table: self, slot, index, found, quiet };
         let is_open = found & (OPEN | CLOSING) == OPEN;
         (is_open && found & NAME == (handle >> INDEX_BITS) as u64).then_some(entry)
     }
 
-    /// Forgets the users that a forked child has inherited: their threads are not in it. To be
-    /// called in the child before it can make a thread.
+    /// Forgets the users that a forked child has inherited, whose threads are not in it, unless
+    /// its only thread may be one of them. To be called in the child before it can make a thread.
     pub(crate) fn after_fork(&self) {
+        if INSIDE.get() != 0 {
+            return;
+        }
         for slot in (0..self.used()).filter_map(|index| self.slot(index as u16)) {
             slot.state.fetch_and(USER - 1, Ordering::Relaxed);
         }
@@ -322,11 +343,24 @@ impl<T: Send + Sync, const KIND: u8, const SLOTS: usize> Deref for Entry<'_, T, 
 
 impl<T: Send + Sync, const KIND: u8, const SLOTS: usize> Drop for Entry<'_, T, KIND, SLOTS> {
     fn drop(&mut self) {
+        if self.quiet {
+            return self.leave_quietly();
+        }
         let before = self.slot.state.fetch_sub(USER, Ordering::Release);
-        match before & CLOSING != 0 {
-            true if self.quiet => self.table.abandoned.store(true, Ordering::Release),
-            true => self.table.retire(self.index.into()),
-            false => {}
+        INSIDE.set(INSIDE.get().wrapping_sub(1));
+        if before & CLOSING != 0 {
+            self.table.retire(self.index.into());
+        }
+    }
+}
+
+impl<T: Send + Sync, const KIND: u8, const SLOTS: usize> Entry<'_, T, KIND, SLOTS> {
+    /// The count may be 0: a handler that interrupted this use has forked, and this is the child.
+    fn leave_quietly(&self) {
+        let leave = |state: u64| state.checked_sub(USER);
+        let left = self.slot.state.fetch_update(Ordering::Release, Ordering::Relaxed, leave);
+        if left.is_ok_and(|before| before & CLOSING != 0) {
+            self.table.abandoned.store(true, Ordering::Release);
         }
     }
 }
@@ -515,8 +549,9 @@ mod tests {
         let table = Table::<_, POLLER, 2>::new();
         let [open, closing] = [(); 2].map(|()| table.insert(Object::new(&alive)).unwrap());
         // Users who will never leave: in the child, their threads don't exist.
-        std::mem::forget(table.enter(open));
-        std::mem::forget(table.enter(closing));
+        thread::scope(|scope| {
+            scope.spawn(|| [open, closing].map(|handle| std::mem::forget(table.enter(handle))));
+        });
         assert!(free(&table, closing));
         table.after_fork();
         assert!(free(&table, open));
@@ -524,6 +559,43 @@ mod tests {
         assert!(table.insert(Object::new(&alive)).is_ok());
         assert!(table.insert(Object::new(&alive)).is_ok());
         assert_eq!(alive.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_child_forked_inside_a_use_frees_the_object_when_that_and_all_others_are_over() {
+        let alive = Arc::default();
+        let table = Table::<_, POLLER, 1>::new();
+        let handle = table.insert(Object::new(&alive)).unwrap();
+        let inherited = table.enter(handle).unwrap();
+        table.after_fork();
+        let own = table.enter(handle).unwrap();
+        assert!(free(&table, handle));
+        drop(inherited);
+        own.touch();
+        drop(own);
+        assert_eq!(alive.load(Ordering::Relaxed), 0);
+
+        // Nothing is left of it in a child of the child's.
+        let handle = table.insert(Object::new(&alive)).unwrap();
+        thread::scope(|scope| scope.spawn(|| std::mem::forget(table.enter(handle))).join().unwrap());
+        table.after_fork();
+        assert!(free(&table, handle));
+        assert_eq!(alive.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_quiet_use_that_the_parent_began_is_not_taken_from_the_childs_count() {
+        let alive = Arc::default();
+        let table = Table::<_, POLLER, 1>::new();
+        let handle = table.insert(Object::new(&alive)).unwrap();
+        let inherited = table.enter_quietly(handle).unwrap();
+        table.after_fork();
+        drop(inherited);
+        let own = table.enter(handle).unwrap();
+        assert!(free(&table, handle));
+        own.touch();
+        drop(own);
+        assert_eq!(alive.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -121,7 +121,10 @@ impl Poller {
         registry.of_caller(fd)?;
         self.engine.remove(&mut registry, fd);
         self.strictly(registry, |strict, _| strict.ended(fd));
-        self.engine.let_go(&self.registry);
+        // Unless a callback has forked: the threads that wait are the parent's.
+        if self.is_owner() {
+            self.engine.let_go(&self.registry);
+        }
         Ok(())
     }
 

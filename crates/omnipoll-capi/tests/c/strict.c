@@ -196,6 +196,70 @@ static void forked_child(uint32_t engine)
     IS(report.count, 0);
 }
 
+/* A callback that forks. */
+struct forker {
+    omni_poller *poller;
+    int frees; /* the child frees the poller before it returns */
+    pid_t child; /* -1 before */
+};
+
+static void fork_once(const omni_finding *finding, void *context)
+{
+    struct forker *forker = context;
+    (void)finding;
+    if (forker->child >= 0)
+        return;
+    forker->child = fork();
+    OK(forker->child >= 0);
+    if (forker->child == 0)
+        alarm(60);
+    if (forker->child == 0 && forker->frees)
+        omni_poller_free(forker->poller);
+}
+
+/* Freed while a thread waits in it, it is dropped when that has left, and not before. */
+static void freed_under_a_wait(omni_poller *poller)
+{
+    struct waiter waiter;
+    IS(omni_after_fork(poller), 0);
+    while (look(poller) > 0) /* of what was closed */
+        ;
+    start_waiting(&waiter, poller, FOREVER);
+    omni_poller_free(poller);
+    IS(finish_waiting(&waiter), -ESTALE);
+}
+
+/* The callback is called by a wait, which goes on in the child as well. */
+static void forked_in_a_callback(uint32_t engine)
+{
+    for (int frees = 0; frees < 2; frees++) {
+        struct forker forker = {.frees = frees, .child = -1};
+        struct pair closed = pipe_pair(), open = pipe_pair();
+        int status = 0;
+        IS(omni_poller_new(engine, OMNI_STRICT, &forker.poller), 0);
+        IS(omni_poller_on_finding(forker.poller, fork_once, &forker), 0);
+        IS(omni_add(forker.poller, closed.ours, OMNI_READ, 7), 0);
+        close(closed.ours);
+        int found = look(forker.poller);
+        if (forker.child == 0) {
+            IS(found, frees ? -ESTALE : -EOWNERDEAD);
+            if (!frees)
+                freed_under_a_wait(forker.poller);
+            _exit(0);
+        }
+        OK(found >= 0);
+        IS(waitpid(forker.child, &status, 0), forker.child);
+        IS(status, 0);
+        omni_remove(forker.poller, closed.ours);
+        IS(omni_add(forker.poller, open.ours, OMNI_READ, 8), 0);
+        put(open.theirs, 1);
+        IS(one_event(forker.poller, open.ours, 8), OMNI_READ);
+        omni_poller_free(forker.poller);
+        close(closed.theirs);
+        close_pair(open);
+    }
+}
+
 static void leaked(uint32_t engine)
 {
     struct report report;
@@ -300,6 +364,7 @@ static const struct behaviour behaviours[] = {
     {"a writer with nothing to write is said", busy_writer},
     {"a loop that was blocked is said", blocked_loop},
     {"a forked child that uses the poller is said", forked_child},
+    {"a callback may fork, and the child free the poller", forked_in_a_callback},
     {"a registration left at the end is said", leaked},
     {"nothing is said of correct code", correct},
     {"without a callback it is a line on stderr", on_stderr},

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::{lock, Doorbell};
 use crate::registry::Registry;
+use crate::source::fork;
 
 /// A wait that takes the ring of the doorbell for an older one may sleep: it is rung again.
 const RING_AGAIN: Duration = Duration::from_millis(10);
@@ -75,9 +76,11 @@ impl Waits {
         if self.count.load(Ordering::Relaxed) == 0 {
             return;
         }
+        let process = fork::count();
         let mut registry = lock(registry);
         let change = lock(&self.inner).changes;
-        while lock(&self.inner).known.iter().any(|&known| known < change) {
+        // The handler of a signal may fork: in the child, nobody comes back.
+        while fork::glance() == process && lock(&self.inner).known.iter().any(|&known| known < change) {
             lock(&self.inner).removing += 1;
             let (locked, waited) =
                 self.ended.wait_timeout(registry, RING_AGAIN).unwrap_or_else(PoisonError::into_inner);

@@ -108,6 +108,8 @@ impl Poller {
         events: &mut [MaybeUninit<Event>],
         timeout: Option<Duration>,
     ) -> io::Result<usize> {
+        // The callback of a finding may have forked: this may be the child.
+        self.check_owner()?;
         let deadline = Deadline::after(timeout);
         let most = events.len().min(MOST_EVENTS);
         let mut list = Vec::with_capacity(most);
