@@ -105,6 +105,15 @@ def ask(client: socket.socket, question: bytes) -> bytes:
     return receive(client, len(question))
 
 
+def ask_where(address: tuple[str, int]) -> bytes:
+    """What a server of datagrams answers, from the address that was asked."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(LONG)
+        client.connect(address)
+        client.send(b"where?")
+        return client.recv(100)
+
+
 def read_all(client: socket.socket) -> bytes:
     data = b""
     while more := client.recv(65536):

@@ -20,7 +20,19 @@ from typing import Any
 
 import pytest
 from conftest import ENGINES
-from serving import FORKING, LONG, SHARING, Echo, Recorder, ask, connect, read_all, receive, refused
+from serving import (
+    FORKING,
+    LONG,
+    SHARING,
+    Echo,
+    Recorder,
+    ask,
+    ask_where,
+    connect,
+    read_all,
+    receive,
+    refused,
+)
 
 import omnipoll
 from omnipoll import Connection, Datagram, Server
@@ -844,6 +856,26 @@ def test_listeners_are_handed_over(serve: Serve) -> None:
     os.close(fd)
 
 
+def test_the_file_of_a_unix_socket_is_removed_or_kept(serve: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    for kept in (False, True):
+        old = serve(Echo(), f"unix:{path}")
+        fd = old.dup_listener()
+        if kept:
+            old.keep_files()
+        old.stop()
+        old._thread.join(LONG)  # type: ignore[union-attr]
+        assert path.exists() == kept
+        if kept:
+            new = serve(Echo(), f"fd:{fd}")
+            with connect(old.addresses[0]) as client:
+                assert ask(client, b"hello") == b"hello"
+            new.stop()
+            new._thread.join(LONG)  # type: ignore[union-attr]
+            assert path.exists()
+        os.close(fd)
+
+
 def test_several_addresses(serve: Serve, tmp_path: Path) -> None:
     server = serve(Echo(), ["127.0.0.1:0", f"unix:{tmp_path}/socket"])
     assert server.addresses[1] == f"unix:{tmp_path}/socket"
@@ -902,6 +934,7 @@ def test_datagrams(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     serve.end()
     (datagram,) = handler.kept
     assert datagram.peer == name
+    assert datagram.local == f"{host}:{port}"
     assert repr(datagram) == f"<omnipoll.Datagram from {name}>"
     with pytest.raises(OSError, match="on_datagram") as stale:
         datagram.reply(b"late")
@@ -909,6 +942,35 @@ def test_datagrams(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     assert [record.getMessage() for record in caplog.records] == [f"exception in on_datagram for {name}"]
     total = server.stats().total
     assert (total.datagrams_in, total.datagrams_out) == (2, 2)
+
+
+class Whereabouts:
+    def on_datagram(self, datagram: Datagram, data: bytes) -> None:
+        datagram.reply(datagram.local.encode())
+
+
+def test_a_datagram_tells_the_address_that_was_asked(serve: Serve) -> None:
+    """The answer comes from there: a connected client hears no other."""
+    if serve.model == "thread":
+        return
+    for address in ("udp:0.0.0.0:0", "udp:*:0"):
+        port = int(serve(Whereabouts(), address).addresses[0].rpartition(":")[2])
+        for host in ("127.0.0.1", "127.0.0.2"):
+            assert ask_where((host, port)) == f"{host}:{port}".encode()
+
+
+def test_an_inherited_datagram_socket_is_served(serve: Serve) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as passed:
+        passed.bind(("127.0.0.1", 0))
+        host, port = passed.getsockname()
+        if serve.model == "thread":
+            with pytest.raises(OSError, match="datagram") as refused:
+                serve(Whereabouts(), f"fd:{passed.fileno()}")
+            assert refused.value.errno == errno.ENOTSUP
+            return
+        server = serve(Whereabouts(), f"fd:{passed.fileno()}")
+    assert server.addresses == [f"udp:{host}:{port}"]
+    assert ask_where((host, port)) == f"{host}:{port}".encode()
 
 
 # ---- Mistakes ------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from serving import (
     MODELS,
     Program,
     ask,
+    ask_where,
     connect,
     end,
     last_words,
@@ -54,25 +55,40 @@ def test_echo_until_sigterm(model: str, engine: str) -> None:
 
 
 ACTIVATED = """
+class Both(Echo):
+    def on_datagram(self, datagram, data):
+        datagram.reply(datagram.local.encode())
+
 for number, passed in enumerate(%r, 3):
     os.dup2(passed, number)
-os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="2")
-server = omnipoll.Server(Echo(), "systemd", model=model, engine=engine, workers=2, signals=True)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="%d")
+server = omnipoll.Server(Both(), "systemd", model=model, engine=engine, workers=2, signals=True)
 print(*server.addresses, flush=True)
 server.run()
 """
 
 
 def test_what_systemd_passes_is_served_and_left_open(model: str, engine: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as local:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as tcp,
+        socket.socket(socket.AF_UNIX) as local,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+    ):
+        udp.bind(("127.0.0.1", 0))
         name = f"omnipoll-{os.getpid()}-{model}-{engine}"
         local.bind(f"\0{name}")
         local.listen()
         # Out of the way of the numbers that the program gives them.
-        passed = [fcntl.fcntl(listener, fcntl.F_DUPFD, 64) for listener in (tcp, local)]
-        with program(ACTIVATED % passed, model, engine, passed) as (process, addresses):
-            assert addresses.split() == [f"127.0.0.1:{tcp.getsockname()[1]}", f"unix:@{name}"]
-            for address in addresses.split():
+        has_datagrams = model not in ("thread", "fork")
+        sockets = (tcp, local, udp) if has_datagrams else (tcp, local)
+        passed = [fcntl.fcntl(listener, fcntl.F_DUPFD, 64) for listener in sockets]
+        expected = [f"127.0.0.1:{tcp.getsockname()[1]}", f"unix:@{name}"]
+        expected += ["udp:{}:{}".format(*udp.getsockname())] if has_datagrams else []
+        with program(ACTIVATED % (passed, len(passed)), model, engine, passed) as (process, addresses):
+            assert addresses.split() == expected
+            if has_datagrams:
+                assert ask_where(udp.getsockname()) == expected.pop()[len("udp:") :].encode()
+            for address in expected:
                 with connect(address) as client:
                     assert ask(client, b"hello") == b"hello"
             assert end(process) == ("", "")

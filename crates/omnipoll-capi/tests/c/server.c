@@ -138,6 +138,7 @@ static void no_server(uint32_t engine)
         IS(omni_server_stats(server, 0, &stats), error);
         IS(omni_server_workers(server), error);
         IS(omni_server_dup_listener(server, 0), error);
+        IS(omni_server_keep_files(server), error);
         IS(omni_server_engine(server), 0);
         IS(omni_server_model(server), 0);
         omni_server_free(server);
@@ -269,6 +270,50 @@ static void listeners(uint32_t engine)
     IS(try_to_connect(seen->port), -ECONNREFUSED);
 }
 
+static int client_of(const struct sockaddr_un *name, socklen_t length)
+{
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    IS(connect(fd, (const struct sockaddr *)name, length), 0);
+    return fd;
+}
+
+/* The file of a unix socket goes with its server, unless another process has the socket. */
+static void files_of_sockets(uint32_t engine)
+{
+    for (MODELS_HERE(model))
+        for (int kept = 0; kept < 2; kept++) {
+            omni_server_options options = {.size = sizeof options, .engine = engine, .model = model};
+            omni_handler handler = noting(echo);
+            struct sockaddr_un name = {.sun_family = AF_UNIX};
+            char address[128];
+            struct service service = {.server = new_server(&options, &handler)};
+            snprintf(name.sun_path, sizeof name.sun_path, "/tmp/omnipoll-c-%d", (int)getpid());
+            snprintf(address, sizeof address, "unix:%s", name.sun_path);
+            IS(omni_server_listen(service.server, address), 0);
+            int listener = omni_server_dup_listener(service.server, 0);
+            OK(listener >= 0);
+            if (kept)
+                IS(omni_server_keep_files(service.server), 0);
+            IS(pthread_create(&service.thread, NULL, run_server, &service), 0);
+            finish(&service);
+            IS(access(name.sun_path, F_OK), kept ? 0 : -1);
+            if (kept) {
+                /* The path leads to who has the socket now, whose file it is not. */
+                snprintf(address, sizeof address, "fd:%d", listener);
+                service = (struct service){.server = new_server(&options, &handler)};
+                IS(omni_server_listen(service.server, address), 0);
+                IS(pthread_create(&service.thread, NULL, run_server, &service), 0);
+                int fd = client_of(&name, sizeof name);
+                say(fd, "hello");
+                hear(fd, "hello");
+                close(fd);
+                finish(&service);
+                IS(unlink(name.sun_path), 0);
+            }
+            close(listener);
+        }
+}
+
 /* An abstract name that is new: as the system has it, and, in `address`, as it is written. A ring
  * that is gone may keep an old one for a moment. */
 static socklen_t abstract_name(struct sockaddr_un *name, char address[64])
@@ -278,13 +323,6 @@ static socklen_t abstract_name(struct sockaddr_un *name, char address[64])
     *name = (struct sockaddr_un){.sun_family = AF_UNIX};
     memcpy(name->sun_path + 1, address + 6, (size_t)count - 6);
     return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + (size_t)count - 5);
-}
-
-static int client_of(const struct sockaddr_un *name, socklen_t length)
-{
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    IS(connect(fd, (const struct sockaddr *)name, length), 0);
-    return fd;
 }
 
 static void abstract_names(uint32_t engine)
@@ -310,17 +348,73 @@ static void abstract_names(uint32_t engine)
     }
 }
 
-/* Serves what it is passed as systemd passes it: from descriptor 3 on, counted in the environment. */
-static void serve_what_is_passed(const omni_server_options *options, const int passed[2])
+static int takes_datagrams(uint32_t model)
+{
+    return model != OMNI_MODEL_THREAD && model != OMNI_MODEL_FORK;
+}
+
+/* Answers with the address that the datagram was sent to. */
+static void reply_local(omni_datagram *datagram, const uint8_t *data, size_t length, void *context)
+{
+    char local[64], some[5];
+    OK(data && length && context == &seen);
+    int local_length = omni_datagram_local(datagram, local, sizeof local);
+    IS(local_length, strlen(local));
+    IS(omni_datagram_local(datagram, some, sizeof some), local_length);
+    IS(strlen(some), 4);
+    IS(strncmp(some, local, 4), 0);
+    IS(omni_datagram_local(datagram, NULL, 0), local_length);
+    IS(omni_datagram_local(datagram, NULL, 1), -EINVAL);
+    IS(omni_datagram_reply(datagram, local, (size_t)local_length), 0);
+}
+
+/* A client of 127.0.0.`host` hears from that address, and no other, that it has asked there. */
+static void ask_where(int host, int port)
+{
+    struct sockaddr_in to = {.sin_family = AF_INET,
+                             .sin_port = htons((uint16_t)port),
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK - 1 + (uint32_t)host)};
+    char expected[64];
+    int fd = socket(AF_INET, SOCK_DGRAM, 0);
+    IS(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
+    say(fd, "where?");
+    snprintf(expected, sizeof expected, "127.0.0.%d:%d", host, port);
+    hear(fd, expected);
+    close(fd);
+}
+
+/* A socket bound to a port of 127.0.0.1. */
+static int bound(int type, int *port)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t length = sizeof address;
+    int fd = socket(AF_INET, type, 0);
+    IS(bind(fd, (struct sockaddr *)&address, length), 0);
+    IS(getsockname(fd, (struct sockaddr *)&address, &length), 0);
+    *port = ntohs(address.sin_port);
+    return fd;
+}
+
+enum { PASSED = 3 };
+
+/* Serves what it is passed as systemd passes it: from descriptor 3 on, counted in the environment.
+ * The last is for datagrams. */
+static void serve_what_is_passed(const omni_server_options *options, const int passed[PASSED])
 {
     char text[32];
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < PASSED; i++)
         IS(dup2(passed[i], 3 + i), 3 + i);
     snprintf(text, sizeof text, "%d", (int)getpid());
     setenv("LISTEN_PID", text, 1);
-    setenv("LISTEN_FDS", "2", 1);
+    setenv("LISTEN_FDS", "3", 1);
     omni_handler handler = noting(echo);
+    handler.on_datagram = reply_local;
     omni_server *server = new_server(options, &handler);
+    if (!takes_datagrams(options->model)) {
+        IS(omni_server_listen(server, "systemd"), -ENOTSUP);
+        OK(strstr(omni_last_error(), "descriptor 5: "));
+        setenv("LISTEN_FDS", "2", 1);
+    }
     IS(omni_server_listen(server, "systemd"), 0);
     IS(omni_server_run(server), 0);
     omni_server_free(server);
@@ -335,26 +429,26 @@ static void socket_activation(uint32_t engine)
                                              .model = model,
                                              .flags = OMNI_SERVER_SIGNALS,
                                              .workers = 2};
-        struct sockaddr_in inet = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
         struct sockaddr_un name;
         char address[64];
-        socklen_t length = sizeof inet, name_length = abstract_name(&name, address);
-        int tcp = socket(AF_INET, SOCK_STREAM, 0), local = socket(AF_UNIX, SOCK_STREAM, 0), status;
-        IS(bind(tcp, (struct sockaddr *)&inet, sizeof inet), 0);
-        IS(bind(local, (struct sockaddr *)&name, name_length), 0);
-        IS(getsockname(tcp, (struct sockaddr *)&inet, &length), 0);
-        IS(listen(tcp, 8) | listen(local, 8), 0);
-        /* Out of the way of 3 and 4. */
-        const int passed[2] = {fcntl(tcp, F_DUPFD, 64), fcntl(local, F_DUPFD, 64)};
-        close(tcp);
-        close(local);
+        socklen_t name_length = abstract_name(&name, address);
+        int port, udp_port, status;
         memset(seen, 0, sizeof *seen);
-        seen->port = ntohs(inet.sin_port);
+        int sockets[PASSED] = {bound(SOCK_STREAM, &port), socket(AF_UNIX, SOCK_STREAM, 0),
+                               bound(SOCK_DGRAM, &udp_port)};
+        IS(bind(sockets[1], (struct sockaddr *)&name, name_length), 0);
+        IS(listen(sockets[0], 8) | listen(sockets[1], 8), 0);
+        seen->port = port;
+        for (int i = 0; i < PASSED; i++) {
+            int out_of_the_way = fcntl(sockets[i], F_DUPFD, 64); /* of 3, 4 and 5 */
+            close(sockets[i]);
+            sockets[i] = out_of_the_way;
+        }
         fflush(stdout);
         pid_t pid = fork();
         if (pid == 0) {
             alarm(60);
-            serve_what_is_passed(&options, passed);
+            serve_what_is_passed(&options, sockets);
         }
         int fds[2] = {client(), client_of(&name, name_length)};
         for (int i = 0; i < 2; i++) {
@@ -362,14 +456,48 @@ static void socket_activation(uint32_t engine)
             hear(fds[i], "hello");
             close(fds[i]);
         }
+        if (takes_datagrams(model))
+            ask_where(1, udp_port);
         IS(kill(pid, SIGTERM), 0);
         IS(waitpid(pid, &status, 0), pid);
         OK(WIFEXITED(status));
         IS(WEXITSTATUS(status), 42);
         /* Who comes now waits for the next one that is started. */
         close(client());
-        close(passed[0]);
-        close(passed[1]);
+        for (int i = 0; i < PASSED; i++)
+            close(sockets[i]);
+    }
+}
+
+static void inherited_datagrams(uint32_t engine)
+{
+    for (EVERY_MODEL(model)) {
+        omni_server_options options = {.size = sizeof options, .engine = engine, .model = model};
+        omni_handler handler = {.size = sizeof handler, .context = &seen, .on_datagram = reply_local};
+        struct service service = {.server = new_server(&options, &handler)};
+        char address[32], told[64], expected[64];
+        int port, fd = bound(SOCK_DGRAM, &port);
+        snprintf(address, sizeof address, "fd:%d", fd);
+        if (!takes_datagrams(model)) {
+            IS(omni_server_listen(service.server, address), -ENOTSUP);
+            OK(!(fcntl(fd, F_GETFD) & FD_CLOEXEC));
+            omni_server_free(service.server);
+            close(fd);
+            continue;
+        }
+        IS(omni_server_listen(service.server, address), 0);
+        OK(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+        close(fd);
+        snprintf(expected, sizeof expected, "udp:127.0.0.1:%d", port);
+        IS(omni_server_address(service.server, told, sizeof told), strlen(expected));
+        IS(strcmp(told, expected), 0);
+        if (forks(model)) {
+            omni_server_free(service.server);
+            continue; /* socket_activation has it serve */
+        }
+        IS(pthread_create(&service.thread, NULL, run_server, &service), 0);
+        ask_where(1, port);
+        finish(&service);
     }
 }
 
@@ -560,10 +688,30 @@ static void reply(omni_datagram *datagram, const uint8_t *data, size_t length, v
     IS(omni_datagram_reply(datagram, data, length), 0);
 }
 
+/* A server at every address of the machine answers from the one that was asked. */
+static void addresses_of_datagrams(uint32_t engine)
+{
+    const char *const wildcards[] = {"udp:0.0.0.0:0", "udp::0", "udp:*:0"};
+    for (uint32_t model = OMNI_MODEL_REACTOR; model <= OMNI_MODEL_CORES; model++)
+        for (size_t i = 0; i < sizeof wildcards / sizeof *wildcards; i++) {
+            omni_server_options options = {.size = sizeof options, .engine = engine, .model = model};
+            omni_handler handler = {.size = sizeof handler, .context = &seen, .on_datagram = reply_local};
+            struct service service = {.server = new_server(&options, &handler)};
+            char address[64];
+            IS(omni_server_listen(service.server, wildcards[i]), 0);
+            OK(omni_server_address(service.server, address, sizeof address) > 0);
+            IS(pthread_create(&service.thread, NULL, run_server, &service), 0);
+            for (int host = 1; host <= 3; host++)
+                ask_where(host, atoi(strrchr(address, ':') + 1));
+            finish(&service);
+        }
+}
+
 static void datagrams(uint32_t engine)
 {
     IS(omni_datagram_reply(NULL, "", 0), -EINVAL);
     IS(omni_datagram_peer(NULL, NULL, 0), -EINVAL);
+    IS(omni_datagram_local(NULL, NULL, 0), -EINVAL);
     for (uint32_t model = OMNI_MODEL_REACTOR; model <= OMNI_MODEL_CORES; model++) {
         struct service service = {0};
         omni_server_options options = {.size = sizeof options, .engine = engine, .model = model};
@@ -585,6 +733,7 @@ static void datagrams(uint32_t engine)
         omni_datagram *datagram = last_datagram;
         IS(omni_datagram_reply(datagram, "", 0), -ESTALE);
         IS(omni_datagram_peer(datagram, NULL, 0), -ESTALE);
+        IS(omni_datagram_local(datagram, NULL, 0), -ESTALE);
         omni_server_statistics stats = {.size = sizeof stats};
         IS(omni_server_stats(service.server, UINT32_MAX, &stats), 0);
         IS(stats.datagrams_in, 5);
@@ -802,14 +951,17 @@ static const struct behaviour behaviours[] = {
     {"a server listens on several addresses", addresses},
     {"an error has words of its own", words},
     {"a listening socket is handed on", listeners},
+    {"the file of a unix socket is removed, or kept", files_of_sockets},
     {"an abstract name is served", abstract_names},
     {"what systemd passes is served", socket_activation},
+    {"an inherited datagram socket is served", inherited_datagrams},
     {"clients are served, and each is closed once", serves},
     {"a handler may have no functions", nothing_to_call},
     {"a client is refused with some last words", refuses},
     {"a server counts", counts},
     {"a broadcast reaches everybody, or is refused", broadcasts},
     {"datagrams are answered, and stale in the end", datagrams},
+    {"a datagram tells the address that was asked", addresses_of_datagrams},
     {"a stop counts before the run", stopped_before_it_runs},
     {"a signal handler stops it", stopped_by_a_signal_handler},
     {"a drain without time resets who is left", drained_in_no_time},
