@@ -12,7 +12,8 @@ use pyo3::exceptions::{PyOSError, PyTypeError};
 use pyo3::prelude::*;
 
 use crate::bytes::Bytes;
-use crate::convert::{self, descriptor, error};
+use crate::convert::{self, descriptor, error, number};
+use crate::ending::keep_thread;
 use crate::fastcall::{Argument, Method};
 use crate::loan::{Lent, Loan};
 
@@ -34,6 +35,12 @@ pub(crate) struct PyConnection {
     closed: AtomicBool,
     /// The system has ended the connection, as a write has found.
     broken: AtomicBool,
+}
+
+impl Drop for PyConnection {
+    fn drop(&mut self) {
+        keep_thread();
+    }
 }
 
 /// For the handler.
@@ -71,6 +78,7 @@ impl PyConnection {
 impl PyConnection {
     /// Acts on the connection, in a callback of its own.
     fn here<R>(&self, py: Python<'_>, act: impl FnOnce(&mut Conn<'static>) -> R) -> PyResult<R> {
+        keep_thread();
         self.conn.with(py, act).ok_or_else(|| match self.number.is_open() {
             true => PyOSError::new_err((libc::EPERM, "only in a call of the handler for this connection")),
             false => PyOSError::new_err((libc::ESTALE, "the connection is gone")),
@@ -84,6 +92,7 @@ impl PyConnection {
         here: impl FnOnce(&mut Conn<'static>),
         elsewhere: impl FnOnce(ConnId) -> io::Result<()>,
     ) -> PyResult<()> {
+        keep_thread();
         match self.conn.with(py, here) {
             Some(()) => Ok(()),
             None => elsewhere(self.number).map_err(error),
@@ -122,6 +131,7 @@ impl PyConnection {
 impl PyConnection {
     /// write() of several bytes-like objects one after another.
     fn writelines(&self, py: Python<'_>, lines: &Bound<'_, PyAny>) -> PyResult<usize> {
+        keep_thread();
         let mut all = Vec::new();
         for line in lines.try_iter()? {
             all.extend_from_slice(&Bytes::of(&line?)?);
@@ -143,8 +153,8 @@ impl PyConnection {
         &self,
         py: Python<'_>,
         file: &Bound<'_, PyAny>,
-        offset: u64,
-        length: Option<u64>,
+        #[pyo3(from_py_with = number)] offset: u64,
+        #[pyo3(from_py_with = number)] length: Option<u64>,
     ) -> PyResult<()> {
         let fd = descriptor(file)?;
         // SAFETY: the caller's file stays open during the call; a number that is not open is
@@ -188,14 +198,13 @@ impl PyConnection {
     /// an int of 64 bits. Raises BlockingIOError when 16,384 posts and writes from other threads
     /// wait for that loop: post again later.
     fn post(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        let number = value.extract().map_err(|error: PyErr| {
-            match error.is_instance_of::<PyTypeError>(value.py()) {
+        let number =
+            number(value).map_err(|error: PyErr| match error.is_instance_of::<PyTypeError>(value.py()) {
                 true => PyTypeError::new_err(format!(
                     "post() takes an int, not {value:?}: leave it in an attribute of the connection"
                 )),
                 false => error,
-            }
-        })?;
+            })?;
         self.number.post(number).map_err(error)
     }
 
@@ -262,17 +271,29 @@ impl PyConnection {
 
     /// Ends this connection (on_close with TimeoutError) when nothing was read or written for
     /// so many seconds; None is for ever. In a call of the handler.
-    fn set_idle_timeout(&self, py: Python<'_>, seconds: Option<f64>) -> PyResult<()> {
+    fn set_idle_timeout(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = number)] seconds: Option<f64>,
+    ) -> PyResult<()> {
         self.set_timeout(py, seconds, Conn::set_idle_timeout)
     }
 
     /// The same when nothing was read for so long while it was being read.
-    fn set_read_timeout(&self, py: Python<'_>, seconds: Option<f64>) -> PyResult<()> {
+    fn set_read_timeout(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = number)] seconds: Option<f64>,
+    ) -> PyResult<()> {
         self.set_timeout(py, seconds, Conn::set_read_timeout)
     }
 
     /// The same when bytes were queued for so long and none could be sent.
-    fn set_write_timeout(&self, py: Python<'_>, seconds: Option<f64>) -> PyResult<()> {
+    fn set_write_timeout(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = number)] seconds: Option<f64>,
+    ) -> PyResult<()> {
         self.set_timeout(py, seconds, Conn::set_write_timeout)
     }
 

@@ -10,7 +10,7 @@ use pyo3::exceptions::{PyOSError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use crate::ending::Stays;
+use crate::ending::keep_thread;
 use crate::fastcall::Argument;
 
 /// `EINVAL` is a `ValueError`; every other errno is the subclass of `OSError` Python has for it.
@@ -56,9 +56,15 @@ pub(crate) fn engine(name: &str) -> PyResult<EngineKind> {
         .ok_or_else(|| PyValueError::new_err(format!("there is no engine named '{name}'")))
 }
 
+/// An int or a float as an argument of a method, or anything with `__index__()` or `__float__()`.
+pub(crate) fn number<'a, 'py, T: FromPyObjectOwned<'py>>(object: &'a Bound<'py, PyAny>) -> PyResult<T> {
+    keep_thread();
+    object.extract().map_err(Into::into)
+}
+
 /// An int, or anything with `fileno()`.
 pub(crate) fn descriptor(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
-    let _stays = Stays::here();
+    keep_thread();
     // SAFETY: `object` is a live object of the interpreter this thread is attached to.
     let fd: c_int = unsafe { ffi::PyObject_AsFileDescriptor(object.as_ptr()) };
     if fd < 0 {

@@ -6,19 +6,20 @@
 //! is gone, and so it does here.
 //!
 //! What unwinds is asked for the handlers of `pthread_cleanup_push(3)` before each frame, and a
-//! handler whose buffer is not on the stack counts as being of the first. Such a handler is
-//! registered, and never returns, while Python may run below a frame of ours: a handler's method,
-//! `fileno()`, `on_finding`, the finalizer of a token.
-
-use std::ffi::{c_int, c_void};
-use std::marker::PhantomData;
+//! handler whose buffer is not on the stack counts as being of the first. So each thread that comes
+//! to us registers one, which never returns if a frame of this shared object is on the stack. It stays
+//! registered as long as the thread lives, and not for a scope of ours: what Python runs after an
+//! object's own drop (the finalizer of an attribute, the callback of a weak reference) is called by
+//! pyo3.
 
 use pyo3::prelude::*;
+
+pub(crate) use cleanup::keep_thread;
 
 /// Attaches to the interpreter, as [`Python::attach`] does. When that has ended, or is about to, it
 /// does not return.
 pub(crate) fn attach<R>(body: impl FnOnce(Python<'_>) -> R) -> R {
-    let _stays = Stays::here();
+    keep_thread();
     Python::try_attach(body).unwrap_or_else(|| wait_for_the_end())
 }
 
@@ -29,30 +30,12 @@ fn wait_for_the_end() -> ! {
     }
 }
 
-/// While it lives, the interpreter can't end this thread, only stop it.
-pub(crate) struct Stays(PhantomData<*const ()>);
-
-impl Stays {
-    #[inline]
-    pub(crate) fn here() -> Self {
-        cleanup::push();
-        Self(PhantomData)
-    }
-}
-
-impl Drop for Stays {
-    #[inline]
-    fn drop(&mut self) {
-        cleanup::pop();
-    }
-}
-
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod cleanup {
-    use super::*;
-    use std::cell::Cell;
-    use std::mem::transmute;
-    use std::sync::OnceLock;
+    use super::wait_for_the_end;
+    use std::ffi::{c_int, c_void};
+    use std::mem::{transmute, zeroed};
+    use std::ptr::{from_mut, null_mut};
 
     /// `struct _pthread_cleanup_buffer` of glibc's pthread.h, which keeps it for old programs.
     #[repr(C)]
@@ -66,78 +49,105 @@ mod cleanup {
     type Push = unsafe extern "C" fn(*mut Buffer, unsafe extern "C" fn(*mut c_void), *mut c_void);
     type Pop = unsafe extern "C" fn(*mut Buffer, c_int);
 
-    /// This thread's buffer: on the heap. A thread's static storage is in the memory of its stack.
-    struct Registered {
-        depth: Cell<u32>,
+    /// This thread's handler, registered. Its buffer is on the heap: a thread's static storage is in
+    /// the memory of its stack.
+    struct Handler {
         buffer: *mut Buffer,
-    }
-
-    impl Drop for Registered {
-        fn drop(&mut self) {
-            // SAFETY: from `Box::into_raw` below; it is not registered, or the thread would not end.
-            drop(unsafe { Box::from_raw(self.buffer) });
-        }
+        pop: Pop,
     }
 
     thread_local! {
-        static REGISTERED: Registered = Registered {
-            depth: Cell::new(0),
-            buffer: Box::into_raw(Box::new(Buffer {
-                routine: None,
-                argument: std::ptr::null_mut(),
-                cancel_type: 0,
-                previous: std::ptr::null_mut(),
-            })),
-        };
+        static HANDLER: Option<Handler> = Handler::register();
     }
 
-    /// Looked for by name: the symbols' versions differ from one glibc to the next.
-    fn functions() -> Option<(Push, Pop)> {
-        static FOUND: OnceLock<Option<(Push, Pop)>> = OnceLock::new();
-        *FOUND.get_or_init(|| {
+    /// Called before Python may run below a frame of ours: from now on the end of the interpreter
+    /// ends this thread below none.
+    #[inline]
+    pub(crate) fn keep_thread() {
+        let _ = HANDLER.try_with(|_| ());
+    }
+
+    impl Handler {
+        fn register() -> Option<Self> {
+            // Looked for by name: the symbols' versions differ from one glibc to the next.
             // SAFETY: the names end with a zero byte.
             let [push, pop] = [c"_pthread_cleanup_push", c"_pthread_cleanup_pop"]
                 .map(|name| unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) });
-            let found = !push.is_null() && !pop.is_null();
+            if push.is_null() || pop.is_null() {
+                return None;
+            }
             // SAFETY: glibc's functions of these names have these types.
-            found.then(|| unsafe {
-                (transmute::<*mut c_void, Push>(push), transmute::<*mut c_void, Pop>(pop))
-            })
-        })
+            let (push, pop) =
+                unsafe { (transmute::<*mut c_void, Push>(push), transmute::<*mut c_void, Pop>(pop)) };
+            let (routine, argument, previous) = (None, null_mut(), null_mut());
+            let buffer = Box::into_raw(Box::new(Buffer { routine, argument, cancel_type: 0, previous }));
+            // SAFETY: the buffer lives until it is taken back.
+            unsafe { push(buffer, stay, null_mut()) };
+            Some(Self { buffer, pop })
+        }
     }
 
+    impl Drop for Handler {
+        fn drop(&mut self) {
+            // SAFETY: the thread ends, and has left every scope in which others were registered. The
+            // buffer is from `Box::into_raw`, and nothing leads to it any more.
+            unsafe {
+                (self.pop)(self.buffer, 0);
+                drop(Box::from_raw(self.buffer));
+            }
+        }
+    }
+
+    /// Runs whenever a thread ends by `pthread_exit`: in CPython 3.9 and 3.10 every thread does.
     unsafe extern "C" fn stay(_: *mut c_void) {
-        wait_for_the_end()
+        if is_below_ours() {
+            wait_for_the_end();
+        }
     }
 
-    /// Registers the handler, if it is not registered already.
-    #[inline]
-    pub(super) fn push() {
-        let _ = REGISTERED.try_with(|it| {
-            it.depth.set(it.depth.get() + 1);
-            if let (1, Some((push, _))) = (it.depth.get(), functions()) {
-                // SAFETY: the buffer is this thread's, and is not registered. It is taken back in the
-                // order in which others on this thread are, since this is a scope like theirs.
-                unsafe { push(it.buffer, stay, std::ptr::null_mut()) };
-            }
-        });
+    type Trace = unsafe extern "C" fn(*mut c_void, *mut c_void) -> c_int;
+
+    extern "C" {
+        fn _Unwind_Backtrace(each: Trace, argument: *mut c_void) -> c_int;
+        fn _Unwind_GetIP(frame: *mut c_void) -> *const c_void;
     }
 
-    #[inline]
-    pub(super) fn pop() {
-        let _ = REGISTERED.try_with(|it| {
-            it.depth.set(it.depth.get() - 1);
-            if let (0, Some((_, pop))) = (it.depth.get(), functions()) {
-                // SAFETY: it was registered last of those that are.
-                unsafe { pop(it.buffer, 0) };
-            }
-        });
+    /// A walk from the handler, whose frames are ours, through what has called it and on.
+    struct Walk {
+        ours: *const c_void,
+        has_left: bool,
+        is_below_ours: bool,
+    }
+
+    fn is_below_ours() -> bool {
+        let mut walk = Walk { ours: object_of(stay as *const c_void), has_left: false, is_below_ours: false };
+        // SAFETY: `see` takes the walk, which outlives the call.
+        unsafe { _Unwind_Backtrace(see, from_mut(&mut walk).cast()) };
+        walk.is_below_ours
+    }
+
+    unsafe extern "C" fn see(frame: *mut c_void, walk: *mut c_void) -> c_int {
+        const GO_ON: c_int = 0;
+        // SAFETY: the frame is the unwinder's, and the walk the caller's.
+        let (walk, address) = unsafe { (&mut *walk.cast::<Walk>(), _Unwind_GetIP(frame)) };
+        let is_ours = object_of(address) == walk.ours;
+        walk.is_below_ours |= is_ours && walk.has_left;
+        walk.has_left |= !is_ours;
+        GO_ON
+    }
+
+    /// Where the shared object with this address is loaded.
+    fn object_of(address: *const c_void) -> *const c_void {
+        // SAFETY: zeros are a valid `Dl_info`, of nothing.
+        let mut found: libc::Dl_info = unsafe { zeroed() };
+        // SAFETY: looks up any address, and writes to `found` only.
+        unsafe { libc::dladdr(address, &mut found) };
+        found.dli_fbase
     }
 }
 
 /// Elsewhere `pthread_exit` unwinds nothing.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 mod cleanup {
-    pub(super) fn push() {}
-    pub(super) fn pop() {}
+    pub(crate) fn keep_thread() {}
 }

@@ -5,6 +5,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyInt;
 use pyo3::{PyTraverseError, PyVisit};
 
+use crate::ending::keep_thread;
+
 /// One event of a wait. It can't be changed, and while a descriptor's readiness stays the same
 /// the same object is handed out again and again.
 // Python objects throughout: reading one is then a load, without a call.
@@ -30,6 +32,12 @@ pub(crate) struct PyEvent {
     count: u32,
 }
 
+impl Drop for PyEvent {
+    fn drop(&mut self) {
+        keep_thread();
+    }
+}
+
 /// The report of a Poller.
 pub(crate) fn make<'py>(
     py: Python<'py>,
@@ -49,6 +57,7 @@ pub(crate) fn make<'py>(
 #[pymethods]
 impl PyEvent {
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        keep_thread();
         let (kind, value) = (self.kind.extract::<u32>(py)?, self.value.bind(py));
         let name = KINDS.iter().find(|(_, number)| *number as u32 == kind).map_or("?", |(name, _)| name);
         if kind == EventKind::Wake as u32 {

@@ -6,10 +6,14 @@ use std::sync::OnceLock;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
+use crate::ending::keep_thread;
+
+/// All that a class holds, so that whatever its objects are used for comes by here.
 pub(crate) struct Made<T>(OnceLock<T>);
 
 impl<T> Made<T> {
-    pub(crate) const fn not_yet() -> Self {
+    pub(crate) fn not_yet() -> Self {
+        keep_thread();
         Self(OnceLock::new())
     }
 
@@ -20,13 +24,21 @@ impl<T> Made<T> {
 
     #[inline]
     pub(crate) fn get(&self) -> PyResult<&T> {
-        self.0.get().ok_or_else(|| {
+        self.get_opt().ok_or_else(|| {
             PyRuntimeError::new_err("the base class's __init__() has not been called: use super().__init__()")
         })
     }
 
     /// `None` when `__init__` was not called.
+    #[inline]
     pub(crate) fn get_opt(&self) -> Option<&T> {
+        keep_thread();
         self.0.get()
+    }
+}
+
+impl<T> Drop for Made<T> {
+    fn drop(&mut self) {
+        keep_thread();
     }
 }

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 use pyo3::{intern, PyTraverseError, PyVisit};
 
-use crate::convert::{self, descriptor, Timeout};
+use crate::convert::{self, descriptor, number, Timeout};
 use crate::event;
 use crate::fastcall::{Argument, Method};
 use crate::inspect::{PyRegistered, PyStats};
@@ -196,7 +196,7 @@ impl PyPoller {
     fn timer_set(
         &self,
         py: Python<'_>,
-        id: u64,
+        #[pyo3(from_py_with = number)] id: u64,
         delay: &Bound<'_, PyAny>,
         period: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
@@ -208,7 +208,7 @@ impl PyPoller {
     /// Disarms a timer: no later wait tells it.
     ///
     /// Raises OSError (ESTALE) when it has expired or was cancelled.
-    fn timer_cancel(&self, py: Python<'_>, id: u64) -> PyResult<()> {
+    fn timer_cancel(&self, py: Python<'_>, #[pyo3(from_py_with = number)] id: u64) -> PyResult<()> {
         self.watch.get()?.call(|watch| watch.timer_cancel(py, id))
     }
 
@@ -251,7 +251,7 @@ impl PyPoller {
     /// before, so that Python's handler runs again.
     ///
     /// Raises FileNotFoundError when this poller does not watch it.
-    fn signal_remove(&self, py: Python<'_>, signum: i32) -> PyResult<()> {
+    fn signal_remove(&self, py: Python<'_>, #[pyo3(from_py_with = number)] signum: i32) -> PyResult<()> {
         self.watch.get()?.call(|watch| watch.signal_remove(py, signum))
     }
 
@@ -306,7 +306,12 @@ impl PyPoller {
     /// ...     worker.join()
     /// [(['a', 'result'], 42)]
     #[pyo3(signature = (token, value=0))]
-    fn post(&self, py: Python<'_>, token: Py<PyAny>, value: i64) -> PyResult<()> {
+    fn post(
+        &self,
+        py: Python<'_>,
+        token: Py<PyAny>,
+        #[pyo3(from_py_with = number)] value: i64,
+    ) -> PyResult<()> {
         self.watch.get()?.call(|watch| watch.post(py, token, value))
     }
 

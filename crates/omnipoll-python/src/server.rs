@@ -9,7 +9,7 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::bytes::Bytes;
-use crate::convert::{self, error};
+use crate::convert::{self, error, number};
 use crate::forking;
 use crate::handler::PyHandler;
 use crate::made::Made;
@@ -140,7 +140,7 @@ impl PyServer {
     /// call it; in a process that "fork" or "prefork" has forked it ends that process's serving
     /// only.
     #[pyo3(signature = (drain=None))]
-    fn stop(&self, drain: Option<f64>) -> PyResult<()> {
+    fn stop(&self, #[pyo3(from_py_with = number)] drain: Option<f64>) -> PyResult<()> {
         let drain = drain.map(|drain| convert::span(drain, "drain")).transpose()?;
         self.0.get()?.handle.stop(drain).map_err(error)
     }
@@ -168,7 +168,7 @@ impl PyServer {
     /// Raises FileNotFoundError when there is none of that number (after a stop there is none at
     /// all), OSError (EMFILE) as the system says.
     #[pyo3(signature = (number=0))]
-    fn dup_listener(&self, number: usize) -> PyResult<i32> {
+    fn dup_listener(&self, #[pyo3(from_py_with = number)] number: usize) -> PyResult<i32> {
         self.0.get()?.handle.dup_listener(number).map(IntoRawFd::into_raw_fd).map_err(error)
     }
 

@@ -16,7 +16,7 @@ use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::attached::Attached;
-use crate::ending::Stays;
+use crate::ending::keep_thread;
 use crate::watch::State;
 
 create_exception!(
@@ -44,7 +44,7 @@ impl Findings {
         Box::new(move |finding| {
             self.with(|queue| queue.push(finding.clone()));
             // Not while the interpreter ends.
-            let _stays = Stays::here();
+            keep_thread();
             let _ = Python::try_attach(|py| {
                 let Some(state) = state.upgrade() else { return };
                 self.tell(py, &state);
@@ -152,6 +152,12 @@ pub(crate) struct PyFinding {
     words: String,
 }
 
+impl Drop for PyFinding {
+    fn drop(&mut self) {
+        keep_thread();
+    }
+}
+
 #[pymethods]
 impl PyFinding {
     fn __str__(&self) -> &str {
@@ -159,6 +165,7 @@ impl PyFinding {
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        keep_thread();
         let Self { kind, words, .. } = self;
         let (fd, token) = (self.fd.into_pyobject(py)?.repr()?, self.token.bind(py).repr()?);
         Ok(format!("Finding(kind={kind:?}, fd={fd}, token={token}, words={words:?})"))

@@ -11,8 +11,6 @@ use std::os::fd::RawFd;
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use crate::ending::Stays;
-
 #[derive(Default)]
 pub(crate) struct Table {
     slots: Vec<Slot>,
@@ -41,7 +39,6 @@ impl Leftover {
     }
 
     pub(crate) fn release(self, py: Python<'_>) {
-        let _stays = Stays::here();
         for object in [self.0, self.1].into_iter().flatten() {
             object.drop_ref(py);
         }

@@ -19,7 +19,6 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use crate::attached::Attached;
 use crate::convert::{closed, error};
-use crate::ending::Stays;
 use crate::inspect::{PyRegistered, PyStats};
 use crate::sources::Sources;
 use crate::strict::{self, Findings};
@@ -54,7 +53,6 @@ pub(crate) struct State {
 struct Change<'a> {
     state: RefMut<'a, State>,
     _said: Said<'a>,
-    _stays: Stays,
 }
 
 struct Said<'a> {
@@ -124,7 +122,7 @@ impl Watch {
     /// The state, for a change of the core's. When it is done, what strict mode has found is
     /// told.
     fn change<'a>(&'a self, py: Python<'a>) -> Change<'a> {
-        Change { state: self.state.borrow(py), _said: Said { watch: self, py }, _stays: Stays::here() }
+        Change { state: self.state.borrow(py), _said: Said { watch: self, py } }
     }
 
     /// A call of the caller's. It raises what strict mode has to say as an exception; what it has
@@ -301,7 +299,6 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         if self.findings.is_some() {
-            let _stays = Stays::here();
             let _ = Python::try_attach(|py| {
                 let pending = PyErr::take(py);
                 self.close(py);
