@@ -19,13 +19,20 @@ pub(crate) fn behaviours(suite: &mut Suite) {
 const LARGE: usize = 256 << 20;
 const LEFT: u64 = 64 << 20;
 
+/// So many bytes, besides which there is little memory from now on.
+fn large() -> Vec<u8> {
+    sys::limit_memory(2 * LARGE as u64);
+    let large = vec![0; LARGE];
+    sys::limit_memory(LEFT);
+    large
+}
+
 fn a_write_that_cannot_be_kept_without_memory(way: Way) {
     let acts = Acts::echo().on_data(|conn, note, data| match data {
         b"whole" => {
             keep_small(conn);
             let filled = fill(conn);
-            let large = vec![0; LARGE];
-            sys::limit_memory(LEFT);
+            let large = large();
             let queued = conn.queued();
             let (half, rest) = large.split_at(LARGE / 2);
             let pieces = [IoSlice::new(half), IoSlice::new(rest)];
@@ -37,8 +44,7 @@ fn a_write_that_cannot_be_kept_without_memory(way: Way) {
             note.say(filled);
         }
         b"part" => {
-            let large = vec![0; LARGE];
-            sys::limit_memory(LEFT);
+            let large = large();
             assert_eq!(conn.write(&large).unwrap_err().raw_os_error(), Some(libc::ECONNABORTED));
         }
         _ => drop(conn.write(data).unwrap()),

@@ -63,8 +63,8 @@ fn whoever_speaks_is_not_idle(way: Way) {
         exchange(&client, b"hello");
         std::thread::sleep(limit / 10);
     }
-    exchange(&client, b"still here");
     let spoken = Instant::now();
+    exchange(&client, b"still here");
     expect_end(&client);
     assert!(spoken.elapsed() >= limit - Duration::from_millis(1), "it ended after {:?}", spoken.elapsed());
     assert_eq!(served.expect(&client, What::Close).value, TIMED_OUT);
@@ -134,8 +134,8 @@ fn time_does_not_count_while_nothing_is_read(way: Way) {
     let client = served.client();
     exchange(&client, b"pause");
     served.said(&client, 1);
-    exchange(&client, b"go on");
     let spoken = Instant::now();
+    exchange(&client, b"go on");
     expect_end(&client);
     assert!(spoken.elapsed() >= LONGER - Duration::from_millis(1));
     assert_eq!(served.expect(&client, What::Close).value, TIMED_OUT);
