@@ -31,7 +31,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
 const MOMENT: Duration = Duration::from_millis(20);
 
 /// A process that ends when it is killed, or when its input ends with ours.
-fn sleeper() -> std::process::Child {
+pub(crate) fn sleeper() -> std::process::Child {
     Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("cat")
 }
 
@@ -41,7 +41,7 @@ fn raise(signo: i32) {
 }
 
 /// Kind, token and value of the events until that many have come.
-fn collect(poller: &Poller, count: usize) -> Vec<(EventKind, u64, i64)> {
+pub(crate) fn collect(poller: &Poller, count: usize) -> Vec<(EventKind, u64, i64)> {
     let (mut all, begun) = (Vec::new(), Instant::now());
     while all.len() < count {
         assert!(begun.elapsed() < LONG, "only {all:?} came");

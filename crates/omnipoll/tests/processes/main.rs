@@ -9,10 +9,12 @@ mod support;
 
 mod clock;
 mod fork;
+mod matrix;
 
 fn main() -> std::process::ExitCode {
     let mut suite = suite::Suite::default();
     fork::behaviours(&mut suite);
     clock::behaviours(&mut suite);
+    matrix::behaviours(&mut suite);
     suite.main()
 }

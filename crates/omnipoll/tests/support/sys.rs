@@ -402,6 +402,78 @@ pub(crate) fn fork() -> Side {
     }
 }
 
+/// A call that forks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ForkCall {
+    Fork,
+    /// `_Fork(3)`, which calls no handler of `pthread_atfork(3)`.
+    UnderscoreFork,
+    /// The bare system call, of which libc doesn't know.
+    Clone,
+}
+
+type Fork = unsafe extern "C" fn() -> libc::pid_t;
+
+/// `_Fork(3)`, where libc has it.
+fn underscore_fork() -> Option<Fork> {
+    // SAFETY: the name is a string that lives through the call.
+    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"_Fork".as_ptr()) };
+    // SAFETY: null, or the function of that name, which has this type.
+    unsafe { std::mem::transmute::<*mut libc::c_void, Option<Fork>>(found) }
+}
+
+/// The calls that fork here.
+pub(crate) fn fork_calls() -> impl Iterator<Item = ForkCall> {
+    let has = |call: &ForkCall| *call != ForkCall::UnderscoreFork || underscore_fork().is_some();
+    [ForkCall::Fork, ForkCall::UnderscoreFork, ForkCall::Clone].into_iter().filter(has)
+}
+
+/// Forks by that call; the child's number, 0 in the child.
+pub(crate) fn fork_by(call: ForkCall) -> libc::pid_t {
+    // SAFETY: what the child may do after each is the caller's care. A clone without memory of its
+    // own for a stack has a copy of ours.
+    let pid = unsafe {
+        match call {
+            ForkCall::Fork => libc::fork(),
+            ForkCall::UnderscoreFork => underscore_fork().expect("_Fork")(),
+            ForkCall::Clone => libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) as libc::pid_t,
+        }
+    };
+    check(pid, "fork")
+}
+
+/// Has `destructor` called when this thread ends, after the destructors of its Rust storage.
+pub(crate) fn at_thread_exit(destructor: extern "C" fn(*mut libc::c_void)) {
+    let mut key = 0;
+    // SAFETY: the key is writable for the length of the call, and the destructor a function.
+    let made = unsafe { libc::pthread_key_create(&mut key, Some(destructor)) };
+    assert_eq!(made, 0, "pthread_key_create");
+    // SAFETY: the key was just made. Only a value that is not null is destroyed.
+    assert_eq!(unsafe { libc::pthread_setspecific(key, std::ptr::dangling()) }, 0, "pthread_setspecific");
+}
+
+/// Executes a program instead of this one, whose output goes to `output`.
+pub(crate) fn execute(program: &str, arguments: &[&str], output: &impl AsRawFd) -> ! {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: takes no pointer. The child that was forked to do this needs its own output no more.
+    check(unsafe { libc::dup2(output.as_raw_fd(), 1) }, "dup2");
+    panic!("{program}: {}", std::process::Command::new(program).args(arguments).exec());
+}
+
+/// Ends the process without anything that is done at its end.
+pub(crate) fn exit_at_once(status: i32) -> ! {
+    // SAFETY: does not return.
+    unsafe { libc::_exit(status) }
+}
+
+/// Waits for the end of a child, and returns its status.
+pub(crate) fn wait_for(child: libc::pid_t) -> i32 {
+    let mut status = 0;
+    // SAFETY: the status is writable for the length of the call.
+    check(unsafe { libc::waitpid(child, &mut status, 0) }, "waitpid");
+    status
+}
+
 /// Runs `life` in a forked child, which then ends.
 pub(crate) fn in_child(life: impl FnOnce()) -> Child {
     match fork() {
@@ -427,9 +499,6 @@ impl Child {
     }
 
     fn status(self) -> i32 {
-        let mut status = 0;
-        // SAFETY: the status is writable for the length of the call.
-        check(unsafe { libc::waitpid(self.0, &mut status, 0) }, "waitpid");
-        status
+        wait_for(self.0)
     }
 }
