@@ -5,13 +5,17 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
 use std::net::TcpStream;
-use std::time::Duration;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use omnipoll::ConnId;
 
 use crate::acts::Acts;
-use crate::client::{exchange, keep_small, push, small};
+use crate::client::{exchange, keep_small, push, read, reset, small};
 use crate::log::What;
-use crate::served::{port_of, serve};
+use crate::served::{port_of, serve, Served};
 use crate::suite::Suite;
+use crate::support::expect::LONG;
 use crate::way::Way;
 
 pub(crate) fn behaviours(suite: &mut Suite) {
@@ -19,6 +23,8 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.in_each_way(files_for_the_silent_hold_few_descriptors);
     suite.in_each_way(posts_have_a_bound);
     suite.in_each_way(who_is_paused_is_taken_little_from);
+    suite.in_each_way(those_who_send_a_byte_at_a_time_hold_nobody_up);
+    suite.in_each_way(a_flood_of_resets_leaves_nothing_behind);
 }
 
 const PIECE: usize = 1000;
@@ -184,5 +190,84 @@ fn who_is_paused_is_taken_little_from(way: Way) {
     println!("{way:?}: {CLIENTS} paused clients had {taken} bytes taken from them");
     assert!(taken <= CLIENTS * MOST, "{taken} bytes were taken from {CLIENTS} paused clients");
     drop((good, paused));
+    served.ends_well();
+}
+
+fn those_who_send_a_byte_at_a_time_hold_nobody_up(way: Way) {
+    const CLIENTS: usize = 10;
+    const MESSAGE: &[u8] = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n";
+    // As a handler has it who waits for a whole message: what came is kept, and answered at its end.
+    let message = Mutex::new(HashMap::<ConnId, Vec<u8>>::new());
+    let acts = Acts::echo().on_data(move |conn, _, data| {
+        let mut messages = message.lock().unwrap();
+        let message = messages.entry(conn.id()).or_default();
+        message.extend_from_slice(data);
+        if message.ends_with(b"\n\r\n") {
+            conn.write(&std::mem::take(message)).unwrap();
+        }
+    });
+    let mut served = serve(way.options(), acts);
+    let good = served.client();
+    let slow: Vec<TcpStream> = (0..CLIENTS).map(|_| served.client()).collect();
+    for byte in MESSAGE.chunks(1) {
+        for mut client in &slow {
+            client.write_all(byte).unwrap();
+        }
+        exchange(&good, MESSAGE);
+    }
+    for client in &slow {
+        assert_eq!(read(client, MESSAGE.len()), MESSAGE);
+    }
+    let bytes = (MESSAGE.len() * (MESSAGE.len() + CLIENTS)) as u64;
+    served.until("every byte is counted once", |stats| {
+        (stats.total.bytes_in, stats.total.bytes_out) == (bytes, bytes)
+    });
+    drop((good, slow));
+    served.ends_well();
+}
+
+fn a_flood_of_resets_leaves_nothing_behind(way: Way) {
+    const EACH: usize = 60;
+    let acts = Acts::echo().on_data(|conn, note, data| match data {
+        b"descriptors" => note.say(descriptors()),
+        // Some are reset with bytes queued for them, which can't be sent.
+        _ => drop(conn.write(&data.repeat(1000))),
+    });
+    let mut served = serve(way.options(), acts);
+    let good = served.client();
+    let held = |served: &Served, times: usize| {
+        (&good).write_all(b"descriptors").unwrap();
+        served.said(&good, times)[times - 1]
+    };
+    let before = held(&served, 1);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for turn in 0..EACH {
+                    let mut client = small(served.address());
+                    if turn % 3 > 0 {
+                        client.write_all(&vec![b'x'; turn % 3 * 100]).unwrap();
+                    }
+                    reset(client);
+                }
+            });
+        }
+        for _ in 0..EACH {
+            (&good).write_all(b"?").unwrap();
+            assert_eq!(read(&good, 1000), b"?".repeat(1000));
+        }
+    });
+    let all = 2 * EACH as u64 + 1;
+    served.until("all have come and gone", |stats| (stats.total.accepted, stats.total.active) == (all, 1));
+    // What a client's thread had is closed a little after the client was counted.
+    let end = Instant::now() + LONG;
+    for times in 2.. {
+        let now = held(&served, times);
+        if now == before {
+            break;
+        }
+        assert!(Instant::now() < end, "{now} descriptors are left, instead of {before}");
+    }
+    drop(good);
     served.ends_well();
 }

@@ -1,12 +1,15 @@
 //! Sockets of the unix domain, and sockets that were handed on.
 
+use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 
 use omnipoll::{Model, Server, ServerHandle};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::acts::{Acts, Told};
 use crate::client::{end, exchange, read_to_end};
@@ -23,6 +26,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.in_each_way(an_abstract_name_is_served);
     suite.in_each_way(a_unix_abort_is_an_end);
     suite.in_each_way(what_arrived_together_is_handed_on_together);
+    suite.in_each_way(a_clients_name_is_shown_without_control_characters);
     suite.in_each_way(an_inherited_socket_is_served);
     suite.in_ways_of(&[Model::Reactor, Model::Cores, Model::Thread], a_path_is_handed_on);
     suite.in_each_way(what_systemd_passes_is_served_and_left_open);
@@ -102,6 +106,28 @@ fn an_abstract_name_is_served(way: Way) {
     assert_eq!(served.ends_well().stats.total.accepted, 5);
     // The name ends with the last who has the socket: a ring that is gone lets go of it later.
     process::until("nobody has the name", || UnixStream::connect_addr(&name).is_err());
+}
+
+fn a_clients_name_is_shown_without_control_characters(way: Way) {
+    let acts = Acts::echo().on_data(|conn, _, _| {
+        let shown = conn.peer().to_string();
+        conn.write(shown.as_bytes()).unwrap();
+    });
+    let (written, _) = name(way);
+    let served = serve_on(&[&written], way.options(), acts, |_| {});
+    let abstract_name = |name: &[u8]| SockAddr::unix(OsStr::from_bytes(&[b"\0", name].concat())).unwrap();
+    let letters = b"a\nlogged in: root\r\x1b[2J\0\x7f\xff\\";
+    let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+    client.bind(&abstract_name(&[&std::process::id().to_ne_bytes()[..], letters].concat())).unwrap();
+    client.connect(&abstract_name(written.trim_start_matches("unix:@").as_bytes())).unwrap();
+    let mut client = patient_unix(client.into());
+    client.write_all(b"who am I?").unwrap();
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut shown = String::new();
+    client.read_to_string(&mut shown).unwrap();
+    assert!(shown.starts_with("unix:@") && !shown.contains(char::is_control), "{shown:?}");
+    assert!(shown.ends_with(r"a\nlogged in: root\r\u{1b}[2J\0\u{7f}\xff\\"), "{shown}");
+    served.ends_well();
 }
 
 fn what_arrived_together_is_handed_on_together(way: Way) {
