@@ -12,6 +12,8 @@ mod fork;
 mod matrix;
 
 fn main() -> std::process::ExitCode {
+    // Tests look at what a program inherits.
+    support::sys::close_inherited();
     let mut suite = suite::Suite::default();
     fork::behaviours(&mut suite);
     clock::behaviours(&mut suite);

@@ -308,7 +308,10 @@ impl Scene {
             match self.act {
                 Act::Drops => drop(self.take()),
                 Act::Rebuilds => self.rebuild(),
-                Act::Executes => sys::execute("echo", &["."], &reporter),
+                Act::Executes => {
+                    sys::redirect_output(&reporter);
+                    sys::execute("sh", &["-c", &format!("{}; echo .", sys::NOTHING_ELSE_IS_OPEN)]);
+                }
                 Act::UsesWithoutRebuilding => self.use_without_rebuilding(),
                 Act::MakesItsOwn => self.make_its_own(),
             }

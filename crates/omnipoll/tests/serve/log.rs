@@ -92,6 +92,11 @@ impl Note {
         Self { pen: pen.clone(), port, worker: conn.worker(), id: conn.id().number() }
     }
 
+    /// For what is no connection's.
+    pub(crate) fn of_nobody(pen: &Pen) -> Self {
+        Self { pen: pen.clone(), port: 0, worker: 0, id: 0 }
+    }
+
     pub(crate) fn tell(&self, what: What, value: i64) {
         let Self { port, worker, id, .. } = *self;
         let entry = Entry { what, port, worker, process: std::process::id() as i32, id, value };

@@ -21,6 +21,7 @@ mod bytes;
 mod datagrams;
 mod ending;
 mod flow;
+mod forking;
 mod hostile;
 mod listening;
 mod memory;
@@ -43,6 +44,7 @@ fn main() -> std::process::ExitCode {
     memory::behaviours(&mut suite);
     stopping::behaviours(&mut suite);
     processes::behaviours(&mut suite);
+    forking::behaviours(&mut suite);
     unix::behaviours(&mut suite);
     datagrams::behaviours(&mut suite);
     suite.main()

@@ -452,11 +452,19 @@ pub(crate) fn at_thread_exit(destructor: extern "C" fn(*mut libc::c_void)) {
     assert_eq!(unsafe { libc::pthread_setspecific(key, std::ptr::dangling()) }, 0, "pthread_setspecific");
 }
 
-/// Executes a program instead of this one, whose output goes to `output`.
-pub(crate) fn execute(program: &str, arguments: &[&str], output: &impl AsRawFd) -> ! {
-    use std::os::unix::process::CommandExt;
-    // SAFETY: takes no pointer. The child that was forked to do this needs its own output no more.
+/// Succeeds in a shell that has inherited no descriptors but 0, 1 and 2.
+pub(crate) const NOTHING_ELSE_IS_OPEN: &str =
+    r#"for fd in /proc/$$/fd/*; do [ "${fd##*/}" -le 2 ] || [ ! -e "$fd" ] || exit 1; done"#;
+
+/// Makes standard output stand for that file.
+pub(crate) fn redirect_output(output: &impl AsRawFd) {
+    // SAFETY: takes no pointer.
     check(unsafe { libc::dup2(output.as_raw_fd(), 1) }, "dup2");
+}
+
+/// Executes a program instead of this one.
+pub(crate) fn execute(program: &str, arguments: &[&str]) -> ! {
+    use std::os::unix::process::CommandExt;
     panic!("{program}: {}", std::process::Command::new(program).args(arguments).exec());
 }
 
