@@ -321,13 +321,14 @@ impl Conn<'_> {
     #[inline]
     pub(crate) fn sent(&mut self, bytes: u64) {
         self.site.count.sent(bytes);
-        self.connection.timeouts.written(&self.site.clock);
+        let waits = !self.connection.output.is_empty();
+        self.connection.timeouts.sent(waits, &self.site.clock);
     }
 
     fn queue(&mut self, push: impl FnOnce(&mut Output) -> io::Result<()>) -> io::Result<()> {
         let output = &mut self.connection.output;
         if output.is_empty() {
-            self.connection.timeouts.written(&self.site.clock);
+            self.connection.timeouts.begins_to_wait(&self.site.clock);
         }
         push(output)?;
         if output.held() > self.site.budget.high_water {

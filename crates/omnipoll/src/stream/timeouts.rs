@@ -86,26 +86,30 @@ impl Timeouts {
 
     fn begin(&mut self, clock: &Clock) {
         self.heard(clock);
-        self.written(clock);
-    }
-
-    #[inline]
-    fn is_any(&self) -> bool {
-        self.idle | self.read | self.write != 0
+        self.begins_to_wait(clock);
     }
 
     /// Something was read, or reading begins anew.
     #[inline]
     pub(crate) fn heard(&mut self, clock: &Clock) {
-        if self.is_any() {
+        if self.idle | self.read != 0 {
             self.heard = clock.now();
         }
     }
 
-    /// Something was sent, or the queue is no longer empty.
+    /// Something was sent; `waits` when that was not all. Most connections have a write timeout, and
+    /// most writes nothing left to time, for which the clock need not be read.
     #[inline]
-    pub(crate) fn written(&mut self, clock: &Clock) {
-        if self.is_any() {
+    pub(crate) fn sent(&mut self, waits: bool, clock: &Clock) {
+        if self.idle != 0 || waits && self.write != 0 {
+            self.written = clock.now();
+        }
+    }
+
+    /// The queue is no longer empty.
+    #[inline]
+    pub(crate) fn begins_to_wait(&mut self, clock: &Clock) {
+        if self.idle | self.write != 0 {
             self.written = clock.now();
         }
     }
@@ -129,16 +133,15 @@ impl Timeouts {
             let longest = self.lingers_since.saturating_add(linger.saturating_mul(LONGEST_LINGER));
             return Some(self.heard.saturating_add(linger).min(longest));
         }
-        if !self.is_any() {
+        let write = if activity.is_writing { self.write } else { 0 };
+        if self.idle | self.read | write == 0 {
             return None;
         }
-        let idle = (self.idle, self.heard.max(self.written), true);
-        let read = (self.read, self.heard, activity.is_reading);
-        let write = (self.write, self.written, activity.is_writing);
-        [idle, read, write]
+        let read = if activity.is_reading { self.read } else { 0 };
+        [(self.idle, self.heard.max(self.written)), (read, self.heard), (write, self.written)]
             .into_iter()
-            .filter(|&(limit, _, counts)| counts && limit != 0)
-            .map(|(limit, since, _)| since.saturating_add(limit))
+            .filter(|&(limit, _)| limit != 0)
+            .map(|(limit, since)| since.saturating_add(limit))
             .min()
     }
 }
