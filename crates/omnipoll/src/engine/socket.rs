@@ -302,6 +302,7 @@ pub(crate) fn copy_options(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
     use libc::{IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, SOL_SOCKET};
     let common = [
         (SOL_SOCKET, libc::SO_KEEPALIVE),
+        (SOL_SOCKET, libc::SO_LINGER),
         (SOL_SOCKET, libc::SO_OOBINLINE),
         (SOL_SOCKET, libc::SO_DONTROUTE),
         (SOL_SOCKET, libc::SO_RCVLOWAT),
@@ -317,6 +318,7 @@ pub(crate) fn copy_options(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
         (SOL_SOCKET, libc::SO_PRIORITY),
         (SOL_SOCKET, libc::SO_MARK),
         (SOL_SOCKET, libc::SO_BUSY_POLL),
+        (IPPROTO_TCP, libc::TCP_CONGESTION),
         (IPPROTO_TCP, libc::TCP_DEFER_ACCEPT),
         (IPPROTO_TCP, libc::TCP_FASTOPEN),
         (IPPROTO_TCP, libc::TCP_KEEPIDLE),
@@ -341,14 +343,16 @@ pub(crate) fn copy_options(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
             let is_doubled = cfg!(target_os = "linux")
                 && level == SOL_SOCKET
                 && [libc::SO_RCVBUF, libc::SO_SNDBUF].contains(&name);
-            let _ = set_option(to, level, name, &if is_doubled { wanted / 2 } else { wanted });
+            let [first, second, third, fourth] = wanted;
+            let first = if is_doubled { first / 2 } else { first };
+            let _ = set_option(to, level, name, &[first, second, third, fourth]);
         }
     }
 }
 
-/// An option that is a number, if the socket has it.
-fn option(fd: BorrowedFd<'_>, level: c_int, name: c_int) -> Option<c_int> {
-    let (mut value, mut length): (c_int, _) = (0, size_of::<c_int>() as socklen_t);
+/// An option, if the socket has it: a number, or what else fits, as the name of a congestion control.
+fn option(fd: BorrowedFd<'_>, level: c_int, name: c_int) -> Option<[c_int; 4]> {
+    let (mut value, mut length) = ([0; 4], size_of::<[c_int; 4]>() as socklen_t);
     let (place, room) = (ptr::from_mut(&mut value).cast(), ptr::from_mut(&mut length));
     // SAFETY: the value has the room that its length says.
     retry(|| unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, place, room) as isize }).ok()?;

@@ -154,6 +154,8 @@ fn what_is_set_on_a_listening_socket_reaches_every_client(way: Way) {
             let socket = SockRef::from(&socket);
             note.say(i64::from(socket.keepalive()? && socket.tcp_nodelay()?));
             note.say(socket.recv_buffer_size()? as i64);
+            note.say(socket.linger()?.map_or(0, |linger| linger.as_secs()));
+            note.say(i64::from(socket.tcp_congestion()?.starts_with(b"reno\0")));
             Ok(())
         }),
         |handle| {
@@ -162,10 +164,12 @@ fn what_is_set_on_a_listening_socket_reaches_every_client(way: Way) {
             socket.set_keepalive(true).unwrap();
             socket.set_tcp_nodelay(true).unwrap();
             socket.set_recv_buffer_size(20_000).unwrap();
+            socket.set_linger(Some(Duration::from_secs(7))).unwrap();
+            socket.set_tcp_congestion(b"reno").unwrap();
         },
     );
     for client in (0..30).map(|_| served.client()).collect::<Vec<_>>() {
-        assert_eq!(served.said(&client, 2), [1, 40_000]);
+        assert_eq!(served.said(&client, 4), [1, 40_000, 7, 1]);
     }
     served.ends_well();
 }
