@@ -124,7 +124,8 @@ impl Completion {
         }
         // In a thread of its own: when the ring is gone, the kernel interrupts who made it.
         let probe = thread::Builder::new().spawn(|| Self::probe().map_err(Error::from));
-        let made = probe.describe("pthread_create")?.join().unwrap_or(Ok(())).map_err(io::Error::from);
+        let panicked = |_| Err(bare(libc::ENOTRECOVERABLE).into());
+        let made = probe.describe("pthread_create")?.join().unwrap_or_else(panicked).map_err(io::Error::from);
         match made {
             Err(error) if errno::of_making(&error) != About::Call => Err(error),
             made => Ok(*AVAILABLE.get_or_init(|| made.is_ok())),

@@ -11,7 +11,7 @@ use io_uring::{cqueue, opcode, squeue, types, IoUring};
 
 use super::super::sys;
 use crate::errno::{of_making, About};
-use crate::error::{errno, fail, plain, system, Describe};
+use crate::error::{bare, errno, fail, plain, system, Describe};
 
 /// How many requests one system call takes at most.
 const REQUESTS: u32 = 256;
@@ -268,7 +268,8 @@ pub(super) fn refused() -> Option<Refusal> {
     }
     // In a thread of its own: when a ring is gone, the kernel interrupts the thread that made it.
     let apart = thread::Builder::new().spawn(rehearse).map(|rehearsal| rehearsal.join());
-    let verdict = match apart.and_then(|outcome| outcome.unwrap_or(Ok(()))) {
+    let verdict = match apart.and_then(|outcome| outcome.unwrap_or_else(|_| Err(bare(libc::ENOTRECOVERABLE))))
+    {
         Ok(()) => None,
         Err(error) if may_pass(&error) => return None,
         Err(error) => error.raw_os_error().map(Refusal),
