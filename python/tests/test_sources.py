@@ -98,7 +98,7 @@ def test_a_cancelled_timer_is_not_told(poller: Poller) -> None:
     stale(lambda: poller.timer_set(timer, 1))
 
 
-def test_an_expired_timer_is_stale(poller: Poller) -> None:
+def test_an_expired_timer_is_not_cancelled(poller: Poller) -> None:
     arms: list[Callable[[], int]] = [lambda: poller.timer_add(0), lambda: poller.timer_add_at(1)]
     for arm in arms:
         timer = arm()
@@ -107,6 +107,80 @@ def test_an_expired_timer_is_stale(poller: Poller) -> None:
         stale(lambda timer=timer: poller.timer_set(timer, 1))  # type: ignore[misc]
     stale(lambda: poller.timer_cancel(0))
     stale(lambda: poller.timer_cancel(2**64 - 1))
+
+
+def test_an_expired_timer_is_set_again(poller: Poller) -> None:
+    token = Token()
+    timer = poller.timer_add(0, token=token)
+    for _ in range(3):
+        assert one(poller).token is token
+        assert "others" not in repr(poller)
+        poller.timer_set(timer, 60)
+        assert "1 others" in repr(poller)
+        poller.timer_set(timer, 0)
+    assert one(poller).token is token
+    poller.timer_set(timer, 0, 0.001)
+    assert [one(poller).token, one(poller).token] == [token, token]
+    poller.timer_set(timer, 0)
+    while poller.wait(SHORT):
+        pass
+    let_go = weakref.ref(token)
+    del token
+    stale(lambda: poller.timer_cancel(timer))
+    assert let_go() is None
+
+
+def test_an_expired_wall_clock_timer_is_stale(poller: Poller) -> None:
+    timer = poller.timer_add_at(1)
+    one(poller)
+    stale(lambda: poller.timer_set(timer, 1))
+
+
+class LastWords(Token):
+    def __init__(self, call: Callable[[], object]) -> None:
+        self.call = call
+
+    def __del__(self) -> None:
+        self.call()
+
+
+def expire(poller: Poller, others: int, armed: int = 0) -> None:
+    """So many others, after those that are armed already."""
+    for _ in range(others):
+        poller.timer_add(0)
+    left = others + armed
+    while left > 0:
+        events = poller.wait(LONG)
+        assert events
+        left -= len(events)
+
+
+def test_an_expired_timer_is_forgotten_after_many_others() -> None:
+    with Poller() as poller:
+        gone: list[str] = []
+        first = poller.timer_add(0, token=LastWords(lambda: gone.append("first")))
+        second = poller.timer_add(0, token=LastWords(lambda: gone.append("second")))
+        expire(poller, 65_534, armed=2)
+        poller.timer_set(first, 0)
+        expire(poller, 0, armed=1)
+        assert gone == []
+        expire(poller, 1)
+        assert gone == ["second"]
+        stale(lambda: poller.timer_set(second, 60))
+        poller.timer_set(first, 60)
+
+
+def test_a_timer_may_be_set_before_its_event_is_made() -> None:
+    """By another thread, or, as here, by the finalizer of a token that is dropped in between."""
+    with Poller() as poller:
+        poller.timer_add(0, token=LastWords(lambda: poller.timer_set(later, 60)))
+        expire(poller, 65_535, armed=1)
+        poller.timer_add(0)
+        later = poller.timer_add(0, token="later")
+        assert tokens(poller)[1:] == ["later"]
+        assert "1 others" in repr(poller)
+        poller.timer_set(later, 0)
+        assert tokens(poller) == ["later"]
 
 
 @pytest.mark.parametrize("before", [None, 60])
@@ -507,7 +581,7 @@ def test_tokens_are_let_go(poller: Poller, handled: list[int]) -> None:
     token = Token()
     before = sys.getrefcount(token)
     child, other = start(""), start("")
-    poller.timer_add(0, token=token)
+    once = poller.timer_add(0, token=token)
     poller.timer_add_at(0, token)
     periodic = poller.timer_add(0, 60, token)
     poller.signal_add(signal.SIGUSR1, token)
@@ -524,7 +598,8 @@ def test_tokens_are_let_go(poller: Poller, handled: list[int]) -> None:
                 child.returncode = os.waitstatus_to_exitcode(event.value)
     del event
     assert sorted(kinds) == [TIMER, TIMER, TIMER, CHILD, POST]
-    assert sys.getrefcount(token) == before + 3
+    assert sys.getrefcount(token) == before + 4
+    stale(lambda: poller.timer_cancel(once))
     poller.timer_cancel(periodic)
     poller.signal_remove(signal.SIGUSR1)
     poller.child_remove(other)

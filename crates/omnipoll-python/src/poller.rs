@@ -134,7 +134,9 @@ impl PyPoller {
     /// once, and event.value says how many of its periods have passed.
     ///
     /// delay, period: seconds, with fractions down to a nanosecond, on the monotonic clock.
-    /// token: any object, handed back by each event; without it, the id. Raises ValueError for
+    /// token: any object, handed back by each event; without it, the id. A timer without a period
+    /// keeps its id and its token when it has expired: timer_set() arms it again, and
+    /// timer_cancel() lets go of it, or else the 65,536th that expires after it. Raises ValueError for
     /// a negative delay and for a period that is not more than 0, OverflowError for more than
     /// 292 years.
     ///
@@ -181,10 +183,11 @@ impl PyPoller {
         self.watch.get()?.call(|watch| watch.timer_add_at(py, convert::time(when)?, token.map(Bound::unbind)))
     }
 
-    /// Moves an armed timer to a new delay from now, and to a new period or none.
+    /// Moves a timer to a new delay from now, and to a new period or none; arms it again if it has
+    /// expired, under the same id: an idle timer is one timer that is set whenever data comes.
     ///
-    /// Raises OSError (ESTALE) when it has expired or was cancelled, ValueError as timer_add()
-    /// and for a timer of timer_add_at().
+    /// Raises OSError (ESTALE) when it was cancelled, or has expired and 65,536 others after it,
+    /// ValueError as timer_add() and for a timer of timer_add_at(), which ends when it expires.
     ///
     /// >>> import omnipoll
     /// >>> with omnipoll.Poller() as poller:
@@ -205,9 +208,10 @@ impl PyPoller {
             .call(|watch| watch.timer_set(py, id, convert::delay(delay)?, convert::period(period)?))
     }
 
-    /// Disarms a timer: no later wait tells it.
+    /// Disarms a timer, and lets go of its token: no later wait tells it.
     ///
-    /// Raises OSError (ESTALE) when it has expired or was cancelled.
+    /// Raises OSError (ESTALE) when it was cancelled before, and when it has expired, of which the id
+    /// and the token are given up all the same.
     fn timer_cancel(&self, py: Python<'_>, #[pyo3(from_py_with = number)] id: u64) -> PyResult<()> {
         self.watch.get()?.call(|watch| watch.timer_cancel(py, id))
     }

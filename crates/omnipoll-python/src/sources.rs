@@ -3,25 +3,32 @@
 //! Every source gets a token that no other ever had, so an event that another thread collected
 //! before its source ended finds nothing here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
 
-use omnipoll::{Event, EventKind};
+use omnipoll::Event;
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::table::Leftover;
 
-/// In a timer's token: it has a period, so that its event doesn't end it. Known by the token,
-/// because the timer may be given another period between the core's event and our report.
-const PERIODIC: u64 = 1;
+/// How many timers without a period keep their ids after they have expired, as in the core.
+const MOST_EXPIRED: usize = 65_536;
 
 #[derive(Default)]
 pub(crate) struct Sources {
-    /// By token, without PERIODIC.
+    /// By token.
     all: HashMap<u64, Source>,
     signals: HashMap<i32, u64>,
     children: HashMap<i32, u64>,
-    /// The token given last; always even.
+    /// Timers that have expired, the oldest first: the token and the number of the expiry, which
+    /// tells whether one was set again since.
+    expired: VecDeque<(u64, u64)>,
+    /// How many timers of `all` are not armed.
+    resting: usize,
+    /// Counts the timers that expire.
+    expiries: u64,
+    /// The token given last.
     last: u64,
 }
 
@@ -38,18 +45,20 @@ enum Kind {
     Post,
 }
 
-/// A timer as the core knows it.
 #[derive(Clone, Copy)]
-pub(crate) struct Timer {
-    pub(crate) id: u64,
-    pub(crate) clock: Clock,
+struct Timer {
+    /// What the core knows it by.
+    id: u64,
+    clock: Clock,
+    /// The number of its expiry, until it is set again.
+    expired: Option<u64>,
 }
 
-/// What a timer goes by. It also says which changes need a new token.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What a timer goes by.
+#[derive(Clone, Copy)]
 pub(crate) enum Clock {
-    /// A delay.
-    Once,
+    /// A delay: it expires then, and not before.
+    Once(Instant),
     /// A delay, and then a period.
     Periodic,
     /// A time of the wall clock.
@@ -57,31 +66,77 @@ pub(crate) enum Clock {
 }
 
 impl Clock {
-    pub(crate) fn of_period<T>(period: Option<T>) -> Self {
-        period.map_or(Self::Once, |_| Self::Periodic)
+    /// Asked before the core is: its deadline is no earlier.
+    pub(crate) fn of(delay: Duration, period: Option<Duration>) -> Self {
+        period.map_or_else(|| Self::Once(Instant::now() + delay), |_| Self::Periodic)
     }
 }
 
 impl Sources {
+    /// How many there are that events may come of.
     pub(crate) fn len(&self) -> usize {
-        self.all.len()
+        self.all.len() - self.resting
     }
 
     /// A token for the source that comes next.
     pub(crate) fn new_token(&mut self) -> u64 {
-        self.last += 2;
+        self.last += 1;
         self.last
     }
 
-    pub(crate) fn add_timer(&mut self, token: u64, timer: Timer, object: Py<PyAny>) {
-        self.all.insert(token, Source { object, kind: Kind::Timer(timer) });
+    pub(crate) fn add_timer(&mut self, token: u64, id: u64, clock: Clock, object: Py<PyAny>) {
+        self.all.insert(token, Source { object, kind: Kind::Timer(Timer { id, clock, expired: None }) });
     }
 
-    /// The timer of that id, unless it has ended. Python knows a timer by its token.
-    pub(crate) fn timer(&mut self, id: u64) -> Option<&mut Timer> {
-        match &mut self.all.get_mut(&id)?.kind {
+    /// What the core knows a timer by. It has the words for one that has ended.
+    pub(crate) fn timer_id(&mut self, token: u64) -> u64 {
+        const NONE: u64 = 0;
+        self.timer(token).map_or(NONE, |timer| timer.id)
+    }
+
+    /// A timer was set, and is armed again if it had expired.
+    pub(crate) fn set_timer(&mut self, token: u64, clock: Clock) {
+        let Some(timer) = self.timer(token) else { return };
+        timer.clock = clock;
+        let had_expired = timer.expired.take().is_some();
+        self.resting -= usize::from(had_expired);
+    }
+
+    /// Ends a timer.
+    pub(crate) fn end_timer(&mut self, token: u64) -> Leftover {
+        match self.timer(token) {
+            Some(_) => self.end(token),
+            None => Leftover::default(),
+        }
+    }
+
+    /// The timer with that token, which is the id that Python knows it by.
+    fn timer(&mut self, token: u64) -> Option<&mut Timer> {
+        match &mut self.all.get_mut(&token)?.kind {
             Kind::Timer(timer) => Some(timer),
             _ => None,
+        }
+    }
+
+    /// A timer without a period is told. It keeps its id until it is cancelled, or until so many
+    /// others have expired.
+    fn expire(&mut self, token: u64) -> Leftover {
+        let number = self.expiries + 1;
+        let Some(timer) = self.timer(token) else { return Leftover::default() };
+        let was_armed = timer.expired.replace(number).is_none();
+        self.resting += usize::from(was_armed);
+        self.expiries = number;
+        self.expired.push_back((token, number));
+        if self.expired.len() <= MOST_EXPIRED {
+            return Leftover::default();
+        }
+        let oldest = self.expired.pop_front();
+        let is_as_then = |&(token, number): &(u64, u64)| {
+            self.timer(token).is_some_and(|timer| timer.expired == Some(number))
+        };
+        match oldest.filter(is_as_then) {
+            Some((token, _)) => self.end(token),
+            None => Leftover::default(),
         }
     }
 
@@ -110,29 +165,30 @@ impl Sources {
     /// Ends a source.
     pub(crate) fn end(&mut self, token: u64) -> Leftover {
         let Some(source) = self.all.remove(&token) else { return Leftover::default() };
-        if let Kind::Child(pid) = source.kind {
+        match source.kind {
+            Kind::Timer(timer) => self.resting -= usize::from(timer.expired.is_some()),
             // Its number may already stand for another child.
-            if self.children.get(&pid) == Some(&token) {
-                self.children.remove(&pid);
-            }
+            Kind::Child(pid) if self.children.get(&pid) == Some(&token) => _ = self.children.remove(&pid),
+            Kind::Child(_) | Kind::Signal | Kind::Post => {}
         }
         Leftover::of(source.object)
     }
 
     /// The object of the source that this event is of.
     pub(crate) fn object(&self, event: &Event) -> Option<&Py<PyAny>> {
-        self.all.get(&(event.token() & !PERIODIC)).map(|source| &source.object)
+        self.all.get(&event.token()).map(|source| &source.object)
     }
 
     /// Ends the source that this event is of, if it is the last one.
     pub(crate) fn told(&mut self, event: &Event) -> Leftover {
-        let goes_on = match event.kind() {
-            EventKind::Timer => event.token() & PERIODIC != 0,
-            kind => kind == EventKind::Signal,
-        };
-        match goes_on {
-            true => Leftover::default(),
-            false => self.end(event.token()),
+        match self.all.get(&event.token()).map(|source| source.kind) {
+            Some(Kind::Timer(Timer { clock: Clock::Periodic, .. }) | Kind::Signal) => Leftover::default(),
+            // Another thread has set it after the core had told it.
+            Some(Kind::Timer(Timer { clock: Clock::Once(time), .. })) if Instant::now() < time => {
+                Leftover::default()
+            }
+            Some(Kind::Timer(Timer { clock: Clock::Once(_), .. })) => self.expire(event.token()),
+            _ => self.end(event.token()),
         }
     }
 
@@ -147,13 +203,5 @@ impl Sources {
 
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.all.values().try_for_each(|source| visit.call(&source.object))
-    }
-}
-
-/// A timer's token as the core gets it.
-pub(crate) fn as_told(token: u64, clock: Clock) -> u64 {
-    match clock {
-        Clock::Periodic => token | PERIODIC,
-        Clock::Once | Clock::Wall => token,
     }
 }

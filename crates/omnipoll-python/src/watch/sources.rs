@@ -8,7 +8,8 @@ use pyo3::prelude::*;
 
 use super::Watch;
 use crate::convert::error;
-use crate::sources::{as_told, Clock, Sources, Timer};
+use crate::sources::{Clock, Sources};
+use crate::table::Leftover;
 
 /// Timers. Python knows one by its token, which is its object, too, unless there is another.
 impl Watch {
@@ -19,7 +20,7 @@ impl Watch {
         period: Option<Duration>,
         object: Option<Py<PyAny>>,
     ) -> PyResult<u64> {
-        self.arm(py, Clock::of_period(period), object, |core, token| core.timer_add(delay, period, token))
+        self.arm(py, Clock::of(delay, period), object, |core, token| core.timer_add(delay, period, token))
     }
 
     pub(crate) fn timer_add_at(
@@ -44,8 +45,8 @@ impl Watch {
             None => token.into_pyobject(py)?.into_any().unbind(),
         };
         let mut state = self.change(py);
-        let id = arm(state.core()?, as_told(token, clock)).map_err(error)?;
-        state.sources.add_timer(token, Timer { id, clock }, object);
+        let id = arm(state.core()?, token).map_err(error)?;
+        state.sources.add_timer(token, id, clock, object);
         Ok(token)
     }
 
@@ -58,33 +59,26 @@ impl Watch {
     ) -> PyResult<()> {
         let mut state = self.change(py);
         let core = state.core()?.clone();
-        let clock = Clock::of_period(period);
-        match state.sources.timer(id) {
-            Some(timer) if timer.clock != clock && timer.clock != Clock::Wall => {
-                core.timer_cancel(timer.id).map_err(error)?;
-                timer.id = core.timer_add(delay, period, as_told(id, clock)).map_err(error)?;
-                timer.clock = clock;
-                Ok(())
-            }
-            timer => core.timer_set(known(timer), delay, period).map_err(error),
-        }
+        let clock = Clock::of(delay, period);
+        core.timer_set(state.sources.timer_id(id), delay, period).map_err(error)?;
+        state.sources.set_timer(id, clock);
+        Ok(())
     }
 
     pub(crate) fn timer_cancel(&self, py: Python<'_>, id: u64) -> PyResult<()> {
         let mut state = self.change(py);
         let core = state.core()?.clone();
-        core.timer_cancel(known(state.sources.timer(id))).map_err(error)?;
-        let leftover = state.sources.end(id);
+        let cancelled = core.timer_cancel(state.sources.timer_id(id));
+        // One that has expired ends, too.
+        let ended = match &cancelled {
+            Ok(()) => true,
+            Err(error) => error.raw_os_error() == Some(libc::ESTALE),
+        };
+        let leftover = if ended { state.sources.end_timer(id) } else { Leftover::default() };
         drop(state);
         leftover.release(py);
-        Ok(())
+        cancelled.map_err(error)
     }
-}
-
-/// What the core knows a timer by. It has the words for one that has ended.
-fn known(timer: Option<&mut Timer>) -> u64 {
-    const NONE: u64 = 0;
-    timer.map_or(NONE, |timer| timer.id)
 }
 
 impl Watch {
