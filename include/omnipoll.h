@@ -58,7 +58,8 @@
  *
  * Fork. A forked child may free an inherited poller, or take it over with omni_after_fork; until
  * then it is -EOWNERDEAD to whoever changes it, waits, wakes or posts. The parent's poller is not
- * touched by either. A child forked by a signal handler that interrupted a call of this library
+ * touched by either. A server that was made before the fork can be freed, and no more: to listen, to
+ * run, to broadcast and to use one of its connections is -EOWNERDEAD. A child forked by a signal handler that interrupted a call of this library
  * may only exec or _exit.
  *
  * Memory. Where a caller or a client chooses how much is kept, being out of memory is -ENOMEM and
@@ -347,7 +348,8 @@ struct iovec;
  * A connection, as each callback of its handler gets it.
  *
  * The pointer is a handle, not an address: its value is the connection's id, which is not used
- * again. A connection that is gone is -ESTALE. In a callback of this very connection every
+ * again. A connection that is gone is -ESTALE, and in a forked child each one of its parent's is
+ * -EOWNERDEAD. In a callback of this very connection every
  * function does what it says at once; anywhere else, on any thread, `omni_conn_write`, `_close`,
  * `_abort`, `_pause`, `_resume` and `_post` have the connection's own loop do it, and the others
  * are -EPERM. There is nothing behind the pointer, and nothing to free.
@@ -1207,11 +1209,13 @@ int omni_server_new(const struct omni_server_options *options,
  * `omni_server_address` tells.
  *
  * Returns 0, or:
- *   -EINVAL: `server` or `address` is NULL; the address is none.
- *   -EADDRINUSE, -EADDRNOTAVAIL, -EACCES: as bind(2) says.
+ *   -EINVAL: `server` or `address` is NULL; the address is none; the server runs, or has run.
+ *   -EADDRINUSE, -EADDRNOTAVAIL, -EACCES: as bind(2) says; -ENOENT: there is no such directory.
+ *   -EBADF: no descriptor of the number in "fd:" or in what systemd has passed is open.
  *   -ENOTSUP: datagrams under OMNI_MODEL_THREAD and OMNI_MODEL_FORK: a datagram belongs to no
  *       client.
  *   -EMFILE, -ENFILE, -ENOMEM: as for `omni_server_new`.
+ *   -EOWNERDEAD: the server was made before this process was forked.
  *   -ESTALE, -ENOTRECOVERABLE: as for `omni_server_stats`.
  *
  * May be called from any thread. System calls: socket, setsockopt, bind, listen, getsockname.
@@ -1242,6 +1246,7 @@ int omni_server_address(const struct omni_server *server, char *buffer, size_t c
  *
  * Returns 0, or:
  *   -EINVAL: `server` is NULL; it has run before.
+ *   -EOWNERDEAD: the server was made before this process was forked: make it here.
  *   -EMFILE, -ENFILE, -ENOMEM, -EAGAIN: the system has no descriptors, memory or threads for the
  *       loops.
  *   -ESTALE: the server was freed, before or while it ran.
@@ -1284,6 +1289,7 @@ void omni_server_free(struct omni_server *server);
  *
  * Returns how many bytes wait to be sent now (INT_MAX when it is more), or:
  *   -ESTALE: the connection is gone, was closed, or is another server's; the server was freed.
+ *   -EOWNERDEAD: the connection belongs to the process that has forked this one.
  *   -ENOBUFS, -ENOMEM: as for `omni_conn_write`.
  *   -EINVAL: `server` is NULL; `data` is NULL and `length` is not 0.
  *   -ENOTRECOVERABLE: as for `omni_server_stats`.
@@ -1300,7 +1306,8 @@ int omni_server_write(struct omni_server *server,
  * `omni_conn_post` by the connection's id.
  *
  * Returns 0, or:
- *   -ESTALE, -ENOTRECOVERABLE: as for `omni_server_write`.
+ *   -EAGAIN: as for `omni_conn_post`.
+ *   -ESTALE, -EOWNERDEAD, -ENOTRECOVERABLE: as for `omni_server_write`.
  *   -EINVAL: `server` is NULL.
  *
  * May be called as `omni_server_write`. System calls: a write to an eventfd.
@@ -1326,6 +1333,7 @@ int omni_server_abort(struct omni_server *server, uint64_t conn_id);
  *   -ENOTSUP: under OMNI_MODEL_FORK and OMNI_MODEL_PREFORK, whose processes don't reach each
  *       other's clients.
  *   -EINVAL: `server` is NULL; `data` is NULL and `length` is not 0.
+ *   -EOWNERDEAD: the server was made before this process was forked.
  *   -ESTALE, -ENOTRECOVERABLE: as for `omni_server_stats`.
  *
  * May be called from any thread. System calls: a write to an eventfd for each loop.
@@ -1423,6 +1431,8 @@ int omni_server_workers(const struct omni_server *server);
  *   -ECONNRESET, or what else send(2) says: it has ended, as `on_close` will tell.
  *   -EINVAL: `conn` is NULL; `data` is NULL and `length` is not 0.
  *   -ESTALE: it is gone; elsewhere than in its callback also when it was closed.
+ *   -EOWNERDEAD: it belongs to the process that has forked this one. So every function says that
+ *       takes a connection.
  *
  * May be called from any thread. System calls: send; elsewhere a write to an eventfd.
  */

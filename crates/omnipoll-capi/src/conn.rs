@@ -16,7 +16,8 @@ use crate::text::{self, capped};
 /// A connection, as each callback of its handler gets it.
 ///
 /// The pointer is a handle, not an address: its value is the connection's id, which is not used
-/// again. A connection that is gone is -ESTALE. In a callback of this very connection every
+/// again. A connection that is gone is -ESTALE, and in a forked child each one of its parent's is
+/// -EOWNERDEAD. In a callback of this very connection every
 /// function does what it says at once; anywhere else, on any thread, `omni_conn_write`, `_close`,
 /// `_abort`, `_pause`, `_resume` and `_post` have the connection's own loop do it, and the others
 /// are -EPERM. There is nothing behind the pointer, and nothing to free.
@@ -51,10 +52,8 @@ fn call_here<H: Outcome>(
 }
 
 fn not_here(id: ConnId) -> Result<(), Failure> {
-    match id.is_open() {
-        true => Err(Failure::new(libc::EPERM, "that is for callbacks of this connection only")),
-        false => Err(Failure::new(libc::ESTALE, "the connection is gone")),
-    }
+    id.check()?;
+    Err(Failure::new(libc::EPERM, "that is for callbacks of this connection only"))
 }
 
 /// What a call of the core comes to, as C gets it: 0 or a count, or why not.
@@ -116,6 +115,8 @@ pub(crate) unsafe fn bytes<'a>(data: *const c_void, length: usize) -> Result<&'a
 ///   -ECONNRESET, or what else send(2) says: it has ended, as `on_close` will tell.
 ///   -EINVAL: `conn` is NULL; `data` is NULL and `length` is not 0.
 ///   -ESTALE: it is gone; elsewhere than in its callback also when it was closed.
+///   -EOWNERDEAD: it belongs to the process that has forked this one. So every function says that
+///       takes a connection.
 ///
 /// May be called from any thread. System calls: send; elsewhere a write to an eventfd.
 #[unsafe(no_mangle)]

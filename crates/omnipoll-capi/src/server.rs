@@ -32,6 +32,7 @@ pub(crate) struct Serving {
 impl Serving {
     fn connection(&self, number: u64) -> Result<ConnId, Failure> {
         let id = ConnId::from_number(number);
+        id.check()?;
         match self.handle.has(id) {
             true => Ok(id),
             false => Err(Failure::new(libc::ESTALE, "no connection of this server has that id")),
@@ -136,11 +137,13 @@ fn insert(server: Server<Callbacks>) -> Result<*mut omni_server, Failure> {
 /// `omni_server_address` tells.
 ///
 /// Returns 0, or:
-///   -EINVAL: `server` or `address` is NULL; the address is none.
-///   -EADDRINUSE, -EADDRNOTAVAIL, -EACCES: as bind(2) says.
+///   -EINVAL: `server` or `address` is NULL; the address is none; the server runs, or has run.
+///   -EADDRINUSE, -EADDRNOTAVAIL, -EACCES: as bind(2) says; -ENOENT: there is no such directory.
+///   -EBADF: no descriptor of the number in "fd:" or in what systemd has passed is open.
 ///   -ENOTSUP: datagrams under OMNI_MODEL_THREAD and OMNI_MODEL_FORK: a datagram belongs to no
 ///       client.
 ///   -EMFILE, -ENFILE, -ENOMEM: as for `omni_server_new`.
+///   -EOWNERDEAD: the server was made before this process was forked.
 ///   -ESTALE, -ENOTRECOVERABLE: as for `omni_server_stats`.
 ///
 /// May be called from any thread. System calls: socket, setsockopt, bind, listen, getsockname.
@@ -183,6 +186,7 @@ pub unsafe extern "C" fn omni_server_address(
 ///
 /// Returns 0, or:
 ///   -EINVAL: `server` is NULL; it has run before.
+///   -EOWNERDEAD: the server was made before this process was forked: make it here.
 ///   -EMFILE, -ENFILE, -ENOMEM, -EAGAIN: the system has no descriptors, memory or threads for the
 ///       loops.
 ///   -ESTALE: the server was freed, before or while it ran.
@@ -249,6 +253,7 @@ pub extern "C" fn omni_server_free(server: *mut omni_server) {
 ///
 /// Returns how many bytes wait to be sent now (INT_MAX when it is more), or:
 ///   -ESTALE: the connection is gone, was closed, or is another server's; the server was freed.
+///   -EOWNERDEAD: the connection belongs to the process that has forked this one.
 ///   -ENOBUFS, -ENOMEM: as for `omni_conn_write`.
 ///   -EINVAL: `server` is NULL; `data` is NULL and `length` is not 0.
 ///   -ENOTRECOVERABLE: as for `omni_server_stats`.
@@ -272,7 +277,8 @@ pub unsafe extern "C" fn omni_server_write(
 /// `omni_conn_post` by the connection's id.
 ///
 /// Returns 0, or:
-///   -ESTALE, -ENOTRECOVERABLE: as for `omni_server_write`.
+///   -EAGAIN: as for `omni_conn_post`.
+///   -ESTALE, -EOWNERDEAD, -ENOTRECOVERABLE: as for `omni_server_write`.
 ///   -EINVAL: `server` is NULL.
 ///
 /// May be called as `omni_server_write`. System calls: a write to an eventfd.
@@ -310,6 +316,7 @@ pub extern "C" fn omni_server_abort(server: *mut omni_server, conn_id: u64) -> c
 ///   -ENOTSUP: under OMNI_MODEL_FORK and OMNI_MODEL_PREFORK, whose processes don't reach each
 ///       other's clients.
 ///   -EINVAL: `server` is NULL; `data` is NULL and `length` is not 0.
+///   -EOWNERDEAD: the server was made before this process was forked.
 ///   -ESTALE, -ENOTRECOVERABLE: as for `omni_server_stats`.
 ///
 /// May be called from any thread. System calls: a write to an eventfd for each loop.

@@ -27,6 +27,14 @@ fn the_exported_symbols_are_the_committed_ones_and_those_of_the_header() {
     assert_eq!(exported, declared, "include/omnipoll.h");
 }
 
+#[test]
+fn every_exported_function_is_called_with_what_is_wrong() {
+    let symbols = std::fs::read_to_string(here("abi/symbols.txt")).unwrap();
+    let misuse = std::fs::read_to_string(here("tests/c/misuse.c")).unwrap();
+    let missing: Vec<_> = symbols.lines().filter(|name| !misuse.contains(&format!("{name}("))).collect();
+    assert!(missing.is_empty(), "tests/c/misuse.c has no {missing:?}");
+}
+
 /// `int omni_add(struct omni_poller *poller, ...` declares `omni_add`.
 fn declared_function(line: &str) -> Option<&str> {
     let name = line.split('(').next()?.rsplit([' ', '*']).next()?;

@@ -27,7 +27,7 @@ const STATIC: [&str; 3] = ["libomnipoll.a", "-lm", "-ldl"];
 
 fn check_conformance(name: &str, arguments: &[&str]) {
     let folder = scratch(name);
-    for program in ["conformance", "sources", "strict", "inspect", "server", "conn"] {
+    for program in ["conformance", "sources", "strict", "inspect", "server", "conn", "misuse"] {
         let printed = run(&mut Command::new(compile(program, &folder, arguments)));
         for engine in EngineKind::ALL.into_iter().filter(|kind| kind.is_available()).map(EngineKind::name) {
             let checked = printed.lines().any(|line| line.starts_with(&format!("ok  {engine} ")));

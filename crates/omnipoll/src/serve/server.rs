@@ -98,7 +98,7 @@ impl<H: Handler> Server<H> {
     /// was inherited), `"systemd"` (all that systemd has passed), `"udp:127.0.0.1:53"` (datagrams,
     /// under REACTOR, CORES and PREFORK).
     ///
-    /// `EINVAL` for an address that is none, and once the server runs; `EADDRINUSE`, `EADDRNOTAVAIL`, `EACCES` as
+    /// `EINVAL` for an address that is none, and once the server runs; `EOWNERDEAD` in a forked child; `EADDRINUSE`, `EADDRNOTAVAIL`, `EACCES` as
     /// `bind(2)` says, `ENOTSUP` for datagrams under THREAD and FORK.
     pub fn listen(&self, address: &str) -> io::Result<String> {
         // The words are of the error that is at hand.
@@ -111,6 +111,7 @@ impl<H: Handler> Server<H> {
     fn open(&self, address: &str) -> io::Result<String> {
         let parsed: Address = address.parse()?;
         self.check_is_new()?;
+        self.shared.check_owner()?;
         let options = &self.shared.options;
         let takes_datagrams = !matches!(options.model, Model::Thread | Model::Fork);
         let opened = Bound::open(&parsed, options.backlog, self.shared.reuses_ports(), takes_datagrams)?;
@@ -141,11 +142,12 @@ impl<H: Handler> Server<H> {
     }
 
     /// Serves until the server is [stopped](ServerHandle::stop), and every client has gone. A
-    /// server runs once; `EINVAL` the second time.
+    /// server runs once; `EINVAL` the second time. `EOWNERDEAD` in a forked child: make it there.
     ///
     /// Under FORK and PREFORK, call it while the process has no other threads: a forked child
     /// has only the thread that forked, and a lock that another held stays locked in it.
     pub fn run(&self) -> io::Result<()> {
+        self.shared.check_owner()?;
         if self.ran.swap(true, Ordering::SeqCst) {
             return Err(fail(libc::EINVAL, "a server runs once: make another"));
         }

@@ -72,6 +72,12 @@ impl Shared {
         Ok(Arc::new(Poller::with_engine(self.control.engine())?))
     }
 
+    /// A server is its process's, unless it is itself what forks.
+    pub(super) fn check_owner(&self) -> io::Result<()> {
+        let anothers = |_| fail(libc::EOWNERDEAD, "the server belongs to the parent process: make another");
+        self.control.check_owner().map_err(anothers)
+    }
+
     pub(super) fn join(&self, mailbox: Arc<Mailbox>) {
         lock(&self.loops).push(mailbox);
     }
@@ -167,6 +173,7 @@ impl Shared {
                  no one of them reaches the clients of the others",
             ));
         }
+        self.check_owner()?;
         let data = Arc::new(copy_of(data)?);
         let (mut all_given, mut all_full) = (0, 0);
         for mailbox in lock(&self.loops).iter() {

@@ -12,6 +12,7 @@ use super::account::{Account, Budget};
 use super::output::copy_of;
 use crate::engine::lock;
 use crate::error::{fail, no_memory};
+use crate::source::fork;
 use crate::Poller;
 
 /// Names one connection of this process for as long as the process lives; an id is not used
@@ -70,7 +71,8 @@ impl ConnId {
     /// Has `data` written after what was written before, and returns how many bytes then wait
     /// to be sent. The data is copied.
     ///
-    /// `ESTALE` when the connection is gone or closing, `EPIPE` when its sending side is
+    /// `ESTALE` when the connection is gone or closing, `EOWNERDEAD` when it is one of the process
+    /// that has forked this one, `EPIPE` when its sending side is
     /// [shut down](crate::Conn::shutdown), `ENOBUFS` when more would wait than the
     /// server's [limits](crate::ServerOptions::queue_limit) allow, or 16,384 writes and posts to
     /// this connection wait for its loop, `ENOMEM`: nothing was taken then. When the result is more than
@@ -81,7 +83,8 @@ impl ConnId {
     }
 
     /// Hands a value to the connection's handler: [`Handler::on_post`](crate::Handler::on_post)
-    /// is called with it on the connection's own loop. `ESTALE` as for `write`; `EAGAIN` when
+    /// is called with it on the connection's own loop. `ESTALE` and `EOWNERDEAD` as for `write`, as
+    /// for every method; `EAGAIN` when
     /// 16,384 posts and writes to this connection wait for its loop: try again later.
     pub fn post(self, value: i64) -> io::Result<()> {
         self.send(Order::Post(value))
@@ -108,9 +111,19 @@ impl ConnId {
         self.send(Order::Pause(false))
     }
 
-    /// Whether the connection is open at this moment.
+    /// Whether the connection is open at this moment, and this process's.
     pub fn is_open(self) -> bool {
-        self.mailbox().is_ok_and(|mailbox| mailbox.has(self))
+        self.check().is_ok()
+    }
+
+    /// For the bindings: why it is not open, `ESTALE` or `EOWNERDEAD`.
+    #[doc(hidden)]
+    pub fn check(self) -> io::Result<()> {
+        if self.mailbox()?.has(self) {
+            Ok(())
+        } else {
+            Err(gone())
+        }
     }
 
     fn send(self, order: Order) -> io::Result<()> {
@@ -123,10 +136,18 @@ impl ConnId {
         self.mailbox().is_ok_and(|mailbox| of(&mailbox))
     }
 
+    /// `EOWNERDEAD` where it is not this process's, before any lock: a thread that is not in this
+    /// process may have left it locked.
     fn mailbox(self) -> io::Result<Arc<Mailbox>> {
+        let opened = OPENED.load(Ordering::Relaxed);
+        if opened != 0 && opened != fork::count() {
+            return Err(anothers());
+        }
         let loops = LOOPS.read().unwrap_or_else(PoisonError::into_inner);
         let place = loops.get(self.index()).filter(|_| self.is_of_a_connection());
-        place.and_then(|place| place.mailbox.clone()).ok_or_else(gone)
+        let mailbox = place.and_then(|place| place.mailbox.clone()).ok_or_else(gone)?;
+        mailbox.poller.check_owner().map_err(|_| anothers())?;
+        Ok(mailbox)
     }
 }
 
@@ -146,6 +167,8 @@ struct Place {
 
 /// Every loop of this process, by the number that ids carry.
 static LOOPS: RwLock<Vec<Place>> = RwLock::new(Vec::new());
+/// Which process has opened the last of them, as [`fork::count`] numbers it; 0 before there is one.
+static OPENED: AtomicU32 = AtomicU32::new(0);
 /// What the births of every loop are above.
 static BIRTHS: AtomicU32 = AtomicU32::new(0);
 
@@ -260,6 +283,7 @@ impl Mailbox {
         let births = place.births.max(BIRTHS.load(Ordering::Relaxed));
         let mailbox = Arc::new(Self { index, births, poller, budget, state: Mutex::default() });
         place.mailbox = Some(mailbox.clone());
+        OPENED.store(fork::count(), Ordering::Relaxed);
         Ok(mailbox)
     }
 
@@ -414,6 +438,10 @@ impl Mailbox {
 
 fn gone() -> io::Error {
     fail(libc::ESTALE, "the connection is gone")
+}
+
+fn anothers() -> io::Error {
+    fail(libc::EOWNERDEAD, "the connection belongs to the parent process")
 }
 
 #[cfg(test)]
