@@ -59,8 +59,9 @@
  * Fork. A forked child may free an inherited poller, or take it over with omni_after_fork; until
  * then it is -EOWNERDEAD to whoever changes it, waits, wakes or posts. The parent's poller is not
  * touched by either. A server that was made before the fork can be freed, and no more: to listen, to
- * run, to broadcast and to use one of its connections is -EOWNERDEAD. A child forked by a signal handler that interrupted a call of this library
- * may only exec or _exit.
+ * run, to broadcast and to use one of its connections is -EOWNERDEAD. A child that a server's
+ * callback has forked must not return from it, and one forked by a signal handler that interrupted a
+ * call of this library may only exec or _exit.
  *
  * Memory. Where a caller or a client chooses how much is kept, being out of memory is -ENOMEM and
  * everything goes on: registrations, timers, posts, watched children, writes and replies. An

@@ -481,6 +481,51 @@ static void handles_of_the_parent(uint32_t engine)
     }
 }
 
+/* A child that a callback has forked, and that returns from it, has no loop to go on with. */
+static void fork_it(omni_conn *conn, const uint8_t *data, size_t length, void *context)
+{
+    int status;
+    fflush(stdout);
+    pid_t pid = fork();
+    if (pid == 0) {
+        alarm(60);
+        return;
+    }
+    IS(waitpid(pid, &status, 0), pid);
+    IS(status, 0);
+    echo(conn, data, length, context);
+}
+
+static void *run_until_forked(void *server)
+{
+    pid_t parent = getpid();
+    int result = omni_server_run(server);
+    if (getpid() == parent)
+        return NULL;
+    IS(result, -EOWNERDEAD);
+    omni_server_free(server);
+    _exit(0);
+}
+
+static void returns_from_a_callback(uint32_t engine)
+{
+    struct service service = {0};
+    omni_server_options options = {.size = sizeof options, .engine = engine};
+    omni_handler handler = noting(fork_it);
+    memset(seen, 0, sizeof *seen);
+    service.server = new_server(&options, &handler);
+    seen->port = listen_somewhere(service.server);
+    IS(pthread_create(&service.thread, NULL, run_until_forked, service.server), 0);
+    int fd = client(), other = client();
+    say(fd, "hello");
+    hear(fd, "hello");
+    say(other, "hello");
+    hear(other, "hello");
+    close(fd);
+    close(other);
+    finish(&service);
+}
+
 /* ---- Functions without a handle -------------------------------------------------------------- */
 
 static void numbers(uint32_t engine)
@@ -502,6 +547,7 @@ static const struct behaviour behaviours[] = {
     {"every call is right with a right handle", right_handles},
     {"every call refuses a handle that is none of its kind's", wrong_handles},
     {"every call refuses what is the parent process's", handles_of_the_parent},
+    {"a forked child that returns from a callback has no server", returns_from_a_callback},
     {"numbers and names that are none are refused", numbers},
 };
 

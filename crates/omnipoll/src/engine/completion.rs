@@ -18,7 +18,8 @@
 //! - A ring may be used by one thread at a time; only then can the kernel leave its work for the
 //!   moment that thread enters it, and interrupt nobody (IORING_SETUP_DEFER_TASKRUN, Linux 6.1).
 //!   This ring belongs to the thread that made it.
-//! - Its queues are kept from forked children, who could not use them.
+//! - Its queues are kept from forked children, who could not use them: a child that returns from the
+//!   callback that has forked it comes by here, and is refused before it touches them.
 
 use std::alloc::{alloc_zeroed, dealloc, Layout};
 use std::io::{self, Write};
@@ -38,6 +39,7 @@ use slab::Slab;
 use super::{above_stdio, socket, sys, Peer};
 use crate::errno::{self, About};
 use crate::error::{bare, fail, system, Describe, Error};
+use crate::source::fork;
 
 /// Requests that are handed over in one system call at most.
 const REQUESTS: u32 = 1024;
@@ -111,6 +113,7 @@ pub(crate) struct Completion {
     under_way: usize,
     /// Whether the kernel ends a lasting receive that has brought enough; else each is for once.
     is_capped: bool,
+    /// The process that made it, as [`fork::count`] numbers it.
     owner: u32,
 }
 
@@ -145,7 +148,7 @@ impl Completion {
             parcels: ManuallyDrop::default(),
             under_way: 0,
             is_capped: CAPPED.get().is_some_and(|&is_capped| is_capped),
-            owner: std::process::id(),
+            owner: fork::count(),
         })
     }
 
@@ -239,7 +242,21 @@ impl Completion {
         self.push(opcode::AsyncCancel::new(key).build().user_data(CANCEL))
     }
 
+    #[inline]
+    fn is_owner(&self) -> bool {
+        self.owner == fork::count()
+    }
+
+    fn check_owner(&self) -> io::Result<()> {
+        if self.is_owner() {
+            Ok(())
+        } else {
+            Err(fail(libc::EOWNERDEAD, "the loop belongs to the parent process"))
+        }
+    }
+
     fn push(&mut self, request: squeue::Entry) -> io::Result<()> {
+        self.check_owner()?;
         let mut tries = 0;
         while self.ring.submission().is_full() {
             match self.ring.submit() {
@@ -262,6 +279,7 @@ impl Completion {
     /// Hands over the requests and waits until something is done, for no longer than `limit`.
     /// Returns false when time was up. One system call.
     pub(crate) fn wait(&mut self, limit: Option<Duration>) -> io::Result<bool> {
+        self.check_owner()?;
         if !self.ring.completion().is_empty() && self.ring.submission().is_empty() {
             return Ok(true);
         }
@@ -286,6 +304,9 @@ impl Completion {
     /// What is done, one thing after another.
     #[inline]
     pub(crate) fn next(&mut self) -> Option<Done> {
+        if !self.is_owner() {
+            return None;
+        }
         loop {
             let entry = self.ring.completion().next()?;
             let (key, goes_on) = (entry.user_data(), cqueue::more(entry.flags()));
@@ -340,7 +361,7 @@ impl Completion {
 
 impl Drop for Completion {
     fn drop(&mut self) {
-        if self.owner != std::process::id() {
+        if !self.is_owner() {
             // The mapping of the queues is not there; the process is about to end.
             return;
         }
