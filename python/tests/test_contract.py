@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -546,6 +547,87 @@ def test_a_child_may_close_what_it_inherited(poller: Poller, pipe: Pipe) -> None
 
     assert in_child(child)
     assert ready(poller, 0) == {pipe.writer: WRITE}
+
+
+def descriptors() -> set[str]:
+    """All that are open; the one that they are read with is not."""
+    return {name for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")}
+
+
+def waiting(poller: Poller) -> threading.Thread:
+    """A thread that waits until the poller is closed, and has made what its waits need."""
+
+    def wait() -> None:
+        poller.wait(0)
+        with contextlib.suppress(ValueError):
+            poller.wait()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    while poller.stats().waits < 2:
+        pass
+    return thread
+
+
+# CPython warns of a fork beside threads, which is what these are about.
+beside_threads = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+
+
+@beside_threads
+@pytest.mark.parametrize("rebuilt", [False, True])
+def test_a_child_closes_what_another_thread_waited_for(engine: str, rebuilt: bool, pipe: Pipe) -> None:
+    before = descriptors()
+    poller = Poller(engine)
+    thread = waiting(poller)
+
+    def child() -> bool:
+        if rebuilt:
+            poller.after_fork()
+            poller.add(pipe.writer, WRITE, "child's")
+            if ready(poller, 0) != {"child's": WRITE}:
+                return False
+        poller.close()
+        return descriptors() == before
+
+    assert in_child(child)
+    poller.close()
+    thread.join(LONG)
+    assert descriptors() == before
+
+
+@beside_threads
+def test_a_child_closes_what_its_own_thread_waits_for(engine: str) -> None:
+    """A handler of a signal forks and closes; another thread waits as well."""
+
+    class InParentError(Exception):
+        pass
+
+    child = 0
+
+    def fork(*_: object) -> None:
+        nonlocal child
+        child = os.fork()
+        if child:
+            raise InParentError
+        poller.close()
+
+    before = descriptors()
+    poller = Poller(engine)
+    thread = waiting(poller)
+    handler = signal.signal(signal.SIGALRM, fork)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, SHORT)
+        with pytest.raises(InParentError):
+            poller.wait(LONG)
+    except ValueError:  # It was closed: this is the child.
+        os._exit(0 if descriptors() == before else 2)
+    finally:
+        if child == 0:
+            os._exit(1)
+        signal.signal(signal.SIGALRM, handler)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    poller.close()
+    thread.join(LONG)
 
 
 # ---- Choice of the engine ------------------------------------------------------------------

@@ -1,7 +1,7 @@
 //! What the interpreter must know of forks, and of the threads that serve.
 
 use std::process;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use omnipoll::{AroundFork, ServerHandle};
@@ -9,12 +9,38 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::ending::attach;
+use crate::loan::this_thread;
 
 /// Set in children that a server has forked, and inherited by theirs.
 static IN_CHILD: AtomicBool = AtomicBool::new(false);
 
 /// The process whose clients are served: a child that a handler forks by itself is another.
 static SERVING: AtomicU32 = AtomicU32::new(0);
+
+/// Counts the forks, from a process to its child, that led to this one.
+static FORKS: AtomicU32 = AtomicU32::new(0);
+
+/// The thread that made the last of them, the only one that there is in both processes.
+static FORKED_BY: AtomicUsize = AtomicUsize::new(0);
+
+/// Begins to count forks.
+pub(crate) fn count() {
+    extern "C" fn in_child() {
+        FORKS.fetch_add(1, Ordering::Relaxed);
+        FORKED_BY.store(this_thread(), Ordering::Relaxed);
+    }
+    // SAFETY: the function may be called in any forked child. Without memory none is counted.
+    unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+}
+
+pub(crate) fn forks() -> u32 {
+    FORKS.load(Ordering::Relaxed)
+}
+
+/// Whether it is the thread that made the last of these forks.
+pub(crate) fn made_the_fork(thread: usize) -> bool {
+    FORKED_BY.load(Ordering::Relaxed) == thread
+}
 
 /// This process serves.
 pub(crate) fn serve_here() {

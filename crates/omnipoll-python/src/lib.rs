@@ -26,6 +26,7 @@ mod statistics;
 mod strict;
 mod table;
 mod wait;
+mod waits;
 mod watch;
 
 use pyo3::prelude::*;
@@ -63,6 +64,7 @@ mod _native {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        forking::count();
         fastcall::install::<PyPoller, 2>(module.py())?;
         fastcall::install::<Selector, 1>(module.py())?;
         fastcall::install::<PyConnection, 1>(module.py())?;

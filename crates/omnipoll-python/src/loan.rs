@@ -54,7 +54,7 @@ impl<T> Drop for Lent<'_, T> {
 
 /// Tells threads that live at the same time apart.
 #[inline]
-fn this_thread() -> usize {
+pub(crate) fn this_thread() -> usize {
     thread_local!(static HERE: u8 = const { 0 });
     HERE.with(|here| std::ptr::from_ref(here) as usize)
 }

@@ -57,11 +57,12 @@ impl Watch {
     /// the poller is closed.
     fn enter(&self, py: Python<'_>, most: Option<usize>) -> Option<(Rc<Poller>, Events)> {
         let mut state = self.state.borrow(py);
+        state.forget_the_parents_waits();
         let core = state.core.clone()?;
         // One more than is registered: a WAKE event may come with them.
         let wanted = state.table.len() + state.sources.len().min(ROOM) + 1;
         let mut events = mem::replace(&mut state.events, Events::with_capacity(0));
-        state.waiting += 1;
+        state.waits.begin();
         drop(state);
         let capacity = match most {
             Some(most) => most.min(wanted),
@@ -146,12 +147,12 @@ impl Watch {
 
 /// Ends a wait; whether the poller is still open.
 fn leave(mut state: RefMut<'_, State>, core: &Poller, events: Events) -> bool {
-    state.waiting -= 1;
+    state.waits.end();
     if state.core.is_some() {
         state.events = events;
         return true;
     }
-    if state.waiting > 0 {
+    if !state.waits.are_none() {
         // One wake ends one wait: hand it on. It fails in a forked child only.
         let _ = core.wake();
     }

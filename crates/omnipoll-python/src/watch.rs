@@ -23,6 +23,7 @@ use crate::inspect::{PyRegistered, PyStats};
 use crate::sources::Sources;
 use crate::strict::{self, Findings};
 use crate::table::{Leftover, Table};
+use crate::waits::Waits;
 
 pub(crate) struct Watch {
     pub(crate) engine: EngineKind,
@@ -39,8 +40,7 @@ pub(crate) struct State {
     pub(crate) sources: Sources,
     /// What the last wait filled, for the next one.
     pub(crate) events: Events,
-    /// How many waits are under way.
-    pub(crate) waiting: usize,
+    pub(crate) waits: Waits,
     /// What to call with the findings of strict mode; `None` warns.
     pub(crate) listener: Option<Py<PyAny>>,
     /// What is to be removed when it is rebuilt in this forked child.
@@ -85,6 +85,16 @@ impl State {
     pub(crate) fn core(&self) -> PyResult<&Rc<Poller>> {
         self.core.as_ref().ok_or_else(closed)
     }
+
+    /// In a forked child: the threads that waited in the parent are not here, and would keep the
+    /// core for ever.
+    pub(crate) fn forget_the_parents_waits(&mut self) {
+        let left_behind = self.waits.forget_the_parents();
+        for core in self.core.iter().cycle().take(left_behind) {
+            // SAFETY: each wait has a reference to the core, and these drop theirs never.
+            unsafe { Rc::decrement_strong_count(Rc::as_ptr(core)) };
+        }
+    }
 }
 
 impl Watch {
@@ -97,7 +107,7 @@ impl Watch {
             table: Table::default(),
             sources: Sources::default(),
             events,
-            waiting: 0,
+            waits: Waits::none(),
             listener,
             forgotten: Vec::new(),
             owner: process::id(),
@@ -228,6 +238,7 @@ impl Watch {
     pub(crate) fn after_fork(&self, py: Python<'_>) -> PyResult<()> {
         let mut state = self.change(py);
         state.core()?.after_fork().map_err(error)?;
+        state.forget_the_parents_waits();
         for fd in mem::take(&mut state.forgotten) {
             // One that was closed meanwhile is gone already.
             let _ = state.core()?.remove(&fd);
@@ -272,11 +283,12 @@ impl Watch {
     /// Ends the waits under way and gives everything back. Closing twice is closing once.
     pub(crate) fn close(&self, py: Python<'_>) {
         let mut state = self.change(py);
+        state.forget_the_parents_waits();
         let core = state.core.take();
-        let waiting = state.waiting > 0;
+        let somebody_waits = !state.waits.are_none();
         drop(state);
-        if let Some(core) = core.filter(|_| waiting) {
-            // It fails in a forked child only, where nobody waits.
+        if let Some(core) = core.filter(|_| somebody_waits) {
+            // It fails in a forked child only, where the thread that waits is this one.
             let _ = core.wake();
         }
         // The core is gone, and has told with their tokens what was left registered.
