@@ -1,9 +1,12 @@
 """The race against everybody: builds, measures, and writes docs/race.md, docs/race.json and docs/figures.
 
     python3 crates/omnipoll-bench/race [--quick] [--only watch,growth,timers,protocols,connections,echo]
+                                       [--against RACE.JSON]
 
 Takes less than 15 minutes, with --quick about 3. --only races some and leaves what the last run
-measured of the others; the document says which machine the last run was on.
+measured of the others; the document says which machine the last run was on. --against sets our own
+ratios beside those of an earlier commit, of which it takes docs/race.json; it is kept as
+docs/race-earlier.json until the next --against.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import build
 import echo
@@ -28,6 +32,7 @@ from results import Race, Result
 from servers import CORES
 
 DOCS = build.TREE / "docs"
+EARLIER = DOCS / "race-earlier.json"
 
 
 BASES = {"C": "raw epoll, C", "Rust": "raw epoll, Rust", "Python": "select.epoll, Python"}
@@ -186,17 +191,32 @@ def run(plan: Plan, names: list[str]) -> Race:
     return race
 
 
+def keep_earlier(race: Race) -> None:
+    """What of an earlier run the comparison needs: our own results, and what they are compared with."""
+    bases = BASES.values()
+    race.results = [
+        result
+        for result in race.results
+        if result.race in ("watch", "echo")
+        and (result.contender.startswith("omnipoll") or result.contender in bases)
+    ]
+    race.save(EARLIER)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="race", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", default=",".join(RACES))
+    parser.add_argument("--against", type=Path)
     options = parser.parse_args()
     names = options.only.split(",")
     if unknown := set(names) - set(RACES):
         sys.exit(f"no such race: {', '.join(unknown)}; there are: {', '.join(RACES)}")
+    if options.against:
+        keep_earlier(Race.load(options.against))
     build.build()
     race = run(QUICK if options.quick else FULL, names)
-    report.write(race, DOCS / "race.md")
+    report.write(race, Race.load(EARLIER) if EARLIER.exists() else None, DOCS / "race.md")
     if build.python_has("matplotlib"):
         subprocess.run([build.PYTHON, build.BENCH / "race" / "figures.py"], check=True)
     else:

@@ -230,6 +230,47 @@ wrk and redis-benchmark against small servers: a static answer, and a key-value 
     return text
 
 
+def section_earlier(race: Race, earlier: Race) -> str:
+    """What became of our own ratios since an earlier commit."""
+    text = f"""## Compared with commit {earlier.machine["commit"]}
+
+The ratio to raw epoll in the same language, then and now: two runs of this program on the same kind of
+machine. Of the time for an event, with so many watched and ready; of the CPU for an echoed message, with
+so many clients and bytes.
+"""
+    for name, figure, title in (("watch", "event_ns", "Readiness"), ("echo", "cpu_ns", "Echo")):
+        ours = [result for result in race.of(name) if result.contender.startswith("omnipoll")]
+        cells = {
+            (result.contender, discipline(result)): f"{then:.2f} to {now:.2f}"
+            for result in ours
+            for now, then in both(race, earlier, result, figure)
+        }
+        columns = [column(cells, label) for label in dict.fromkeys(label for _, label in cells)]
+        rows = {
+            result.contender: result for result in ours if (result.contender, discipline(result)) in cells
+        }
+        if cells:
+            text += f"\n### {title}\n\n{table(rows.values(), columns)}\n"
+    return text
+
+
+def both(race: Race, earlier: Race, result: Result, figure: str) -> Iterable[tuple[float, float]]:
+    """The median ratio now, and that of then if there is one."""
+    now = race.ratio(result, figure)
+    for other in earlier.of(result.race, **result.parameters):
+        then = earlier.ratio(other, figure)
+        if other.contender == result.contender and now and then:
+            yield now[1], then[1]
+
+
+def column(cells: dict[tuple[str, str], str], label: str) -> Column:
+    return label, lambda result: cells.get((result.contender, label), "-")
+
+
+def discipline(result: Result) -> str:
+    return " / ".join(f"{value:,}" for value in result.parameters.values())
+
+
 SECTIONS = {
     "watch": section_watch,
     "growth": section_growth,
@@ -240,8 +281,10 @@ SECTIONS = {
 }
 
 
-def write(race: Race, path: Path) -> None:
+def write(race: Race, earlier: Race | None, path: Path) -> None:
     sections = [section(race) for name, section in SECTIONS.items() if race.of(name)]
+    if earlier:
+        sections.append(section_earlier(race, earlier))
     head = """# The race
 
 Made by `make bench`, which builds everything, lets everybody take turns, and writes this page, `race.json`

@@ -210,10 +210,28 @@ def test_ratios_are_taken_turn_by_turn(tmp_path: Path) -> None:
     race.save(tmp_path / "race.json")
     race = Race.load(tmp_path / "race.json")
     assert race.ratio(race.results[2], "cpu_ns") == (1.25, 1.5, 1.5)
-    report.write(race, tmp_path / "race.md")
+    report.write(race, None, tmp_path / "race.md")
     text = (tmp_path / "race.md").read_text()
     assert "- libuv: not installed" in text
     assert "3.00: 1.50 (1.25 to 1.50)" in text
+
+
+def test_our_ratios_are_set_beside_earlier_ones(tmp_path: Path) -> None:
+    def run(commit: str, *, cpu: float, clients: int) -> Race:
+        parameters: dict[str, int | str] = {"clients": clients, "bytes": 64}
+        return Race(
+            {"commit": commit},
+            results=[
+                Result("echo", "raw", "raw", parameters, {"cpu_ns": [1000.0]}),
+                Result("echo", "omnipoll server", "raw", parameters, {"cpu_ns": [cpu]}),
+            ],
+        )
+
+    now, then = run("b0b", cpu=1100.0, clients=50), run("a0a", cpu=1050.0, clients=50)
+    text = report.section_earlier(now, then)
+    assert "commit a0a" in text and "| 1.05 to 1.10 |" in text
+    # What was not measured then is compared with nothing.
+    assert " to 1.10" not in report.section_earlier(now, run("a0a", cpu=1050.0, clients=1))
 
 
 def test_zero_copy_sends_are_compared_with_the_others() -> None:
