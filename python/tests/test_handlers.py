@@ -89,6 +89,38 @@ def test_types_see_the_same() -> None:
         serve(Echo(), "127.0.0.1:0", modle="cores")  # type: ignore[call-arg]
 
 
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        (
+            {"modle": "cores"},
+            TypeError,
+            r"argument 'modle': did you mean 'model'\? there are model, engine, .*, drain$",
+        ),
+        ({"colour": 3}, TypeError, "argument 'colour': there are model, "),
+        (
+            {"model": "core"},
+            ValueError,
+            r"model named 'core': did you mean 'cores'\? there are reactor, cores, ",
+        ),
+        ({"model": "x"}, ValueError, "model named 'x': there are reactor, cores, thread, fork, prefork$"),
+        ({"engine": "iouring"}, ValueError, r"engine named 'iouring': did you mean 'io_uring'\? there are "),
+    ],
+)
+def test_options_that_are_not_known(options: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        Server(Echo(), **options)
+    with pytest.raises(error, match=words):
+        serve(Echo(), "127.0.0.1:0", **options)
+
+
+def test_an_engine_that_is_not_known() -> None:
+    with pytest.raises(
+        ValueError, match=r"engine named 'epol': did you mean 'epoll'\? there are select, poll, "
+    ):
+        Poller("epol")
+
+
 def test_an_address_in_parts() -> None:
     with pytest.raises(TypeError, match=r"'127.0.0.1:0', and not \('127.0.0.1', 0\)"):
         Server(Echo(), ("127.0.0.1", 0))  # type: ignore[arg-type]

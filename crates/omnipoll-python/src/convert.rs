@@ -42,18 +42,33 @@ pub(crate) fn check_greenlets(py: Python<'_>) -> PyResult<()> {
 }
 
 /// A poller that a signal can interrupt: Python's handlers run between two system calls.
-pub(crate) fn poller(engine: Option<&str>, files_always_ready: bool, strict: bool) -> PyResult<Poller> {
+pub(crate) fn poller(
+    py: Python<'_>,
+    engine: Option<&str>,
+    files_always_ready: bool,
+    strict: bool,
+) -> PyResult<Poller> {
     let options = Options::new().interruptible(true).files_always_ready(files_always_ready);
     let mut options = options.strict(strict);
     if let Some(name) = engine {
-        options = options.engine(self::engine(name)?);
+        options = options.engine(self::engine(py, name)?);
     }
     options.build().map_err(error)
 }
 
-pub(crate) fn engine(name: &str) -> PyResult<EngineKind> {
+pub(crate) fn engine(py: Python<'_>, name: &str) -> PyResult<EngineKind> {
     EngineKind::from_name(name)
-        .ok_or_else(|| PyValueError::new_err(format!("there is no engine named '{name}'")))
+        .ok_or_else(|| not_known(py, "engine", name, EngineKind::ALL.map(EngineKind::name)))
+}
+
+/// The error of a name that stands for no engine or model.
+pub(crate) fn not_known<const N: usize>(py: Python<'_>, kind: &str, name: &str, known: [&str; N]) -> PyErr {
+    let words = format!("there is no {kind} named '{name}'");
+    let spelling = py.import("omnipoll.spelling");
+    match spelling.and_then(|spelling| spelling.call_method1("not_known", (words, name, known))) {
+        Ok(words) => PyValueError::new_err(words.unbind()),
+        Err(error) => error,
+    }
 }
 
 /// An int or a float as an argument of a method, or anything with `__index__()` or `__float__()`.

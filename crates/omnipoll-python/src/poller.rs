@@ -68,7 +68,7 @@ impl PyPoller {
         on_finding: Option<Py<PyAny>>,
     ) -> PyResult<()> {
         convert::check_greenlets(py)?;
-        let core = convert::poller(engine, files_always_ready, strict)?;
+        let core = convert::poller(py, engine, files_always_ready, strict)?;
         self.watch.make(Watch::new(py, core, on_finding)?)
     }
 

@@ -37,7 +37,7 @@ impl Selector {
 
     fn __init__(&self, py: Python<'_>, engine: Option<&str>, files_always_ready: bool) -> PyResult<()> {
         convert::check_greenlets(py)?;
-        let core = convert::poller(engine, files_always_ready, false)?;
+        let core = convert::poller(py, engine, files_always_ready, false)?;
         self.watch.make(Watch::new(py, core, None)?)
     }
 

@@ -3,13 +3,13 @@
 use std::os::fd::IntoRawFd;
 
 use omnipoll::{Model, Server, ServerHandle, ServerOptions};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::bytes::Bytes;
-use crate::convert::{self, error, number};
+use crate::convert::{self, error, not_known, number};
 use crate::forking;
 use crate::handler::PyHandler;
 use crate::made::Made;
@@ -45,7 +45,7 @@ impl PyServer {
             handler, address=None, *, model="reactor", engine="auto", workers=None, max_clients=None,
             backlog=4096, reuse_port=None, queue_limit=16 << 20, total_queue_limit=256 << 20,
             high_water=64 << 10, low_water=16 << 10, idle_timeout=None, read_timeout=None,
-            write_timeout=Some(60.0), linger=2.0, signals=false, drain=Some(10.0),
+            write_timeout=Some(60.0), linger=2.0, signals=false, drain=Some(10.0), **unknown,
         ),
     )]
     #[expect(clippy::too_many_arguments, reason = "each is a keyword of Python's")]
@@ -69,10 +69,15 @@ impl PyServer {
         linger: f64,
         signals: bool,
         drain: Option<f64>,
+        unknown: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<()> {
-        convert::check_greenlets(handler.py())?;
+        let py = handler.py();
+        convert::check_greenlets(py)?;
+        if let Some(unknown) = unknown {
+            py.import("omnipoll.spelling")?.call_method1("check_options", (unknown,))?;
+        }
         let mut options = ServerOptions::new()
-            .model(model_of(model)?)
+            .model(model_of(py, model)?)
             .backlog(backlog)
             .queue_limit(queue_limit)
             .total_queue_limit(total_queue_limit)
@@ -82,7 +87,7 @@ impl PyServer {
             .drain(drain.map(|drain| convert::span(drain, "drain")).transpose()?)
             .around_fork(forking::around());
         if let Some(engine) = engine.filter(|engine| *engine != "auto") {
-            options = options.engine(convert::engine(engine)?);
+            options = options.engine(convert::engine(py, engine)?);
         }
         if let Some(workers) = workers {
             options = options.workers(workers);
@@ -221,8 +226,8 @@ impl Serving {
     }
 }
 
-fn model_of(name: &str) -> PyResult<Model> {
-    Model::from_name(name).ok_or_else(|| PyValueError::new_err(format!("there is no model named '{name}'")))
+fn model_of(py: Python<'_>, name: &str) -> PyResult<Model> {
+    Model::from_name(name).ok_or_else(|| not_known(py, "model", name, Model::ALL.map(Model::name)))
 }
 
 /// One address, several, or none.
