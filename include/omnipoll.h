@@ -601,7 +601,10 @@ typedef struct omni_server_options {
  * OMNI_MODEL_PREFORK. A call that takes long keeps the other clients of its loop waiting.
  *
  * A callback may call any function of this library, `omni_server_stop` and `omni_server_free`
- * too. It returns in the ordinary way: no longjmp, no exception of C++, no pthread_exit.
+ * too. It returns in the ordinary way: no longjmp, no exception of C++, no pthread_exit. It may
+ * fork; the child does not return, but executes a program or ends by `_exit`: under
+ * OMNI_MODEL_REACTOR `omni_server_run` is -EOWNERDEAD in one that does, under the other models it
+ * ends with status 1.
  */
 typedef struct omni_handler {
     /**
@@ -1247,7 +1250,8 @@ int omni_server_address(const struct omni_server *server, char *buffer, size_t c
  *
  * Returns 0, or:
  *   -EINVAL: `server` is NULL; it has run before.
- *   -EOWNERDEAD: the server was made before this process was forked: make it here.
+ *   -EOWNERDEAD: the server was made before this process was forked: make it here. Or a callback
+ *       has forked this process, which has returned from it.
  *   -EMFILE, -ENFILE, -ENOMEM, -EAGAIN: the system has no descriptors, memory or threads for the
  *       loops.
  *   -ESTALE: the server was freed, before or while it ran.

@@ -22,7 +22,10 @@ use crate::sized::Sized32;
 /// OMNI_MODEL_PREFORK. A call that takes long keeps the other clients of its loop waiting.
 ///
 /// A callback may call any function of this library, `omni_server_stop` and `omni_server_free`
-/// too. It returns in the ordinary way: no longjmp, no exception of C++, no pthread_exit.
+/// too. It returns in the ordinary way: no longjmp, no exception of C++, no pthread_exit. It may
+/// fork; the child does not return, but executes a program or ends by `_exit`: under
+/// OMNI_MODEL_REACTOR `omni_server_run` is -EOWNERDEAD in one that does, under the other models it
+/// ends with status 1.
 #[allow(non_camel_case_types)]
 #[derive(Clone, Copy)]
 #[repr(C)]

@@ -186,7 +186,8 @@ pub unsafe extern "C" fn omni_server_address(
 ///
 /// Returns 0, or:
 ///   -EINVAL: `server` is NULL; it has run before.
-///   -EOWNERDEAD: the server was made before this process was forked: make it here.
+///   -EOWNERDEAD: the server was made before this process was forked: make it here. Or a callback
+///       has forked this process, which has returned from it.
 ///   -EMFILE, -ENFILE, -ENOMEM, -EAGAIN: the system has no descriptors, memory or threads for the
 ///       loops.
 ///   -ESTALE: the server was freed, before or while it ran.

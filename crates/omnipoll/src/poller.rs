@@ -359,8 +359,9 @@ impl Poller {
         Ok(())
     }
 
+    /// Whether this is the process that made or rebuilt it, and no child forked since.
     #[inline]
-    fn is_owner(&self) -> bool {
+    pub(crate) fn is_owner(&self) -> bool {
         self.born.load(Ordering::Acquire) == born_now(self.strict.is_some())
     }
 

@@ -13,8 +13,9 @@ use super::shared::Shared;
 use super::tokens;
 use crate::engine::{lock, Completion, Peer};
 use crate::errno::{self, About};
+use crate::source::process;
 use crate::stream::Count;
-use crate::{Event, EventKind, Events, Interest, Poller};
+use crate::{Event, EventKind, Events, Interest, Model, Poller};
 
 /// Events taken from the engine at once.
 const EVENTS: usize = 256;
@@ -149,7 +150,8 @@ impl Front {
     }
 
     /// Serves; when it is told to stop, until the house is empty. An error stops it at once,
-    /// and is returned when all have gone.
+    /// and is returned when all have gone. A child that a callback or the handler of a signal has
+    /// forked, and that returns here, leaves everything to its parent.
     pub(super) fn run(&mut self, house: &mut impl House, until: Until) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
         let mut outcome = Ok(());
@@ -160,6 +162,9 @@ impl Front {
                 return outcome.and(rested);
             }
             if let Err(error) = rested.and_then(|()| self.turn(house, &mut events)) {
+                if !self.poller.is_owner() {
+                    return self.leave_to_parent();
+                }
                 // If the stop itself fails, there is no way to end in order.
                 outcome?;
                 outcome = Err(error);
@@ -173,6 +178,16 @@ impl Front {
                 }
             }
         }
+    }
+
+    /// In a forked child that has no business here.
+    #[cold]
+    fn leave_to_parent(&self) -> io::Result<()> {
+        if self.shared.options.model != Model::Reactor {
+            // It lacks the threads that are to be joined, or was not forked by who called `run`.
+            process::exit(1);
+        }
+        self.shared.check_owner()
     }
 
     /// One wait, and what it brings.
@@ -190,6 +205,8 @@ impl Front {
         }
         for event in &*events {
             self.dispatch(house, event)?;
+            // What the others have is the parent's to find.
+            self.poller.check_owner()?;
         }
         Ok(())
     }
@@ -211,6 +228,7 @@ impl Front {
     /// Welcomes those whom the ring has let in; of many, the rest after the others' turn.
     fn welcome_some(&mut self, house: &mut impl House) -> io::Result<()> {
         for _ in 0..self.doors.batch() {
+            self.poller.check_owner()?;
             match self.doors.arrival(&self.poller, &self.count)? {
                 Some((socket, peer)) => house.welcome(self, socket, peer)?,
                 None => break,
@@ -261,6 +279,7 @@ impl Front {
             if house.is_full() {
                 break;
             }
+            self.poller.check_owner()?;
             match self.doors.accept(door, &self.poller, &self.count)? {
                 Some((socket, peer)) => house.welcome(self, socket, peer)?,
                 None => break,
@@ -293,6 +312,7 @@ impl Front {
         }
         house.stop(self);
         match wanted.flatten() {
+            _ if !self.poller.is_owner() => {}
             Some(Duration::ZERO) => house.abandon(self),
             // Adding a timer fails only in a forked child that uses its parent's poller.
             Some(drain) => self.deadline = self.poller.timer_add(drain, None, tokens::DRAINED).ok(),

@@ -150,7 +150,11 @@ impl<'s, H: Handler> Reactor<'s, H> {
         let connection = Connection::new(socket, peer, id, Output::new(account), timeouts);
         let client = entry.insert(Client { connection, state: None });
         let mut conn = Conn { connection: &mut client.connection, site: &self.site };
-        match catch_unwind(AssertUnwindSafe(|| self.handler.on_open(&mut conn))) {
+        let opened = catch_unwind(AssertUnwindSafe(|| self.handler.on_open(&mut conn)));
+        if !self.site.poller.is_owner() {
+            return;
+        }
+        match opened {
             Ok(Ok(state)) => client.state = Some(state),
             Ok(Err(_)) => {
                 self.site.count.add(Counter::Refused, 1);
@@ -162,6 +166,13 @@ impl<'s, H: Handler> Reactor<'s, H> {
             }
         }
         self.settle(slot);
+    }
+
+    /// Whether a callback has forked, and this is the child: everything is its parent's, the
+    /// sockets and the counters, which they share, too.
+    #[inline]
+    fn is_in_child(&self) -> bool {
+        !self.site.poller.is_owner()
     }
 
     /// Calls the handler for a client.
@@ -252,6 +263,9 @@ impl<'s, H: Handler> Reactor<'s, H> {
     /// it now needs.
     fn attend(&mut self, slot: usize) {
         loop {
+            if self.is_in_child() {
+                return;
+            }
             let connection = &mut self.clients[slot].connection;
             if let Some(early) = connection.kept() {
                 self.call(slot, |handler, conn, state, _| handler.on_data(conn, state, &early));
@@ -298,6 +312,9 @@ impl<'s, H: Handler> Reactor<'s, H> {
         if let Some(state) = state.take() {
             let mut conn = Conn { connection, site: &self.site };
             let _ = catch_unwind(AssertUnwindSafe(|| self.handler.on_close(&mut conn, state, error)));
+            if self.is_in_child() {
+                return;
+            }
         }
         self.site.count.add(Counter::Closed, 1);
         self.left.push(slot);
@@ -338,6 +355,9 @@ impl<'s, H: Handler> Reactor<'s, H> {
         let mut letters = std::mem::take(&mut self.letters);
         self.site.mailbox.take(&mut letters);
         for (slot, id, order) in letters.drain(..) {
+            if self.is_in_child() {
+                break;
+            }
             let Some(client) = self.clients.get_mut(slot) else { continue };
             if client.connection.id != id || client.connection.is_over() {
                 continue;
@@ -361,11 +381,14 @@ impl<'s, H: Handler> Reactor<'s, H> {
     fn datagrams_ready(&mut self, index: usize, ready: Ready) -> io::Result<()> {
         let Some(socket) = self.datagrams.get_mut(index) else { return Ok(()) };
         if ready.intersects(Ready::READ) {
-            let handler = self.handler;
+            let (handler, poller) = (self.handler, &self.site.poller);
             let received = socket.receive(&self.site.count, |datagram: &mut Datagram<'_>, data| {
-                // A panic costs one datagram.
-                let _ = catch_unwind(AssertUnwindSafe(|| handler.on_datagram(datagram, data)));
+                if poller.is_owner() {
+                    // A panic costs one datagram.
+                    let _ = catch_unwind(AssertUnwindSafe(|| handler.on_datagram(datagram, data)));
+                }
             });
+            poller.check_owner()?;
             match received {
                 Err(error) if errno::of_receive(&error) == About::Moment => {
                     self.site.poller.remove(socket)?;
@@ -473,6 +496,9 @@ impl<H: Handler> House for Reactor<'_, H> {
         for slot in self.everyone() {
             self.call(slot, |handler, conn, state, _| handler.on_stop(conn, state));
             self.settle(slot);
+            if self.is_in_child() {
+                return;
+            }
         }
     }
 
@@ -482,6 +508,9 @@ impl<H: Handler> House for Reactor<'_, H> {
             connection.reset();
             connection.end(Some(libc::ECANCELED));
             self.settle(slot);
+            if self.is_in_child() {
+                return;
+            }
         }
     }
 }

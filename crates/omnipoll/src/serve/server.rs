@@ -146,6 +146,9 @@ impl<H: Handler> Server<H> {
     ///
     /// Under FORK and PREFORK, call it while the process has no other threads: a forked child
     /// has only the thread that forked, and a lock that another held stays locked in it.
+    ///
+    /// A child that a callback of the handler forks should not return from it. In one that does,
+    /// `run` is `EOWNERDEAD` under REACTOR, and under the other models the process ends with status 1.
     pub fn run(&self) -> io::Result<()> {
         self.shared.check_owner()?;
         if self.ran.swap(true, Ordering::SeqCst) {

@@ -1,13 +1,15 @@
-//! A handler that forks in each of its calls. What it has forked ends, becomes another program or
-//! makes a server of its own; the server goes on.
+//! A handler that forks in each of its calls. What it has forked ends, becomes another program,
+//! makes a server of its own, or returns to its parent's; the server goes on.
 
 use std::io::{self, Write};
 use std::net::{TcpStream, UdpSocket};
 use std::panic::catch_unwind;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use omnipoll::{Conn, Datagram, Handler, Model, Server};
 
+use crate::acts::{Acts, Told};
 use crate::client::{end, exchange, expect_end, keep_small, read, read_to_end, small};
 use crate::log::{Note, Pen, What};
 use crate::process::kill;
@@ -61,11 +63,24 @@ enum Life {
     EndsAtOnce,
     Executes,
     Serves,
+    /// To where it is of no use: `run` fails, or ends the process.
+    Returns,
 }
 
-const LIVES: [Life; 3] = [Life::EndsAtOnce, Life::Executes, Life::Serves];
+const LIVES: [Life; 4] = [Life::EndsAtOnce, Life::Executes, Life::Serves, Life::Returns];
+
+impl Life {
+    /// Its status.
+    fn end(self) -> i64 {
+        match self {
+            Self::Returns => 1 << 8,
+            _ => 0,
+        }
+    }
+}
 
 pub(crate) fn behaviours(suite: &mut Suite) {
+    suite.in_each_way(in_a_handler);
     for model in Model::ALL {
         for engine in engines() {
             for call in CALLS.into_iter().filter(|call| call.is_made(model)) {
@@ -85,6 +100,13 @@ fn fork_calls(model: Model, at: Call) -> impl Iterator<Item = ForkCall> {
 
 fn each_life(way: Way, at: Call) {
     for (call, life) in fork_calls(way.model, at).flat_map(|call| LIVES.map(|life| (call, life))) {
+        match (at, life) {
+            // A worker's process that is forked before it has begun to serve is a worker, too.
+            (Call::Worker, Life::Returns) => continue,
+            // Another worker that is just beginning may hold the lock of the table of ids.
+            (_, Life::Serves) if way.model == Model::Cores => continue,
+            _ => {}
+        }
         let addresses: &[&str] =
             if at == Call::Datagram { &["127.0.0.1:0", "udp:127.0.0.1:0"] } else { &["127.0.0.1:0"] };
         let options = way.options().signals(true).water_marks(10_000, 100_000);
@@ -93,27 +115,76 @@ fn each_life(way: Way, at: Call) {
         exchange(&client, b"hello");
         provoke(at, &served, &client);
         if at != Call::Stop {
-            expect_ended_well(&served, life);
-        }
-        if !matches!(at, Call::End | Call::Close) {
-            exchange(&client, b"still served");
+            expect_child_has_ended(&served, life);
         }
         let other = served.client();
         exchange(&other, b"hello");
-        served.stop(None);
-        if at == Call::Stop {
-            expect_end(&client);
-            expect_end(&other);
+        let has_ended = matches!(at, Call::End | Call::Close);
+        if !has_ended {
+            exchange(&client, b"still served");
         }
+        match at {
+            Call::Stop => served.stop(None),
+            _ if has_ended => end(&other),
+            _ => [&client, &other].into_iter().for_each(end),
+        }
+        // In order: no child has had it reset.
+        expect_end(&client);
+        expect_end(&other);
         drop((client, other));
-        let Outcome { errno, log, .. } = served.ends();
+        if at != Call::Stop {
+            served.stop(None);
+        }
+        let Outcome { errno, log, stats } = served.ends();
         assert_eq!(errno, 0, "run has failed");
+        let total = stats.total;
+        assert_eq!((total.accepted, total.active, total.refused), (2, 0, 0), "{call:?}, {life:?}");
         let statuses: Vec<_> =
             log.all().iter().filter(|it| it.what == What::Said).map(|it| it.value).collect();
         assert!(
-            !statuses.is_empty() && statuses.iter().all(|&it| it == 0),
+            !statuses.is_empty() && statuses.iter().all(|&it| it == life.end()),
             "{call:?}, {life:?}: {statuses:?}"
         );
+    }
+}
+
+/// What the handler of a signal forks, and where it says how that has ended.
+static FORKED_BY_SIGNAL: OnceLock<(ForkCall, Life, Pen)> = OnceLock::new();
+
+/// The handler of a signal that interrupts the wait of the loop which runs in the thread of `run`.
+fn in_a_handler(way: Way) {
+    extern "C" fn handler(_: libc::c_int) {
+        let (call, life, pen) = FORKED_BY_SIGNAL.get().expect("what to do");
+        match sys::fork_by(*call) {
+            0 if matches!(life, Life::Returns) => sys::end_after_seconds(20),
+            0 => sys::exit_at_once(0),
+            child => Note::of_nobody(pen).say(sys::wait_for(child)),
+        }
+    }
+    for (call, life) in
+        sys::fork_calls().flat_map(|call| [Life::EndsAtOnce, Life::Returns].map(|it| (call, it)))
+    {
+        let handle = |pen: Pen| {
+            FORKED_BY_SIGNAL.get_or_init(|| (call, life, pen.clone()));
+            sys::on_signal(libc::SIGUSR2, handler);
+            Told { acts: Acts::echo(), pen }
+        };
+        let served = serve_with(&["127.0.0.1:0"], way.options(), handle, |_| {});
+        let client = served.client();
+        exchange(&client, b"hello");
+        // Only there may it fork: fork(2) itself is not to be interrupted so, nor is the allocator.
+        let pid = served.process.pid;
+        sys::until_it_sleeps_in(pid, pid);
+        sys::signal_thread_in(pid, pid, libc::SIGUSR2);
+        expect_child_has_ended(&served, life);
+        exchange(&client, b"still served");
+        let other = served.client();
+        exchange(&other, b"hello");
+        [&client, &other].into_iter().for_each(end);
+        expect_end(&client);
+        expect_end(&other);
+        let total = served.ends_well().stats.total;
+        assert_eq!((total.accepted, total.active, total.refused), (2, 0, 0), "{call:?}, {life:?}");
     }
 }
 
@@ -145,11 +216,11 @@ fn provoke(call: Call, served: &Served, mut client: &TcpStream) {
 }
 
 #[track_caller]
-fn expect_ended_well(served: &Served, life: Life) {
+fn expect_child_has_ended(served: &Served, life: Life) {
     let status = served.log.wait_for("how the child has ended", |entries| {
         entries.iter().find(|entry| entry.what == What::Said).map(|entry| entry.value)
     });
-    assert_eq!(status, 0, "how the child has ended that {life:?}");
+    assert_eq!(status, life.end(), "how the child has ended that {life:?}");
 }
 
 const FILL: usize = 500_000;
@@ -164,26 +235,35 @@ struct Forker {
 }
 
 impl Forker {
-    /// Forks if this is the call to do so, and says how the child has ended.
-    fn called(&self, call: Call) {
-        if call == self.at {
-            let child = match sys::fork_by(self.call) {
-                0 => self.live(),
-                child => child,
-            };
-            Note::of_nobody(&self.pen).say(sys::wait_for(child));
+    /// Forks if this is the call to do so, and says how the child has ended. Says whether this is
+    /// the child, which returns.
+    fn called(&self, call: Call) -> bool {
+        if call != self.at {
+            return false;
+        }
+        match sys::fork_by(self.call) {
+            0 => {
+                sys::end_after_seconds(20);
+                self.live();
+                true
+            }
+            child => {
+                Note::of_nobody(&self.pen).say(sys::wait_for(child));
+                false
+            }
         }
     }
 
-    fn live(&self) -> ! {
-        sys::end_after_seconds(20);
+    fn live(&self) {
         // It must not unwind into its parent's server.
         let lived = catch_unwind(|| match self.life {
-            Life::EndsAtOnce => {}
+            Life::EndsAtOnce | Life::Returns => {}
             Life::Executes => sys::execute("sh", &["-c", sys::NOTHING_ELSE_IS_OPEN]),
             Life::Serves => serve_one_client(self.way),
         });
-        sys::exit_at_once(i32::from(lived.is_err()))
+        if !matches!(self.life, Life::Returns) {
+            sys::exit_at_once(i32::from(lived.is_err()));
+        }
     }
 }
 
@@ -201,7 +281,9 @@ impl Handler for Forker {
     }
 
     fn on_data(&self, conn: &mut Conn<'_>, _: &mut (), data: &[u8]) {
-        self.called(Call::Data);
+        if self.called(Call::Data) {
+            return;
+        }
         match data {
             b"fill" => {
                 keep_small(conn);
@@ -218,8 +300,9 @@ impl Handler for Forker {
     }
 
     fn on_end(&self, conn: &mut Conn<'_>, _: &mut ()) {
-        self.called(Call::End);
-        conn.close();
+        if !self.called(Call::End) {
+            conn.close();
+        }
     }
 
     fn on_close(&self, _: &mut Conn<'_>, _: (), _: Option<io::Error>) {
@@ -227,18 +310,21 @@ impl Handler for Forker {
     }
 
     fn on_post(&self, conn: &mut Conn<'_>, _: &mut (), _: i64) {
-        self.called(Call::Post);
-        conn.write(b"posted").expect("there is room");
+        if !self.called(Call::Post) {
+            conn.write(b"posted").expect("there is room");
+        }
     }
 
     fn on_stop(&self, conn: &mut Conn<'_>, _: &mut ()) {
-        self.called(Call::Stop);
-        conn.close();
+        if !self.called(Call::Stop) {
+            conn.close();
+        }
     }
 
     fn on_datagram(&self, datagram: &mut Datagram<'_>, data: &[u8]) {
-        self.called(Call::Datagram);
-        datagram.reply(data).expect("there is room");
+        if !self.called(Call::Datagram) {
+            datagram.reply(data).expect("there is room");
+        }
     }
 }
 

@@ -104,7 +104,14 @@ fn be_the_server<H: Handler>(
     say(commands, &format!("listening {}", heard.join(" ")));
     // It sleeps in a read, with nothing locked, whenever a model may fork.
     std::thread::spawn(move || obey(&at, orders, &answers));
-    let ran = server.run();
+    let (process, ran) = (std::process::id(), server.run());
+    if std::process::id() != process {
+        // A handler has forked, and its child has returned.
+        sys::exit_at_once(match ran {
+            Err(error) if error.raw_os_error() == Some(libc::EOWNERDEAD) => 1,
+            _ => 2,
+        });
+    }
     let errno = ran.as_ref().err().map_or(0, |error| error.raw_os_error().unwrap_or(-1));
     say(commands, &format!("ended {errno} {}", pack(&handle)));
     ran

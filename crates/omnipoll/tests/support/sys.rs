@@ -294,13 +294,27 @@ pub(crate) fn thread_id() -> libc::pid_t {
 }
 
 /// The system calls in which a thread may sleep on its way to a wait: for a lock, for memory.
-const ON_THE_WAY: [libc::c_long; 6] =
-    [libc::SYS_futex, libc::SYS_mmap, libc::SYS_munmap, libc::SYS_mprotect, libc::SYS_madvise, libc::SYS_brk];
+const ON_THE_WAY: [libc::c_long; 9] = [
+    libc::SYS_futex,
+    libc::SYS_mmap,
+    libc::SYS_munmap,
+    libc::SYS_mprotect,
+    libc::SYS_madvise,
+    libc::SYS_brk,
+    libc::SYS_clone,
+    libc::SYS_clone3,
+    libc::SYS_close,
+];
 
 /// Returns once that thread sleeps in the system call of a wait, whichever the engine's is, or
 /// has ended: on a busy machine what it waited for may have come before anybody looked.
 pub(crate) fn until_it_sleeps(thread: libc::pid_t) {
-    let path = format!("/proc/self/task/{thread}/syscall");
+    until_it_sleeps_in(std::process::id() as libc::pid_t, thread);
+}
+
+/// The same of a thread of another process; the first has the number of its process.
+pub(crate) fn until_it_sleeps_in(process: libc::pid_t, thread: libc::pid_t) {
+    let path = format!("/proc/{process}/task/{thread}/syscall");
     loop {
         // "running", or the number of the call; -1 is a sleep outside of any.
         let Ok(call) = std::fs::read_to_string(&path) else { return };
@@ -355,8 +369,13 @@ pub(crate) fn handler_of(signal: libc::c_int) -> libc::sighandler_t {
 
 /// Sends a signal to one thread of this process.
 pub(crate) fn signal_thread(thread: libc::pid_t, signal: libc::c_int) {
+    signal_thread_in(std::process::id() as libc::pid_t, thread, signal);
+}
+
+/// Sends a signal to one thread of another process.
+pub(crate) fn signal_thread_in(process: libc::pid_t, thread: libc::pid_t, signal: libc::c_int) {
     // SAFETY: takes no pointer.
-    let result = unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), thread, signal) };
+    let result = unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal) };
     check(result as libc::c_int, "tgkill");
 }
 
