@@ -105,11 +105,9 @@ def test_a_handler_that_raises_ends_the_wait(poller: Poller, alarm: Alarm) -> No
     def stop() -> None:
         raise Enough
 
-    begin = time.monotonic()
     with pytest.raises(Enough):
         alarm(once(stop))
         poller.wait(LONG)
-    assert time.monotonic() - begin < LONG
     assert poller.wait(0) == []
 
 

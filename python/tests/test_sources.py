@@ -59,12 +59,18 @@ def test_a_timer_is_never_early(poller: Poller, delay: float) -> None:
 
 
 def test_the_soonest_comes_first(poller: Poller) -> None:
+    """By their deadlines, of which it is known between which times they are."""
+    deadlines = {}
     for name, delay in [("late", 0.003), ("early", 0.001), ("middle", 0.002), ("middle again", 0.002)]:
+        begin = time.monotonic()
         poller.timer_add(delay, token=name)
-    seen: list[object] = []
+        deadlines[name] = (begin + delay, time.monotonic() + delay)
+    seen: list[Any] = []
     while len(seen) < 4:
         seen += tokens(poller)
-    assert seen == ["early", "middle", "middle again", "late"]
+    assert set(seen) == set(deadlines)
+    for earlier, later in zip(seen, seen[1:]):
+        assert deadlines[earlier][0] <= deadlines[later][1]
 
 
 def test_a_period_goes_on_and_a_late_one_is_told_once(poller: Poller) -> None:

@@ -24,14 +24,22 @@ LONG = 30  # To wait for what must come.
 LIMIT = 0.1  # What strict mode takes for too long.
 
 
-@pytest.fixture
-def found() -> list[Finding]:
-    return []
+class Found(list[Finding]):
+    """What was found, but for what a busy machine makes of any program: that it was held up."""
+
+    def tell(self, finding: Finding) -> None:
+        if finding.kind != "BLOCKED_LOOP":
+            self.append(finding)
 
 
 @pytest.fixture
-def strict(engine: str, found: list[Finding]) -> Iterator[Poller]:
-    with Poller(engine, strict=True, on_finding=found.append) as poller:
+def found() -> Found:
+    return Found()
+
+
+@pytest.fixture
+def strict(engine: str, found: Found) -> Iterator[Poller]:
+    with Poller(engine, strict=True, on_finding=found.tell) as poller:
         yield poller
 
 
@@ -42,7 +50,7 @@ def kinds(found: list[Finding]) -> list[str]:
 # ---- What is found -------------------------------------------------------------------------
 
 
-def test_an_edge_that_blocks(strict: Poller, found: list[Finding], pair: Pair) -> None:
+def test_an_edge_that_blocks(strict: Poller, found: Found, pair: Pair) -> None:
     ours, _ = pair
     ours.setblocking(True)
     strict.add(ours, READ | EDGE, token="client")
@@ -61,11 +69,12 @@ def test_an_edge_that_blocks(strict: Poller, found: list[Finding], pair: Pair) -
 def test_what_is_left_undrained_is_told_during_the_wait(engine: str, pair: Pair) -> None:
     """Nothing else would ever end this wait."""
     ours, theirs = pair
-    found: list[Finding] = []
+    found = Found()
 
     def tell(finding: Finding) -> None:
-        found.append(finding)
-        poller.wake()
+        found.tell(finding)
+        if found:
+            poller.wake()
 
     with Poller(engine, strict=True, on_finding=tell) as poller:
         poller.add(ours, READ | EDGE, "client")
@@ -76,7 +85,7 @@ def test_what_is_left_undrained_is_told_during_the_wait(engine: str, pair: Pair)
         poller.remove(ours)
 
 
-def test_a_descriptor_closed_while_registered(strict: Poller, found: list[Finding], pipe: Pipe) -> None:
+def test_a_descriptor_closed_while_registered(strict: Poller, found: Found, pipe: Pipe) -> None:
     token = object()
     strict.add(pipe.reader, READ, token)
     os.close(pipe.reader)
@@ -85,7 +94,7 @@ def test_a_descriptor_closed_while_registered(strict: Poller, found: list[Findin
     assert found[0].token is token
 
 
-def test_a_busy_writer(strict: Poller, found: list[Finding], pipe: Pipe) -> None:
+def test_a_busy_writer(strict: Poller, found: Found, pipe: Pipe) -> None:
     strict.add(pipe.writer, WRITE)
     for _ in range(1100):
         assert len(strict.wait(LONG)) == 1
@@ -93,22 +102,25 @@ def test_a_busy_writer(strict: Poller, found: list[Finding], pipe: Pipe) -> None
     strict.remove(pipe.writer)
 
 
-def test_a_blocked_loop(strict: Poller, found: list[Finding]) -> None:
-    strict.wake()
-    strict.wait(LONG)
-    end = time.monotonic() + 1.5 * LIMIT
-    while time.monotonic() < end:
-        pass
-    strict.wait(0)
-    assert [(finding.kind, finding.fd, finding.token) for finding in found] == [("BLOCKED_LOOP", None, None)]
-    longest = strict.stats().longest_dispatch
+def test_a_blocked_loop(engine: str) -> None:
+    found: list[Finding] = []
+    with Poller(engine, strict=True, on_finding=found.append) as poller:
+        poller.wake()
+        poller.wait(LONG)
+        end = time.monotonic() + 1.5 * LIMIT
+        while time.monotonic() < end:
+            pass
+        poller.wait(0)
+        (finding,) = found
+        assert (finding.kind, finding.fd, finding.token) == ("BLOCKED_LOOP", None, None)
+        longest = poller.stats().longest_dispatch
     assert longest is not None
     assert longest >= 1.5 * LIMIT
 
 
 @pytest.mark.parametrize("how", ["close", "drop"])
-def test_what_is_left_registered(engine: str, found: list[Finding], pipe: Pipe, how: str) -> None:
-    poller = Poller(engine, strict=True, on_finding=found.append)
+def test_what_is_left_registered(engine: str, found: Found, pipe: Pipe, how: str) -> None:
+    poller = Poller(engine, strict=True, on_finding=found.tell)
     poller.add(pipe.writer, WRITE, "left")
     if how == "close":
         poller.close()
@@ -117,7 +129,7 @@ def test_what_is_left_registered(engine: str, found: list[Finding], pipe: Pipe, 
     assert [(finding.kind, finding.token) for finding in found] == [("LEAKED", "left")]
 
 
-def test_a_forked_child(strict: Poller, found: list[Finding], pipe: Pipe) -> None:
+def test_a_forked_child(strict: Poller, found: Found, pipe: Pipe) -> None:
     pid = os.fork()
     if pid == 0:
         status = 99
@@ -132,9 +144,7 @@ def test_a_forked_child(strict: Poller, found: list[Finding], pipe: Pipe) -> Non
     assert found == []
 
 
-def test_correct_code_is_met_with_silence(
-    strict: Poller, found: list[Finding], pair: Pair, pipe: Pipe
-) -> None:
+def test_correct_code_is_met_with_silence(strict: Poller, found: Found, pair: Pair, pipe: Pipe) -> None:
     ours, theirs = pair
     strict.add(ours, READ | EDGE, "edge")
     strict.add(pipe.reader, READ | ONESHOT, "oneshot")
@@ -263,7 +273,7 @@ def test_a_warning_that_is_an_error_comes_out_of_the_call(
     assert poller.closed
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore:.*kept a thread from its next wait")
 def test_a_warning_that_is_an_error_ends_a_wait(engine: str, pair: Pair) -> None:
     ours, theirs = pair
     theirs.send(b"x")
