@@ -1215,7 +1215,8 @@ int omni_server_new(const struct omni_server_options *options,
  * Returns 0, or:
  *   -EINVAL: `server` or `address` is NULL; the address is none; the server runs, or has run.
  *   -EADDRINUSE, -EADDRNOTAVAIL, -EACCES: as bind(2) says; -ENOENT: there is no such directory.
- *   -EBADF: no descriptor of the number in "fd:" or in what systemd has passed is open.
+ *   -EBADF, -ENOTSOCK: a descriptor of "fd:" or "systemd" is not open, is no socket; -EINVAL: neither
+ *       listens nor is for datagrams, or systemd has passed none.
  *   -ENOTSUP: datagrams under OMNI_MODEL_THREAD and OMNI_MODEL_FORK: a datagram belongs to no
  *       client.
  *   -EMFILE, -ENFILE, -ENOMEM: as for `omni_server_new`.

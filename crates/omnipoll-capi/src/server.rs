@@ -139,7 +139,8 @@ fn insert(server: Server<Callbacks>) -> Result<*mut omni_server, Failure> {
 /// Returns 0, or:
 ///   -EINVAL: `server` or `address` is NULL; the address is none; the server runs, or has run.
 ///   -EADDRINUSE, -EADDRNOTAVAIL, -EACCES: as bind(2) says; -ENOENT: there is no such directory.
-///   -EBADF: no descriptor of the number in "fd:" or in what systemd has passed is open.
+///   -EBADF, -ENOTSOCK: a descriptor of "fd:" or "systemd" is not open, is no socket; -EINVAL: neither
+///       listens nor is for datagrams, or systemd has passed none.
 ///   -ENOTSUP: datagrams under OMNI_MODEL_THREAD and OMNI_MODEL_FORK: a datagram belongs to no
 ///       client.
 ///   -EMFILE, -ENFILE, -ENOMEM: as for `omni_server_new`.

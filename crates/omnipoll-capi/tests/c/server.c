@@ -164,6 +164,21 @@ static void too_many(uint32_t engine)
 
 /* ---- Addresses ------------------------------------------------------------------------------- */
 
+static void refuses_descriptors(omni_server *server)
+{
+    struct pair connected = socket_pair(), no_sockets = pipe_pair();
+    const int fds[] = {closed_descriptor(), no_sockets.ours, connected.ours};
+    const int errors[] = {-EBADF, -ENOTSOCK, -EINVAL};
+    char address[32];
+    for (size_t i = 0; i < sizeof fds / sizeof *fds; i++) {
+        snprintf(address, sizeof address, "fd:%d", fds[i]);
+        IS(omni_server_listen(server, address), errors[i]);
+        OK(strstr(omni_last_error(), address));
+    }
+    close_pair(connected);
+    close_pair(no_sockets);
+}
+
 static void addresses(uint32_t engine)
 {
     omni_server_options options = {.size = sizeof options, .engine = engine};
@@ -193,6 +208,8 @@ static void addresses(uint32_t engine)
     IS(omni_server_listen(other, "127.0.0.1:70000"), -EINVAL);
     IS(omni_server_listen(other, "192.0.2.1:0"), -EADDRNOTAVAIL);
     IS(omni_server_listen(other, "unix:/nowhere/socket"), -ENOENT);
+    IS(omni_server_listen(other, "systemd"), -EINVAL);
+    refuses_descriptors(other);
     omni_server_free(server);
     IS(omni_server_listen(other, again), 0);
     omni_server_free(other);
@@ -592,6 +609,8 @@ static void counts(uint32_t engine)
         say(fd, "hello");
         hear(fd, "hello");
         UNTIL(seen->opened == 2);
+        IS(omni_server_listen(service.server, "127.0.0.1:0"), -EINVAL);
+        IS(omni_server_run(service.server), -EINVAL);
         /* What was sent is counted after it was sent. */
         UNTIL(omni_server_stats(service.server, UINT32_MAX, &total) == 0 && total.bytes_out > 0);
         IS(total.size, sizeof total);
@@ -756,6 +775,7 @@ static void stopped_before_it_runs(uint32_t engine)
         IS(omni_server_stop(server, INT64_MAX), 0);
         IS(omni_server_run(server), 0);
         IS(omni_server_run(server), -EINVAL);
+        IS(omni_server_listen(server, "127.0.0.1:0"), -EINVAL);
         IS(omni_server_dup_listener(server, 0), -ENOENT);
         omni_server_free(server);
     }
