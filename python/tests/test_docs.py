@@ -15,6 +15,7 @@ import omnipoll
 import omnipoll.selectors
 import omnipoll.serving
 from omnipoll import _native
+from omnipoll.spelling import OPTIONS
 
 README = Path(__file__).parent.parent / "README.md"
 NATIVE = [omnipoll.Event, omnipoll.Finding, omnipoll.Poller, omnipoll.Registered, omnipoll.Stats]
@@ -85,5 +86,7 @@ def test_signatures_are_told() -> None:
     if sys.version_info >= (3, 10):  # 3.9 knows no signatures of native classes.
         signature = "(engine=None, *, files_always_ready=False, strict=False, on_finding=None)"
         assert str(inspect.signature(omnipoll.Poller)) == signature
+        _handler, _address, *options = inspect.signature(omnipoll.Server).parameters
+        assert tuple(options) == OPTIONS
     assert str(inspect.signature(omnipoll.Poller.wait)) == "(self, /, timeout=None, max_events=None)"
     assert str(inspect.signature(omnipoll.EpollSelector.select)) == "(self, /, timeout=None)"
