@@ -7,19 +7,25 @@ prefork nobody could be told what a client of another process has said.
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import omnipoll
 from omnipoll import Connection
+
+if TYPE_CHECKING:
+
+    class Client(Connection):
+        unread: bytes
 
 
 class Chat:
     server: omnipoll.Server
 
-    def on_open(self, connection: Connection) -> None:
+    def on_open(self, connection: Client) -> None:
         connection.unread = b""
         self.tell(f"{connection.peer} has come")
 
-    def on_data(self, connection: Connection, data: bytes) -> None:
+    def on_data(self, connection: Client, data: bytes) -> None:
         *lines, connection.unread = (connection.unread + data).split(b"\n")
         for line in lines:
             self.tell(f"{connection.peer}: {line.decode(errors='replace').rstrip()}")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import threading
 from collections.abc import Callable
-from typing import Union
+from typing import TYPE_CHECKING, Union
 
 import omnipoll
 from omnipoll import Connection
@@ -200,6 +200,14 @@ class Client:
 # ---- The server ----------------------------------------------------------------------------
 
 
+if TYPE_CHECKING:
+
+    class Served(Connection):
+        """With what the server knows of its client."""
+
+        client: Client
+
+
 class Handler:
     """Answers requests; many may come at once, and the answers leave together."""
 
@@ -208,17 +216,17 @@ class Handler:
         self.store = Store()
         self.turn = threading.Lock()
 
-    def on_open(self, connection: Connection) -> None:
+    def on_open(self, connection: Served) -> None:
         connection.client = Client(connection.id, self.store)
 
-    def on_data(self, connection: Connection, data: bytes) -> None:
+    def on_data(self, connection: Served, data: bytes) -> None:
         connection.client.unread += data
         self.work(connection)
 
-    def on_drain(self, connection: Connection) -> None:
+    def on_drain(self, connection: Served) -> None:
         self.work(connection)
 
-    def work(self, connection: Connection) -> None:
+    def work(self, connection: Served) -> None:
         """Answers what was asked, until the client has to read its answers first."""
         answers = bytearray()
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from serving import MODELS, Echo
@@ -73,6 +73,31 @@ class Silent(Echo):
 @pytest.mark.parametrize("handler", [Lines(), Silent()])
 def test_what_is_one(handler: Any) -> None:
     assert Server(handler, "127.0.0.1:0").addresses
+
+
+if TYPE_CHECKING:
+
+    class Client(Connection):
+        heard: int
+
+
+def test_types_see_what_a_connection_has_not() -> None:
+    """Neither a name that is misspelt nor an attribute of the program's that is not declared."""
+
+    class Declared(Echo):
+        def on_open(self, connection: Client) -> None:
+            connection.heard = 0
+
+    class Misspelt(Echo):
+        def on_open(self, connection: Connection) -> None:
+            connection.wirte(b"hello")  # type: ignore[attr-defined]
+
+    class Undeclared(Echo):
+        def on_open(self, connection: Client) -> None:
+            connection.head = 0  # type: ignore[attr-defined]
+
+    for handler in (Declared(), Misspelt(), Undeclared()):
+        assert Server(handler, "127.0.0.1:0").addresses
 
 
 def test_types_see_the_same() -> None:

@@ -244,14 +244,14 @@ def test_half_closed_both_ways(serve: Serve) -> None:
     """Our end is told, and the peer's data still comes; its end is told, and it still hears us."""
 
     class Half(Recorder):
-        def on_open(self, connection: Connection) -> None:
+        def on_open(self, connection: Any) -> None:
             connection.heard = b""
             connection.shutdown()
 
-        def on_data(self, connection: Connection, data: bytes) -> None:
+        def on_data(self, connection: Any, data: bytes) -> None:
             connection.heard += data
 
-        def on_end(self, connection: Connection) -> None:
+        def on_end(self, connection: Any) -> None:
             assert connection.has_ended
             self.told.put(("end", connection.heard))
             connection.close()
@@ -696,14 +696,14 @@ def test_what_a_handler_raises_when_it_is_asked_comes_out() -> None:
 
 def test_a_connection_takes_any_attribute(serve: Serve) -> None:
     class Counter(Recorder):
-        def on_open(self, connection: Connection) -> None:
+        def on_open(self, connection: Any) -> None:
             connection.count = 0
 
-        def on_data(self, connection: Connection, data: bytes) -> None:
+        def on_data(self, connection: Any, data: bytes) -> None:
             connection.count += len(data)
             connection.write(data)
 
-        def on_close(self, connection: Connection, error: OSError | None) -> None:
+        def on_close(self, connection: Any, error: OSError | None) -> None:
             self.told.put(("close", connection.count, error))
 
     handler = Counter()
@@ -717,7 +717,7 @@ def test_a_connection_is_let_go_of(serve: Serve) -> None:
     references: list[weakref.ref[Connection]] = []
 
     class Forgetful(Echo):
-        def on_open(self, connection: Connection) -> None:
+        def on_open(self, connection: Any) -> None:
             connection.itself = connection if len(references) else None  # A cycle, or none.
             references.append(weakref.ref(connection))
 

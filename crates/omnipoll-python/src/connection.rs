@@ -18,7 +18,9 @@ use crate::fastcall::{Argument, Method};
 use crate::loan::{Lent, Loan};
 
 /// A client's connection: the same object in every call of the handler, from on_open to
-/// on_close. It takes any attribute, and is the place for what is known of the client.
+/// on_close. It takes any attribute, and is the place for what is known of the client. It has no
+/// subclasses but those that declare such attributes to a type checker, `if TYPE_CHECKING`: the
+/// handler's methods may take the connection as one of these.
 ///
 /// write(), writelines(), close(), abort(), pause(), resume(), post() and is_open may be used on
 /// any thread; when the connection is gone they raise OSError (ESTALE). Everything that looks
