@@ -455,6 +455,9 @@ static void signals(uint32_t engine)
     omni_poller_free(interruptible);
 }
 
+/* What a handler has forked. */
+static _Atomic pid_t forked_child;
+
 /* Runs in a forked child, whose parent's other thread sits in a wait. */
 static void use_inherited(omni_poller *poller, struct pair pair)
 {
@@ -475,6 +478,53 @@ static void use_inherited(omni_poller *poller, struct pair pair)
     IS(one_event(poller, pair.ours, 1), OMNI_READ);
     take(pair.ours, 1);
     IS(omni_remove(poller, pair.ours), 0);
+}
+
+static void fork_in_handler(int signal)
+{
+    (void)signal;
+    forked_child = fork();
+    if (forked_child == 0)
+        alarm(60);
+}
+
+static void *wait_and_be_forked(void *argument)
+{
+    struct waiter *waiter = argument;
+    wait_once(waiter);
+    if (forked_child == 0) {
+        IS(waiter->result, -EOWNERDEAD);
+        free_under_a_wait(waiter->poller);
+        _exit(0);
+    }
+    return NULL;
+}
+
+/* The handler interrupts a wait, which the child gets out of and the parent resumes. */
+static void forked_in_a_handler(uint32_t engine)
+{
+    struct sigaction action = {.sa_handler = fork_in_handler}, former;
+    struct pair pair = pipe_pair();
+    omni_poller *poller = new_poller(engine);
+    struct waiter waiter = {.poller = poller, .timeout = FOREVER};
+    int status = 0;
+    forked_child = -1;
+    IS(sigaction(SIGUSR2, &action, &former), 0);
+    IS(omni_add(poller, pair.ours, OMNI_READ, 1), 0);
+    IS(pthread_create(&waiter.thread, NULL, wait_and_be_forked, &waiter), 0);
+    while (!waiter.tid || !is_asleep(waiter.tid))
+        sched_yield();
+    IS(pthread_kill(waiter.thread, SIGUSR2), 0);
+    while (forked_child < 0)
+        sched_yield();
+    IS(waitpid(forked_child, &status, 0), forked_child);
+    IS(status, 0);
+    put(pair.theirs, 1);
+    IS(finish_waiting(&waiter), 1);
+    IS(waiter.events[0].token, 1);
+    omni_poller_free(poller);
+    IS(sigaction(SIGUSR2, &former, NULL), 0);
+    close_pair(pair);
 }
 
 static void forked(uint32_t engine)
@@ -718,6 +768,7 @@ static const struct behaviour behaviours[] = {
     {"timeouts of INT64_MIN and INT64_MAX", absurd_timeouts},
     {"signals end a wait only when asked to", signals},
     {"a forked child: EOWNERDEAD, after_fork, free", forked},
+    {"a child that a signal handler forks in a wait", forked_in_a_handler},
     {"NULL and a capacity of 0", null_arguments},
     {"ESTALE for handles freed, freed twice and made up", stale_handles},
     {"ESTALE for every thread whose poller is freed while it waits", freed_while_waiting},

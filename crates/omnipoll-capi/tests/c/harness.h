@@ -211,6 +211,19 @@ static inline int finish_waiting(struct waiter *waiter)
     return waiter->result;
 }
 
+/* In a forked child. Freed while a thread waits in it, the poller is dropped when that has left, and
+ * not before. */
+static inline void free_under_a_wait(omni_poller *poller)
+{
+    struct waiter waiter;
+    IS(omni_after_fork(poller), 0);
+    while (look(poller) > 0) /* what the child has closed */
+        ;
+    start_waiting(&waiter, poller, FOREVER);
+    omni_poller_free(poller);
+    IS(finish_waiting(&waiter), -ESTALE);
+}
+
 static inline int64_t now_ns(void)
 {
     struct timespec now;

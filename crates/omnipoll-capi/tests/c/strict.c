@@ -217,18 +217,6 @@ static void fork_once(const omni_finding *finding, void *context)
         omni_poller_free(forker->poller);
 }
 
-/* Freed while a thread waits in it, it is dropped when that has left, and not before. */
-static void freed_under_a_wait(omni_poller *poller)
-{
-    struct waiter waiter;
-    IS(omni_after_fork(poller), 0);
-    while (look(poller) > 0) /* of what was closed */
-        ;
-    start_waiting(&waiter, poller, FOREVER);
-    omni_poller_free(poller);
-    IS(finish_waiting(&waiter), -ESTALE);
-}
-
 /* The callback is called by a wait, which goes on in the child as well. */
 static void forked_in_a_callback(uint32_t engine)
 {
@@ -244,7 +232,7 @@ static void forked_in_a_callback(uint32_t engine)
         if (forker.child == 0) {
             IS(found, frees ? -ESTALE : -EOWNERDEAD);
             if (!frees)
-                freed_under_a_wait(forker.poller);
+                free_under_a_wait(forker.poller);
             _exit(0);
         }
         OK(found >= 0);
