@@ -330,7 +330,7 @@ static void writes_from_threads(uint32_t engine)
             IS(pthread_create(&writers[i].thread, NULL, write_lines, &writers[i]), 0);
         }
         for (int i = 0; i < WRITERS * 1000; i++) {
-            IS(recv(fd, line, 6, MSG_WAITALL), 6);
+            read_whole(fd, line, 6);
             OK(line[0] >= 'a' && line[0] < 'a' + WRITERS);
             IS(atoi(line + 2), next[line[0] - 'a']++);
         }

@@ -672,7 +672,7 @@ static void broadcasts(uint32_t engine)
             say(clients[i], i == 0 ? "first" : "next ");
         for (int i = 0; i < 3; i++) {
             char heard[15];
-            IS(recv(clients[i], heard, sizeof heard, MSG_WAITALL), 15);
+            read_whole(clients[i], heard, sizeof heard);
             OK(memmem(heard, 15, "first", 5));
             close(clients[i]);
         }

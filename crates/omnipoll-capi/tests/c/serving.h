@@ -225,6 +225,17 @@ static inline void say(int fd, const char *text)
     IS(send(fd, text, strlen(text), MSG_NOSIGNAL), strlen(text));
 }
 
+/* Reads so many bytes, whatever they are. MSG_WAITALL brings fewer when the kernel has work for a ring
+ * that this thread has made. */
+static inline void read_whole(int fd, char *bytes, size_t length)
+{
+    for (size_t at = 0; at < length;) {
+        ssize_t count = recv(fd, bytes + at, length - at, 0);
+        OK(count > 0);
+        at += (size_t)count;
+    }
+}
+
 static inline void hear_bytes_at(int fd, const void *expected, size_t length, int line)
 {
     char heard[4096];
