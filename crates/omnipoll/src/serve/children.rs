@@ -160,7 +160,6 @@ impl Children {
 fn fork(shared: &Shared) -> io::Result<i32> {
     let mut forked = Ok(-1);
     let mut fork = || {
-        let _still = stream::hold_still();
         forked = process::fork();
         *forked.as_ref().unwrap_or(&-1)
     };

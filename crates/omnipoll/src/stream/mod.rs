@@ -29,6 +29,6 @@ pub(crate) use count::{Count, Counter, Counts};
 pub(crate) use datagram::DatagramSocket;
 pub(crate) use listener::Listener;
 pub(crate) use output::{copy_of, Output};
-pub(crate) use remote::{hold_still, set_births_apart, Letter, Mailbox, Order, MOST_LOOPS, MOST_SEATS};
+pub(crate) use remote::{set_births_apart, Letter, Mailbox, Order, MOST_LOOPS, MOST_SEATS};
 pub(crate) use site::Site;
 pub(crate) use timeouts::{Clock, Timeouts};

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockWriteGuard};
 
 use super::account::{Account, Budget};
 use super::output::copy_of;
@@ -136,18 +136,14 @@ impl ConnId {
         self.mailbox().is_ok_and(|mailbox| of(&mailbox))
     }
 
-    /// `EOWNERDEAD` where it is not this process's, before any lock: a thread that is not in this
-    /// process may have left it locked.
+    /// `EOWNERDEAD` where only processes that this one descends from have had loops.
     fn mailbox(self) -> io::Result<Arc<Mailbox>> {
-        let opened = OPENED.load(Ordering::Relaxed);
-        if opened != 0 && opened != fork::count() {
-            return Err(anothers());
-        }
-        let loops = LOOPS.read().unwrap_or_else(PoisonError::into_inner);
-        let place = loops.get(self.index()).filter(|_| self.is_of_a_connection());
-        let mailbox = place.and_then(|place| place.mailbox.clone()).ok_or_else(gone)?;
-        mailbox.poller.check_owner().map_err(|_| anothers())?;
-        Ok(mailbox)
+        let Some(loops) = Loops::of_this_process() else {
+            return Err(if Loops::first().get().is_some() { anothers() } else { gone() });
+        };
+        let places = loops.places.read().unwrap_or_else(PoisonError::into_inner);
+        let place = places.get(self.index()).filter(|_| self.is_of_a_connection());
+        place.and_then(|place| place.mailbox.clone()).ok_or_else(gone)
     }
 }
 
@@ -165,20 +161,61 @@ struct Place {
     births: u32,
 }
 
-/// Every loop of this process, by the number that ids carry.
-static LOOPS: RwLock<Vec<Place>> = RwLock::new(Vec::new());
-/// Which process has opened the last of them, as [`fork::count`] numbers it; 0 before there is one.
-static OPENED: AtomicU32 = AtomicU32::new(0);
-/// What the births of every loop are above.
-static BIRTHS: AtomicU32 = AtomicU32::new(0);
+/// Every loop of one process, by the number that ids carry. A forked child has a table of its own: it
+/// may have inherited its parent's locked, by a thread that it doesn't have.
+#[derive(Debug)]
+struct Loops {
+    /// As [`fork::count`] numbers it.
+    process: u32,
+    /// What the births of its connections are above: those that its ancestors have had.
+    births: u32,
+    places: RwLock<Vec<Place>>,
+    of_child: OnceLock<Box<Loops>>,
+}
 
-/// Holds the table still during a fork, so that the child does not inherit it locked by a
-/// thread that it doesn't have.
-pub(crate) fn hold_still() -> impl Sized {
-    fn write() -> RwLockWriteGuard<'static, Vec<Place>> {
-        LOOPS.write().unwrap_or_else(PoisonError::into_inner)
+/// What the births of every loop that is opened next are above.
+static BIRTHS: AtomicU32 = AtomicU32::new(0);
+/// The highest birth of any connection, in this process and those that it descends from.
+static HIGHEST_BIRTH: AtomicU32 = AtomicU32::new(0);
+
+impl Loops {
+    fn first() -> &'static OnceLock<Box<Loops>> {
+        static FIRST: OnceLock<Box<Loops>> = OnceLock::new();
+        &FIRST
     }
-    write()
+
+    /// This process's, if it has had one.
+    fn of_this_process() -> Option<&'static Self> {
+        let process = fork::count();
+        let mut next = Self::first();
+        loop {
+            let loops = next.get()?;
+            if loops.process == process {
+                return Some(loops);
+            }
+            next = &loops.of_child;
+        }
+    }
+
+    /// This process's.
+    fn make() -> &'static Self {
+        let process = fork::count();
+        let mut next = Self::first();
+        loop {
+            let loops = next.get_or_init(|| {
+                let births = HIGHEST_BIRTH.load(Ordering::Relaxed) % (LAST_BIRTH / 2);
+                Box::new(Self { process, births, places: RwLock::default(), of_child: OnceLock::new() })
+            });
+            if loops.process == process {
+                return loops;
+            }
+            next = &loops.of_child;
+        }
+    }
+
+    fn lock(&self) -> RwLockWriteGuard<'_, Vec<Place>> {
+        self.places.write().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Lets the ids of the child that is forked next differ from those of its siblings, unless one
@@ -269,7 +306,8 @@ impl Mailbox {
     /// Opens one for the loop that waits on `poller`, at the first free number from `from` on.
     /// `EAGAIN` when the process has as many loops as it can have.
     pub(crate) fn open(from: usize, poller: Arc<Poller>, budget: Arc<Budget>) -> io::Result<Arc<Self>> {
-        let mut loops = LOOPS.write().unwrap_or_else(PoisonError::into_inner);
+        let of_process = Loops::make();
+        let mut loops = of_process.lock();
         let is_free = |place: &Place| place.mailbox.is_none() && place.births < LAST_BIRTH;
         let free = (from..loops.len()).find(|&index| is_free(&loops[index]));
         let index = free.unwrap_or_else(|| loops.len().max(from));
@@ -280,18 +318,20 @@ impl Mailbox {
             loops.resize(index + 1, Place::default());
         }
         let place = &mut loops[index];
-        let births = place.births.max(BIRTHS.load(Ordering::Relaxed));
+        let births = place.births.max(of_process.births).max(BIRTHS.load(Ordering::Relaxed));
         let mailbox = Arc::new(Self { index, births, poller, budget, state: Mutex::default() });
         place.mailbox = Some(mailbox.clone());
-        OPENED.store(fork::count(), Ordering::Relaxed);
         Ok(mailbox)
     }
 
     /// Closes it, with its loop; all its connections are gone.
     pub(crate) fn close(&self) {
         let births = lock(&self.state).residents.iter().map(|resident| resident.birth).max();
-        let place = &mut LOOPS.write().unwrap_or_else(PoisonError::into_inner)[self.index];
-        *place = Place { mailbox: None, births: births.unwrap_or(self.births) };
+        let mut loops = Loops::make().lock();
+        let is_this = |place: &&mut Place| place.mailbox.as_deref().is_some_and(|it| std::ptr::eq(it, self));
+        if let Some(place) = loops.get_mut(self.index).filter(is_this) {
+            *place = Place { mailbox: None, births: births.unwrap_or(self.births) };
+        }
     }
 
     /// A connection has come to live in `slot` of the loop.
@@ -303,6 +343,7 @@ impl Mailbox {
             state.residents.push(Resident { birth: self.births, ..Resident::default() });
         }
         let birth = state.residents[seat].birth + 1;
+        HIGHEST_BIRTH.fetch_max(birth, Ordering::Relaxed);
         let here = Some(account.clone());
         state.residents[seat] = Resident { birth, account: here, slot, ..Resident::default() };
         (ConnId::new(birth, self.index, seat), account)
@@ -450,7 +491,7 @@ mod tests {
 
     /// A loop of this number, before which there were so many connections.
     fn open(index: usize, births: u32) -> Arc<Mailbox> {
-        let mut loops = LOOPS.write().unwrap();
+        let mut loops = Loops::make().lock();
         let most = loops.len().max(index + 1);
         loops.resize(most, Place::default());
         loops[index].births = births;

@@ -100,12 +100,9 @@ fn fork_calls(model: Model, at: Call) -> impl Iterator<Item = ForkCall> {
 
 fn each_life(way: Way, at: Call) {
     for (call, life) in fork_calls(way.model, at).flat_map(|call| LIVES.map(|life| (call, life))) {
-        match (at, life) {
-            // A worker's process that is forked before it has begun to serve is a worker, too.
-            (Call::Worker, Life::Returns) => continue,
-            // Another worker that is just beginning may hold the lock of the table of ids.
-            (_, Life::Serves) if way.model == Model::Cores => continue,
-            _ => {}
+        // A worker's process that is forked before it has begun to serve is a worker, too.
+        if let (Call::Worker, Life::Returns) = (at, life) {
+            continue;
         }
         let addresses: &[&str] =
             if at == Call::Datagram { &["127.0.0.1:0", "udp:127.0.0.1:0"] } else { &["127.0.0.1:0"] };
