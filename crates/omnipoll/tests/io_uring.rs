@@ -203,7 +203,7 @@ fn the_file_of_a_removed_descriptor_is_let_go_of_though_it_has_become_ready() {
             tell.send(sys::thread_id()).unwrap();
             sys::stay_in_the_kernel_until_readable(&held);
         });
-        sys::until_it_sleeps(told.recv().unwrap());
+        sys::until_it_stays_in_the_kernel(told.recv().unwrap());
         poke(&theirs);
         poller.remove(&ours).unwrap();
         close(ours);

@@ -26,8 +26,8 @@ impl Doorbell {
     }
 
     /// Makes it unreadable until the next ring.
-    pub(crate) fn silence(&self) {
-        sys::drain(&self.reader);
+    pub(crate) fn silence(&self) -> io::Result<()> {
+        sys::drain(&self.reader)
     }
 
     /// Cuts a forked child's doorbell from its parent's, keeping the descriptors' numbers.

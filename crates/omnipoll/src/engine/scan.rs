@@ -251,7 +251,11 @@ impl<S: Set> Scan<S> {
         }
         // Whoever is behind must find the bell ringing.
         if batch.rung && !self.waits.any_behind() {
-            self.doorbell.silence();
+            let silenced = self.doorbell.silence();
+            if batch.filled + batch.own.len() == 0 {
+                // It rings on: whoever waits backs off as from a wait that fails.
+                silenced?;
+            }
         }
         Ok(batch)
     }

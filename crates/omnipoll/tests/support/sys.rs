@@ -326,6 +326,14 @@ pub(crate) fn until_it_sleeps_in(process: libc::pid_t, thread: libc::pid_t) {
     }
 }
 
+/// Returns once that thread [stays in the kernel](stay_in_the_kernel_until_readable).
+pub(crate) fn until_it_stays_in_the_kernel(thread: libc::pid_t) {
+    let (path, call) = (format!("/proc/self/task/{thread}/syscall"), format!("{} ", libc::SYS_clone));
+    while !std::fs::read_to_string(&path).expect("the thread's call").starts_with(&call) {
+        let_others_run();
+    }
+}
+
 /// Between two looks at what another thread or process is about: not one that takes its processor.
 pub(crate) fn let_others_run() {
     std::thread::sleep(Duration::from_micros(100));
@@ -335,8 +343,9 @@ pub(crate) fn let_others_run() {
 /// kernel's own work for it: `vfork(2)`, whose child waits until the file is readable.
 pub(crate) fn stay_in_the_kernel_until_readable(file: &impl AsRawFd) {
     extern "C" fn child(poll: *mut libc::c_void) -> libc::c_int {
-        // SAFETY: one entry, which lives as long as its owner waits.
-        unsafe { libc::poll(poll.cast(), 1, -1) - 1 }
+        // SAFETY: one entry, which lives as long as its owner waits. Should that be killed, the child
+        // must not stay for ever, with all that it has inherited.
+        unsafe { libc::poll(poll.cast(), 1, 60_000) - 1 }
     }
     let mut poll = libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     let mut stack = vec![0_u128; 4096];
