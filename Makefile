@@ -95,11 +95,11 @@ install: $(CAPI).so $(CAPI).a  ## Install the C library; PREFIX=/usr/local LIBDI
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
 	    -e 's|@URL@|$(call workspace,repository)|' -e 's|@VERSION@|$(VERSION)|' \
 	    crates/omnipoll-capi/omnipoll.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/omnipoll.pc
-	@$(if $(DESTDIR),:,$(tell_the_loader))
+	@$(if $(DESTDIR),:,$(update_loader_cache))
 
 # The loader finds a new library when its cache was made again, which takes root, and if the cache has
 # this folder at all. A package that is staged in DESTDIR does it where it is unpacked.
-define tell_the_loader
+define update_loader_cache
 $(LDCONFIG) 2>/dev/null; \
 $(LDCONFIG) -p 2>/dev/null | grep -q ' $(LIBDIR)/libomnipoll.so.0$$' \
 || echo "The loader's cache has no $(LIBDIR)/libomnipoll.so.0: run ldconfig as root if it has this folder," \

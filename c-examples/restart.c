@@ -178,7 +178,7 @@ static void listen_on(int count, char **addresses)
         check(omni_server_listen(server, addresses[i]));
 }
 
-/* Tells the process that follows, by its environment, what it gets. */
+/* Describes to the next process, in its environment, what it inherits. */
 static void prepare_next(void)
 {
     char number[16];
@@ -192,7 +192,7 @@ static void prepare_next(void)
 }
 
 /* Has the process before this one stop. SIGPIPE ends this one when nobody listens any more: that one
- * was told to stop meanwhile, or has died. */
+ * was stopped meanwhile, or has died. */
 static void say_that_it_serves(int ready)
 {
     if (write(ready, "", 1) != 1)

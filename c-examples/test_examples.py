@@ -754,8 +754,8 @@ class KeyValueServer:
                 client.sendall(request + b"\r\nHELLO 4\r\nHELLO x\r\n" + none + setting)
                 marks = (b"%5", b"_", b"%1") if protocol == 3 else (b"*10", b"$-1", b"*2")
                 self.assertEqual(receive_line(client), marks[0])
-                told = receive(client, len(resp_words(b"server", b"kv", b"proto")))
-                self.assertEqual(told, resp_words(b"server", b"kv", b"proto"))
+                answer = receive(client, len(resp_words(b"server", b"kv", b"proto")))
+                self.assertEqual(answer, resp_words(b"server", b"kv", b"proto"))
                 self.assertEqual(receive_line(client), b":%d" % protocol)
                 self.assertEqual(receive(client, 8), resp_words(b"id"))
                 self.assertRegex(receive_line(client), rb"^:[1-9]\d*$")
@@ -960,7 +960,7 @@ class HttpServer:
         with Server(self.command) as server:
             for part in (b"GET / HTTP/1.0\r\n", b"GET / HTTP/1.1\r\nConnection: close\r\nHo"):
                 client = self.connect(server)
-                # The answer tells that the part, which came with its request, has been read.
+                # The answer shows that the part, which came with its request, has been read.
                 client.sendall(self.GET + part)
                 self.assertEqual(receive(client, len(self.OK + self.BODY)), self.OK + self.BODY)
                 client.sendall(b"st: here\r\n\r\n")

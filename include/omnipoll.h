@@ -1210,7 +1210,7 @@ int omni_server_new(const struct omni_server_options *options,
  * "*:8080" (every address of this machine, IPv6 and IPv4), "unix:/path", "unix:@abstract", "fd:3" (a
  * socket that was inherited, which listens or is for datagrams), "systemd" (all that systemd has
  * passed), "udp:127.0.0.1:53" (datagrams). With port 0 the system chooses one, which
- * `omni_server_address` tells.
+ * `omni_server_address` returns.
  *
  * Returns 0, or:
  *   -EINVAL: `server` or `address` is NULL; the address is none; the server runs, or has run.
@@ -1433,7 +1433,7 @@ int omni_server_workers(const struct omni_server *server);
  *   -ENOMEM: there is no memory to keep it until it can be sent. Nothing was taken either.
  *   -EPIPE: it was closed, or its sending side shut down.
  *   -ECONNABORTED: the system took a part, and there is no memory for the rest. It has ended, as
- *       `on_close` will tell with ENOMEM.
+ *       `on_close` will report with ENOMEM.
  *   -ECONNRESET, or what else send(2) says: it has ended, as `on_close` will tell.
  *   -EINVAL: `conn` is NULL; `data` is NULL and `length` is not 0.
  *   -ESTALE: it is gone; elsewhere than in its callback also when it was closed.

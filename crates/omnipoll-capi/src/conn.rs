@@ -111,7 +111,7 @@ pub(crate) unsafe fn bytes<'a>(data: *const c_void, length: usize) -> Result<&'a
 ///   -ENOMEM: there is no memory to keep it until it can be sent. Nothing was taken either.
 ///   -EPIPE: it was closed, or its sending side shut down.
 ///   -ECONNABORTED: the system took a part, and there is no memory for the rest. It has ended, as
-///       `on_close` will tell with ENOMEM.
+///       `on_close` will report with ENOMEM.
 ///   -ECONNRESET, or what else send(2) says: it has ended, as `on_close` will tell.
 ///   -EINVAL: `conn` is NULL; `data` is NULL and `length` is not 0.
 ///   -ESTALE: it is gone; elsewhere than in its callback also when it was closed.

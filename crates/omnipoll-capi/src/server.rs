@@ -134,7 +134,7 @@ fn insert(server: Server<Callbacks>) -> Result<*mut omni_server, Failure> {
 /// "*:8080" (every address of this machine, IPv6 and IPv4), "unix:/path", "unix:@abstract", "fd:3" (a
 /// socket that was inherited, which listens or is for datagrams), "systemd" (all that systemd has
 /// passed), "udp:127.0.0.1:53" (datagrams). With port 0 the system chooses one, which
-/// `omni_server_address` tells.
+/// `omni_server_address` returns.
 ///
 /// Returns 0, or:
 ///   -EINVAL: `server` or `address` is NULL; the address is none; the server runs, or has run.

@@ -329,8 +329,8 @@ While more than high_water bytes wait, nothing more is read from this client; on
 no more than low_water do.
 
 Raises OSError (ENOBUFS) when more would be queued than queue_limit or total_queue_limit allow,
-or (ENOMEM) there is no memory to queue it: nothing was written then, and the connection goes on. BrokenPipeError after close(), abort() and
-shutdown(). Any other OSError, as ConnectionResetError, ends the connection; a handler need not
+or (ENOMEM) when there is no memory to queue it: nothing was written then, and the connection goes
+on. BrokenPipeError after close(), abort() and shutdown(). Any other OSError, as ConnectionResetError, ends the connection; a handler need not
 catch it: it is no failure of the handler's, and on_close is told.";
 
     #[inline]

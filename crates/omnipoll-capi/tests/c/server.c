@@ -350,13 +350,13 @@ static void abstract_names(uint32_t engine)
         omni_server_options options = {.size = sizeof options, .engine = engine, .model = model};
         omni_handler handler = noting(echo);
         struct sockaddr_un name;
-        char address[64], told[64];
+        char address[64], returned[64];
         socklen_t length = abstract_name(&name, address);
         struct service service = {.server = new_server(&options, &handler)};
         memset(seen, 0, sizeof *seen);
         IS(omni_server_listen(service.server, address), 0);
-        IS(omni_server_address(service.server, told, sizeof told), strlen(address));
-        OK(strcmp(told, address) == 0);
+        IS(omni_server_address(service.server, returned, sizeof returned), strlen(address));
+        OK(strcmp(returned, address) == 0);
         IS(pthread_create(&service.thread, NULL, run_server, &service), 0);
         int fd = client_of(&name, length);
         say(fd, "hello");
@@ -494,7 +494,7 @@ static void inherited_datagrams(uint32_t engine)
         omni_server_options options = {.size = sizeof options, .engine = engine, .model = model};
         omni_handler handler = {.size = sizeof handler, .context = &seen, .on_datagram = reply_local};
         struct service service = {.server = new_server(&options, &handler)};
-        char address[32], told[64], expected[64];
+        char address[32], returned[64], expected[64];
         int port, fd = bound(SOCK_DGRAM, &port);
         snprintf(address, sizeof address, "fd:%d", fd);
         if (!takes_datagrams(model)) {
@@ -508,8 +508,8 @@ static void inherited_datagrams(uint32_t engine)
         OK(fcntl(fd, F_GETFD) & FD_CLOEXEC);
         close(fd);
         snprintf(expected, sizeof expected, "udp:127.0.0.1:%d", port);
-        IS(omni_server_address(service.server, told, sizeof told), strlen(expected));
-        IS(strcmp(told, expected), 0);
+        IS(omni_server_address(service.server, returned, sizeof returned), strlen(expected));
+        IS(strcmp(returned, expected), 0);
         if (forks(model)) {
             omni_server_free(service.server);
             continue; /* socket_activation has it serve */
@@ -983,7 +983,7 @@ static const struct behaviour behaviours[] = {
     {"a server counts", counts},
     {"a broadcast reaches everybody, or is refused", broadcasts},
     {"datagrams are answered, and stale in the end", datagrams},
-    {"a datagram tells the address that was asked", addresses_of_datagrams},
+    {"a datagram has the address that was asked", addresses_of_datagrams},
     {"a stop counts before the run", stopped_before_it_runs},
     {"a signal handler stops it", stopped_by_a_signal_handler},
     {"a drain without time resets who is left", drained_in_no_time},

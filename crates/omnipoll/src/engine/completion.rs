@@ -86,9 +86,7 @@ pub(crate) struct Chunk {
     length: usize,
     /// It is the last in its buffer.
     is_last: bool,
-    /// More has arrived already, and lacks here only because the buffer was full or the receive had
-    /// brought all that it may: a read into a buffer of its own would have brought it too.
-    pub(crate) is_cut: bool,
+    is_cut: bool,
 }
 
 /// What is being sent, from where on, and for whom.
@@ -102,6 +100,13 @@ impl Chunk {
     #[inline]
     pub(crate) fn length(&self) -> usize {
         self.length
+    }
+
+    /// Whether more had arrived, which is missing only because the buffer was full or the receive had
+    /// brought all that it may: a read into a buffer of its own would have brought it too.
+    #[inline]
+    pub(crate) fn is_cut(&self) -> bool {
+        self.is_cut
     }
 }
 
@@ -320,8 +325,7 @@ impl Completion {
             let whose = (key & !KIND) as usize;
             match key & KIND {
                 RECEIVE => {
-                    let chunk = |length| self.buffers.chunk(entry.flags(), length);
-                    let result = result.map(chunk);
+                    let result = result.map(|length| self.buffers.chunk(entry.flags(), length));
                     return Some(Done::Received { whose, result, goes_on });
                 }
                 SEND => {

@@ -259,6 +259,15 @@ impl<'s, H: Handler> Reactor<'s, H> {
         }
     }
 
+    /// Hands on what came early, if it is wanted now.
+    fn hand_on_kept(&mut self, slot: usize) -> bool {
+        let kept = self.clients[slot].connection.kept();
+        if let Some(early) = &kept {
+            self.call(slot, |handler, conn, state, _| handler.on_data(conn, state, early));
+        }
+        kept.is_some()
+    }
+
     /// Calls the handler for what it may do now, and ends the connection, or watches it for what
     /// it now needs.
     fn attend(&mut self, slot: usize) {
@@ -266,11 +275,10 @@ impl<'s, H: Handler> Reactor<'s, H> {
             if self.is_in_child() {
                 return;
             }
-            let connection = &mut self.clients[slot].connection;
-            if let Some(early) = connection.kept() {
-                self.call(slot, |handler, conn, state, _| handler.on_data(conn, state, &early));
+            if self.hand_on_kept(slot) {
                 continue;
             }
+            let connection = &mut self.clients[slot].connection;
             let has_drained = connection.is_full && connection.output.waiting() <= self.site.low_water;
             if has_drained && !connection.is_over() {
                 connection.is_full = false;

@@ -98,8 +98,9 @@ impl<H: Handler> Server<H> {
     /// was inherited), `"systemd"` (all that systemd has passed), `"udp:127.0.0.1:53"` (datagrams,
     /// under REACTOR, CORES and PREFORK).
     ///
-    /// `EINVAL` for an address that is none, and once the server runs; `EOWNERDEAD` in a forked child; `EADDRINUSE`, `EADDRNOTAVAIL`, `EACCES` as
-    /// `bind(2)` says, `ENOTSUP` for datagrams under THREAD and FORK.
+    /// `EINVAL` for an address that is none, and once the server runs; `EOWNERDEAD` in a forked
+    /// child; `EADDRINUSE`, `EADDRNOTAVAIL`, `EACCES` as `bind(2)` says, `ENOTSUP` for datagrams under
+    /// THREAD and FORK.
     pub fn listen(&self, address: &str) -> io::Result<String> {
         // The words are of the error that is at hand.
         self.open(address).map_err(|error| {

@@ -73,10 +73,10 @@ impl ConnId {
     ///
     /// `ESTALE` when the connection is gone or closing, `EOWNERDEAD` when it is one of the process
     /// that has forked this one, `EPIPE` when its sending side is
-    /// [shut down](crate::Conn::shutdown), `ENOBUFS` when more would wait than the
-    /// server's [limits](crate::ServerOptions::queue_limit) allow, or 16,384 writes and posts to
-    /// this connection wait for its loop, `ENOMEM`: nothing was taken then. When the result is more than
-    /// the [high mark](crate::ServerOptions::water_marks),
+    /// [shut down](crate::Conn::shutdown), `ENOBUFS` when more would wait than the server's
+    /// [limits](crate::ServerOptions::queue_limit) allow, or 16,384 writes and posts to this
+    /// connection wait for its loop, `ENOMEM` when there is no memory for a copy: nothing was taken
+    /// then. When the result is more than the [high mark](crate::ServerOptions::water_marks),
     /// [`on_drain`](crate::Handler::on_drain) will be called.
     pub fn write(self, data: &[u8]) -> io::Result<usize> {
         self.mailbox()?.write(self, Arc::new(copy_of(data)?))
@@ -84,8 +84,8 @@ impl ConnId {
 
     /// Hands a value to the connection's handler: [`Handler::on_post`](crate::Handler::on_post)
     /// is called with it on the connection's own loop. `ESTALE` and `EOWNERDEAD` as for `write`, as
-    /// for every method; `EAGAIN` when
-    /// 16,384 posts and writes to this connection wait for its loop: try again later.
+    /// for every method; `EAGAIN` when 16,384 posts and writes to this connection wait for its
+    /// loop: try again later.
     pub fn post(self, value: i64) -> io::Result<()> {
         self.send(Order::Post(value))
     }
@@ -138,7 +138,7 @@ impl ConnId {
 
     /// `EOWNERDEAD` where only processes that this one descends from have had loops.
     fn mailbox(self) -> io::Result<Arc<Mailbox>> {
-        let Some(loops) = Loops::of_this_process() else {
+        let Some(loops) = Loops::of_this_process().get() else {
             return Err(if Loops::first().get().is_some() { anothers() } else { gone() });
         };
         let places = loops.places.read().unwrap_or_else(PoisonError::into_inner);
@@ -179,38 +179,29 @@ static BIRTHS: AtomicU32 = AtomicU32::new(0);
 static HIGHEST_BIRTH: AtomicU32 = AtomicU32::new(0);
 
 impl Loops {
+    /// Where the first process keeps its table.
     fn first() -> &'static OnceLock<Box<Loops>> {
         static FIRST: OnceLock<Box<Loops>> = OnceLock::new();
         &FIRST
     }
 
-    /// This process's, if it has had one.
-    fn of_this_process() -> Option<&'static Self> {
+    /// Where this process keeps its table, which is empty until it has a loop.
+    fn of_this_process() -> &'static OnceLock<Box<Loops>> {
         let process = fork::count();
         let mut next = Self::first();
-        loop {
-            let loops = next.get()?;
-            if loops.process == process {
-                return Some(loops);
-            }
+        while let Some(loops) = next.get().filter(|loops| loops.process != process) {
             next = &loops.of_child;
         }
+        next
     }
 
-    /// This process's.
+    /// This process's table, made if it has none.
     fn make() -> &'static Self {
-        let process = fork::count();
-        let mut next = Self::first();
-        loop {
-            let loops = next.get_or_init(|| {
-                let births = HIGHEST_BIRTH.load(Ordering::Relaxed) % (LAST_BIRTH / 2);
-                Box::new(Self { process, births, places: RwLock::default(), of_child: OnceLock::new() })
-            });
-            if loops.process == process {
-                return loops;
-            }
-            next = &loops.of_child;
-        }
+        Self::of_this_process().get_or_init(|| {
+            let births = HIGHEST_BIRTH.load(Ordering::Relaxed) % (LAST_BIRTH / 2);
+            let (process, places, of_child) = (fork::count(), RwLock::default(), OnceLock::new());
+            Box::new(Self { process, births, places, of_child })
+        })
     }
 
     fn lock(&self) -> RwLockWriteGuard<'_, Vec<Place>> {
@@ -327,7 +318,9 @@ impl Mailbox {
     /// Closes it, with its loop; all its connections are gone.
     pub(crate) fn close(&self) {
         let births = lock(&self.state).residents.iter().map(|resident| resident.birth).max();
-        let mut loops = Loops::make().lock();
+        // Nothing in a forked child, whose table has not got it.
+        let Some(loops) = Loops::of_this_process().get() else { return };
+        let mut loops = loops.lock();
         let is_this = |place: &&mut Place| place.mailbox.as_deref().is_some_and(|it| std::ptr::eq(it, self));
         if let Some(place) = loops.get_mut(self.index).filter(is_this) {
             *place = Place { mailbox: None, births: births.unwrap_or(self.births) };

@@ -131,11 +131,8 @@ impl<H: Handler> Reactor<'_, H> {
 
     /// Nothing more belongs to what is kept.
     fn hand_on_what_is_kept(&mut self, slot: usize) {
-        let connection = &mut self.clients[slot].connection;
-        connection.waits_for_no_rest();
-        if let Some(early) = connection.kept() {
-            self.call(slot, |handler, conn, state, _| handler.on_data(conn, state, &early));
-        }
+        self.clients[slot].connection.waits_for_no_rest();
+        self.hand_on_kept(slot);
     }
 
     /// Hands on what was cut before the last wait, if its rest has not come, which it has unless it
@@ -172,7 +169,7 @@ impl<H: Handler> Reactor<'_, H> {
         self.site.count.received(chunk.length() as u64);
         client.connection.timeouts.heard(&self.site.clock);
         // No more is waited for than one read of other engines would bring.
-        let is_cut = chunk.is_cut && client.connection.kept_length() + chunk.length() < READ;
+        let is_cut = chunk.is_cut() && client.connection.kept_length() + chunk.length() < READ;
         if is_cut {
             self.cut.push(slot);
         }
