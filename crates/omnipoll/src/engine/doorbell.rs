@@ -25,8 +25,8 @@ impl Doorbell {
         sys::notify(self.writer.as_ref().unwrap_or(&self.reader))
     }
 
-    /// Makes it unreadable until the next ring.
-    pub(crate) fn silence(&self) -> io::Result<()> {
+    /// Makes it unreadable until the next ring. False when the system does not let it.
+    pub(crate) fn silence(&self) -> bool {
         sys::drain(&self.reader)
     }
 

@@ -23,6 +23,9 @@ use crate::event::{Event, EventKind, Ready};
 use crate::interest::Interest;
 use crate::registry::{self, Registration, Registry, Tag};
 
+/// How long to leave a bell alone that can't be silenced.
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// What differs between the two: how the set is kept, passed and read.
 pub(crate) trait Set: Send + Sized + 'static {
     const KIND: EngineKind;
@@ -78,6 +81,8 @@ struct State<S: Set> {
     idle: Vec<S::Call>,
     /// Where the next visit begins, so that everybody's turn comes.
     from: usize,
+    /// The bell could not be silenced.
+    rings_on: bool,
 }
 
 /// A wait that has left the lock.
@@ -156,10 +161,13 @@ impl<S: Set> Engine for Scan<S> {
     ) -> io::Result<Batch> {
         let mut trip = self.depart(&lock(registry))?;
         let made = S::make(&mut trip.call, timeout);
-        let (batch, someone_is_behind) = self.arrive(&mut lock(registry), trip, made, events);
+        let (batch, someone_is_behind, rings_on) = self.arrive(&mut lock(registry), trip, made, events);
         if someone_is_behind {
             // The bell goes on ringing until everybody has come back: let them.
             std::thread::yield_now();
+        } else if rings_on {
+            // It ends every wait at once until the system lets it be read: don't spin.
+            std::thread::sleep(PAUSE);
         }
         batch
     }
@@ -179,7 +187,7 @@ impl<S: Set> Engine for Scan<S> {
 impl<S: Set> Scan<S> {
     pub(super) fn new(doorbell: Arc<Doorbell>, files_always_ready: bool) -> Self {
         let set = S::new(doorbell.as_raw_fd());
-        let state = Mutex::new(State { set, idle: Vec::new(), from: 0 });
+        let state = Mutex::new(State { set, idle: Vec::new(), from: 0, rings_on: false });
         Self { doorbell, files_always_ready, waits: Waits::default(), state }
     }
 
@@ -205,12 +213,12 @@ impl<S: Set> Scan<S> {
         trip: Trip<S::Call>,
         made: io::Result<()>,
         events: &mut [MaybeUninit<Event>],
-    ) -> (io::Result<Batch>, bool) {
+    ) -> (io::Result<Batch>, bool, bool) {
         let state = &mut *lock(&self.state);
         self.waits.end(trip.known);
         let batch = made.and_then(|()| self.collect(state, registry, &trip, events));
         state.idle.push(trip.call);
-        (batch, self.waits.any_behind())
+        (batch, self.waits.any_behind(), std::mem::take(&mut state.rings_on))
     }
 
     /// Hands out what the call found, as far as there is room.
@@ -251,11 +259,7 @@ impl<S: Set> Scan<S> {
         }
         // Whoever is behind must find the bell ringing.
         if batch.rung && !self.waits.any_behind() {
-            let silenced = self.doorbell.silence();
-            if batch.filled + batch.own.len() == 0 {
-                // It rings on: whoever waits backs off as from a wait that fails.
-                silenced?;
-            }
+            state.rings_on = !self.doorbell.silence();
         }
         Ok(batch)
     }

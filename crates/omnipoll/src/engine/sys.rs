@@ -292,16 +292,13 @@ pub(crate) fn write_to_notifier(writer: RawFd) -> bool {
     (0..TRIES).any(|_| write() >= 0)
 }
 
-/// Takes everything out of a notifier.
-pub(super) fn drain(reader: &OwnedFd) -> io::Result<()> {
+/// Takes everything out of a notifier. False when it can't be read, and goes on being readable.
+pub(super) fn drain(reader: &OwnedFd) -> bool {
     let mut bytes = [0u8; 512];
     // SAFETY: `bytes` is writable for its length. An eventfd gives 8 bytes once; a pipe that
     // held more stays readable and is drained by the next wait.
     let count = unsafe { libc::read(reader.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len()) };
-    if count < 0 && ![libc::EAGAIN, libc::EINTR].contains(&errno()) {
-        return Err(system("the poller's own descriptor can't be read"));
-    }
-    Ok(())
+    count >= 0 || errno() == libc::EAGAIN
 }
 
 /// Makes the number of `old` stand for the file of `new`, atomically.
