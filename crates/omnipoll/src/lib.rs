@@ -94,7 +94,7 @@
 //!
 //! # The layout
 //!
-//! One way of dependence, from the top: `serve` (the models, over one loop), `stream`
+//! One way of dependence, from the top: `serve` (the models, over one loop), `net`
 //! (connections, listeners, datagrams), `poller` (registrations and, from `source`, timers,
 //! signals, children and posts), `engine` (one file for each system call).
 //!
@@ -158,20 +158,23 @@ mod event;
 pub mod fuzzing;
 mod inspect;
 mod interest;
+mod net;
 mod poller;
 mod registry;
 mod serve;
 #[allow(unsafe_code)]
 mod source;
-mod stream;
 mod strict;
+#[allow(unsafe_code)]
+mod sys;
 
-pub use engine::{Capabilities, EngineKind, Peer};
+pub use engine::{Capabilities, EngineKind};
 pub use error::{explain, take_words};
 pub use event::{Event, EventKind, Events, Ready};
 pub use inspect::{Registered, Stats};
 pub use interest::{Interest, Trigger};
+pub use net::{Conn, ConnId, Datagram};
 pub use poller::{Options, Poller};
 pub use serve::{AroundFork, Handler, Model, Server, ServerHandle, ServerOptions, ServerStats, WorkerStats};
-pub use stream::{Conn, ConnId, Datagram};
 pub use strict::{Finding, FindingKind};
+pub use sys::Peer;

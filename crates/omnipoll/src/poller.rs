@@ -23,6 +23,7 @@ use crate::interest::Interest;
 use crate::registry::{Registry, Tag};
 use crate::source::{Outlook, Sources};
 use crate::strict::Strict;
+use crate::sys::lock;
 use deadline::Deadline;
 use strictly::born_now;
 
@@ -381,7 +382,7 @@ impl Poller {
     }
 
     pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
-        engine::lock(&self.registry)
+        lock(&self.registry)
     }
 
     /// The way into every change: the descriptor's number, and the registry locked.

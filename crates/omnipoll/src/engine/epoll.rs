@@ -28,11 +28,12 @@ use std::time::Duration;
 
 use libc::{epoll_event, EBADF, EEXIST, ENOENT, EPERM, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD};
 
-use super::{direct, lock, sys, Batch, Capabilities, Doorbell, Engine, EngineKind};
+use super::{Batch, Capabilities, Engine, EngineKind};
 use crate::error::{errno, fail};
 use crate::event::{Event, EventKind};
 use crate::interest::Interest;
 use crate::registry::{self, Registration, Registry, Tag};
+use crate::sys::{descriptor as sys, lock, raw_syscalls as direct, Doorbell};
 use key::{is_of_fresh, plain, DOORBELL, SHORT};
 
 pub(super) const CAPABILITIES: Capabilities = Capabilities::TELLS_HANGUP

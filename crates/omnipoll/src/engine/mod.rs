@@ -5,22 +5,11 @@
 //! keeps the set (`epoll` and `io_uring`), or the program does and passes it at each call (`select` and
 //! `poll`, which share [`scan`]).
 
-#[cfg_attr(not(io_uring), path = "no_completion.rs")]
-mod completion;
-mod direct;
-mod doorbell;
 #[cfg(target_os = "linux")]
 mod epoll;
-mod peer;
-pub(crate) mod pktinfo;
 mod poll;
-pub(crate) mod probe;
 mod scan;
 mod select;
-#[cfg(target_os = "linux")]
-mod sigpipe;
-pub(crate) mod socket;
-mod sys;
 #[cfg(io_uring)]
 mod uring;
 mod waits;
@@ -28,18 +17,14 @@ mod waits;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, RawFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-pub(crate) use completion::{Chunk, Completion, Done};
-pub(crate) use doorbell::Doorbell;
-pub use peer::Peer;
-pub(crate) use sys::{above_stdio, pipe, replace, write_to_notifier, FIRST_ABOVE_STDIO};
 
 use crate::error::fail;
 use crate::event::{Event, Ready};
 use crate::interest::Interest;
 use crate::registry::{Registry, Tag};
+use crate::sys::Doorbell;
 
 /// A multiplexing system call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -345,10 +330,4 @@ pub(crate) fn fill(
     // SAFETY: the list was empty, and a wait that returns `filled` has initialised that many.
     unsafe { list.set_len(filled) };
     Ok(filled)
-}
-
-/// Locks what no panic leaves half changed.
-#[inline]
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

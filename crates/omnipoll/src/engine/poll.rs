@@ -20,10 +20,11 @@ use std::time::Duration;
 use libc::pollfd;
 
 use super::scan::{Found, Set};
-use super::{sys, Capabilities, EngineKind};
+use super::{Capabilities, EngineKind};
 use crate::error::no_memory;
 use crate::event::Ready;
 use crate::registry::{Registration, Registry};
+use crate::sys::descriptor as sys;
 
 pub(super) const CAPABILITIES: Capabilities = match cfg!(target_os = "linux") {
     true => Capabilities::TELLS_HANGUP.and(Capabilities::TELLS_READ_CLOSED),

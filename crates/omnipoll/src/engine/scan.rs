@@ -17,11 +17,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::waits::Waits;
-use super::{lock, sys, Batch, Doorbell, Engine, EngineKind};
+use super::{Batch, Engine, EngineKind};
 use crate::error::fail;
 use crate::event::{Event, EventKind, Ready};
 use crate::interest::Interest;
 use crate::registry::{self, Registration, Registry, Tag};
+use crate::sys::{descriptor as sys, lock, Doorbell};
 
 /// How long to leave a bell alone that can't be silenced.
 const PAUSE: Duration = Duration::from_millis(1);

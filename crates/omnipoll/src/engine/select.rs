@@ -20,9 +20,10 @@ use std::os::fd::RawFd;
 use std::time::Duration;
 
 use super::scan::{Found, Set};
-use super::{sys, EngineKind};
+use super::EngineKind;
 use crate::error::no_memory;
 use crate::registry::{Registration, Registry};
+use crate::sys::descriptor as sys;
 
 /// `fd_set` is an array of these, on every system whose bytes begin at the little end; on
 /// Linux at the big end too.

@@ -47,12 +47,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::waits::Waits;
-use super::{lock, sys, Batch, Capabilities, Doorbell, Engine, EngineKind};
+use super::{Batch, Capabilities, Engine, EngineKind};
 use crate::error::{fail, plain};
 use crate::event::{Event, EventKind};
 use crate::interest::Interest;
 use crate::registry::{self, Registry, Tag};
-use crate::source::fork;
+use crate::sys::fork;
+use crate::sys::{descriptor as sys, lock, Doorbell};
 use place::Place;
 use ring::{Door, Entered, Ring, Waiters};
 use state::{key, poll_of, Age, State};

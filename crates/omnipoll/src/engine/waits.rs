@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{lock, Doorbell};
 use crate::registry::Registry;
-use crate::source::fork;
+use crate::sys::fork;
+use crate::sys::{lock, Doorbell};
 
 /// A wait that takes the ring of the doorbell for an older one may sleep: it is rung again.
 const RING_AGAIN: Duration = Duration::from_millis(10);

@@ -1,7 +1,7 @@
 //! Addresses: whatever the text, reading it is an answer; what was read is shown as it can be read again.
 
-use crate::engine::Peer;
-use crate::stream::Address;
+use crate::net::Address;
+use crate::sys::Peer;
 
 /// Reads the bytes as the address of a server.
 pub fn address(data: &[u8]) {

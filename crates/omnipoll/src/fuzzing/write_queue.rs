@@ -9,8 +9,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, OnceLock};
 
 use super::input::Input;
-use crate::engine::socket;
-use crate::stream::{Account, Budget, Output};
+use crate::net::{Account, Budget, Output};
+use crate::sys::socket;
 
 /// What the queued files have at their beginning.
 fn content() -> &'static [u8] {

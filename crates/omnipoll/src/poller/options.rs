@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use super::strictly::born_now;
 use super::Poller;
-use crate::engine::{AnyEngine, Doorbell, EngineKind};
+use crate::engine::{AnyEngine, EngineKind};
 use crate::inspect::Rounds;
-use crate::source::{fork, Sources};
+use crate::source::Sources;
 use crate::strict::Strict;
+use crate::sys::fork;
+use crate::sys::Doorbell;
 
 /// How to make a [`Poller`]; the default is what [`Poller::new`] uses.
 ///

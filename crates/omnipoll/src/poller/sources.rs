@@ -5,7 +5,6 @@ use std::os::fd::RawFd;
 use std::time::{Duration, SystemTime};
 
 use super::Poller;
-use crate::engine;
 use crate::error::{fail, no_memory};
 use crate::event::{Event, EventKind};
 use crate::interest::Interest;
@@ -13,6 +12,7 @@ use crate::registry::Tag;
 use crate::source::clock;
 use crate::source::post::MOST_POSTS;
 use crate::source::timer::MOST_RESTING;
+use crate::sys::lock;
 
 /// Marks the ids of wall-clock timers.
 const WALL: u64 = 1 << 31;
@@ -189,13 +189,13 @@ impl Poller {
 impl Poller {
     /// Watches a descriptor of our own, whose readiness stands for an event of another kind.
     fn watch_own(&self, fd: RawFd, kind: EventKind, token: u64) -> io::Result<()> {
-        let mut registry = engine::lock(&self.registry);
+        let mut registry = lock(&self.registry);
         registry.reserve(fd)?;
         self.engine.add(&mut registry, fd, Interest::READ, Tag { token, kind })
     }
 
     fn unwatch_own(&self, fd: &impl std::os::fd::AsRawFd) {
-        self.engine.remove(&mut engine::lock(&self.registry), fd.as_raw_fd());
+        self.engine.remove(&mut lock(&self.registry), fd.as_raw_fd());
     }
 }
 

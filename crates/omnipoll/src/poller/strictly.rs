@@ -12,8 +12,8 @@ use crate::engine;
 use crate::error::fail;
 use crate::event::Event;
 use crate::registry::Registry;
-use crate::source::fork;
 use crate::strict::{deliver, Finding, Strict};
+use crate::sys::fork;
 
 /// What [`Poller::born`] is for a poller made or rebuilt now. A process is never 2^31 forks
 /// away from the one that loaded the library.

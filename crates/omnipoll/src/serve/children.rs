@@ -13,9 +13,9 @@ use std::time::Duration;
 use super::front::Front;
 use super::shared::Shared;
 use super::tokens;
+use crate::net;
 use crate::source::child::kill;
-use crate::source::process;
-use crate::stream;
+use crate::sys::process;
 use crate::{Event, EventKind};
 
 /// What a process that should have ended by itself is given before it is killed.
@@ -77,7 +77,7 @@ impl Children {
         share: u32,
         serve: impl FnOnce(Vec<OwnedFd>) -> io::Result<()>,
     ) -> io::Result<u64> {
-        stream::set_births_apart(share);
+        net::set_births_apart(share);
         match fork(&front.shared)? {
             0 => {
                 self.writers.clear();

@@ -13,9 +13,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use super::tokens;
-use crate::engine::{Completion, Peer};
 use crate::errno::{self, About};
-use crate::stream::{Count, Counter, Listener};
+use crate::net::{Count, Counter, Listener};
+use crate::sys::{Completion, Peer};
 use crate::{Capabilities, Interest, Poller, Trigger};
 
 /// Clients accepted from one door before the others get their turn.
@@ -246,7 +246,7 @@ impl Doors {
 mod tests {
     use super::*;
     use crate::error::plain;
-    use crate::stream::Counts;
+    use crate::net::Counts;
 
     #[test]
     fn a_ring_that_lets_nobody_in_is_asked_later() {

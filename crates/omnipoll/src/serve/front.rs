@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use super::doors::Doors;
 use super::shared::Shared;
 use super::tokens;
-use crate::engine::{lock, Completion, Peer};
 use crate::errno::{self, About};
-use crate::source::process;
-use crate::stream::Count;
+use crate::net::Count;
+use crate::sys::process;
+use crate::sys::{lock, Completion, Peer};
 use crate::{Event, EventKind, Events, Interest, Model, Poller};
 
 /// Events taken from the engine at once.

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::stream::{Conn, Datagram};
+use crate::net::{Conn, Datagram};
 
 /// What a server does for its clients; one handler serves them all, under every model.
 ///

@@ -13,8 +13,8 @@ use super::front::{Front, House, Until};
 use super::handler::Handler;
 use super::shared::Shared;
 use super::worker::{self, Openings};
-use crate::engine::Peer;
-use crate::stream::Counter;
+use crate::net::Counter;
+use crate::sys::Peer;
 use crate::{Event, EventKind};
 
 /// A worker that dies sooner than this is replaced after a delay, twice as long each time.

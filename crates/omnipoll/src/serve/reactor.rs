@@ -15,13 +15,13 @@ use super::front::{Front, House};
 use super::handler::Handler;
 use super::shared::Shared;
 use super::tokens;
-use crate::engine::{socket, Completion, Peer};
 use crate::errno::{self, About};
 use crate::error::plain;
-use crate::stream::{
+use crate::net::{
     Clock, Conn, Connection, Counter, Datagram, DatagramSocket, Letter, Mailbox, Order, Output, Site,
     Timeouts, MOST_SEATS,
 };
+use crate::sys::{socket, Completion, Peer};
 use crate::{Event, EventKind, Events, Poller, Ready};
 
 /// What one read brings at most.

@@ -14,9 +14,9 @@ use super::shared::Shared;
 use super::stats::ServerStats;
 use super::worker::Openings;
 use super::{cores, fork, prefork, thread as threads, worker};
-use crate::engine::lock;
 use crate::error::{explain, fail};
-use crate::stream::{Address, Bound};
+use crate::net::{Address, Bound};
+use crate::sys::lock;
 use crate::{ConnId, EngineKind};
 
 /// Serves clients with a [`Handler`], in the way its [options](ServerOptions) name.

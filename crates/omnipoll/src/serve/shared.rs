@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use super::options::{Model, ServerOptions};
 use super::stats::ServerStats;
-use crate::engine::{lock, Completion};
 use crate::error::{explain, fail, plain};
-use crate::source::SharedWords;
-use crate::stream::{copy_of, Bound, Budget, Counter, Counts, Mailbox};
+use crate::net::{copy_of, Bound, Budget, Counter, Counts, Mailbox};
+use crate::sys::SharedWords;
+use crate::sys::{lock, Completion};
 use crate::{EngineKind, Poller};
 
 /// What a server's loops have in common.

@@ -1,6 +1,6 @@
 //! What a server has done.
 
-use crate::stream::{Count, Counter, Counts};
+use crate::net::{Count, Counter, Counts};
 
 /// What a worker, or the whole server, has counted since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

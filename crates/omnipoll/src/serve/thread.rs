@@ -14,8 +14,8 @@ use super::front::{Front, House, Until};
 use super::handler::Handler;
 use super::shared::Shared;
 use super::worker::{self, Openings};
-use crate::engine::{lock, Peer};
-use crate::stream::{Counter, MOST_LOOPS};
+use crate::net::{Counter, MOST_LOOPS};
+use crate::sys::{lock, Peer};
 use crate::Event;
 
 struct Threads<'scope, 'env, H> {
@@ -127,7 +127,7 @@ fn join(thread: ScopedJoinHandle<'_, ()>) {
 }
 
 /// Counts a client that could not be served.
-fn refuse(count: &crate::stream::Count) {
+fn refuse(count: &crate::net::Count) {
     count.add(Counter::Refused, 1);
     count.add(Counter::Closed, 1);
 }

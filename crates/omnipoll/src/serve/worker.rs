@@ -10,8 +10,8 @@ use super::front::{heed_signals, Front, Until};
 use super::handler::Handler;
 use super::reactor::Reactor;
 use super::shared::Shared;
-use crate::engine::Peer;
-use crate::stream::{DatagramSocket, Listener};
+use crate::net::{DatagramSocket, Listener};
+use crate::sys::Peer;
 use crate::Poller;
 
 /// Where one worker's clients come in.

@@ -9,11 +9,11 @@ use std::os::fd::FromRawFd;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 #[cfg(target_os = "linux")]
-use crate::engine::above_stdio;
-#[cfg(target_os = "linux")]
 use crate::error::errno;
 use crate::error::{fail, no_memory, system};
 use crate::event::{Event, EventKind};
+#[cfg(target_os = "linux")]
+use crate::sys::above_stdio;
 
 /// The children of one poller.
 #[derive(Default)]

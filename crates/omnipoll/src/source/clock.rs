@@ -79,7 +79,7 @@ impl Wall {
     /// Cuts a forked child's alarm from its parent's, keeping the descriptor's number.
     pub(crate) fn after_fork(&mut self) -> io::Result<()> {
         if let Some(alarm) = &self.alarm {
-            crate::engine::replace(&new_alarm()?, alarm)?;
+            crate::sys::replace(&new_alarm()?, alarm)?;
             self.wound = None;
         }
         self.wind()
@@ -101,7 +101,7 @@ fn new_alarm() -> io::Result<OwnedFd> {
         return Err(crate::error::system("timerfd_create failed"));
     }
     // SAFETY: the kernel has just given us this number.
-    crate::engine::above_stdio(unsafe { OwnedFd::from_raw_fd(fd) })
+    crate::sys::above_stdio(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 #[cfg(target_os = "linux")]

@@ -6,10 +6,7 @@
 
 pub(crate) mod child;
 pub(crate) mod clock;
-pub(crate) mod fork;
 pub(crate) mod post;
-pub(crate) mod process;
-mod shared;
 pub(crate) mod signal;
 mod sleepers;
 pub(crate) mod timer;
@@ -20,9 +17,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use crate::engine::{lock, Doorbell};
 use crate::event::{Event, EventKind};
-pub(crate) use shared::SharedWords;
+use crate::sys::{lock, Doorbell};
 use sleepers::{Sleeper, Sleepers};
 
 pub(crate) struct Sources {

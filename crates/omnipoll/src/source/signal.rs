@@ -16,10 +16,10 @@ use std::os::fd::RawFd;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering::SeqCst};
 
-use super::fork;
-use crate::engine::write_to_notifier;
 use crate::error::{fail, system};
 use crate::event::Event;
+use crate::sys::fork;
+use crate::sys::write_to_notifier;
 
 /// Signals are numbered from 1 to 64 on every Linux.
 const SIGNALS: usize = 65;

@@ -20,10 +20,10 @@ use std::time::{Duration, Instant};
 
 pub use finding::{Finding, FindingKind};
 
-use crate::engine::{lock, probe};
 use crate::event::{Event, EventKind, Ready};
 use crate::registry::Registry;
-use crate::source::fork;
+use crate::sys::fork;
+use crate::sys::{lock, probe};
 use finding::Cause;
 use note::Note;
 

@@ -4,10 +4,10 @@ use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 use super::finding::{Cause, Finding, FindingKind};
-use crate::engine::probe::{self, Identity};
 use crate::event::{Event, Ready};
 use crate::interest::Interest;
 use crate::registry::Registration;
+use crate::sys::probe::{self, Identity};
 
 /// After how many looks a ONESHOT that was not re-enabled counts as forgotten.
 const FORGOTTEN: u32 = 16;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use libc::pollfd;
 
-use super::super::sys;
+use crate::sys::descriptor as sys;
 
 /// Descriptors to look at, and what was found, in the same order.
 #[derive(Default)]

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use io_uring::{cqueue, opcode, squeue, types, IoUring};
 
-use super::super::sys;
 use crate::errno::{of_making, About};
 use crate::error::{bare, errno, fail, plain, system, Describe};
+use crate::sys::descriptor as sys;
 
 /// How many requests one system call takes at most.
 const REQUESTS: u32 = 256;

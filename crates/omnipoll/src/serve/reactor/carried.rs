@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use super::super::front::Front;
 use super::super::handler::Handler;
 use super::{Reactor, READ};
-use crate::engine::{Chunk, Done};
 use crate::errno::{self, About};
-use crate::stream::Conn;
+use crate::net::Conn;
+use crate::sys::{Chunk, Done};
 use crate::Events;
 
 /// How long to wait for the end of accepting.

@@ -16,7 +16,7 @@ use libc::{
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::pktinfo::{self, Control};
-use super::{above_stdio, direct, Peer, FIRST_ABOVE_STDIO};
+use super::{above_stdio, raw_syscalls as direct, Peer, FIRST_ABOVE_STDIO};
 use crate::error::{bare, errno, Describe};
 
 /// How many datagrams one system call takes at most.
@@ -599,7 +599,7 @@ impl SocketAddress {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::stream::Listener;
+    use crate::net::Listener;
     use std::io::Read;
     use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;

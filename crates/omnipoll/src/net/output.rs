@@ -10,8 +10,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use super::account::Account;
-use crate::engine::socket;
 use crate::error::{bare, no_memory};
+use crate::sys::socket;
 
 /// Small writes are gathered into pieces of this size.
 const PIECE: usize = 16 * 1024;

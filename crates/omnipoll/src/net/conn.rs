@@ -16,8 +16,8 @@ use super::output::Output;
 use super::remote::ConnId;
 use super::site::Site;
 use super::timeouts::Timeouts;
-use crate::engine::{socket, Peer};
 use crate::error::{fail, plain, Describe};
+use crate::sys::{socket, Peer};
 use crate::Interest;
 
 /// A ring sends many small writes with one system call, but has to keep a copy of each; for more

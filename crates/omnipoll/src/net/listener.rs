@@ -13,9 +13,9 @@ use std::time::Duration;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::address::Address;
-use crate::engine::socket;
-use crate::engine::Peer;
 use crate::error::{fail, Describe};
+use crate::sys::socket;
+use crate::sys::Peer;
 
 /// A listening stream socket: ours, non-blocking, closed by `exec`.
 ///
@@ -283,8 +283,8 @@ fn is(error: &io::Error, errno: i32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::socket::tests::FORKING;
-    use crate::stream::Bound;
+    use crate::net::Bound;
+    use crate::sys::socket::tests::FORKING;
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream, UdpSocket};
     use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
@@ -546,7 +546,7 @@ mod tests {
             let child = Command::new("sh")
                 .args(["-c", &format!(r#"{pid} LISTEN_FDS=1 exec "$@" 3<&0 0</dev/null"#), "sh"])
                 .arg(std::env::current_exe().unwrap())
-                .args(["--exact", "stream::listener::tests::systemd_passes_sockets"])
+                .args(["--exact", "net::listener::tests::systemd_passes_sockets"])
                 .env_remove("LISTEN_PID")
                 .stdin(Stdio::from(OwnedFd::from(server)))
                 .stdout(Stdio::piped())

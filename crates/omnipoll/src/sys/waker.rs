@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-use super::sys;
+use super::descriptor as sys;
 
 pub(crate) struct Doorbell {
     reader: OwnedFd,

@@ -7,8 +7,8 @@ use socket2::{Domain, Socket, Type};
 
 use super::address::{activated, Address};
 use super::{DatagramSocket, Listener};
-use crate::engine::socket;
 use crate::error::{fail, Describe};
+use crate::sys::socket;
 
 /// A socket that a server has at an address.
 #[derive(Debug)]

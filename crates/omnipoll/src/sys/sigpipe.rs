@@ -9,7 +9,7 @@ use std::io;
 use std::mem::zeroed;
 
 /// Makes a call that may raise SIGPIPE when it fails with `EPIPE`, without the signal.
-pub(super) fn without<T>(call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+pub(crate) fn without<T>(call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     // SAFETY: a signal set is plain old data, which sigemptyset makes a valid one of.
     let mut pipe: libc::sigset_t = unsafe { zeroed() };
     // SAFETY: as above.

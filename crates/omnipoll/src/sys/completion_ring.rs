@@ -36,10 +36,10 @@ use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
 use io_uring::{cqueue, opcode, squeue, IoUring};
 use slab::Slab;
 
-use super::{above_stdio, socket, sys, Peer};
+use super::fork;
+use super::{above_stdio, descriptor as sys, socket, Peer};
 use crate::errno::{self, About};
 use crate::error::{bare, fail, system, Describe, Error};
-use crate::source::fork;
 
 /// Requests that are handed over in one system call at most.
 const REQUESTS: u32 = 1024;

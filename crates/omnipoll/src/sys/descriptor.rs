@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::error::{bare, errno, fail, system, Describe};
 
 /// -1 is an error that `errno` tells.
-pub(super) fn check(result: libc::c_int, words: &'static str) -> io::Result<libc::c_int> {
+pub(crate) fn check(result: libc::c_int, words: &'static str) -> io::Result<libc::c_int> {
     if result < 0 {
         return Err(system(words));
     }
@@ -31,7 +31,7 @@ pub(crate) fn above_stdio(fd: OwnedFd) -> io::Result<OwnedFd> {
 
 /// The same for what owns its descriptor: those below are kept until one above them is made.
 #[cfg(io_uring)]
-pub(super) fn make_above_stdio<T: AsRawFd>(make: impl Fn() -> io::Result<T>) -> io::Result<T> {
+pub(crate) fn make_above_stdio<T: AsRawFd>(make: impl Fn() -> io::Result<T>) -> io::Result<T> {
     let mut below = Vec::new();
     loop {
         let made = make()?;
@@ -43,7 +43,7 @@ pub(super) fn make_above_stdio<T: AsRawFd>(make: impl Fn() -> io::Result<T>) -> 
 }
 
 /// A timeout as the kernel takes it. Beyond what `time_t` holds the caller's deadline goes on.
-pub(super) fn timespec(timeout: Duration) -> libc::timespec {
+pub(crate) fn timespec(timeout: Duration) -> libc::timespec {
     libc::timespec {
         tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
         tv_nsec: timeout.subsec_nanos() as _,
@@ -51,7 +51,7 @@ pub(super) fn timespec(timeout: Duration) -> libc::timespec {
 }
 
 /// A timeout in milliseconds, rounded up so that it is never early; -1 for none.
-pub(super) fn milliseconds(timeout: Option<Duration>) -> libc::c_int {
+pub(crate) fn milliseconds(timeout: Option<Duration>) -> libc::c_int {
     match timeout {
         None => -1,
         Some(Duration::ZERO) => 0,
@@ -64,7 +64,7 @@ pub(super) fn milliseconds(timeout: Option<Duration>) -> libc::c_int {
 /// The system call refuses more of them than the process may have descriptors (`EINVAL`),
 /// which is less than it has when RLIMIT_NOFILE was lowered: then it is called for one part of
 /// the array after another, and sleeps in between with the first.
-pub(super) fn poll(entries: &mut [libc::pollfd], timeout: Option<Duration>) -> io::Result<usize> {
+pub(crate) fn poll(entries: &mut [libc::pollfd], timeout: Option<Duration>) -> io::Result<usize> {
     match poll_once(entries, timeout) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => poll_in_parts(entries, timeout),
         result => result,
@@ -122,21 +122,21 @@ fn poll_once(entries: &mut [libc::pollfd], timeout: Option<Duration>) -> io::Res
 }
 
 /// Whether the number stands for an open file.
-pub(super) fn is_open(fd: RawFd) -> bool {
+pub(crate) fn is_open(fd: RawFd) -> bool {
     // SAFETY: F_GETFD takes no pointer; a bad number is an error, not a fault.
     unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
 }
 
 /// An open file, as far as `fstat(2)` can tell it from another: pipes and sockets have inode
 /// numbers of their own, but all eventfds, timerfds and epolls share one.
-pub(super) struct File {
-    pub(super) identity: u32,
+pub(crate) struct File {
+    pub(crate) identity: u32,
     mode: libc::mode_t,
 }
 
 impl File {
     /// `EBADF` when it is not open.
-    pub(super) fn of(fd: RawFd) -> io::Result<Self> {
+    pub(crate) fn of(fd: RawFd) -> io::Result<Self> {
         // SAFETY: `stat` is plain old data, for which all zeroes is a value.
         let mut stat: libc::stat = unsafe { std::mem::zeroed() };
         // SAFETY: `stat` is writable for the length of the call.
@@ -153,7 +153,7 @@ impl File {
 
     /// Whether it is an eventfd, a timerfd, an epoll or the like, of which all share one inode.
     #[cfg(target_os = "linux")]
-    pub(super) fn is_anonymous(&self) -> bool {
+    pub(crate) fn is_anonymous(&self) -> bool {
         self.mode & libc::S_IFMT == 0
     }
 
@@ -163,7 +163,7 @@ impl File {
     ///
     /// `EBADF` for one that was opened with `O_PATH`. `EMFILE` and the like when only an epoll
     /// could tell and none can be made.
-    pub(super) fn can_be_watched(&self, fd: RawFd) -> io::Result<bool> {
+    pub(crate) fn can_be_watched(&self, fd: RawFd) -> io::Result<bool> {
         match self.mode & libc::S_IFMT {
             #[cfg(target_os = "linux")]
             _ if is_path(fd) => Err(not_open()),
@@ -174,11 +174,11 @@ impl File {
     }
 }
 
-pub(super) fn not_open() -> io::Error {
+pub(crate) fn not_open() -> io::Error {
     fail(libc::EBADF, "the descriptor is not open")
 }
 
-pub(super) fn always_ready() -> io::Error {
+pub(crate) fn always_ready() -> io::Error {
     fail(
         libc::EPERM,
         "this kind of file is always ready: it can't be watched unless files_always_ready is asked for",
@@ -215,7 +215,7 @@ fn can_be_watched(_: RawFd, kind: libc::mode_t) -> io::Result<bool> {
 }
 
 #[cfg(target_os = "linux")]
-pub(super) fn epoll_create() -> io::Result<OwnedFd> {
+pub(crate) fn epoll_create() -> io::Result<OwnedFd> {
     // SAFETY: takes no pointer.
     let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) }, "epoll_create1 failed")?;
     // SAFETY: the kernel has just given us this number.
@@ -224,13 +224,13 @@ pub(super) fn epoll_create() -> io::Result<OwnedFd> {
 
 /// A descriptor that [`notify`] makes readable, and the one to write to where that is another.
 #[cfg(target_os = "linux")]
-pub(super) fn notifier() -> io::Result<(OwnedFd, Option<OwnedFd>)> {
+pub(crate) fn notifier() -> io::Result<(OwnedFd, Option<OwnedFd>)> {
     Ok((eventfd(0)?, None))
 }
 
 /// An eventfd: readable while its count is not 0, and writable.
 #[cfg(target_os = "linux")]
-pub(super) fn eventfd(count: u32) -> io::Result<OwnedFd> {
+pub(crate) fn eventfd(count: u32) -> io::Result<OwnedFd> {
     // SAFETY: takes no pointer.
     let fd =
         check(unsafe { libc::eventfd(count, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) }, "eventfd failed")?;
@@ -239,7 +239,7 @@ pub(super) fn eventfd(count: u32) -> io::Result<OwnedFd> {
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn notifier() -> io::Result<(OwnedFd, Option<OwnedFd>)> {
+pub(crate) fn notifier() -> io::Result<(OwnedFd, Option<OwnedFd>)> {
     let (reader, writer) = pipe()?;
     for end in [&reader, &writer] {
         // SAFETY: F_SETFL takes no pointer.
@@ -273,7 +273,7 @@ pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 const TRIES: usize = 3;
 
 /// Makes a notifier readable; does so already when it would block.
-pub(super) fn notify(writer: &OwnedFd) -> io::Result<()> {
+pub(crate) fn notify(writer: &OwnedFd) -> io::Result<()> {
     if write_to_notifier(writer.as_raw_fd()) {
         return Ok(());
     }
@@ -293,7 +293,7 @@ pub(crate) fn write_to_notifier(writer: RawFd) -> bool {
 }
 
 /// Takes everything out of a notifier. False when it can't be read, and goes on being readable.
-pub(super) fn drain(reader: &OwnedFd) -> bool {
+pub(crate) fn drain(reader: &OwnedFd) -> bool {
     let mut bytes = [0u8; 512];
     // SAFETY: `bytes` is writable for its length. An eventfd gives 8 bytes once; a pipe that
     // held more stays readable and is drained by the next wait.

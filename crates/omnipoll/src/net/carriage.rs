@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use super::conn::Connection;
-use crate::engine::Completion;
+use crate::sys::Completion;
 
 /// How a lasting receive stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -31,5 +31,5 @@ pub(crate) fn exit(status: i32) -> ! {
 /// A pipe: its reading end tells the end of the process that has the writing one, however that
 /// comes about.
 pub(crate) fn leash() -> io::Result<(OwnedFd, OwnedFd)> {
-    crate::engine::pipe()
+    crate::sys::pipe()
 }

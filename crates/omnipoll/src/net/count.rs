@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
-use crate::source::SharedWords;
+use crate::sys::SharedWords;
 
 /// One counter of a worker.
 #[derive(Clone, Copy, Debug)]

@@ -47,41 +47,26 @@ mod by_instruction {
     }
 
     #[inline(always)]
-    pub(in super::super) unsafe fn recv(fd: i32, buffer: *mut u8, length: usize) -> isize {
+    pub(crate) unsafe fn recv(fd: i32, buffer: *mut u8, length: usize) -> isize {
         // SAFETY: the caller's promise: `buffer` is writable for `length` bytes.
         unsafe { call(libc::SYS_recvfrom, [fd as usize, buffer as usize, length, 0, 0, 0]) }
     }
 
     #[inline(always)]
-    pub(in super::super) unsafe fn send(
-        fd: i32,
-        data: *const u8,
-        length: usize,
-        flags: libc::c_int,
-    ) -> isize {
+    pub(crate) unsafe fn send(fd: i32, data: *const u8, length: usize, flags: libc::c_int) -> isize {
         // SAFETY: the caller's promise: `data` is readable for `length` bytes.
         unsafe { call(libc::SYS_sendto, [fd as usize, data as usize, length, flags as usize, 0, 0]) }
     }
 
     #[inline(always)]
-    pub(in super::super) unsafe fn epoll_ctl(
-        set: i32,
-        operation: i32,
-        fd: i32,
-        event: *mut libc::epoll_event,
-    ) -> i32 {
+    pub(crate) unsafe fn epoll_ctl(set: i32, operation: i32, fd: i32, event: *mut libc::epoll_event) -> i32 {
         let arguments = [set as usize, operation as usize, fd as usize, event as usize, 0, 0];
         // SAFETY: the caller's promise: `event` is readable, or null where none is read.
         unsafe { call(libc::SYS_epoll_ctl, arguments) as i32 }
     }
 
     #[inline(always)]
-    pub(in super::super) unsafe fn epoll_wait(
-        set: i32,
-        events: *mut libc::epoll_event,
-        capacity: i32,
-        ms: i32,
-    ) -> i32 {
+    pub(crate) unsafe fn epoll_wait(set: i32, events: *mut libc::epoll_event, capacity: i32, ms: i32) -> i32 {
         let arguments = [set as usize, events as usize, capacity as usize, ms as usize, 0, 0];
         // SAFETY: the caller's promise: `events` is writable for `capacity` elements.
         unsafe { call(libc::SYS_epoll_wait, arguments) as i32 }
@@ -91,25 +76,20 @@ mod by_instruction {
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 mod by_libc {
     #[cfg(target_os = "linux")]
-    pub(in super::super) use libc::{epoll_ctl, epoll_wait};
+    pub(crate) use libc::{epoll_ctl, epoll_wait};
 
-    pub(in super::super) unsafe fn recv(fd: i32, buffer: *mut u8, length: usize) -> isize {
+    pub(crate) unsafe fn recv(fd: i32, buffer: *mut u8, length: usize) -> isize {
         // SAFETY: the caller's promise.
         unsafe { libc::recv(fd, buffer.cast(), length, 0) }
     }
 
-    pub(in super::super) unsafe fn send(
-        fd: i32,
-        data: *const u8,
-        length: usize,
-        flags: libc::c_int,
-    ) -> isize {
+    pub(crate) unsafe fn send(fd: i32, data: *const u8, length: usize, flags: libc::c_int) -> isize {
         // SAFETY: the caller's promise.
         unsafe { libc::send(fd, data.cast(), length, flags) }
     }
 }
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-pub(super) use by_instruction::*;
+pub(crate) use by_instruction::*;
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
-pub(super) use by_libc::*;
+pub(crate) use by_libc::*;

@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockWriteGuard};
 
 use super::account::{Account, Budget};
 use super::output::copy_of;
-use crate::engine::lock;
 use crate::error::{fail, no_memory};
-use crate::source::fork;
+use crate::sys::fork;
+use crate::sys::lock;
 use crate::Poller;
 
 /// Names one connection of this process for as long as the process lives; an id is not used

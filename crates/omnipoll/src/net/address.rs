@@ -6,8 +6,8 @@ use std::ops::Range;
 use std::os::fd::RawFd;
 use std::str::FromStr;
 
-use crate::engine::Peer;
 use crate::error::fail;
+use crate::sys::Peer;
 
 /// What a server can listen on. Parsed from:
 ///

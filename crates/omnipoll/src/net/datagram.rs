@@ -11,11 +11,11 @@ use socket2::{Domain, Socket, Type};
 use super::address::Address;
 use super::listener::only_v6_if_named;
 use super::{Count, Counter};
-use crate::engine::pktinfo;
-use crate::engine::socket::{self, Outgoing, Received, BATCH};
-use crate::engine::Peer;
 use crate::errno::{self, About};
 use crate::error::{fail, no_memory, Describe};
+use crate::sys::pktinfo;
+use crate::sys::socket::{self, Outgoing, Received, BATCH};
+use crate::sys::Peer;
 use crate::{Interest, Poller};
 
 /// The memory for one incoming datagram: no UDP datagram is longer.
@@ -320,7 +320,7 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::Counts;
+    use crate::net::Counts;
     use crate::Events;
     use std::net::UdpSocket;
     use std::time::Duration;
