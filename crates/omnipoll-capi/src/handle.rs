@@ -32,7 +32,7 @@ use std::ffi::c_int;
 use std::io;
 use std::ops::Deref;
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::ptr;
+use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 use crate::error::errno;
@@ -109,8 +109,10 @@ pub(crate) struct Entry<'a, T: Send + Sync, const KIND: u8, const SLOTS: usize> 
     index: u16,
     /// The slot's state just before.
     found: u64,
-    /// Never drops the object, and touches no storage of the thread's.
-    quiet: bool,
+    /// This thread's [`INSIDE`], whose address is asked for once: after a system call a call through a
+    /// pointer is mispredicted, and a shared library finds its thread's storage by one. `None` in a
+    /// quiet use, which never drops the object, and touches no storage of the thread's.
+    inside: Option<NonNull<Cell<u32>>>,
 }
 
 impl<T: Send + Sync, const KIND: u8, const SLOTS: usize> Table<T, KIND, SLOTS> {
@@ -193,12 +195,11 @@ impl<T: Send + Sync, const KIND: u8, const SLOTS: usize> Table<T, KIND, SLOTS> {
     fn enter_as(&self, handle: usize, quiet: bool) -> Option<Entry<'_, T, KIND, SLOTS>> {
         let index = handle as u16;
         let slot = self.slot(index)?;
-        if !quiet {
-            // First, and taken back last: a handler that forks in between finds this thread inside.
-            INSIDE.set(INSIDE.get().wrapping_add(1));
-        }
+        let inside = (!quiet).then(|| INSIDE.with(|inside| NonNull::from(inside)));
+        // First, and taken back last: a handler that forks in between finds this thread inside.
+        count_inside(inside, 1);
         let found = slot.state.fetch_add(USER, Ordering::Acquire);
-        let entry = Entry { table: self, slot, index, found, quiet };
+        let entry = Entry { table: self, slot, index, found, inside };
         let is_open = found & (OPEN | CLOSING) == OPEN;
         (is_open && found & NAME == (handle >> INDEX_BITS) as u64).then_some(entry)
     }
@@ -224,6 +225,17 @@ impl<T: Send + Sync, const KIND: u8, const SLOTS: usize> Table<T, KIND, SLOTS> {
 
     fn used(&self) -> usize {
         self.end.load(Ordering::Relaxed)
+    }
+}
+
+/// Counts a use that begins or ends in this thread.
+#[inline]
+fn count_inside(inside: Option<NonNull<Cell<u32>>>, change: i32) {
+    if let Some(inside) = inside {
+        // SAFETY: of this thread, as an `Entry` stays where it was made, and there as long as the
+        // thread, because it has no destructor.
+        let inside = unsafe { inside.as_ref() };
+        inside.set(inside.get().wrapping_add_signed(change));
     }
 }
 
@@ -343,11 +355,11 @@ impl<T: Send + Sync, const KIND: u8, const SLOTS: usize> Deref for Entry<'_, T, 
 
 impl<T: Send + Sync, const KIND: u8, const SLOTS: usize> Drop for Entry<'_, T, KIND, SLOTS> {
     fn drop(&mut self) {
-        if self.quiet {
+        if self.inside.is_none() {
             return self.leave_quietly();
         }
         let before = self.slot.state.fetch_sub(USER, Ordering::Release);
-        INSIDE.set(INSIDE.get().wrapping_sub(1));
+        count_inside(self.inside, -1);
         if before & CLOSING != 0 {
             self.table.retire(self.index.into());
         }

@@ -169,7 +169,7 @@ static const struct call of_servers[] = {
     ROW(omni_server_broadcast, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_server_close, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_server_abort, -EINVAL, -ESTALE, -EOWNERDEAD),
-    ROW(omni_server_stop, -EINVAL, -ESTALE, 0),
+    ROW(omni_server_stop, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_server_run, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_server_free, 0, 0, 0),
 };

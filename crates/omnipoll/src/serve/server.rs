@@ -207,7 +207,8 @@ impl ServerHandle {
     /// counts if it comes before [`Server::run`], too; a second call sets a new limit.
     ///
     /// From any thread, and async-signal-safe in the process that made the server. In a process
-    /// that FORK or PREFORK has forked, it ends that process's serving only.
+    /// that FORK or PREFORK has forked, it ends that process's serving only; in any other forked
+    /// child it is `EOWNERDEAD`.
     pub fn stop(&self, drain: Option<Duration>) -> io::Result<()> {
         self.shared.stop(drain)
     }
@@ -231,9 +232,10 @@ impl ServerHandle {
         self.shared.stats()
     }
 
-    /// The addresses it listens on, with their real ports.
+    /// The addresses it listens on, with their real ports. None in a forked child, if another thread
+    /// of the parent was listening on one at the very moment of the fork.
     pub fn addresses(&self) -> Vec<String> {
-        lock(&self.shared.addresses).clone()
+        self.shared.try_lock(&self.shared.addresses).map_or_else(Vec::new, |addresses| addresses.clone())
     }
 
     /// A duplicate of the socket at one of its [addresses](Self::addresses), by its place among
@@ -243,16 +245,22 @@ impl ServerHandle {
     /// [`keep_files`](Self::keep_files).
     ///
     /// `ENOENT` when there is none of that number; after a stop, and in a process that FORK or
-    /// PREFORK has forked, there is none at all. `EMFILE` and `ENFILE` as `fcntl(2)` says.
+    /// PREFORK has forked, there is none at all. `EMFILE` and `ENFILE` as `fcntl(2)` says. `EBUSY` in a
+    /// forked child, if another thread of the parent was changing the server at the very moment of the
+    /// fork.
     pub fn dup_listener(&self, number: usize) -> io::Result<OwnedFd> {
-        let bound = lock(&self.shared.bound);
+        let bound = self.shared.try_lock(&self.shared.bound).ok_or_else(|| {
+            fail(libc::EBUSY, "another thread was changing the server during the fork")
+        })?;
         bound.get(number).ok_or_else(|| fail(libc::ENOENT, "there is no such listening socket"))?.dup()
     }
 
     /// Leaves the files of its unix sockets where they are when it stops: they lead to another
-    /// process, which has duplicates of the sockets.
+    /// process, which has duplicates of the sockets. A forked child leaves them in any case.
     pub fn keep_files(&self) {
-        lock(&self.shared.bound).iter_mut().for_each(Bound::keep_file);
+        if let Some(mut bound) = self.shared.try_lock(&self.shared.bound) {
+            bound.iter_mut().for_each(Bound::keep_file);
+        }
     }
 
     /// The engine of its loops.

@@ -1,16 +1,15 @@
 //! What a server's loops have in common, and what other threads reach of a server.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::options::{Model, ServerOptions};
 use super::stats::ServerStats;
-use crate::error::{explain, fail, plain};
+use crate::error::{bare, explain, fail, plain};
 use crate::net::{copy_of, Bound, Budget, Counter, Counts, Mailbox};
-use crate::sys::SharedWords;
-use crate::sys::{lock, Completion};
+use crate::sys::{fork, lock, Completion, SharedWords};
 use crate::{EngineKind, Poller};
 
 /// What a server's loops have in common.
@@ -29,6 +28,10 @@ pub(super) struct Shared {
     /// The sockets as they were opened; the loops accept from duplicates, and siblings.
     pub(super) bound: Mutex<Vec<Bound>>,
     loops: Mutex<Vec<Arc<Mailbox>>>,
+    /// The process that may wait for these locks, as [`fork::count`] numbers it: the one that made the
+    /// server, or that a model has forked while nobody held any. One that the program itself has forked
+    /// may have inherited them locked.
+    process: AtomicU32,
     /// How many loops rely on the control loop to be told of a stop.
     pub(super) followers: AtomicUsize,
     /// What this process has been told: see [`encode`].
@@ -60,6 +63,7 @@ impl Shared {
             addresses: Mutex::default(),
             bound: Mutex::default(),
             loops: Mutex::default(),
+            process: AtomicU32::new(fork::count()),
             followers: AtomicUsize::new(0),
             stop: AtomicU64::new(0),
             announced: SharedWords::new(2)?,
@@ -86,8 +90,22 @@ impl Shared {
         lock(&self.loops).retain(|other| !Arc::ptr_eq(other, mailbox));
     }
 
+    /// Whether this process serves, and may wait for the locks. Async-signal-safe.
+    pub(super) fn is_of_this_process(&self) -> bool {
+        self.process.load(Ordering::Relaxed) == fork::count()
+    }
+
+    /// Locks, unless a child that the program has forked would wait for a thread it doesn't have.
+    pub(super) fn try_lock<'a, T>(&self, mutex: &'a Mutex<T>) -> Option<MutexGuard<'a, T>> {
+        match self.is_of_this_process() {
+            true => Some(lock(mutex)),
+            false => mutex.try_lock().ok(),
+        }
+    }
+
     /// A forked child has neither its parent's loops nor its listening sockets.
     pub(super) fn become_child(&self) {
+        self.process.store(fork::count(), Ordering::Relaxed);
         lock(&self.loops).clear();
         lock(&self.bound).clear();
     }
@@ -109,7 +127,12 @@ impl Shared {
     }
 
     /// Tells this process to stop. Async-signal-safe in the process that made the server.
+    /// `EOWNERDEAD` in one that the program has forked.
     pub(super) fn stop(&self, drain: Option<Duration>) -> io::Result<()> {
+        if !self.is_of_this_process() {
+            // Without words: the handler of a signal may have called.
+            return Err(bare(libc::EOWNERDEAD));
+        }
         self.stop.store(encode(drain), Ordering::SeqCst);
         match self.control.wake() {
             // A forked child has a loop of its own.

@@ -4,14 +4,16 @@
 use std::io::{self, Write};
 use std::net::{TcpStream, UdpSocket};
 use std::panic::catch_unwind;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::OnceLock;
+use std::thread;
 use std::time::Duration;
 
 use omnipoll::{Conn, Datagram, Handler, Model, Server};
 
 use crate::acts::{Acts, Told};
 use crate::client::{end, exchange, expect_end, keep_small, read, read_to_end, small};
-use crate::log::{Note, Pen, What};
+use crate::log::{Log, Note, Pen, What};
 use crate::process::kill;
 use crate::served::{patient, serve_with, Outcome, Served};
 use crate::suite::Suite;
@@ -81,6 +83,7 @@ impl Life {
 
 pub(crate) fn behaviours(suite: &mut Suite) {
     suite.in_each_way(in_a_handler);
+    suite.in_each_way(beside_threads_that_use_the_server);
     for model in Model::ALL {
         for engine in engines() {
             for call in CALLS.into_iter().filter(|call| call.is_made(model)) {
@@ -183,6 +186,46 @@ fn in_a_handler(way: Way) {
         let total = served.ends_well().stats.total;
         assert_eq!((total.accepted, total.active, total.refused), (2, 0, 0), "{call:?}, {life:?}");
     }
+}
+
+/// Has the child of a program with threads do all that one may do to the server it has inherited. It
+/// waits for no lock that a thread of its parent held.
+fn beside_threads_that_use_the_server(way: Way) {
+    const FORKS: usize = 50;
+    let (pen, _reader) = Log::pipe();
+    let server = Server::with_options(Told { acts: Acts::echo(), pen }, way.options()).unwrap();
+    server.listen("127.0.0.1:0").unwrap();
+    let (handle, is_over) = (server.handle(), AtomicBool::new(false));
+    let mut server = Some(server);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Relaxed) {
+                drop((handle.addresses(), handle.dup_listener(0)));
+                handle.keep_files();
+                let _ = handle.broadcast(b"to nobody");
+            }
+        });
+        let statuses: Vec<_> = (0..FORKS)
+            .map(|_| match sys::fork_by(ForkCall::Fork) {
+                0 => {
+                    sys::end_after_seconds(20);
+                    let errno = |error: io::Error| error.raw_os_error();
+                    let _ = handle.addresses();
+                    let duplicated = handle.dup_listener(0).err().and_then(errno);
+                    handle.keep_files();
+                    let _ = handle.broadcast(b"to nobody");
+                    let stopped = handle.stop(None).err().and_then(errno);
+                    drop(server.take());
+                    let is_right = stopped == Some(libc::EOWNERDEAD)
+                        && matches!(duplicated, None | Some(libc::EBUSY));
+                    sys::exit_at_once(i32::from(!is_right))
+                }
+                child => sys::wait_for(child),
+            })
+            .collect();
+        is_over.store(true, Relaxed);
+        assert_eq!(statuses, [0; FORKS]);
+    });
 }
 
 /// Has the server make that call.

@@ -62,16 +62,17 @@ fn those_who_go_on_coming_do_not_hold_up_a_stop(way: Way) {
         exchange(&served.client(), b"hello");
         let (address, is_over) = (served.address(), AtomicBool::new(false));
         std::thread::scope(|scope| {
-            for _ in 0..2 {
-                scope.spawn(|| {
-                    while !is_over.load(Relaxed) {
-                        let _ = TcpStream::connect(address);
-                    }
-                });
-            }
+            let come = || {
+                while !is_over.load(Relaxed) {
+                    let _ = TcpStream::connect(address);
+                }
+            };
+            let threads = [(); 2].map(|()| scope.spawn(come));
             served.stop(drain);
             let outcome = served.ends();
             is_over.store(true, Relaxed);
+            // A scope does not wait for its threads to be gone, and the next server is forked.
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
             assert_eq!(outcome.errno, 0);
         });
     }
