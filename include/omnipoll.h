@@ -1271,6 +1271,7 @@ int omni_server_run(struct omni_server *server);
  *
  * Returns 0, or:
  *   -EINVAL: `server` is NULL.
+ *   -EOWNERDEAD: the program has forked this process, which is none of the server's.
  *   -ESTALE, -ENOTRECOVERABLE: as for `omni_server_stats`.
  *
  * May be called from any thread; in the process that made the server from a signal handler as
@@ -1357,6 +1358,8 @@ int omni_server_broadcast(struct omni_server *server, const void *data, size_t l
  *   -ENOENT: there is none of that number; after a stop, and in a process that the server has forked,
  *       there is none at all.
  *   -EMFILE, -ENFILE: too many open files.
+ *   -EBUSY: in a forked child, if another thread of its parent was changing the server at the very
+ *       moment of the fork.
  *   -EINVAL: `server` is NULL.
  *   -ESTALE, -ENOTRECOVERABLE: as for `omni_server_stats`.
  *

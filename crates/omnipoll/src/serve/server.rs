@@ -249,9 +249,10 @@ impl ServerHandle {
     /// forked child, if another thread of the parent was changing the server at the very moment of the
     /// fork.
     pub fn dup_listener(&self, number: usize) -> io::Result<OwnedFd> {
-        let bound = self.shared.try_lock(&self.shared.bound).ok_or_else(|| {
-            fail(libc::EBUSY, "another thread was changing the server during the fork")
-        })?;
+        let bound = self
+            .shared
+            .try_lock(&self.shared.bound)
+            .ok_or_else(|| fail(libc::EBUSY, "another thread was changing the server during the fork"))?;
         bound.get(number).ok_or_else(|| fail(libc::ENOENT, "there is no such listening socket"))?.dup()
     }
 
