@@ -34,6 +34,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 import time
 import unittest
@@ -253,6 +254,15 @@ def receive_all(client):
 def round_trip(client, message):
     client.sendall(message)
     return receive(client, len(message))
+
+
+def wait_until_arrived(client):
+    """Until the server's system has all that was sent: on a busy machine loopback takes its time."""
+
+    def is_acknowledged():
+        return int.from_bytes(fcntl.ioctl(client, termios.TIOCOUTQ, bytes(4)), sys.byteorder) == 0
+
+    wait_until(is_acknowledged, "an acknowledgement of all that was sent")
 
 
 def is_closed_by_server(client):
@@ -671,6 +681,7 @@ class SignalServer:
                     self.assertEqual(receive(client, 8), b"0 hello\n")
                 half.sendall(b"half a")
                 asks.sendall(b"one\ntwo\n")
+                wait_until_arrived(asks)
                 server.process.send_signal(signo)
                 self.assertEqual(receive(asks, 12), b"0 one\n0 two\n")
                 for client in clients:
@@ -684,6 +695,7 @@ class SignalServer:
             with Server([*self.command, "--work", "3600000"]) as server:
                 client, idle = self.connect(server), self.connect(server)
                 client.sendall(b"how long?\n")
+                wait_until_arrived(client)
                 server.process.send_signal(signal.SIGTERM)
                 self.assertTrue(is_closed_by_server(idle))
                 if again:
