@@ -332,7 +332,7 @@ impl Epoll {
     #[cold]
     fn note(&self, registry: &Registry, key: u64, own: Option<Event>, batch: &mut Batch) -> bool {
         match own {
-            Some(event) => batch.own.push(event),
+            Some(event) => batch.internal.push(event),
             None if key == DOORBELL => batch.rung = true,
             None => {
                 batch.dropped = true;

@@ -242,7 +242,7 @@ impl<S: Set> Scan<S> {
                         events[batch.filled].write(event);
                         batch.filled += 1;
                     }
-                    Some(own) => batch.own.push(own),
+                    Some(own) => batch.internal.push(own),
                     None => {
                         batch.dropped = true;
                         return ControlFlow::Continue(());
@@ -250,7 +250,7 @@ impl<S: Set> Scan<S> {
                 }
             }
             state.from = found.position + 1;
-            match batch.filled + batch.own.len() + usize::from(batch.rung) < events.len() {
+            match batch.filled + batch.internal.len() + usize::from(batch.rung) < events.len() {
                 true => ControlFlow::Continue(()),
                 false => ControlFlow::Break(()),
             }

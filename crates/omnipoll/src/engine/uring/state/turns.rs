@@ -22,7 +22,7 @@ impl State {
         let mut batch = Batch::default();
         let mut turns = self.queue.len();
         loop {
-            let room = events.len() - batch.filled - batch.own.len() - usize::from(batch.rung);
+            let room = events.len() - batch.filled - batch.internal.len() - usize::from(batch.rung);
             self.gather(registry, room, &mut turns, age);
             if self.turn.is_empty() {
                 return Ok(batch);
@@ -40,7 +40,7 @@ impl State {
                         events[batch.filled].write(event);
                         batch.filled += 1;
                     }
-                    Some(own) => batch.own.push(own),
+                    Some(own) => batch.internal.push(own),
                     None => {}
                 }
             }
