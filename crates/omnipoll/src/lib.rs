@@ -156,7 +156,6 @@ mod event;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
-mod inspect;
 mod interest;
 mod net;
 mod poller;
@@ -171,10 +170,9 @@ mod sys;
 pub use engine::{Capabilities, EngineKind};
 pub use error::{explain, take_words};
 pub use event::{Event, EventKind, Events, Ready};
-pub use inspect::{Registered, Stats};
 pub use interest::{Interest, Trigger};
 pub use net::{Conn, ConnId, Datagram};
-pub use poller::{Options, Poller};
+pub use poller::{Options, Poller, Registered, Stats};
 pub use serve::{AroundFork, Handler, Model, Server, ServerHandle, ServerOptions, ServerStats, WorkerStats};
 pub use strict::{Finding, FindingKind};
 pub use sys::Peer;

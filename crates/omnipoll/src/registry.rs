@@ -20,7 +20,7 @@ pub(crate) struct Registry {
     /// Counts registrations begun, renewed and ended. It wraps after 4 billion of them.
     clock: u32,
     /// Registrations found closed outside a wait: INVALID events still to be told.
-    pub(crate) lost: VecDeque<Event>,
+    pub(crate) closed_events: VecDeque<Event>,
 }
 
 /// One registration: 24 bytes, since a server has one for each client.
@@ -147,10 +147,10 @@ impl Registry {
     }
 
     /// Ends the registration of a descriptor found closed; the next wait tells it.
-    pub(crate) fn lose(&mut self, fd: RawFd) {
+    pub(crate) fn mark_closed(&mut self, fd: RawFd) {
         if let Some(registration) = self.get(fd) {
             let event = Event::io(registration.token, fd, Ready::INVALID);
-            self.lost.push_back(event);
+            self.closed_events.push_back(event);
             self.end(fd);
         }
     }

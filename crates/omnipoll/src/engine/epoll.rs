@@ -209,7 +209,7 @@ impl Engine for Epoll {
     fn rebuild(&self, registry: &mut Registry) -> io::Result<()> {
         // Before a descriptor of ours can take the number of one that the child has closed.
         for fd in registry.descriptors().into_iter().filter(|&fd| !sys::is_open(fd)) {
-            registry.lose(fd);
+            registry.mark_closed(fd);
         }
         let new = new_set(&self.doorbell)?;
         self.move_into(&new, registry, |_, _, _| Ok(()))?;
@@ -433,7 +433,7 @@ impl Epoll {
             match is_ours(watched, interest, key)
                 .and_then(|()| control(new, EPOLL_CTL_ADD, watched, interest, key))
             {
-                Err(EBADF | ENOENT | EPERM) => registry.lose(fd),
+                Err(EBADF | ENOENT | EPERM) => registry.mark_closed(fd),
                 result => result.map_err(refusal)?,
             }
         }

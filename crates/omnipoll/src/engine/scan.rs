@@ -179,7 +179,7 @@ impl<S: Set> Engine for Scan<S> {
         // select(2) passes over numbers beyond the child's table of descriptors, which is smaller.
         for fd in registry.descriptors().into_iter().filter(|&fd| !sys::is_open(fd)) {
             lock(&self.state).set.forget(fd, registry);
-            registry.lose(fd);
+            registry.mark_closed(fd);
         }
         self.doorbell.ring()
     }

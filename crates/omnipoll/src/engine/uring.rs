@@ -231,7 +231,7 @@ impl Engine for Uring {
     fn rebuild(&self, registry: &mut Registry) -> io::Result<()> {
         // Before a descriptor of ours can take the number of one that the child has closed.
         for fd in registry.descriptors().into_iter().filter(|&fd| !sys::is_open(fd)) {
-            registry.lose(fd);
+            registry.mark_closed(fd);
         }
         let mut new = State::new(Ring::new(Waiters::One)?, self.doorbell.as_raw_fd());
         for fd in registry.descriptors() {

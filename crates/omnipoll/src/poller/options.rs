@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::strictly::born_now;
+use super::counters::WaitCounters;
+use super::owner::fork_epoch;
 use super::Poller;
 use crate::engine::{AnyEngine, EngineKind};
-use crate::inspect::Rounds;
 use crate::source::Sources;
 use crate::strict::Strict;
 use crate::sys::fork;
@@ -93,10 +93,10 @@ impl Options {
             engine: AnyEngine::new(kind, doorbell.clone(), self.files_always_ready)?,
             registry: Mutex::default(),
             sources: Sources::new(doorbell),
-            born: AtomicU32::new(born_now(strict.is_some())),
-            odd: AtomicBool::new(false),
+            fork_epoch: AtomicU32::new(fork_epoch(strict.is_some())),
+            alternate: AtomicBool::new(false),
             interruptible: self.interruptible,
-            rounds: Rounds::default(),
+            counters: WaitCounters::default(),
             strict,
         })
     }

@@ -147,8 +147,8 @@ impl Sources {
         }
     }
 
-    /// How many looks have begun, and how many events of descriptors they brought.
-    pub(crate) fn looks(&self) -> (u64, u64) {
+    /// How many rounds have begun, and how many events of descriptors they brought.
+    pub(crate) fn rounds(&self) -> (u64, u64) {
         self.sleepers.counts()
     }
 

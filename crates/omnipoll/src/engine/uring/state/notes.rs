@@ -111,7 +111,7 @@ impl Notes<'_> {
                 self.unwatched.push(fd);
             }
             _ => {
-                registry.lose(fd);
+                registry.mark_closed(fd);
                 self.ring();
             }
         }

@@ -4,8 +4,8 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::Poller;
 use crate::event::EventKind;
-use crate::poller::Poller;
 
 /// What a poller holds, and what it has done since it was made (in a forked child, since
 /// [`Poller::after_fork`]). Taken piece by piece while other threads go on: the numbers may
@@ -48,34 +48,6 @@ pub struct Stats {
     pub longest_dispatch: Option<Duration>,
 }
 
-/// Rounds of a wait that are no wait or no system call. Counted off the beaten path only.
-#[derive(Default)]
-pub(crate) struct Rounds {
-    /// Looks after the first of a wait.
-    pub(crate) again: AtomicU64,
-    /// Looks that made no system call.
-    pub(crate) skipped: AtomicU64,
-    /// Looks that brought nothing before time was up.
-    pub(crate) spurious: AtomicU64,
-}
-
-impl Rounds {
-    /// Counts a look that brought nothing and is followed by another.
-    pub(crate) fn go_on(&self, left: Option<Duration>) {
-        self.again.fetch_add(1, Relaxed);
-        if left != Some(Duration::ZERO) {
-            self.spurious.fetch_add(1, Relaxed);
-        }
-    }
-
-    /// In a forked child, everything is counted from 0.
-    pub(crate) fn forget(&self) {
-        for count in [&self.again, &self.skipped, &self.spurious] {
-            count.store(0, Relaxed);
-        }
-    }
-}
-
 impl Poller {
     /// How much there is, and how much was done. Counts without a system call; takes the locks
     /// of registrations and sources for a moment, and time in proportion to the registrations.
@@ -97,11 +69,11 @@ impl Poller {
         self.check_owner()?;
         let registrations = self.registry().registrations().count() as u64;
         let longest_dispatch = self.strict.as_ref().map(|strict| strict.longest_dispatch());
-        let rounds = |count: &AtomicU64| count.load(Relaxed);
-        // Each round is counted after its look: asked first, it can't outnumber the looks.
-        let (again, skipped) = (rounds(&self.rounds.again), rounds(&self.rounds.skipped));
+        let count = |counter: &AtomicU64| counter.load(Relaxed);
+        // Read before the rounds, they never outnumber them: each is counted after a round has begun.
+        let (retries, skipped) = (count(&self.counters.retries), count(&self.counters.skipped));
         let state = self.sources.state();
-        let (looks, io_events) = self.sources.looks();
+        let (rounds, io_events) = self.sources.rounds();
         let told = |kind: EventKind| state.told[kind as usize];
         Ok(Stats {
             registrations,
@@ -109,9 +81,9 @@ impl Poller {
             signals: state.signals.len() as u64,
             children: state.children.len() as u64,
             posts: state.posts.len() as u64,
-            waits: looks - again,
-            system_calls: looks - skipped,
-            spurious: rounds(&self.rounds.spurious),
+            waits: rounds - retries,
+            system_calls: rounds - skipped,
+            spurious: count(&self.counters.spurious),
             io_events: io_events + told(EventKind::Io),
             timer_events: told(EventKind::Timer),
             signal_events: told(EventKind::Signal),

@@ -5,9 +5,9 @@ use std::io;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
+use super::Poller;
 use crate::event::Ready;
 use crate::interest::Interest;
-use crate::poller::Poller;
 use crate::sys::probe;
 
 /// One registration, as it was when asked. Its [`Display`](fmt::Display) is one line.

@@ -7,20 +7,13 @@ use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use super::deadline::Deadline;
-use super::{no_room, Poller};
+use super::wait::zero_capacity;
+use super::Poller;
 use crate::engine;
 use crate::error::fail;
 use crate::event::Event;
 use crate::registry::Registry;
 use crate::strict::{deliver, Finding, Strict};
-use crate::sys::fork;
-
-/// What [`Poller::born`] is for a poller made or rebuilt now. A process is never 2^31 forks
-/// away from the one that loaded the library.
-#[inline]
-pub(super) fn born_now(strict: bool) -> u32 {
-    fork::count() | u32::from(strict) << 31
-}
 
 /// A strict wait keeps a list of what it brings, whatever room the caller says there is.
 const MOST_EVENTS: usize = 4_096;
@@ -57,13 +50,6 @@ impl Poller {
         Ok(())
     }
 
-    /// Whether a wait must not take the short way: the poller is strict, or another process's.
-    /// One comparison, for the sake of the short way.
-    #[inline]
-    pub(super) fn is_special(&self) -> bool {
-        self.born.load(Ordering::Acquire) != fork::glance()
-    }
-
     /// A wait that [is special](Self::is_special): an ordinary one between two looks at
     /// everything. As long as something is left to read it gets up in between to look again:
     /// the mistake may be that nothing will ever end the wait.
@@ -74,16 +60,16 @@ impl Poller {
         timeout: Option<Duration>,
     ) -> io::Result<usize> {
         self.check_owner()?;
-        let Some(strict) = &self.strict else { return Err(no_room()) };
+        let Some(strict) = &self.strict else { return Err(zero_capacity()) };
         if events.is_empty() {
-            return Err(no_room());
+            return Err(zero_capacity());
         }
-        self.strictly(self.registry(), |strict, _| strict.came_back());
+        self.in_strict_mode(self.registry(), |strict, _| strict.came_back());
         let deadline = Deadline::after(timeout);
         let mut left = timeout;
         loop {
             let mut suspicious = false;
-            self.strictly(self.registry(), |strict, registry| {
+            self.in_strict_mode(self.registry(), |strict, registry| {
                 let (findings, suspects) = strict.before(registry);
                 suspicious = suspects;
                 findings
@@ -98,7 +84,7 @@ impl Poller {
             }
             left = deadline.left();
             // It got up by itself: that is no wait more, and nothing spurious.
-            self.rounds.again.fetch_add(1, Ordering::Relaxed);
+            self.counters.retries.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -114,20 +100,22 @@ impl Poller {
         let most = events.len().min(MOST_EVENTS);
         let mut list = Vec::with_capacity(most);
         engine::fill(&mut list, most, |slots| {
-            let (batch, due) = self.look(slots, timeout);
-            self.wait_on(slots, &deadline, batch, due)
+            let (batch, due) = self.round(slots, timeout);
+            self.wait_slow(slots, &deadline, batch, due)
         })?;
         for (slot, event) in events.iter_mut().zip(&list) {
             slot.write(*event);
         }
-        self.strictly(self.registry(), |strict, registry| strict.after(registry, &list, list.len() == most));
+        self.in_strict_mode(self.registry(), |strict, registry| {
+            strict.after(registry, &list, list.len() == most)
+        });
         Ok(list.len())
     }
 
     /// Lets strict mode, if it is on, look at what has happened, and says what it finds once
     /// the registry is unlocked.
     #[inline]
-    pub(super) fn strictly(
+    pub(super) fn in_strict_mode(
         &self,
         registry: MutexGuard<'_, Registry>,
         look: impl FnOnce(&Strict, &Registry) -> Vec<Finding>,
@@ -144,7 +132,7 @@ impl Poller {
 impl Drop for Poller {
     fn drop(&mut self) {
         if self.strict.is_some() && self.is_owner() {
-            self.strictly(self.registry(), Strict::leaks);
+            self.in_strict_mode(self.registry(), Strict::leaks);
         }
     }
 }

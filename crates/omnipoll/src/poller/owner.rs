@@ -1,0 +1,81 @@
+//! Which process a poller belongs to, and how a forked child takes it over.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::Ordering;
+
+use super::Poller;
+use crate::error::fail;
+use crate::sys::fork;
+
+/// What [`Poller::fork_epoch`] is for a poller made or rebuilt now. The highest bit marks a strict
+/// one: a process is never 2^31 forks away from the one that loaded the library.
+#[inline]
+pub(super) fn fork_epoch(strict: bool) -> u32 {
+    fork::count() | u32::from(strict) << 31
+}
+
+impl Poller {
+    /// Rebuilds an inherited poller in a forked child, with all its registrations. Descriptors
+    /// that the child has closed are reported by the next wait as INVALID. Does nothing in the
+    /// process that made the poller.
+    ///
+    /// `EBUSY` when another thread of the parent was changing the poller at the very moment of
+    /// the fork: nobody can finish that change; drop the poller and make a new one.
+    pub fn after_fork(&self) -> io::Result<()> {
+        if self.is_owner() {
+            return Ok(());
+        }
+        let (Some(mut state), Ok(mut registry)) = (self.sources.try_state(), self.registry.try_lock()) else {
+            return Err(fail(
+                libc::EBUSY,
+                "another thread was changing the poller during the fork: make a new one",
+            ));
+        };
+        self.sources.doorbell.rebuild()?;
+        state.wall.after_fork()?;
+        self.engine.rebuild(&mut registry)?;
+        for pidfd in state.children.after_fork() {
+            self.engine.remove(&mut registry, pidfd.as_raw_fd());
+        }
+        self.sources.after_fork(&mut state);
+        self.counters.reset();
+        self.strict.iter().for_each(|strict| strict.after_fork(&registry));
+        self.fork_epoch.store(fork_epoch(self.strict.is_some()), Ordering::Release);
+        Ok(())
+    }
+
+    /// In a forked child that will not use it: closes what the kernel keeps for the parent.
+    pub(crate) fn leave_to_parent(&self) {
+        self.engine.leave_to_parent();
+    }
+
+    /// Whether this is the process that made or rebuilt it, and no child forked since.
+    #[inline]
+    pub(crate) fn is_owner(&self) -> bool {
+        self.fork_epoch.load(Ordering::Acquire) == fork_epoch(self.strict.is_some())
+    }
+
+    #[inline]
+    pub(crate) fn check_owner(&self) -> io::Result<()> {
+        if self.is_owner() {
+            Ok(())
+        } else {
+            Err(self.not_owner())
+        }
+    }
+
+    /// The error of a forked child that uses its parent's poller.
+    #[cold]
+    fn not_owner(&self) -> io::Error {
+        self.strict.iter().for_each(|strict| strict.used_by_child());
+        fail(libc::EOWNERDEAD, "the poller belongs to the parent process: call after_fork first")
+    }
+
+    /// Whether a wait must not take the fast path: the poller is strict, or another process's.
+    /// One comparison, since the fast path makes it too.
+    #[inline]
+    pub(super) fn is_special(&self) -> bool {
+        self.fork_epoch.load(Ordering::Acquire) != fork::glance()
+    }
+}

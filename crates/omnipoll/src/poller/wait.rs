@@ -1,0 +1,227 @@
+//! The wait: a fast path for descriptors alone, and a slow path for everything else.
+//!
+//! A wait makes one or more rounds. A round is one call of [`Engine::wait`], for no longer than
+//! the sources (timers, signals, children, wakes, posts) allow. The first round that brings an
+//! event ends the wait. The protocol by which a round never sleeps through a source is in
+//! [`source`](crate::source).
+//!
+//! [`Engine::wait`]: crate::engine::Engine::wait
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::deadline::Deadline;
+use super::Poller;
+use crate::engine::{self, Batch};
+use crate::errno::{self, About};
+use crate::error::fail;
+use crate::event::{Event, EventKind, Events};
+use crate::source::Outlook;
+
+/// How often a wait that the kernel has no memory for tries again, and how long it pauses before.
+const TRIES: usize = 10;
+const BACK_OFF: Duration = Duration::from_millis(1);
+
+// ---- The public methods --------------------------------------------------------------------
+
+impl Poller {
+    /// Waits until something is ready or `timeout` has passed (`None`: indefinitely; zero: look
+    /// and return), and returns the number of events now in `events`, 0 when time was up.
+    ///
+    /// `EINVAL` when `events` has no room, `EINTR` only if the poller is
+    /// [interruptible](super::Options::interruptible). When the kernel is short of memory, the
+    /// wait tries again every millisecond; if it is so for ten of them, or until the time is up,
+    /// that is the error (`ENOMEM`, `EAGAIN`), and nothing is lost.
+    #[inline]
+    pub fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<usize> {
+        let (list, capacity) = events.refill();
+        engine::fill(list, capacity, |slots| self.wait_into(slots, timeout))
+    }
+
+    /// [`Poller::wait`] into memory of the caller's, which need not be initialised: on `Ok(n)`
+    /// the first `n` elements are. What the C API is made of.
+    // One function from the caller to the system call: each return after it is mispredicted.
+    #[inline(always)]
+    pub fn wait_into(
+        &self,
+        events: &mut [MaybeUninit<Event>],
+        timeout: Option<Duration>,
+    ) -> io::Result<usize> {
+        if self.is_special() {
+            return self.wait_strictly(events, timeout);
+        }
+        if events.is_empty() {
+            return Err(zero_capacity());
+        }
+        self.wait_fast(events, timeout)
+    }
+}
+
+// ---- The fast path: nothing but descriptors ------------------------------------------------
+
+impl Poller {
+    /// One round, which is the whole wait when no source has anything and no timer is armed:
+    /// what nearly every wait is. Anything else continues on the slow path.
+    #[inline(always)]
+    fn wait_fast(&self, events: &mut [MaybeUninit<Event>], timeout: Option<Duration>) -> io::Result<usize> {
+        let deadline = Deadline::after(timeout);
+        if self.sources.are_quiet() {
+            let sleeper = self.sources.sleeper();
+            let outlook = self.sources.outlook(timeout);
+            let batch = self.engine.wait(&self.registry, events, outlook.limit);
+            match batch {
+                Ok(batch) => {
+                    sleeper.wake_with(batch.filled);
+                    if batch.is_plain() && self.sources.are_quiet() {
+                        return Ok(batch.filled);
+                    }
+                    return self.wait_slow(events, &deadline, Ok(batch), outlook.due);
+                }
+                Err(error) => {
+                    drop(sleeper);
+                    return self.wait_slow(events, &deadline, Err(error), outlook.due);
+                }
+            }
+        }
+        let (batch, due) = self.round(events, timeout);
+        self.wait_slow(events, &deadline, batch, due)
+    }
+}
+
+// ---- The slow path: sources, interruptions, shortages --------------------------------------
+
+impl Poller {
+    /// Continues a wait whose last round brought `batch`, before which the sources were `due`.
+    #[cold]
+    pub(super) fn wait_slow(
+        &self,
+        events: &mut [MaybeUninit<Event>],
+        deadline: &Deadline,
+        mut batch: io::Result<Batch>,
+        mut due: bool,
+    ) -> io::Result<usize> {
+        let mut left = deadline.timeout();
+        let mut tries = TRIES;
+        let outcome = loop {
+            match batch {
+                Ok(batch) => {
+                    let all = !batch.dropped && !batch.rung && batch.internal.is_empty();
+                    let filled = self.complete(events, batch, due);
+                    if filled > 0 || (all && left == Some(Duration::ZERO)) {
+                        break Ok(filled);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted && !self.interruptible => {
+                    // The signal's handler may have forked: this may be the child.
+                    self.check_owner()?;
+                }
+                // What the sources have needs no system call, and this thread may be the only one
+                // that was woken for it.
+                Err(error) => match self.deliver_sources(events, 0) {
+                    0 if errno::of_wait(&error) == About::Moment
+                        && tries > 0
+                        && left != Some(Duration::ZERO) =>
+                    {
+                        tries -= 1;
+                        std::thread::sleep(left.map_or(BACK_OFF, |left| left.min(BACK_OFF)));
+                    }
+                    0 => break Err(error),
+                    filled => break Ok(filled),
+                },
+            }
+            left = deadline.left();
+            self.counters.count_retry(left);
+            (batch, due) = self.round(events, left);
+        };
+        self.sources.hand_on();
+        outcome
+    }
+
+    /// One round, and whether the sources were due before it.
+    pub(super) fn round(
+        &self,
+        events: &mut [MaybeUninit<Event>],
+        left: Option<Duration>,
+    ) -> (io::Result<Batch>, bool) {
+        let sleeper = self.sources.sleeper();
+        let Outlook { limit, due } = self.sources.outlook(left);
+        // Neither the descriptors nor the sources must fill every batch.
+        let batch = match events.len() - usize::from(due) {
+            // With a single slot they alternate. Should the sources have nothing, there is
+            // another round.
+            0 if self.alternate.fetch_not(Ordering::Relaxed) => {
+                self.counters.skipped.fetch_add(1, Ordering::Relaxed);
+                Ok(Batch { dropped: true, ..Batch::default() })
+            }
+            0 => self.engine.wait(&self.registry, events, limit),
+            room => self.engine.wait(&self.registry, &mut events[..room], limit),
+        };
+        sleeper.wake_with(batch.as_ref().map_or(0, |batch| batch.filled));
+        (batch, due)
+    }
+
+    /// Adds to a batch the events of everything besides descriptors.
+    fn complete(&self, events: &mut [MaybeUninit<Event>], mut batch: Batch, due: bool) -> usize {
+        let mut filled = batch.filled;
+        for event in batch.internal.take_all().into_iter().filter_map(|own| self.interpret(own)) {
+            events[filled].write(event);
+            filled += 1;
+        }
+        // A timer that has become due meanwhile can wait for the next round if there are events.
+        let due = due || batch.rung || self.sources.are_pending() || (filled == 0 && self.sources.are_due());
+        if due && filled < events.len() {
+            filled = self.deliver_sources(events, filled);
+        }
+        filled
+    }
+
+    /// The event that the readiness of one of the poller's own descriptors stands for, if any.
+    fn interpret(&self, own: Event) -> Option<Event> {
+        match own.kind() {
+            EventKind::Child => self.reap(own.value() as RawFd),
+            _ => {
+                self.sources.state().wall.answer();
+                // The clock may have been set to a time at which no timer is due.
+                let _ = self.sources.notice();
+                None
+            }
+        }
+    }
+
+    /// Delivers the registrations found closed, and what the sources have.
+    fn deliver_sources(&self, events: &mut [MaybeUninit<Event>], mut filled: usize) -> usize {
+        while filled < events.len() {
+            let Some(event) = self.registry().closed_events.pop_front() else { break };
+            self.sources.state().count(&event);
+            events[filled].write(event);
+            filled += 1;
+        }
+        let filled = self.sources.tell(events, filled);
+        if !self.registry().closed_events.is_empty() {
+            // It can only fail when the waker's descriptor was closed, which ends the wait with EBADF.
+            let _ = self.sources.notice();
+        }
+        filled
+    }
+
+    /// Sleeps elsewhere than in the engine: calls `sleep` with the longest time that it may take,
+    /// which returns when [`Poller::descriptor`] is readable. The next `wait` then returns what
+    /// there is.
+    pub(crate) fn sleep_elsewhere<T>(
+        &self,
+        sleep: impl FnOnce(Option<Duration>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.check_owner()?;
+        let sleeper = self.sources.sleeper();
+        let slept = sleep(self.sources.outlook(None).limit);
+        drop(sleeper);
+        slept
+    }
+}
+
+pub(super) fn zero_capacity() -> io::Error {
+    fail(libc::EINVAL, "there is no room for an event")
+}
