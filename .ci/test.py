@@ -49,6 +49,17 @@ class Step:
 STEPS = (
     Step("format", ("cargo", "fmt", "--all", "--check")),
     Step("clippy", ("cargo", "clippy", "--workspace", "--all-targets", "--", "-D", "warnings")),
+    # A poller alone, and each feature alone.
+    Step(
+        "features",
+        (
+            "sh",
+            "-ec",
+            "for features in '' serve io-uring; do"
+            " cargo clippy -p omnipoll --all-targets --no-default-features --features \"$features\""
+            " -- -D warnings; done",
+        ),
+    ),
     Step("rustdoc", ("cargo", "doc", "--workspace", "--no-deps"), {"RUSTDOCFLAGS": "-D warnings"}),
     Step(
         "msrv",

@@ -39,6 +39,7 @@
 //! each core, a thread, a process, or one of a fixed set of processes; the handler stays as it is.
 //!
 //! ```
+//! # #[cfg(feature = "serve")] {
 //! use omnipoll::{Conn, Handler, Model, Server, ServerOptions};
 //! use std::io::{self, Read, Write};
 //! use std::net::{Shutdown, TcpStream};
@@ -79,11 +80,21 @@
 //!
 //! handle.stop(None)?;
 //! running.join().unwrap()?;
-//! # Ok::<(), io::Error>(())
+//! # }
+//! # Ok::<(), std::io::Error>(())
 //! ```
 //!
 //! On [`EngineKind::IoUring`] a ring accepts, receives and sends for the clients of
 //! [`Model::Reactor`], [`Model::Cores`] and [`Model::Prefork`], where the kernel can (Linux 6.1).
+//!
+//! # Features
+//!
+//! Both are on by default. Without them the crate is a poller alone, with no dependency but `libc`:
+//! `omnipoll = { version = "0.1", default-features = false }`.
+//!
+//! - `serve`: servers and connections.
+//! - `io-uring`: [`EngineKind::IoUring`]. Without it, or on a system without io_uring, that engine is
+//!   not [available](EngineKind::is_available).
 //!
 //! # Memory
 //!
@@ -147,6 +158,8 @@
 #![warn(rust_2018_idioms)]
 #![deny(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+// What only servers or only io_uring calls stays beside what it belongs to.
+#![cfg_attr(not(all(feature = "serve", io_uring)), allow(dead_code, unused_imports))]
 
 #[allow(unsafe_code)]
 mod engine;
@@ -157,9 +170,11 @@ mod event;
 #[doc(hidden)]
 pub mod fuzzing;
 mod interest;
+#[cfg(feature = "serve")]
 mod net;
 mod poller;
 mod registry;
+#[cfg(feature = "serve")]
 mod serve;
 #[allow(unsafe_code)]
 mod source;
@@ -171,8 +186,11 @@ pub use engine::{Capabilities, EngineKind};
 pub use error::{explain, take_words};
 pub use event::{Event, EventKind, Events, Ready};
 pub use interest::{Interest, Trigger};
+#[cfg(feature = "serve")]
 pub use net::{Conn, ConnId, Datagram};
 pub use poller::{Options, Poller, Registered, Stats};
+#[cfg(feature = "serve")]
 pub use serve::{AroundFork, Handler, Model, Server, ServerHandle, ServerOptions, ServerStats, WorkerStats};
 pub use strict::{Finding, FindingKind};
+#[cfg(feature = "serve")]
 pub use sys::Peer;

@@ -3,15 +3,19 @@
 //! The fuzz targets of `omnipoll-fuzz` choose the bytes by what they reach; the tests below take
 //! random ones, so that every toolchain, and Miri, runs the same comparison.
 
+#[cfg(feature = "serve")]
 mod address;
 mod input;
 mod registry;
 mod timers;
+#[cfg(feature = "serve")]
 mod write_queue;
 
+#[cfg(feature = "serve")]
 pub use address::address;
 pub use registry::registry;
 pub use timers::timers;
+#[cfg(feature = "serve")]
 pub use write_queue::write_queue;
 
 #[cfg(test)]
@@ -27,6 +31,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "serve")]
     fn addresses_are_read_as_they_are_shown() {
         check(super::address);
         for text in ["unix:@a\\\n", "[fe80::1%1]:0", "*:1", "localhost:65535", "fd:3", "systemd"] {
@@ -45,6 +50,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "serve")]
     #[cfg_attr(miri, ignore = "sockets")]
     fn a_write_queue_sends_every_byte_once_and_in_order() {
         check(super::write_queue);
