@@ -104,16 +104,16 @@ impl Omnipoll {
 impl Watcher for Omnipoll {
     fn add(&mut self, fd: RawFd) {
         let interest = omnipoll::Interest::READ | self.trigger;
-        self.poller.add(&fd, interest, fd as u64).expect("a descriptor to watch");
+        self.poller.add_raw(fd, interest, fd as u64).expect("a descriptor to watch");
     }
 
     fn change(&mut self, fd: RawFd, wish: Wish) {
         let interest = if wish == Wish::Read { omnipoll::Interest::READ } else { omnipoll::Interest::WRITE };
-        self.poller.modify(&fd, interest | self.trigger, fd as u64).expect("a watched descriptor");
+        self.poller.modify_raw(fd, interest | self.trigger, fd as u64).expect("a watched descriptor");
     }
 
     fn remove(&mut self, fd: RawFd) {
-        self.poller.remove(&fd).expect("a watched descriptor");
+        self.poller.remove_raw(fd).expect("a watched descriptor");
     }
 
     fn wait(&mut self, timeout: Option<Duration>, mut visit: impl FnMut(RawFd)) -> usize {

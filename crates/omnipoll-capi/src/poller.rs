@@ -195,7 +195,7 @@ pub extern "C" fn omni_poller_capabilities(poller: *const omni_poller) -> c_int 
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_add(poller: *mut omni_poller, fd: c_int, interest: u32, token: u64) -> c_int {
     call("omni_add", poller, |poller| {
-        poller.add(&fd, checked(interest)?, token)?;
+        poller.add_raw(fd, checked(interest)?, token)?;
         Ok(0)
     })
 }
@@ -213,7 +213,7 @@ pub extern "C" fn omni_add(poller: *mut omni_poller, fd: c_int, interest: u32, t
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_modify(poller: *mut omni_poller, fd: c_int, interest: u32, token: u64) -> c_int {
     call("omni_modify", poller, |poller| {
-        poller.modify(&fd, checked(interest)?, token)?;
+        poller.modify_raw(fd, checked(interest)?, token)?;
         Ok(0)
     })
 }
@@ -238,7 +238,7 @@ pub extern "C" fn omni_modify(poller: *mut omni_poller, fd: c_int, interest: u32
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_remove(poller: *mut omni_poller, fd: c_int) -> c_int {
     call("omni_remove", poller, |poller| {
-        poller.remove(&fd)?;
+        poller.remove_raw(fd)?;
         Ok(0)
     })
 }
@@ -259,7 +259,7 @@ pub extern "C" fn omni_remove(poller: *mut omni_poller, fd: c_int) -> c_int {
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_rearm(poller: *mut omni_poller, fd: c_int, interest: u32) -> c_int {
     call("omni_rearm", poller, |poller| {
-        poller.rearm(&fd, checked(interest)?)?;
+        poller.rearm_raw(fd, checked(interest)?)?;
         Ok(0)
     })
 }

@@ -170,7 +170,7 @@ impl Watch {
         let mut state = self.change(py);
         let core = state.core()?.clone();
         let token = state.table.insert(object);
-        let added = core.add(&fd, interest, token).map_err(error);
+        let added = core.add_raw(fd, interest, token).map_err(error);
         let leftover = match added {
             Ok(()) => state.table.link(fd, token),
             Err(_) => state.table.free(token),
@@ -191,7 +191,7 @@ impl Watch {
         let mut state = self.change(py);
         // What is not registered here is not in the core, which has the words for it.
         let renewed = state.table.renewed(fd);
-        state.core()?.modify(&fd, interest, renewed).map_err(error)?;
+        state.core()?.modify_raw(fd, interest, renewed).map_err(error)?;
         let leftover = state.table.renew(fd, object);
         drop(state);
         leftover.release(py);
@@ -206,7 +206,7 @@ impl Watch {
 
     pub(crate) fn remove(&self, py: Python<'_>, fd: RawFd) -> PyResult<()> {
         let mut state = self.change(py);
-        let removed = state.core()?.remove(&fd);
+        let removed = state.core()?.remove_raw(fd);
         let ended = match &removed {
             Ok(()) => true,
             Err(error) => error.raw_os_error() == Some(libc::ENOENT),
@@ -228,7 +228,7 @@ impl Watch {
     }
 
     pub(crate) fn rearm(&self, py: Python<'_>, fd: RawFd, interest: Interest) -> PyResult<()> {
-        self.change(py).core()?.rearm(&fd, interest).map_err(error)
+        self.change(py).core()?.rearm_raw(fd, interest).map_err(error)
     }
 
     pub(crate) fn wake(&self, py: Python<'_>) -> PyResult<()> {
@@ -241,7 +241,7 @@ impl Watch {
         state.forget_the_parents_waits();
         for fd in mem::take(&mut state.forgotten) {
             // One that was closed meanwhile is gone already.
-            let _ = state.core()?.remove(&fd);
+            let _ = state.core()?.remove_raw(fd);
         }
         let is_child = mem::replace(&mut state.owner, process::id()) != process::id();
         let leftovers = if is_child { state.sources.after_fork() } else { Vec::new() };

@@ -98,7 +98,7 @@ impl From<Error> for io::Error {
 ///
 /// ```
 /// let poller = omnipoll::Poller::new()?;
-/// let error = poller.remove(&0).unwrap_err();
+/// let error = poller.remove_raw(0).unwrap_err();
 /// assert_eq!(omnipoll::explain(&error), "the descriptor is not registered");
 /// # Ok::<(), std::io::Error>(())
 /// ```

@@ -246,7 +246,7 @@ fn a_closed_file_is_held_until_something_happens_to_it() {
     expect_quiet(&poller);
     // What was written to it was not read.
     assert_eq!(end_of(theirs), Err(ErrorKind::ConnectionReset));
-    poller.remove(&number).unwrap();
+    poller.remove_raw(number).unwrap();
 }
 
 fn a_closed_file_is_held_until_its_number_is_added_again() {

@@ -133,9 +133,9 @@ impl DatagramSocket {
         }
         let interest = if is_write_wanted { Interest::READ | Interest::WRITE } else { Interest::READ };
         if self.is_watched {
-            poller.modify(self, interest, token)?;
+            poller.modify(&*self, interest, token)?;
         } else {
-            poller.add(self, interest, token)?;
+            poller.add(&*self, interest, token)?;
         }
         (self.is_watched, self.is_write_watched) = (true, is_write_wanted);
         Ok(())

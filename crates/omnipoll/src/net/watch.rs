@@ -50,10 +50,10 @@ impl Connection {
             false => self.interest(),
         };
         match (self.watched, wanted) {
-            (None, Some(interest)) => site.poller.add(&self.descriptor(), interest, token)?,
-            (Some(_), None) => site.poller.remove(&self.descriptor())?,
+            (None, Some(interest)) => site.poller.add_raw(self.descriptor(), interest, token)?,
+            (Some(_), None) => site.poller.remove_raw(self.descriptor())?,
             (Some(now), Some(interest)) if now != interest => {
-                site.poller.modify(&self.descriptor(), interest, token)?;
+                site.poller.modify_raw(self.descriptor(), interest, token)?;
             }
             _ => {}
         }
@@ -82,7 +82,7 @@ impl Connection {
     /// Ends both.
     pub(crate) fn unwatch(&mut self, site: &Site) {
         if self.watched.take().is_some() {
-            let _ = site.poller.remove(&self.descriptor());
+            let _ = site.poller.remove_raw(self.descriptor());
         }
         self.disarm(site);
     }

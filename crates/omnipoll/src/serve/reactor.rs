@@ -399,7 +399,7 @@ impl<'s, H: Handler> Reactor<'s, H> {
             poller.check_owner()?;
             match received {
                 Err(error) if errno::of_receive(&error) == About::Moment => {
-                    self.site.poller.remove(socket)?;
+                    self.site.poller.remove(&*socket)?;
                     socket.is_watched = false;
                     return self.watch_later();
                 }

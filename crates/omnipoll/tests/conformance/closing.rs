@@ -48,10 +48,10 @@ fn closed_is_told_once_where_the_system_tells(kind: EngineKind, trigger: Trigger
         expect_event(&poller, 2, Ready::READ);
     }
     match tells_closed(&poller) {
-        true => expect_error(poller.modify(&number, read(trigger), 1), libc::ENOENT),
-        false => poller.remove(&number).unwrap(),
+        true => expect_error(poller.modify_raw(number, read(trigger), 1), libc::ENOENT),
+        false => poller.remove_raw(number).unwrap(),
     }
-    expect_error(poller.remove(&number), libc::ENOENT);
+    expect_error(poller.remove_raw(number), libc::ENOENT);
     expect_event(&poller, 2, Ready::READ);
 }
 
@@ -139,9 +139,9 @@ fn a_disarmed_oneshot_that_is_closed_stays_silent(kind: EngineKind) {
     expect_event(&poller, 1, Ready::READ);
     let number = close(reader);
     expect_quiet(&poller);
-    expect_error(poller.modify(&number, read(Trigger::ONESHOT), 1), libc::EBADF);
-    poller.remove(&number).unwrap();
-    expect_error(poller.remove(&number), libc::ENOENT);
+    expect_error(poller.modify_raw(number, read(Trigger::ONESHOT), 1), libc::EBADF);
+    poller.remove_raw(number).unwrap();
+    expect_error(poller.remove_raw(number), libc::ENOENT);
     expect_quiet(&poller);
 }
 
@@ -161,7 +161,7 @@ fn a_number_used_again_after_remove_has_no_past(kind: EngineKind, trigger: Trigg
     poller.add(&old, read(trigger), 1).unwrap();
     poke(&old_writer);
     let number = close(old);
-    poller.remove(&number).unwrap();
+    poller.remove_raw(number).unwrap();
     let number = sys::dup_to(&new, number);
     poller.add(&number, read(trigger), 2).unwrap();
     has_no_past(&poller, &number, read(trigger), &new_writer);
@@ -188,7 +188,7 @@ fn a_number_used_again_while_a_duplicate_lives_has_no_past(kind: EngineKind, tri
         let _duplicate = dup(&old);
         let number = close(old);
         if removes {
-            poller.remove(&number).unwrap();
+            poller.remove_raw(number).unwrap();
         }
         let number = sys::dup_to(&new, number);
         poller.add(&number, read(trigger), 2).unwrap();
@@ -282,7 +282,7 @@ fn closed_while_a_duplicate_lives_neither_spins_nor_haunts(kind: EngineKind, tri
     match tells_closed(&poller) {
         true => {
             expect_event(&poller, 1, Ready::INVALID);
-            expect_error(poller.remove(&number), libc::ENOENT);
+            expect_error(poller.remove_raw(number), libc::ENOENT);
         }
         false => {
             poke(&writer);
@@ -291,7 +291,7 @@ fn closed_while_a_duplicate_lives_neither_spins_nor_haunts(kind: EngineKind, tri
                 EngineKind::IoUring => expect_quiet(&poller),
                 _ => expect_event(&poller, 1, Ready::READ),
             }
-            poller.remove(&number).unwrap();
+            poller.remove_raw(number).unwrap();
         }
     }
     for _ in 0..3 {
@@ -317,7 +317,7 @@ fn ghost(poller: &Poller, trigger: Trigger) -> (OwnedFd, File) {
         close(reader);
     } else {
         let number = close(reader);
-        poller.remove(&number).unwrap();
+        poller.remove_raw(number).unwrap();
     }
     poke(&writer);
     (duplicate, writer)

@@ -49,14 +49,14 @@ fn what_is_not_registered_is_enoent(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, _writer) = pipe();
     for unknown in [reader.as_raw_fd(), 100_000, i32::MAX] {
-        expect_error(poller.modify(&unknown, Interest::READ, 1), libc::ENOENT);
-        expect_error(poller.rearm(&unknown, Interest::READ), libc::ENOENT);
-        expect_error(poller.remove(&unknown), libc::ENOENT);
+        expect_error(poller.modify_raw(unknown, Interest::READ, 1), libc::ENOENT);
+        expect_error(poller.rearm_raw(unknown, Interest::READ), libc::ENOENT);
+        expect_error(poller.remove_raw(unknown), libc::ENOENT);
     }
     for negative in [-1, i32::MIN] {
-        expect_error(poller.modify(&negative, Interest::READ, 1), libc::EBADF);
-        expect_error(poller.rearm(&negative, Interest::READ), libc::EBADF);
-        expect_error(poller.remove(&negative), libc::EBADF);
+        expect_error(poller.modify_raw(negative, Interest::READ, 1), libc::EBADF);
+        expect_error(poller.rearm_raw(negative, Interest::READ), libc::EBADF);
+        expect_error(poller.remove_raw(negative), libc::EBADF);
     }
     expect_none(&poller);
 }
@@ -80,9 +80,9 @@ fn what_is_not_open_is_ebadf(kind: EngineKind, trigger: Trigger) {
     let (reader, _writer) = pipe();
     let closed = close(reader);
     for number in [closed, 100_000, i32::MAX, -1, i32::MIN] {
-        expect_error(poller.add(&number, Interest::READ | trigger, 1), libc::EBADF);
+        expect_error(poller.add_raw(number, Interest::READ | trigger, 1), libc::EBADF);
     }
-    expect_error(poller.remove(&closed), libc::ENOENT);
+    expect_error(poller.remove_raw(closed), libc::ENOENT);
     expect_none(&poller);
 }
 
@@ -207,7 +207,7 @@ fn such_a_file_that_is_closed_is_told(kind: EngineKind, trigger: Trigger) {
         let number = close(file);
         expect_event(&poller, 1, Ready::INVALID);
         expect_quiet(&poller);
-        expect_error(poller.remove(&number), libc::ENOENT);
+        expect_error(poller.remove_raw(number), libc::ENOENT);
     }
 }
 
@@ -219,7 +219,7 @@ fn such_a_file_s_number_used_again_has_no_past(kind: EngineKind, trigger: Trigge
         poller.add(&file, Interest::READ | trigger, 1).unwrap();
         let number = close(file);
         if removes {
-            poller.remove(&number).unwrap();
+            poller.remove_raw(number).unwrap();
         }
         let number = sys::dup_to(&reader, number);
         poller.add(&number, Interest::READ | trigger, 2).unwrap();
@@ -235,8 +235,8 @@ fn the_poller_s_own_descriptors_are_einval(kind: EngineKind) {
     let own: Vec<_> = sys::open_descriptors().difference(&before).copied().collect();
     assert!(!own.is_empty());
     for descriptor in own {
-        expect_error(poller.add(&descriptor, Interest::READ, 1), libc::EINVAL);
-        expect_error(poller.remove(&descriptor), libc::ENOENT);
+        expect_error(poller.add_raw(descriptor, Interest::READ, 1), libc::EINVAL);
+        expect_error(poller.remove_raw(descriptor), libc::ENOENT);
     }
     expect_none(&poller);
 }

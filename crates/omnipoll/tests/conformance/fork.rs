@@ -164,7 +164,7 @@ fn what_the_child_has_closed_is_invalid(kind: EngineKind, trigger: Trigger) {
             let number = close(closed);
             poller.after_fork().unwrap();
             expect_event(&poller, 1, Ready::INVALID);
-            expect_error(poller.remove(&number), libc::ENOENT);
+            expect_error(poller.remove_raw(number), libc::ENOENT);
             poke(&open_writer);
             expect_event(&poller, 2, Ready::READ);
         }

@@ -56,7 +56,7 @@ fn high(kind: EngineKind, trigger: Trigger, number: i32) {
     close(high);
     match tells_closed(&poller) {
         true => expect_event(&poller, 3, Ready::INVALID),
-        false => poller.remove(&number).unwrap(),
+        false => poller.remove_raw(number).unwrap(),
     }
     expect_quiet(&poller);
 }

@@ -246,7 +246,7 @@ fn a_number_used_again_during_the_wait(kind: EngineKind, trigger: Trigger) {
             let waiter = waiter(scope, &poller, LONG);
             let number = close(old);
             if round % 2 == 0 {
-                poller.remove(&number).unwrap();
+                poller.remove_raw(number).unwrap();
             }
             let number = sys::dup_to(&new, number);
             poller.add(&number, read(trigger), 2).unwrap();

@@ -75,7 +75,7 @@ fn run(kind: EngineKind, program: &[Operation]) {
                     let events = wait(&poller, capacity, Duration::ZERO);
                     contract.check(&what, capacity, &events, &channels);
                 }
-                assert_eq!(errno(poller.remove(&number)), contract.remove(slot), "{what}");
+                assert_eq!(errno(poller.remove_raw(number)), contract.remove(slot), "{what}");
             }
             (Operation::Do { action, .. }, Some(channel)) => {
                 channel.act(action);

@@ -66,8 +66,8 @@ fn the_poller_s_own_descriptors_can_not_be_touched() {
             std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
         poller.child_add(child.id() as i32, 1).unwrap();
         for fd in 0..256 {
-            assert_eq!(errno(poller.remove(&fd)), libc::ENOENT, "descriptor {fd}");
-            let refused = errno(poller.modify(&fd, Interest::READ, 0));
+            assert_eq!(errno(poller.remove_raw(fd)), libc::ENOENT, "descriptor {fd}");
+            let refused = errno(poller.modify_raw(fd, Interest::READ, 0));
             assert!(matches!(refused, libc::ENOENT | libc::EINVAL), "descriptor {fd}: {refused}");
         }
         child.kill().unwrap();

@@ -261,7 +261,7 @@ impl Scene {
         }
         waited.unwrap();
         // Some engines have told that it was closed, and removed it.
-        let _ = self.poller().remove(&number);
+        let _ = self.poller().remove_raw(number);
     }
 
     fn fork_while_others_wait(&self) {

@@ -1,7 +1,7 @@
 //! EDGE: on a descriptor that blocks, and with something left to read.
 
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -155,7 +155,7 @@ fn left_at_the_end_of_file(kind: EngineKind) {
     reads_to_the_end(kind, &server, client);
 }
 
-fn reads_to_the_end<R: AsRawFd, W: AsRawFd>(kind: EngineKind, from: &R, peer: W)
+fn reads_to_the_end<R: AsFd, W: AsFd>(kind: EngineKind, from: &R, peer: W)
 where
     for<'a> &'a R: Read,
     for<'a> &'a W: Write,
@@ -173,7 +173,7 @@ where
 }
 
 /// Reads what is reported up to the end of file, after which it neither reads nor rearms.
-fn until_the_end<R: AsRawFd>(strict: &Strict, from: &R)
+fn until_the_end<R: AsFd>(strict: &Strict, from: &R)
 where
     for<'a> &'a R: Read,
 {

@@ -65,7 +65,7 @@ fn closed_and_then_removed(kind: EngineKind) {
     let (reader, _writer) = pipe();
     strict.add(&reader, Interest::READ, 7).unwrap();
     let number = close(reader);
-    strict.remove(&number).unwrap();
+    strict.remove_raw(number).unwrap();
     strict.found.expect(FindingKind::Closed, &number, 7);
     strict.end().expect_nothing();
 }
@@ -81,7 +81,7 @@ fn a_number_used_again(kind: EngineKind) {
     for _ in 0..3 {
         look(&strict);
     }
-    let _ = strict.remove(&number);
+    let _ = strict.remove_raw(number);
     strict.end().expect_nothing();
 }
 
@@ -95,7 +95,7 @@ fn a_number_used_again_after_it_was_said(kind: EngineKind) {
     strict.found.expect(FindingKind::Closed, &number, 7);
     let again = dup_to(&new, number);
     look(&strict);
-    let _ = strict.remove(&number);
+    let _ = strict.remove_raw(number);
     strict.add(&again, Interest::READ, 8).unwrap();
     look(&strict);
     strict.remove(&again).unwrap();

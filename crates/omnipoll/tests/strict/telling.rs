@@ -29,7 +29,7 @@ fn a_callback_may_use_the_poller(kind: EngineKind) {
             let poller = inside.upgrade().expect("it is in use");
             assert_eq!(poller.dump().unwrap()[0].what, "closed");
             poller.on_finding(Box::new(|_| ())).unwrap();
-            poller.remove(&finding.fd).unwrap();
+            poller.remove_raw(finding.fd).unwrap();
             poller.post(9, 9).unwrap();
             assert_eq!(wait(&poller, 8, Duration::ZERO).len(), 1);
             poller.wake().unwrap();

@@ -1,6 +1,6 @@
 //! WRITE under LEVEL while there is nothing to write.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::AsFd;
 
 use omnipoll::{EngineKind, FindingKind, Interest, Ready};
 
@@ -27,7 +27,7 @@ fn with_nothing_to_write(kind: EngineKind) {
     never_writes(kind, &client);
 }
 
-fn never_writes(kind: EngineKind, to: &impl AsRawFd) {
+fn never_writes(kind: EngineKind, to: &impl AsFd) {
     let strict = Strict::on(kind);
     strict.add(to, Interest::WRITE, 7).unwrap();
     for round in 0..MANY {
@@ -36,7 +36,7 @@ fn never_writes(kind: EngineKind, to: &impl AsRawFd) {
             strict.found.expect_nothing();
         }
     }
-    strict.found.expect(FindingKind::BusyWriter, to, 7);
+    strict.found.expect(FindingKind::BusyWriter, &to.as_fd(), 7);
     for _ in 0..MANY {
         expect_event(&strict, 7, Ready::WRITE);
     }
@@ -65,7 +65,7 @@ fn writing_to_one_who_reads_late(kind: EngineKind) {
 
 fn writes_now_and_then<W, R>(kind: EngineKind, to: &W, from: &R)
 where
-    W: AsRawFd,
+    W: AsFd,
     for<'a> &'a W: std::io::Write,
     for<'a> &'a R: std::io::Read,
 {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::AsFd;
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
@@ -97,7 +97,7 @@ pub(crate) fn tokens(events: &[Event]) -> Vec<u64> {
 /// engine can tell). For what arrives bit by bit over a network; the descriptor's own state
 /// stays, so that `settle` asks for it again.
 #[track_caller]
-pub(crate) fn until(poller: &Poller, fd: &impl AsRawFd, interest: Interest, token: u64, ready: Ready) {
+pub(crate) fn until(poller: &Poller, fd: &impl AsFd, interest: Interest, token: u64, ready: Ready) {
     let wanted = told(poller, ready);
     let begun = Instant::now();
     loop {
@@ -114,7 +114,7 @@ pub(crate) fn until(poller: &Poller, fd: &impl AsRawFd, interest: Interest, toke
 /// What a program does that has read or written until `EAGAIN`, so that the next readiness is
 /// reported: nothing under LEVEL, rearm under EDGE, modify under ONESHOT.
 #[track_caller]
-pub(crate) fn settle(poller: &Poller, fd: &impl AsRawFd, interest: Interest, token: u64) {
+pub(crate) fn settle(poller: &Poller, fd: &impl AsFd, interest: Interest, token: u64) {
     if interest.trigger().contains(Trigger::ONESHOT) {
         poller.modify(fd, interest, token).expect("modify");
     } else if interest.trigger().contains(Trigger::EDGE) {

@@ -40,9 +40,9 @@ pub(crate) fn dup(file: &impl AsFd) -> OwnedFd {
 }
 
 /// Closes a descriptor and tells the number that is now free.
-pub(crate) fn close(file: impl AsRawFd) -> i32 {
+pub(crate) fn close(file: impl AsFd) -> i32 {
     // The file goes out of scope here, which closes it.
-    file.as_raw_fd()
+    file.as_fd().as_raw_fd()
 }
 
 /// Reads until there is no more for now; the number of bytes.
