@@ -72,6 +72,19 @@ enum Life {
 const LIVES: [Life; 4] = [Life::EndsAtOnce, Life::Executes, Life::Serves, Life::Returns];
 
 impl Life {
+    /// Returns only if that is its life.
+    fn live(self, way: Way) {
+        // It must not unwind into its parent's server.
+        let lived = catch_unwind(|| match self {
+            Self::EndsAtOnce | Self::Returns => {}
+            Self::Executes => sys::execute("sh", &["-c", sys::NOTHING_ELSE_IS_OPEN]),
+            Self::Serves => serve_one_client(way),
+        });
+        if !matches!(self, Self::Returns) {
+            sys::exit_at_once(i32::from(lived.is_err()));
+        }
+    }
+
     /// Its status.
     fn end(self) -> i64 {
         match self {
@@ -84,6 +97,7 @@ impl Life {
 pub(crate) fn behaviours(suite: &mut Suite) {
     suite.in_each_way(in_a_handler);
     suite.in_each_way(beside_threads_that_use_the_server);
+    suite.in_ways_of(&[Model::Cores, Model::Thread], in_a_destructor_of_a_thread);
     for model in Model::ALL {
         for engine in engines() {
             for call in CALLS.into_iter().filter(|call| call.is_made(model)) {
@@ -188,6 +202,70 @@ fn in_a_handler(way: Way) {
     }
 }
 
+/// What the destructor of a thread forks, by what way it serves, and where it says how that has ended.
+static FORKED_BY_DESTRUCTOR: OnceLock<(Way, Life, Pen)> = OnceLock::new();
+
+/// A destructor of a thread that the server has made forks. Its thread is over; the server goes on.
+fn in_a_destructor_of_a_thread(way: Way) {
+    extern "C" fn destructor(_: *mut libc::c_void) {
+        let (way, life, pen) = FORKED_BY_DESTRUCTOR.get().expect("what to do");
+        match sys::fork_by(ForkCall::Fork) {
+            0 => {
+                sys::end_after_seconds(20);
+                life.live(*way);
+            }
+            child => Note::of_nobody(pen).say(sys::wait_for(child)),
+        }
+    }
+
+    /// Gives each of the server's own threads the destructor.
+    struct Mortal(Told);
+
+    impl Handler for Mortal {
+        type State = <Told as Handler>::State;
+
+        fn on_worker(&self, serve: &mut dyn FnMut()) {
+            // REACTOR's and the first of CORES run in the thread of `run`, which is the program's own.
+            if !sys::is_first_thread() {
+                sys::at_thread_exit(destructor);
+            }
+            serve();
+        }
+
+        fn on_open(&self, conn: &mut Conn<'_>) -> io::Result<Self::State> {
+            self.0.on_open(conn)
+        }
+
+        fn on_data(&self, conn: &mut Conn<'_>, state: &mut Self::State, data: &[u8]) {
+            self.0.on_data(conn, state, data);
+        }
+    }
+
+    for life in [Life::EndsAtOnce, Life::Executes, Life::Serves] {
+        let handle = |pen: Pen| {
+            FORKED_BY_DESTRUCTOR.get_or_init(|| (way, life, pen.clone()));
+            Mortal(Told { acts: Acts::echo(), pen })
+        };
+        let served = serve_with(&["127.0.0.1:0"], way.options().workers(2).signals(true), handle, |_| {});
+        let client = served.client();
+        exchange(&client, b"hello");
+        end(&client);
+        expect_end(&client);
+        if way.model == Model::Thread {
+            expect_child_has_ended(&served, life);
+        }
+        let other = served.client();
+        exchange(&other, b"still served");
+        end(&other);
+        expect_end(&other);
+        let log = served.ends_well().log;
+        let statuses: Vec<_> =
+            log.all().iter().filter(|it| it.what == What::Said).map(|it| it.value).collect();
+        let threads = if way.model == Model::Thread { 2 } else { 1 };
+        assert_eq!(statuses, vec![life.end(); threads], "{life:?}");
+    }
+}
+
 /// Has the child of a program with threads do all that one may do to the server it has inherited. It
 /// waits for no lock that a thread of its parent held.
 fn beside_threads_that_use_the_server(way: Way) {
@@ -284,25 +362,13 @@ impl Forker {
         match sys::fork_by(self.call) {
             0 => {
                 sys::end_after_seconds(20);
-                self.live();
+                self.life.live(self.way);
                 true
             }
             child => {
                 Note::of_nobody(&self.pen).say(sys::wait_for(child));
                 false
             }
-        }
-    }
-
-    fn live(&self) {
-        // It must not unwind into its parent's server.
-        let lived = catch_unwind(|| match self.life {
-            Life::EndsAtOnce | Life::Returns => {}
-            Life::Executes => sys::execute("sh", &["-c", sys::NOTHING_ELSE_IS_OPEN]),
-            Life::Serves => serve_one_client(self.way),
-        });
-        if !matches!(self.life, Life::Returns) {
-            sys::exit_at_once(i32::from(lived.is_err()));
         }
     }
 }

@@ -287,6 +287,11 @@ pub(crate) fn processor_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
+/// Whether this is the thread that the process began with.
+pub(crate) fn is_first_thread() -> bool {
+    thread_id() == std::process::id() as libc::pid_t
+}
+
 /// This thread, as the kernel knows it.
 pub(crate) fn thread_id() -> libc::pid_t {
     // SAFETY: takes nothing.
