@@ -65,10 +65,10 @@ static void show(uint32_t engine, int fd)
     check(omni_poller_new(engine, 0, &poller));
     check_system(pipe2(ends, O_CLOEXEC), "pipe2");
     check_system(dup3(ends[0], fd, O_CLOEXEC), "dup3");
-    check(omni_add(poller, fd, OMNI_READ, 0));
+    check(omni_poller_add(poller, fd, OMNI_READ, 0));
     check_system(write(ends[1], "x", 1), "write");
 
-    int count = omni_wait(poller, &event, 1, TIMEOUT_NS);
+    int count = omni_poller_wait(poller, &event, 1, TIMEOUT_NS);
     check(count);
     if (count == 0)
         printf("%-8s %10d  nothing\n", omni_engine_name(engine), fd);
@@ -76,7 +76,7 @@ static void show(uint32_t engine, int fd)
         printf("%-8s %10d  %s on %" PRId64 "\n", omni_engine_name(engine), fd,
                event.ready == OMNI_READ ? "READ" : "something else", event.value);
 
-    check(omni_remove(poller, fd));
+    check(omni_poller_remove(poller, fd));
     close(fd);
     close(ends[0]);
     close(ends[1]);

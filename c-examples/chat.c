@@ -54,7 +54,7 @@ static struct client *clients;
 static void stop(int signo)
 {
     (void)signo;
-    omni_wake(poller); /* may be called from a signal handler, and is never lost */
+    omni_poller_wake(poller); /* may be called from a signal handler, and is never lost */
 }
 
 /* For the functions of omnipoll, whose messages name the function. */
@@ -129,7 +129,7 @@ static void catch_signals(void)
 static void resume(void)
 {
     if (paused) {
-        check(omni_add(poller, listener, OMNI_READ, 0));
+        check(omni_poller_add(poller, listener, OMNI_READ, 0));
         paused = false;
     }
 }
@@ -139,7 +139,7 @@ static void open_client(int fd)
     static unsigned number;
     struct client *client = calloc(1, sizeof *client);
 
-    if (client == NULL || omni_add(poller, fd, OMNI_READ, (uintptr_t)client) < 0) {
+    if (client == NULL || omni_poller_add(poller, fd, OMNI_READ, (uintptr_t)client) < 0) {
         fprintf(stderr, "chat: client turned away: %s\n",
                 client == NULL ? "out of memory" : omni_last_error());
         free(client);
@@ -156,7 +156,7 @@ static void open_client(int fd)
 /* The caller has unlinked it from the list. */
 static void close_client(struct client *client)
 {
-    check(omni_remove(poller, client->fd)); /* always before close */
+    check(omni_poller_remove(poller, client->fd)); /* always before close */
     close(client->fd);
     free(client);
     resume();
@@ -172,7 +172,7 @@ static void accept_client(void)
     } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
         /* The listener stays ready: waiting on it now would spin. */
         fprintf(stderr, "chat: accept: %s\n", strerror(errno));
-        check(omni_remove(poller, listener));
+        check(omni_poller_remove(poller, listener));
         paused = true;
     }
     /* Any other error is that connection's own, or nobody is there any more (EAGAIN). */
@@ -260,7 +260,7 @@ static void finish_batch(void)
         }
         uint32_t interest = client->begin < client->end ? OMNI_READ | OMNI_WRITE : OMNI_READ;
         if (interest != client->interest) {
-            check(omni_modify(poller, client->fd, interest, (uintptr_t)client));
+            check(omni_poller_modify(poller, client->fd, interest, (uintptr_t)client));
             client->interest = interest;
         }
         link = &client->next;
@@ -272,7 +272,7 @@ static void serve(void)
     omni_event events[BATCH];
 
     for (;;) {
-        int count = omni_wait(poller, events, BATCH, paused ? RETRY_NS : FOREVER);
+        int count = omni_poller_wait(poller, events, BATCH, paused ? RETRY_NS : FOREVER);
         check(count);
         if (count == 0)
             resume();
@@ -305,7 +305,7 @@ int main(int argc, char **argv)
     check(omni_poller_new(engine, 0, &poller));
     catch_signals();
     listener = listen_on(address);
-    check(omni_add(poller, listener, OMNI_READ, 0));
+    check(omni_poller_add(poller, listener, OMNI_READ, 0));
 
     serve();
 

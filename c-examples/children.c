@@ -80,7 +80,7 @@ static void start(struct worker *worker)
         _exit(EXIT_SUCCESS);
     }
     /* Should it have ended already, the next wait tells. */
-    check(omni_child_add(poller, pid, (uintptr_t)worker));
+    check(omni_poller_child_add(poller, pid, (uintptr_t)worker));
 }
 
 static void describe(int status, char *text, size_t size)
@@ -110,7 +110,7 @@ static bool ended(struct worker *worker, int status)
         return false;
     }
     printf("again after %" PRId64 " ms\n", worker->pause_ns / MS);
-    check(omni_timer_add(poller, worker->pause_ns, 0, (uintptr_t)worker, NULL));
+    check(omni_poller_timer_add(poller, worker->pause_ns, 0, (uintptr_t)worker, NULL));
     worker->pause_ns *= 2;
     return true;
 }
@@ -127,7 +127,7 @@ static void supervise(void)
         start(&workers[i]);
     while (left > 0) {
         omni_event events[BATCH];
-        int count = omni_wait(poller, events, BATCH, FOREVER);
+        int count = omni_poller_wait(poller, events, BATCH, FOREVER);
         check(count);
         for (int i = 0; i < count; i++) {
             struct worker *worker = (struct worker *)(uintptr_t)events[i].token;

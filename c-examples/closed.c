@@ -1,7 +1,7 @@
 /*
  * closed.c: a descriptor is closed by another thread while this one waits for it.
  *
- * That is a mistake: omni_remove comes before close. Straight on the system calls it has
+ * That is a mistake: omni_poller_remove comes before close. Straight on the system calls it has
  * three outcomes: select fails with EBADF for all descriptors, poll returns POLLNVAL at
  * once, for ever, and epoll is silent. The library cannot undo the mistake, but it keeps
  * the harm small and alike: the wait goes on for the other descriptors and never spins.
@@ -78,7 +78,7 @@ static void count_events(omni_poller *poller, const struct pipes *pipes, int *in
     *invalid = *other = 0;
     for (;;) {
         omni_event events[8];
-        int count = omni_wait(poller, events, 8, *other == 0 ? FOREVER : QUIET_NS);
+        int count = omni_poller_wait(poller, events, 8, *other == 0 ? FOREVER : QUIET_NS);
         check(count);
         if (count == 0)
             return;
@@ -108,8 +108,8 @@ static void show(uint32_t engine)
     check(omni_poller_new(engine, 0, &poller));
     check_system(pipe2(pipes.closed, O_CLOEXEC), "pipe2");
     check_system(pipe2(pipes.other, O_CLOEXEC), "pipe2");
-    check(omni_add(poller, pipes.closed[READ_END], OMNI_READ, TOKEN_CLOSED));
-    check(omni_add(poller, pipes.other[READ_END], OMNI_READ, TOKEN_OTHER));
+    check(omni_poller_add(poller, pipes.closed[READ_END], OMNI_READ, TOKEN_CLOSED));
+    check(omni_poller_add(poller, pipes.other[READ_END], OMNI_READ, TOKEN_OTHER));
     if (pthread_create(&thread, NULL, close_one_write_other, &pipes) != 0) {
         fprintf(stderr, "closed: no thread\n");
         exit(EXIT_FAILURE);
@@ -117,7 +117,7 @@ static void show(uint32_t engine)
     count_events(poller, &pipes, &invalid, &other);
     pthread_join(thread, NULL);
 
-    int removed = omni_remove(poller, pipes.closed[READ_END]);
+    int removed = omni_poller_remove(poller, pipes.closed[READ_END]);
     printf("%-9s INVALID x %-12d READ x %-8d %s\n", omni_engine_name(engine), invalid, other,
            removed == 0 ? "done" : removed == -ENOENT ? "not registered" : omni_strerror(removed));
 
@@ -130,7 +130,7 @@ static void show(uint32_t engine)
 int main(void)
 {
     printf("%-9s %-22s %-15s %s\n", "engine", "closed descriptor", "the other one",
-           "omni_remove after it");
+           "omni_poller_remove after it");
     for (uint32_t engine = OMNI_ENGINE_SELECT; engine <= OMNI_ENGINE_IO_URING; engine++)
         if (omni_engine_available(engine))
             show(engine);

@@ -6,7 +6,7 @@
  *  - partial reads and writes: what the socket does not take now waits in a queue of fixed
  *    size, and a client whose queue is full is not read from until it has been emptied, so
  *    a client that never reads costs no more than its queue;
- *  - a clean end on SIGINT and SIGTERM: the handler calls omni_wake, the wait returns it.
+ *  - a clean end on SIGINT and SIGTERM: the handler calls omni_poller_wake, the wait returns it.
  * raw_select.c, raw_poll.c and raw_epoll.c are the same server without the library.
  *
  * Build:  cc -std=c11 -O2 -o echo echo.c $(pkg-config --cflags --libs omnipoll)
@@ -49,7 +49,7 @@ static struct client *clients;
 static void stop(int signo)
 {
     (void)signo;
-    omni_wake(poller); /* may be called from a signal handler, and is never lost */
+    omni_poller_wake(poller); /* may be called from a signal handler, and is never lost */
 }
 
 /* For the functions of omnipoll, whose messages name the function. */
@@ -124,7 +124,7 @@ static void catch_signals(void)
 static void resume(void)
 {
     if (paused) {
-        check(omni_add(poller, listener, OMNI_READ, 0));
+        check(omni_poller_add(poller, listener, OMNI_READ, 0));
         paused = false;
     }
 }
@@ -133,7 +133,7 @@ static void open_client(int fd)
 {
     struct client *client = calloc(1, sizeof *client);
 
-    if (client == NULL || omni_add(poller, fd, OMNI_READ, (uintptr_t)client) < 0) {
+    if (client == NULL || omni_poller_add(poller, fd, OMNI_READ, (uintptr_t)client) < 0) {
         fprintf(stderr, "echo: client turned away: %s\n",
                 client == NULL ? "out of memory" : omni_last_error());
         free(client);
@@ -156,7 +156,7 @@ static void close_client(struct client *client)
         clients = client->next;
     if (client->next != NULL)
         client->next->previous = client->previous;
-    check(omni_remove(poller, client->fd)); /* always before close */
+    check(omni_poller_remove(poller, client->fd)); /* always before close */
     close(client->fd);
     free(client);
     resume();
@@ -172,7 +172,7 @@ static void accept_client(void)
     } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
         /* The listener stays ready: waiting on it now would spin. */
         fprintf(stderr, "echo: accept: %s\n", strerror(errno));
-        check(omni_remove(poller, listener));
+        check(omni_poller_remove(poller, listener));
         paused = true;
     }
     /* Any other error is that connection's own, or nobody is there any more (EAGAIN). */
@@ -219,7 +219,7 @@ static void serve_client(struct client *client, uint32_t ready)
     if (client->begin < client->end)
         interest |= OMNI_WRITE;
     if (interest != client->interest) {
-        check(omni_modify(poller, client->fd, interest, (uintptr_t)client));
+        check(omni_poller_modify(poller, client->fd, interest, (uintptr_t)client));
         client->interest = interest;
     }
 }
@@ -229,7 +229,7 @@ static void serve(void)
     omni_event events[BATCH];
 
     for (;;) {
-        int count = omni_wait(poller, events, BATCH, paused ? RETRY_NS : FOREVER);
+        int count = omni_poller_wait(poller, events, BATCH, paused ? RETRY_NS : FOREVER);
         check(count);
         if (count == 0)
             resume();
@@ -260,7 +260,7 @@ int main(int argc, char **argv)
     check(omni_poller_new(engine, 0, &poller));
     catch_signals();
     listener = listen_on(address);
-    check(omni_add(poller, listener, OMNI_READ, 0));
+    check(omni_poller_add(poller, listener, OMNI_READ, 0));
 
     serve();
 

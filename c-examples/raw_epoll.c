@@ -4,7 +4,7 @@
  * What it has to do by itself, and what omnipoll does for a program:
  *  - It runs on Linux only. echo.c runs on whatever engine the machine has.
  *  - A signal that arrives just before the wait must not be lost: SIGINT and SIGTERM stay
- *    blocked except inside epoll_pwait. With omnipoll the handler calls omni_wake.
+ *    blocked except inside epoll_pwait. With omnipoll the handler calls omni_poller_wake.
  *  - EPOLLHUP and EPOLLERR arrive without EPOLLIN and unasked for, so they have to be read
  *    as "try to read, it will tell". omnipoll reports OMNI_READ there on every engine.
  *  - Timeouts are whole milliseconds, and a descriptor closed while a duplicate of it is

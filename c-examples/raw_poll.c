@@ -7,7 +7,7 @@
  *  - It looks through the whole array after each wait, however few are ready. So does the
  *    library on its poll engine; but there the same program can run on epoll.
  *  - A signal that arrives just before the wait must not be lost: SIGINT and SIGTERM stay
- *    blocked except inside ppoll. With omnipoll the handler calls omni_wake.
+ *    blocked except inside ppoll. With omnipoll the handler calls omni_poller_wake.
  *  - POLLHUP and POLLERR arrive without POLLIN and unasked for, so they have to be read as
  *    "try to read, it will tell". omnipoll reports OMNI_READ there on every engine.
  *

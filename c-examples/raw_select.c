@@ -9,7 +9,7 @@
  *  - It looks at every descriptor up to the highest after each wait, and keeps count of
  *    which one that is.
  *  - A signal that arrives just before the wait must not be lost: SIGINT and SIGTERM stay
- *    blocked except inside pselect. With omnipoll the handler calls omni_wake.
+ *    blocked except inside pselect. With omnipoll the handler calls omni_poller_wake.
  *
  * Build:  cc -std=c11 -O2 -o raw_select raw_select.c
  * Run:    ./raw_select [--engine select] [--address 127.0.0.1:7000]

@@ -90,7 +90,7 @@ static int spawn(int ready, pid_t *pid)
 /* Waits for it no longer. If it is there, it finds nobody to say that it serves, and ends. */
 static void forget_next(void)
 {
-    omni_remove(poller, next_one);
+    omni_poller_remove(poller, next_one);
     close(next_one);
     next_one = -1;
 }
@@ -112,7 +112,8 @@ static void start_next(void)
     if (error) {
         fprintf(stderr, "restart: %s: %s\n", arguments[0], strerror(error));
         forget_next();
-    } else if (omni_child_add(poller, pid, CHILD) < 0 || omni_add(poller, next_one, OMNI_READ, WORD) < 0) {
+    } else if (omni_poller_child_add(poller, pid, CHILD) < 0
+               || omni_poller_add(poller, next_one, OMNI_READ, WORD) < 0) {
         fprintf(stderr, "restart: %s\n", omni_last_error());
         forget_next();
     }
@@ -144,7 +145,7 @@ static void *manage(void *unused)
     omni_event event;
     int count;
     (void)unused;
-    while ((count = omni_wait(poller, &event, 1, -1)) != -ESTALE) {
+    while ((count = omni_poller_wait(poller, &event, 1, -1)) != -ESTALE) {
         if (count < 1)
             continue;
         switch (event.token) {
@@ -209,9 +210,9 @@ int main(int argc, char **argv)
 
     arguments = argv;
     check(omni_poller_new(OMNI_ENGINE_AUTO, 0, &poller));
-    check(omni_signal_add(poller, SIGHUP, RESTART));
-    check(omni_signal_add(poller, SIGTERM, STOP));
-    check(omni_signal_add(poller, SIGINT, STOP));
+    check(omni_poller_signal_add(poller, SIGHUP, RESTART));
+    check(omni_poller_signal_add(poller, SIGTERM, STOP));
+    check(omni_poller_signal_add(poller, SIGINT, STOP));
     check(omni_server_new(NULL, &handler, &server));
     listen_on(argc - 1, argv + 1);
     check(omni_server_address(server, listening, sizeof listening));

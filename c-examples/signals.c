@@ -108,7 +108,7 @@ static void accept_client(void)
     if (fd < 0)
         return; /* what to do when descriptors run out, echo.c shows */
     client = calloc(1, sizeof *client);
-    if (client == NULL || omni_add(poller, fd, LISTEN_TO_CLIENT, (uintptr_t)client) < 0) {
+    if (client == NULL || omni_poller_add(poller, fd, LISTEN_TO_CLIENT, (uintptr_t)client) < 0) {
         free(client);
         close(fd);
         return;
@@ -129,8 +129,8 @@ static void close_client(struct client *client)
     if (client->next != NULL)
         client->next->previous = client->previous;
     if (client->work != 0)
-        check(omni_timer_cancel(poller, client->work));
-    check(omni_remove(poller, client->fd));
+        check(omni_poller_timer_cancel(poller, client->work));
+    check(omni_poller_remove(poller, client->fd));
     close(client->fd);
     free(client);
 }
@@ -139,11 +139,11 @@ static void close_client(struct client *client)
 static void work_or_listen(struct client *client)
 {
     if (memchr(client->line, '\n', client->length) != NULL) {
-        check(omni_timer_add(poller, work_ns, 0, (uintptr_t)client, &client->work));
+        check(omni_poller_timer_add(poller, work_ns, 0, (uintptr_t)client, &client->work));
     } else if (draining || client->length == LINE_SIZE) {
         close_client(client);
     } else {
-        check(omni_modify(poller, client->fd, LISTEN_TO_CLIENT, (uintptr_t)client));
+        check(omni_poller_modify(poller, client->fd, LISTEN_TO_CLIENT, (uintptr_t)client));
     }
 }
 
@@ -183,9 +183,9 @@ static void begin_to_drain(void)
     struct client *next;
 
     draining = true;
-    check(omni_remove(poller, listener));
+    check(omni_poller_remove(poller, listener));
     close(listener);
-    check(omni_timer_add(poller, DRAIN_NS, 0, DEADLINE, NULL));
+    check(omni_poller_timer_add(poller, DRAIN_NS, 0, DEADLINE, NULL));
     for (struct client *client = clients; client != NULL; client = next) {
         next = client->next;
         if (client->work == 0)
@@ -199,7 +199,7 @@ static bool serve(void)
     while (!draining || clients != NULL) {
         omni_event events[BATCH];
         bool stop = false;
-        int count = omni_wait(poller, events, BATCH, FOREVER);
+        int count = omni_poller_wait(poller, events, BATCH, FOREVER);
         check(count);
         for (int i = 0; i < count; i++) {
             uint64_t token = events[i].token;
@@ -245,11 +245,11 @@ int main(int argc, char **argv)
             usage();
     }
     check(omni_poller_new(engine, 0, &poller));
-    check(omni_signal_add(poller, SIGTERM, SIGNAL));
-    check(omni_signal_add(poller, SIGINT, SIGNAL));
-    check(omni_signal_add(poller, SIGHUP, SIGNAL));
+    check(omni_poller_signal_add(poller, SIGTERM, SIGNAL));
+    check(omni_poller_signal_add(poller, SIGINT, SIGNAL));
+    check(omni_poller_signal_add(poller, SIGHUP, SIGNAL));
     listener = open_listener();
-    check(omni_add(poller, listener, OMNI_READ, LISTENER));
+    check(omni_poller_add(poller, listener, OMNI_READ, LISTENER));
 
     bool graceful = serve();
 

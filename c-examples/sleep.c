@@ -47,7 +47,7 @@ static int64_t late_by(omni_poller *poller, int64_t duration_ns)
     omni_event event; /* nothing is registered: it stays as it is */
     int64_t start = now_ns();
 
-    check(omni_wait(poller, &event, 1, duration_ns));
+    check(omni_poller_wait(poller, &event, 1, duration_ns));
     return now_ns() - start - duration_ns;
 }
 

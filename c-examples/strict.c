@@ -61,7 +61,7 @@ static void check_system(ssize_t result, const char *what)
 static int wait_once(omni_poller *poller, int64_t timeout_ns)
 {
     omni_event event;
-    int count = omni_wait(poller, &event, 1, timeout_ns);
+    int count = omni_poller_wait(poller, &event, 1, timeout_ns);
 
     check(count);
     return count;
@@ -83,7 +83,7 @@ static void said(const omni_finding *finding, void *context)
     if (finding->kind == OMNI_FINDING_BLOCKED_LOOP && audience->mistake->kind != finding->kind)
         return;
     print(audience, finding->words);
-    omni_wake(audience->poller);
+    omni_poller_wake(audience->poller);
 }
 
 /* Right: O_NONBLOCK, for only a read that can say EAGAIN tells that everything was read. */
@@ -91,46 +91,46 @@ static void blocking_edge(omni_poller *poller, int ours, int theirs)
 {
     (void)theirs;
     check_system(fcntl(ours, F_SETFL, 0), "fcntl");
-    check(omni_add(poller, ours, OMNI_READ | OMNI_EDGE, TOKEN));
-    check(omni_remove(poller, ours));
+    check(omni_poller_add(poller, ours, OMNI_READ | OMNI_EDGE, TOKEN));
+    check(omni_poller_remove(poller, ours));
 }
 
-/* Right: read until EAGAIN, and then omni_rearm. */
+/* Right: read until EAGAIN, and then omni_poller_rearm. */
 static void undrained_edge(omni_poller *poller, int ours, int theirs)
 {
     char byte;
 
-    check(omni_add(poller, ours, OMNI_READ | OMNI_EDGE, TOKEN));
+    check(omni_poller_add(poller, ours, OMNI_READ | OMNI_EDGE, TOKEN));
     check_system(write(theirs, "two", 2), "write");
     wait_once(poller, FOREVER);
     check_system(read(ours, &byte, 1), "read");
     wait_once(poller, FOREVER);
-    check(omni_remove(poller, ours));
+    check(omni_poller_remove(poller, ours));
 }
 
-/* Right: omni_modify when the event is dealt with. */
+/* Right: omni_poller_modify when the event is dealt with. */
 static void forgotten_oneshot(omni_poller *poller, int ours, int theirs)
 {
-    check(omni_add(poller, ours, OMNI_READ | OMNI_ONESHOT, TOKEN));
+    check(omni_poller_add(poller, ours, OMNI_READ | OMNI_ONESHOT, TOKEN));
     check_system(write(theirs, "x", 1), "write");
     wait_once(poller, FOREVER);
     for (int i = 0; i < 16; i++)
         wait_once(poller, LOOK); /* it may still be dealt with */
     wait_once(poller, FOREVER);
-    check(omni_remove(poller, ours));
+    check(omni_poller_remove(poller, ours));
 }
 
-/* Right: omni_remove before close. */
+/* Right: omni_poller_remove before close. */
 static void closed(omni_poller *poller, int ours, int theirs)
 {
     int spare = dup(ours);
 
     (void)theirs;
     check_system(spare, "dup");
-    check(omni_add(poller, ours, OMNI_READ, TOKEN));
+    check(omni_poller_add(poller, ours, OMNI_READ, TOKEN));
     close(ours);
     wait_once(poller, LOOK);
-    omni_remove(poller, ours); /* too late: select and poll have noticed */
+    omni_poller_remove(poller, ours); /* too late: select and poll have noticed */
     check_system(dup2(spare, ours), "dup2");
     close(spare);
 }
@@ -138,38 +138,38 @@ static void closed(omni_poller *poller, int ours, int theirs)
 /* Right: as before. What has the number now must not get the events of what had it. */
 static void reused(omni_poller *poller, int ours, int theirs)
 {
-    check(omni_add(poller, ours, OMNI_READ, TOKEN));
+    check(omni_poller_add(poller, ours, OMNI_READ, TOKEN));
     check_system(dup2(theirs, ours), "dup2"); /* as close and an open that gets the number */
     wait_once(poller, LOOK);
-    omni_remove(poller, ours);
+    omni_poller_remove(poller, ours);
 }
 
 /* Right: OMNI_WRITE only as long as a write has said EAGAIN. */
 static void busy_writer(omni_poller *poller, int ours, int theirs)
 {
     (void)theirs;
-    check(omni_add(poller, ours, OMNI_READ | OMNI_WRITE, TOKEN));
+    check(omni_poller_add(poller, ours, OMNI_READ | OMNI_WRITE, TOKEN));
     for (int i = 0; i < 1000; i++)
         wait_once(poller, FOREVER);
-    check(omni_remove(poller, ours));
+    check(omni_poller_remove(poller, ours));
 }
 
-/* Right: what takes long is another thread's work, which omni_post brings back. */
+/* Right: what takes long is another thread's work, which omni_poller_post brings back. */
 static void blocked_loop(omni_poller *poller, int ours, int theirs)
 {
     const struct timespec long_work = { .tv_nsec = 150 * 1000 * 1000 };
     char byte;
 
-    check(omni_add(poller, ours, OMNI_READ, TOKEN));
+    check(omni_poller_add(poller, ours, OMNI_READ, TOKEN));
     check_system(write(theirs, "x", 1), "write");
     wait_once(poller, FOREVER);
     check_system(read(ours, &byte, 1), "read");
     nanosleep(&long_work, NULL);
     wait_once(poller, LOOK);
-    check(omni_remove(poller, ours));
+    check(omni_poller_remove(poller, ours));
 }
 
-/* Right: omni_after_fork, or omni_poller_free, before anything else. */
+/* Right: omni_poller_after_fork, or omni_poller_free, before anything else. */
 static void forked_child(omni_poller *poller, int ours, int theirs)
 {
     pid_t pid;
@@ -181,16 +181,16 @@ static void forked_child(omni_poller *poller, int ours, int theirs)
     check_system(pid, "fork");
     if (pid == 0) {
         omni_event event;
-        _exit(omni_wait(poller, &event, 1, LOOK) == -EOWNERDEAD ? EXIT_SUCCESS : EXIT_FAILURE);
+        _exit(omni_poller_wait(poller, &event, 1, LOOK) == -EOWNERDEAD ? EXIT_SUCCESS : EXIT_FAILURE);
     }
     check_system(waitpid(pid, NULL, 0), "waitpid");
 }
 
-/* Right: omni_remove. */
+/* Right: omni_poller_remove. */
 static void leaked(omni_poller *poller, int ours, int theirs)
 {
     (void)theirs;
-    check(omni_add(poller, ours, OMNI_READ, TOKEN));
+    check(omni_poller_add(poller, ours, OMNI_READ, TOKEN));
 }
 
 /* All as it should be. */
@@ -198,14 +198,14 @@ static void no_mistake(omni_poller *poller, int ours, int theirs)
 {
     char bytes[16];
 
-    check(omni_add(poller, ours, OMNI_READ | OMNI_EDGE, TOKEN));
+    check(omni_poller_add(poller, ours, OMNI_READ | OMNI_EDGE, TOKEN));
     check_system(write(theirs, "x", 1), "write");
     wait_once(poller, FOREVER);
     while (read(ours, bytes, sizeof bytes) > 0)
         ;
-    check(omni_rearm(poller, ours, OMNI_READ));
+    check(omni_poller_rearm(poller, ours, OMNI_READ));
     wait_once(poller, LOOK);
-    check(omni_remove(poller, ours));
+    check(omni_poller_remove(poller, ours));
 }
 
 static const struct mistake MISTAKES[] = {

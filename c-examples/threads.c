@@ -5,7 +5,7 @@
  * found; the main thread adds it up. In a server it would serve its clients in the same wait.
  *
  * Shows, on each engine:
- *  - omni_post from any thread: each post is told once, and those of one thread in their order;
+ *  - omni_poller_post from any thread: each post is told once, and those of one thread in their order;
  *  - a post's value may be a pointer: whoever takes it owns what it points to. What was
  *    written before the post is seen after the wait, without a lock of ours;
  *  - what a worker does when the queue is full (65,536 posts): it posts again later.
@@ -71,7 +71,7 @@ static void post(uint64_t worker, struct result *result)
 {
     int posted;
 
-    while ((posted = omni_post(poller, worker, (intptr_t)result)) == -EAGAIN)
+    while ((posted = omni_poller_post(poller, worker, (intptr_t)result)) == -EAGAIN)
         sched_yield(); /* the main thread is behind */
     check(posted);
 }
@@ -94,7 +94,7 @@ static void collect(int *results, int *primes, bool *in_order)
 
     for (int working = WORKERS; working > 0;) {
         omni_event events[BATCH];
-        int count = omni_wait(poller, events, BATCH, FOREVER);
+        int count = omni_poller_wait(poller, events, BATCH, FOREVER);
         check(count);
         for (int i = 0; i < count; i++) {
             struct result *result = (struct result *)(intptr_t)events[i].value;

@@ -56,14 +56,14 @@ static int64_t now_ns(void)
 static void arm(omni_poller *poller, struct timer *timer, uint64_t token)
 {
     timer->armed_ns = now_ns();
-    check(omni_timer_add(poller, timer->delay_ns, timer->period_ns, token, &timer->id));
+    check(omni_poller_timer_add(poller, timer->delay_ns, timer->period_ns, token, &timer->id));
 }
 
 static void move(omni_poller *poller, struct timer *timer, int64_t delay_ns)
 {
     timer->armed_ns = now_ns();
     timer->delay_ns = delay_ns;
-    check(omni_timer_set(poller, timer->id, delay_ns, timer->period_ns));
+    check(omni_poller_timer_set(poller, timer->id, delay_ns, timer->period_ns));
 }
 
 static void print(omni_poller *poller, const struct timer *timer)
@@ -98,12 +98,12 @@ static void once(omni_poller *poller)
 
     for (uint64_t token = 0; token < COUNT; token++)
         arm(poller, &timers[token], token);
-    check(omni_timer_cancel(poller, timers[2].id));
+    check(omni_poller_timer_cancel(poller, timers[2].id));
     move(poller, &timers[3], 120 * MS);
 
     for (int left = COUNT - 1; left > 0;) {
         omni_event events[BATCH];
-        int count = omni_wait(poller, events, BATCH, FOREVER);
+        int count = omni_poller_wait(poller, events, BATCH, FOREVER);
         check(count);
         for (int i = 0; i < count; i++, left--)
             print(poller, told(&events[i], timers));
@@ -118,10 +118,10 @@ static void periodic(omni_poller *poller)
     arm(poller, &timer, 0);
     while (timer.periods < 5) {
         omni_event event;
-        check(omni_wait(poller, &event, 1, FOREVER));
+        check(omni_poller_wait(poller, &event, 1, FOREVER));
         told(&event, &timer);
     }
-    check(omni_timer_cancel(poller, timer.id));
+    check(omni_poller_timer_cancel(poller, timer.id));
     print(poller, &timer);
 }
 
@@ -133,9 +133,9 @@ static void late(omni_poller *poller)
     arm(poller, &timer, 0);
     while (now_ns() - timer.armed_ns < 20 * MS)
         ; /* busy with something else */
-    check(omni_wait(poller, &event, 1, FOREVER));
+    check(omni_poller_wait(poller, &event, 1, FOREVER));
     told(&event, &timer);
-    check(omni_timer_cancel(poller, timer.id));
+    check(omni_poller_timer_cancel(poller, timer.id));
     print(poller, &timer);
 }
 

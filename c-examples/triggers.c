@@ -5,7 +5,7 @@
  *   1. 2 kB are written into it, and we wait;
  *   2. 1 kB is read, so that 1 kB is left, and we wait again;
  *   3. the rest is read until EAGAIN, the library is told so in the manner of the trigger
- *      (nothing for LEVEL, omni_rearm for EDGE, omni_modify for ONESHOT), one byte is
+ *      (nothing for LEVEL, omni_poller_rearm for EDGE, omni_poller_modify for ONESHOT), one byte is
  *      written, and we wait a last time.
  * LEVEL reports at step 2 what EDGE and ONESHOT keep quiet about; all report at step 3. The
  * rows are the same on every engine, though only epoll has edges of its own.
@@ -53,7 +53,7 @@ static void check_system(ssize_t result, const char *what)
 static const char *wait_once(omni_poller *poller)
 {
     omni_event event;
-    int count = omni_wait(poller, &event, 1, TIMEOUT_NS);
+    int count = omni_poller_wait(poller, &event, 1, TIMEOUT_NS);
 
     check(count);
     if (count == 0)
@@ -82,7 +82,7 @@ static void experiment(uint32_t engine, const struct trigger *trigger)
 
     check(omni_poller_new(engine, 0, &poller));
     check_system(pipe2(ends, O_NONBLOCK | O_CLOEXEC), "pipe2");
-    check(omni_add(poller, ends[0], interest, TOKEN));
+    check(omni_poller_add(poller, ends[0], interest, TOKEN));
 
     /* An empty pipe takes and gives these amounts whole: pipe(7), PIPE_BUF. */
     check_system(write(ends[1], buffer, 2048), "write");
@@ -93,15 +93,15 @@ static void experiment(uint32_t engine, const struct trigger *trigger)
 
     read_until_empty(ends[0]);
     if (trigger->bit == OMNI_EDGE)
-        check(omni_rearm(poller, ends[0], OMNI_READ));
+        check(omni_poller_rearm(poller, ends[0], OMNI_READ));
     if (trigger->bit == OMNI_ONESHOT)
-        check(omni_modify(poller, ends[0], interest, TOKEN));
+        check(omni_poller_modify(poller, ends[0], interest, TOKEN));
     check_system(write(ends[1], buffer, 1), "write");
     const char *third = wait_once(poller);
 
     printf("%-9s %-9s %-14s %-12s %s\n", omni_engine_name(engine), trigger->name, first, second,
            third);
-    check(omni_remove(poller, ends[0]));
+    check(omni_poller_remove(poller, ends[0]));
     close(ends[0]);
     close(ends[1]);
     omni_poller_free(poller);

@@ -7,11 +7,11 @@
  *     int count, i;
  *
  *     if (omni_poller_new(OMNI_ENGINE_AUTO, 0, &poller) < 0
- *         || omni_add(poller, fd, OMNI_READ, 42) < 0) {
+ *         || omni_poller_add(poller, fd, OMNI_READ, 42) < 0) {
  *         fprintf(stderr, "%s\n", omni_last_error());
  *         exit(1);
  *     }
- *     count = omni_wait(poller, events, 64, 1500000000);    // at most one and a half seconds
+ *     count = omni_poller_wait(poller, events, 64, 1500000000);    // at most one and a half seconds
  *     for (i = 0; i < count; i++)
  *         if (events[i].token == 42 && events[i].ready & OMNI_READ)
  *             ...                                           // read until EAGAIN
@@ -53,10 +53,10 @@
  * too, the functions that end one included. What a call changes counts for the waits under way. A
  * thread must not leave a call by pthread_cancel or longjmp.
  *
- * Signals. A signal handler may call omni_wake, omni_server_stop and omni_version, and nothing else
+ * Signals. A signal handler may call omni_poller_wake, omni_server_stop and omni_version, and nothing else
  * of this library.
  *
- * Fork. A forked child may free an inherited poller, or take it over with omni_after_fork; until
+ * Fork. A forked child may free an inherited poller, or take it over with omni_poller_after_fork; until
  * then it is -EOWNERDEAD to whoever changes it, waits, wakes or posts. The parent's poller is not
  * touched by either. A server that was made before the fork can be freed, and no more: to listen, to
  * run, to broadcast and to use one of its connections is -EOWNERDEAD. A child that a server's
@@ -184,19 +184,19 @@ struct iovec;
 
 /**
  * Trigger: report when the condition arises, and not again until it went away and came back
- * or something new arrived. Read or write until EAGAIN, then call `omni_rearm`. Without it
+ * or something new arrived. Read or write until EAGAIN, then call `omni_poller_rearm`. Without it
  * the condition is reported by every wait as long as it holds.
  */
 #define OMNI_EDGE 256
 
 /**
- * Trigger: report once, then be silent until `omni_modify`. May be combined with OMNI_EDGE.
+ * Trigger: report once, then be silent until `omni_poller_modify`. May be combined with OMNI_EDGE.
  */
 #define OMNI_ONESHOT 512
 
 /**
  * Trigger: of several pollers that watch one file, wake one or a few only (EPOLLEXCLUSIVE).
- * Needs OMNI_HAS_EXCLUSIVE; goes with neither OMNI_PRIORITY nor OMNI_ONESHOT nor `omni_modify`.
+ * Needs OMNI_HAS_EXCLUSIVE; goes with neither OMNI_PRIORITY nor OMNI_ONESHOT nor `omni_poller_modify`.
  */
 #define OMNI_EXCLUSIVE 1024
 
@@ -212,7 +212,7 @@ struct iovec;
 #define OMNI_TELLS_READ_CLOSED 2
 
 /**
- * Capability: edges come from the kernel, and `omni_rearm` is not needed.
+ * Capability: edges come from the kernel, and `omni_poller_rearm` is not needed.
  */
 #define OMNI_NATIVE_EDGE 4
 
@@ -242,12 +242,12 @@ struct iovec;
 #define OMNI_EVENT_CHILD 4
 
 /**
- * Kind of event: `omni_wake` was called.
+ * Kind of event: `omni_poller_wake` was called.
  */
 #define OMNI_EVENT_WAKE 5
 
 /**
- * Kind of event: `omni_post` was called.
+ * Kind of event: `omni_poller_post` was called.
  */
 #define OMNI_EVENT_POST 6
 
@@ -433,11 +433,11 @@ typedef struct omni_finding {
 } omni_finding;
 
 /**
- * What a poller holds, and what it has done since it was made, or since `omni_after_fork`.
+ * What a poller holds, and what it has done since it was made, or since `omni_poller_after_fork`.
  */
-typedef struct omni_stats_t {
+typedef struct omni_poller_statistics {
     /**
-     * Set it to sizeof(omni_stats_t) before the call. After it: how much of the struct is filled
+     * Set it to sizeof(omni_poller_statistics) before the call. After it: how much of the struct is filled
      * in, which is less when the library is older than the header.
      */
     uint32_t size;
@@ -503,7 +503,7 @@ typedef struct omni_stats_t {
      * nanoseconds. Measured under OMNI_STRICT only; -1 without it.
      */
     int64_t longest_dispatch_ns;
-} omni_stats_t;
+} omni_poller_statistics;
 
 /**
  * How a server serves. 0 is the default in every field: fill it with zeros, set `size`, and then
@@ -840,22 +840,25 @@ int omni_poller_capabilities(const struct omni_poller *poller);
  *       engine hasn't or that doesn't go with the rest; `fd` is one of the poller's own.
  *   -EEXIST: `fd` is registered already. So it seems, too, on select and poll (and on io_uring
  *       before Linux 6.6) for an eventfd, timerfd, epoll or other anonymous file whose number an
- *       older one had that was closed without `omni_remove`: the system gives all of them the same
- *       inode. Its events carry the older one's token until `omni_modify`.
+ *       older one had that was closed without `omni_poller_remove`: the system gives all of them the same
+ *       inode. Its events carry the older one's token until `omni_poller_modify`.
  *   -EBADF: `fd` is not open, was opened with O_PATH, or is negative.
  *   -EPERM: a file of this kind (a regular file, a directory, /dev/null, a Landlock ruleset) is
  *       always ready and can't be watched, unless the poller has OMNI_FILES_ALWAYS_READY.
  *   -ENOMEM, -ENOSPC, -ELOOP: as epoll_ctl(2) says.
  *   -EMFILE, -ENFILE: an always ready file takes a descriptor of the poller's own on epoll; on
  *       the other engines only an epoll, made for the moment, can tell that a file is one.
- *   -EOWNERDEAD: this is a forked child: call `omni_after_fork` first.
+ *   -EOWNERDEAD: this is a forked child: call `omni_poller_after_fork` first.
  *   -ESTALE: the poller was freed.
  *   -ENOTRECOVERABLE: a bug in the library has left the poller unusable: free it.
  *
  * May be called from any thread. System calls: epoll_ctl on epoll; fstat and fcntl on the others,
  * and a write to an eventfd where a thread waits.
  */
-int omni_add(struct omni_poller *poller, int fd, uint32_t interest, uint64_t token);
+int omni_poller_add(struct omni_poller *poller,
+                    int fd,
+                    uint32_t interest,
+                    uint64_t token);
 
 /**
  * Replaces interest, triggers and token of a registration. Enables an OMNI_ONESHOT that has
@@ -863,13 +866,16 @@ int omni_add(struct omni_poller *poller, int fd, uint32_t interest, uint64_t tok
  *
  * Returns 0, or, with nothing changed:
  *   -ENOENT: `fd` is not registered.
- *   -EINVAL: as for `omni_add`; and where OMNI_EXCLUSIVE is, or would be, among the triggers:
+ *   -EINVAL: as for `omni_poller_add`; and where OMNI_EXCLUSIVE is, or would be, among the triggers:
  *       remove and add such a registration.
- *   -EBADF, -ENOMEM, -ENOSPC, -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+ *   -EBADF, -ENOMEM, -ENOSPC, -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
  *
- * May be called from any thread. System calls: as for `omni_add`.
+ * May be called from any thread. System calls: as for `omni_poller_add`.
  */
-int omni_modify(struct omni_poller *poller, int fd, uint32_t interest, uint64_t token);
+int omni_poller_modify(struct omni_poller *poller,
+                       int fd,
+                       uint32_t interest,
+                       uint64_t token);
 
 /**
  * Stops watching `fd`. No wait that begins later returns an event of it. Works on a descriptor
@@ -885,12 +891,12 @@ int omni_modify(struct omni_poller *poller, int fd, uint32_t interest, uint64_t 
  *   -ENOENT: `fd` is not registered.
  *   -EBADF: `fd` is negative.
  *   -EINVAL: `poller` is NULL.
- *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+ *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
  *
  * May be called from any thread. System calls: epoll_ctl on epoll; io_uring_enter on io_uring,
  * if a wait has handed the descriptor to the kernel; a write to an eventfd where a thread waits.
  */
-int omni_remove(struct omni_poller *poller, int fd);
+int omni_poller_remove(struct omni_poller *poller, int fd);
 
 /**
  * Says of an OMNI_EDGE registration that the directions in `interest` were read or written
@@ -901,13 +907,13 @@ int omni_remove(struct omni_poller *poller, int fd);
  *   -ENOENT: `fd` is not registered.
  *   -EBADF: `fd` is negative.
  *   -EINVAL: `poller` is NULL; `interest` has no direction or an unknown bit; the registration is
- *       OMNI_ONESHOT, which `omni_modify` enables.
- *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+ *       OMNI_ONESHOT, which `omni_poller_modify` enables.
+ *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
  *
  * May be called from any thread. System calls: none, but a write to an eventfd on select and
  * poll where a thread waits.
  */
-int omni_rearm(struct omni_poller *poller, int fd, uint32_t interest);
+int omni_poller_rearm(struct omni_poller *poller, int fd, uint32_t interest);
 
 /**
  * Waits until there is something to tell or `timeout_ns` nanoseconds have passed, and stores it
@@ -929,7 +935,7 @@ int omni_rearm(struct omni_poller *poller, int fd, uint32_t interest);
  *       every millisecond, for ten of them or until the time is up. Nothing is lost: a later wait
  *       returns it.
  *   -EBADF: a descriptor of the poller's own was closed behind its back.
- *   -EOWNERDEAD: this is a forked child: call `omni_after_fork` first.
+ *   -EOWNERDEAD: this is a forked child: call `omni_poller_after_fork` first.
  *   -ESTALE: the poller was freed, before or while waiting.
  *   -ENOTRECOVERABLE: a bug in the library has left the poller unusable: free it.
  *
@@ -938,10 +944,10 @@ int omni_rearm(struct omni_poller *poller, int fd, uint32_t interest);
  * calls: pselect6, ppoll, epoll_pwait2 (epoll_wait before Linux 5.11), or io_uring_enter and
  * poll; waitid for a child. On io_uring none, where edges are there already.
  */
-int omni_wait(struct omni_poller *poller,
-              struct omni_event *events,
-              uint32_t capacity,
-              int64_t timeout_ns);
+int omni_poller_wait(struct omni_poller *poller,
+                     struct omni_event *events,
+                     uint32_t capacity,
+                     int64_t timeout_ns);
 
 /**
  * Makes a wait return with an event of kind OMNI_EVENT_WAKE: the one under way, or else the
@@ -949,12 +955,12 @@ int omni_wait(struct omni_poller *poller,
  *
  * Returns 0, or:
  *   -EINVAL: `poller` is NULL.
- *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+ *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
  *
  * May be called from any thread and from a signal handler: it takes no lock, allocates nothing,
  * and leaves errno and `omni_last_error` as they are. System calls: write to an eventfd.
  */
-int omni_wake(struct omni_poller *poller);
+int omni_poller_wake(struct omni_poller *poller);
 
 /**
  * Rebuilds an inherited poller in a forked child, with all its registrations; until then every
@@ -972,10 +978,10 @@ int omni_wake(struct omni_poller *poller);
  *   -ESTALE: the poller was freed.
  *   -ENOTRECOVERABLE: a bug in the library has left the poller unusable: free it.
  *
- * May be called from any thread. System calls: those of `omni_poller_new` and of `omni_add` for
+ * May be called from any thread. System calls: those of `omni_poller_new` and of `omni_poller_add` for
  * each registration.
  */
-int omni_after_fork(struct omni_poller *poller);
+int omni_poller_after_fork(struct omni_poller *poller);
 
 /**
  * Arms a timer: an event of kind OMNI_EVENT_TIMER when `delay_ns` nanoseconds have passed, and
@@ -988,33 +994,36 @@ int omni_after_fork(struct omni_poller *poller);
  *
  * Returns 0, or:
  *   -EINVAL: `poller` is NULL; `delay_ns` or `period_ns` is negative.
- *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+ *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
  *
  * May be called from any thread. System calls: none, but a write to an eventfd where a thread
  * waits that must get up sooner now.
  */
-int omni_timer_add(struct omni_poller *poller,
-                   int64_t delay_ns,
-                   int64_t period_ns,
-                   uint64_t token,
-                   uint64_t *id);
+int omni_poller_timer_add(struct omni_poller *poller,
+                          int64_t delay_ns,
+                          int64_t period_ns,
+                          uint64_t token,
+                          uint64_t *id);
 
 /**
  * Arms a timer for a time of the wall clock, in nanoseconds since 1970 began (UTC); it follows
  * the clock when somebody sets that, forth and back. A time that has passed is told at once. The
- * event is one of `omni_timer_add`; `id` is as there.
+ * event is one of `omni_poller_timer_add`; `id` is as there.
  *
  * Returns 0, or:
  *   -EINVAL: `poller` is NULL; `unix_ns` is negative.
  *   -ENOTSUP: the system is not Linux.
  *   -EMFILE, -ENFILE, -ENOMEM, -ENOSPC: the poller's first such timer takes a descriptor of the
  *       poller's own, which the system refused or could not watch.
- *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+ *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
  *
  * May be called from any thread. System calls: timerfd_create for the first one, timerfd_settime
  * when it is the soonest.
  */
-int omni_timer_add_at(struct omni_poller *poller, int64_t unix_ns, uint64_t token, uint64_t *id);
+int omni_poller_timer_add_at(struct omni_poller *poller,
+                             int64_t unix_ns,
+                             uint64_t token,
+                             uint64_t *id);
 
 /**
  * Moves a timer: it expires when `delay_ns` from now have passed, and then has this period, or
@@ -1024,13 +1033,16 @@ int omni_timer_add_at(struct omni_poller *poller, int64_t unix_ns, uint64_t toke
  * Returns 0, or, with nothing changed:
  *   -ESTALE: no timer has this id: it was cancelled, or has expired and 65,536 others after it; or
  *       the poller was freed.
- *   -EINVAL: as for `omni_timer_add`; or the timer is one of `omni_timer_add_at`: cancel it and
+ *   -EINVAL: as for `omni_poller_timer_add`; or the timer is one of `omni_poller_timer_add_at`: cancel it and
  *       add another.
- *   -EOWNERDEAD, -ENOTRECOVERABLE: as for `omni_add`.
+ *   -EOWNERDEAD, -ENOTRECOVERABLE: as for `omni_poller_add`.
  *
- * May be called from any thread. System calls: as for `omni_timer_add`.
+ * May be called from any thread. System calls: as for `omni_poller_timer_add`.
  */
-int omni_timer_set(struct omni_poller *poller, uint64_t id, int64_t delay_ns, int64_t period_ns);
+int omni_poller_timer_set(struct omni_poller *poller,
+                          uint64_t id,
+                          int64_t delay_ns,
+                          int64_t period_ns);
 
 /**
  * Disarms a timer: no wait that begins later tells it. Its id is not used again before two
@@ -1040,11 +1052,11 @@ int omni_timer_set(struct omni_poller *poller, uint64_t id, int64_t delay_ns, in
  *   -ESTALE: no timer of this id is armed: it has expired or was cancelled; or the poller was
  *       freed. The id is stale from now on.
  *   -EINVAL: `poller` is NULL.
- *   -EOWNERDEAD, -ENOTRECOVERABLE: as for `omni_add`.
+ *   -EOWNERDEAD, -ENOTRECOVERABLE: as for `omni_poller_add`.
  *
  * May be called from any thread. Makes no system call.
  */
-int omni_timer_cancel(struct omni_poller *poller, uint64_t id);
+int omni_poller_timer_cancel(struct omni_poller *poller, uint64_t id);
 
 /**
  * Turns a signal into events of kind OMNI_EVENT_SIGNAL, whichever thread of the process gets it.
@@ -1059,11 +1071,11 @@ int omni_timer_cancel(struct omni_poller *poller, uint64_t id);
  *   -EEXIST: this poller watches the signal.
  *   -EINVAL: `poller` is NULL; no signal has this number; SIGKILL and SIGSTOP, which nobody can
  *       catch; SIGSEGV, SIGBUS, SIGFPE and SIGILL, after which nobody could go on.
- *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+ *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
  *
  * May be called from any thread. System calls: sigaction.
  */
-int omni_signal_add(struct omni_poller *poller, int signo, uint64_t token);
+int omni_poller_signal_add(struct omni_poller *poller, int signo, uint64_t token);
 
 /**
  * Watches a signal no more. What of it was not told is dropped. When no other poller watches
@@ -1072,11 +1084,11 @@ int omni_signal_add(struct omni_poller *poller, int signo, uint64_t token);
  * Returns 0, or:
  *   -ENOENT: this poller does not watch the signal.
  *   -EINVAL: `poller` is NULL.
- *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+ *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
  *
  * May be called from any thread. System calls: sigaction.
  */
-int omni_signal_remove(struct omni_poller *poller, int signo);
+int omni_poller_signal_remove(struct omni_poller *poller, int signo);
 
 /**
  * Watches for the end of a child of this process: one event of kind OMNI_EVENT_CHILD with its
@@ -1092,12 +1104,12 @@ int omni_signal_remove(struct omni_poller *poller, int signo);
  *   -EINVAL: `poller` is NULL.
  *   -EMFILE, -ENFILE, -ENOMEM, -ENOSPC: each watched child takes a descriptor of the poller's
  *       own, which the system refused or could not watch.
- *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+ *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
  *
  * May be called from any thread. System calls: waitid, pidfd_open (Linux 5.3; sigaction of
- * SIGCHLD before that), and those of `omni_add`.
+ * SIGCHLD before that), and those of `omni_poller_add`.
  */
-int omni_child_add(struct omni_poller *poller, int pid, uint64_t token);
+int omni_poller_child_add(struct omni_poller *poller, int pid, uint64_t token);
 
 /**
  * Forgets a child without reaping it: it is the caller's to wait for again.
@@ -1105,11 +1117,11 @@ int omni_child_add(struct omni_poller *poller, int pid, uint64_t token);
  * Returns 0, or:
  *   -ENOENT: this poller does not watch the child: its end was told, maybe.
  *   -EINVAL: `poller` is NULL.
- *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+ *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
  *
- * May be called from any thread. System calls: close, and those of `omni_remove`.
+ * May be called from any thread. System calls: close, and those of `omni_poller_remove`.
  */
-int omni_child_remove(struct omni_poller *poller, int pid);
+int omni_poller_child_remove(struct omni_poller *poller, int pid);
 
 /**
  * Hands a value to whoever waits: an event of kind OMNI_EVENT_POST with this token and value,
@@ -1121,12 +1133,14 @@ int omni_child_remove(struct omni_poller *poller, int pid);
  * Returns 0, or, with nothing posted:
  *   -EAGAIN: 65,536 posts wait to be taken. Post again when some of them were.
  *   -EINVAL: `poller` is NULL.
- *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+ *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
  *
- * May be called from any thread, but not from a signal handler: `omni_wake` may. System calls: a
+ * May be called from any thread, but not from a signal handler: `omni_poller_wake` may. System calls: a
  * write to an eventfd where a thread waits.
  */
-int omni_post(struct omni_poller *poller, uint64_t token, int64_t value);
+int omni_poller_post(struct omni_poller *poller,
+                     uint64_t token,
+                     int64_t value);
 
 /**
  * Sets what every finding of a poller with OMNI_STRICT is told to, instead of a line on stderr.
@@ -1140,7 +1154,7 @@ int omni_post(struct omni_poller *poller, uint64_t token, int64_t value);
  *
  * Returns 0, or:
  *   -EINVAL: `poller` or `callback` is NULL; the poller is not strict.
- *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+ *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
  *
  * May be called from any thread. Makes no system call.
  */
@@ -1154,12 +1168,12 @@ int omni_poller_on_finding(struct omni_poller *poller,
  *
  * Returns 0, or, with nothing written:
  *   -EINVAL: `poller` or `out` is NULL; `out->size` is no version's.
- *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+ *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
  *
  * May be called from any thread. Makes no system call; takes time in proportion to the
  * registrations.
  */
-int omni_stats(struct omni_poller *poller, struct omni_stats_t *out);
+int omni_poller_stats(struct omni_poller *poller, struct omni_poller_statistics *out);
 
 /**
  * Writes what a poller watches as text for people to read, one line for each registration, the
@@ -1172,11 +1186,11 @@ int omni_stats(struct omni_poller *poller, struct omni_stats_t *out);
  * Returns the length of the whole text without the zero, whether there was room for it or not;
  * or:
  *   -EINVAL: `poller` is NULL; `buffer` is NULL and `capacity` is not 0.
- *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+ *   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
  *
  * May be called from any thread. System calls: readlink for each registration.
  */
-int omni_dump(struct omni_poller *poller, char *buffer, size_t capacity);
+int omni_poller_dump(struct omni_poller *poller, char *buffer, size_t capacity);
 
 /**
  * Makes a server and stores its handle in `*out`. It serves nobody before `omni_server_listen`
@@ -1230,7 +1244,7 @@ int omni_server_listen(struct omni_server *server,
 
 /**
  * Writes the addresses that the server listens on, with their real ports, in the order of the
- * calls of `omni_server_listen`, separated by a space. Works like snprintf(3), as `omni_dump`
+ * calls of `omni_server_listen`, separated by a space. Works like snprintf(3), as `omni_poller_dump`
  * does.
  *
  * Returns the length of the whole text without the zero, whether there was room for it or not;
@@ -1240,7 +1254,9 @@ int omni_server_listen(struct omni_server *server,
  *
  * May be called from any thread. Makes no system call.
  */
-int omni_server_address(const struct omni_server *server, char *buffer, size_t capacity);
+int omni_server_address(const struct omni_server *server,
+                        char *buffer,
+                        size_t capacity);
 
 /**
  * Serves until the server is stopped and every client has gone. A server runs once.
@@ -1568,7 +1584,7 @@ uint64_t omni_conn_id(const struct omni_conn *conn);
 
 /**
  * Writes who is at the other end: "127.0.0.1:53124", "[::1]:53124", "unix:" (a client without a
- * name). Works like snprintf(3), as `omni_dump` does.
+ * name). Works like snprintf(3), as `omni_poller_dump` does.
  *
  * Returns the length of the whole text without the zero, whether there was room for it or not;
  * or:
@@ -1676,7 +1692,7 @@ int omni_datagram_reply(struct omni_datagram *datagram, const void *data, size_t
 
 /**
  * Writes where the datagram came from: "127.0.0.1:53124". Works like snprintf(3), as
- * `omni_dump` does.
+ * `omni_poller_dump` does.
  *
  * Returns the length of the whole text without the zero, whether there was room for it or not;
  * or:
@@ -1710,8 +1726,8 @@ const char *omni_strerror(int error);
 
 /**
  * What the last failed call of this thread has to say, with the function's name and the error's:
- * "omni_remove: the descriptor is not registered (ENOENT)". Empty when none has failed yet; a
- * call that succeeds leaves it as it is. `omni_wake` never sets it.
+ * "omni_poller_remove: the descriptor is not registered (ENOENT)". Empty when none has failed yet; a
+ * call that succeeds leaves it as it is. `omni_poller_wake` never sets it.
  *
  * Never NULL. Owned by the library, not to be freed; valid until the next call of this thread
  * fails or the thread ends. May be called from any thread.

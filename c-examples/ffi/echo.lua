@@ -24,10 +24,10 @@ typedef struct omni_event {
 } omni_event;
 int omni_poller_new(uint32_t engine, uint32_t flags, omni_poller **out);
 void omni_poller_free(omni_poller *poller);
-int omni_add(omni_poller *poller, int fd, uint32_t interest, uint64_t token);
-int omni_modify(omni_poller *poller, int fd, uint32_t interest, uint64_t token);
-int omni_remove(omni_poller *poller, int fd);
-int omni_wait(omni_poller *poller, omni_event *events, uint32_t capacity, int64_t timeout_ns);
+int omni_poller_add(omni_poller *poller, int fd, uint32_t interest, uint64_t token);
+int omni_poller_modify(omni_poller *poller, int fd, uint32_t interest, uint64_t token);
+int omni_poller_remove(omni_poller *poller, int fd);
+int omni_poller_wait(omni_poller *poller, omni_event *events, uint32_t capacity, int64_t timeout_ns);
 const char *omni_last_error(void);
 
 /* libc */
@@ -134,7 +134,7 @@ local finished = 0
 
 -- The token of each registration is its descriptor.
 local function watch(fd)
-  check(omni.omni_add(poller, fd, OMNI_READ, fd))
+  check(omni.omni_poller_add(poller, fd, OMNI_READ, fd))
 end
 
 local function accept_client()
@@ -151,7 +151,7 @@ local function accept_client()
 end
 
 local function close_client(fd)
-  check(omni.omni_remove(poller, fd)) -- always before close
+  check(omni.omni_poller_remove(poller, fd)) -- always before close
   C.close(fd)
   clients[fd] = nil
   finished = finished + 1
@@ -191,7 +191,7 @@ local function serve_client(fd, ready)
   if client.last < QUEUE_SIZE and not client.ended then interest = interest + OMNI_READ end
   if client.first < client.last then interest = interest + OMNI_WRITE end
   if interest ~= client.interest then
-    check(omni.omni_modify(poller, fd, interest, fd))
+    check(omni.omni_poller_modify(poller, fd, interest, fd))
     client.interest = interest
   end
 end
@@ -199,7 +199,7 @@ end
 local function serve()
   local events = ffi.new("omni_event[?]", BATCH)
   while options.clients == 0 or finished < options.clients do
-    local count = check(omni.omni_wait(poller, events, BATCH, FOREVER))
+    local count = check(omni.omni_poller_wait(poller, events, BATCH, FOREVER))
     for i = 0, count - 1 do
       local fd = tonumber(events[i].token)
       if fd == signals then return end

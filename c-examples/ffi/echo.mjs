@@ -3,8 +3,8 @@
 // Shows that the facts of omnipoll.h are all it takes: koffi is given the declarations below,
 // copied from it; its constants are written as numbers, and struct omni_event is read by its
 // layout. The sockets are libc's, because Node does not tell the descriptors of its own.
-// omni_wait runs on a worker thread, so that Node's own loop goes on: its signal events end
-// the server with omni_wake.
+// omni_poller_wait runs on a worker thread, so that Node's own loop goes on: its signal events end
+// the server with omni_poller_wake.
 //
 // Install:  npm install koffi
 // Run:      node echo.mjs [--engine select|poll|epoll|io_uring] [--address 127.0.0.1:7000] [--clients N]
@@ -18,11 +18,14 @@ const omni = koffi.load(process.env.OMNIPOLL_LIBRARY ?? 'libomnipoll.so.0');
 koffi.opaque('omni_poller');
 const omni_poller_new = omni.func('int omni_poller_new(uint32_t engine, uint32_t flags, _Out_ omni_poller **out)');
 const omni_poller_free = omni.func('void omni_poller_free(omni_poller *poller)');
-const omni_add = omni.func('int omni_add(omni_poller *poller, int fd, uint32_t interest, uint64_t token)');
-const omni_modify = omni.func('int omni_modify(omni_poller *poller, int fd, uint32_t interest, uint64_t token)');
-const omni_remove = omni.func('int omni_remove(omni_poller *poller, int fd)');
-const omni_wait = omni.func('int omni_wait(omni_poller *poller, void *events, uint32_t capacity, int64_t timeout_ns)');
-const omni_wake = omni.func('int omni_wake(omni_poller *poller)');
+const omni_poller_add = omni.func(
+  'int omni_poller_add(omni_poller *poller, int fd, uint32_t interest, uint64_t token)');
+const omni_poller_modify = omni.func(
+  'int omni_poller_modify(omni_poller *poller, int fd, uint32_t interest, uint64_t token)');
+const omni_poller_remove = omni.func('int omni_poller_remove(omni_poller *poller, int fd)');
+const omni_poller_wait = omni.func(
+  'int omni_poller_wait(omni_poller *poller, void *events, uint32_t capacity, int64_t timeout_ns)');
+const omni_poller_wake = omni.func('int omni_poller_wake(omni_poller *poller)');
 const omni_strerror = omni.func('const char *omni_strerror(int error)');
 const omni_last_error = omni.func('const char *omni_last_error(void)');
 
@@ -102,7 +105,7 @@ let finished = 0;
 
 // The token of each registration is its descriptor.
 function watch(fd) {
-  check(omni_add(poller, fd, OMNI_READ, fd));
+  check(omni_poller_add(poller, fd, OMNI_READ, fd));
 }
 
 function acceptClient() {
@@ -116,7 +119,7 @@ function acceptClient() {
 }
 
 function closeClient(fd) {
-  check(omni_remove(poller, fd)); // always before close
+  check(omni_poller_remove(poller, fd)); // always before close
   close(fd);
   clients.delete(fd);
   finished++;
@@ -153,18 +156,18 @@ function serveClient(client, ready) {
   if (client.end < QUEUE_SIZE && !client.ended) interest |= OMNI_READ;
   if (client.begin < client.end) interest |= OMNI_WRITE;
   if (interest !== client.interest) {
-    check(omni_modify(poller, client.fd, interest, client.fd));
+    check(omni_poller_modify(poller, client.fd, interest, client.fd));
     client.interest = interest;
   }
 }
 
 async function serve() {
-  const wait = promisify(omni_wait.async);
+  const wait = promisify(omni_poller_wait.async);
   const events = Buffer.alloc(BATCH * EVENT_SIZE);
   while (limit === 0 || finished < limit) {
     const count = await wait(poller, events, BATCH, FOREVER);
     // omni_last_error is the worker thread's own, which is out of reach here.
-    if (count < 0) throw new Error(`omni_wait: ${omni_strerror(count)}`);
+    if (count < 0) throw new Error(`omni_poller_wait: ${omni_strerror(count)}`);
     for (let at = 0; at < count * EVENT_SIZE; at += EVENT_SIZE) {
       if (events.readUInt32LE(at + KIND) === OMNI_EVENT_WAKE) return;
       const fd = Number(events.readBigUInt64LE(at + TOKEN));
@@ -174,7 +177,7 @@ async function serve() {
   }
 }
 
-const stop = () => omni_wake(poller);
+const stop = () => omni_poller_wake(poller);
 process.on('SIGINT', stop).on('SIGTERM', stop);
 watch(listener);
 await serve();

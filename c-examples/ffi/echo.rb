@@ -3,8 +3,8 @@
 # Shows that the facts of omnipoll.h are all it takes: Fiddle, which comes with Ruby, is given
 # the declarations below, copied from it; its constants are written as numbers, and
 # struct omni_event is unpacked by its layout. The sockets are Ruby's own: omnipoll only sees
-# their descriptors. Fiddle lets other Ruby threads run while omni_wait waits, so the main
-# thread is free to handle SIGINT and SIGTERM, with omni_wake.
+# their descriptors. Fiddle lets other Ruby threads run while omni_poller_wait waits, so the main
+# thread is free to handle SIGINT and SIGTERM, with omni_poller_wake.
 #
 # Run:  ruby echo.rb [--engine select|poll|epoll|io_uring] [--address 127.0.0.1:7000] [--clients N]
 # With --clients it ends after N clients have come and gone. The library is the one the loader
@@ -19,11 +19,11 @@ module Omni
   dlload ENV.fetch("OMNIPOLL_LIBRARY", "libomnipoll.so.0")
   extern "int omni_poller_new(uint32_t engine, uint32_t flags, void *out)"
   extern "void omni_poller_free(void *poller)"
-  extern "int omni_add(void *poller, int fd, uint32_t interest, uint64_t token)"
-  extern "int omni_modify(void *poller, int fd, uint32_t interest, uint64_t token)"
-  extern "int omni_remove(void *poller, int fd)"
-  extern "int omni_wait(void *poller, void *events, uint32_t capacity, int64_t timeout_ns)"
-  extern "int omni_wake(void *poller)"
+  extern "int omni_poller_add(void *poller, int fd, uint32_t interest, uint64_t token)"
+  extern "int omni_poller_modify(void *poller, int fd, uint32_t interest, uint64_t token)"
+  extern "int omni_poller_remove(void *poller, int fd)"
+  extern "int omni_poller_wait(void *poller, void *events, uint32_t capacity, int64_t timeout_ns)"
+  extern "int omni_poller_wake(void *poller)"
   extern "const char *omni_last_error(void)"
 
   ENGINES = { "auto" => 0, "select" => 1, "poll" => 2, "epoll" => 3, "io_uring" => 4 }.freeze
@@ -109,13 +109,13 @@ class Server
 
   # Ends serve. From any thread, and from a trap.
   def stop
-    Omni.omni_wake(@poller)
+    Omni.omni_poller_wake(@poller)
   end
 
   def serve
     events = Fiddle::Pointer.malloc(BATCH * Omni::EVENT_SIZE, Fiddle::RUBY_FREE)
     while @limit.zero? || @finished < @limit
-      count = Omni.check(Omni.omni_wait(@poller, events, BATCH, Omni::FOREVER))
+      count = Omni.check(Omni.omni_poller_wait(@poller, events, BATCH, Omni::FOREVER))
       fields = events[0, count * Omni::EVENT_SIZE].unpack(Omni::EVENT_LAYOUT * count)
       fields.each_slice(4) do |token, _value, ready, kind|
         return if kind == Omni::EVENT_WAKE
@@ -135,7 +135,7 @@ class Server
 
   # The token of each registration is its descriptor.
   def watch(socket)
-    Omni.check(Omni.omni_add(@poller, socket.fileno, Omni::READ, socket.fileno))
+    Omni.check(Omni.omni_poller_add(@poller, socket.fileno, Omni::READ, socket.fileno))
   end
 
   def accept_client
@@ -157,7 +157,7 @@ class Server
     return if wanted == client.interest
 
     fd = client.socket.fileno
-    Omni.check(Omni.omni_modify(@poller, fd, wanted, fd))
+    Omni.check(Omni.omni_poller_modify(@poller, fd, wanted, fd))
     client.interest = wanted
   rescue SystemCallError
     forget(client) # the connection is broken
@@ -170,7 +170,7 @@ class Server
   end
 
   def close_client(client)
-    Omni.check(Omni.omni_remove(@poller, client.socket.fileno)) # always before close
+    Omni.check(Omni.omni_poller_remove(@poller, client.socket.fileno)) # always before close
     client.socket.close
   end
 end

@@ -10,17 +10,18 @@ static void open_timers(void) {
 }
 
 static void arm(int timer, int64_t nanoseconds) {
-    must(omni_timer_add(poller, nanoseconds, 0, (uint64_t)timer, &ids[timer]) == 0, "omni_timer_add");
+    must(omni_poller_timer_add(poller, nanoseconds, 0, (uint64_t)timer, &ids[timer]) == 0,
+         "omni_poller_timer_add");
 }
 
 static void cancel(int timer) {
-    must(omni_timer_cancel(poller, ids[timer]) == 0, "omni_timer_cancel");
+    must(omni_poller_timer_cancel(poller, ids[timer]) == 0, "omni_poller_timer_cancel");
 }
 
 static void run(void) {
     static omni_event events[BATCH];
-    int count = omni_wait(poller, events, BATCH, 0);
-    must(count >= 0, "omni_wait");
+    int count = omni_poller_wait(poller, events, BATCH, 0);
+    must(count >= 0, "omni_poller_wait");
     told += count;
 }
 

@@ -27,21 +27,21 @@ static void close_poller(void) {
 }
 
 static void add(int index) {
-    ours(omni_add(poller, descriptors[index], OMNI_READ | trigger, (uint64_t)descriptors[index]));
+    ours(omni_poller_add(poller, descriptors[index], OMNI_READ | trigger, (uint64_t)descriptors[index]));
 }
 
 static void change(int index, enum interest interest) {
     uint32_t wanted = interest == READABLE ? OMNI_READ : OMNI_WRITE;
-    ours(omni_modify(poller, descriptors[index], wanted | trigger, (uint64_t)descriptors[index]));
+    ours(omni_poller_modify(poller, descriptors[index], wanted | trigger, (uint64_t)descriptors[index]));
 }
 
 static void forget(int index) {
-    ours(omni_remove(poller, descriptors[index]));
+    ours(omni_poller_remove(poller, descriptors[index]));
 }
 
 static void wait_once(int for_ever) {
     static omni_event events[CAPACITY];
-    int count = omni_wait(poller, events, CAPACITY, for_ever ? -1 : 0);
+    int count = omni_poller_wait(poller, events, CAPACITY, for_ever ? -1 : 0);
     ours(count);
     for (int i = 0; i < count; i++)
         visit((int)events[i].token);

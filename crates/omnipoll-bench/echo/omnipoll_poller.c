@@ -7,11 +7,11 @@ static omni_poller *poller;
 static void serve_client(struct client *client) {
     enum wish before = client->kept != NULL ? WRITE : READ, wish = serve(client);
     if (wish == CLOSE) {
-        omni_remove(poller, client->fd);
+        omni_poller_remove(poller, client->fd);
         close_client(client);
     } else if (wish != before) {
         uint32_t interest = wish == WRITE ? OMNI_WRITE : OMNI_READ;
-        ours(omni_modify(poller, client->fd, interest, (uintptr_t)client), "omni_modify");
+        ours(omni_poller_modify(poller, client->fd, interest, (uintptr_t)client), "omni_poller_modify");
     }
 }
 
@@ -19,17 +19,17 @@ int main(int argc, char **argv) {
     static omni_event events[BATCH];
     ours(omni_poller_new(engine_named(argc > 1 ? argv[1] : "auto"), 0, &poller), "omni_poller_new");
     int listener = listen_on_loopback();
-    ours(omni_add(poller, listener, OMNI_READ, 0), "omni_add");
+    ours(omni_poller_add(poller, listener, OMNI_READ, 0), "omni_poller_add");
     for (;;) {
-        int count = omni_wait(poller, events, BATCH, -1);
-        ours(count, "omni_wait");
+        int count = omni_poller_wait(poller, events, BATCH, -1);
+        ours(count, "omni_poller_wait");
         for (int i = 0; i < count; i++) {
             struct client *client = (struct client *)(uintptr_t)events[i].token;
             if (client != NULL)
                 serve_client(client);
             else
                 while ((client = accept_client(listener)) != NULL)
-                    ours(omni_add(poller, client->fd, OMNI_READ, (uintptr_t)client), "omni_add");
+                    ours(omni_poller_add(poller, client->fd, OMNI_READ, (uintptr_t)client), "omni_poller_add");
         }
     }
 }

@@ -283,7 +283,7 @@ pub extern "C" fn omni_conn_id(conn: *const omni_conn) -> u64 {
 }
 
 /// Writes who is at the other end: "127.0.0.1:53124", "[::1]:53124", "unix:" (a client without a
-/// name). Works like snprintf(3), as `omni_dump` does.
+/// name). Works like snprintf(3), as `omni_poller_dump` does.
 ///
 /// Returns the length of the whole text without the zero, whether there was room for it or not;
 /// or:

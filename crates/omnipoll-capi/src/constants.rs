@@ -55,13 +55,13 @@ pub const OMNI_ERROR: u32 = 32;
 pub const OMNI_INVALID: u32 = 64;
 
 /// Trigger: report when the condition arises, and not again until it went away and came back
-/// or something new arrived. Read or write until EAGAIN, then call `omni_rearm`. Without it
+/// or something new arrived. Read or write until EAGAIN, then call `omni_poller_rearm`. Without it
 /// the condition is reported by every wait as long as it holds.
 pub const OMNI_EDGE: u32 = 0x100;
-/// Trigger: report once, then be silent until `omni_modify`. May be combined with OMNI_EDGE.
+/// Trigger: report once, then be silent until `omni_poller_modify`. May be combined with OMNI_EDGE.
 pub const OMNI_ONESHOT: u32 = 0x200;
 /// Trigger: of several pollers that watch one file, wake one or a few only (EPOLLEXCLUSIVE).
-/// Needs OMNI_HAS_EXCLUSIVE; goes with neither OMNI_PRIORITY nor OMNI_ONESHOT nor `omni_modify`.
+/// Needs OMNI_HAS_EXCLUSIVE; goes with neither OMNI_PRIORITY nor OMNI_ONESHOT nor `omni_poller_modify`.
 pub const OMNI_EXCLUSIVE: u32 = 0x400;
 
 /// Capability: OMNI_HANGUP and OMNI_ERROR are told. Without it they show as OMNI_READ and
@@ -69,7 +69,7 @@ pub const OMNI_EXCLUSIVE: u32 = 0x400;
 pub const OMNI_TELLS_HANGUP: u32 = 1;
 /// Capability: OMNI_READ_CLOSED is told. Without it it shows as OMNI_READ alone.
 pub const OMNI_TELLS_READ_CLOSED: u32 = 2;
-/// Capability: edges come from the kernel, and `omni_rearm` is not needed.
+/// Capability: edges come from the kernel, and `omni_poller_rearm` is not needed.
 pub const OMNI_NATIVE_EDGE: u32 = 4;
 /// Capability: OMNI_EXCLUSIVE is to be had.
 pub const OMNI_HAS_EXCLUSIVE: u32 = 8;
@@ -82,9 +82,9 @@ pub const OMNI_EVENT_TIMER: u32 = 2;
 pub const OMNI_EVENT_SIGNAL: u32 = 3;
 /// Kind of event: a child has ended.
 pub const OMNI_EVENT_CHILD: u32 = 4;
-/// Kind of event: `omni_wake` was called.
+/// Kind of event: `omni_poller_wake` was called.
 pub const OMNI_EVENT_WAKE: u32 = 5;
-/// Kind of event: `omni_post` was called.
+/// Kind of event: `omni_poller_post` was called.
 pub const OMNI_EVENT_POST: u32 = 6;
 
 /// Kind of finding: OMNI_EDGE on a descriptor without O_NONBLOCK: reading it until EAGAIN would block.

@@ -91,7 +91,7 @@ pub unsafe extern "C" fn omni_datagram_reply(
 }
 
 /// Writes where the datagram came from: "127.0.0.1:53124". Works like snprintf(3), as
-/// `omni_dump` does.
+/// `omni_poller_dump` does.
 ///
 /// Returns the length of the whole text without the zero, whether there was room for it or not;
 /// or:

@@ -36,7 +36,11 @@ const MEANINGS: [(c_int, &str, &CStr); 29] = [
     (libc::ETIMEDOUT, "ETIMEDOUT", c"the time is over in which something had to be read or written"),
     (libc::ESTALE, "ESTALE", c"the handle is stale: what it stood for was freed, or is over"),
     (libc::ECANCELED, "ECANCELED", c"the server has stopped, and the time to drain it is over"),
-    (libc::EOWNERDEAD, "EOWNERDEAD", c"the poller belongs to the parent process: call omni_after_fork first"),
+    (
+        libc::EOWNERDEAD,
+        "EOWNERDEAD",
+        c"the poller belongs to the parent process: call omni_poller_after_fork first",
+    ),
     (libc::ENOTRECOVERABLE, "ENOTRECOVERABLE", c"a bug in the library has left the object unusable: free it"),
 ];
 
@@ -143,8 +147,8 @@ pub extern "C" fn omni_strerror(error: c_int) -> *const c_char {
 }
 
 /// What the last failed call of this thread has to say, with the function's name and the error's:
-/// "omni_remove: the descriptor is not registered (ENOENT)". Empty when none has failed yet; a
-/// call that succeeds leaves it as it is. `omni_wake` never sets it.
+/// "omni_poller_remove: the descriptor is not registered (ENOENT)". Empty when none has failed yet; a
+/// call that succeeds leaves it as it is. `omni_poller_wake` never sets it.
 ///
 /// Never NULL. Owned by the library, not to be freed; valid until the next call of this thread
 /// fails or the thread ends. May be called from any thread.

@@ -18,7 +18,7 @@ pub struct omni_event {
     pub kind: u32,
 }
 
-// `omni_wait` lets the core write into the caller's array. Which field is where, the C tests show.
+// `omni_poller_wait` lets the core write into the caller's array. Which field is where, the C tests show.
 const _: () = {
     assert!(size_of::<omni_event>() == size_of::<omnipoll::Event>());
     assert!(align_of::<omni_event>() == align_of::<omnipoll::Event>());

@@ -11,12 +11,12 @@ use crate::poller::{call, omni_poller};
 use crate::sized::{self, Sized32};
 use crate::text;
 
-/// What a poller holds, and what it has done since it was made, or since `omni_after_fork`.
+/// What a poller holds, and what it has done since it was made, or since `omni_poller_after_fork`.
 #[allow(non_camel_case_types)]
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub struct omni_stats_t {
-    /// Set it to sizeof(omni_stats_t) before the call. After it: how much of the struct is filled
+pub struct omni_poller_statistics {
+    /// Set it to sizeof(omni_poller_statistics) before the call. After it: how much of the struct is filled
     /// in, which is less when the library is older than the header.
     pub size: u32,
     /// Signals watched now.
@@ -54,7 +54,7 @@ pub struct omni_stats_t {
 }
 
 // SAFETY: as declared above; each zero is a number's.
-unsafe impl Sized32 for omni_stats_t {
+unsafe impl Sized32 for omni_poller_statistics {
     const LEAST: usize = offset_of!(Self, longest_dispatch_ns) + size_of::<i64>();
     const UNSET: &'static str = "out->size is not set";
 }
@@ -64,13 +64,16 @@ unsafe impl Sized32 for omni_stats_t {
 ///
 /// Returns 0, or, with nothing written:
 ///   -EINVAL: `poller` or `out` is NULL; `out->size` is no version's.
-///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
 ///
 /// May be called from any thread. Makes no system call; takes time in proportion to the
 /// registrations.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn omni_stats(poller: *mut omni_poller, out: *mut omni_stats_t) -> c_int {
-    call("omni_stats", poller, |poller| {
+pub unsafe extern "C" fn omni_poller_stats(
+    poller: *mut omni_poller,
+    out: *mut omni_poller_statistics,
+) -> c_int {
+    call("omni_poller_stats", poller, |poller| {
         if out.is_null() {
             return Err(Failure::new(libc::EINVAL, "out is NULL"));
         }
@@ -80,9 +83,9 @@ pub unsafe extern "C" fn omni_stats(poller: *mut omni_poller, out: *mut omni_sta
     })
 }
 
-fn stats(stats: &Stats) -> omni_stats_t {
+fn stats(stats: &Stats) -> omni_poller_statistics {
     let nanoseconds = |time: std::time::Duration| time.as_nanos().try_into().unwrap_or(i64::MAX);
-    omni_stats_t {
+    omni_poller_statistics {
         size: 0,
         signals: stats.signals as u32,
         registrations: stats.registrations,
@@ -112,12 +115,16 @@ fn stats(stats: &Stats) -> omni_stats_t {
 /// Returns the length of the whole text without the zero, whether there was room for it or not;
 /// or:
 ///   -EINVAL: `poller` is NULL; `buffer` is NULL and `capacity` is not 0.
-///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
 ///
 /// May be called from any thread. System calls: readlink for each registration.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn omni_dump(poller: *mut omni_poller, buffer: *mut c_char, capacity: usize) -> c_int {
-    call("omni_dump", poller, |poller| {
+pub unsafe extern "C" fn omni_poller_dump(
+    poller: *mut omni_poller,
+    buffer: *mut c_char,
+    capacity: usize,
+) -> c_int {
+    call("omni_poller_dump", poller, |poller| {
         let mut text = String::new();
         for registered in poller.dump()? {
             let _ = writeln!(text, "{registered}");

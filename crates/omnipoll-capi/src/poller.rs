@@ -178,23 +178,23 @@ pub extern "C" fn omni_poller_capabilities(poller: *const omni_poller) -> c_int 
 ///       engine hasn't or that doesn't go with the rest; `fd` is one of the poller's own.
 ///   -EEXIST: `fd` is registered already. So it seems, too, on select and poll (and on io_uring
 ///       before Linux 6.6) for an eventfd, timerfd, epoll or other anonymous file whose number an
-///       older one had that was closed without `omni_remove`: the system gives all of them the same
-///       inode. Its events carry the older one's token until `omni_modify`.
+///       older one had that was closed without `omni_poller_remove`: the system gives all of them the same
+///       inode. Its events carry the older one's token until `omni_poller_modify`.
 ///   -EBADF: `fd` is not open, was opened with O_PATH, or is negative.
 ///   -EPERM: a file of this kind (a regular file, a directory, /dev/null, a Landlock ruleset) is
 ///       always ready and can't be watched, unless the poller has OMNI_FILES_ALWAYS_READY.
 ///   -ENOMEM, -ENOSPC, -ELOOP: as epoll_ctl(2) says.
 ///   -EMFILE, -ENFILE: an always ready file takes a descriptor of the poller's own on epoll; on
 ///       the other engines only an epoll, made for the moment, can tell that a file is one.
-///   -EOWNERDEAD: this is a forked child: call `omni_after_fork` first.
+///   -EOWNERDEAD: this is a forked child: call `omni_poller_after_fork` first.
 ///   -ESTALE: the poller was freed.
 ///   -ENOTRECOVERABLE: a bug in the library has left the poller unusable: free it.
 ///
 /// May be called from any thread. System calls: epoll_ctl on epoll; fstat and fcntl on the others,
 /// and a write to an eventfd where a thread waits.
 #[unsafe(no_mangle)]
-pub extern "C" fn omni_add(poller: *mut omni_poller, fd: c_int, interest: u32, token: u64) -> c_int {
-    call("omni_add", poller, |poller| {
+pub extern "C" fn omni_poller_add(poller: *mut omni_poller, fd: c_int, interest: u32, token: u64) -> c_int {
+    call("omni_poller_add", poller, |poller| {
         poller.add_raw(fd, checked(interest)?, token)?;
         Ok(0)
     })
@@ -205,14 +205,19 @@ pub extern "C" fn omni_add(poller: *mut omni_poller, fd: c_int, interest: u32, t
 ///
 /// Returns 0, or, with nothing changed:
 ///   -ENOENT: `fd` is not registered.
-///   -EINVAL: as for `omni_add`; and where OMNI_EXCLUSIVE is, or would be, among the triggers:
+///   -EINVAL: as for `omni_poller_add`; and where OMNI_EXCLUSIVE is, or would be, among the triggers:
 ///       remove and add such a registration.
-///   -EBADF, -ENOMEM, -ENOSPC, -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+///   -EBADF, -ENOMEM, -ENOSPC, -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
 ///
-/// May be called from any thread. System calls: as for `omni_add`.
+/// May be called from any thread. System calls: as for `omni_poller_add`.
 #[unsafe(no_mangle)]
-pub extern "C" fn omni_modify(poller: *mut omni_poller, fd: c_int, interest: u32, token: u64) -> c_int {
-    call("omni_modify", poller, |poller| {
+pub extern "C" fn omni_poller_modify(
+    poller: *mut omni_poller,
+    fd: c_int,
+    interest: u32,
+    token: u64,
+) -> c_int {
+    call("omni_poller_modify", poller, |poller| {
         poller.modify_raw(fd, checked(interest)?, token)?;
         Ok(0)
     })
@@ -231,13 +236,13 @@ pub extern "C" fn omni_modify(poller: *mut omni_poller, fd: c_int, interest: u32
 ///   -ENOENT: `fd` is not registered.
 ///   -EBADF: `fd` is negative.
 ///   -EINVAL: `poller` is NULL.
-///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
 ///
 /// May be called from any thread. System calls: epoll_ctl on epoll; io_uring_enter on io_uring,
 /// if a wait has handed the descriptor to the kernel; a write to an eventfd where a thread waits.
 #[unsafe(no_mangle)]
-pub extern "C" fn omni_remove(poller: *mut omni_poller, fd: c_int) -> c_int {
-    call("omni_remove", poller, |poller| {
+pub extern "C" fn omni_poller_remove(poller: *mut omni_poller, fd: c_int) -> c_int {
+    call("omni_poller_remove", poller, |poller| {
         poller.remove_raw(fd)?;
         Ok(0)
     })
@@ -251,14 +256,14 @@ pub extern "C" fn omni_remove(poller: *mut omni_poller, fd: c_int) -> c_int {
 ///   -ENOENT: `fd` is not registered.
 ///   -EBADF: `fd` is negative.
 ///   -EINVAL: `poller` is NULL; `interest` has no direction or an unknown bit; the registration is
-///       OMNI_ONESHOT, which `omni_modify` enables.
-///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+///       OMNI_ONESHOT, which `omni_poller_modify` enables.
+///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
 ///
 /// May be called from any thread. System calls: none, but a write to an eventfd on select and
 /// poll where a thread waits.
 #[unsafe(no_mangle)]
-pub extern "C" fn omni_rearm(poller: *mut omni_poller, fd: c_int, interest: u32) -> c_int {
-    call("omni_rearm", poller, |poller| {
+pub extern "C" fn omni_poller_rearm(poller: *mut omni_poller, fd: c_int, interest: u32) -> c_int {
+    call("omni_poller_rearm", poller, |poller| {
         poller.rearm_raw(fd, checked(interest)?)?;
         Ok(0)
     })
@@ -283,7 +288,7 @@ pub extern "C" fn omni_rearm(poller: *mut omni_poller, fd: c_int, interest: u32)
 ///       every millisecond, for ten of them or until the time is up. Nothing is lost: a later wait
 ///       returns it.
 ///   -EBADF: a descriptor of the poller's own was closed behind its back.
-///   -EOWNERDEAD: this is a forked child: call `omni_after_fork` first.
+///   -EOWNERDEAD: this is a forked child: call `omni_poller_after_fork` first.
 ///   -ESTALE: the poller was freed, before or while waiting.
 ///   -ENOTRECOVERABLE: a bug in the library has left the poller unusable: free it.
 ///
@@ -292,7 +297,7 @@ pub extern "C" fn omni_rearm(poller: *mut omni_poller, fd: c_int, interest: u32)
 /// calls: pselect6, ppoll, epoll_pwait2 (epoll_wait before Linux 5.11), or io_uring_enter and
 /// poll; waitid for a child. On io_uring none, where edges are there already.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn omni_wait(
+pub unsafe extern "C" fn omni_poller_wait(
     poller: *mut omni_poller,
     events: *mut omni_event,
     capacity: u32,
@@ -301,7 +306,7 @@ pub unsafe extern "C" fn omni_wait(
     // The count must fit an `int`, and a slice of events the address space.
     const MOST: usize =
         if usize::BITS == 64 { i32::MAX as usize } else { isize::MAX as usize / size_of::<Event>() };
-    call("omni_wait", poller, |poller| {
+    call("omni_poller_wait", poller, |poller| {
         if events.is_null() {
             return Err(Failure::new(libc::EINVAL, "events is NULL"));
         }
@@ -318,12 +323,12 @@ pub unsafe extern "C" fn omni_wait(
 ///
 /// Returns 0, or:
 ///   -EINVAL: `poller` is NULL.
-///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
 ///
 /// May be called from any thread and from a signal handler: it takes no lock, allocates nothing,
 /// and leaves errno and `omni_last_error` as they are. System calls: write to an eventfd.
 #[unsafe(no_mangle)]
-pub extern "C" fn omni_wake(poller: *mut omni_poller) -> c_int {
+pub extern "C" fn omni_poller_wake(poller: *mut omni_poller) -> c_int {
     call_quietly(&POLLERS, poller.addr(), Poller::wake)
 }
 
@@ -342,11 +347,11 @@ pub extern "C" fn omni_wake(poller: *mut omni_poller) -> c_int {
 ///   -ESTALE: the poller was freed.
 ///   -ENOTRECOVERABLE: a bug in the library has left the poller unusable: free it.
 ///
-/// May be called from any thread. System calls: those of `omni_poller_new` and of `omni_add` for
+/// May be called from any thread. System calls: those of `omni_poller_new` and of `omni_poller_add` for
 /// each registration.
 #[unsafe(no_mangle)]
-pub extern "C" fn omni_after_fork(poller: *mut omni_poller) -> c_int {
-    call("omni_after_fork", poller, |poller| {
+pub extern "C" fn omni_poller_after_fork(poller: *mut omni_poller) -> c_int {
+    call("omni_poller_after_fork", poller, |poller| {
         poller.after_fork()?;
         Ok(0)
     })
@@ -370,7 +375,7 @@ mod tests {
         let mut poller = std::ptr::null_mut();
         // SAFETY: `out` is a place for a pointer.
         assert_eq!(unsafe { omni_poller_new(OMNI_ENGINE_AUTO, 0, &mut poller) }, 0);
-        assert_eq!(omni_wake(poller), 0);
+        assert_eq!(omni_poller_wake(poller), 0);
 
         let body = |_: &Poller| panic!("this panic belongs to a test");
         assert_eq!(call("omni_test", poller, body), -libc::ENOTRECOVERABLE);
@@ -378,10 +383,10 @@ mod tests {
         let words = unsafe { CStr::from_ptr(omni_last_error()) }.to_str().unwrap();
         assert!(words.starts_with("omni_test: ") && words.ends_with(" (ENOTRECOVERABLE)"), "{words}");
 
-        assert_eq!(omni_remove(poller, 0), -libc::ENOTRECOVERABLE);
-        assert_eq!(omni_wake(poller), -libc::ENOTRECOVERABLE);
+        assert_eq!(omni_poller_remove(poller, 0), -libc::ENOTRECOVERABLE);
+        assert_eq!(omni_poller_wake(poller), -libc::ENOTRECOVERABLE);
         assert_eq!(omni_poller_engine(poller), 0);
         omni_poller_free(poller);
-        assert_eq!(omni_remove(poller, 0), -libc::ESTALE);
+        assert_eq!(omni_poller_remove(poller, 0), -libc::ESTALE);
     }
 }

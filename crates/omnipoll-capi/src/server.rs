@@ -158,7 +158,7 @@ pub unsafe extern "C" fn omni_server_listen(server: *mut omni_server, address: *
 }
 
 /// Writes the addresses that the server listens on, with their real ports, in the order of the
-/// calls of `omni_server_listen`, separated by a space. Works like snprintf(3), as `omni_dump`
+/// calls of `omni_server_listen`, separated by a space. Works like snprintf(3), as `omni_poller_dump`
 /// does.
 ///
 /// Returns the length of the whole text without the zero, whether there was room for it or not;

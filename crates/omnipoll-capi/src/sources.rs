@@ -16,19 +16,19 @@ use crate::poller::{call, omni_poller};
 ///
 /// Returns 0, or:
 ///   -EINVAL: `poller` is NULL; `delay_ns` or `period_ns` is negative.
-///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
 ///
 /// May be called from any thread. System calls: none, but a write to an eventfd where a thread
 /// waits that must get up sooner now.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn omni_timer_add(
+pub unsafe extern "C" fn omni_poller_timer_add(
     poller: *mut omni_poller,
     delay_ns: i64,
     period_ns: i64,
     token: u64,
     id: *mut u64,
 ) -> c_int {
-    call("omni_timer_add", poller, |poller| {
+    call("omni_poller_timer_add", poller, |poller| {
         let new = poller.timer_add(delay(delay_ns)?, period(period_ns)?, token)?;
         // SAFETY: NULL or a place for an id by this function's contract.
         unsafe { store(id, new) };
@@ -38,28 +38,28 @@ pub unsafe extern "C" fn omni_timer_add(
 
 /// Arms a timer for a time of the wall clock, in nanoseconds since 1970 began (UTC); it follows
 /// the clock when somebody sets that, forth and back. A time that has passed is told at once. The
-/// event is one of `omni_timer_add`; `id` is as there.
+/// event is one of `omni_poller_timer_add`; `id` is as there.
 ///
 /// Returns 0, or:
 ///   -EINVAL: `poller` is NULL; `unix_ns` is negative.
 ///   -ENOTSUP: the system is not Linux.
 ///   -EMFILE, -ENFILE, -ENOMEM, -ENOSPC: the poller's first such timer takes a descriptor of the
 ///       poller's own, which the system refused or could not watch.
-///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
 ///
 /// May be called from any thread. System calls: timerfd_create for the first one, timerfd_settime
 /// when it is the soonest.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn omni_timer_add_at(
+pub unsafe extern "C" fn omni_poller_timer_add_at(
     poller: *mut omni_poller,
     unix_ns: i64,
     token: u64,
     id: *mut u64,
 ) -> c_int {
-    call("omni_timer_add_at", poller, |poller| {
+    call("omni_poller_timer_add_at", poller, |poller| {
         let since = nanoseconds(unix_ns, "unix_ns is negative: a time before 1970")?;
         let new = poller.timer_add_at(SystemTime::UNIX_EPOCH + since, token)?;
-        // SAFETY: as in omni_timer_add.
+        // SAFETY: as in omni_poller_timer_add.
         unsafe { store(id, new) };
         Ok(0)
     })
@@ -72,14 +72,19 @@ pub unsafe extern "C" fn omni_timer_add_at(
 /// Returns 0, or, with nothing changed:
 ///   -ESTALE: no timer has this id: it was cancelled, or has expired and 65,536 others after it; or
 ///       the poller was freed.
-///   -EINVAL: as for `omni_timer_add`; or the timer is one of `omni_timer_add_at`: cancel it and
+///   -EINVAL: as for `omni_poller_timer_add`; or the timer is one of `omni_poller_timer_add_at`: cancel it and
 ///       add another.
-///   -EOWNERDEAD, -ENOTRECOVERABLE: as for `omni_add`.
+///   -EOWNERDEAD, -ENOTRECOVERABLE: as for `omni_poller_add`.
 ///
-/// May be called from any thread. System calls: as for `omni_timer_add`.
+/// May be called from any thread. System calls: as for `omni_poller_timer_add`.
 #[unsafe(no_mangle)]
-pub extern "C" fn omni_timer_set(poller: *mut omni_poller, id: u64, delay_ns: i64, period_ns: i64) -> c_int {
-    call("omni_timer_set", poller, |poller| {
+pub extern "C" fn omni_poller_timer_set(
+    poller: *mut omni_poller,
+    id: u64,
+    delay_ns: i64,
+    period_ns: i64,
+) -> c_int {
+    call("omni_poller_timer_set", poller, |poller| {
         poller.timer_set(id, delay(delay_ns)?, period(period_ns)?)?;
         Ok(0)
     })
@@ -92,12 +97,12 @@ pub extern "C" fn omni_timer_set(poller: *mut omni_poller, id: u64, delay_ns: i6
 ///   -ESTALE: no timer of this id is armed: it has expired or was cancelled; or the poller was
 ///       freed. The id is stale from now on.
 ///   -EINVAL: `poller` is NULL.
-///   -EOWNERDEAD, -ENOTRECOVERABLE: as for `omni_add`.
+///   -EOWNERDEAD, -ENOTRECOVERABLE: as for `omni_poller_add`.
 ///
 /// May be called from any thread. Makes no system call.
 #[unsafe(no_mangle)]
-pub extern "C" fn omni_timer_cancel(poller: *mut omni_poller, id: u64) -> c_int {
-    call("omni_timer_cancel", poller, |poller| {
+pub extern "C" fn omni_poller_timer_cancel(poller: *mut omni_poller, id: u64) -> c_int {
+    call("omni_poller_timer_cancel", poller, |poller| {
         poller.timer_cancel(id)?;
         Ok(0)
     })
@@ -115,12 +120,12 @@ pub extern "C" fn omni_timer_cancel(poller: *mut omni_poller, id: u64) -> c_int 
 ///   -EEXIST: this poller watches the signal.
 ///   -EINVAL: `poller` is NULL; no signal has this number; SIGKILL and SIGSTOP, which nobody can
 ///       catch; SIGSEGV, SIGBUS, SIGFPE and SIGILL, after which nobody could go on.
-///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
 ///
 /// May be called from any thread. System calls: sigaction.
 #[unsafe(no_mangle)]
-pub extern "C" fn omni_signal_add(poller: *mut omni_poller, signo: c_int, token: u64) -> c_int {
-    call("omni_signal_add", poller, |poller| {
+pub extern "C" fn omni_poller_signal_add(poller: *mut omni_poller, signo: c_int, token: u64) -> c_int {
+    call("omni_poller_signal_add", poller, |poller| {
         poller.signal_add(signo, token)?;
         Ok(0)
     })
@@ -132,12 +137,12 @@ pub extern "C" fn omni_signal_add(poller: *mut omni_poller, signo: c_int, token:
 /// Returns 0, or:
 ///   -ENOENT: this poller does not watch the signal.
 ///   -EINVAL: `poller` is NULL.
-///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
 ///
 /// May be called from any thread. System calls: sigaction.
 #[unsafe(no_mangle)]
-pub extern "C" fn omni_signal_remove(poller: *mut omni_poller, signo: c_int) -> c_int {
-    call("omni_signal_remove", poller, |poller| {
+pub extern "C" fn omni_poller_signal_remove(poller: *mut omni_poller, signo: c_int) -> c_int {
+    call("omni_poller_signal_remove", poller, |poller| {
         poller.signal_remove(signo)?;
         Ok(0)
     })
@@ -156,13 +161,13 @@ pub extern "C" fn omni_signal_remove(poller: *mut omni_poller, signo: c_int) -> 
 ///   -EINVAL: `poller` is NULL.
 ///   -EMFILE, -ENFILE, -ENOMEM, -ENOSPC: each watched child takes a descriptor of the poller's
 ///       own, which the system refused or could not watch.
-///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
 ///
 /// May be called from any thread. System calls: waitid, pidfd_open (Linux 5.3; sigaction of
-/// SIGCHLD before that), and those of `omni_add`.
+/// SIGCHLD before that), and those of `omni_poller_add`.
 #[unsafe(no_mangle)]
-pub extern "C" fn omni_child_add(poller: *mut omni_poller, pid: c_int, token: u64) -> c_int {
-    call("omni_child_add", poller, |poller| {
+pub extern "C" fn omni_poller_child_add(poller: *mut omni_poller, pid: c_int, token: u64) -> c_int {
+    call("omni_poller_child_add", poller, |poller| {
         poller.child_add(pid, token)?;
         Ok(0)
     })
@@ -173,12 +178,12 @@ pub extern "C" fn omni_child_add(poller: *mut omni_poller, pid: c_int, token: u6
 /// Returns 0, or:
 ///   -ENOENT: this poller does not watch the child: its end was told, maybe.
 ///   -EINVAL: `poller` is NULL.
-///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
 ///
-/// May be called from any thread. System calls: close, and those of `omni_remove`.
+/// May be called from any thread. System calls: close, and those of `omni_poller_remove`.
 #[unsafe(no_mangle)]
-pub extern "C" fn omni_child_remove(poller: *mut omni_poller, pid: c_int) -> c_int {
-    call("omni_child_remove", poller, |poller| {
+pub extern "C" fn omni_poller_child_remove(poller: *mut omni_poller, pid: c_int) -> c_int {
+    call("omni_poller_child_remove", poller, |poller| {
         poller.child_remove(pid)?;
         Ok(0)
     })
@@ -193,13 +198,13 @@ pub extern "C" fn omni_child_remove(poller: *mut omni_poller, pid: c_int) -> c_i
 /// Returns 0, or, with nothing posted:
 ///   -EAGAIN: 65,536 posts wait to be taken. Post again when some of them were.
 ///   -EINVAL: `poller` is NULL.
-///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
 ///
-/// May be called from any thread, but not from a signal handler: `omni_wake` may. System calls: a
+/// May be called from any thread, but not from a signal handler: `omni_poller_wake` may. System calls: a
 /// write to an eventfd where a thread waits.
 #[unsafe(no_mangle)]
-pub extern "C" fn omni_post(poller: *mut omni_poller, token: u64, value: i64) -> c_int {
-    call("omni_post", poller, |poller| {
+pub extern "C" fn omni_poller_post(poller: *mut omni_poller, token: u64, value: i64) -> c_int {
+    call("omni_poller_post", poller, |poller| {
         poller.post(token, value)?;
         Ok(0)
     })

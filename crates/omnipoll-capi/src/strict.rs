@@ -35,7 +35,7 @@ pub struct omni_finding {
 ///
 /// Returns 0, or:
 ///   -EINVAL: `poller` or `callback` is NULL; the poller is not strict.
-///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_add`.
+///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
 ///
 /// May be called from any thread. Makes no system call.
 #[unsafe(no_mangle)]

@@ -26,7 +26,7 @@ int main(void)
     pthread_t clients;
     alarm(300);
     share_what_is_seen();
-    IS(omni_add(poller, -1, OMNI_READ, 0), -EBADF);
+    IS(omni_poller_add(poller, -1, OMNI_READ, 0), -EBADF);
     omni_server *server = new_server(&options, &handler);
     seen->port = listen_somewhere(server);
     IS(pthread_create(&clients, NULL, be_clients, server), 0);

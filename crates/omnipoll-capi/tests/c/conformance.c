@@ -21,7 +21,7 @@ static void level(uint32_t engine)
 {
     omni_poller *poller = new_poller(engine);
     struct pair pipe = pipe_pair();
-    IS(omni_add(poller, pipe.ours, OMNI_READ, 7), 0);
+    IS(omni_poller_add(poller, pipe.ours, OMNI_READ, 7), 0);
     IS(look(poller), 0);
     put(pipe.theirs, 2048);
     IS(one_event(poller, pipe.ours, 7), OMNI_READ);
@@ -37,14 +37,14 @@ static void edge(uint32_t engine)
 {
     omni_poller *poller = new_poller(engine);
     struct pair pipe = pipe_pair();
-    IS(omni_add(poller, pipe.ours, OMNI_READ | OMNI_EDGE, 7), 0);
+    IS(omni_poller_add(poller, pipe.ours, OMNI_READ | OMNI_EDGE, 7), 0);
     put(pipe.theirs, 2048);
     IS(one_event(poller, pipe.ours, 7), OMNI_READ);
     take(pipe.ours, 1024);
     IS(look(poller), 0);
 
     drain(pipe.ours);
-    IS(omni_rearm(poller, pipe.ours, OMNI_READ), 0);
+    IS(omni_poller_rearm(poller, pipe.ours, OMNI_READ), 0);
     IS(look(poller), 0);
     put(pipe.theirs, 1);
     IS(one_event(poller, pipe.ours, 7), OMNI_READ);
@@ -52,7 +52,7 @@ static void edge(uint32_t engine)
     /* What arrives between the EAGAIN and the rearm is not lost. */
     drain(pipe.ours);
     put(pipe.theirs, 1);
-    IS(omni_rearm(poller, pipe.ours, OMNI_READ), 0);
+    IS(omni_poller_rearm(poller, pipe.ours, OMNI_READ), 0);
     IS(one_event(poller, pipe.ours, 7), OMNI_READ);
     omni_poller_free(poller);
     close_pair(pipe);
@@ -62,19 +62,19 @@ static void oneshot(uint32_t engine)
 {
     omni_poller *poller = new_poller(engine);
     struct pair pipe = pipe_pair();
-    IS(omni_add(poller, pipe.ours, OMNI_READ | OMNI_ONESHOT, 7), 0);
+    IS(omni_poller_add(poller, pipe.ours, OMNI_READ | OMNI_ONESHOT, 7), 0);
     put(pipe.theirs, 1);
     IS(one_event(poller, pipe.ours, 7), OMNI_READ);
     put(pipe.theirs, 1);
     IS(look(poller), 0);
-    IS(omni_rearm(poller, pipe.ours, OMNI_READ), -EINVAL);
-    IS(omni_modify(poller, pipe.ours, OMNI_READ | OMNI_ONESHOT, 8), 0);
+    IS(omni_poller_rearm(poller, pipe.ours, OMNI_READ), -EINVAL);
+    IS(omni_poller_modify(poller, pipe.ours, OMNI_READ | OMNI_ONESHOT, 8), 0);
     IS(one_event(poller, pipe.ours, 8), OMNI_READ);
     IS(look(poller), 0);
     /* Not even the end of the pipe is told, and it doesn't spin. */
     close(pipe.theirs);
     IS(look(poller), 0);
-    IS(omni_modify(poller, pipe.ours, OMNI_READ | OMNI_ONESHOT | OMNI_EDGE, 9), 0);
+    IS(omni_poller_modify(poller, pipe.ours, OMNI_READ | OMNI_ONESHOT | OMNI_EDGE, 9), 0);
     OK(one_event(poller, pipe.ours, 9) & OMNI_READ);
     IS(look(poller), 0);
     omni_poller_free(poller);
@@ -85,15 +85,15 @@ static void modify(uint32_t engine)
 {
     omni_poller *poller = new_poller(engine);
     struct pair pair = socket_pair();
-    IS(omni_add(poller, pair.ours, OMNI_READ, 1), 0);
+    IS(omni_poller_add(poller, pair.ours, OMNI_READ, 1), 0);
     IS(look(poller), 0);
-    IS(omni_modify(poller, pair.ours, OMNI_READ | OMNI_WRITE, 2), 0);
+    IS(omni_poller_modify(poller, pair.ours, OMNI_READ | OMNI_WRITE, 2), 0);
     IS(one_event(poller, pair.ours, 2), OMNI_WRITE);
     put(pair.theirs, 1);
     IS(one_event(poller, pair.ours, 2), OMNI_READ | OMNI_WRITE);
-    IS(omni_modify(poller, pair.ours, OMNI_READ, UINT64_MAX), 0);
+    IS(omni_poller_modify(poller, pair.ours, OMNI_READ, UINT64_MAX), 0);
     IS(one_event(poller, pair.ours, UINT64_MAX), OMNI_READ);
-    IS(omni_remove(poller, pair.ours), 0);
+    IS(omni_poller_remove(poller, pair.ours), 0);
     IS(look(poller), 0);
     omni_poller_free(poller);
     close_pair(pair);
@@ -105,23 +105,23 @@ static void registration_errors(uint32_t engine)
     struct pair pair = socket_pair();
     const int not_open[] = {-1, INT_MIN, INT_MAX, closed_descriptor()};
     for (size_t i = 0; i < sizeof not_open / sizeof *not_open; i++)
-        IS(omni_add(poller, not_open[i], OMNI_READ, 0), -EBADF);
-    IS(omni_modify(poller, -1, OMNI_READ, 0), -EBADF);
-    IS(omni_remove(poller, -1), -EBADF);
-    IS(omni_rearm(poller, -1, OMNI_READ), -EBADF);
+        IS(omni_poller_add(poller, not_open[i], OMNI_READ, 0), -EBADF);
+    IS(omni_poller_modify(poller, -1, OMNI_READ, 0), -EBADF);
+    IS(omni_poller_remove(poller, -1), -EBADF);
+    IS(omni_poller_rearm(poller, -1, OMNI_READ), -EBADF);
 
     const int unknown[] = {pair.ours, INT_MAX};
     for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
-        IS(omni_modify(poller, unknown[i], OMNI_READ, 0), -ENOENT);
-        IS(omni_remove(poller, unknown[i]), -ENOENT);
-        IS(omni_rearm(poller, unknown[i], OMNI_READ), -ENOENT);
+        IS(omni_poller_modify(poller, unknown[i], OMNI_READ, 0), -ENOENT);
+        IS(omni_poller_remove(poller, unknown[i]), -ENOENT);
+        IS(omni_poller_rearm(poller, unknown[i], OMNI_READ), -ENOENT);
     }
 
-    IS(omni_add(poller, pair.ours, OMNI_WRITE, 1), 0);
-    IS(omni_add(poller, pair.ours, OMNI_READ, 2), -EEXIST);
+    IS(omni_poller_add(poller, pair.ours, OMNI_WRITE, 1), 0);
+    IS(omni_poller_add(poller, pair.ours, OMNI_READ, 2), -EEXIST);
     IS(one_event(poller, pair.ours, 1), OMNI_WRITE);
-    IS(omni_remove(poller, pair.ours), 0);
-    IS(omni_remove(poller, pair.ours), -ENOENT);
+    IS(omni_poller_remove(poller, pair.ours), 0);
+    IS(omni_poller_remove(poller, pair.ours), -ENOENT);
     omni_poller_free(poller);
     close_pair(pair);
 }
@@ -136,14 +136,14 @@ static void interest_bits(uint32_t engine)
         OMNI_READ | OMNI_EXCLUSIVE | OMNI_ONESHOT, OMNI_PRIORITY | OMNI_EXCLUSIVE,
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
-        IS(omni_add(poller, pair.ours, wrong[i], 0), -EINVAL);
-    IS(omni_remove(poller, pair.ours), -ENOENT);
+        IS(omni_poller_add(poller, pair.ours, wrong[i], 0), -EINVAL);
+    IS(omni_poller_remove(poller, pair.ours), -ENOENT);
 
     /* A refused change changes nothing. */
-    IS(omni_add(poller, pair.ours, OMNI_WRITE, 5), 0);
+    IS(omni_poller_add(poller, pair.ours, OMNI_WRITE, 5), 0);
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-        IS(omni_modify(poller, pair.ours, wrong[i], 6), -EINVAL);
-        IS(omni_rearm(poller, pair.ours, wrong[i]), -EINVAL);
+        IS(omni_poller_modify(poller, pair.ours, wrong[i], 6), -EINVAL);
+        IS(omni_poller_rearm(poller, pair.ours, wrong[i]), -EINVAL);
     }
     IS(one_event(poller, pair.ours, 5), OMNI_WRITE);
     omni_poller_free(poller);
@@ -155,13 +155,13 @@ static void exclusive(uint32_t engine)
     omni_poller *poller = new_poller(engine);
     struct pair pair = socket_pair();
     if (engine_tells(poller, OMNI_HAS_EXCLUSIVE)) {
-        IS(omni_add(poller, pair.ours, OMNI_READ | OMNI_EXCLUSIVE, 7), 0);
+        IS(omni_poller_add(poller, pair.ours, OMNI_READ | OMNI_EXCLUSIVE, 7), 0);
         put(pair.theirs, 1);
         IS(one_event(poller, pair.ours, 7), OMNI_READ);
-        IS(omni_modify(poller, pair.ours, OMNI_READ, 8), -EINVAL);
+        IS(omni_poller_modify(poller, pair.ours, OMNI_READ, 8), -EINVAL);
     } else {
-        IS(omni_add(poller, pair.ours, OMNI_READ | OMNI_EXCLUSIVE, 7), -EINVAL);
-        IS(omni_remove(poller, pair.ours), -ENOENT);
+        IS(omni_poller_add(poller, pair.ours, OMNI_READ | OMNI_EXCLUSIVE, 7), -EINVAL);
+        IS(omni_poller_remove(poller, pair.ours), -ENOENT);
     }
     omni_poller_free(poller);
     close_pair(pair);
@@ -173,14 +173,14 @@ static void regular_files(uint32_t engine)
     omni_poller *lenient = NULL;
     int file = open("/proc/self/exe", O_RDONLY);
     int directory = open("/", O_RDONLY);
-    IS(omni_add(poller, file, OMNI_READ, 1), -EPERM);
-    IS(omni_add(poller, directory, OMNI_READ, 1), -EPERM);
+    IS(omni_poller_add(poller, file, OMNI_READ, 1), -EPERM);
+    IS(omni_poller_add(poller, directory, OMNI_READ, 1), -EPERM);
 
     IS(omni_poller_new(engine, OMNI_FILES_ALWAYS_READY, &lenient), 0);
-    IS(omni_add(lenient, file, OMNI_READ, 1), 0);
+    IS(omni_poller_add(lenient, file, OMNI_READ, 1), 0);
     OK(one_event(lenient, file, 1) & OMNI_READ);
     OK(one_event(lenient, file, 1) & OMNI_READ);
-    IS(omni_remove(lenient, file), 0);
+    IS(omni_poller_remove(lenient, file), 0);
     IS(look(lenient), 0);
     omni_poller_free(poller);
     omni_poller_free(lenient);
@@ -194,7 +194,7 @@ static void hangup(uint32_t engine)
     uint32_t hung_up = engine_tells(poller, OMNI_TELLS_HANGUP) ? OMNI_HANGUP : 0;
     uint32_t read_closed = engine_tells(poller, OMNI_TELLS_READ_CLOSED) ? OMNI_READ_CLOSED : 0;
     struct pair pair = socket_pair();
-    IS(omni_add(poller, pair.ours, OMNI_READ, 1), 0);
+    IS(omni_poller_add(poller, pair.ours, OMNI_READ, 1), 0);
     IS(shutdown(pair.theirs, SHUT_WR), 0);
     IS(one_event(poller, pair.ours, 1), OMNI_READ | read_closed);
     close(pair.theirs);
@@ -207,7 +207,7 @@ static void urgent_data(uint32_t engine)
 {
     omni_poller *poller = new_poller(engine);
     struct pair pair = tcp_pair();
-    IS(omni_add(poller, pair.ours, OMNI_PRIORITY, 1), 0);
+    IS(omni_poller_add(poller, pair.ours, OMNI_PRIORITY, 1), 0);
     put(pair.theirs, 1);
     IS(look(poller), 0);
     IS(send(pair.theirs, "!", 1, MSG_OOB), 1);
@@ -230,12 +230,12 @@ static void high_descriptor(uint32_t engine)
         struct pair high = pipe_pair();
         int fd = fcntl(high.ours, F_DUPFD, lowest[i]);
         OK(fd >= lowest[i]);
-        IS(omni_add(poller, low.ours, OMNI_READ, 1), 0);
-        IS(omni_add(poller, fd, OMNI_READ, 2), 0);
+        IS(omni_poller_add(poller, low.ours, OMNI_READ, 1), 0);
+        IS(omni_poller_add(poller, fd, OMNI_READ, 2), 0);
         put(high.theirs, 1);
         IS(one_event(poller, fd, 2), OMNI_READ);
-        IS(omni_remove(poller, low.ours), 0);
-        IS(omni_remove(poller, fd), 0);
+        IS(omni_poller_remove(poller, low.ours), 0);
+        IS(omni_poller_remove(poller, fd), 0);
         close(fd);
         close_pair(high);
     }
@@ -253,12 +253,12 @@ static void small_capacity(uint32_t engine)
     for (int i = 0; i < PAIRS; i++) {
         pairs[i] = pipe_pair();
         put(pairs[i].theirs, 1);
-        IS(omni_add(poller, pairs[i].ours, OMNI_READ, (uint64_t)i), 0);
+        IS(omni_poller_add(poller, pairs[i].ours, OMNI_READ, (uint64_t)i), 0);
     }
     /* Everything stays ready; everybody's turn comes; nothing is written past the capacity. */
     for (int round = 0; round < 3; round++) {
         memset(events, 0x55, sizeof events);
-        IS(omni_wait(poller, events, CAPACITY, FOREVER), CAPACITY);
+        IS(omni_poller_wait(poller, events, CAPACITY, FOREVER), CAPACITY);
         IS(events[CAPACITY].token, 0x5555555555555555);
         for (int i = 0; i < CAPACITY; i++)
             seen |= 1u << events[i].token;
@@ -280,21 +280,21 @@ static void closed_while_registered(uint32_t engine)
 {
     omni_poller *poller = new_poller(engine);
     struct pair closed = pipe_pair(), other = pipe_pair();
-    IS(omni_add(poller, closed.ours, OMNI_READ, 1), 0);
-    IS(omni_add(poller, other.ours, OMNI_READ, 2), 0);
+    IS(omni_poller_add(poller, closed.ours, OMNI_READ, 1), 0);
+    IS(omni_poller_add(poller, other.ours, OMNI_READ, 2), 0);
     close(closed.ours);
     if (tells_closed(engine))
         IS(one_event(poller, closed.ours, 1), OMNI_INVALID);
     IS(look(poller), 0);
     put(other.theirs, 1);
     IS(one_event(poller, other.ours, 2), OMNI_READ);
-    IS(omni_remove(poller, closed.ours), tells_closed(engine) ? -ENOENT : 0);
+    IS(omni_poller_remove(poller, closed.ours), tells_closed(engine) ? -ENOENT : 0);
 
     /* The number's next file gets no event of the old one. */
     struct pair next = pipe_pair();
     put(closed.theirs, 0);
     IS(dup2(next.ours, closed.ours), closed.ours);
-    IS(omni_add(poller, closed.ours, OMNI_READ, 3), 0);
+    IS(omni_poller_add(poller, closed.ours, OMNI_READ, 3), 0);
     take(other.ours, 1);
     IS(look(poller), 0);
     put(next.theirs, 1);
@@ -311,14 +311,15 @@ static void closed_while_waiting(uint32_t engine)
     struct pair closed = pipe_pair(), other = pipe_pair();
     struct waiter waiter;
     int told_closed = 0, told_ready = 0, count;
-    IS(omni_add(poller, closed.ours, OMNI_READ, 1), 0);
-    IS(omni_add(poller, other.ours, OMNI_READ | OMNI_ONESHOT, 2), 0);
+    IS(omni_poller_add(poller, closed.ours, OMNI_READ, 1), 0);
+    IS(omni_poller_add(poller, other.ours, OMNI_READ | OMNI_ONESHOT, 2), 0);
     start_waiting(&waiter, poller, FOREVER);
     close(closed.ours);
     put(other.theirs, 1);
     /* The other one is told; the closed one with it, afterwards, or never, but once. select(2)
      * itself calls a descriptor readable that was closed meanwhile. */
-    for (count = finish_waiting(&waiter); count > 0; count = omni_wait(poller, waiter.events, ROOM, LOOK)) {
+    for (count = finish_waiting(&waiter); count > 0;
+         count = omni_poller_wait(poller, waiter.events, ROOM, LOOK)) {
         for (int i = 0; i < count; i++) {
             told_closed += waiter.events[i].token == 1 && waiter.events[i].ready == OMNI_INVALID;
             told_ready += waiter.events[i].token == 2 && waiter.events[i].ready == OMNI_READ;
@@ -338,8 +339,8 @@ static void changes_while_waiting(uint32_t engine)
     struct pair pair = socket_pair();
     struct waiter waiter;
     start_waiting(&waiter, poller, FOREVER);
-    IS(omni_add(poller, pair.ours, OMNI_READ, 1), 0);
-    IS(omni_modify(poller, pair.ours, OMNI_WRITE, 2), 0);
+    IS(omni_poller_add(poller, pair.ours, OMNI_READ, 1), 0);
+    IS(omni_poller_modify(poller, pair.ours, OMNI_WRITE, 2), 0);
     IS(finish_waiting(&waiter), 1);
     IS(waiter.events[0].token, 2);
     IS(waiter.events[0].ready, OMNI_WRITE);
@@ -354,7 +355,7 @@ static void wake_in_handler(int signo)
 {
     (void)signo;
     errno = 12345;
-    woken_by_handler = omni_wake(signalled);
+    woken_by_handler = omni_poller_wake(signalled);
     if (errno != 12345)
         _exit(1);
 }
@@ -365,14 +366,14 @@ static void wake(uint32_t engine)
     struct pair pair = pipe_pair();
     struct waiter waiter;
     for (int i = 0; i < 3; i++)
-        IS(omni_wake(poller), 0);
+        IS(omni_poller_wake(poller), 0);
     /* A change of registrations in between loses no wake. */
-    IS(omni_add(poller, pair.ours, OMNI_READ, 1), 0);
+    IS(omni_poller_add(poller, pair.ours, OMNI_READ, 1), 0);
     IS(one_wake(poller), 3);
     IS(look(poller), 0);
 
     start_waiting(&waiter, poller, FOREVER);
-    IS(omni_wake(poller), 0);
+    IS(omni_poller_wake(poller), 0);
     IS(finish_waiting(&waiter), 1);
     IS(waiter.events[0].kind, OMNI_EVENT_WAKE);
 
@@ -398,7 +399,7 @@ static void timeouts(uint32_t engine)
     for (size_t i = 0; i < sizeof timeouts / sizeof *timeouts; i++) {
         omni_event event;
         int64_t start = now_ns();
-        IS(omni_wait(poller, &event, 1, timeouts[i]), 0);
+        IS(omni_poller_wait(poller, &event, 1, timeouts[i]), 0);
         OK(now_ns() - start >= timeouts[i]);
     }
     omni_poller_free(poller);
@@ -411,7 +412,7 @@ static void absurd_timeouts(uint32_t engine)
     for (size_t i = 0; i < sizeof timeouts / sizeof *timeouts; i++) {
         struct waiter waiter;
         start_waiting(&waiter, poller, timeouts[i]);
-        IS(omni_wake(poller), 0);
+        IS(omni_poller_wake(poller), 0);
         IS(finish_waiting(&waiter), 1);
         IS(waiter.events[0].kind, OMNI_EVENT_WAKE);
     }
@@ -441,7 +442,7 @@ static void signals(uint32_t engine)
         while (interruptions < i || !is_asleep(waiter.tid))
             sched_yield();
     }
-    IS(omni_wake(poller), 0);
+    IS(omni_poller_wake(poller), 0);
     IS(finish_waiting(&waiter), 1);
     IS(waiter.events[0].kind, OMNI_EVENT_WAKE);
 
@@ -462,22 +463,22 @@ static _Atomic pid_t forked_child;
 static void use_inherited(omni_poller *poller, struct pair pair)
 {
     omni_event event;
-    IS(omni_wait(poller, &event, 1, LOOK), -EOWNERDEAD);
-    IS(omni_add(poller, pair.theirs, OMNI_READ, 1), -EOWNERDEAD);
-    IS(omni_modify(poller, pair.ours, OMNI_READ, 1), -EOWNERDEAD);
-    IS(omni_rearm(poller, pair.ours, OMNI_READ), -EOWNERDEAD);
-    IS(omni_remove(poller, pair.ours), -EOWNERDEAD);
-    IS(omni_wake(poller), -EOWNERDEAD);
+    IS(omni_poller_wait(poller, &event, 1, LOOK), -EOWNERDEAD);
+    IS(omni_poller_add(poller, pair.theirs, OMNI_READ, 1), -EOWNERDEAD);
+    IS(omni_poller_modify(poller, pair.ours, OMNI_READ, 1), -EOWNERDEAD);
+    IS(omni_poller_rearm(poller, pair.ours, OMNI_READ), -EOWNERDEAD);
+    IS(omni_poller_remove(poller, pair.ours), -EOWNERDEAD);
+    IS(omni_poller_wake(poller), -EOWNERDEAD);
 
-    IS(omni_after_fork(poller), 0);
-    IS(omni_after_fork(poller), 0);
+    IS(omni_poller_after_fork(poller), 0);
+    IS(omni_poller_after_fork(poller), 0);
     IS(look(poller), 0);
-    IS(omni_wake(poller), 0);
+    IS(omni_poller_wake(poller), 0);
     IS(one_wake(poller), 1);
     put(pair.theirs, 1);
     IS(one_event(poller, pair.ours, 1), OMNI_READ);
     take(pair.ours, 1);
-    IS(omni_remove(poller, pair.ours), 0);
+    IS(omni_poller_remove(poller, pair.ours), 0);
 }
 
 static void fork_in_handler(int signal)
@@ -510,7 +511,7 @@ static void forked_in_a_handler(uint32_t engine)
     int status = 0;
     forked_child = -1;
     IS(sigaction(SIGUSR2, &action, &former), 0);
-    IS(omni_add(poller, pair.ours, OMNI_READ, 1), 0);
+    IS(omni_poller_add(poller, pair.ours, OMNI_READ, 1), 0);
     IS(pthread_create(&waiter.thread, NULL, wait_and_be_forked, &waiter), 0);
     while (!waiter.tid || !is_asleep(waiter.tid))
         sched_yield();
@@ -533,7 +534,7 @@ static void forked(uint32_t engine)
     int before = open_descriptors();
     omni_poller *poller = new_poller(engine);
     struct waiter waiter;
-    IS(omni_add(poller, pair.ours, OMNI_READ, 1), 0);
+    IS(omni_poller_add(poller, pair.ours, OMNI_READ, 1), 0);
     for (int takes_over = 0; takes_over < 2; takes_over++) {
         int status = 0;
         start_waiting(&waiter, poller, FOREVER);
@@ -572,32 +573,32 @@ static void null_arguments(uint32_t engine)
 {
     omni_poller *poller = new_poller(engine);
     omni_event event;
-    omni_stats_t stats = {.size = sizeof stats};
+    omni_poller_statistics stats = {.size = sizeof stats};
     IS(omni_poller_new(engine, 0, NULL), -EINVAL);
-    IS(omni_add(NULL, 0, OMNI_READ, 0), -EINVAL);
-    IS(omni_modify(NULL, 0, OMNI_READ, 0), -EINVAL);
-    IS(omni_remove(NULL, 0), -EINVAL);
-    IS(omni_rearm(NULL, 0, OMNI_READ), -EINVAL);
-    IS(omni_wait(NULL, &event, 1, LOOK), -EINVAL);
-    IS(omni_wait(poller, NULL, 1, LOOK), -EINVAL);
-    IS(omni_wait(poller, &event, 0, LOOK), -EINVAL);
-    IS(omni_wait(poller, NULL, 0, FOREVER), -EINVAL);
-    IS(omni_wake(NULL), -EINVAL);
-    IS(omni_timer_add(NULL, 0, 0, 0, NULL), -EINVAL);
-    IS(omni_timer_add_at(NULL, 0, 0, NULL), -EINVAL);
-    IS(omni_timer_set(NULL, 0, 0, 0), -EINVAL);
-    IS(omni_timer_cancel(NULL, 0), -EINVAL);
-    IS(omni_signal_add(NULL, SIGUSR1, 0), -EINVAL);
-    IS(omni_signal_remove(NULL, SIGUSR1), -EINVAL);
-    IS(omni_child_add(NULL, getpid(), 0), -EINVAL);
-    IS(omni_child_remove(NULL, getpid()), -EINVAL);
-    IS(omni_post(NULL, 0, 0), -EINVAL);
+    IS(omni_poller_add(NULL, 0, OMNI_READ, 0), -EINVAL);
+    IS(omni_poller_modify(NULL, 0, OMNI_READ, 0), -EINVAL);
+    IS(omni_poller_remove(NULL, 0), -EINVAL);
+    IS(omni_poller_rearm(NULL, 0, OMNI_READ), -EINVAL);
+    IS(omni_poller_wait(NULL, &event, 1, LOOK), -EINVAL);
+    IS(omni_poller_wait(poller, NULL, 1, LOOK), -EINVAL);
+    IS(omni_poller_wait(poller, &event, 0, LOOK), -EINVAL);
+    IS(omni_poller_wait(poller, NULL, 0, FOREVER), -EINVAL);
+    IS(omni_poller_wake(NULL), -EINVAL);
+    IS(omni_poller_timer_add(NULL, 0, 0, 0, NULL), -EINVAL);
+    IS(omni_poller_timer_add_at(NULL, 0, 0, NULL), -EINVAL);
+    IS(omni_poller_timer_set(NULL, 0, 0, 0), -EINVAL);
+    IS(omni_poller_timer_cancel(NULL, 0), -EINVAL);
+    IS(omni_poller_signal_add(NULL, SIGUSR1, 0), -EINVAL);
+    IS(omni_poller_signal_remove(NULL, SIGUSR1), -EINVAL);
+    IS(omni_poller_child_add(NULL, getpid(), 0), -EINVAL);
+    IS(omni_poller_child_remove(NULL, getpid()), -EINVAL);
+    IS(omni_poller_post(NULL, 0, 0), -EINVAL);
     IS(omni_poller_on_finding(NULL, ignore_finding, NULL), -EINVAL);
-    IS(omni_stats(NULL, &stats), -EINVAL);
-    IS(omni_stats(poller, NULL), -EINVAL);
-    IS(omni_dump(NULL, NULL, 0), -EINVAL);
-    IS(omni_dump(poller, NULL, 1), -EINVAL);
-    IS(omni_after_fork(NULL), -EINVAL);
+    IS(omni_poller_stats(NULL, &stats), -EINVAL);
+    IS(omni_poller_stats(poller, NULL), -EINVAL);
+    IS(omni_poller_dump(NULL, NULL, 0), -EINVAL);
+    IS(omni_poller_dump(poller, NULL, 1), -EINVAL);
+    IS(omni_poller_after_fork(NULL), -EINVAL);
     IS(omni_poller_capabilities(NULL), -EINVAL);
     IS(omni_poller_engine(NULL), 0);
     omni_poller_free(NULL);
@@ -607,28 +608,28 @@ static void null_arguments(uint32_t engine)
 static void every_call_is_stale(omni_poller *poller)
 {
     omni_event event;
-    omni_stats_t stats = {.size = sizeof stats};
+    omni_poller_statistics stats = {.size = sizeof stats};
     uint64_t id = 7;
-    IS(omni_add(poller, 0, OMNI_READ, 0), -ESTALE);
-    IS(omni_modify(poller, 0, OMNI_READ, 0), -ESTALE);
-    IS(omni_remove(poller, 0), -ESTALE);
-    IS(omni_rearm(poller, 0, OMNI_READ), -ESTALE);
-    IS(omni_wait(poller, &event, 1, FOREVER), -ESTALE);
-    IS(omni_wake(poller), -ESTALE);
-    IS(omni_timer_add(poller, 0, 0, 0, &id), -ESTALE);
-    IS(omni_timer_add_at(poller, 0, 0, &id), -ESTALE);
+    IS(omni_poller_add(poller, 0, OMNI_READ, 0), -ESTALE);
+    IS(omni_poller_modify(poller, 0, OMNI_READ, 0), -ESTALE);
+    IS(omni_poller_remove(poller, 0), -ESTALE);
+    IS(omni_poller_rearm(poller, 0, OMNI_READ), -ESTALE);
+    IS(omni_poller_wait(poller, &event, 1, FOREVER), -ESTALE);
+    IS(omni_poller_wake(poller), -ESTALE);
+    IS(omni_poller_timer_add(poller, 0, 0, 0, &id), -ESTALE);
+    IS(omni_poller_timer_add_at(poller, 0, 0, &id), -ESTALE);
     IS(id, 7);
-    IS(omni_timer_set(poller, 0, 0, 0), -ESTALE);
-    IS(omni_timer_cancel(poller, 0), -ESTALE);
-    IS(omni_signal_add(poller, SIGUSR1, 0), -ESTALE);
-    IS(omni_signal_remove(poller, SIGUSR1), -ESTALE);
-    IS(omni_child_add(poller, getpid(), 0), -ESTALE);
-    IS(omni_child_remove(poller, getpid()), -ESTALE);
-    IS(omni_post(poller, 0, 0), -ESTALE);
+    IS(omni_poller_timer_set(poller, 0, 0, 0), -ESTALE);
+    IS(omni_poller_timer_cancel(poller, 0), -ESTALE);
+    IS(omni_poller_signal_add(poller, SIGUSR1, 0), -ESTALE);
+    IS(omni_poller_signal_remove(poller, SIGUSR1), -ESTALE);
+    IS(omni_poller_child_add(poller, getpid(), 0), -ESTALE);
+    IS(omni_poller_child_remove(poller, getpid()), -ESTALE);
+    IS(omni_poller_post(poller, 0, 0), -ESTALE);
     IS(omni_poller_on_finding(poller, ignore_finding, NULL), -ESTALE);
-    IS(omni_stats(poller, &stats), -ESTALE);
-    IS(omni_dump(poller, NULL, 0), -ESTALE);
-    IS(omni_after_fork(poller), -ESTALE);
+    IS(omni_poller_stats(poller, &stats), -ESTALE);
+    IS(omni_poller_dump(poller, NULL, 0), -ESTALE);
+    IS(omni_poller_after_fork(poller), -ESTALE);
     IS(omni_poller_capabilities(poller), -ESTALE);
     IS(omni_poller_engine(poller), 0);
     omni_poller_free(poller);
@@ -684,15 +685,15 @@ static void *use_while_freed(void *argument)
     while (!storm->over) {
         omni_poller *poller = storm->poller;
         omni_event event;
-        int added = omni_add(poller, storm->fd, OMNI_READ, 1);
+        int added = omni_poller_add(poller, storm->fd, OMNI_READ, 1);
         OK(added == 0 || added == -EEXIST || added == -ESTALE);
-        int armed = omni_timer_add(poller, INT64_MAX, 0, 1, NULL);
+        int armed = omni_poller_timer_add(poller, INT64_MAX, 0, 1, NULL);
         OK(armed == 0 || armed == -ESTALE);
-        int posted = omni_post(poller, 1, 1);
+        int posted = omni_poller_post(poller, 1, 1);
         OK(posted == 0 || posted == -EAGAIN || posted == -ESTALE);
-        int woken = omni_wake(poller);
+        int woken = omni_poller_wake(poller);
         OK(woken == 0 || woken == -ESTALE);
-        int waited = omni_wait(poller, &event, 1, FOREVER);
+        int waited = omni_poller_wait(poller, &event, 1, FOREVER);
         OK(waited == 1 || waited == -ESTALE);
     }
     return NULL;
@@ -717,7 +718,7 @@ static void freed_while_used(uint32_t engine)
     omni_poller_free(storm.poller);
     for (int i = 0; i < THREADS; i++)
         IS(pthread_join(threads[i], NULL), 0);
-    /* An omni_wake that was the last to leave has left its poller to the next omni_poller_new. */
+    /* An omni_poller_wake that was the last to leave has left its poller to the next omni_poller_new. */
     omni_poller_free(new_poller(engine));
     IS(open_descriptors(), before);
     close_pair(pair);
@@ -734,11 +735,11 @@ static void words(uint32_t engine)
     omni_poller *poller = new_poller(engine);
     pthread_t thread;
     void *empty = NULL;
-    IS(omni_remove(poller, 0), -ENOENT);
-    OK(!strcmp(omni_last_error(), "omni_remove: the descriptor is not registered (ENOENT)"));
+    IS(omni_poller_remove(poller, 0), -ENOENT);
+    OK(!strcmp(omni_last_error(), "omni_poller_remove: the descriptor is not registered (ENOENT)"));
     IS(look(poller), 0);
-    IS(omni_wake(NULL), -EINVAL);
-    OK(!strcmp(omni_last_error(), "omni_remove: the descriptor is not registered (ENOENT)"));
+    IS(omni_poller_wake(NULL), -EINVAL);
+    OK(!strcmp(omni_last_error(), "omni_poller_remove: the descriptor is not registered (ENOENT)"));
     IS(pthread_create(&thread, NULL, last_error_of_another_thread, poller), 0);
     IS(pthread_join(thread, &empty), 0);
     OK(empty);

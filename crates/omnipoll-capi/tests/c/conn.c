@@ -69,8 +69,8 @@ static void handles(uint32_t engine)
         IS(omni_conn_write(conn, NULL, 1), -EINVAL);
         IS(omni_server_write(service.server, omni_conn_id(conn), NULL, 1), -EINVAL);
         /* A handle of another kind is no handle. */
-        IS(omni_wake((omni_poller *)conn), -ESTALE);
-        IS(omni_wake((omni_poller *)another), -ESTALE);
+        IS(omni_poller_wake((omni_poller *)conn), -ESTALE);
+        IS(omni_poller_wake((omni_poller *)another), -ESTALE);
         IS(omni_server_stop((omni_server *)conn, 0), -ESTALE);
         IS(omni_server_stop((omni_server *)poller, 0), -ESTALE);
         omni_server_free((omni_server *)poller);
@@ -105,7 +105,7 @@ static void handles(uint32_t engine)
         }
         finish(&service);
     }
-    IS(omni_wake(poller), 0);
+    IS(omni_poller_wake(poller), 0);
     omni_poller_free(poller);
     IS(omni_server_workers(another), 1);
     omni_server_free(another);

@@ -139,14 +139,14 @@ static inline omni_poller *new_poller(uint32_t engine)
 static inline int look(omni_poller *poller)
 {
     omni_event events[ROOM];
-    return omni_wait(poller, events, ROOM, LOOK);
+    return omni_poller_wait(poller, events, ROOM, LOOK);
 }
 
 /* The wait returns one event, of this descriptor: what it is ready for. */
 static inline uint32_t one_event(omni_poller *poller, int fd, uint64_t token)
 {
     omni_event events[ROOM];
-    IS(omni_wait(poller, events, ROOM, FOREVER), 1);
+    IS(omni_poller_wait(poller, events, ROOM, FOREVER), 1);
     IS(events[0].kind, OMNI_EVENT_IO);
     IS(events[0].value, fd);
     IS(events[0].token, token);
@@ -158,14 +158,14 @@ static inline uint32_t one_event(omni_poller *poller, int fd, uint64_t token)
 static inline int64_t one_wake(omni_poller *poller)
 {
     omni_event events[ROOM];
-    IS(omni_wait(poller, events, ROOM, FOREVER), 1);
+    IS(omni_poller_wait(poller, events, ROOM, FOREVER), 1);
     IS(events[0].kind, OMNI_EVENT_WAKE);
     IS(events[0].token, 0);
     IS(events[0].ready, 0);
     return events[0].value;
 }
 
-/* A thread in omni_wait. */
+/* A thread in omni_poller_wait. */
 struct waiter {
     pthread_t thread;
     omni_poller *poller;
@@ -179,7 +179,7 @@ static inline void *wait_once(void *argument)
 {
     struct waiter *waiter = argument;
     waiter->tid = syscall(SYS_gettid);
-    waiter->result = omni_wait(waiter->poller, waiter->events, ROOM, waiter->timeout);
+    waiter->result = omni_poller_wait(waiter->poller, waiter->events, ROOM, waiter->timeout);
     return NULL;
 }
 
@@ -216,7 +216,7 @@ static inline int finish_waiting(struct waiter *waiter)
 static inline void free_under_a_wait(omni_poller *poller)
 {
     struct waiter waiter;
-    IS(omni_after_fork(poller), 0);
+    IS(omni_poller_after_fork(poller), 0);
     while (look(poller) > 0) /* what the child has closed */
         ;
     start_waiting(&waiter, poller, FOREVER);

@@ -15,8 +15,8 @@ int main(void)
     if (pipe(ends) < 0 || write(ends[1], "!", 1) != 1)
         return 1;
     if (omni_poller_new(OMNI_ENGINE_AUTO, 0, &poller) < 0
-        || omni_add(poller, ends[0], OMNI_READ, 42) < 0
-        || omni_wait(poller, &event, 1, 1000000000) != 1
+        || omni_poller_add(poller, ends[0], OMNI_READ, 42) < 0
+        || omni_poller_wait(poller, &event, 1, 1000000000) != 1
         || event.token != 42) {
         fprintf(stderr, "%s\n", omni_last_error());
         return 1;

@@ -26,7 +26,7 @@ static uint64_t timer;
 static char room[4096];
 static struct iovec piece = {room, 1};
 static omni_event event;
-static omni_stats_t stats = {.size = sizeof stats};
+static omni_poller_statistics stats = {.size = sizeof stats};
 static omni_server_statistics statistics = {.size = sizeof statistics};
 
 static void hear_finding(const omni_finding *finding, void *context)
@@ -63,25 +63,25 @@ struct call {
 
 CALL(omni_poller_engine, omni_poller_engine(handle) != 0)
 CALL(omni_poller_capabilities, fine(omni_poller_capabilities(handle)))
-CALL(omni_add, omni_add(handle, readable, OMNI_READ, 7))
-CALL(omni_modify, omni_modify(handle, readable, OMNI_READ, 7))
-CALL(omni_rearm, omni_rearm(handle, readable, OMNI_READ))
-CALL(omni_remove, omni_remove(handle, readable))
-CALL(omni_wake, omni_wake(handle))
-CALL(omni_wait, fine(omni_wait(handle, &event, 1, 0)))
-CALL(omni_timer_add, omni_timer_add(handle, INT64_MAX, 0, 7, &timer))
-CALL(omni_timer_add_at, omni_timer_add_at(handle, INT64_MAX, 7, NULL))
-CALL(omni_timer_set, omni_timer_set(handle, timer, INT64_MAX, 0))
-CALL(omni_timer_cancel, omni_timer_cancel(handle, timer))
-CALL(omni_signal_add, omni_signal_add(handle, SIGUSR2, 7))
-CALL(omni_signal_remove, omni_signal_remove(handle, SIGUSR2))
-CALL(omni_child_add, omni_child_add(handle, child, 7))
-CALL(omni_child_remove, omni_child_remove(handle, child))
-CALL(omni_post, omni_post(handle, 7, 7))
+CALL(omni_poller_add, omni_poller_add(handle, readable, OMNI_READ, 7))
+CALL(omni_poller_modify, omni_poller_modify(handle, readable, OMNI_READ, 7))
+CALL(omni_poller_rearm, omni_poller_rearm(handle, readable, OMNI_READ))
+CALL(omni_poller_remove, omni_poller_remove(handle, readable))
+CALL(omni_poller_wake, omni_poller_wake(handle))
+CALL(omni_poller_wait, fine(omni_poller_wait(handle, &event, 1, 0)))
+CALL(omni_poller_timer_add, omni_poller_timer_add(handle, INT64_MAX, 0, 7, &timer))
+CALL(omni_poller_timer_add_at, omni_poller_timer_add_at(handle, INT64_MAX, 7, NULL))
+CALL(omni_poller_timer_set, omni_poller_timer_set(handle, timer, INT64_MAX, 0))
+CALL(omni_poller_timer_cancel, omni_poller_timer_cancel(handle, timer))
+CALL(omni_poller_signal_add, omni_poller_signal_add(handle, SIGUSR2, 7))
+CALL(omni_poller_signal_remove, omni_poller_signal_remove(handle, SIGUSR2))
+CALL(omni_poller_child_add, omni_poller_child_add(handle, child, 7))
+CALL(omni_poller_child_remove, omni_poller_child_remove(handle, child))
+CALL(omni_poller_post, omni_poller_post(handle, 7, 7))
 CALL(omni_poller_on_finding, omni_poller_on_finding(handle, hear_finding, NULL))
-CALL(omni_stats, omni_stats(handle, &stats))
-CALL(omni_dump, fine(omni_dump(handle, room, sizeof room)))
-CALL(omni_after_fork, omni_after_fork(handle))
+CALL(omni_poller_stats, omni_poller_stats(handle, &stats))
+CALL(omni_poller_dump, fine(omni_poller_dump(handle, room, sizeof room)))
+CALL(omni_poller_after_fork, omni_poller_after_fork(handle))
 CALL(omni_poller_free, (omni_poller_free(handle), 0))
 
 CALL(omni_server_engine, omni_server_engine(handle) != 0)
@@ -133,25 +133,25 @@ CALL(omni_datagram_local, fine(omni_datagram_local(handle, room, sizeof room)))
 static const struct call of_pollers[] = {
     ROW(omni_poller_engine, 0, 0, 1),
     ROW(omni_poller_capabilities, -EINVAL, -ESTALE, 0),
-    ROW(omni_add, -EINVAL, -ESTALE, -EOWNERDEAD),
-    ROW(omni_modify, -EINVAL, -ESTALE, -EOWNERDEAD),
-    ROW(omni_rearm, -EINVAL, -ESTALE, -EOWNERDEAD),
-    ROW(omni_remove, -EINVAL, -ESTALE, -EOWNERDEAD),
-    ROW(omni_wake, -EINVAL, -ESTALE, -EOWNERDEAD),
-    ROW(omni_wait, -EINVAL, -ESTALE, -EOWNERDEAD),
-    ROW(omni_timer_add, -EINVAL, -ESTALE, -EOWNERDEAD),
-    ROW(omni_timer_add_at, -EINVAL, -ESTALE, -EOWNERDEAD),
-    ROW(omni_timer_set, -EINVAL, -ESTALE, -EOWNERDEAD),
-    ROW(omni_timer_cancel, -EINVAL, -ESTALE, -EOWNERDEAD),
-    ROW(omni_signal_add, -EINVAL, -ESTALE, -EOWNERDEAD),
-    ROW(omni_signal_remove, -EINVAL, -ESTALE, -EOWNERDEAD),
-    ROW(omni_child_add, -EINVAL, -ESTALE, -EOWNERDEAD),
-    ROW(omni_child_remove, -EINVAL, -ESTALE, -EOWNERDEAD),
-    ROW(omni_post, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_add, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_modify, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_rearm, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_remove, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_wake, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_wait, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_timer_add, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_timer_add_at, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_timer_set, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_timer_cancel, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_signal_add, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_signal_remove, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_child_add, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_child_remove, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_post, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_poller_on_finding, -EINVAL, -ESTALE, -EOWNERDEAD),
-    ROW(omni_stats, -EINVAL, -ESTALE, -EOWNERDEAD),
-    ROW(omni_dump, -EINVAL, -ESTALE, -EOWNERDEAD),
-    ROW(omni_after_fork, -EINVAL, -ESTALE, 0),
+    ROW(omni_poller_stats, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_dump, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_after_fork, -EINVAL, -ESTALE, 0),
     ROW(omni_poller_free, 0, 0, 0),
 };
 
@@ -223,7 +223,7 @@ static void expect(const struct call *call, void *handle, int expected)
     snprintf(what, sizeof what, "%s of %p", call->name, handle);
     is(call->make(handle), expected, what, __LINE__);
     /* A signal handler may call these two, which leave the words as they are. */
-    if (expected < 0 && call->make != call_omni_wake && call->make != call_omni_server_stop)
+    if (expected < 0 && call->make != call_omni_poller_wake && call->make != call_omni_server_stop)
         is(strncmp(omni_last_error(), call->name, strlen(call->name)), 0, what, __LINE__);
 }
 
@@ -269,12 +269,12 @@ static void null_pointers(uint32_t engine)
     omni_poller *poller = live[POLLER];
     omni_server *server = live[SERVER];
     IS(omni_poller_new(engine, 0, NULL), -EINVAL);
-    IS(omni_wait(poller, NULL, 1, 0), -EINVAL);
-    IS(omni_timer_add(poller, INT64_MAX, 0, 0, NULL), 0);
-    IS(omni_timer_add_at(poller, INT64_MAX, 0, NULL), 0);
+    IS(omni_poller_wait(poller, NULL, 1, 0), -EINVAL);
+    IS(omni_poller_timer_add(poller, INT64_MAX, 0, 0, NULL), 0);
+    IS(omni_poller_timer_add_at(poller, INT64_MAX, 0, NULL), 0);
     IS(omni_poller_on_finding(poller, NULL, NULL), -EINVAL);
-    IS(omni_stats(poller, NULL), -EINVAL);
-    IS(omni_dump(poller, NULL, 1), -EINVAL);
+    IS(omni_poller_stats(poller, NULL), -EINVAL);
+    IS(omni_poller_dump(poller, NULL, 1), -EINVAL);
     IS(omni_model_by_name(NULL), -EINVAL);
     IS(omni_server_new(NULL, NULL, &server), -EINVAL);
     IS(omni_server_new(NULL, &handler, NULL), -EINVAL);
@@ -447,15 +447,16 @@ static void use_handles_of_the_parent(void)
     for (int times = 0; times < 2; times++)
         for (int kind = 0; kind < KINDS; kind++)
             for (EACH_CALL(call, kind))
-                if (handles[kind] && call->make != call_omni_after_fork && call->make != call_omni_poller_free
+                if (handles[kind] && call->make != call_omni_poller_after_fork
+                    && call->make != call_omni_poller_free
                     && call->make != call_omni_server_free)
                     expect(call, handles[kind], call->forked);
     IS(omni_server_listen(live[SERVER], "127.0.0.1:0"), -EINVAL); /* it runs, as far as that goes */
     IS(omni_server_broadcast(live[SERVER], "x", 1), -EOWNERDEAD);
 
-    IS(omni_after_fork(live[POLLER]), 0);
+    IS(omni_poller_after_fork(live[POLLER]), 0);
     for (EACH_CALL(call, POLLER))
-        if (call->make != call_omni_child_add && call->make != call_omni_child_remove)
+        if (call->make != call_omni_poller_child_add && call->make != call_omni_poller_child_remove)
             expect(call, live[POLLER], call->make == call_omni_poller_engine);
     omni_server_free(idle);
     omni_server_free(live[SERVER]);

@@ -255,12 +255,12 @@ static void words(uint32_t engine)
     const omni_server_options options = {.size = sizeof options, .engine = engine};
     omni_server *server = new_server(&options, &handler);
     omni_poller *poller = new_poller(engine);
-    IS(omni_remove(poller, 0), -ENOENT);
-    OK(strstr(omni_last_error(), "omni_remove: the descriptor is not registered (ENOENT)"));
+    IS(omni_poller_remove(poller, 0), -ENOENT);
+    OK(strstr(omni_last_error(), "omni_poller_remove: the descriptor is not registered (ENOENT)"));
     IS(omni_server_listen(server, "unix:/nowhere/at/all"), -ENOENT);
     OK(strstr(omni_last_error(), "No such file or directory"));
-    IS(omni_remove(poller, 0), -ENOENT);
-    OK(strstr(omni_last_error(), "omni_remove: the descriptor is not registered (ENOENT)"));
+    IS(omni_poller_remove(poller, 0), -ENOENT);
+    OK(strstr(omni_last_error(), "omni_poller_remove: the descriptor is not registered (ENOENT)"));
     omni_poller_free(poller);
     omni_server_free(server);
 }

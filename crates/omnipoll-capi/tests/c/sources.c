@@ -14,7 +14,7 @@
 static omni_event one_of(omni_poller *poller, uint32_t kind, uint64_t token)
 {
     omni_event events[ROOM];
-    IS(omni_wait(poller, events, ROOM, FOREVER), 1);
+    IS(omni_poller_wait(poller, events, ROOM, FOREVER), 1);
     IS(events[0].kind, kind);
     IS(events[0].token, token);
     IS(events[0].ready, kind == OMNI_EVENT_SIGNAL ? events[0].ready : 0);
@@ -40,12 +40,12 @@ static void timer_order(uint32_t engine)
     int told[TIMERS] = {0}, all = 0;
     for (uint64_t i = 0; i < TIMERS; i++) {
         earliest[i] = now_ns() + delays[i];
-        IS(omni_timer_add(poller, delays[i], 0, i, NULL), 0);
+        IS(omni_poller_timer_add(poller, delays[i], 0, i, NULL), 0);
         latest[i] = now_ns() + delays[i];
     }
     while (all < TIMERS) {
         omni_event events[ROOM];
-        int count = omni_wait(poller, events, ROOM, FOREVER);
+        int count = omni_poller_wait(poller, events, ROOM, FOREVER);
         int64_t now = now_ns();
         for (int i = 0; i < count; i++, all++) {
             uint64_t token = events[i].token;
@@ -68,25 +68,25 @@ static void timer_cancel(uint32_t engine)
 {
     omni_poller *poller = new_poller(engine);
     uint64_t cancelled = 0, expired = 0, periodic = 0;
-    IS(omni_timer_add(poller, 0, 0, 1, &cancelled), 0);
-    IS(omni_timer_add(poller, 0, 0, 2, &expired), 0);
+    IS(omni_poller_timer_add(poller, 0, 0, 1, &cancelled), 0);
+    IS(omni_poller_timer_add(poller, 0, 0, 2, &expired), 0);
     OK(cancelled && expired && cancelled != expired);
-    IS(omni_timer_cancel(poller, cancelled), 0);
-    IS(omni_timer_cancel(poller, cancelled), -ESTALE);
+    IS(omni_poller_timer_cancel(poller, cancelled), 0);
+    IS(omni_poller_timer_cancel(poller, cancelled), -ESTALE);
     one_of(poller, OMNI_EVENT_TIMER, 2);
 
     /* Their places are taken by others, which their ids don't reach. */
-    IS(omni_timer_add(poller, 0, MS, 3, &periodic), 0);
-    IS(omni_timer_add(poller, INT64_MAX, 0, 4, NULL), 0);
+    IS(omni_poller_timer_add(poller, 0, MS, 3, &periodic), 0);
+    IS(omni_poller_timer_add(poller, INT64_MAX, 0, 4, NULL), 0);
     const uint64_t stale[] = {cancelled, expired, 0, 1, UINT32_MAX, periodic + 1, UINT64_MAX};
     for (size_t i = 0; i < sizeof stale / sizeof *stale; i++) {
-        IS(omni_timer_cancel(poller, stale[i]), -ESTALE);
-        int moved = omni_timer_set(poller, stale[i], 0, 0);
+        IS(omni_poller_timer_cancel(poller, stale[i]), -ESTALE);
+        int moved = omni_poller_timer_set(poller, stale[i], 0, 0);
         OK(moved == -ESTALE || (moved == -EINVAL && stale[i] & 0x80000000));
     }
     one_of(poller, OMNI_EVENT_TIMER, 3);
     one_of(poller, OMNI_EVENT_TIMER, 3);
-    IS(omni_timer_cancel(poller, periodic), 0);
+    IS(omni_poller_timer_cancel(poller, periodic), 0);
     let_pass(2 * MS);
     IS(look(poller), 0);
     omni_poller_free(poller);
@@ -97,24 +97,24 @@ static void timer_set(uint32_t engine)
     omni_poller *poller = new_poller(engine);
     struct waiter waiter;
     uint64_t id = 0;
-    IS(omni_timer_add(poller, 0, 0, 1, &id), 0);
-    IS(omni_timer_set(poller, id, INT64_MAX, 0), 0);
+    IS(omni_poller_timer_add(poller, 0, 0, 1, &id), 0);
+    IS(omni_poller_timer_set(poller, id, INT64_MAX, 0), 0);
     IS(look(poller), 0);
     /* Sooner, while somebody waits. */
     start_waiting(&waiter, poller, FOREVER);
     int64_t start = now_ns();
-    IS(omni_timer_set(poller, id, 3 * MS, INT64_MAX), 0);
+    IS(omni_poller_timer_set(poller, id, 3 * MS, INT64_MAX), 0);
     IS(finish_waiting(&waiter), 1);
     OK(now_ns() - start >= 3 * MS);
     IS(waiter.events[0].token, 1);
     /* It has a period now, and so it is still there. */
-    IS(omni_timer_set(poller, id, 0, 0), 0);
+    IS(omni_poller_timer_set(poller, id, 0, 0), 0);
     one_of(poller, OMNI_EVENT_TIMER, 1);
     /* It has expired, and keeps its id until it is cancelled. */
-    IS(omni_timer_set(poller, id, 0, 0), 0);
+    IS(omni_poller_timer_set(poller, id, 0, 0), 0);
     one_of(poller, OMNI_EVENT_TIMER, 1);
-    IS(omni_timer_cancel(poller, id), -ESTALE);
-    IS(omni_timer_set(poller, id, 0, 0), -ESTALE);
+    IS(omni_poller_timer_cancel(poller, id), -ESTALE);
+    IS(omni_poller_timer_set(poller, id, 0, 0), -ESTALE);
     omni_poller_free(poller);
 }
 
@@ -125,18 +125,18 @@ static void timer_late(uint32_t engine)
     omni_event events[ROOM];
     uint64_t id;
     int64_t before = now_ns();
-    IS(omni_timer_add(poller, delay, period, 1, &id), 0);
+    IS(omni_poller_timer_add(poller, delay, period, 1, &id), 0);
     int64_t after = now_ns();
     let_pass(20 * MS);
     int64_t least = (now_ns() - after - delay) / period + 1;
-    IS(omni_wait(poller, events, ROOM, LOOK), 1);
+    IS(omni_poller_wait(poller, events, ROOM, LOOK), 1);
     int64_t most = (now_ns() - before - delay) / period + 1;
     OK(least >= 19 && least <= events[0].value && events[0].value <= most);
 
     /* The periods that follow go on from the first deadline; none is counted twice or never. */
     int64_t periods = events[0].value;
     while (periods < 40) {
-        OK(omni_wait(poller, events, ROOM, FOREVER) == 1 && events[0].value >= 1);
+        OK(omni_poller_wait(poller, events, ROOM, FOREVER) == 1 && events[0].value >= 1);
         periods += events[0].value;
         OK(now_ns() - before >= delay + (periods - 1) * period);
     }
@@ -150,12 +150,12 @@ static void timer_while_waiting(uint32_t engine)
     omni_event event;
     struct waiter waiter;
     /* The caller's timeout holds although a timer is armed, and the other way round. */
-    IS(omni_timer_add(poller, INT64_MAX, INT64_MAX, 1, NULL), 0);
+    IS(omni_poller_timer_add(poller, INT64_MAX, INT64_MAX, 1, NULL), 0);
     int64_t start = now_ns();
-    IS(omni_wait(poller, &event, 1, 3 * MS), 0);
+    IS(omni_poller_wait(poller, &event, 1, 3 * MS), 0);
     OK(now_ns() - start >= 3 * MS);
     start_waiting(&waiter, poller, INT64_MAX);
-    IS(omni_timer_add(poller, 3 * MS, 0, 2, NULL), 0);
+    IS(omni_poller_timer_add(poller, 3 * MS, 0, 2, NULL), 0);
     IS(finish_waiting(&waiter), 1);
     IS(waiter.events[0].kind, OMNI_EVENT_TIMER);
     IS(waiter.events[0].token, 2);
@@ -169,24 +169,24 @@ static void wall_clock(uint32_t engine)
     struct waiter waiter;
     uint64_t id = 0, never = 0;
     /* 1970, and five milliseconds from now. */
-    IS(omni_timer_add_at(poller, 0, 1, &id), 0);
+    IS(omni_poller_timer_add_at(poller, 0, 1, &id), 0);
     IS(one_of(poller, OMNI_EVENT_TIMER, 1).value, 1);
-    IS(omni_timer_cancel(poller, id), -ESTALE);
-    IS(omni_timer_add_at(poller, INT64_MAX, 2, &never), 0);
+    IS(omni_poller_timer_cancel(poller, id), -ESTALE);
+    IS(omni_poller_timer_add_at(poller, INT64_MAX, 2, &never), 0);
     OK(never && never != id);
     IS(look(poller), 0);
     start_waiting(&waiter, poller, FOREVER);
     int64_t time = wall_clock_ns() + 5 * MS;
-    IS(omni_timer_add_at(poller, time, 3, NULL), 0);
+    IS(omni_poller_timer_add_at(poller, time, 3, NULL), 0);
     IS(finish_waiting(&waiter), 1);
     OK(wall_clock_ns() >= time);
     IS(waiter.events[0].kind, OMNI_EVENT_TIMER);
     IS(waiter.events[0].token, 3);
 
-    IS(omni_timer_set(poller, never, 0, 0), -EINVAL);
-    IS(omni_timer_cancel(poller, never), 0);
-    IS(omni_timer_cancel(poller, never), -ESTALE);
-    IS(omni_timer_add_at(poller, -1, 4, &id), -EINVAL);
+    IS(omni_poller_timer_set(poller, never, 0, 0), -EINVAL);
+    IS(omni_poller_timer_cancel(poller, never), 0);
+    IS(omni_poller_timer_cancel(poller, never), -ESTALE);
+    IS(omni_poller_timer_add_at(poller, -1, 4, &id), -EINVAL);
     omni_poller_free(poller);
     IS(open_descriptors(), before);
 }
@@ -195,19 +195,19 @@ static void timer_bad_input(uint32_t engine)
 {
     omni_poller *poller = new_poller(engine);
     uint64_t armed = 0, id = 7;
-    IS(omni_timer_add(poller, INT64_MAX, 0, 1, &armed), 0);
+    IS(omni_poller_timer_add(poller, INT64_MAX, 0, 1, &armed), 0);
     const int64_t wrong[] = {-1, INT64_MIN};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-        IS(omni_timer_add(poller, wrong[i], 0, 2, &id), -EINVAL);
-        IS(omni_timer_add(poller, 0, wrong[i], 2, &id), -EINVAL);
-        IS(omni_timer_add_at(poller, wrong[i], 2, &id), -EINVAL);
-        IS(omni_timer_set(poller, armed, wrong[i], 0), -EINVAL);
-        IS(omni_timer_set(poller, armed, 0, wrong[i]), -EINVAL);
+        IS(omni_poller_timer_add(poller, wrong[i], 0, 2, &id), -EINVAL);
+        IS(omni_poller_timer_add(poller, 0, wrong[i], 2, &id), -EINVAL);
+        IS(omni_poller_timer_add_at(poller, wrong[i], 2, &id), -EINVAL);
+        IS(omni_poller_timer_set(poller, armed, wrong[i], 0), -EINVAL);
+        IS(omni_poller_timer_set(poller, armed, 0, wrong[i]), -EINVAL);
     }
-    OK(strstr(omni_last_error(), "omni_timer_set: period_ns is negative (EINVAL)"));
+    OK(strstr(omni_last_error(), "omni_poller_timer_set: period_ns is negative (EINVAL)"));
     IS(id, 7);
     IS(look(poller), 0);
-    IS(omni_timer_cancel(poller, armed), 0);
+    IS(omni_poller_timer_cancel(poller, armed), 0);
     omni_poller_free(poller);
 }
 
@@ -217,9 +217,9 @@ static void signal_counts(uint32_t engine)
 {
     omni_poller *poller = new_poller(engine), *other = new_poller(engine);
     struct waiter waiter;
-    IS(omni_signal_add(poller, SIGUSR1, 1), 0);
-    IS(omni_signal_add(other, SIGUSR1, 2), 0);
-    IS(omni_signal_add(poller, SIGRTMIN, 3), 0);
+    IS(omni_poller_signal_add(poller, SIGUSR1, 1), 0);
+    IS(omni_poller_signal_add(other, SIGUSR1, 2), 0);
+    IS(omni_poller_signal_add(poller, SIGRTMIN, 3), 0);
     IS(look(poller), 0);
     for (int i = 0; i < 3; i++)
         IS(raise(SIGUSR1), 0);
@@ -245,8 +245,8 @@ static void signal_counts(uint32_t engine)
 
     /* What came and was not told goes with the watch. */
     IS(raise(SIGUSR1), 0);
-    IS(omni_signal_remove(poller, SIGUSR1), 0);
-    IS(omni_signal_add(poller, SIGUSR1, 4), 0);
+    IS(omni_poller_signal_remove(poller, SIGUSR1), 0);
+    IS(omni_poller_signal_add(poller, SIGUSR1, 4), 0);
     IS(look(poller), 0);
     omni_poller_free(poller);
     omni_poller_free(other);
@@ -275,20 +275,20 @@ static void signal_disposition(uint32_t engine)
     sigaddset(&action.sa_mask, SIGUSR2);
     IS(sigaction(SIGUSR1, &action, &old), 0);
 
-    IS(omni_signal_add(poller, SIGUSR1, 1), 0);
+    IS(omni_poller_signal_add(poller, SIGUSR1, 1), 0);
     IS(sigaction(SIGUSR1, NULL, &during), 0);
     OK(during.sa_handler != on_signal);
-    IS(omni_signal_add(other, SIGUSR1, 1), 0);
-    IS(omni_signal_remove(poller, SIGUSR1), 0);
+    IS(omni_poller_signal_add(other, SIGUSR1, 1), 0);
+    IS(omni_poller_signal_remove(poller, SIGUSR1), 0);
     /* The other poller still watches it. */
     IS(raise(SIGUSR1), 0);
     one_of(other, OMNI_EVENT_SIGNAL, 1);
-    IS(omni_signal_remove(other, SIGUSR1), 0);
+    IS(omni_poller_signal_remove(other, SIGUSR1), 0);
     is_installed(SIGUSR1, on_signal);
 
     /* A poller that is freed gives back what it has taken. */
     IS(sigaction(SIGUSR1, &(struct sigaction){.sa_handler = SIG_IGN}, NULL), 0);
-    IS(omni_signal_add(poller, SIGUSR1, 1), 0);
+    IS(omni_poller_signal_add(poller, SIGUSR1, 1), 0);
     omni_poller_free(poller);
     is_installed(SIGUSR1, SIG_IGN);
     omni_poller_free(other);
@@ -300,16 +300,16 @@ static void signal_errors(uint32_t engine)
     omni_poller *poller = new_poller(engine);
     const int wrong[] = {0, -1, INT_MIN, INT_MAX, 65, SIGKILL, SIGSTOP, SIGSEGV, SIGBUS, SIGFPE, SIGILL};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-        IS(omni_signal_add(poller, wrong[i], 1), -EINVAL);
-        IS(omni_signal_remove(poller, wrong[i]), -ENOENT);
+        IS(omni_poller_signal_add(poller, wrong[i], 1), -EINVAL);
+        IS(omni_poller_signal_remove(poller, wrong[i]), -ENOENT);
     }
-    IS(omni_signal_remove(poller, SIGUSR1), -ENOENT);
-    IS(omni_signal_add(poller, SIGUSR1, 1), 0);
-    IS(omni_signal_add(poller, SIGUSR1, 2), -EEXIST);
+    IS(omni_poller_signal_remove(poller, SIGUSR1), -ENOENT);
+    IS(omni_poller_signal_add(poller, SIGUSR1, 1), 0);
+    IS(omni_poller_signal_add(poller, SIGUSR1, 2), -EEXIST);
     IS(raise(SIGUSR1), 0);
     one_of(poller, OMNI_EVENT_SIGNAL, 1);
-    IS(omni_signal_remove(poller, SIGUSR1), 0);
-    IS(omni_signal_remove(poller, SIGUSR1), -ENOENT);
+    IS(omni_poller_signal_remove(poller, SIGUSR1), 0);
+    IS(omni_poller_signal_remove(poller, SIGUSR1), -ENOENT);
     omni_poller_free(poller);
 }
 
@@ -358,8 +358,8 @@ static void child_status(uint32_t engine)
     omni_poller *poller = new_poller(engine);
     struct child quits = start_child(7), killed = start_child(-SIGTERM), quick = start_child(0);
     struct waiter waiter;
-    IS(omni_child_add(poller, quits.pid, 1), 0);
-    IS(omni_child_add(poller, killed.pid, 2), 0);
+    IS(omni_poller_child_add(poller, quits.pid, 1), 0);
+    IS(omni_poller_child_add(poller, killed.pid, 2), 0);
     IS(look(poller), 0);
 
     start_waiting(&waiter, poller, FOREVER);
@@ -379,7 +379,7 @@ static void child_status(uint32_t engine)
     /* One that has ended before it is watched. */
     end(quick);
     wait_until_dead(quick.pid);
-    IS(omni_child_add(poller, quick.pid, 3), 0);
+    IS(omni_poller_child_add(poller, quick.pid, 3), 0);
     IS(one_of(poller, OMNI_EVENT_CHILD, 3).value, 0);
     IS(look(poller), 0);
 
@@ -388,8 +388,8 @@ static void child_status(uint32_t engine)
     for (size_t i = 0; i < sizeof reaped / sizeof *reaped; i++) {
         IS(waitpid(reaped[i], NULL, WNOHANG), -1);
         IS(errno, ECHILD);
-        IS(omni_child_remove(poller, reaped[i]), -ENOENT);
-        IS(omni_child_add(poller, reaped[i], 4), -ECHILD);
+        IS(omni_poller_child_remove(poller, reaped[i]), -ENOENT);
+        IS(omni_poller_child_add(poller, reaped[i], 4), -ECHILD);
     }
     omni_poller_free(poller);
     IS(open_descriptors(), before);
@@ -402,16 +402,16 @@ static void child_of_somebody_else(uint32_t engine)
     const int not_mine[] = {0, -1, INT_MIN, INT_MAX, 1, getpid(), getppid()};
     int status = 0;
     for (size_t i = 0; i < sizeof not_mine / sizeof *not_mine; i++) {
-        IS(omni_child_add(poller, not_mine[i], 1), -ECHILD);
-        IS(omni_child_remove(poller, not_mine[i]), -ENOENT);
+        IS(omni_poller_child_add(poller, not_mine[i], 1), -ECHILD);
+        IS(omni_poller_child_remove(poller, not_mine[i]), -ENOENT);
     }
-    IS(omni_child_add(poller, mine.pid, 1), 0);
-    IS(omni_child_add(poller, mine.pid, 2), -EEXIST);
+    IS(omni_poller_child_add(poller, mine.pid, 1), 0);
+    IS(omni_poller_child_add(poller, mine.pid, 2), -EEXIST);
 
     /* A child that is watched no more, or never was, is left alone when it ends. */
-    IS(omni_child_add(poller, forgotten.pid, 3), 0);
-    IS(omni_child_remove(poller, forgotten.pid), 0);
-    IS(omni_child_remove(poller, forgotten.pid), -ENOENT);
+    IS(omni_poller_child_add(poller, forgotten.pid, 3), 0);
+    IS(omni_poller_child_remove(poller, forgotten.pid), 0);
+    IS(omni_poller_child_remove(poller, forgotten.pid), -ENOENT);
     end(forgotten);
     wait_until_dead(forgotten.pid);
     IS(look(poller), 0);
@@ -419,7 +419,7 @@ static void child_of_somebody_else(uint32_t engine)
     IS(WEXITSTATUS(status), 5);
 
     /* One that somebody else has reaped: that it ended is told, and that nobody knows how. */
-    IS(omni_child_add(poller, taken.pid, 4), 0);
+    IS(omni_poller_child_add(poller, taken.pid, 4), 0);
     end(taken);
     IS(waitpid(taken.pid, &status, 0), taken.pid);
     IS(one_of(poller, OMNI_EVENT_CHILD, 4).value, -1);
@@ -437,10 +437,10 @@ static void post_order(uint32_t engine)
     omni_poller *poller = new_poller(engine);
     struct waiter waiter;
     for (int64_t i = 0; i < POSTS; i++)
-        IS(omni_post(poller, UINT64_MAX - (uint64_t)i, INT64_MIN + i), 0);
+        IS(omni_poller_post(poller, UINT64_MAX - (uint64_t)i, INT64_MIN + i), 0);
     for (int64_t told = 0; told < POSTS;) {
         omni_event events[ROOM];
-        int count = omni_wait(poller, events, ROOM, FOREVER);
+        int count = omni_poller_wait(poller, events, ROOM, FOREVER);
         OK(count > 0);
         for (int i = 0; i < count; i++, told++) {
             IS(events[i].kind, OMNI_EVENT_POST);
@@ -451,7 +451,7 @@ static void post_order(uint32_t engine)
     }
     IS(look(poller), 0);
     start_waiting(&waiter, poller, FOREVER);
-    IS(omni_post(poller, 1, 2), 0);
+    IS(omni_poller_post(poller, 1, 2), 0);
     IS(finish_waiting(&waiter), 1);
     IS(waiter.events[0].kind, OMNI_EVENT_POST);
     omni_poller_free(poller);
@@ -463,15 +463,15 @@ static void post_full(uint32_t engine)
     omni_poller *poller = new_poller(engine);
     omni_event events[ROOM];
     for (int64_t i = 0; i < MOST; i++)
-        IS(omni_post(poller, 0, i), 0);
-    IS(omni_post(poller, 0, MOST), -EAGAIN);
-    OK(strstr(omni_last_error(), "omni_post: ") && strstr(omni_last_error(), "(EAGAIN)"));
-    IS(omni_wait(poller, events, 1, FOREVER), 1);
+        IS(omni_poller_post(poller, 0, i), 0);
+    IS(omni_poller_post(poller, 0, MOST), -EAGAIN);
+    OK(strstr(omni_last_error(), "omni_poller_post: ") && strstr(omni_last_error(), "(EAGAIN)"));
+    IS(omni_poller_wait(poller, events, 1, FOREVER), 1);
     IS(events[0].value, 0);
-    IS(omni_post(poller, 0, MOST), 0);
-    IS(omni_post(poller, 0, MOST + 1), -EAGAIN);
+    IS(omni_poller_post(poller, 0, MOST), 0);
+    IS(omni_poller_post(poller, 0, MOST + 1), -EAGAIN);
     for (int64_t told = 1; told <= MOST;) {
-        int count = omni_wait(poller, events, ROOM, FOREVER);
+        int count = omni_poller_wait(poller, events, ROOM, FOREVER);
         OK(count > 0);
         for (int i = 0; i < count; i++, told++)
             IS(events[i].value, told);
@@ -492,7 +492,7 @@ static void *post_many(void *argument)
 {
     struct poster *poster = argument;
     for (int64_t i = 0; i < EACH;) {
-        int posted = omni_post(poster->poller, poster->number, i);
+        int posted = omni_poller_post(poster->poller, poster->number, i);
         OK(posted == 0 || posted == -EAGAIN);
         i += posted == 0;
     }
@@ -510,7 +510,7 @@ static void posts_from_threads(uint32_t engine)
     }
     for (int told = 0; told < POSTERS * EACH;) {
         omni_event events[ROOM];
-        int count = omni_wait(poller, events, ROOM, FOREVER);
+        int count = omni_poller_wait(poller, events, ROOM, FOREVER);
         OK(count > 0);
         for (int i = 0; i < count; i++, told++)
             IS(events[i].value, next[events[i].token]++);
@@ -524,11 +524,11 @@ static void posts_from_threads(uint32_t engine)
 static void wakes_merge(uint32_t engine)
 {
     omni_poller *poller = new_poller(engine);
-    IS(omni_wake(poller), 0);
-    IS(omni_post(poller, 1, 1), 0);
-    IS(omni_wake(poller), 0);
+    IS(omni_poller_wake(poller), 0);
+    IS(omni_poller_post(poller, 1, 1), 0);
+    IS(omni_poller_wake(poller), 0);
     omni_event events[ROOM];
-    IS(omni_wait(poller, events, ROOM, FOREVER), 2);
+    IS(omni_poller_wait(poller, events, ROOM, FOREVER), 2);
     int wake = events[0].kind == OMNI_EVENT_WAKE ? 0 : 1;
     IS(events[wake].kind, OMNI_EVENT_WAKE);
     IS(events[wake].value, 2);
@@ -543,17 +543,17 @@ static void wakes_merge(uint32_t engine)
 static struct child prepare_all(omni_poller *poller, struct pair pair)
 {
     struct child child = start_child(0);
-    IS(omni_add(poller, pair.ours, OMNI_READ, 1), 0);
+    IS(omni_poller_add(poller, pair.ours, OMNI_READ, 1), 0);
     put(pair.theirs, 1);
-    IS(omni_timer_add(poller, 0, 0, 2, NULL), 0);
-    IS(omni_timer_add_at(poller, 0, 2, NULL), 0);
-    IS(omni_signal_add(poller, SIGUSR1, 3), 0);
+    IS(omni_poller_timer_add(poller, 0, 0, 2, NULL), 0);
+    IS(omni_poller_timer_add_at(poller, 0, 2, NULL), 0);
+    IS(omni_poller_signal_add(poller, SIGUSR1, 3), 0);
     IS(raise(SIGUSR1), 0);
-    IS(omni_child_add(poller, child.pid, 4), 0);
+    IS(omni_poller_child_add(poller, child.pid, 4), 0);
     end(child);
     wait_until_dead(child.pid);
-    IS(omni_wake(poller), 0);
-    IS(omni_post(poller, 6, 1), 0);
+    IS(omni_poller_wake(poller), 0);
+    IS(omni_poller_post(poller, 6, 1), 0);
     return child;
 }
 
@@ -570,7 +570,7 @@ static void every_kind(uint32_t engine)
         prepare_all(poller, pair);
         for (int waits = 0; told < 6 && waits < 100; waits++) {
             omni_event events[ROOM];
-            int count = omni_wait(poller, events, capacity, FOREVER);
+            int count = omni_poller_wait(poller, events, capacity, FOREVER);
             OK(count > 0);
             for (int i = 0; i < count; i++) {
                 OK(events[i].kind < KINDS);
@@ -609,32 +609,32 @@ static void freed_with_all(uint32_t engine)
 static void use_inherited(omni_poller *poller, pid_t sibling, uint64_t timer)
 {
     uint64_t id = 7;
-    IS(omni_timer_add(poller, 0, 0, 9, &id), -EOWNERDEAD);
-    IS(omni_timer_add_at(poller, 0, 9, &id), -EOWNERDEAD);
+    IS(omni_poller_timer_add(poller, 0, 0, 9, &id), -EOWNERDEAD);
+    IS(omni_poller_timer_add_at(poller, 0, 9, &id), -EOWNERDEAD);
     IS(id, 7);
-    IS(omni_timer_set(poller, timer, 0, 0), -EOWNERDEAD);
-    IS(omni_timer_cancel(poller, timer), -EOWNERDEAD);
-    IS(omni_signal_add(poller, SIGUSR2, 9), -EOWNERDEAD);
-    IS(omni_signal_remove(poller, SIGUSR1), -EOWNERDEAD);
-    IS(omni_child_add(poller, sibling, 9), -EOWNERDEAD);
-    IS(omni_child_remove(poller, sibling), -EOWNERDEAD);
-    IS(omni_post(poller, 9, 9), -EOWNERDEAD);
+    IS(omni_poller_timer_set(poller, timer, 0, 0), -EOWNERDEAD);
+    IS(omni_poller_timer_cancel(poller, timer), -EOWNERDEAD);
+    IS(omni_poller_signal_add(poller, SIGUSR2, 9), -EOWNERDEAD);
+    IS(omni_poller_signal_remove(poller, SIGUSR1), -EOWNERDEAD);
+    IS(omni_poller_child_add(poller, sibling, 9), -EOWNERDEAD);
+    IS(omni_poller_child_remove(poller, sibling), -EOWNERDEAD);
+    IS(omni_poller_post(poller, 9, 9), -EOWNERDEAD);
 
     /* Signals and children that came before the fork, and posts, are the parent's. */
-    IS(omni_after_fork(poller), 0);
+    IS(omni_poller_after_fork(poller), 0);
     IS(look(poller), 0);
-    IS(omni_child_remove(poller, sibling), -ENOENT);
-    IS(omni_child_add(poller, sibling, 9), -ECHILD);
+    IS(omni_poller_child_remove(poller, sibling), -ENOENT);
+    IS(omni_poller_child_add(poller, sibling, 9), -ECHILD);
     IS(raise(SIGUSR1), 0);
     IS(one_of(poller, OMNI_EVENT_SIGNAL, 1).ready, 1);
-    IS(omni_post(poller, 5, 5), 0);
+    IS(omni_poller_post(poller, 5, 5), 0);
     IS(one_of(poller, OMNI_EVENT_POST, 5).value, 5);
-    IS(omni_timer_set(poller, timer, 0, 0), 0);
+    IS(omni_poller_timer_set(poller, timer, 0, 0), 0);
     one_of(poller, OMNI_EVENT_TIMER, 2);
-    IS(omni_timer_add_at(poller, 0, 3, NULL), 0);
+    IS(omni_poller_timer_add_at(poller, 0, 3, NULL), 0);
     one_of(poller, OMNI_EVENT_TIMER, 3);
     struct child own = start_child(3);
-    IS(omni_child_add(poller, own.pid, 6), 0);
+    IS(omni_poller_child_add(poller, own.pid, 6), 0);
     end(own);
     IS(WEXITSTATUS((int)one_of(poller, OMNI_EVENT_CHILD, 6).value), 3);
 }
@@ -645,12 +645,12 @@ static void forked(uint32_t engine)
     omni_poller *poller = new_poller(engine);
     uint64_t timer = 0;
     int status = 0;
-    IS(omni_signal_add(poller, SIGUSR1, 1), 0);
-    IS(omni_timer_add(poller, INT64_MAX, 0, 2, &timer), 0);
-    IS(omni_timer_add_at(poller, INT64_MAX, 3, NULL), 0);
-    IS(omni_child_add(poller, sibling.pid, 4), 0);
+    IS(omni_poller_signal_add(poller, SIGUSR1, 1), 0);
+    IS(omni_poller_timer_add(poller, INT64_MAX, 0, 2, &timer), 0);
+    IS(omni_poller_timer_add_at(poller, INT64_MAX, 3, NULL), 0);
+    IS(omni_poller_child_add(poller, sibling.pid, 4), 0);
     IS(raise(SIGUSR1), 0);
-    IS(omni_post(poller, 5, 50), 0);
+    IS(omni_poller_post(poller, 5, 50), 0);
     pid_t pid = fork();
     if (pid == 0) {
         use_inherited(poller, sibling.pid, timer);
@@ -663,7 +663,7 @@ static void forked(uint32_t engine)
 
     /* The parent has lost nothing, and heard nothing of what was the child's. */
     omni_event events[ROOM];
-    IS(omni_wait(poller, events, ROOM, FOREVER), 2);
+    IS(omni_poller_wait(poller, events, ROOM, FOREVER), 2);
     int post = events[0].kind == OMNI_EVENT_POST ? 0 : 1;
     IS(events[post].value, 50);
     IS(events[!post].kind, OMNI_EVENT_SIGNAL);
@@ -671,7 +671,7 @@ static void forked(uint32_t engine)
     IS(look(poller), 0);
     end(sibling);
     IS(one_of(poller, OMNI_EVENT_CHILD, 4).value, 0);
-    IS(omni_timer_set(poller, timer, 0, 0), 0);
+    IS(omni_poller_timer_set(poller, timer, 0, 0), 0);
     one_of(poller, OMNI_EVENT_TIMER, 2);
     omni_poller_free(poller);
 }

@@ -30,7 +30,7 @@ static void take_down(const omni_finding *finding, void *context)
     report->last = *finding;
     strcpy(report->words, finding->words);
     /* Ends the wait during which it comes; the last finding may come from omni_poller_free. */
-    int woken = omni_wake(report->poller);
+    int woken = omni_poller_wake(report->poller);
     OK(woken == 0 || woken == -ESTALE || woken == -EOWNERDEAD);
 }
 
@@ -64,12 +64,12 @@ static void blocking_edge(uint32_t engine)
     omni_poller *poller = strict_poller(engine, &report);
     struct pair pair = pipe_pair();
     IS(fcntl(pair.ours, F_SETFL, 0), 0);
-    IS(omni_add(poller, pair.ours, OMNI_READ, 7), 0);
+    IS(omni_poller_add(poller, pair.ours, OMNI_READ, 7), 0);
     IS(report.count, 0);
-    IS(omni_modify(poller, pair.ours, OMNI_READ | OMNI_EDGE, 8), 0);
+    IS(omni_poller_modify(poller, pair.ours, OMNI_READ | OMNI_EDGE, 8), 0);
     said(&report, OMNI_FINDING_BLOCKING_EDGE, pair.ours, 8, "O_NONBLOCK");
-    IS(omni_modify(poller, pair.ours, OMNI_READ | OMNI_EDGE, 9), 0);
-    IS(omni_remove(poller, pair.ours), 0);
+    IS(omni_poller_modify(poller, pair.ours, OMNI_READ | OMNI_EDGE, 9), 0);
+    IS(omni_poller_remove(poller, pair.ours), 0);
     omni_poller_free(poller);
     IS(report.count, 0);
     close_pair(pair);
@@ -80,14 +80,14 @@ static void undrained(uint32_t engine)
     struct report report;
     omni_poller *poller = strict_poller(engine, &report);
     struct pair pair = pipe_pair();
-    IS(omni_add(poller, pair.ours, OMNI_READ | OMNI_EDGE, 7), 0);
+    IS(omni_poller_add(poller, pair.ours, OMNI_READ | OMNI_EDGE, 7), 0);
     put(pair.theirs, 2);
     IS(one_event(poller, pair.ours, 7), OMNI_READ);
     take(pair.ours, 1);
     /* Nothing else would ever end this wait. */
     IS(one_wake(poller), 1);
     said(&report, OMNI_FINDING_UNDRAINED, pair.ours, 7, "EAGAIN");
-    IS(omni_remove(poller, pair.ours), 0);
+    IS(omni_poller_remove(poller, pair.ours), 0);
     omni_poller_free(poller);
     IS(report.count, 0);
     close_pair(pair);
@@ -98,14 +98,14 @@ static void forgotten_oneshot(uint32_t engine)
     struct report report;
     omni_poller *poller = strict_poller(engine, &report);
     struct pair pair = pipe_pair();
-    IS(omni_add(poller, pair.ours, OMNI_READ | OMNI_ONESHOT, 7), 0);
+    IS(omni_poller_add(poller, pair.ours, OMNI_READ | OMNI_ONESHOT, 7), 0);
     put(pair.theirs, 1);
     IS(one_event(poller, pair.ours, 7), OMNI_READ);
     for (int i = 0; i < 16; i++)
         IS(look(poller), 0);
     IS(one_wake(poller), 1);
     said(&report, OMNI_FINDING_FORGOTTEN_ONESHOT, pair.ours, 7, "modify");
-    IS(omni_remove(poller, pair.ours), 0);
+    IS(omni_poller_remove(poller, pair.ours), 0);
     omni_poller_free(poller);
     close_pair(pair);
 }
@@ -115,11 +115,11 @@ static void closed(uint32_t engine)
     struct report report;
     omni_poller *poller = strict_poller(engine, &report);
     struct pair pair = pipe_pair();
-    IS(omni_add(poller, pair.ours, OMNI_READ, 7), 0);
+    IS(omni_poller_add(poller, pair.ours, OMNI_READ, 7), 0);
     close(pair.ours);
     OK(look(poller) >= 0);
     said(&report, OMNI_FINDING_CLOSED, pair.ours, 7, "closed while registered");
-    omni_remove(poller, pair.ours);
+    omni_poller_remove(poller, pair.ours);
     omni_poller_free(poller);
     IS(report.count, 0);
     close(pair.theirs);
@@ -130,11 +130,11 @@ static void reused(uint32_t engine)
     struct report report;
     omni_poller *poller = strict_poller(engine, &report);
     struct pair pair = pipe_pair(), other = pipe_pair();
-    IS(omni_add(poller, pair.ours, OMNI_READ, 7), 0);
+    IS(omni_poller_add(poller, pair.ours, OMNI_READ, 7), 0);
     IS(dup2(other.ours, pair.ours), pair.ours);
     OK(look(poller) >= 0);
     said(&report, OMNI_FINDING_REUSED, pair.ours, 7, "another file");
-    omni_remove(poller, pair.ours);
+    omni_poller_remove(poller, pair.ours);
     omni_poller_free(poller);
     IS(report.count, 0);
     close_pair(pair);
@@ -146,13 +146,13 @@ static void busy_writer(uint32_t engine)
     struct report report;
     omni_poller *poller = strict_poller(engine, &report);
     struct pair pair = socket_pair();
-    IS(omni_add(poller, pair.ours, OMNI_WRITE, 7), 0);
+    IS(omni_poller_add(poller, pair.ours, OMNI_WRITE, 7), 0);
     for (int i = 0; i < 999; i++)
         IS(one_event(poller, pair.ours, 7), OMNI_WRITE);
     IS(report.count, 0);
     IS(one_event(poller, pair.ours, 7), OMNI_WRITE);
     said(&report, OMNI_FINDING_BUSY_WRITER, pair.ours, 7, "WRITE");
-    IS(omni_remove(poller, pair.ours), 0);
+    IS(omni_poller_remove(poller, pair.ours), 0);
     omni_poller_free(poller);
     close_pair(pair);
 }
@@ -162,7 +162,7 @@ static void blocked_loop(uint32_t engine)
     struct report report;
     omni_poller *poller = strict_poller(engine, &report);
     struct pair pair = pipe_pair();
-    IS(omni_add(poller, pair.ours, OMNI_READ, 7), 0);
+    IS(omni_poller_add(poller, pair.ours, OMNI_READ, 7), 0);
     put(pair.theirs, 1);
     IS(one_event(poller, pair.ours, 7), OMNI_READ);
     take(pair.ours, 1);
@@ -170,7 +170,7 @@ static void blocked_loop(uint32_t engine)
     let_pass(110 * MS);
     IS(one_wake(poller), 1);
     said(&report, OMNI_FINDING_BLOCKED_LOOP, pair.ours, 7, "another thread");
-    IS(omni_remove(poller, pair.ours), 0);
+    IS(omni_poller_remove(poller, pair.ours), 0);
     omni_poller_free(poller);
     close_pair(pair);
 }
@@ -184,7 +184,7 @@ static void forked_child(uint32_t engine)
     if (pid == 0) {
         for (int i = 0; i < 2; i++) {
             IS(look(poller), -EOWNERDEAD);
-            IS(omni_post(poller, 0, 0), -EOWNERDEAD);
+            IS(omni_poller_post(poller, 0, 0), -EOWNERDEAD);
         }
         said(&report, OMNI_FINDING_FORKED_CHILD, -1, 0, "after_fork");
         _exit(0);
@@ -226,7 +226,7 @@ static void forked_in_a_callback(uint32_t engine)
         int status = 0;
         IS(omni_poller_new(engine, OMNI_STRICT, &forker.poller), 0);
         IS(omni_poller_on_finding(forker.poller, fork_once, &forker), 0);
-        IS(omni_add(forker.poller, closed.ours, OMNI_READ, 7), 0);
+        IS(omni_poller_add(forker.poller, closed.ours, OMNI_READ, 7), 0);
         close(closed.ours);
         int found = look(forker.poller);
         if (forker.child == 0) {
@@ -238,8 +238,8 @@ static void forked_in_a_callback(uint32_t engine)
         OK(found >= 0);
         IS(waitpid(forker.child, &status, 0), forker.child);
         IS(status, 0);
-        omni_remove(forker.poller, closed.ours);
-        IS(omni_add(forker.poller, open.ours, OMNI_READ, 8), 0);
+        omni_poller_remove(forker.poller, closed.ours);
+        IS(omni_poller_add(forker.poller, open.ours, OMNI_READ, 8), 0);
         put(open.theirs, 1);
         IS(one_event(forker.poller, open.ours, 8), OMNI_READ);
         omni_poller_free(forker.poller);
@@ -253,7 +253,7 @@ static void leaked(uint32_t engine)
     struct report report;
     omni_poller *poller = strict_poller(engine, &report);
     struct pair pair = pipe_pair();
-    IS(omni_add(poller, pair.ours, OMNI_READ, 7), 0);
+    IS(omni_poller_add(poller, pair.ours, OMNI_READ, 7), 0);
     omni_poller_free(poller);
     said(&report, OMNI_FINDING_LEAKED, pair.ours, 7, "still registered");
     close_pair(pair);
@@ -268,25 +268,25 @@ static void correct(uint32_t engine)
     for (size_t i = 0; i < sizeof triggers / sizeof *triggers; i++) {
         struct pair pair = socket_pair();
         uint32_t interest = OMNI_READ | triggers[i];
-        IS(omni_add(poller, pair.ours, interest, i), 0);
+        IS(omni_poller_add(poller, pair.ours, interest, i), 0);
         for (int round = 0; round < 40; round++) {
             put(pair.theirs, 2048);
             IS(one_event(poller, pair.ours, i), OMNI_READ);
             drain(pair.ours);
             if (triggers[i] & OMNI_ONESHOT)
-                IS(omni_modify(poller, pair.ours, interest, i), 0);
+                IS(omni_poller_modify(poller, pair.ours, interest, i), 0);
             else if (triggers[i] & OMNI_EDGE)
-                IS(omni_rearm(poller, pair.ours, OMNI_READ), 0);
+                IS(omni_poller_rearm(poller, pair.ours, OMNI_READ), 0);
             IS(look(poller), 0);
         }
         /* Longer than anything may be left. */
         omni_event events[ROOM];
-        IS(omni_wait(poller, events, ROOM, 120 * MS), 0);
-        IS(omni_timer_add(poller, 0, 0, 1, NULL), 0);
+        IS(omni_poller_wait(poller, events, ROOM, 120 * MS), 0);
+        IS(omni_poller_timer_add(poller, 0, 0, 1, NULL), 0);
         IS(look(poller), 1);
-        IS(omni_post(poller, 1, 1), 0);
+        IS(omni_poller_post(poller, 1, 1), 0);
         IS(look(poller), 1);
-        IS(omni_remove(poller, pair.ours), 0);
+        IS(omni_poller_remove(poller, pair.ours), 0);
         close_pair(pair);
     }
     omni_poller_free(poller);
@@ -307,8 +307,8 @@ static void on_stderr(uint32_t engine)
             if (by_environment)
                 IS(setenv("OMNIPOLL_STRICT", "1", 1), 0);
             IS(omni_poller_new(engine, by_environment ? 0 : OMNI_STRICT, &poller), 0);
-            IS(omni_add(poller, pair.ours, OMNI_READ | OMNI_EDGE, 7), 0);
-            IS(omni_remove(poller, pair.ours), 0);
+            IS(omni_poller_add(poller, pair.ours, OMNI_READ | OMNI_EDGE, 7), 0);
+            IS(omni_poller_remove(poller, pair.ours), 0);
             omni_poller_free(poller);
             _exit(0);
         }
@@ -336,7 +336,7 @@ static void errors(uint32_t engine)
     next = (struct report){.poller = poller};
     IS(omni_poller_on_finding(poller, take_down, &next), 0);
     struct pair pair = pipe_pair();
-    IS(omni_add(poller, pair.ours, OMNI_READ, 7), 0);
+    IS(omni_poller_add(poller, pair.ours, OMNI_READ, 7), 0);
     omni_poller_free(poller);
     IS(report.count, 0);
     said(&next, OMNI_FINDING_LEAKED, pair.ours, 7, "");

@@ -35,7 +35,7 @@ fn every_exported_function_is_called_with_what_is_wrong() {
     assert!(missing.is_empty(), "tests/c/misuse.c has no {missing:?}");
 }
 
-/// `int omni_add(struct omni_poller *poller, ...` declares `omni_add`.
+/// `int omni_poller_add(struct omni_poller *poller, ...` declares `omni_poller_add`.
 fn declared_function(line: &str) -> Option<&str> {
     let name = line.split('(').next()?.rsplit([' ', '*']).next()?;
     let is_declaration = line.starts_with(|first: char| first.is_ascii_lowercase()) && line.contains('(');

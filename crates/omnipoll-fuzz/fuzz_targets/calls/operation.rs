@@ -124,71 +124,71 @@ impl Operation {
                 }
                 Self::PollerFree { poller: handle } => omni_poller_free(poller(handle)),
                 Self::Add { poller: handle, fd, interest, token } => {
-                    omni_add(poller(handle), fd.number(objects), u32::from(*interest), *token);
+                    omni_poller_add(poller(handle), fd.number(objects), u32::from(*interest), *token);
                 }
                 Self::Modify { poller: handle, fd, interest, token } => {
-                    omni_modify(poller(handle), fd.number(objects), *interest, *token);
+                    omni_poller_modify(poller(handle), fd.number(objects), *interest, *token);
                 }
                 Self::Remove { poller: handle, fd } => {
-                    omni_remove(poller(handle), fd.number(objects));
+                    omni_poller_remove(poller(handle), fd.number(objects));
                 }
                 Self::Rearm { poller: handle, fd, interest } => {
-                    omni_rearm(poller(handle), fd.number(objects), u32::from(*interest));
+                    omni_poller_rearm(poller(handle), fd.number(objects), u32::from(*interest));
                 }
                 Self::Wait { poller: handle, capacity, microseconds } => {
                     let mut events = Vec::with_capacity(usize::from(*capacity));
                     let timeout = i64::from(*microseconds) * 1000;
-                    omni_wait(poller(handle), events.as_mut_ptr(), u32::from(*capacity), timeout);
+                    omni_poller_wait(poller(handle), events.as_mut_ptr(), u32::from(*capacity), timeout);
                 }
                 Self::WaitNowhere { poller: handle, capacity } => {
-                    omni_wait(poller(handle), ptr::null_mut(), *capacity, 0);
+                    omni_poller_wait(poller(handle), ptr::null_mut(), *capacity, 0);
                 }
                 Self::Wake { poller: handle } => {
-                    omni_wake(poller(handle));
+                    omni_poller_wake(poller(handle));
                 }
                 Self::AfterFork { poller: handle } => {
-                    omni_after_fork(poller(handle));
+                    omni_poller_after_fork(poller(handle));
                 }
                 Self::TimerAdd { poller: handle, delay, period } => {
                     let mut id = 0;
                     let (delay, period) = (i64::from(*delay), i64::from(*period));
-                    if omni_timer_add(poller(handle), delay, period, 7, &mut id) == 0 {
+                    if omni_poller_timer_add(poller(handle), delay, period, 7, &mut id) == 0 {
                         objects.timers.put(id as u8, id as usize);
                     }
                 }
                 Self::TimerAddAt { poller: handle, at } => {
-                    omni_timer_add_at(poller(handle), *at, 8, ptr::null_mut());
+                    omni_poller_timer_add_at(poller(handle), *at, 8, ptr::null_mut());
                 }
                 Self::TimerSet { poller: handle, id, delay, period } => {
                     let id = objects.timers.get(Handle::Ours(*id), objects) as u64;
-                    omni_timer_set(poller(handle), id, i64::from(*delay), *period);
+                    omni_poller_timer_set(poller(handle), id, i64::from(*delay), *period);
                 }
                 Self::TimerCancel { poller: handle, id } => {
                     let id = objects.timers.get(Handle::Ours(*id), objects) as u64;
-                    omni_timer_cancel(poller(handle), id);
+                    omni_poller_timer_cancel(poller(handle), id);
                 }
                 Self::SignalAdd { poller: handle, signo } => {
-                    omni_signal_add(poller(handle), number_of_signal(*signo), 9);
+                    omni_poller_signal_add(poller(handle), number_of_signal(*signo), 9);
                 }
                 Self::SignalRemove { poller: handle, signo } => {
-                    omni_signal_remove(poller(handle), number_of_signal(*signo));
+                    omni_poller_signal_remove(poller(handle), number_of_signal(*signo));
                 }
                 Self::ChildAdd { poller: handle, pid } => {
-                    omni_child_add(poller(handle), c_int::from(*pid), 10);
+                    omni_poller_child_add(poller(handle), c_int::from(*pid), 10);
                 }
                 Self::ChildRemove { poller: handle, pid } => {
-                    omni_child_remove(poller(handle), c_int::from(*pid));
+                    omni_poller_child_remove(poller(handle), c_int::from(*pid));
                 }
                 Self::Post { poller: handle, token, value } => {
-                    omni_post(poller(handle), *token, *value);
+                    omni_poller_post(poller(handle), *token, *value);
                 }
                 Self::Stats { poller: handle, size } => {
                     let mut room = Box::new(Room([0; u16::MAX as usize]));
                     room.0[..4].copy_from_slice(&u32::from(*size).to_ne_bytes());
-                    omni_stats(poller(handle), ptr::from_mut(&mut *room).cast());
+                    omni_poller_stats(poller(handle), ptr::from_mut(&mut *room).cast());
                 }
                 Self::Dump { poller: handle, capacity } => {
-                    omni_dump(poller(handle), text.as_mut_ptr(), usize::from(*capacity));
+                    omni_poller_dump(poller(handle), text.as_mut_ptr(), usize::from(*capacity));
                 }
                 Self::Engine { poller: handle } => {
                     omni_poller_engine(poller(handle));
