@@ -349,7 +349,7 @@ struct iovec;
  * A connection, as each callback of its handler gets it.
  *
  * The pointer is a handle, not an address: its value is the connection's id, which is not used
- * again. A connection that is gone is -ESTALE, and in a forked child each one of its parent's is
+ * again, so that a program that has kept the number casts it back. A connection that is gone is -ESTALE, and in a forked child each one of its parent's is
  * -EOWNERDEAD. In a callback of this very connection every
  * function does what it says at once; anywhere else, on any thread, `omni_conn_write`, `_close`,
  * `_abort`, `_pause`, `_resume` and `_post` have the connection's own loop do it, and the others
@@ -643,7 +643,7 @@ typedef struct omni_handler {
      */
     void (*on_end)(struct omni_conn *conn, void *context);
     /**
-     * `omni_conn_post` or `omni_server_post` was called with this value.
+     * `omni_conn_post` was called with this value.
      */
     void (*on_post)(struct omni_conn *conn, int64_t value, void *context);
     /**
@@ -1308,47 +1308,6 @@ int omni_server_stop(struct omni_server *server, int64_t drain_ns);
 void omni_server_free(struct omni_server *server);
 
 /**
- * `omni_conn_write` by the connection's id, as `omni_conn_id` tells it.
- *
- * Returns how many bytes wait to be sent now (INT_MAX when it is more), or:
- *   -ESTALE: the connection is gone, was closed, or is another server's; the server was freed.
- *   -EOWNERDEAD: the connection belongs to the process that has forked this one.
- *   -ENOBUFS, -ENOMEM: as for `omni_conn_write`.
- *   -EINVAL: `server` is NULL; `data` is NULL and `length` is not 0.
- *   -ENOTRECOVERABLE: as for `omni_server_stats`.
- *
- * May be called from any thread, of the process that serves the connection. System calls: a
- * write to an eventfd.
- */
-int omni_server_write(struct omni_server *server,
-                      uint64_t conn_id,
-                      const void *data,
-                      size_t length);
-
-/**
- * `omni_conn_post` by the connection's id.
- *
- * Returns 0, or:
- *   -EAGAIN: as for `omni_conn_post`.
- *   -ESTALE, -EOWNERDEAD, -ENOTRECOVERABLE: as for `omni_server_write`.
- *   -EINVAL: `server` is NULL.
- *
- * May be called as `omni_server_write`. System calls: a write to an eventfd.
- */
-int omni_server_post(struct omni_server *server, uint64_t conn_id, int64_t value);
-
-/**
- * `omni_conn_close` by the connection's id, with the results of `omni_server_post`.
- */
-int omni_server_close(struct omni_server *server, uint64_t conn_id);
-
-/**
- * `omni_conn_abort` by the connection's id, with the results of `omni_server_post`; a connection
- * that was closed and is still there can be aborted.
- */
-int omni_server_abort(struct omni_server *server, uint64_t conn_id);
-
-/**
  * Has `length` bytes written to every connection that has room for them. They are copied once.
  * Those without room are counted in `writes_refused`.
  *
@@ -1575,8 +1534,8 @@ int omni_conn_resume(struct omni_conn *conn);
 int omni_conn_post(struct omni_conn *conn, int64_t value);
 
 /**
- * The connection's id: its name for `omni_server_write` and its like, never 0, and not used
- * again when it has gone. 0 when `conn` is NULL.
+ * The connection's id, as a number: the value of `conn`. Never 0, and not used again when it has
+ * gone. 0 when `conn` is NULL.
  *
  * Can't fail. May be called from any thread. Makes no system call.
  */

@@ -16,7 +16,7 @@ use crate::text::{self, capped};
 /// A connection, as each callback of its handler gets it.
 ///
 /// The pointer is a handle, not an address: its value is the connection's id, which is not used
-/// again. A connection that is gone is -ESTALE, and in a forked child each one of its parent's is
+/// again, so that a program that has kept the number casts it back. A connection that is gone is -ESTALE, and in a forked child each one of its parent's is
 /// -EOWNERDEAD. In a callback of this very connection every
 /// function does what it says at once; anywhere else, on any thread, `omni_conn_write`, `_close`,
 /// `_abort`, `_pause`, `_resume` and `_post` have the connection's own loop do it, and the others
@@ -273,8 +273,8 @@ pub extern "C" fn omni_conn_post(conn: *mut omni_conn, value: i64) -> c_int {
     call("omni_conn_post", conn, |conn| conn.id().post(value), |id| id.post(value))
 }
 
-/// The connection's id: its name for `omni_server_write` and its like, never 0, and not used
-/// again when it has gone. 0 when `conn` is NULL.
+/// The connection's id, as a number: the value of `conn`. Never 0, and not used again when it has
+/// gone. 0 when `conn` is NULL.
 ///
 /// Can't fail. May be called from any thread. Makes no system call.
 #[unsafe(no_mangle)]

@@ -53,7 +53,7 @@ pub struct omni_handler {
     /// The peer has ended its direction. NULL: the connection is closed, as by `omni_conn_close`.
     /// A handler that goes on writing closes it later.
     pub on_end: Option<unsafe extern "C" fn(conn: *mut omni_conn, context: *mut c_void)>,
-    /// `omni_conn_post` or `omni_server_post` was called with this value.
+    /// `omni_conn_post` was called with this value.
     pub on_post: Option<unsafe extern "C" fn(conn: *mut omni_conn, value: i64, context: *mut c_void)>,
     /// The server has begun to stop. A connection with nothing under way is best closed here;
     /// the others have until the drain's end.

@@ -6,7 +6,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use omnipoll::{ConnId, Server, ServerHandle, ServerOptions};
+use omnipoll::{Server, ServerHandle, ServerOptions};
 
 use crate::conn::bytes;
 use crate::error::{answer, guarded, Failure};
@@ -27,17 +27,6 @@ pub struct omni_server(());
 pub(crate) struct Serving {
     server: Server<Callbacks>,
     pub(crate) handle: ServerHandle,
-}
-
-impl Serving {
-    fn connection(&self, number: u64) -> Result<ConnId, Failure> {
-        let id = ConnId::from_number(number);
-        id.check()?;
-        match self.handle.has(id) {
-            true => Ok(id),
-            false => Err(Failure::new(libc::ESTALE, "no connection of this server has that id")),
-        }
-    }
 }
 
 const MOST_SERVERS: usize = 1024;
@@ -250,66 +239,6 @@ pub extern "C" fn omni_server_free(server: *mut omni_server) {
             answer("omni_server_free", Err(Failure::of(libc::ESTALE)));
         }
     }
-}
-
-/// `omni_conn_write` by the connection's id, as `omni_conn_id` tells it.
-///
-/// Returns how many bytes wait to be sent now (INT_MAX when it is more), or:
-///   -ESTALE: the connection is gone, was closed, or is another server's; the server was freed.
-///   -EOWNERDEAD: the connection belongs to the process that has forked this one.
-///   -ENOBUFS, -ENOMEM: as for `omni_conn_write`.
-///   -EINVAL: `server` is NULL; `data` is NULL and `length` is not 0.
-///   -ENOTRECOVERABLE: as for `omni_server_stats`.
-///
-/// May be called from any thread, of the process that serves the connection. System calls: a
-/// write to an eventfd.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn omni_server_write(
-    server: *mut omni_server,
-    conn_id: u64,
-    data: *const c_void,
-    length: usize,
-) -> c_int {
-    call("omni_server_write", server, |serving| {
-        // SAFETY: as this function's contract says.
-        let data = unsafe { bytes(data, length) }?;
-        Ok(capped(serving.connection(conn_id)?.write(data)?))
-    })
-}
-
-/// `omni_conn_post` by the connection's id.
-///
-/// Returns 0, or:
-///   -EAGAIN: as for `omni_conn_post`.
-///   -ESTALE, -EOWNERDEAD, -ENOTRECOVERABLE: as for `omni_server_write`.
-///   -EINVAL: `server` is NULL.
-///
-/// May be called as `omni_server_write`. System calls: a write to an eventfd.
-#[unsafe(no_mangle)]
-pub extern "C" fn omni_server_post(server: *mut omni_server, conn_id: u64, value: i64) -> c_int {
-    call("omni_server_post", server, |serving| {
-        serving.connection(conn_id)?.post(value)?;
-        Ok(0)
-    })
-}
-
-/// `omni_conn_close` by the connection's id, with the results of `omni_server_post`.
-#[unsafe(no_mangle)]
-pub extern "C" fn omni_server_close(server: *mut omni_server, conn_id: u64) -> c_int {
-    call("omni_server_close", server, |serving| {
-        serving.connection(conn_id)?.close()?;
-        Ok(0)
-    })
-}
-
-/// `omni_conn_abort` by the connection's id, with the results of `omni_server_post`; a connection
-/// that was closed and is still there can be aborted.
-#[unsafe(no_mangle)]
-pub extern "C" fn omni_server_abort(server: *mut omni_server, conn_id: u64) -> c_int {
-    call("omni_server_abort", server, |serving| {
-        serving.connection(conn_id)?.abort()?;
-        Ok(0)
-    })
 }
 
 /// Has `length` bytes written to every connection that has room for them. They are copied once.

@@ -130,10 +130,6 @@ static void no_server(uint32_t engine)
         IS(omni_server_address(server, &byte, 1), error);
         IS(omni_server_run(server), error);
         IS(omni_server_stop(server, 0), error);
-        IS(omni_server_write(server, 1, "", 0), error);
-        IS(omni_server_post(server, 1, 0), error);
-        IS(omni_server_close(server, 1), error);
-        IS(omni_server_abort(server, 1), error);
         IS(omni_server_broadcast(server, "", 0), error);
         IS(omni_server_stats(server, 0, &stats), error);
         IS(omni_server_workers(server), error);

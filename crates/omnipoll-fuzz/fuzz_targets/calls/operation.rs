@@ -56,10 +56,6 @@ pub(crate) enum Operation {
     ServerFree { server: Handle },
     ServerStats { server: Handle, worker: i8, size: u16 },
     Broadcast { server: Handle, length: u16 },
-    ServerWrite { server: Handle, conn: Handle, length: u16 },
-    ServerPost { server: Handle, conn: Handle, value: i64 },
-    ServerClose { server: Handle, conn: Handle },
-    ServerAbort { server: Handle, conn: Handle },
 
     Conn(Handle, OfConnection),
     Words { error: i32 },
@@ -100,7 +96,6 @@ impl Operation {
     pub(crate) fn run(&self, objects: &Objects) {
         let poller = |handle: &Handle| ptr::without_provenance_mut(objects.pollers.get(*handle, objects));
         let server = |handle: &Handle| ptr::without_provenance_mut(objects.servers.get(*handle, objects));
-        let conn = |handle: &Handle| objects.conns.get(*handle, objects) as u64;
         let mut text = [0; u16::MAX as usize];
         // SAFETY: handles and numbers may be anything by the library's contract; each pointer is NULL or
         // to what the function wants of it, for as long as the call takes.
@@ -227,19 +222,6 @@ impl Operation {
                 }
                 Self::Broadcast { server: handle, length } => {
                     omni_server_broadcast(server(handle), DATA.as_ptr().cast(), usize::from(*length));
-                }
-                Self::ServerWrite { server: handle, conn: id, length } => {
-                    let data = DATA.as_ptr().cast();
-                    omni_server_write(server(handle), conn(id), data, usize::from(*length));
-                }
-                Self::ServerPost { server: handle, conn: id, value } => {
-                    omni_server_post(server(handle), conn(id), *value);
-                }
-                Self::ServerClose { server: handle, conn: id } => {
-                    omni_server_close(server(handle), conn(id));
-                }
-                Self::ServerAbort { server: handle, conn: id } => {
-                    omni_server_abort(server(handle), conn(id));
                 }
 
                 Self::Conn(handle, call) => {
