@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
-use omnipoll::{Conn, ConnId, Peer};
+use omnipoll::{Address, Conn, ConnId};
 use pyo3::exceptions::{PyOSError, PyTypeError};
 use pyo3::prelude::*;
 
@@ -30,7 +30,7 @@ use crate::loan::{Lent, Loan};
 pub(crate) struct PyConnection {
     conn: Loan<Conn<'static>>,
     number: ConnId,
-    address: Peer,
+    address: Address,
     loop_number: usize,
     fd: AtomicI32,
     /// The handler has ended our direction.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::ptr::NonNull;
 
-use omnipoll::{Datagram, Peer};
+use omnipoll::{Address, Datagram};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 
@@ -16,8 +16,8 @@ use crate::loan::Loan;
 #[pyclass(frozen, name = "Datagram", module = "omnipoll")]
 pub(crate) struct PyDatagram {
     datagram: Loan<Datagram<'static>>,
-    sender: Peer,
-    local: Peer,
+    sender: Address,
+    local: Address,
 }
 
 impl PyDatagram {

@@ -193,4 +193,4 @@ pub use poller::{Options, Poller, Registered, Stats};
 pub use serve::{AroundFork, Handler, Model, Server, ServerHandle, ServerOptions, ServerStats, WorkerStats};
 pub use strict::{Finding, FindingKind};
 #[cfg(feature = "serve")]
-pub use sys::Peer;
+pub use sys::Address;

@@ -1,17 +1,17 @@
 //! Addresses: whatever the text, reading it is an answer; what was read is shown as it can be read again.
 
-use crate::net::Address;
-use crate::sys::Peer;
+use crate::net::ListenAddress;
+use crate::sys::Address;
 
 /// Reads the bytes as the address of a server.
 pub fn address(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    match text.parse::<Address>() {
+    match text.parse::<ListenAddress>() {
         Err(error) => {
             assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
             assert!(!crate::explain(&error).is_empty());
         }
-        Ok(Address::Unix(name)) => {
+        Ok(ListenAddress::Unix(name)) => {
             let shown = name.to_string();
             assert!(!shown.contains(char::is_control), "{shown:?}");
             let is_plain = text.chars().all(|letter| letter.is_ascii_graphic() && letter != '\\');
@@ -19,6 +19,6 @@ pub fn address(data: &[u8]) {
         }
         Ok(_) => {}
     }
-    let shown = Peer::unix(data).to_string();
+    let shown = Address::unix(data).to_string();
     assert!(!shown.contains(char::is_control), "{shown:?}");
 }

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, OnceLock};
 
 use super::input::Input;
-use crate::net::{Account, Budget, Output};
+use crate::net::{Account, Budget, WriteQueue};
 use crate::sys::socket;
 
 /// What the queued files have at their beginning.
@@ -24,7 +24,7 @@ fn content() -> &'static [u8] {
 }
 
 struct Queue {
-    output: Output,
+    output: WriteQueue,
     budget: Arc<Budget>,
     ours: UnixStream,
     theirs: UnixStream,
@@ -40,9 +40,9 @@ pub fn write_queue(data: &[u8]) {
     let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
     ours.set_nonblocking(true).expect("a flag");
     theirs.set_nonblocking(true).expect("a flag");
-    let output = Output::new(Account::new(budget.clone()));
+    let output = WriteQueue::new(Account::new(budget.clone()));
     let mut queue = Queue { output, budget, ours, theirs, expected: VecDeque::new(), next: 0 };
-    let mut lent = None;
+    let mut in_flight = None;
     while !input.is_empty() {
         let length = input.below(20_000);
         match input.byte() % 7 {
@@ -51,21 +51,21 @@ pub fn write_queue(data: &[u8]) {
                 output.push_shared(Arc::new(bytes.to_vec()), 0).expect("memory");
             }),
             2 => queue.push_file(length),
-            3 if lent.is_none() => {
+            3 if in_flight.is_none() => {
                 queue.output.flush(queue.ours.as_fd()).expect("the peer is there");
             }
-            4 if lent.is_none() => lent = queue.output.lend().expect("memory"),
+            4 if in_flight.is_none() => in_flight = queue.output.begin_send().expect("memory"),
             5 => {
-                if let Some((bytes, sent)) = lent.take() {
-                    queue.send_lent(bytes, sent);
+                if let Some((bytes, sent)) = in_flight.take() {
+                    queue.finish_send(bytes, sent);
                 }
             }
             _ => queue.read(),
         }
         queue.check();
     }
-    if let Some((bytes, sent)) = lent {
-        queue.send_lent(bytes, sent);
+    if let Some((bytes, sent)) = in_flight {
+        queue.finish_send(bytes, sent);
     }
     while !queue.output.is_empty() {
         queue.output.flush(queue.ours.as_fd()).expect("the peer is there");
@@ -80,7 +80,7 @@ pub fn write_queue(data: &[u8]) {
 }
 
 impl Queue {
-    fn push(&mut self, length: usize, push: impl FnOnce(&mut Output, &[u8])) {
+    fn push(&mut self, length: usize, push: impl FnOnce(&mut WriteQueue, &[u8])) {
         if self.output.account().reserve(length).is_err() {
             return;
         }
@@ -102,9 +102,9 @@ impl Queue {
     }
 
     /// As a ring does with what it was lent.
-    fn send_lent(&mut self, bytes: Vec<u8>, sent: usize) {
+    fn finish_send(&mut self, bytes: Vec<u8>, sent: usize) {
         let now = socket::send(self.ours.as_fd(), &bytes[sent..]).unwrap_or(0);
-        self.output.take_back(bytes, sent + now);
+        self.output.finish_send(bytes, sent + now);
     }
 
     fn read(&mut self) {
@@ -117,8 +117,8 @@ impl Queue {
     }
 
     fn check(&self) {
-        assert_eq!(self.output.account().waiting(), self.output.held());
-        assert_eq!(self.budget.used(), self.output.held());
+        assert_eq!(self.output.account().waiting(), self.output.queued());
+        assert_eq!(self.budget.used(), self.output.queued());
         assert!(self.output.waiting() <= self.expected.len());
     }
 }

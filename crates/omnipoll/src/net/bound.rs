@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use socket2::{Domain, Socket, Type};
 
-use super::address::{activated, Address};
+use super::listen_address::{activated, ListenAddress};
 use super::{DatagramSocket, Listener};
 use crate::error::{fail, Describe};
 use crate::sys::socket;
@@ -25,16 +25,16 @@ impl Bound {
     /// by `exec` from now on, and its socket is made non-blocking for all who have it. On an error
     /// nothing of either has changed.
     pub(crate) fn open(
-        address: &Address,
+        address: &ListenAddress,
         backlog: i32,
         reuse_port: bool,
         takes_datagrams: bool,
     ) -> io::Result<Vec<Self>> {
         match address {
-            Address::Udp(..) if !takes_datagrams => Err(no_datagrams()),
-            Address::Udp(..) => Ok(vec![Self::Datagrams(DatagramSocket::bind(address)?)]),
-            Address::Descriptor(number) => inherit(&[*number], takes_datagrams),
-            Address::Systemd => {
+            ListenAddress::Udp(..) if !takes_datagrams => Err(no_datagrams()),
+            ListenAddress::Udp(..) => Ok(vec![Self::Datagrams(DatagramSocket::bind(address)?)]),
+            ListenAddress::Descriptor(number) => inherit(&[*number], takes_datagrams),
+            ListenAddress::Systemd => {
                 let [pid, fds] = ["LISTEN_PID", "LISTEN_FDS"].map(|name| std::env::var(name).ok());
                 let numbers: Vec<_> = activated(pid.as_deref(), fds.as_deref())?.collect();
                 inherit(&numbers, takes_datagrams)
@@ -63,7 +63,7 @@ impl Bound {
         }
     }
 
-    /// Where it is, as [`Address`] reads it, with the port that the system chose.
+    /// Where it is, as [`ListenAddress`] reads it, with the port that the system chose.
     pub(crate) fn address(&self) -> String {
         match self {
             Self::Stream(listener) => listener.address(),

@@ -11,13 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::account::{no_room_for_all, Room};
-use super::carriage::Carriage;
-use super::output::Output;
-use super::remote::ConnId;
-use super::site::Site;
+use super::conn_id::ConnId;
+use super::loop_context::LoopContext;
+use super::ring_io::RingIo;
 use super::timeouts::Timeouts;
+use super::write_queue::WriteQueue;
 use crate::error::{fail, plain, Describe};
-use crate::sys::{socket, Peer};
+use crate::sys::{socket, Address};
 use crate::Interest;
 
 /// A ring sends many small writes with one system call, but has to keep a copy of each; for more
@@ -43,41 +43,47 @@ enum Stage {
 pub(crate) struct Connection {
     socket: OwnedFd,
     pub(crate) id: ConnId,
-    pub(crate) peer: Peer,
-    pub(crate) output: Output,
+    pub(crate) peer: Address,
+    pub(crate) queue: WriteQueue,
     pub(crate) timeouts: Timeouts,
     stage: Stage,
     /// The handler wants no data at present.
     paused: bool,
     /// More than the high mark was queued, and not yet less than the low one.
-    pub(crate) is_full: bool,
+    pub(crate) above_high_water: bool,
     /// The peer has ended its direction.
     pub(crate) peer_ended: bool,
     /// We end ours once the queue is empty, or have: `Some(done)`.
     shutdown: Option<bool>,
     /// The interest it is registered with.
-    pub(crate) watched: Option<Interest>,
+    pub(crate) registered: Option<Interest>,
     /// What of it a ring has under way.
-    pub(crate) carriage: Carriage,
+    pub(crate) ring_io: RingIo,
     /// Why it ended.
     pub(crate) error: Option<i32>,
 }
 
 impl Connection {
-    pub(crate) fn new(socket: OwnedFd, peer: Peer, id: ConnId, output: Output, timeouts: Timeouts) -> Self {
+    pub(crate) fn new(
+        socket: OwnedFd,
+        peer: Address,
+        id: ConnId,
+        queue: WriteQueue,
+        timeouts: Timeouts,
+    ) -> Self {
         Self {
             socket,
             id,
             peer,
-            output,
+            queue,
             timeouts,
             stage: Stage::Open,
             paused: false,
-            is_full: false,
+            above_high_water: false,
             peer_ended: false,
             shutdown: None,
-            watched: None,
-            carriage: Carriage::default(),
+            registered: None,
+            ring_io: RingIo::default(),
             error: None,
         }
     }
@@ -101,21 +107,21 @@ impl Connection {
     /// Whether it is open with nothing queued and nothing asked for but to read, as most are after
     /// most calls.
     #[inline]
-    pub(crate) fn is_plain(&self) -> bool {
-        self.is_reading_on() && self.shutdown.is_none() && self.output.is_empty()
+    pub(crate) fn is_only_reading(&self) -> bool {
+        self.is_reading() && self.shutdown.is_none() && self.queue.is_empty()
     }
 
     /// Whether what arrives is read, and handed to the handler.
     #[inline]
-    fn is_reading_on(&self) -> bool {
-        self.stage == Stage::Open && !self.paused && !self.is_full && !self.peer_ended
+    fn is_reading(&self) -> bool {
+        self.stage == Stage::Open && !self.paused && !self.above_high_water && !self.peer_ended
     }
 
     /// Whether what arrives is read.
     #[inline]
     pub(crate) fn wants_input(&self) -> bool {
         match self.stage {
-            Stage::Open => self.is_reading_on(),
+            Stage::Open => self.is_reading(),
             Stage::Lingering => true,
             Stage::Closing | Stage::Over => false,
         }
@@ -129,7 +135,7 @@ impl Connection {
     /// What it is to be watched for.
     #[inline]
     pub(crate) fn interest(&self) -> Option<Interest> {
-        match (self.wants_input(), !self.output.is_empty()) {
+        match (self.wants_input(), !self.queue.is_empty()) {
             (true, true) => Some(Interest::READ | Interest::WRITE),
             (true, false) => Some(Interest::READ),
             (false, true) => Some(Interest::WRITE),
@@ -138,8 +144,8 @@ impl Connection {
     }
 
     /// What is to be done now that the queue is empty.
-    pub(crate) fn go_on(&mut self) {
-        if !self.output.is_empty() || self.stage == Stage::Over {
+    pub(crate) fn advance(&mut self) {
+        if !self.queue.is_empty() || self.stage == Stage::Over {
             return;
         }
         if self.shutdown == Some(false) || self.stage == Stage::Closing {
@@ -159,7 +165,7 @@ impl Connection {
     pub(crate) fn reset(&mut self) {
         // It fails on kinds of sockets that have no reset: closing is all there is then.
         let _ = socket::reset_on_close(self.socket.as_fd());
-        self.output.clear();
+        self.queue.clear();
     }
 
     pub(crate) fn descriptor(&self) -> RawFd {
@@ -185,7 +191,7 @@ impl AsFd for Connection {
 #[derive(Debug)]
 pub struct Conn<'a> {
     pub(crate) connection: &'a mut Connection,
-    pub(crate) site: &'a Site,
+    pub(crate) context: &'a LoopContext,
 }
 
 /// Writing.
@@ -207,12 +213,12 @@ impl Conn<'_> {
     pub fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         self.connection.check_open()?;
         let mut rest = data;
-        if self.goes_at_once(data.len())? {
+        if self.sends_directly(data.len())? {
             rest = &data[self.send(|fd| socket::send(fd, data))?..];
         }
         if !rest.is_empty() {
-            let kept = self.reserve(rest.len()).and_then(|()| self.queue(|output| output.push(rest)));
-            kept.map_err(|error| self.unkept(error, rest.len() < data.len()))?;
+            let kept = self.reserve(rest.len()).and_then(|()| self.queue(|queue| queue.push(rest)));
+            kept.map_err(|error| self.queue_failed(error, rest.len() < data.len()))?;
         }
         Ok(self.queued())
     }
@@ -222,21 +228,21 @@ impl Conn<'_> {
         self.connection.check_open()?;
         let length = pieces.iter().map(|piece| piece.len()).sum();
         let mut skip = 0;
-        if self.goes_at_once(length)? {
+        if self.sends_directly(length)? {
             skip = self.send(|fd| socket::send_vectored(fd, pieces))?;
         }
         let mut left = length - skip;
         if left > 0 {
-            self.reserve(left).map_err(|error| self.unkept(error, left < length))?;
+            self.reserve(left).map_err(|error| self.queue_failed(error, left < length))?;
         }
         for piece in pieces {
             let now = skip.min(piece.len());
             skip -= now;
             if now < piece.len() {
                 let rest = &piece[now..];
-                if let Err(error) = self.queue(|output| output.push(rest)) {
-                    self.connection.output.account().release(left - rest.len());
-                    return Err(self.unkept(error, left < length));
+                if let Err(error) = self.queue(|queue| queue.push(rest)) {
+                    self.connection.queue.account().release(left - rest.len());
+                    return Err(self.queue_failed(error, left < length));
                 }
                 left -= rest.len();
             }
@@ -244,17 +250,17 @@ impl Conn<'_> {
         Ok(self.queued())
     }
 
-    /// Bytes from another thread, which were counted when they were taken; `fills` when it was
+    /// Bytes from another thread, which were counted when they were taken; `above_high_water` when it was
     /// told that more than the high mark waits.
-    pub(crate) fn write_shared(&mut self, data: Arc<Vec<u8>>, fills: bool) {
-        self.connection.is_full |= fills;
+    pub(crate) fn write_shared(&mut self, data: Arc<Vec<u8>>, above_high_water: bool) {
+        self.connection.above_high_water |= above_high_water;
         let sent = match self.connection.check_open() {
-            Ok(()) if !self.may_send(data.len()) => 0,
+            Ok(()) if !self.can_send_directly(data.len()) => 0,
             Ok(()) => self.send(|fd| socket::send(fd, &data)).unwrap_or(data.len()),
             Err(_) => data.len(),
         };
-        self.connection.output.account().release(sent);
-        if let Err(error) = self.queue(|output| output.push_shared(data, sent)) {
+        self.connection.queue.account().release(sent);
+        if let Err(error) = self.queue(|queue| queue.push_shared(data, sent)) {
             // The writer was told that it would be sent.
             self.fail(error);
         }
@@ -271,16 +277,16 @@ impl Conn<'_> {
     /// on this connection: each holds a descriptor. Nothing was taken then.
     pub fn send_file(&mut self, file: &impl AsFd, offset: u64, length: u64) -> io::Result<()> {
         self.connection.check_open()?;
-        if !self.connection.output.has_room_for_a_file() {
+        if !self.connection.queue.has_room_for_a_file() {
             return Err(fail(libc::ENOBUFS, "16 files wait to be sent on the connection"));
         }
         let file = file.as_fd().try_clone_to_owned().describe("the file's descriptor can't be duplicated")?;
-        let was_empty = self.connection.output.is_empty();
-        self.connection.output.push_file(file, offset, length);
+        let was_empty = self.connection.queue.is_empty();
+        self.connection.queue.push_file(file, offset, length);
         if was_empty {
             self.flush()?;
         }
-        self.connection.is_full |= self.connection.output.waiting() > self.site.budget.high_water;
+        self.connection.above_high_water |= self.connection.queue.waiting() > self.context.budget.high_water;
         Ok(())
     }
 
@@ -288,13 +294,13 @@ impl Conn<'_> {
     /// read from the connection until it has fallen to the low one.
     #[inline]
     pub fn queued(&self) -> usize {
-        self.connection.output.held()
+        self.connection.queue.queued()
     }
 
     /// Sends from the queue what the kernel takes.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         let connection = &mut *self.connection;
-        let flushed = connection.output.flush(connection.socket.as_fd());
+        let flushed = connection.queue.flush(connection.socket.as_fd());
         match flushed {
             Ok(sent) => {
                 self.sent(sent);
@@ -320,19 +326,19 @@ impl Conn<'_> {
     /// The kernel has taken so many bytes.
     #[inline]
     pub(crate) fn sent(&mut self, bytes: u64) {
-        self.site.count.sent(bytes);
-        let waits = !self.connection.output.is_empty();
-        self.connection.timeouts.sent(waits, &self.site.clock);
+        self.context.counters.sent(bytes);
+        let waits = !self.connection.queue.is_empty();
+        self.connection.timeouts.note_sent(waits, &self.context.clock);
     }
 
-    fn queue(&mut self, push: impl FnOnce(&mut Output) -> io::Result<()>) -> io::Result<()> {
-        let output = &mut self.connection.output;
-        if output.is_empty() {
-            self.connection.timeouts.begins_to_wait(&self.site.clock);
+    fn queue(&mut self, push: impl FnOnce(&mut WriteQueue) -> io::Result<()>) -> io::Result<()> {
+        let queue = &mut self.connection.queue;
+        if queue.is_empty() {
+            self.connection.timeouts.note_queued(&self.context.clock);
         }
-        push(output)?;
-        if output.held() > self.site.budget.high_water {
-            self.connection.is_full = true;
+        push(queue)?;
+        if queue.queued() > self.context.budget.high_water {
+            self.connection.above_high_water = true;
         }
         Ok(())
     }
@@ -340,18 +346,18 @@ impl Conn<'_> {
     /// Whether so many bytes go to the socket at once: nothing is before them, and no ring sends
     /// them cheaper.
     #[inline]
-    fn may_send(&self, length: usize) -> bool {
-        self.connection.output.is_empty() && (!self.site.is_carried || length > WORTH_A_CALL)
+    fn can_send_directly(&self, length: usize) -> bool {
+        self.connection.queue.is_empty() && (!self.context.uses_ring || length > WORTH_A_CALL)
     }
 
     /// Whether so many bytes are to be sent at once. `ENOBUFS` when they are not to be written.
     #[inline]
-    fn goes_at_once(&self, length: usize) -> io::Result<bool> {
-        if !self.may_send(length) && !self.connection.output.is_empty() {
+    fn sends_directly(&self, length: usize) -> io::Result<bool> {
+        if !self.can_send_directly(length) && !self.connection.queue.is_empty() {
             return Ok(false);
         }
-        match self.connection.output.account().room(length)? {
-            Room::Enough => Ok(self.may_send(length)),
+        match self.connection.queue.account().room(length)? {
+            Room::Enough => Ok(self.can_send_directly(length)),
             // What can't wait is sent only if the kernel takes it as a whole.
             Room::NoneOfAll if socket::has_room(self.connection.socket.as_fd(), length) => Ok(true),
             Room::NoneOfAll => Err(no_room_for_all()),
@@ -359,13 +365,13 @@ impl Conn<'_> {
     }
 
     fn reserve(&self, rest: usize) -> io::Result<()> {
-        self.connection.output.account().reserve(rest).map(drop)
+        self.connection.queue.account().reserve(rest).map(drop)
     }
 
     /// The rest of a write can't be kept: there is no memory, or other threads were faster to use
     /// up what the server may hold. Nothing is written then, unless a part of it already is.
     #[cold]
-    fn unkept(&mut self, error: io::Error, is_part_written: bool) -> io::Error {
+    fn queue_failed(&mut self, error: io::Error, is_part_written: bool) -> io::Error {
         if is_part_written {
             self.fail(plain(libc::ENOMEM));
             return plain(libc::ECONNABORTED);
@@ -393,7 +399,7 @@ impl Conn<'_> {
     pub fn close(&mut self) {
         if self.connection.stage == Stage::Open {
             self.connection.stage = Stage::Closing;
-            self.site.mailbox.is_closing(self.connection.id);
+            self.context.mailbox.set_closing(self.connection.id);
         }
     }
 
@@ -412,7 +418,7 @@ impl Conn<'_> {
     pub fn shutdown(&mut self) {
         if self.connection.shutdown.is_none() {
             self.connection.shutdown = Some(false);
-            self.site.mailbox.is_shut(self.connection.id);
+            self.context.mailbox.set_shut(self.connection.id);
         }
     }
 }
@@ -429,7 +435,7 @@ impl Conn<'_> {
     pub fn resume(&mut self) {
         if self.connection.paused {
             self.connection.paused = false;
-            self.connection.timeouts.heard(&self.site.clock);
+            self.connection.timeouts.note_read(&self.context.clock);
         }
     }
 
@@ -452,13 +458,13 @@ impl Conn<'_> {
     }
 
     /// Who is at the other end.
-    pub fn peer(&self) -> &Peer {
+    pub fn peer(&self) -> &Address {
         &self.connection.peer
     }
 
     /// The address it came to. `getsockname(2)`.
-    pub fn local(&self) -> io::Result<Peer> {
-        socket::local_peer(self.connection.socket.as_fd()).describe("getsockname")
+    pub fn local(&self) -> io::Result<Address> {
+        socket::local_address(self.connection.socket.as_fd()).describe("getsockname")
     }
 
     /// The socket, for its options. Reading, writing or closing it is the loop's.
@@ -469,27 +475,27 @@ impl Conn<'_> {
     /// Ends the connection with `ETIMEDOUT` when nothing was read or written for so long; this
     /// one's own, instead of [`ServerOptions::idle_timeout`](crate::ServerOptions::idle_timeout).
     pub fn set_idle_timeout(&mut self, timeout: Option<Duration>) {
-        self.connection.timeouts.set_idle(timeout, &self.site.clock);
+        self.connection.timeouts.set_idle(timeout, &self.context.clock);
     }
 
     /// Ends it with `ETIMEDOUT` when nothing was read for so long while it was being read.
     pub fn set_read_timeout(&mut self, timeout: Option<Duration>) {
-        self.connection.timeouts.set_read(timeout, &self.site.clock);
+        self.connection.timeouts.set_read(timeout, &self.context.clock);
     }
 
     /// Ends it with `ETIMEDOUT` when bytes were queued for so long and none could be sent.
     pub fn set_write_timeout(&mut self, timeout: Option<Duration>) {
-        self.connection.timeouts.set_write(timeout, &self.site.clock);
+        self.connection.timeouts.set_write(timeout, &self.context.clock);
     }
 
     /// Whether the server is stopping: an answer may be the last on its connection.
     pub fn is_stopping(&self) -> bool {
-        self.site.stopping.get()
+        self.context.stopping.get()
     }
 
     /// The number of the loop or process that serves it, from 0, as in
     /// [`ServerStats::workers`](crate::ServerStats::workers).
     pub fn worker(&self) -> usize {
-        self.site.worker
+        self.context.worker
     }
 }

@@ -8,14 +8,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use socket2::{Domain, Socket, Type};
 
-use super::address::Address;
+use super::listen_address::ListenAddress;
 use super::listener::only_v6_if_named;
-use super::{Count, Counter};
+use super::{Counter, WorkerCounters};
 use crate::errno::{self, About};
 use crate::error::{fail, no_memory, Describe};
 use crate::sys::pktinfo;
 use crate::sys::socket::{self, Outgoing, Received, BATCH};
-use crate::sys::Peer;
+use crate::sys::Address;
 use crate::{Interest, Poller};
 
 /// The memory for one incoming datagram: no UDP datagram is longer.
@@ -31,7 +31,7 @@ const MAX_WAITING_BYTES: usize = 4 * 1024 * 1024;
 /// receives; the memory for incoming datagrams, 2 MiB, is touched only as far as they reach.
 pub(crate) struct DatagramSocket {
     socket: Socket,
-    local: Peer,
+    local: Address,
     memory: Vec<u8>,
     received: Vec<Received>,
     waiting: Waiting,
@@ -43,9 +43,9 @@ pub(crate) struct DatagramSocket {
 
 impl DatagramSocket {
     /// Binds a socket to a `udp:` address; of a name's addresses to the first that is here.
-    pub(crate) fn bind(address: &Address) -> io::Result<Self> {
+    pub(crate) fn bind(address: &ListenAddress) -> io::Result<Self> {
         match address {
-            Address::Udp(host, port) => Ok(host.open_each(*port, Self::bound)?.swap_remove(0)),
+            ListenAddress::Udp(host, port) => Ok(host.open_each(*port, Self::bound)?.swap_remove(0)),
             _ => Err(fail(libc::EINVAL, "the address of a datagram socket begins with udp:")),
         }
     }
@@ -61,7 +61,7 @@ impl DatagramSocket {
 
     pub(super) fn of(socket: Socket) -> io::Result<Self> {
         Ok(Self {
-            local: socket::local_peer(socket.as_fd()).describe("getsockname")?,
+            local: socket::local_address(socket.as_fd()).describe("getsockname")?,
             socket,
             memory: Vec::new(),
             received: Vec::with_capacity(BATCH),
@@ -85,7 +85,7 @@ impl DatagramSocket {
         }
     }
 
-    /// Where it is bound, as [`Address`] reads it, with the port that the system chose.
+    /// Where it is bound, as [`ListenAddress`] reads it, with the port that the system chose.
     pub(crate) fn address(&self) -> String {
         format!("udp:{}", self.local)
     }
@@ -93,14 +93,14 @@ impl DatagramSocket {
     /// Hands on up to 32 datagrams that have arrived, if any has.
     pub(crate) fn receive(
         &mut self,
-        count: &Count,
+        counters: &WorkerCounters,
         mut each: impl FnMut(&mut Datagram<'_>, &[u8]),
     ) -> io::Result<()> {
         match self.receive_batch() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             result => result?,
         };
-        count.add(Counter::DatagramsIn, self.received.len() as u64);
+        counters.add(Counter::DatagramsIn, self.received.len() as u64);
         for (received, slot) in self.received.iter().zip(self.memory.chunks_exact(SLOT)) {
             let mut datagram = Datagram { received, bound: &self.local, waiting: &mut self.waiting };
             each(&mut datagram, &slot[..received.length]);
@@ -109,20 +109,20 @@ impl DatagramSocket {
     }
 
     /// Sends what is queued, as much as the kernel takes.
-    pub(crate) fn flush(&mut self, count: &Count) -> io::Result<()> {
+    pub(crate) fn flush(&mut self, counters: &WorkerCounters) -> io::Result<()> {
         let (before, dropped) = (self.waiting.datagrams.len(), self.dropped);
         let result = self.send_waiting();
         let dropped = self.dropped - dropped;
-        count.add(Counter::DatagramsDropped, dropped);
-        count.add(Counter::DatagramsOut, (before - self.waiting.datagrams.len()) as u64 - dropped);
+        counters.add(Counter::DatagramsDropped, dropped);
+        counters.add(Counter::DatagramsOut, (before - self.waiting.datagrams.len()) as u64 - dropped);
         result.map(drop)
     }
 
     /// Sends once more what the kernel takes, and counts the rest as dropped: nobody will.
-    pub(crate) fn give_up(mut self, count: &Count) {
+    pub(crate) fn flush_and_drop(mut self, counters: &WorkerCounters) {
         // Whatever failed, what is left tells how many.
-        let _ = self.flush(count);
-        count.add(Counter::DatagramsDropped, self.waiting.datagrams.len() as u64);
+        let _ = self.flush(counters);
+        counters.add(Counter::DatagramsDropped, self.waiting.datagrams.len() as u64);
     }
 
     /// Makes `poller` tell of READ, and of WRITE while datagrams wait to be sent.
@@ -184,19 +184,19 @@ impl DatagramSocket {
 /// A datagram that has arrived, and the way to answer it.
 pub struct Datagram<'a> {
     received: &'a Received,
-    bound: &'a Peer,
+    bound: &'a Address,
     waiting: &'a mut Waiting,
 }
 
 impl Datagram<'_> {
     /// Who sent it.
-    pub fn peer(&self) -> &Peer {
+    pub fn peer(&self) -> &Address {
         &self.received.peer
     }
 
     /// The address of this machine that it was sent to, also where the socket is bound to all of
     /// them; for a broadcast or a multicast the one that a reply has.
-    pub fn local(&self) -> Peer {
+    pub fn local(&self) -> Address {
         match (self.received.local, self.bound.as_socket_addr()) {
             (Some(ip), Some(bound)) => SocketAddr::from((ip, bound.port())).into(),
             _ => self.bound.clone(),
@@ -216,7 +216,7 @@ impl Datagram<'_> {
     /// The system chooses from which of the machine's addresses, if the socket is bound to all.
     /// `EMSGSIZE` past 65,507 bytes; `ENOBUFS` when 1,024 datagrams or 4 MiB wait; `ENOMEM`;
     /// `EAFNOSUPPORT` for the peer of a unix socket.
-    pub fn send_to(&mut self, peer: &Peer, data: &[u8]) -> io::Result<()> {
+    pub fn send_to(&mut self, peer: &Address, data: &[u8]) -> io::Result<()> {
         self.waiting.queue(peer, None, data)
     }
 }
@@ -247,7 +247,7 @@ impl AsRawFd for DatagramSocket {
 
 /// A datagram that waits, without its bytes.
 struct Queued {
-    peer: Peer,
+    peer: Address,
     from: Option<IpAddr>,
     length: usize,
 }
@@ -272,7 +272,7 @@ impl Waiting {
     }
 
     /// Errors as [`Datagram::send_to`].
-    fn queue(&mut self, peer: &Peer, from: Option<IpAddr>, data: &[u8]) -> io::Result<()> {
+    fn queue(&mut self, peer: &Address, from: Option<IpAddr>, data: &[u8]) -> io::Result<()> {
         if data.len() > MAX_LENGTH {
             return Err(fail(libc::EMSGSIZE, "a datagram has room for 65,507 bytes"));
         }
@@ -288,7 +288,7 @@ impl Waiting {
         Ok(())
     }
 
-    fn push(&mut self, peer: &Peer, from: Option<IpAddr>, data: &[u8]) {
+    fn push(&mut self, peer: &Address, from: Option<IpAddr>, data: &[u8]) {
         // Each byte is moved once at most for each byte sent.
         if self.start > self.bytes.len() / 2 {
             self.bytes.drain(..self.start);
@@ -320,7 +320,7 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::Counts;
+    use crate::net::Counters;
     use crate::Events;
     use std::net::UdpSocket;
     use std::time::Duration;
@@ -329,8 +329,8 @@ mod tests {
         DatagramSocket::bind(&address.parse().unwrap()).unwrap()
     }
 
-    fn count() -> Count {
-        Counts::new(1).unwrap().of(0)
+    fn counters() -> WorkerCounters {
+        Counters::new(1).unwrap().of(0)
     }
 
     fn client(to: &DatagramSocket) -> UdpSocket {
@@ -341,7 +341,7 @@ mod tests {
         client
     }
 
-    fn peer_of(socket: &UdpSocket) -> Peer {
+    fn peer_of(socket: &UdpSocket) -> Address {
         socket.local_addr().unwrap().into()
     }
 
@@ -366,14 +366,14 @@ mod tests {
     #[test]
     fn a_reply_goes_to_the_sender() {
         for ip in ["127.0.0.1", "[::1]"] {
-            let (mut socket, count) = (bound(&format!("udp:{ip}:0")), count());
+            let (mut socket, counters) = (bound(&format!("udp:{ip}:0")), counters());
             assert!(socket.address().starts_with(&format!("udp:{ip}:")));
             let client = client(&socket);
             client.send(b"hello").unwrap();
             wait(&socket);
             let mut seen = Vec::new();
             socket
-                .receive(&count, |datagram, data| {
+                .receive(&counters, |datagram, data| {
                     assert_eq!(*datagram.peer(), peer_of(&client));
                     seen.push(data.to_vec());
                     datagram.reply(data).unwrap();
@@ -381,21 +381,21 @@ mod tests {
                 })
                 .unwrap();
             assert_eq!(seen, [b"hello"]);
-            socket.flush(&count).unwrap();
+            socket.flush(&counters).unwrap();
             assert_eq!((read(&client), read(&client)), (b"hello".to_vec(), Vec::new()));
-            assert_eq!((count.get(Counter::DatagramsIn), count.get(Counter::DatagramsOut)), (1, 2));
+            assert_eq!((counters.get(Counter::DatagramsIn), counters.get(Counter::DatagramsOut)), (1, 2));
         }
     }
 
     #[test]
     fn nothing_received_is_no_error() {
         let mut socket = bound("udp:127.0.0.1:0");
-        socket.receive(&count(), |_, _| panic!("nobody sent anything")).unwrap();
+        socket.receive(&counters(), |_, _| panic!("nobody sent anything")).unwrap();
     }
 
     #[test]
     fn more_than_a_batch_comes_and_goes_in_order() {
-        let (mut socket, count) = (bound("udp:127.0.0.1:0"), count());
+        let (mut socket, counters) = (bound("udp:127.0.0.1:0"), counters());
         let client = client(&socket);
         let numbers: Vec<u8> = (0..BATCH as u8 * 2 + 7).collect();
         for number in &numbers {
@@ -409,29 +409,29 @@ mod tests {
                 seen.extend_from_slice(data);
                 datagram.reply(data).unwrap();
             };
-            socket.receive(&count, keep).unwrap();
+            socket.receive(&counters, keep).unwrap();
             assert!(seen.len() - before <= BATCH);
         }
         assert_eq!(seen, numbers);
-        socket.flush(&count).unwrap();
+        socket.flush(&counters).unwrap();
         let answers: Vec<u8> = numbers.iter().flat_map(|_| read(&client)).collect();
         assert_eq!(answers, numbers);
     }
 
     #[test]
     fn the_longest_datagram_is_whole() {
-        let (mut socket, count) = (bound("udp:127.0.0.1:0"), count());
+        let (mut socket, counters) = (bound("udp:127.0.0.1:0"), counters());
         let client = client(&socket);
         let data: Vec<u8> = (0..MAX_LENGTH).map(|byte| (byte % 251) as u8).collect();
         client.send(&data).unwrap();
         wait(&socket);
         socket
-            .receive(&count, |datagram, received| {
+            .receive(&counters, |datagram, received| {
                 assert!(received == data);
                 datagram.reply(received).unwrap();
             })
             .unwrap();
-        socket.flush(&count).unwrap();
+        socket.flush(&counters).unwrap();
         assert!(read(&client) == data);
     }
 
@@ -440,7 +440,7 @@ mod tests {
         let socket = &mut bound("udp:127.0.0.1:0");
         let peer = socket.local.clone();
         assert_eq!(errno(socket.waiting.queue(&peer, None, &vec![0; MAX_LENGTH + 1])), libc::EMSGSIZE);
-        assert_eq!(errno(socket.waiting.queue(&Peer::Unnamed, None, b"")), libc::EAFNOSUPPORT);
+        assert_eq!(errno(socket.waiting.queue(&Address::Unnamed, None, b"")), libc::EAFNOSUPPORT);
         for _ in 0..MAX_WAITING {
             socket.waiting.queue(&peer, None, b"x").unwrap();
         }
@@ -456,23 +456,23 @@ mod tests {
 
     #[test]
     fn a_destination_that_cannot_be_reached_costs_its_own_datagram_only() {
-        let (mut socket, count) = (bound("udp:127.0.0.1:0"), count());
+        let (mut socket, counters) = (bound("udp:127.0.0.1:0"), counters());
         let client = client(&socket);
         // EACCES without SO_BROADCAST.
-        let nowhere = Peer::from(SocketAddr::from(([255, 255, 255, 255], 9)));
+        let nowhere = Address::from(SocketAddr::from(([255, 255, 255, 255], 9)));
         for (peer, data) in
             [(&peer_of(&client), b"1"), (&nowhere, b"2"), (&nowhere, b"3"), (&peer_of(&client), b"4")]
         {
             socket.waiting.queue(peer, None, data).unwrap();
         }
-        socket.flush(&count).unwrap();
+        socket.flush(&counters).unwrap();
         assert_eq!((read(&client), read(&client)), (b"1".to_vec(), b"4".to_vec()));
-        assert_eq!((count.get(Counter::DatagramsDropped), count.get(Counter::DatagramsOut)), (2, 2));
+        assert_eq!((counters.get(Counter::DatagramsDropped), counters.get(Counter::DatagramsOut)), (2, 2));
     }
 
     #[test]
     fn the_error_of_an_earlier_datagram_harms_no_other() {
-        let (mut socket, count) = (bound("udp:127.0.0.1:0"), count());
+        let (mut socket, counters) = (bound("udp:127.0.0.1:0"), counters());
         let client = client(&socket);
         let dead = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         // Only a connected socket is told what ICMP said.
@@ -483,36 +483,36 @@ mod tests {
         };
         refuse(&socket);
         socket.waiting.queue(&peer_of(&client), None, b"kept").unwrap();
-        socket.flush(&count).unwrap();
+        socket.flush(&counters).unwrap();
         assert_eq!(read(&client), b"kept");
-        assert_eq!(count.get(Counter::DatagramsDropped), 0);
+        assert_eq!(counters.get(Counter::DatagramsDropped), 0);
 
         refuse(&socket);
-        socket.receive(&count, |_, _| panic!("nobody sent anything")).unwrap();
+        socket.receive(&counters, |_, _| panic!("nobody sent anything")).unwrap();
     }
 
     #[test]
     fn what_is_left_at_the_end_is_sent_or_counted() {
-        let (mut socket, count) = (bound("udp:127.0.0.1:0"), count());
+        let (mut socket, counters) = (bound("udp:127.0.0.1:0"), counters());
         let client = client(&socket);
         socket.waiting.queue(&peer_of(&client), None, b"the last").unwrap();
-        socket.give_up(&count);
+        socket.flush_and_drop(&counters);
         assert_eq!(read(&client), b"the last");
-        assert_eq!((count.get(Counter::DatagramsDropped), count.get(Counter::DatagramsOut)), (0, 1));
+        assert_eq!((counters.get(Counter::DatagramsDropped), counters.get(Counter::DatagramsOut)), (0, 1));
 
         let mut socket = bound("udp:127.0.0.1:0");
         (0..3).for_each(|_| socket.waiting.queue(&peer_of(&client), None, b"too late").unwrap());
         // EPIPE for all of them.
         socket.socket.connect(&client.local_addr().unwrap().into()).unwrap();
         socket.socket.shutdown(std::net::Shutdown::Write).unwrap();
-        socket.give_up(&count);
-        assert_eq!((count.get(Counter::DatagramsDropped), count.get(Counter::DatagramsOut)), (3, 1));
+        socket.flush_and_drop(&counters);
+        assert_eq!((counters.get(Counter::DatagramsDropped), counters.get(Counter::DatagramsOut)), (3, 1));
     }
 
     #[test]
     fn the_buffer_of_what_waits_does_not_grow_with_what_has_gone() {
         let mut waiting = Waiting::default();
-        let peer = Peer::from(SocketAddr::from(([127, 0, 0, 1], 9)));
+        let peer = Address::from(SocketAddr::from(([127, 0, 0, 1], 9)));
         for number in 0..10_000u32 {
             waiting.queue(&peer, None, &number.to_ne_bytes()).unwrap();
             if number >= 10 {

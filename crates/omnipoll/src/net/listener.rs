@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::address::Address;
+use super::listen_address::ListenAddress;
 use crate::error::{fail, Describe};
 use crate::sys::socket;
-use crate::sys::Peer;
+use crate::sys::Address;
 
 /// A listening stream socket: ours, non-blocking, closed by `exec`.
 ///
@@ -27,7 +27,7 @@ pub(crate) struct Listener {
     // Dropped before the socket, which keeps the file's inode from being used again.
     file: Option<SocketFile>,
     socket: Socket,
-    local: Peer,
+    local: Address,
     /// It was opened with `SO_REUSEPORT`.
     shares_port: bool,
 }
@@ -38,9 +38,9 @@ impl Listener {
     /// `backlog` is how many clients may wait to be accepted, listen(2). `reuse_port` lets
     /// [`sibling`](Self::sibling) add sockets to a TCP address; a unix address is what it is.
     /// `EADDRINUSE` when another listens there already, with `SO_REUSEPORT` too.
-    pub(crate) fn open(address: &Address, backlog: i32, reuse_port: bool) -> io::Result<Vec<Self>> {
+    pub(crate) fn open(address: &ListenAddress, backlog: i32, reuse_port: bool) -> io::Result<Vec<Self>> {
         match address {
-            Address::Tcp(host, port) => host.open_each(*port, |address| {
+            ListenAddress::Tcp(host, port) => host.open_each(*port, |address| {
                 if reuse_port && address.port() != 0 {
                     // Programs of one user may share a port without knowing: only a socket
                     // without SO_REUSEPORT is told that it is taken.
@@ -48,7 +48,7 @@ impl Listener {
                 }
                 Self::listen(tcp(address, reuse_port)?, backlog, reuse_port)
             }),
-            Address::Unix(name) => Ok(vec![Self::unix(name, backlog)?]),
+            ListenAddress::Unix(name) => Ok(vec![Self::unix(name, backlog)?]),
             _ => Err(fail(libc::EINVAL, "the address has no clients to accept")),
         }
     }
@@ -86,7 +86,7 @@ impl Listener {
         self.shares_port
     }
 
-    /// Where it listens, as [`Address`] reads it, with the port that the system chose.
+    /// Where it listens, as [`ListenAddress`] reads it, with the port that the system chose.
     pub(crate) fn address(&self) -> String {
         self.local.to_string()
     }
@@ -94,7 +94,7 @@ impl Listener {
     /// The next client: its socket, non-blocking and closed by `exec`, and its address.
     /// `EAGAIN` when none waits.
     #[inline]
-    pub(crate) fn accept(&self) -> io::Result<(OwnedFd, Peer)> {
+    pub(crate) fn accept(&self) -> io::Result<(OwnedFd, Address)> {
         socket::accept(self.as_fd())
     }
 
@@ -105,8 +105,8 @@ impl Listener {
         Ok(listener)
     }
 
-    fn unix(name: &Peer, backlog: i32) -> io::Result<Self> {
-        let Peer::Unix(bytes) = name else {
+    fn unix(name: &Address, backlog: i32) -> io::Result<Self> {
+        let Address::Unix(bytes) = name else {
             return Err(fail(libc::EINVAL, "a unix socket that listens needs a name"));
         };
         let path = Path::new(OsStr::from_bytes(bytes));
@@ -131,7 +131,7 @@ impl Listener {
     }
 
     pub(super) fn of(socket: Socket, file: Option<SocketFile>) -> io::Result<Self> {
-        let local = socket::local_peer(socket.as_fd()).describe("getsockname")?;
+        let local = socket::local_address(socket.as_fd()).describe("getsockname")?;
         Ok(Self { file, socket, local, shares_port: false })
     }
 
@@ -335,7 +335,7 @@ mod tests {
     }
 
     /// The client that has connected, which on loopback is there at once.
-    fn accepted(listener: &Listener) -> (std::fs::File, Peer) {
+    fn accepted(listener: &Listener) -> (std::fs::File, Address) {
         let (socket, peer) = listener.accept().unwrap();
         (socket.into(), peer)
     }
@@ -409,7 +409,7 @@ mod tests {
     fn a_port_in_use_is_told_even_where_it_could_be_shared() {
         let _nobody_forks = FORKING.read().unwrap();
         let other = Listener::open(&"127.0.0.1:0".parse().unwrap(), 16, true).unwrap().remove(0);
-        let address: Address = other.address().parse().unwrap();
+        let address: ListenAddress = other.address().parse().unwrap();
         for reuse_port in [false, true] {
             assert_eq!(errno(Listener::open(&address, 16, reuse_port)), libc::EADDRINUSE);
         }
@@ -438,7 +438,7 @@ mod tests {
         assert_eq!(listener.address(), address);
         assert_eq!(errno(listener.sibling(16)), libc::EOPNOTSUPP);
         let _client = UnixStream::connect(&path).unwrap();
-        assert_eq!(accepted(&listener).1, Peer::Unnamed);
+        assert_eq!(accepted(&listener).1, Address::Unnamed);
         drop(listener.try_clone().unwrap());
         assert!(path.exists());
         drop(listener);

@@ -2,33 +2,33 @@
 //! are paused and resumed, and are known by an id to other threads.
 
 mod account;
-mod address;
 mod bound;
-mod carriage;
 mod conn;
-mod count;
+mod conn_id;
+mod counters;
 mod datagram;
+mod listen_address;
 mod listener;
-mod output;
-mod remote;
-mod site;
+mod loop_context;
+mod registration;
+mod ring_io;
 mod timeouts;
-mod watch;
+mod write_queue;
 
 pub use conn::Conn;
+pub use conn_id::ConnId;
 pub use datagram::Datagram;
-pub use remote::ConnId;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use account::Account;
 pub(crate) use account::Budget;
-pub(crate) use address::Address;
 pub(crate) use bound::Bound;
 pub(crate) use conn::Connection;
-pub(crate) use count::{Count, Counter, Counts};
+pub(crate) use conn_id::{reserve_generations, Command, Mailbox, PendingCommand, MAX_CONNECTIONS, MAX_LOOPS};
+pub(crate) use counters::{Counter, Counters, WorkerCounters};
 pub(crate) use datagram::DatagramSocket;
+pub(crate) use listen_address::ListenAddress;
 pub(crate) use listener::Listener;
-pub(crate) use output::{copy_of, Output};
-pub(crate) use remote::{set_births_apart, Letter, Mailbox, Order, MOST_LOOPS, MOST_SEATS};
-pub(crate) use site::Site;
+pub(crate) use loop_context::LoopContext;
 pub(crate) use timeouts::{Clock, Timeouts};
+pub(crate) use write_queue::{copy_of, WriteQueue};

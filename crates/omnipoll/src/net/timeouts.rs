@@ -31,7 +31,7 @@ pub(crate) struct Activity {
     pub(crate) is_reading: bool,
     pub(crate) is_writing: bool,
     /// It has ended and gives the peer this long to end too.
-    pub(crate) lingers: Option<Duration>,
+    pub(crate) linger: Option<Duration>,
 }
 
 /// How many times as long as a silent peer one that goes on sending may take to end.
@@ -43,10 +43,10 @@ pub(crate) struct Timeouts {
     idle: u64,
     read: u64,
     write: u64,
-    heard: u64,
-    written: u64,
+    last_read: u64,
+    last_write: u64,
     /// When lingering began.
-    lingers_since: u64,
+    linger_start: u64,
     /// The timer that is armed, if it isn't 0, and for when.
     pub(crate) timer: u64,
     pub(crate) armed: u64,
@@ -85,60 +85,60 @@ impl Timeouts {
     }
 
     fn begin(&mut self, clock: &Clock) {
-        self.heard(clock);
-        self.begins_to_wait(clock);
+        self.note_read(clock);
+        self.note_queued(clock);
     }
 
     /// Something was read, or reading begins anew.
     #[inline]
-    pub(crate) fn heard(&mut self, clock: &Clock) {
+    pub(crate) fn note_read(&mut self, clock: &Clock) {
         if self.idle | self.read != 0 {
-            self.heard = clock.now();
+            self.last_read = clock.now();
         }
     }
 
     /// Something was sent; `waits` when that was not all. Most connections have a write timeout, and
     /// most writes nothing left to time, for which the clock need not be read.
     #[inline]
-    pub(crate) fn sent(&mut self, waits: bool, clock: &Clock) {
+    pub(crate) fn note_sent(&mut self, waits: bool, clock: &Clock) {
         if self.idle != 0 || waits && self.write != 0 {
-            self.written = clock.now();
+            self.last_write = clock.now();
         }
     }
 
     /// The queue is no longer empty.
     #[inline]
-    pub(crate) fn begins_to_wait(&mut self, clock: &Clock) {
+    pub(crate) fn note_queued(&mut self, clock: &Clock) {
         if self.idle | self.write != 0 {
-            self.written = clock.now();
+            self.last_write = clock.now();
         }
     }
 
     /// Lingering begins.
-    pub(crate) fn lingers(&mut self, clock: &Clock) {
-        self.lingers_on(clock);
-        self.lingers_since = self.heard;
+    pub(crate) fn start_linger(&mut self, clock: &Clock) {
+        self.extend_linger(clock);
+        self.linger_start = self.last_read;
     }
 
     /// Something was read while lingering.
-    pub(crate) fn lingers_on(&mut self, clock: &Clock) {
-        self.heard = clock.now();
+    pub(crate) fn extend_linger(&mut self, clock: &Clock) {
+        self.last_read = clock.now();
     }
 
     /// When the connection has been silent for too long, if it may not be for ever.
     #[inline]
     pub(crate) fn deadline(&self, activity: Activity) -> Option<u64> {
-        if let Some(linger) = activity.lingers {
+        if let Some(linger) = activity.linger {
             let linger = limit(Some(linger));
-            let longest = self.lingers_since.saturating_add(linger.saturating_mul(LONGEST_LINGER));
-            return Some(self.heard.saturating_add(linger).min(longest));
+            let longest = self.linger_start.saturating_add(linger.saturating_mul(LONGEST_LINGER));
+            return Some(self.last_read.saturating_add(linger).min(longest));
         }
         let write = if activity.is_writing { self.write } else { 0 };
         if self.idle | self.read | write == 0 {
             return None;
         }
         let read = if activity.is_reading { self.read } else { 0 };
-        [(self.idle, self.heard.max(self.written)), (read, self.heard), (write, self.written)]
+        [(self.idle, self.last_read.max(self.last_write)), (read, self.last_read), (write, self.last_write)]
             .into_iter()
             .filter(|&(limit, _)| limit != 0)
             .map(|(limit, since)| since.saturating_add(limit))

@@ -10,28 +10,33 @@ use std::time::Duration;
 
 use super::handler::Handler;
 use super::shared::Shared;
-use super::worker::{self, Openings};
+use super::worker::{self, WorkerSockets};
 use crate::error::{Describe, Error};
 use crate::Poller;
 
-pub(super) fn run<H: Handler>(handler: &H, shared: &Arc<Shared>, openings: Vec<Openings>) -> io::Result<()> {
-    let serve = &|number: usize, poller: Arc<Poller>, openings: Openings| {
+pub(super) fn run<H: Handler>(
+    handler: &H,
+    shared: &Arc<Shared>,
+    sockets: Vec<WorkerSockets>,
+) -> io::Result<()> {
+    let serve = &|number: usize, poller: Arc<Poller>, sockets: WorkerSockets| {
         // One loop that fails ends them all.
-        worker::serve(handler, shared, poller, number, openings, None).inspect_err(|_| stop_all(shared))
+        worker::serve(handler, shared, poller, number, sockets, None).inspect_err(|_| stop_all(shared))
     };
     thread::scope(|scope| {
-        let mut openings = openings.into_iter().enumerate();
-        let first = openings.next().map(|(_, openings)| openings).unwrap_or_default();
+        let mut sockets = sockets.into_iter().enumerate();
+        let first = sockets.next().map(|(_, sockets)| sockets).unwrap_or_default();
         let mut others = Vec::new();
         let mut served = Ok(());
-        for (number, openings) in openings {
+        for (number, sockets) in sockets {
             let follow = move |poller| {
                 // Its words go with it to the thread that returns it.
-                let served = worker::host(handler, || serve(number, poller, openings)).map_err(Error::from);
+                let served =
+                    worker::run_worker(handler, || serve(number, poller, sockets)).map_err(Error::from);
                 leave(shared);
                 served
             };
-            shared.followers.fetch_add(1, Ordering::Relaxed);
+            shared.other_loops.fetch_add(1, Ordering::Relaxed);
             let thread = shared.poller().and_then(|poller| {
                 let name = format!("omnipoll-{number}");
                 thread::Builder::new()
@@ -60,7 +65,7 @@ pub(super) fn run<H: Handler>(handler: &H, shared: &Arc<Shared>, openings: Vec<O
 
 /// A loop has ended; the first may have waited for that.
 fn leave(shared: &Shared) {
-    shared.followers.fetch_sub(1, Ordering::Release);
+    shared.other_loops.fetch_sub(1, Ordering::Release);
     let _ = shared.control.wake();
 }
 

@@ -4,46 +4,47 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::children::Children;
-use super::doors::Doors;
-use super::front::{Front, House, Until};
+use super::acceptor::Acceptor;
+use super::child_processes::ChildProcesses;
+use super::event_loop::{Clients, EventLoop, Until};
 use super::handler::Handler;
 use super::shared::Shared;
-use super::worker::{self, Openings};
+use super::worker::{self, WorkerSockets};
 use crate::net::Counter;
-use crate::sys::Peer;
+use crate::sys::Address;
 use crate::Event;
 
 struct Forks<'h, H> {
     handler: &'h H,
     most: usize,
-    children: Children,
+    children: ChildProcesses,
 }
 
-pub(super) fn run<H: Handler>(handler: &H, shared: &Arc<Shared>, openings: Openings) -> io::Result<()> {
-    let mut forks = Forks { handler, most: shared.share_of_clients(0), children: Children::new()? };
-    let doors = Doors::new(openings.listeners, openings.shared, false);
-    let mut front = Front::new(shared.clone(), shared.control.clone(), doors, 0);
-    front.run(&mut forks, Until::Stopped)
+pub(super) fn run<H: Handler>(handler: &H, shared: &Arc<Shared>, sockets: WorkerSockets) -> io::Result<()> {
+    let mut forks = Forks { handler, most: shared.share_of_clients(0), children: ChildProcesses::new()? };
+    let acceptor = Acceptor::new(sockets.listeners, sockets.shared, false);
+    let mut event_loop = EventLoop::new(shared.clone(), shared.control.clone(), acceptor, 0);
+    event_loop.run(&mut forks, Until::Stopped)
 }
 
-impl<H: Handler> House for Forks<'_, H> {
-    fn welcome(&mut self, front: &mut Front, socket: OwnedFd, peer: Peer) -> io::Result<()> {
-        front.count.add(Counter::Accepted, 1);
-        let (handler, shared, count) = (self.handler, front.shared.clone(), front.count.clone());
+impl<H: Handler> Clients for Forks<'_, H> {
+    fn on_accept(&mut self, event_loop: &mut EventLoop, socket: OwnedFd, peer: Address) -> io::Result<()> {
+        event_loop.counters.add(Counter::Accepted, 1);
+        let (handler, shared, counters) =
+            (self.handler, event_loop.shared.clone(), event_loop.counters.clone());
         // The parent drops the client's socket with the closure, uncalled.
-        let forked = self.children.fork(front, 1, move |leash| {
+        let forked = self.children.fork(event_loop, 1, move |stop_pipes| {
             let serve =
-                || worker::serve_client(handler, &shared, shared.poller()?, (socket, peer), Some(leash));
+                || worker::serve_client(handler, &shared, shared.poller()?, (socket, peer), Some(stop_pipes));
             // The parent sees the end of the child and counts the client's.
-            worker::host(handler, serve).inspect_err(|_| count.add(Counter::Refused, 1))
+            worker::run_worker(handler, serve).inspect_err(|_| counters.add(Counter::Refused, 1))
         });
         match forked {
             Ok(_) => Ok(()),
             Err(_) => {
-                front.count.add(Counter::Refused, 1);
-                front.count.add(Counter::Closed, 1);
-                front.doors.pause(&front.poller, &front.count)
+                event_loop.counters.add(Counter::Refused, 1);
+                event_loop.counters.add(Counter::Closed, 1);
+                event_loop.acceptor.retry_later(&event_loop.poller, &event_loop.counters)
             }
         }
     }
@@ -56,10 +57,10 @@ impl<H: Handler> House for Forks<'_, H> {
         self.children.len() == 0
     }
 
-    fn event(&mut self, front: &mut Front, event: &Event) -> io::Result<()> {
+    fn event(&mut self, event_loop: &mut EventLoop, event: &Event) -> io::Result<()> {
         if self.children.ended(event).is_some() {
             // One that was killed has not counted its client's end.
-            front.count.leave_active(self.children.len() as u64);
+            event_loop.counters.leave_active(self.children.len() as u64);
         }
         Ok(())
     }
@@ -68,18 +69,18 @@ impl<H: Handler> House for Forks<'_, H> {
         self.handler.on_interrupt()
     }
 
-    fn rest(&mut self, front: &mut Front) -> io::Result<()> {
-        if !self.children.watch_all(front)?.is_empty() {
-            front.count.leave_active(self.children.len() as u64);
+    fn before_wait(&mut self, event_loop: &mut EventLoop) -> io::Result<()> {
+        if !self.children.watch_all(event_loop)?.is_empty() {
+            event_loop.counters.leave_active(self.children.len() as u64);
         }
         Ok(())
     }
 
-    fn stop(&mut self, front: &mut Front) {
-        self.children.stop(&front.shared);
+    fn stop(&mut self, event_loop: &mut EventLoop) {
+        self.children.stop(&event_loop.shared);
     }
 
-    fn abandon(&mut self, front: &mut Front) {
-        self.children.abandon(front);
+    fn force_close(&mut self, event_loop: &mut EventLoop) {
+        self.children.force_close(event_loop);
     }
 }

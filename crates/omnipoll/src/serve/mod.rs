@@ -1,17 +1,17 @@
 //! Servers: one handler, and the ways to serve many clients with it.
 //!
-//! [`front`] is the loop that all of them run; what becomes of a client that comes in at its
+//! [`event_loop`] is the loop that all of them run; what becomes of a client that comes in at its
 //! doors is what tells one model from another.
 
-mod children;
+mod acceptor;
+mod child_processes;
+mod connections;
 mod cores;
-mod doors;
+mod event_loop;
 mod fork;
-mod front;
 mod handler;
 mod options;
 mod prefork;
-mod reactor;
 mod server;
 mod shared;
 mod stats;

@@ -7,14 +7,14 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::children::{Children, Ended};
-use super::doors::Doors;
-use super::front::{Front, House, Until};
+use super::acceptor::Acceptor;
+use super::child_processes::{ChildProcesses, Ended};
+use super::event_loop::{Clients, EventLoop, Until};
 use super::handler::Handler;
 use super::shared::Shared;
-use super::worker::{self, Openings};
+use super::worker::{self, WorkerSockets};
 use crate::net::Counter;
-use crate::sys::Peer;
+use crate::sys::Address;
 use crate::{Event, EventKind};
 
 /// A worker that dies sooner than this is replaced after a delay, twice as long each time.
@@ -27,7 +27,7 @@ const MOST_FAILURES: u32 = 5;
 const SHARE: u32 = 1 << 16;
 
 struct Worker {
-    openings: Openings,
+    sockets: WorkerSockets,
     child: Option<u64>,
     began: Instant,
     /// How often it could not serve since it last could.
@@ -38,24 +38,26 @@ struct Worker {
 struct Workers<'h, H> {
     handler: &'h H,
     workers: Vec<Worker>,
-    children: Children,
+    children: ChildProcesses,
 }
 
-pub(super) fn run<H: Handler>(handler: &H, shared: &Arc<Shared>, openings: Vec<Openings>) -> io::Result<()> {
-    let worker = |openings| Worker {
-        openings,
-        child: None,
-        began: Instant::now(),
-        failures: 0,
-        delay: Duration::ZERO,
+pub(super) fn run<H: Handler>(
+    handler: &H,
+    shared: &Arc<Shared>,
+    sockets: Vec<WorkerSockets>,
+) -> io::Result<()> {
+    let worker =
+        |sockets| Worker { sockets, child: None, began: Instant::now(), failures: 0, delay: Duration::ZERO };
+    let mut workers = Workers {
+        handler,
+        workers: sockets.into_iter().map(worker).collect(),
+        children: ChildProcesses::new()?,
     };
-    let mut workers =
-        Workers { handler, workers: openings.into_iter().map(worker).collect(), children: Children::new()? };
-    let mut front = Front::new(shared.clone(), shared.control.clone(), Doors::default(), 0);
+    let mut event_loop = EventLoop::new(shared.clone(), shared.control.clone(), Acceptor::default(), 0);
     for number in 0..workers.workers.len() {
-        workers.start(&mut front, number)?;
+        workers.start(&mut event_loop, number)?;
     }
-    front.run(&mut workers, Until::Stopped)
+    event_loop.run(&mut workers, Until::Stopped)
 }
 
 impl Worker {
@@ -65,14 +67,15 @@ impl Worker {
 }
 
 impl<H: Handler> Workers<'_, H> {
-    fn start(&mut self, front: &mut Front, number: usize) -> io::Result<()> {
-        let (handler, shared) = (self.handler, front.shared.clone());
+    fn start(&mut self, event_loop: &mut EventLoop, number: usize) -> io::Result<()> {
+        let (handler, shared) = (self.handler, event_loop.shared.clone());
         let workers = &mut self.workers;
-        let forked = self.children.fork(front, SHARE, |leash| {
+        let forked = self.children.fork(event_loop, SHARE, |stop_pipes| {
             // The others' sockets are closed here.
-            let openings = std::mem::take(workers).swap_remove(number).openings;
-            let serve = || worker::serve(handler, &shared, shared.poller()?, number, openings, Some(leash));
-            worker::host(handler, serve)
+            let sockets = std::mem::take(workers).swap_remove(number).sockets;
+            let serve =
+                || worker::serve(handler, &shared, shared.poller()?, number, sockets, Some(stop_pipes));
+            worker::run_worker(handler, serve)
         });
         match forked {
             Ok(child) => {
@@ -82,45 +85,45 @@ impl<H: Handler> Workers<'_, H> {
                 Ok(())
             }
             // The system is short of processes.
-            Err(_) => self.start_later(front, number),
+            Err(_) => self.start_later(event_loop, number),
         }
     }
 
-    fn start_later(&mut self, front: &mut Front, number: usize) -> io::Result<()> {
+    fn start_later(&mut self, event_loop: &mut EventLoop, number: usize) -> io::Result<()> {
         let worker = &mut self.workers[number];
         worker.delay = (worker.delay * 2).clamp(SHORTEST_DELAY, LONGEST_DELAY);
-        front.poller.timer_add(worker.delay, None, number as u64).map(drop)
+        event_loop.poller.timer_add(worker.delay, None, number as u64).map(drop)
     }
 
-    fn replace(&mut self, front: &mut Front, ended: &Ended) -> io::Result<()> {
+    fn replace(&mut self, event_loop: &mut EventLoop, ended: &Ended) -> io::Result<()> {
         let Some(number) = self.workers.iter().position(|worker| worker.child == Some(ended.child)) else {
             return Ok(());
         };
         let worker = &mut self.workers[number];
         worker.child = None;
-        let count = front.shared.counts.of(number);
-        count.leave_active(0);
-        if front.is_stopping() {
+        let counters = event_loop.shared.counters.of(number);
+        counters.leave_active(0);
+        if event_loop.is_stopping() {
             return Ok(());
         }
-        count.add(Counter::Restarts, 1);
+        counters.add(Counter::Restarts, 1);
         let was_soon = worker.began.elapsed() < SOON;
-        let failure = front.shared.last_failure().filter(|_| was_soon && ended.has_failed());
+        let failure = event_loop.shared.last_failure().filter(|_| was_soon && ended.has_failed());
         worker.failures = if failure.is_some() { worker.failures + 1 } else { 0 };
         if let (Some(failure), true) = (failure, self.workers.iter().all(Worker::has_given_up)) {
             return Err(failure);
         }
         if was_soon {
-            return self.start_later(front, number);
+            return self.start_later(event_loop, number);
         }
         self.workers[number].delay = Duration::ZERO;
-        self.start(front, number)
+        self.start(event_loop, number)
     }
 }
 
-impl<H: Handler> House for Workers<'_, H> {
+impl<H: Handler> Clients for Workers<'_, H> {
     /// The parent has no doors.
-    fn welcome(&mut self, _: &mut Front, _: OwnedFd, _: Peer) -> io::Result<()> {
+    fn on_accept(&mut self, _: &mut EventLoop, _: OwnedFd, _: Address) -> io::Result<()> {
         Ok(())
     }
 
@@ -132,13 +135,13 @@ impl<H: Handler> House for Workers<'_, H> {
         self.children.len() == 0
     }
 
-    fn event(&mut self, front: &mut Front, event: &Event) -> io::Result<()> {
+    fn event(&mut self, event_loop: &mut EventLoop, event: &Event) -> io::Result<()> {
         if let Some(ended) = self.children.ended(event) {
-            return self.replace(front, &ended);
+            return self.replace(event_loop, &ended);
         }
         match event.kind() {
-            EventKind::Timer if event.token() < self.workers.len() as u64 && !front.is_stopping() => {
-                self.start(front, event.token() as usize)
+            EventKind::Timer if event.token() < self.workers.len() as u64 && !event_loop.is_stopping() => {
+                self.start(event_loop, event.token() as usize)
             }
             _ => Ok(()),
         }
@@ -148,20 +151,20 @@ impl<H: Handler> House for Workers<'_, H> {
         self.handler.on_interrupt()
     }
 
-    fn rest(&mut self, front: &mut Front) -> io::Result<()> {
-        for ended in self.children.watch_all(front)? {
-            self.replace(front, &ended)?;
+    fn before_wait(&mut self, event_loop: &mut EventLoop) -> io::Result<()> {
+        for ended in self.children.watch_all(event_loop)? {
+            self.replace(event_loop, &ended)?;
         }
         Ok(())
     }
 
-    fn stop(&mut self, front: &mut Front) {
+    fn stop(&mut self, event_loop: &mut EventLoop) {
         // Who comes now is refused, and does not wait in a queue that nobody will look into.
-        self.workers.iter_mut().for_each(|worker| worker.openings = Openings::default());
-        self.children.stop(&front.shared);
+        self.workers.iter_mut().for_each(|worker| worker.sockets = WorkerSockets::default());
+        self.children.stop(&event_loop.shared);
     }
 
-    fn abandon(&mut self, front: &mut Front) {
-        self.children.abandon(front);
+    fn force_close(&mut self, event_loop: &mut EventLoop) {
+        self.children.force_close(event_loop);
     }
 }

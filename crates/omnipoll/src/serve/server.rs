@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::front::{heed_signals, heed_signals_no_more};
+use super::event_loop::{unwatch_stop_signals, watch_stop_signals};
 use super::handler::Handler;
 use super::options::{Model, ServerOptions};
 use super::shared::Shared;
 use super::stats::ServerStats;
-use super::worker::Openings;
+use super::worker::WorkerSockets;
 use super::{cores, fork, prefork, thread as threads, worker};
 use crate::error::{explain, fail};
-use crate::net::{Address, Bound};
+use crate::net::{Bound, ListenAddress};
 use crate::sys::lock;
 use crate::{ConnId, EngineKind};
 
@@ -110,7 +110,7 @@ impl<H: Handler> Server<H> {
     }
 
     fn open(&self, address: &str) -> io::Result<String> {
-        let parsed: Address = address.parse()?;
+        let parsed: ListenAddress = address.parse()?;
         self.check_is_new()?;
         self.shared.check_owner()?;
         let options = &self.shared.options;
@@ -156,48 +156,48 @@ impl<H: Handler> Server<H> {
             return Err(fail(libc::EINVAL, "a server runs once: make another"));
         }
         let (handler, shared) = (&self.handler, &self.shared);
-        let mut openings = self.openings()?;
+        let mut sockets = self.sockets()?;
         if shared.options.signals {
             // Before anybody is served: until then a signal ends the process.
-            heed_signals(&shared.control)?;
+            watch_stop_signals(&shared.control)?;
         }
         let served = match shared.options.model {
             Model::Reactor => {
-                worker::serve(handler, shared, shared.control.clone(), 0, openings.remove(0), None)
+                worker::serve(handler, shared, shared.control.clone(), 0, sockets.remove(0), None)
             }
-            Model::Cores => cores::run(handler, shared, openings),
-            Model::Thread => threads::run(handler, shared, openings.remove(0)),
-            Model::Fork => fork::run(handler, shared, openings.remove(0)),
-            Model::Prefork => prefork::run(handler, shared, openings),
+            Model::Cores => cores::run(handler, shared, sockets),
+            Model::Thread => threads::run(handler, shared, sockets.remove(0)),
+            Model::Fork => fork::run(handler, shared, sockets.remove(0)),
+            Model::Prefork => prefork::run(handler, shared, sockets),
         };
         lock(&shared.bound).clear();
         match shared.options.signals {
             // From now on they are the program's again.
-            true => served.and(heed_signals_no_more(&shared.control)),
+            true => served.and(unwatch_stop_signals(&shared.control)),
             false => served,
         }
     }
 
     /// Where the clients of each worker come in.
-    fn openings(&self) -> io::Result<Vec<Openings>> {
+    fn sockets(&self) -> io::Result<Vec<WorkerSockets>> {
         let bound = lock(&self.shared.bound);
-        let workers = self.shared.counts.workers();
-        let mut openings: Vec<_> = (0..workers).map(|_| Openings::default()).collect();
-        for (number, openings) in openings.iter_mut().enumerate() {
+        let workers = self.shared.counters.workers();
+        let mut sockets: Vec<_> = (0..workers).map(|_| WorkerSockets::default()).collect();
+        for (number, sockets) in sockets.iter_mut().enumerate() {
             for bound in bound.iter() {
                 match bound {
-                    Bound::Datagrams(socket) => openings.datagrams.push(socket.try_clone()?),
+                    Bound::Datagrams(socket) => sockets.datagrams.push(socket.try_clone()?),
                     Bound::Stream(listener) if number > 0 && listener.shares_port() => {
-                        openings.listeners.push(listener.sibling(self.shared.options.backlog)?)
+                        sockets.listeners.push(listener.sibling(self.shared.options.backlog)?)
                     }
                     Bound::Stream(listener) => {
-                        openings.listeners.push(listener.try_clone()?);
-                        openings.shared |= workers > 1 && !listener.shares_port();
+                        sockets.listeners.push(listener.try_clone()?);
+                        sockets.shared |= workers > 1 && !listener.shares_port();
                     }
                 }
             }
         }
-        Ok(openings)
+        Ok(sockets)
     }
 }
 

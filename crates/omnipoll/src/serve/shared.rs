@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::options::{Model, ServerOptions};
 use super::stats::ServerStats;
 use crate::error::{bare, explain, fail, plain};
-use crate::net::{copy_of, Bound, Budget, Counter, Counts, Mailbox};
-use crate::sys::{fork, lock, Completion, SharedWords};
+use crate::net::{copy_of, Bound, Budget, Counter, Counters, Mailbox};
+use crate::sys::{fork, lock, CompletionRing, SharedWords};
 use crate::{EngineKind, Poller};
 
 /// What a server's loops have in common.
@@ -21,8 +21,8 @@ pub(super) struct Shared {
     pub(super) engine: EngineKind,
     /// Whether a ring receives and sends for them. What else a loop waits for it has in a poller
     /// on epoll, which the ring watches. One client alone is not worth a ring of its own.
-    pub(super) is_carried: bool,
-    pub(super) counts: Counts,
+    pub(super) uses_ring: bool,
+    pub(super) counters: Counters,
     pub(super) budget: Arc<Budget>,
     pub(super) addresses: Mutex<Vec<String>>,
     /// The sockets as they were opened; the loops accept from duplicates, and siblings.
@@ -33,11 +33,11 @@ pub(super) struct Shared {
     /// may have inherited them locked.
     process: AtomicU32,
     /// How many loops rely on the control loop to be told of a stop.
-    pub(super) followers: AtomicUsize,
+    pub(super) other_loops: AtomicUsize,
     /// What this process has been told: see [`encode`].
     stop: AtomicU64,
     /// What the children of this process are told, and why one of them last could not serve.
-    announced: SharedWords,
+    for_children: SharedWords,
 }
 
 /// A stop as a number: 0 is none, and `u64::MAX` one that waits for ever.
@@ -49,24 +49,24 @@ impl Shared {
     pub(super) fn new(options: ServerOptions, workers: usize) -> io::Result<Self> {
         let engine = options.engine.map_or_else(EngineKind::auto, Ok)?;
         // Where the kernel has io_uring but not all that streams need of it, its polls serve them.
-        let is_carried = engine == EngineKind::IoUring
+        let uses_ring = engine == EngineKind::IoUring
             && !matches!(options.model, Model::Thread | Model::Fork)
-            && Completion::is_available()?;
-        let beside = if is_carried { EngineKind::Epoll } else { engine };
+            && CompletionRing::is_available()?;
+        let beside = if uses_ring { EngineKind::Epoll } else { engine };
         let budget = Budget::new(options.queue_limit, options.total_queue_limit, options.high_water);
         Ok(Self {
             control: Arc::new(crate::Options::new().engine(beside).interruptible(true).build()?),
             engine,
-            is_carried,
-            counts: Counts::new(workers)?,
+            uses_ring,
+            counters: Counters::new(workers)?,
             budget: Arc::new(budget),
             addresses: Mutex::default(),
             bound: Mutex::default(),
             loops: Mutex::default(),
             process: AtomicU32::new(fork::count()),
-            followers: AtomicUsize::new(0),
+            other_loops: AtomicUsize::new(0),
             stop: AtomicU64::new(0),
-            announced: SharedWords::new(2)?,
+            for_children: SharedWords::new(2)?,
             options,
         })
     }
@@ -82,11 +82,11 @@ impl Shared {
         self.control.check_owner().map_err(anothers)
     }
 
-    pub(super) fn join(&self, mailbox: Arc<Mailbox>) {
+    pub(super) fn register_loop(&self, mailbox: Arc<Mailbox>) {
         lock(&self.loops).push(mailbox);
     }
 
-    pub(super) fn part(&self, mailbox: &Arc<Mailbox>) {
+    pub(super) fn unregister_loop(&self, mailbox: &Arc<Mailbox>) {
         lock(&self.loops).retain(|other| !Arc::ptr_eq(other, mailbox));
     }
 
@@ -104,7 +104,7 @@ impl Shared {
     }
 
     /// A forked child has neither its parent's loops nor its listening sockets.
-    pub(super) fn become_child(&self) {
+    pub(super) fn leave_to_parent_process(&self) {
         self.process.store(fork::count(), Ordering::Relaxed);
         lock(&self.loops).clear();
         lock(&self.bound).clear();
@@ -112,13 +112,13 @@ impl Shared {
 
     /// Whether each worker has listening sockets of its own.
     pub(super) fn reuses_ports(&self) -> bool {
-        self.counts.workers() > 1 && self.options.reuse_port.unwrap_or(self.options.model == Model::Cores)
+        self.counters.workers() > 1 && self.options.reuse_port.unwrap_or(self.options.model == Model::Cores)
     }
 
     /// How many clients a worker may have: all the shares are the bound, and none is empty, because
     /// there are no more workers than clients.
     pub(super) fn share_of_clients(&self, worker: usize) -> usize {
-        let workers = self.counts.workers();
+        let workers = self.counters.workers();
         match (self.options.max_clients, self.options.model) {
             (Some(clients), _) => clients / workers + usize::from(worker < clients % workers),
             (None, Model::Thread | Model::Fork) => 512,
@@ -137,7 +137,7 @@ impl Shared {
         match self.control.wake() {
             // A forked child has a loop of its own.
             Err(error) if error.raw_os_error() == Some(libc::EOWNERDEAD) => {
-                self.pass_on();
+                self.wake_workers();
                 Ok(())
             }
             done => done,
@@ -154,21 +154,21 @@ impl Shared {
     }
 
     /// Tells the other loops of this process.
-    pub(super) fn pass_on(&self) {
+    pub(super) fn wake_workers(&self) {
         for mailbox in lock(&self.loops).iter() {
             let _ = mailbox.wake();
         }
     }
 
     /// Tells the children that are forked how to stop, once they see that they shall.
-    pub(super) fn announce(&self) {
-        self.announced[0].store(self.stop.load(Ordering::SeqCst), Ordering::SeqCst);
+    pub(super) fn publish_stop(&self) {
+        self.for_children[0].store(self.stop.load(Ordering::SeqCst), Ordering::SeqCst);
     }
 
     /// In a child: does as the parent has announced, or, if it died before it could, what the
     /// options say.
-    pub(super) fn follow_parent(&self) {
-        let told = match self.announced[0].load(Ordering::SeqCst) {
+    pub(super) fn adopt_parent_stop(&self) {
+        let told = match self.for_children[0].load(Ordering::SeqCst) {
             0 => encode(self.options.drain),
             told => told,
         };
@@ -176,14 +176,14 @@ impl Shared {
     }
 
     /// In a child: leaves its parent the reason why it could not serve.
-    pub(super) fn note_failure(&self, error: &io::Error) {
+    pub(super) fn publish_failure(&self, error: &io::Error) {
         let errno = error.raw_os_error().unwrap_or(libc::EIO);
-        self.announced[1].store(errno.unsigned_abs().into(), Ordering::SeqCst);
+        self.for_children[1].store(errno.unsigned_abs().into(), Ordering::SeqCst);
     }
 
     /// The reason that a child has left, if one has.
     pub(super) fn last_failure(&self) -> Option<io::Error> {
-        let errno = self.announced[1].load(Ordering::SeqCst) as i32;
+        let errno = self.for_children[1].load(Ordering::SeqCst) as i32;
         (errno != 0).then(|| fail(errno, format!("no worker process can serve: {}", explain(&plain(errno)))))
     }
 
@@ -205,12 +205,12 @@ impl Shared {
             all_full += full;
         }
         if all_full > 0 {
-            self.counts.of(0).add(Counter::WritesRefused, all_full as u64);
+            self.counters.of(0).add(Counter::WritesRefused, all_full as u64);
         }
         Ok(all_given)
     }
 
     pub(super) fn stats(&self) -> ServerStats {
-        ServerStats::of(&self.counts)
+        ServerStats::of(&self.counters)
     }
 }

@@ -1,6 +1,6 @@
 //! What a server has done.
 
-use crate::net::{Count, Counter, Counts};
+use crate::net::{Counter, Counters, WorkerCounters};
 
 /// What a worker, or the whole server, has counted since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,21 +43,21 @@ pub struct ServerStats {
 }
 
 impl WorkerStats {
-    fn of(count: &Count) -> Self {
-        let accepted = count.get(Counter::Accepted);
+    fn of(counters: &WorkerCounters) -> Self {
+        let accepted = counters.get(Counter::Accepted);
         Self {
             accepted,
-            active: accepted.saturating_sub(count.get(Counter::Closed)),
-            bytes_in: count.get(Counter::BytesIn),
-            bytes_out: count.get(Counter::BytesOut),
-            refused: count.get(Counter::Refused),
-            timed_out: count.get(Counter::TimedOut),
-            accept_pauses: count.get(Counter::AcceptPauses),
-            writes_refused: count.get(Counter::WritesRefused),
-            datagrams_in: count.get(Counter::DatagramsIn),
-            datagrams_out: count.get(Counter::DatagramsOut),
-            datagrams_dropped: count.get(Counter::DatagramsDropped),
-            restarts: count.get(Counter::Restarts),
+            active: accepted.saturating_sub(counters.get(Counter::Closed)),
+            bytes_in: counters.get(Counter::BytesIn),
+            bytes_out: counters.get(Counter::BytesOut),
+            refused: counters.get(Counter::Refused),
+            timed_out: counters.get(Counter::TimedOut),
+            accept_pauses: counters.get(Counter::AcceptPauses),
+            writes_refused: counters.get(Counter::WritesRefused),
+            datagrams_in: counters.get(Counter::DatagramsIn),
+            datagrams_out: counters.get(Counter::DatagramsOut),
+            datagrams_dropped: counters.get(Counter::DatagramsDropped),
+            restarts: counters.get(Counter::Restarts),
         }
     }
 
@@ -80,9 +80,9 @@ impl WorkerStats {
 }
 
 impl ServerStats {
-    pub(super) fn of(counts: &Counts) -> Self {
+    pub(super) fn of(counters: &Counters) -> Self {
         let workers: Vec<_> =
-            (0..counts.workers()).map(|worker| WorkerStats::of(&counts.of(worker))).collect();
+            (0..counters.workers()).map(|worker| WorkerStats::of(&counters.of(worker))).collect();
         let total = workers.iter().fold(WorkerStats::default(), WorkerStats::and);
         Self { total, workers }
     }

@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, Scope, ScopedJoinHandle};
 
-use super::doors::Doors;
-use super::front::{Front, House, Until};
+use super::acceptor::Acceptor;
+use super::event_loop::{Clients, EventLoop, Until};
 use super::handler::Handler;
 use super::shared::Shared;
-use super::worker::{self, Openings};
-use crate::net::{Counter, MOST_LOOPS};
-use crate::sys::{lock, Peer};
+use super::worker::{self, WorkerSockets};
+use crate::net::{Counter, MAX_LOOPS};
+use crate::sys::{lock, Address};
 use crate::Event;
 
 struct Threads<'scope, 'env, H> {
@@ -27,17 +27,17 @@ struct Threads<'scope, 'env, H> {
     /// does, not for the destructors of its thread-specific data.
     threads: Vec<ScopedJoinHandle<'scope, ()>>,
     /// A client for whom there are no descriptors, or no thread, at present.
-    waiting: Option<(OwnedFd, Peer)>,
+    waiting: Option<(OwnedFd, Address)>,
 }
 
-pub(super) fn run<H: Handler>(handler: &H, shared: &Arc<Shared>, openings: Openings) -> io::Result<()> {
+pub(super) fn run<H: Handler>(handler: &H, shared: &Arc<Shared>, sockets: WorkerSockets) -> io::Result<()> {
     thread::scope(|scope| {
-        let most = shared.share_of_clients(0).min(MOST_LOOPS / 2);
+        let most = shared.share_of_clients(0).min(MAX_LOOPS / 2);
         let mut threads =
             Threads { scope, handler, most, running: Arc::default(), threads: Vec::new(), waiting: None };
-        let doors = Doors::new(openings.listeners, openings.shared, false);
-        let mut front = Front::new(shared.clone(), shared.control.clone(), doors, 0);
-        let served = front.run(&mut threads, Until::Stopped);
+        let acceptor = Acceptor::new(sockets.listeners, sockets.shared, false);
+        let mut event_loop = EventLoop::new(shared.clone(), shared.control.clone(), acceptor, 0);
+        let served = event_loop.run(&mut threads, Until::Stopped);
         threads.threads.into_iter().for_each(join);
         served
     })
@@ -45,20 +45,22 @@ pub(super) fn run<H: Handler>(handler: &H, shared: &Arc<Shared>, openings: Openi
 
 impl<'scope, H: Handler> Threads<'scope, '_, H> {
     /// Starts the thread of a client, or has it wait until that can be done.
-    fn start(&mut self, front: &mut Front, client: (OwnedFd, Peer)) -> io::Result<()> {
-        let (shared, handler, running) = (front.shared.clone(), self.handler, self.running.clone());
+    fn start(&mut self, event_loop: &mut EventLoop, client: (OwnedFd, Address)) -> io::Result<()> {
+        let (shared, handler, running) = (event_loop.shared.clone(), self.handler, self.running.clone());
         // The thread takes it from here, if there is one.
         let handed_over = Arc::new(Mutex::new(Some(client)));
         let client = handed_over.clone();
         self.running.fetch_add(1, Ordering::Relaxed);
-        let started = front.shared.poller().and_then(|poller| {
+        let started = event_loop.shared.poller().and_then(|poller| {
             thread::Builder::new().name("omnipoll-client".into()).spawn_scoped(self.scope, move || {
                 let client = lock(&client).take();
                 let served = client.map(|client| {
-                    worker::host(handler, || worker::serve_client(handler, &shared, poller, client, None))
+                    worker::run_worker(handler, || {
+                        worker::serve_client(handler, &shared, poller, client, None)
+                    })
                 });
                 if served.is_some_and(|served| served.is_err()) {
-                    refuse(&shared.counts.of(0));
+                    refuse(&shared.counters.of(0));
                 }
                 running.fetch_sub(1, Ordering::Release);
                 let _ = shared.control.wake();
@@ -70,14 +72,14 @@ impl<'scope, H: Handler> Threads<'scope, '_, H> {
         }
         self.running.fetch_sub(1, Ordering::Relaxed);
         self.waiting = lock(&handed_over).take();
-        front.doors.pause(&front.poller, &front.count)
+        event_loop.acceptor.retry_later(&event_loop.poller, &event_loop.counters)
     }
 }
 
-impl<'scope, H: Handler> House for Threads<'scope, '_, H> {
-    fn welcome(&mut self, front: &mut Front, socket: OwnedFd, peer: Peer) -> io::Result<()> {
-        front.count.add(Counter::Accepted, 1);
-        self.start(front, (socket, peer))
+impl<'scope, H: Handler> Clients for Threads<'scope, '_, H> {
+    fn on_accept(&mut self, event_loop: &mut EventLoop, socket: OwnedFd, peer: Address) -> io::Result<()> {
+        event_loop.counters.add(Counter::Accepted, 1);
+        self.start(event_loop, (socket, peer))
     }
 
     fn is_full(&self) -> bool {
@@ -89,7 +91,7 @@ impl<'scope, H: Handler> House for Threads<'scope, '_, H> {
     }
 
     // The threads' wakes make the front look at `is_full` and `is_empty` again, too.
-    fn event(&mut self, _: &mut Front, _: &Event) -> io::Result<()> {
+    fn event(&mut self, _: &mut EventLoop, _: &Event) -> io::Result<()> {
         for index in (0..self.threads.len()).rev() {
             if self.threads[index].is_finished() {
                 join(self.threads.swap_remove(index));
@@ -102,19 +104,19 @@ impl<'scope, H: Handler> House for Threads<'scope, '_, H> {
         self.handler.on_interrupt()
     }
 
-    fn rest(&mut self, front: &mut Front) -> io::Result<()> {
+    fn before_wait(&mut self, event_loop: &mut EventLoop) -> io::Result<()> {
         match self.waiting.take() {
-            Some(client) => self.start(front, client),
+            Some(client) => self.start(event_loop, client),
             None => Ok(()),
         }
     }
 
     // Each thread's own loop is told.
-    fn stop(&mut self, _: &mut Front) {}
+    fn stop(&mut self, _: &mut EventLoop) {}
 
-    fn abandon(&mut self, front: &mut Front) {
+    fn force_close(&mut self, event_loop: &mut EventLoop) {
         if self.waiting.take().is_some() {
-            refuse(&front.count);
+            refuse(&event_loop.counters);
         }
     }
 }
@@ -127,7 +129,7 @@ fn join(thread: ScopedJoinHandle<'_, ()>) {
 }
 
 /// Counts a client that could not be served.
-fn refuse(count: &crate::net::Count) {
-    count.add(Counter::Refused, 1);
-    count.add(Counter::Closed, 1);
+fn refuse(counters: &crate::net::WorkerCounters) {
+    counters.add(Counter::Refused, 1);
+    counters.add(Counter::Closed, 1);
 }

@@ -5,18 +5,18 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::doors::Doors;
-use super::front::{heed_signals, Front, Until};
+use super::acceptor::Acceptor;
+use super::connections::Connections;
+use super::event_loop::{watch_stop_signals, EventLoop, Until};
 use super::handler::Handler;
-use super::reactor::Reactor;
 use super::shared::Shared;
 use crate::net::{DatagramSocket, Listener};
-use crate::sys::Peer;
+use crate::sys::Address;
 use crate::Poller;
 
 /// Where one worker's clients come in.
 #[derive(Debug, Default)]
-pub(super) struct Openings {
+pub(super) struct WorkerSockets {
     pub(super) listeners: Vec<Listener>,
     /// Other workers accept from the same sockets.
     pub(super) shared: bool,
@@ -24,7 +24,7 @@ pub(super) struct Openings {
 }
 
 /// Runs `serve` in a thread or process that the server has made, as the handler wants it.
-pub(super) fn host<H: Handler>(handler: &H, serve: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+pub(super) fn run_worker<H: Handler>(handler: &H, serve: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     let mut serve = Some(serve);
     let mut served = Ok(());
     handler.on_worker(&mut || served = serve.take().map_or(Ok(()), |serve| serve()));
@@ -32,30 +32,31 @@ pub(super) fn host<H: Handler>(handler: &H, serve: impl FnOnce() -> io::Result<(
 }
 
 /// Serves as worker number `worker` until the server stops, or, in a process of its own, its
-/// parent tells it to by the `leash`.
+/// parent tells it to by the `stop_pipes`.
 pub(super) fn serve<H: Handler>(
     handler: &H,
     shared: &Arc<Shared>,
     poller: Arc<Poller>,
     worker: usize,
-    openings: Openings,
-    leash: Option<Vec<OwnedFd>>,
+    sockets: WorkerSockets,
+    stop_pipes: Option<Vec<OwnedFd>>,
 ) -> io::Result<()> {
-    let mut reactor = Reactor::new(handler, shared, &poller, worker, shared.share_of_clients(worker))?;
-    let doors = Doors::new(openings.listeners, openings.shared, shared.options.max_clients.is_none());
-    let mut front = Front::new(shared.clone(), poller, doors, worker);
+    let mut connections =
+        Connections::new(handler, shared, &poller, worker, shared.share_of_clients(worker))?;
+    let acceptor = Acceptor::new(sockets.listeners, sockets.shared, shared.options.max_clients.is_none());
+    let mut event_loop = EventLoop::new(shared.clone(), poller, acceptor, worker);
     let served = || {
-        reactor.watch_datagrams(openings.datagrams)?;
-        if shared.options.signals && leash.is_some() {
-            heed_signals(&front.poller)?;
+        connections.watch_datagrams(sockets.datagrams)?;
+        if shared.options.signals && stop_pipes.is_some() {
+            watch_stop_signals(&event_loop.poller)?;
         }
-        if let Some(leash) = leash {
-            front.hold(leash)?;
+        if let Some(stop_pipes) = stop_pipes {
+            event_loop.watch_stop_pipes(stop_pipes)?;
         }
-        front.run(&mut reactor, Until::Stopped)
+        event_loop.run(&mut connections, Until::Stopped)
     };
     let served = served();
-    reactor.leave(shared);
+    connections.leave(shared);
     served
 }
 
@@ -64,22 +65,22 @@ pub(super) fn serve_client<H: Handler>(
     handler: &H,
     shared: &Arc<Shared>,
     poller: Arc<Poller>,
-    (socket, peer): (OwnedFd, Peer),
-    leash: Option<Vec<OwnedFd>>,
+    (socket, peer): (OwnedFd, Address),
+    stop_pipes: Option<Vec<OwnedFd>>,
 ) -> io::Result<()> {
-    let mut reactor = Reactor::new(handler, shared, &poller, 0, 1)?;
-    let mut front = Front::new(shared.clone(), poller, Doors::default(), 0);
+    let mut connections = Connections::new(handler, shared, &poller, 0, 1)?;
+    let mut event_loop = EventLoop::new(shared.clone(), poller, Acceptor::default(), 0);
     let served = || {
-        if let Some(leash) = leash {
-            front.hold(leash)?;
+        if let Some(stop_pipes) = stop_pipes {
+            event_loop.watch_stop_pipes(stop_pipes)?;
             if shared.options.signals {
-                heed_signals(&front.poller)?;
+                watch_stop_signals(&event_loop.poller)?;
             }
         }
-        reactor.open(socket, peer, shared);
-        front.run(&mut reactor, Until::Empty)
+        connections.open(socket, peer, shared);
+        event_loop.run(&mut connections, Until::Empty)
     };
     let served = served();
-    reactor.leave(shared);
+    connections.leave(shared);
     served
 }

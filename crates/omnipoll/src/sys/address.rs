@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// UTF-8, and backslashes are shown as Rust's escapes, so that a name can't end a line of a log or
 /// command a terminal. [`Unix`](Self::Unix) holds the bytes themselves.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Peer {
+pub enum Address {
     /// A unix socket that was bound to no name.
     Unnamed,
     /// IPv4.
@@ -23,7 +23,7 @@ pub enum Peer {
     Unix(Arc<[u8]>),
 }
 
-impl Peer {
+impl Address {
     /// From the name of a unix socket: a path, which ends at a zero byte, or a zero byte and an
     /// abstract name. Allocates only if there is one.
     pub(crate) fn unix(name: &[u8]) -> Self {
@@ -48,7 +48,7 @@ impl Peer {
     }
 }
 
-impl From<SocketAddr> for Peer {
+impl From<SocketAddr> for Address {
     fn from(address: SocketAddr) -> Self {
         match address {
             SocketAddr::V4(address) => Self::V4(address),
@@ -57,7 +57,7 @@ impl From<SocketAddr> for Peer {
     }
 }
 
-impl fmt::Display for Peer {
+impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unnamed => f.write_str("unix:"),
@@ -94,20 +94,20 @@ mod tests {
 
     #[test]
     fn is_small() {
-        assert!(size_of::<Peer>() <= 32);
+        assert!(size_of::<Address>() <= 32);
     }
 
     #[test]
     fn is_shown_as_addresses_are_written() {
-        let shown = |address: &str| Peer::from(address.parse::<SocketAddr>().unwrap()).to_string();
+        let shown = |address: &str| Address::from(address.parse::<SocketAddr>().unwrap()).to_string();
         for address in ["127.0.0.1:80", "[::1]:80", "[fe80::1%3]:80"] {
             assert_eq!(shown(address), address);
         }
         assert_eq!(shown("[::ffff:127.0.0.1]:80"), "127.0.0.1:80");
-        assert_eq!(Peer::unix(b"/run/a\0rest").to_string(), "unix:/run/a");
-        assert_eq!(Peer::unix(b"").to_string(), "unix:");
+        assert_eq!(Address::unix(b"/run/a\0rest").to_string(), "unix:/run/a");
+        assert_eq!(Address::unix(b"").to_string(), "unix:");
         #[cfg(target_os = "linux")]
-        assert_eq!(Peer::unix(b"\0name").to_string(), "unix:@name");
+        assert_eq!(Address::unix(b"\0name").to_string(), "unix:@name");
     }
 
     #[test]
@@ -119,15 +119,15 @@ mod tests {
             #[cfg(target_os = "linux")]
             (b"\0a\0b", r"unix:@a\0b"),
         ] {
-            assert_eq!(Peer::unix(name).to_string(), shown);
+            assert_eq!(Address::unix(name).to_string(), shown);
         }
     }
 
     #[test]
     fn only_internet_addresses_are_socket_addresses() {
         let address: SocketAddr = "[::1]:80".parse().unwrap();
-        assert_eq!(Peer::from(address).as_socket_addr(), Some(address));
-        assert_eq!(Peer::Unnamed.as_socket_addr(), None);
-        assert_eq!(Peer::unix(b"/run/a").as_socket_addr(), None);
+        assert_eq!(Address::from(address).as_socket_addr(), Some(address));
+        assert_eq!(Address::Unnamed.as_socket_addr(), None);
+        assert_eq!(Address::unix(b"/run/a").as_socket_addr(), None);
     }
 }

@@ -37,7 +37,7 @@ use io_uring::{cqueue, opcode, squeue, IoUring};
 use slab::Slab;
 
 use super::fork;
-use super::{above_stdio, descriptor as sys, socket, Peer};
+use super::{above_stdio, descriptor as sys, socket, Address};
 use crate::errno::{self, About};
 use crate::error::{bare, fail, system, Describe, Error};
 
@@ -63,16 +63,16 @@ const CANCEL: u64 = 4 << 56;
 const ACCEPT: u64 = 5 << 56;
 const KIND: u64 = 0xff << 56;
 
-/// What has come to an end, or, if `goes_on`, has brought something.
+/// What has come to an end, or, if `more`, has brought something.
 #[derive(Debug)]
-pub(crate) enum Done {
+pub(crate) enum Completion {
     /// A client has come in at this door, with a socket that is non-blocking and closed by `exec`;
     /// or why none does.
-    Accepted { door: usize, result: io::Result<(OwnedFd, Peer)>, goes_on: bool },
+    Accepted { key: usize, result: io::Result<(OwnedFd, Address)>, more: bool },
     /// Bytes have arrived, or an end or an error.
-    Received { whose: usize, result: io::Result<Chunk>, goes_on: bool },
+    Received { key: usize, result: io::Result<Chunk>, more: bool },
     /// Bytes have been sent, up to the `sent`th: not all if something has come between.
-    Sent { whose: usize, result: io::Result<usize>, bytes: Vec<u8>, sent: usize },
+    Sent { key: usize, result: io::Result<usize>, bytes: Vec<u8>, sent: usize },
     /// The descriptor that is watched besides is readable. It is watched no more.
     Readable,
 }
@@ -86,12 +86,12 @@ pub(crate) struct Chunk {
     length: usize,
     /// It is the last in its buffer.
     is_last: bool,
-    is_cut: bool,
+    is_partial: bool,
 }
 
 /// What is being sent, from where on, and for whom.
-struct Parcel {
-    whose: usize,
+struct InFlightSend {
+    key: usize,
     bytes: Vec<u8>,
     start: usize,
 }
@@ -105,24 +105,24 @@ impl Chunk {
     /// Whether more had arrived, which is missing only because the buffer was full or the receive had
     /// brought all that it may: a read into a buffer of its own would have brought it too.
     #[inline]
-    pub(crate) fn is_cut(&self) -> bool {
-        self.is_cut
+    pub(crate) fn is_partial(&self) -> bool {
+        self.is_partial
     }
 }
 
-pub(crate) struct Completion {
+pub(crate) struct CompletionRing {
     ring: ManuallyDrop<IoUring>,
     buffers: ManuallyDrop<Buffers>,
-    parcels: ManuallyDrop<Slab<Parcel>>,
+    sends: ManuallyDrop<Slab<InFlightSend>>,
     /// Requests that have not ended.
-    under_way: usize,
+    in_flight: usize,
     /// Whether the kernel ends a lasting receive that has brought enough; else each is for once.
     is_capped: bool,
     /// The process that made it, as [`fork::count`] numbers it.
     owner: u32,
 }
 
-impl Completion {
+impl CompletionRing {
     /// Whether the kernel has all of it, and permits it: Linux 6.1. Found out once, by using it; an
     /// error when the system is too short of something to find out.
     pub(crate) fn is_available() -> io::Result<bool> {
@@ -150,8 +150,8 @@ impl Completion {
         Ok(Self {
             ring: ManuallyDrop::new(ring),
             buffers: ManuallyDrop::new(buffers),
-            parcels: ManuallyDrop::default(),
-            under_way: 0,
+            sends: ManuallyDrop::default(),
+            in_flight: 0,
             is_capped: CAPPED.get().is_some_and(|&is_capped| is_capped),
             owner: fork::count(),
         })
@@ -175,29 +175,29 @@ impl Completion {
                 Err(error) if errno::of_wait(&error) == About::Nothing => continue,
                 waited => drop(waited?),
             }
-            if let Some(Done::Received { result, .. }) = self.next() {
-                return Ok(result.map(|chunk| self.give_back(chunk)).is_ok());
+            if let Some(Completion::Received { result, .. }) = self.next() {
+                return Ok(result.map(|chunk| self.recycle(chunk)).is_ok());
             }
         }
         Err(bare(libc::EINTR))
     }
 
     /// Accepts whoever comes, until it is told otherwise or fails.
-    pub(crate) fn accept(&mut self, listener: BorrowedFd<'_>, door: usize) -> io::Result<()> {
+    pub(crate) fn accept(&mut self, listener: BorrowedFd<'_>, key: usize) -> io::Result<()> {
         let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         let request = opcode::AcceptMulti::new(Fd(listener.as_raw_fd())).flags(flags).build();
-        self.push(request.user_data(ACCEPT | door as u64))
+        self.push(request.user_data(ACCEPT | key as u64))
     }
 
     /// Ends a lasting accept. It is told when it has ended.
-    pub(crate) fn accept_no_more(&mut self, door: usize) -> io::Result<()> {
-        self.cancel(ACCEPT | door as u64)
+    pub(crate) fn cancel_accept(&mut self, key: usize) -> io::Result<()> {
+        self.cancel(ACCEPT | key as u64)
     }
 
     /// Receives what arrives, until it is told otherwise or has brought as much as one read of other
     /// engines would: a loop can end a receive only by the next system call, and one without bound
     /// would by then have taken up to 2 MiB from the client of a connection that has been paused.
-    pub(crate) fn receive(&mut self, fd: BorrowedFd<'_>, whose: usize) -> io::Result<()> {
+    pub(crate) fn receive(&mut self, fd: BorrowedFd<'_>, key: usize) -> io::Result<()> {
         let fd = Fd(fd.as_raw_fd());
         let request = if self.is_capped {
             capped(opcode::RecvMulti::new(fd, GROUP).build())
@@ -205,19 +205,19 @@ impl Completion {
             let once = opcode::Recv::new(fd, std::ptr::null_mut(), BUFFER as u32).buf_group(GROUP);
             once.build().flags(squeue::Flags::BUFFER_SELECT)
         };
-        self.push(request.user_data(RECEIVE | whose as u64))
+        self.push(request.user_data(RECEIVE | key as u64))
     }
 
     /// Ends a lasting receive. It is told when it has ended.
-    pub(crate) fn receive_no_more(&mut self, whose: usize) -> io::Result<()> {
-        self.cancel(RECEIVE | whose as u64)
+    pub(crate) fn cancel_receive(&mut self, key: usize) -> io::Result<()> {
+        self.cancel(RECEIVE | key as u64)
     }
 
     /// Sends all of these bytes, from `start` on. One send at a time for each connection.
     pub(crate) fn send(
         &mut self,
         fd: BorrowedFd<'_>,
-        whose: usize,
+        key: usize,
         bytes: Vec<u8>,
         start: usize,
     ) -> io::Result<()> {
@@ -225,15 +225,15 @@ impl Completion {
         let request = opcode::Send::new(Fd(fd.as_raw_fd()), rest.as_ptr(), rest.len() as u32)
             .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
             .build();
-        let parcel = self.parcels.insert(Parcel { whose, bytes, start });
-        self.push(request.user_data(SEND | parcel as u64))
+        let send = self.sends.insert(InFlightSend { key, bytes, start });
+        self.push(request.user_data(SEND | send as u64))
     }
 
     /// Ends a send that is under way.
-    pub(crate) fn send_no_more(&mut self, whose: usize) -> io::Result<()> {
-        let parcel = self.parcels.iter().find(|(_, parcel)| parcel.whose == whose).map(|(key, _)| key);
-        match parcel {
-            Some(parcel) => self.cancel(SEND | parcel as u64),
+    pub(crate) fn cancel_send(&mut self, key: usize) -> io::Result<()> {
+        let send = self.sends.iter().find(|(_, send)| send.key == key).map(|(key, _)| key);
+        match send {
+            Some(send) => self.cancel(SEND | send as u64),
             None => Ok(()),
         }
     }
@@ -277,7 +277,7 @@ impl Completion {
         // live until the request has ended. Its descriptor is a number.
         let pushed = unsafe { self.ring.submission().push(&request) };
         pushed.map_err(|_| fail(libc::EBUSY, "the ring takes no more requests"))?;
-        self.under_way += 1;
+        self.in_flight += 1;
         Ok(())
     }
 
@@ -308,30 +308,30 @@ impl Completion {
 
     /// What is done, one thing after another.
     #[inline]
-    pub(crate) fn next(&mut self) -> Option<Done> {
+    pub(crate) fn next(&mut self) -> Option<Completion> {
         if !self.is_owner() {
             return None;
         }
         loop {
             let entry = self.ring.completion().next()?;
-            let (key, goes_on) = (entry.user_data(), cqueue::more(entry.flags()));
-            if !goes_on {
-                self.under_way -= 1;
+            let (user_data, more) = (entry.user_data(), cqueue::more(entry.flags()));
+            if !more {
+                self.in_flight -= 1;
             }
             let result = match entry.result() {
                 error if error < 0 => Err(bare(-error)),
                 count => Ok(count as usize),
             };
-            let whose = (key & !KIND) as usize;
-            match key & KIND {
+            let key = (user_data & !KIND) as usize;
+            match user_data & KIND {
                 RECEIVE => {
                     let result = result.map(|length| self.buffers.chunk(entry.flags(), length));
-                    return Some(Done::Received { whose, result, goes_on });
+                    return Some(Completion::Received { key, result, more });
                 }
                 SEND => {
-                    let Parcel { whose, bytes, start } = self.parcels.remove(whose);
+                    let InFlightSend { key, bytes, start } = self.sends.remove(key);
                     let sent = start + result.as_ref().map_or(0, |&count| count);
-                    return Some(Done::Sent { whose, result, bytes, sent });
+                    return Some(Completion::Sent { key, result, bytes, sent });
                 }
                 ACCEPT => {
                     let result = result.and_then(|fd| {
@@ -340,9 +340,9 @@ impl Completion {
                         let peer = socket::peer(socket.as_fd());
                         Ok((socket, peer))
                     });
-                    return Some(Done::Accepted { door: whose, result, goes_on });
+                    return Some(Completion::Accepted { key, result, more });
                 }
-                WATCH => return Some(Done::Readable),
+                WATCH => return Some(Completion::Readable),
                 _ => {}
             }
         }
@@ -356,31 +356,31 @@ impl Completion {
 
     /// Lets the kernel receive into its buffer again.
     #[inline]
-    pub(crate) fn give_back(&mut self, chunk: Chunk) {
+    pub(crate) fn recycle(&mut self, chunk: Chunk) {
         if chunk.is_last {
             self.buffers.offer(chunk.buffer);
         }
     }
 }
 
-impl Drop for Completion {
+impl Drop for CompletionRing {
     fn drop(&mut self) {
         if !self.is_owner() {
             // The mapping of the queues is not there; the process is about to end.
             return;
         }
-        if self.under_way > 0 {
+        if self.in_flight > 0 {
             let everything = io_uring::types::CancelBuilder::any();
             let _ = self.ring.submit();
             let _ = self.ring.submitter().register_sync_cancel(None, everything);
             // A wait without time only submits: the kernel tells the ends to who waits for one.
-            while self.under_way > 0 && self.wait(Some(GRACE)).unwrap_or(false) {
+            while self.in_flight > 0 && self.wait(Some(GRACE)).unwrap_or(false) {
                 while self.next().is_some() {}
             }
         }
         // The sockets of clients that nobody has heard of are closed.
         while self.next().is_some() {}
-        if self.under_way > 0 {
+        if self.in_flight > 0 {
             // The memory is rather lost than written to when it is somebody else's.
             // SAFETY: the descriptor is the ring's, which nobody uses after this.
             unsafe { libc::close(self.ring.as_raw_fd()) };
@@ -390,14 +390,14 @@ impl Drop for Completion {
         unsafe {
             ManuallyDrop::drop(&mut self.ring);
             ManuallyDrop::drop(&mut self.buffers);
-            ManuallyDrop::drop(&mut self.parcels);
+            ManuallyDrop::drop(&mut self.sends);
         }
     }
 }
 
-impl std::fmt::Debug for Completion {
+impl std::fmt::Debug for CompletionRing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Completion").field("under_way", &self.under_way).finish_non_exhaustive()
+        f.debug_struct("CompletionRing").field("in_flight", &self.in_flight).finish_non_exhaustive()
     }
 }
 
@@ -465,7 +465,7 @@ impl Buffers {
     #[inline]
     fn chunk(&mut self, flags: u32, length: usize) -> Chunk {
         let Some(buffer) = cqueue::buffer_select(flags) else {
-            return Chunk { buffer: 0, start: 0, length: 0, is_last: false, is_cut: false };
+            return Chunk { buffer: 0, start: 0, length: 0, is_last: false, is_partial: false };
         };
         let filled = &mut self.filled[usize::from(buffer)];
         let start = *filled;
@@ -475,8 +475,8 @@ impl Buffers {
         // A receive that is for once may be cut before the end of its buffer: the kernel bounds it by
         // the room that there was when it first tried.
         let has_bound = is_last || !cqueue::more(flags);
-        let is_cut = cqueue::sock_nonempty(flags) && has_bound && length < BUFFER;
-        Chunk { buffer, start, length, is_last, is_cut }
+        let is_partial = cqueue::sock_nonempty(flags) && has_bound && length < BUFFER;
+        Chunk { buffer, start, length, is_last, is_partial }
     }
 
     #[inline]
@@ -524,25 +524,25 @@ mod tests {
     #[test]
     #[cfg_attr(miri, ignore = "it has no io_uring")]
     fn a_receive_is_bounded_with_and_without_caps() {
-        if !Completion::is_available().unwrap() {
+        if !CompletionRing::is_available().unwrap() {
             return;
         }
-        let mut ring = Completion::new().unwrap();
+        let mut ring = CompletionRing::new().unwrap();
         for is_capped in [false, ring.is_capped] {
             ring.is_capped = is_capped;
             let (ours, mut theirs) = UnixStream::pair().unwrap();
             theirs.write_all(&[7; 160 * 1024]).unwrap();
             ring.receive(ours.as_fd(), 3).unwrap();
-            let mut goes_on = true;
+            let mut more = true;
             let mut total = 0;
-            while goes_on && ring.wait(None).unwrap() {
+            while more && ring.wait(None).unwrap() {
                 while let Some(done) = ring.next() {
-                    let Done::Received { whose: 3, result: Ok(chunk), goes_on: more } = done else {
+                    let Completion::Received { key: 3, result: Ok(chunk), more: again } = done else {
                         panic!("{done:?}")
                     };
                     total += chunk.length();
-                    ring.give_back(chunk);
-                    goes_on = more;
+                    ring.recycle(chunk);
+                    more = again;
                 }
             }
             assert_eq!(total, BUFFER, "capped: {is_capped}");

@@ -26,9 +26,9 @@ mod waker;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 #[cfg(feature = "serve")]
-pub use address::Peer;
+pub use address::Address;
 #[cfg(feature = "serve")]
-pub(crate) use completion_ring::{Chunk, Completion, Done};
+pub(crate) use completion_ring::{Chunk, Completion, CompletionRing};
 pub(crate) use descriptor::{above_stdio, pipe, replace, write_to_notifier, FIRST_ABOVE_STDIO};
 #[cfg(feature = "serve")]
 pub(crate) use shared_memory::SharedWords;

@@ -4,18 +4,18 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-use super::Peer;
+use super::Address;
 
 #[derive(Debug)]
-pub(crate) enum Completion {}
+pub(crate) enum CompletionRing {}
 
 #[derive(Debug)]
 pub(crate) enum Chunk {}
 
-pub(crate) enum Done {
-    Accepted { door: usize, result: io::Result<(OwnedFd, Peer)>, goes_on: bool },
-    Received { whose: usize, result: io::Result<Chunk>, goes_on: bool },
-    Sent { whose: usize, result: io::Result<usize>, bytes: Vec<u8>, sent: usize },
+pub(crate) enum Completion {
+    Accepted { key: usize, result: io::Result<(OwnedFd, Address)>, more: bool },
+    Received { key: usize, result: io::Result<Chunk>, more: bool },
+    Sent { key: usize, result: io::Result<usize>, bytes: Vec<u8>, sent: usize },
     Readable,
 }
 
@@ -24,12 +24,12 @@ impl Chunk {
         match *self {}
     }
 
-    pub(crate) fn is_cut(&self) -> bool {
+    pub(crate) fn is_partial(&self) -> bool {
         match *self {}
     }
 }
 
-impl Completion {
+impl CompletionRing {
     pub(crate) fn is_available() -> io::Result<bool> {
         Ok(false)
     }
@@ -42,7 +42,7 @@ impl Completion {
         match *self {}
     }
 
-    pub(crate) fn accept_no_more(&mut self, _: usize) -> io::Result<()> {
+    pub(crate) fn cancel_accept(&mut self, _: usize) -> io::Result<()> {
         match *self {}
     }
 
@@ -50,7 +50,7 @@ impl Completion {
         match *self {}
     }
 
-    pub(crate) fn receive_no_more(&mut self, _: usize) -> io::Result<()> {
+    pub(crate) fn cancel_receive(&mut self, _: usize) -> io::Result<()> {
         match *self {}
     }
 
@@ -58,7 +58,7 @@ impl Completion {
         match *self {}
     }
 
-    pub(crate) fn send_no_more(&mut self, _: usize) -> io::Result<()> {
+    pub(crate) fn cancel_send(&mut self, _: usize) -> io::Result<()> {
         match *self {}
     }
 
@@ -70,7 +70,7 @@ impl Completion {
         match *self {}
     }
 
-    pub(crate) fn next(&mut self) -> Option<Done> {
+    pub(crate) fn next(&mut self) -> Option<Completion> {
         match *self {}
     }
 
@@ -78,7 +78,7 @@ impl Completion {
         match *self {}
     }
 
-    pub(crate) fn give_back(&mut self, _: Chunk) {
+    pub(crate) fn recycle(&mut self, _: Chunk) {
         match *self {}
     }
 }

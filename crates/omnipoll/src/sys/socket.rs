@@ -16,7 +16,7 @@ use libc::{
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::pktinfo::{self, Control};
-use super::{above_stdio, raw_syscalls as direct, Peer, FIRST_ABOVE_STDIO};
+use super::{above_stdio, raw_syscalls as direct, Address, FIRST_ABOVE_STDIO};
 use crate::error::{bare, errno, Describe};
 
 /// How many datagrams one system call takes at most.
@@ -50,7 +50,7 @@ fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
 /// Takes a client: its socket, non-blocking and closed by `exec`, and its address. accept4(2)
 /// on Linux, accept(2) and fcntl(2) elsewhere.
 #[inline]
-pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Peer)> {
+pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Address)> {
     let mut address = SocketAddress::new();
     let fd = retry(|| {
         address.length = SocketAddress::CAPACITY;
@@ -262,7 +262,7 @@ fn set_option<T>(fd: impl AsRawFd, level: c_int, name: c_int, value: &T) -> io::
 }
 
 /// The socket's own address: getsockname(2).
-pub(crate) fn local_peer(fd: BorrowedFd<'_>) -> io::Result<Peer> {
+pub(crate) fn local_address(fd: BorrowedFd<'_>) -> io::Result<Address> {
     let mut address = SocketAddress::new();
     // SAFETY: `address` has room for what its length says.
     retry(|| unsafe {
@@ -274,7 +274,7 @@ pub(crate) fn local_peer(fd: BorrowedFd<'_>) -> io::Result<Peer> {
 /// Who is at the other end, as accept(2) would have told: getpeername(2), and for a TCP connection
 /// that has been reset already `SO_PEERNAME`, which wants to know how long the address is.
 #[cfg(io_uring)]
-pub(crate) fn peer(fd: BorrowedFd<'_>) -> Peer {
+pub(crate) fn peer(fd: BorrowedFd<'_>) -> Address {
     // linux/socket.h; libc has no name for it.
     const SO_PEERNAME: c_int = 28;
     let mut address = SocketAddress::new();
@@ -292,7 +292,7 @@ pub(crate) fn peer(fd: BorrowedFd<'_>) -> Peer {
             });
         }
     }
-    named.map_or(Peer::Unnamed, |_| address.peer())
+    named.map_or(Address::Unnamed, |_| address.peer())
 }
 
 /// Sets on one listening TCP socket the options of another that its clients inherit, as far as the
@@ -362,7 +362,7 @@ fn option(fd: BorrowedFd<'_>, level: c_int, name: c_int) -> Option<[c_int; 4]> {
 /// What one datagram said of itself.
 pub(crate) struct Received {
     /// Who sent it.
-    pub(crate) peer: Peer,
+    pub(crate) peer: Address,
     /// Which of this machine's addresses it came to, where [`pktinfo`] was enabled.
     pub(crate) local: Option<IpAddr>,
     /// Its bytes, from the beginning of its slot.
@@ -371,7 +371,7 @@ pub(crate) struct Received {
 
 /// A datagram to be sent.
 pub(crate) struct Outgoing<'a> {
-    pub(crate) peer: &'a Peer,
+    pub(crate) peer: &'a Address,
     /// From which of this machine's addresses, if the system is not to choose.
     pub(crate) from: Option<IpAddr>,
     pub(crate) data: &'a [u8],
@@ -524,24 +524,24 @@ impl SocketAddress {
 
     /// What the kernel wrote; unnamed for a family that has no peers here.
     #[inline]
-    fn peer(&self) -> Peer {
+    fn peer(&self) -> Address {
         let storage = ptr::from_ref(&self.storage);
         match c_int::from(self.storage.ss_family) {
             libc::AF_INET => {
                 // SAFETY: the storage is large enough and aligned for every address, and any bytes are a value.
                 let address = unsafe { *storage.cast::<sockaddr_in>() };
                 let ip = Ipv4Addr::from_bits(u32::from_be(address.sin_addr.s_addr));
-                Peer::V4(SocketAddrV4::new(ip, u16::from_be(address.sin_port)))
+                Address::V4(SocketAddrV4::new(ip, u16::from_be(address.sin_port)))
             }
             libc::AF_INET6 => {
                 // SAFETY: as above.
                 let address = unsafe { *storage.cast::<sockaddr_in6>() };
                 let ip = Ipv6Addr::from(address.sin6_addr.s6_addr);
                 let port = u16::from_be(address.sin6_port);
-                Peer::V6(SocketAddrV6::new(ip, port, address.sin6_flowinfo, address.sin6_scope_id))
+                Address::V6(SocketAddrV6::new(ip, port, address.sin6_flowinfo, address.sin6_scope_id))
             }
-            libc::AF_UNIX => Peer::unix(self.path()),
-            _ => Peer::Unnamed,
+            libc::AF_UNIX => Address::unix(self.path()),
+            _ => Address::Unnamed,
         }
     }
 
@@ -557,10 +557,10 @@ impl SocketAddress {
 
     /// What the kernel is to read.
     #[inline]
-    fn set(&mut self, peer: &Peer) -> io::Result<()> {
+    fn set(&mut self, peer: &Address) -> io::Result<()> {
         let storage = ptr::from_mut(&mut self.storage);
         self.length = match peer {
-            Peer::V4(address) => {
+            Address::V4(address) => {
                 // SAFETY: the storage is large enough and aligned for every address; it was all zeroes.
                 let raw = unsafe { &mut *storage.cast::<sockaddr_in>() };
                 raw.sin_family = libc::AF_INET as sa_family_t;
@@ -568,7 +568,7 @@ impl SocketAddress {
                 raw.sin_addr.s_addr = address.ip().to_bits().to_be();
                 size_of::<sockaddr_in>()
             }
-            Peer::V6(address) => {
+            Address::V6(address) => {
                 // SAFETY: as above.
                 let raw = unsafe { &mut *storage.cast::<sockaddr_in6>() };
                 raw.sin6_family = libc::AF_INET6 as sa_family_t;
@@ -578,7 +578,7 @@ impl SocketAddress {
                 raw.sin6_scope_id = address.scope_id();
                 size_of::<sockaddr_in6>()
             }
-            Peer::Unix(name) => {
+            Address::Unix(name) => {
                 // SAFETY: as above.
                 let raw = unsafe { &mut *storage.cast::<sockaddr_un>() };
                 raw.sun_family = libc::AF_UNIX as sa_family_t;
@@ -590,7 +590,7 @@ impl SocketAddress {
                 }
                 offset_of!(sockaddr_un, sun_path) + name.len()
             }
-            Peer::Unnamed => return Err(bare(libc::EDESTADDRREQ)),
+            Address::Unnamed => return Err(bare(libc::EDESTADDRREQ)),
         } as socklen_t;
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::os::fd::RawFd;
 use std::str::FromStr;
 
 use crate::error::fail;
-use crate::sys::Peer;
+use crate::sys::Address;
 
 /// What a server can listen on. Parsed from:
 ///
@@ -19,13 +19,13 @@ use crate::sys::Peer;
 /// - `systemd`: those that systemd passed, sd_listen_fds(3).
 /// - `udp:127.0.0.1:0`, `udp:[::1]:53`: a datagram socket on any of the internet's addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Address {
+pub(crate) enum ListenAddress {
     /// A TCP address.
     Tcp(Host, u16),
     /// A UDP address.
     Udp(Host, u16),
-    /// The name of a unix socket: a [`Peer::Unix`].
-    Unix(Peer),
+    /// The name of a unix socket: a [`Address::Unix`].
+    Unix(Address),
     /// The number of an inherited descriptor.
     Descriptor(RawFd),
     /// Those that `LISTEN_FDS` counts.
@@ -47,7 +47,7 @@ pub(crate) enum Host {
 const MAX_PATH: usize =
     size_of::<libc::sockaddr_un>() - std::mem::offset_of!(libc::sockaddr_un, sun_path) - 1;
 
-impl FromStr for Address {
+impl FromStr for ListenAddress {
     type Err = io::Error;
 
     /// `EINVAL` for what none of the forms is; [`explain`](crate::explain) tells why. Names are
@@ -71,7 +71,7 @@ impl FromStr for Address {
     }
 }
 
-fn unix(name: &str) -> io::Result<Address> {
+fn unix(name: &str) -> io::Result<ListenAddress> {
     if name.is_empty() || name == "@" {
         return Err(wrong("unix: takes a path or @ and a name: unix:/run/server, unix:@server"));
     }
@@ -83,8 +83,8 @@ fn unix(name: &str) -> io::Result<Address> {
     }
     match name.strip_prefix('@') {
         Some(_) if !cfg!(target_os = "linux") => Err(wrong("only Linux has abstract unix sockets")),
-        Some(name) => Ok(Address::Unix(Peer::unix(format!("\0{name}").as_bytes()))),
-        None => Ok(Address::Unix(Peer::unix(name.as_bytes()))),
+        Some(name) => Ok(ListenAddress::Unix(Address::unix(format!("\0{name}").as_bytes()))),
+        None => Ok(ListenAddress::Unix(Address::unix(name.as_bytes()))),
     }
 }
 
@@ -196,25 +196,25 @@ pub(crate) fn activated(listen_pid: Option<&str>, listen_fds: Option<&str>) -> i
 mod tests {
     use super::*;
 
-    fn parsed(text: &str) -> Address {
+    fn parsed(text: &str) -> ListenAddress {
         text.parse().unwrap()
     }
 
     #[test]
     fn every_form_is_understood() {
         let v6 = || Host::Ip(Ipv6Addr::LOCALHOST.into());
-        assert_eq!(parsed("127.0.0.1:0"), Address::Tcp(Host::Ip(Ipv4Addr::LOCALHOST.into()), 0));
-        assert_eq!(parsed("[::1]:80"), Address::Tcp(v6(), 80));
-        assert_eq!(parsed("localhost:65535"), Address::Tcp(Host::Name("localhost".into()), 65535));
-        assert_eq!(parsed("[fe80::1%lo]:80"), Address::Tcp(Host::Name("fe80::1%lo".into()), 80));
-        assert_eq!(parsed(":8080"), Address::Tcp(Host::Any, 8080));
-        assert_eq!(parsed("*:8080"), Address::Tcp(Host::Any, 8080));
-        assert_eq!(parsed("udp:[::1]:53"), Address::Udp(v6(), 53));
-        assert_eq!(parsed("unix:/run/a:b"), Address::Unix(Peer::unix(b"/run/a:b")));
-        assert_eq!(parsed("fd:3"), Address::Descriptor(3));
-        assert_eq!(parsed("systemd"), Address::Systemd);
+        assert_eq!(parsed("127.0.0.1:0"), ListenAddress::Tcp(Host::Ip(Ipv4Addr::LOCALHOST.into()), 0));
+        assert_eq!(parsed("[::1]:80"), ListenAddress::Tcp(v6(), 80));
+        assert_eq!(parsed("localhost:65535"), ListenAddress::Tcp(Host::Name("localhost".into()), 65535));
+        assert_eq!(parsed("[fe80::1%lo]:80"), ListenAddress::Tcp(Host::Name("fe80::1%lo".into()), 80));
+        assert_eq!(parsed(":8080"), ListenAddress::Tcp(Host::Any, 8080));
+        assert_eq!(parsed("*:8080"), ListenAddress::Tcp(Host::Any, 8080));
+        assert_eq!(parsed("udp:[::1]:53"), ListenAddress::Udp(v6(), 53));
+        assert_eq!(parsed("unix:/run/a:b"), ListenAddress::Unix(Address::unix(b"/run/a:b")));
+        assert_eq!(parsed("fd:3"), ListenAddress::Descriptor(3));
+        assert_eq!(parsed("systemd"), ListenAddress::Systemd);
         #[cfg(target_os = "linux")]
-        assert_eq!(parsed("unix:@name"), Address::Unix(Peer::unix(b"\0name")));
+        assert_eq!(parsed("unix:@name"), ListenAddress::Unix(Address::unix(b"\0name")));
     }
 
     #[test]
@@ -244,7 +244,7 @@ mod tests {
             ("udp:unix:/a", "internet address"),
             ("udp:systemd", "no port"),
         ] {
-            let error = text.parse::<Address>().unwrap_err();
+            let error = text.parse::<ListenAddress>().unwrap_err();
             assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{text}");
             let said = crate::explain(&error);
             assert!(said.contains(words), "{text}: {said}");
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn the_longest_path_is_taken() {
         let name = format!("/{}", "x".repeat(MAX_PATH - 1));
-        assert_eq!(parsed(&format!("unix:{name}")), Address::Unix(Peer::unix(name.as_bytes())));
+        assert_eq!(parsed(&format!("unix:{name}")), ListenAddress::Unix(Address::unix(name.as_bytes())));
     }
 
     #[test]

@@ -5,23 +5,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::account::Budget;
-use super::count::Count;
-use super::remote::Mailbox;
+use super::conn_id::Mailbox;
+use super::counters::WorkerCounters;
 use super::timeouts::Clock;
 use crate::Poller;
 
 /// One loop's surroundings, lent to each connection while its handler is called.
 #[derive(Debug)]
-pub(crate) struct Site {
+pub(crate) struct LoopContext {
     pub(crate) poller: Arc<Poller>,
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) budget: Arc<Budget>,
-    pub(crate) count: Count,
+    pub(crate) counters: WorkerCounters,
     pub(crate) clock: Clock,
     pub(crate) low_water: usize,
     pub(crate) linger: Duration,
     pub(crate) worker: usize,
     pub(crate) stopping: Cell<bool>,
     /// A ring receives and sends for them.
-    pub(crate) is_carried: bool,
+    pub(crate) uses_ring: bool,
 }

@@ -5,40 +5,44 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use super::super::front::Front;
+use super::super::event_loop::EventLoop;
 use super::super::handler::Handler;
-use super::{Reactor, READ};
+use super::{Connections, READ};
 use crate::errno::{self, About};
 use crate::net::Conn;
-use crate::sys::{Chunk, Done};
+use crate::sys::{Chunk, Completion};
 use crate::Events;
 
 /// How long to wait for the end of accepting.
-const PATIENCE: Duration = Duration::from_millis(500);
+const ACCEPT_CANCEL_TIMEOUT: Duration = Duration::from_millis(500);
 
-impl<H: Handler> Reactor<'_, H> {
+impl<H: Handler> Connections<'_, H> {
     /// One system call hands over what is to be done and waits for what is done. The poller is
     /// asked only when it has something, or one of its timers is due.
-    pub(super) fn wait_in_ring(&mut self, front: &mut Front, events: &mut Events) -> io::Result<()> {
-        self.send_what_is_unsent();
+    pub(super) fn wait_for_completions(
+        &mut self,
+        event_loop: &mut EventLoop,
+        events: &mut Events,
+    ) -> io::Result<()> {
+        self.submit_sends();
         let Some(ring) = &mut self.ring else { return Ok(()) };
-        if let (false, Some(poller)) = (self.is_poller_watched, front.poller.descriptor()) {
+        if let (false, Some(poller)) = (self.is_poller_watched, event_loop.poller.descriptor()) {
             ring.watch(poller.as_raw_fd())?;
             self.is_poller_watched = true;
         }
-        let only_looks = front.doors.have_arrivals() || !self.cut.is_empty();
-        let is_due = front.poller.sleep_elsewhere(|limit| {
+        let only_looks = event_loop.acceptor.has_accepted() || !self.cut.is_empty();
+        let is_due = event_loop.poller.sleep_elsewhere(|limit| {
             let limit = if only_looks { Some(Duration::ZERO) } else { limit };
             let is_done = ring.wait(limit)?;
             Ok(!is_done || limit == Some(Duration::ZERO))
         });
         let cut = std::mem::take(&mut self.cut);
-        self.take_what_is_done(front);
-        self.hand_on_without_the_rest(cut);
+        self.handle_completions(event_loop);
+        self.deliver_partial(cut);
         let is_due = match is_due {
             // What the poller has can be had without the ring.
             Err(error) if errno::of_wait(&error) == About::Moment => {
-                return match front.poller.wait(events, Some(Duration::ZERO))? {
+                return match event_loop.poller.wait(events, Some(Duration::ZERO))? {
                     0 => Err(error),
                     _ => Ok(()),
                 };
@@ -46,7 +50,7 @@ impl<H: Handler> Reactor<'_, H> {
             is_due => is_due?,
         };
         match is_due || !self.is_poller_watched {
-            true => front.poller.wait(events, Some(Duration::ZERO)).map(drop),
+            true => event_loop.poller.wait(events, Some(Duration::ZERO)).map(drop),
             false => {
                 events.clear();
                 Ok(())
@@ -55,7 +59,7 @@ impl<H: Handler> Reactor<'_, H> {
     }
 
     /// One send for all that a client was given since the last wait.
-    fn send_what_is_unsent(&mut self) {
+    fn submit_sends(&mut self) {
         while let (Some(slot), Some(ring)) = (self.unsent.pop(), &mut self.ring) {
             let Some(client) = self.clients.get_mut(slot) else { continue };
             if client.connection.is_over() {
@@ -63,22 +67,22 @@ impl<H: Handler> Reactor<'_, H> {
             }
             if let Err(error) = client.connection.send(slot, ring) {
                 client.connection.end(error.raw_os_error());
-                self.settle(slot);
+                self.update_if_needed(slot);
             }
         }
     }
 
     /// Has the ring accept nobody any more, and takes what it has done until it doesn't.
-    pub(super) fn end_accepting_in_ring(&mut self, front: &mut Front) -> io::Result<()> {
+    pub(super) fn cancel_accepts_in_ring(&mut self, event_loop: &mut EventLoop) -> io::Result<()> {
         let Some(ring) = &mut self.ring else { return Ok(()) };
-        front.doors.dismiss(ring)?;
+        event_loop.acceptor.cancel_accepts(ring)?;
         let began = Instant::now();
-        while let (true, Some(ring)) = (front.doors.has_ring(), &mut self.ring) {
-            match ring.wait(Some(PATIENCE)) {
+        while let (true, Some(ring)) = (event_loop.acceptor.has_multishot(), &mut self.ring) {
+            match ring.wait(Some(ACCEPT_CANCEL_TIMEOUT)) {
                 Err(error) if errno::of_wait(&error) == About::Call => return Err(error),
-                _ => self.take_what_is_done(front),
+                _ => self.handle_completions(event_loop),
             }
-            if began.elapsed() >= PATIENCE {
+            if began.elapsed() >= ACCEPT_CANCEL_TIMEOUT {
                 // The system is short of something. Whoever is accepted after this is refused.
                 break;
             }
@@ -86,74 +90,76 @@ impl<H: Handler> Reactor<'_, H> {
         Ok(())
     }
 
-    fn take_what_is_done(&mut self, front: &mut Front) {
+    fn handle_completions(&mut self, event_loop: &mut EventLoop) {
         while let Some(done) = self.ring.as_mut().and_then(|ring| ring.next()) {
             match done {
-                Done::Accepted { door, result, goes_on } => front.doors.arrive(door, result, goes_on),
-                Done::Received { whose, result, goes_on } => self.received(whose, result, goes_on),
-                Done::Sent { whose, result, bytes, sent } => {
-                    self.clients[whose].connection.sent_last(bytes, sent);
-                    self.sent(whose, result);
+                Completion::Accepted { key, result, more } => {
+                    event_loop.acceptor.push_accepted(key, result, more)
                 }
-                Done::Readable => self.is_poller_watched = false,
+                Completion::Received { key, result, more } => self.received(key, result, more),
+                Completion::Sent { key, result, bytes, sent } => {
+                    self.clients[key].connection.send_ended(bytes, sent);
+                    self.sent(key, result);
+                }
+                Completion::Readable => self.is_poller_watched = false,
             }
         }
     }
 
-    fn received(&mut self, slot: usize, result: io::Result<Chunk>, goes_on: bool) {
+    fn received(&mut self, slot: usize, result: io::Result<Chunk>, more: bool) {
         let connection = &mut self.clients[slot].connection;
-        if !goes_on {
-            connection.received_last();
+        if !more {
+            connection.receive_ended();
         }
         if connection.is_over() {
-            result.map(|chunk| self.give_back(chunk)).ok();
+            result.map(|chunk| self.recycle(chunk)).ok();
             return;
         }
         match result {
             Ok(chunk) if chunk.length() == 0 => {
-                self.hand_on_what_is_kept(slot);
-                self.heard_the_end(slot);
+                self.deliver_complete(slot);
+                self.on_ring_end(slot);
             }
             Ok(chunk) => {
                 self.heard(slot, &chunk);
-                self.give_back(chunk);
+                self.recycle(chunk);
             }
             // Out of buffers, for a moment; or ended because it was told to.
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ECANCELED)) => {}
             Err(_) if connection.is_lingering() => connection.end(None),
             Err(error) => {
-                self.hand_on_what_is_kept(slot);
+                self.deliver_complete(slot);
                 self.clients[slot].connection.end(error.raw_os_error());
             }
         }
-        self.settle(slot);
+        self.update_if_needed(slot);
     }
 
     /// Nothing more belongs to what is kept.
-    fn hand_on_what_is_kept(&mut self, slot: usize) {
-        self.clients[slot].connection.waits_for_no_rest();
-        self.hand_on_kept(slot);
+    fn deliver_complete(&mut self, slot: usize) {
+        self.clients[slot].connection.end_partial();
+        self.deliver_unread(slot);
     }
 
     /// Hands on what was cut before the last wait, if its rest has not come, which it has unless it
     /// was urgent data.
-    fn hand_on_without_the_rest(&mut self, cut: Vec<usize>) {
+    fn deliver_partial(&mut self, cut: Vec<usize>) {
         for slot in cut {
             let client = self.clients.get_mut(slot).filter(|client| !client.connection.is_over());
             if let (Some(client), false) = (client, self.cut.contains(&slot)) {
-                client.connection.waits_for_no_rest();
-                self.settle(slot);
+                client.connection.end_partial();
+                self.update_if_needed(slot);
             }
         }
     }
 
-    fn heard_the_end(&mut self, slot: usize) {
+    fn on_ring_end(&mut self, slot: usize) {
         let connection = &mut self.clients[slot].connection;
         match (connection.is_lingering(), connection.wants_input()) {
             (true, _) => connection.end(None),
             // It is told again when the connection is read again.
             (_, false) => {}
-            _ => self.end_of_input(slot),
+            _ => self.on_end(slot),
         }
     }
 
@@ -161,29 +167,29 @@ impl<H: Handler> Reactor<'_, H> {
         let Some(ring) = &self.ring else { return };
         let client = &mut self.clients[slot];
         if client.connection.is_lingering() {
-            client.connection.timeouts.lingers_on(&self.site.clock);
+            client.connection.timeouts.extend_linger(&self.context.clock);
         }
         if !client.connection.is_open() {
             return;
         }
-        self.site.count.received(chunk.length() as u64);
-        client.connection.timeouts.heard(&self.site.clock);
+        self.context.counters.received(chunk.length() as u64);
+        client.connection.timeouts.note_read(&self.context.clock);
         // No more is waited for than one read of other engines would bring.
-        let is_cut = chunk.is_cut() && client.connection.kept_length() + chunk.length() < READ;
-        if is_cut {
+        let is_partial = chunk.is_partial() && client.connection.unread_length() + chunk.length() < READ;
+        if is_partial {
             self.cut.push(slot);
         }
-        if is_cut || client.connection.kept_length() > 0 || !client.connection.wants_input() {
-            return client.connection.keep(ring.bytes(chunk), is_cut);
+        if is_partial || client.connection.unread_length() > 0 || !client.connection.wants_input() {
+            return client.connection.keep_unread(ring.bytes(chunk), is_partial);
         }
-        Self::call_with(self.handler, &self.site, client, |handler, conn, state| {
+        Self::call_with(self.handler, &self.context, client, |handler, conn, state| {
             handler.on_data(conn, state, ring.bytes(chunk));
         });
     }
 
-    fn give_back(&mut self, chunk: Chunk) {
+    fn recycle(&mut self, chunk: Chunk) {
         if let Some(ring) = &mut self.ring {
-            ring.give_back(chunk);
+            ring.recycle(chunk);
         }
     }
 
@@ -192,11 +198,11 @@ impl<H: Handler> Reactor<'_, H> {
         if connection.is_over() {
             return;
         }
-        let mut conn = Conn { connection, site: &self.site };
+        let mut conn = Conn { connection, context: &self.context };
         match result {
             Ok(bytes) => conn.sent(bytes as u64),
             Err(error) => drop(conn.fail(error)),
         }
-        self.settle(slot);
+        self.update_if_needed(slot);
     }
 }

@@ -1,5 +1,5 @@
 //! What every loop of a server does, whichever the model: opens its doors, waits, accepts, and
-//! stops when it is told to. What becomes of a client is its [`House`]'s affair.
+//! stops when it is told to. What becomes of a client is its [`Clients`]'s affair.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -8,26 +8,26 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::doors::Doors;
+use super::acceptor::Acceptor;
 use super::shared::Shared;
 use super::tokens;
 use crate::errno::{self, About};
-use crate::net::Count;
+use crate::net::WorkerCounters;
 use crate::sys::process;
-use crate::sys::{lock, Completion, Peer};
+use crate::sys::{lock, Address, CompletionRing};
 use crate::{Event, EventKind, Events, Interest, Model, Poller};
 
 /// Events taken from the engine at once.
 const EVENTS: usize = 256;
 /// How long to leave a system alone that is too short of memory for a wait.
-const MOMENT: Duration = Duration::from_millis(5);
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(5);
 /// How many waits in a row may fail while a server stops.
 const FAILED_WAITS: usize = 20;
 
 /// What becomes of the clients that come in at the doors.
-pub(super) trait House {
+pub(super) trait Clients {
     /// A client has come.
-    fn welcome(&mut self, front: &mut Front, socket: OwnedFd, peer: Peer) -> io::Result<()>;
+    fn on_accept(&mut self, event_loop: &mut EventLoop, socket: OwnedFd, peer: Address) -> io::Result<()>;
 
     /// Whether no more clients are let in.
     fn is_full(&self) -> bool;
@@ -36,44 +36,44 @@ pub(super) trait House {
     fn is_empty(&self) -> bool;
 
     /// The ring that lets clients in, where there is one.
-    fn ring(&mut self) -> Option<&mut Completion> {
+    fn ring(&mut self) -> Option<&mut CompletionRing> {
         None
     }
 
     /// Has the ring let nobody in any more, and waits until all whom it has let in have arrived.
-    fn end_accepting(&mut self, _: &mut Front) -> io::Result<()> {
+    fn end_accepting(&mut self, _: &mut EventLoop) -> io::Result<()> {
         Ok(())
     }
 
     /// Waits until there is something to do.
-    fn wait(&mut self, front: &mut Front, events: &mut Events) -> io::Result<()> {
-        front.poller.wait(events, None).map(drop)
+    fn wait(&mut self, event_loop: &mut EventLoop, events: &mut Events) -> io::Result<()> {
+        event_loop.poller.wait(events, None).map(drop)
     }
 
     /// An event that is not the front's own.
-    fn event(&mut self, front: &mut Front, event: &Event) -> io::Result<()>;
+    fn event(&mut self, event_loop: &mut EventLoop, event: &Event) -> io::Result<()>;
 
     /// All the events of a wait have been seen, and another is about to begin.
-    fn rest(&mut self, front: &mut Front) -> io::Result<()>;
+    fn before_wait(&mut self, event_loop: &mut EventLoop) -> io::Result<()>;
 
     /// A signal has interrupted the wait.
     fn interrupted(&mut self) -> io::Result<()>;
 
     /// The server has begun to stop, or to stop sooner.
-    fn stop(&mut self, front: &mut Front);
+    fn stop(&mut self, event_loop: &mut EventLoop);
 
     /// The drain's time is up.
-    fn abandon(&mut self, front: &mut Front);
+    fn force_close(&mut self, event_loop: &mut EventLoop);
 }
 
 /// Has the loop that waits on `poller` stop, too, on SIGTERM and SIGINT.
-pub(super) fn heed_signals(poller: &Poller) -> io::Result<()> {
+pub(super) fn watch_stop_signals(poller: &Poller) -> io::Result<()> {
     poller.signal_add(libc::SIGTERM, tokens::SIGNAL)?;
     poller.signal_add(libc::SIGINT, tokens::SIGNAL)
 }
 
 /// Gives the signals back to the program.
-pub(super) fn heed_signals_no_more(poller: &Poller) -> io::Result<()> {
+pub(super) fn unwatch_stop_signals(poller: &Poller) -> io::Result<()> {
     poller.signal_remove(libc::SIGTERM)?;
     poller.signal_remove(libc::SIGINT)
 }
@@ -88,13 +88,13 @@ pub(super) enum Until {
 }
 
 /// One loop.
-pub(super) struct Front {
+pub(super) struct EventLoop {
     pub(super) shared: Arc<Shared>,
     pub(super) poller: Arc<Poller>,
-    pub(super) doors: Doors,
-    pub(super) count: Count,
+    pub(super) acceptor: Acceptor,
+    pub(super) counters: WorkerCounters,
     /// The pipes whose ends tell it to stop, the first to be heeded last.
-    leash: Vec<OwnedFd>,
+    stop_pipes: Vec<OwnedFd>,
     /// The stop that has been carried out last, and the timer of its end.
     stopped: Option<Option<Duration>>,
     deadline: Option<u64>,
@@ -103,15 +103,15 @@ pub(super) struct Front {
     failed_waits: usize,
 }
 
-impl Front {
-    pub(super) fn new(shared: Arc<Shared>, poller: Arc<Poller>, doors: Doors, worker: usize) -> Self {
-        let count = shared.counts.of(worker);
+impl EventLoop {
+    pub(super) fn new(shared: Arc<Shared>, poller: Arc<Poller>, acceptor: Acceptor, worker: usize) -> Self {
+        let counters = shared.counters.of(worker);
         Self {
             shared,
             poller,
-            doors,
-            count,
-            leash: Vec::new(),
+            acceptor,
+            counters,
+            stop_pipes: Vec::new(),
             stopped: None,
             deadline: None,
             signalled: false,
@@ -120,19 +120,19 @@ impl Front {
     }
 
     /// Stops, too, when the other ends of these pipes are closed, one after another.
-    pub(super) fn hold(&mut self, leash: Vec<OwnedFd>) -> io::Result<()> {
-        self.leash = leash;
-        match self.leash.last() {
-            Some(next) => self.poller.add(next, Interest::READ, tokens::LEASH),
+    pub(super) fn watch_stop_pipes(&mut self, stop_pipes: Vec<OwnedFd>) -> io::Result<()> {
+        self.stop_pipes = stop_pipes;
+        match self.stop_pipes.last() {
+            Some(next) => self.poller.add(next, Interest::READ, tokens::STOP_PIPE),
             None => Ok(()),
         }
     }
 
     /// In a forked child: gives up what is the parent's.
-    pub(super) fn become_child(&mut self) {
-        self.doors = Doors::default();
+    pub(super) fn leave_to_parent_process(&mut self) {
+        self.acceptor = Acceptor::default();
         self.poller.leave_to_parent();
-        self.shared.become_child();
+        self.shared.leave_to_parent_process();
     }
 
     /// Whether this is the loop of the thread that called `run`.
@@ -141,8 +141,8 @@ impl Front {
     }
 
     /// Whether other loops may still have to be told of a stop.
-    fn is_followed(&self) -> bool {
-        self.is_control() && self.shared.followers.load(Ordering::Acquire) > 0
+    fn has_other_loops(&self) -> bool {
+        self.is_control() && self.shared.other_loops.load(Ordering::Acquire) > 0
     }
 
     pub(super) fn is_stopping(&self) -> bool {
@@ -152,16 +152,17 @@ impl Front {
     /// Serves; when it is told to stop, until the house is empty. An error stops it at once,
     /// and is returned when all have gone. A child that a callback or the handler of a signal has
     /// forked, and that returns here, leaves everything to its parent.
-    pub(super) fn run(&mut self, house: &mut impl House, until: Until) -> io::Result<()> {
+    pub(super) fn run(&mut self, clients: &mut impl Clients, until: Until) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
         let mut outcome = Ok(());
-        self.obey(house);
+        self.apply_stop(clients);
         loop {
-            let rested = house.rest(self);
-            if house.is_empty() && (until == Until::Empty || self.is_stopping() && !self.is_followed()) {
-                return outcome.and(rested);
+            let prepared = clients.before_wait(self);
+            if clients.is_empty() && (until == Until::Empty || self.is_stopping() && !self.has_other_loops())
+            {
+                return outcome.and(prepared);
             }
-            if let Err(error) = rested.and_then(|()| self.turn(house, &mut events)) {
+            if let Err(error) = prepared.and_then(|()| self.run_once(clients, &mut events)) {
                 if !self.poller.is_owner() {
                     return self.leave_to_parent();
                 }
@@ -171,10 +172,10 @@ impl Front {
                 match until {
                     Until::Stopped => {
                         self.shared.stop(Some(Duration::ZERO))?;
-                        self.obey(house);
+                        self.apply_stop(clients);
                     }
                     // The loop of one client, which is no reason for the others to go.
-                    Until::Empty => house.abandon(self),
+                    Until::Empty => clients.force_close(self),
                 }
             }
         }
@@ -192,19 +193,23 @@ impl Front {
 
     /// One wait, and what it brings.
     #[inline]
-    fn turn(&mut self, house: &mut impl House, events: &mut Events) -> io::Result<()> {
-        if !self.is_stopping() && !self.doors.is_open() && !self.doors.is_waiting() && !house.is_full() {
-            self.doors.open(&self.poller, &self.count, house.ring())?;
+    fn run_once(&mut self, clients: &mut impl Clients, events: &mut Events) -> io::Result<()> {
+        if !self.is_stopping()
+            && !self.acceptor.is_accepting()
+            && !self.acceptor.is_retry_pending()
+            && !clients.is_full()
+        {
+            self.acceptor.resume(&self.poller, &self.counters, clients.ring())?;
         }
-        match house.wait(self, events) {
+        match clients.wait(self, events) {
             Ok(()) => self.failed_waits = 0,
-            Err(error) => return self.bear(house, error),
+            Err(error) => return self.handle_wait_error(clients, error),
         }
-        if self.doors.have_arrivals() {
-            self.welcome_some(house)?;
+        if self.acceptor.has_accepted() {
+            self.take_accepted(clients)?;
         }
         for event in &*events {
-            self.dispatch(house, event)?;
+            self.dispatch(clients, event)?;
             // What the others have is the parent's to find.
             self.poller.check_owner()?;
         }
@@ -213,24 +218,24 @@ impl Front {
 
     /// A wait has failed: if that passes, the next is made a moment later.
     #[cold]
-    fn bear(&mut self, house: &mut impl House, error: io::Error) -> io::Result<()> {
+    fn handle_wait_error(&mut self, clients: &mut impl Clients, error: io::Error) -> io::Result<()> {
         match errno::of_wait(&error) {
-            About::Nothing => return if self.is_control() { house.interrupted() } else { Ok(()) },
+            About::Nothing => return if self.is_control() { clients.interrupted() } else { Ok(()) },
             // Who stops has somebody who waits for that.
             About::Moment if !self.is_stopping() || self.failed_waits < FAILED_WAITS => {}
             _ => return Err(error),
         }
         self.failed_waits += 1;
-        thread::sleep(MOMENT);
+        thread::sleep(SHORTAGE_PAUSE);
         Ok(())
     }
 
     /// Welcomes those whom the ring has let in; of many, the rest after the others' turn.
-    fn welcome_some(&mut self, house: &mut impl House) -> io::Result<()> {
-        for _ in 0..self.doors.batch() {
+    fn take_accepted(&mut self, clients: &mut impl Clients) -> io::Result<()> {
+        for _ in 0..self.acceptor.batch() {
             self.poller.check_owner()?;
-            match self.doors.arrival(&self.poller, &self.count)? {
-                Some((socket, peer)) => house.welcome(self, socket, peer)?,
+            match self.acceptor.pop_accepted(&self.poller, &self.counters)? {
+                Some((socket, peer)) => clients.on_accept(self, socket, peer)?,
                 None => break,
             }
         }
@@ -238,69 +243,71 @@ impl Front {
     }
 
     #[inline]
-    fn dispatch(&mut self, house: &mut impl House, event: &Event) -> io::Result<()> {
-        if event.kind() == EventKind::Io && event.token() < tokens::DOORS {
-            return house.event(self, event);
+    fn dispatch(&mut self, clients: &mut impl Clients, event: &Event) -> io::Result<()> {
+        if event.kind() == EventKind::Io && event.token() < tokens::LISTENERS {
+            return clients.event(self, event);
         }
         match (event.kind(), event.token()) {
-            (EventKind::Io, tokens::DOORS..tokens::DATAGRAMS) => {
-                return self.admit(house, (event.token() - tokens::DOORS) as usize);
+            (EventKind::Io, tokens::LISTENERS..tokens::DATAGRAMS) => {
+                return self.accept_ready(clients, (event.token() - tokens::LISTENERS) as usize);
             }
-            (EventKind::Io, tokens::LEASH) => {
-                let mut leash = std::mem::take(&mut self.leash);
-                if let Some(ended) = leash.pop() {
+            (EventKind::Io, tokens::STOP_PIPE) => {
+                let mut stop_pipes = std::mem::take(&mut self.stop_pipes);
+                if let Some(ended) = stop_pipes.pop() {
                     self.poller.remove(&ended)?;
                 }
-                self.hold(leash)?;
+                self.watch_stop_pipes(stop_pipes)?;
                 // The parent has said how long, or is dead and can't.
-                self.shared.follow_parent();
-                self.obey(house);
+                self.shared.adopt_parent_stop();
+                self.apply_stop(clients);
             }
             (EventKind::Signal, _) => {
                 let drain = if self.signalled { Some(Duration::ZERO) } else { self.shared.options.drain };
                 self.signalled = true;
                 self.shared.stop(drain)?;
-                self.obey(house);
+                self.apply_stop(clients);
             }
-            (EventKind::Timer, tokens::RETRY) => self.doors.open(&self.poller, &self.count, house.ring())?,
-            (EventKind::Timer, tokens::DRAINED) => house.abandon(self),
+            (EventKind::Timer, tokens::RETRY) => {
+                self.acceptor.resume(&self.poller, &self.counters, clients.ring())?
+            }
+            (EventKind::Timer, tokens::DRAIN_TIMEOUT) => clients.force_close(self),
             (EventKind::Wake, _) => {
-                self.obey(house);
-                return house.event(self, event);
+                self.apply_stop(clients);
+                return clients.event(self, event);
             }
-            _ => return house.event(self, event),
+            _ => return clients.event(self, event),
         }
         Ok(())
     }
 
     /// Lets clients in.
-    fn admit(&mut self, house: &mut impl House, door: usize) -> io::Result<()> {
-        for _ in 0..self.doors.batch() {
-            if house.is_full() {
+    fn accept_ready(&mut self, clients: &mut impl Clients, listener: usize) -> io::Result<()> {
+        for _ in 0..self.acceptor.batch() {
+            if clients.is_full() {
                 break;
             }
             self.poller.check_owner()?;
-            match self.doors.accept(door, &self.poller, &self.count)? {
-                Some((socket, peer)) => house.welcome(self, socket, peer)?,
+            match self.acceptor.accept(listener, &self.poller, &self.counters)? {
+                Some((socket, peer)) => clients.on_accept(self, socket, peer)?,
                 None => break,
             }
         }
-        if house.is_full() {
+        if clients.is_full() {
             // At once: who is woken and lets nobody in keeps the client from the others.
-            self.doors.shut(&self.poller);
+            self.acceptor.pause(&self.poller);
             return Ok(());
         }
-        self.doors.let_others_go_first(&self.poller, &self.count)
+        self.acceptor.rotate_exclusive(&self.poller, &self.counters)
     }
 
     /// Does what [`Shared::stop`] has been told, if that is news.
-    fn obey(&mut self, house: &mut impl House) {
+    fn apply_stop(&mut self, clients: &mut impl Clients) {
         let wanted = self.shared.wanted_stop();
         if wanted.is_none() || wanted == self.stopped {
             return;
         }
         if self.stopped.is_none() {
-            self.last_call(house, wanted.flatten());
+            self.drain_backlog(clients, wanted.flatten());
         }
         self.stopped = wanted;
         if let Some(timer) = self.deadline.take() {
@@ -308,14 +315,14 @@ impl Front {
         }
         if self.is_control() {
             lock(&self.shared.bound).clear();
-            self.shared.pass_on();
+            self.shared.wake_workers();
         }
-        house.stop(self);
+        clients.stop(self);
         match wanted.flatten() {
             _ if !self.poller.is_owner() => {}
-            Some(Duration::ZERO) => house.abandon(self),
+            Some(Duration::ZERO) => clients.force_close(self),
             // Adding a timer fails only in a forked child that uses its parent's poller.
-            Some(drain) => self.deadline = self.poller.timer_add(drain, None, tokens::DRAINED).ok(),
+            Some(drain) => self.deadline = self.poller.timer_add(drain, None, tokens::DRAIN_TIMEOUT).ok(),
             None => {}
         }
     }
@@ -323,27 +330,28 @@ impl Front {
     /// Accepts who has come already, if there is any time to serve them: a listening socket that is
     /// closed resets those that wait in its queue. The queue is no longer than the backlog, and
     /// those who go on coming are not waited for.
-    fn last_call(&mut self, house: &mut impl House, drain: Option<Duration>) {
+    fn drain_backlog(&mut self, clients: &mut impl Clients, drain: Option<Duration>) {
         // Should the ring fail, the loop ends by that.
-        let _ = house.end_accepting(self);
-        while let Ok(Some((socket, peer))) = self.doors.arrival(&self.poller, &self.count) {
-            if house.welcome(self, socket, peer).is_err() {
+        let _ = clients.end_accepting(self);
+        while let Ok(Some((socket, peer))) = self.acceptor.pop_accepted(&self.poller, &self.counters) {
+            if clients.on_accept(self, socket, peer).is_err() {
                 break;
             }
         }
         let began = Instant::now();
         let has_time = || drain.is_none_or(|drain| began.elapsed() < drain);
-        for door in 0..self.doors.len() {
+        for listener in 0..self.acceptor.len() {
             let mut queue = 0..self.shared.options.backlog;
-            while has_time() && !house.is_full() && queue.next().is_some() {
-                let Ok(Some((socket, peer))) = self.doors.accept(door, &self.poller, &self.count) else {
+            while has_time() && !clients.is_full() && queue.next().is_some() {
+                let Ok(Some((socket, peer))) = self.acceptor.accept(listener, &self.poller, &self.counters)
+                else {
                     break;
                 };
-                if house.welcome(self, socket, peer).is_err() {
+                if clients.on_accept(self, socket, peer).is_err() {
                     break;
                 }
             }
         }
-        self.doors.give_up(&self.poller);
+        self.acceptor.close(&self.poller);
     }
 }

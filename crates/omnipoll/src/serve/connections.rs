@@ -1,7 +1,7 @@
 //! One loop that serves many clients: [`Model::Reactor`](crate::Model::Reactor), and what every
 //! worker of the other models runs for its own.
 
-mod carried;
+mod uring_io;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,18 +10,18 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use super::doors::RETRY;
-use super::front::{Front, House};
+use super::acceptor::RETRY;
+use super::event_loop::{Clients, EventLoop};
 use super::handler::Handler;
 use super::shared::Shared;
 use super::tokens;
 use crate::errno::{self, About};
 use crate::error::plain;
 use crate::net::{
-    Clock, Conn, Connection, Counter, Datagram, DatagramSocket, Letter, Mailbox, Order, Output, Site,
-    Timeouts, MOST_SEATS,
+    Clock, Command, Conn, Connection, Counter, Datagram, DatagramSocket, LoopContext, Mailbox,
+    PendingCommand, Timeouts, WriteQueue, MAX_CONNECTIONS,
 };
-use crate::sys::{socket, Completion, Peer};
+use crate::sys::{socket, Address, CompletionRing};
 use crate::{Event, EventKind, Events, Poller, Ready};
 
 /// What one read brings at most.
@@ -34,19 +34,19 @@ struct Client<S> {
 }
 
 /// The clients of one loop.
-pub(super) struct Reactor<'s, H: Handler> {
+pub(super) struct Connections<'s, H: Handler> {
     handler: &'s H,
-    site: Site,
+    context: LoopContext,
     clients: Slab<Client<H::State>>,
     /// Slots of clients that have left during this batch. They are not used again before its
     /// end: an event of who left may still be in it.
-    left: Vec<usize>,
+    to_remove: Vec<usize>,
     most: usize,
     datagrams: Vec<DatagramSocket>,
     buffer: Box<[u8]>,
-    letters: Vec<Letter>,
+    commands: Vec<PendingCommand>,
     /// Receives and sends for the clients, where the engine is io_uring.
-    ring: Option<Completion>,
+    ring: Option<CompletionRing>,
     /// Clients for whom the ring has something to send, when all has been heard that there is.
     unsent: Vec<usize>,
     /// Clients of whom the ring has brought the beginning of what has arrived, at the last wait.
@@ -54,10 +54,10 @@ pub(super) struct Reactor<'s, H: Handler> {
     /// The ring watches the poller.
     is_poller_watched: bool,
     /// Datagram sockets are not watched for a moment.
-    has_deaf_sockets: bool,
+    has_unwatched_datagrams: bool,
 }
 
-impl<'s, H: Handler> Reactor<'s, H> {
+impl<'s, H: Handler> Connections<'s, H> {
     /// A loop for worker number `worker`, which may serve `most` clients at once.
     pub(super) fn new(
         handler: &'s H,
@@ -68,35 +68,35 @@ impl<'s, H: Handler> Reactor<'s, H> {
     ) -> io::Result<Self> {
         let options = &shared.options;
         // Before anybody knows of the loop.
-        let ring = if shared.is_carried { Some(Completion::new()?) } else { None };
+        let ring = if shared.uses_ring { Some(CompletionRing::new()?) } else { None };
         let mailbox = Mailbox::open(worker, poller.clone(), shared.budget.clone())?;
-        shared.join(mailbox.clone());
-        let site = Site {
+        shared.register_loop(mailbox.clone());
+        let context = LoopContext {
             poller: poller.clone(),
             mailbox,
             budget: shared.budget.clone(),
-            count: shared.counts.of(worker),
+            counters: shared.counters.of(worker),
             clock: Clock::new(),
             low_water: options.low_water,
             linger: options.linger,
             worker,
             stopping: false.into(),
-            is_carried: shared.is_carried,
+            uses_ring: shared.uses_ring,
         };
         Ok(Self {
             handler,
-            site,
+            context,
             clients: Slab::new(),
-            left: Vec::new(),
-            most: most.min(MOST_SEATS),
+            to_remove: Vec::new(),
+            most: most.min(MAX_CONNECTIONS),
             datagrams: Vec::new(),
             buffer: vec![0; READ].into(),
-            letters: Vec::new(),
+            commands: Vec::new(),
             ring,
             unsent: Vec::new(),
             cut: Vec::new(),
             is_poller_watched: false,
-            has_deaf_sockets: false,
+            has_unwatched_datagrams: false,
         })
     }
 
@@ -110,7 +110,7 @@ impl<'s, H: Handler> Reactor<'s, H> {
     fn watch_all_datagrams(&mut self) -> io::Result<()> {
         let mut is_short = false;
         for (token, socket) in (tokens::DATAGRAMS..).zip(&mut self.datagrams) {
-            match socket.watch(&self.site.poller, token) {
+            match socket.watch(&self.context.poller, token) {
                 Err(error) if errno::of_registration(&error) == About::Moment => is_short = true,
                 watched => watched?,
             }
@@ -123,20 +123,20 @@ impl<'s, H: Handler> Reactor<'s, H> {
 
     /// The system is short of something: what can't be received, or watched, is left for a moment.
     fn watch_later(&mut self) -> io::Result<()> {
-        if !std::mem::replace(&mut self.has_deaf_sockets, true) {
-            self.site.poller.timer_add(RETRY, None, tokens::HEAR_AGAIN)?;
+        if !std::mem::replace(&mut self.has_unwatched_datagrams, true) {
+            self.context.poller.timer_add(RETRY, None, tokens::WATCH_DATAGRAMS)?;
         }
         Ok(())
     }
 
     /// Leaves the server: its connections are gone.
     pub(super) fn leave(self, shared: &Shared) {
-        shared.part(&self.site.mailbox);
-        self.site.mailbox.close();
+        shared.unregister_loop(&self.context.mailbox);
+        self.context.mailbox.close();
     }
 
     /// Begins to serve a client.
-    pub(super) fn open(&mut self, socket: OwnedFd, peer: Peer, shared: &Shared) {
+    pub(super) fn open(&mut self, socket: OwnedFd, peer: Address, shared: &Shared) {
         let options = &shared.options;
         let entry = self.clients.vacant_entry();
         let slot = entry.key();
@@ -144,42 +144,42 @@ impl<'s, H: Handler> Reactor<'s, H> {
             options.idle_timeout,
             options.read_timeout,
             options.write_timeout,
-            &self.site.clock,
+            &self.context.clock,
         );
-        let (id, account) = self.site.mailbox.settle(slot);
-        let connection = Connection::new(socket, peer, id, Output::new(account), timeouts);
+        let (id, account) = self.context.mailbox.add(slot);
+        let connection = Connection::new(socket, peer, id, WriteQueue::new(account), timeouts);
         let client = entry.insert(Client { connection, state: None });
-        let mut conn = Conn { connection: &mut client.connection, site: &self.site };
+        let mut conn = Conn { connection: &mut client.connection, context: &self.context };
         let opened = catch_unwind(AssertUnwindSafe(|| self.handler.on_open(&mut conn)));
-        if !self.site.poller.is_owner() {
+        if !self.context.poller.is_owner() {
             return;
         }
         match opened {
             Ok(Ok(state)) => client.state = Some(state),
             Ok(Err(_)) => {
-                self.site.count.add(Counter::Refused, 1);
+                self.context.counters.add(Counter::Refused, 1);
                 conn.close();
             }
             Err(_) => {
-                self.site.count.add(Counter::Refused, 1);
+                self.context.counters.add(Counter::Refused, 1);
                 conn.abort();
             }
         }
-        self.settle(slot);
+        self.update_if_needed(slot);
     }
 
     /// Whether a callback has forked, and this is the child: everything is its parent's, the
     /// sockets and the counters, which they share, too.
     #[inline]
     fn is_in_child(&self) -> bool {
-        !self.site.poller.is_owner()
+        !self.context.poller.is_owner()
     }
 
     /// Calls the handler for a client.
     #[inline]
     fn call(&mut self, slot: usize, call: impl FnOnce(&H, &mut Conn<'_>, &mut H::State, &[u8])) {
         let (client, buffer) = (&mut self.clients[slot], &*self.buffer);
-        Self::call_with(self.handler, &self.site, client, |handler, conn, state| {
+        Self::call_with(self.handler, &self.context, client, |handler, conn, state| {
             call(handler, conn, state, buffer);
         });
     }
@@ -188,12 +188,12 @@ impl<'s, H: Handler> Reactor<'s, H> {
     #[inline]
     fn call_with(
         handler: &H,
-        site: &Site,
+        context: &LoopContext,
         client: &mut Client<H::State>,
         call: impl FnOnce(&H, &mut Conn<'_>, &mut H::State),
     ) {
         let Client { connection, state: Some(state) } = client else { return };
-        let mut conn = Conn { connection, site };
+        let mut conn = Conn { connection, context };
         if catch_unwind(AssertUnwindSafe(|| call(handler, &mut conn, state))).is_err() {
             conn.connection.reset();
             conn.connection.end(Some(libc::ENOTRECOVERABLE));
@@ -208,19 +208,19 @@ impl<'s, H: Handler> Reactor<'s, H> {
             return;
         }
         if ready.intersects(Ready::INVALID) {
-            client.connection.watched = None;
+            client.connection.registered = None;
             client.connection.end(Some(libc::EBADF));
         }
         // Hang-up may come alone where only WRITE was asked for; a write then tells it.
         if ready.intersects(Ready::WRITE | Ready::HANGUP | Ready::ERROR)
-            && !client.connection.output.is_empty()
+            && !client.connection.queue.is_empty()
         {
-            let _ = Conn { connection: &mut client.connection, site: &self.site }.flush();
+            let _ = Conn { connection: &mut client.connection, context: &self.context }.flush();
         }
         if ready.intersects(Ready::READ) && client.connection.wants_input() {
             self.receive(slot);
         }
-        self.settle(slot);
+        self.update_if_needed(slot);
     }
 
     /// Reads once: under LEVEL the next wait tells if there is more, and the others had their
@@ -231,11 +231,11 @@ impl<'s, H: Handler> Reactor<'s, H> {
         let connection = &mut self.clients[slot].connection;
         match socket::receive(connection.as_fd(), &mut self.buffer) {
             Ok(0) if connection.is_lingering() => connection.end(None),
-            Ok(0) => self.end_of_input(slot),
-            Ok(_) if connection.is_lingering() => connection.timeouts.lingers_on(&self.site.clock),
+            Ok(0) => self.on_end(slot),
+            Ok(_) if connection.is_lingering() => connection.timeouts.extend_linger(&self.context.clock),
             Ok(length) => {
-                self.site.count.received(length as u64);
-                connection.timeouts.heard(&self.site.clock);
+                self.context.counters.received(length as u64);
+                connection.timeouts.note_read(&self.context.clock);
                 self.call(slot, |handler, conn, state, data| handler.on_data(conn, state, &data[..length]));
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -246,22 +246,22 @@ impl<'s, H: Handler> Reactor<'s, H> {
     }
 
     /// The peer has ended its direction.
-    fn end_of_input(&mut self, slot: usize) {
+    fn on_end(&mut self, slot: usize) {
         self.clients[slot].connection.peer_ended = true;
         self.call(slot, |handler, conn, state, _| handler.on_end(conn, state));
     }
 
     /// Does what the calls of a handler have asked for, if there is anything to do.
     #[inline]
-    fn settle(&mut self, slot: usize) {
-        if !self.clients[slot].connection.is_settled(&self.site) {
-            self.attend(slot);
+    fn update_if_needed(&mut self, slot: usize) {
+        if !self.clients[slot].connection.is_up_to_date(&self.context) {
+            self.update(slot);
         }
     }
 
     /// Hands on what came early, if it is wanted now.
-    fn hand_on_kept(&mut self, slot: usize) -> bool {
-        let kept = self.clients[slot].connection.kept();
+    fn deliver_unread(&mut self, slot: usize) -> bool {
+        let kept = self.clients[slot].connection.take_unread();
         if let Some(early) = &kept {
             self.call(slot, |handler, conn, state, _| handler.on_data(conn, state, early));
         }
@@ -270,62 +270,63 @@ impl<'s, H: Handler> Reactor<'s, H> {
 
     /// Calls the handler for what it may do now, and ends the connection, or watches it for what
     /// it now needs.
-    fn attend(&mut self, slot: usize) {
+    fn update(&mut self, slot: usize) {
         loop {
             if self.is_in_child() {
                 return;
             }
-            if self.hand_on_kept(slot) {
+            if self.deliver_unread(slot) {
                 continue;
             }
             let connection = &mut self.clients[slot].connection;
-            let has_drained = connection.is_full && connection.output.waiting() <= self.site.low_water;
+            let has_drained =
+                connection.above_high_water && connection.queue.waiting() <= self.context.low_water;
             if has_drained && !connection.is_over() {
-                connection.is_full = false;
-                connection.timeouts.heard(&self.site.clock);
+                connection.above_high_water = false;
+                connection.timeouts.note_read(&self.context.clock);
                 // It may write again.
                 self.call(slot, |handler, conn, state, _| handler.on_drain(conn, state));
                 continue;
             }
             let lingered = connection.is_lingering();
-            connection.go_on();
+            connection.advance();
             if connection.is_lingering() && !lingered {
-                connection.timeouts.lingers(&self.site.clock);
+                connection.timeouts.start_linger(&self.context.clock);
             }
             break;
         }
         let connection = &mut self.clients[slot].connection;
         if !connection.is_over() {
-            if self.ring.is_some() && connection.is_to_be_sent() {
+            if self.ring.is_some() && connection.has_unsent() {
                 self.unsent.push(slot);
             }
-            let carried = self.ring.as_mut().map_or(Ok(()), |ring| connection.carry(slot, ring));
-            match carried.and_then(|()| connection.keep_step(slot as u64, &self.site)) {
+            let carried = self.ring.as_mut().map_or(Ok(()), |ring| connection.sync_ring(slot, ring));
+            match carried.and_then(|()| connection.sync_registration(slot as u64, &self.context)) {
                 Ok(()) => return,
                 Err(error) => connection.end(error.raw_os_error()),
             }
         }
-        self.bid_farewell(slot);
+        self.finish_close(slot);
     }
 
     /// Tells the end of a connection, and closes it.
-    fn bid_farewell(&mut self, slot: usize) {
+    fn finish_close(&mut self, slot: usize) {
         let Client { connection, state } = &mut self.clients[slot];
-        connection.unwatch(&self.site);
+        connection.unregister(&self.context);
         if let Some(ring) = &mut self.ring {
-            connection.halt(slot, ring);
+            connection.cancel_requests(slot, ring);
         }
-        self.site.mailbox.leave(connection.id);
+        self.context.mailbox.remove(connection.id);
         let error = connection.error.map(plain);
         if let Some(state) = state.take() {
-            let mut conn = Conn { connection, site: &self.site };
+            let mut conn = Conn { connection, context: &self.context };
             let _ = catch_unwind(AssertUnwindSafe(|| self.handler.on_close(&mut conn, state, error)));
             if self.is_in_child() {
                 return;
             }
         }
-        self.site.count.add(Counter::Closed, 1);
-        self.left.push(slot);
+        self.context.counters.add(Counter::Closed, 1);
+        self.to_remove.push(slot);
     }
 
     /// A connection's timer has expired.
@@ -336,33 +337,33 @@ impl<'s, H: Handler> Reactor<'s, H> {
             return;
         }
         connection.timeouts.timer = 0;
-        if connection.is_late(&self.site) && connection.wants_input() {
+        if connection.is_late(&self.context) && connection.wants_input() {
             // What has come while the loop was busy was in time.
             self.receive(slot);
         }
         let connection = &mut self.clients[slot].connection;
-        if !connection.is_over() && connection.is_late(&self.site) {
+        if !connection.is_over() && connection.is_late(&self.context) {
             match connection.is_lingering() {
                 // The peer has had its time.
                 true => connection.end(None),
                 false => {
-                    self.site.count.add(Counter::TimedOut, 1);
+                    self.context.counters.add(Counter::TimedOut, 1);
                     // What lacks its rest must not look whole; else all is sent.
-                    if !connection.output.is_empty() {
+                    if !connection.queue.is_empty() {
                         connection.reset();
                     }
                     connection.end(Some(libc::ETIMEDOUT));
                 }
             }
         }
-        self.settle(slot);
+        self.update_if_needed(slot);
     }
 
     /// Does what other threads have asked for.
-    fn read_letters(&mut self) {
-        let mut letters = std::mem::take(&mut self.letters);
-        self.site.mailbox.take(&mut letters);
-        for (slot, id, order) in letters.drain(..) {
+    fn run_commands(&mut self) {
+        let mut commands = std::mem::take(&mut self.commands);
+        self.context.mailbox.take(&mut commands);
+        for (slot, id, order) in commands.drain(..) {
             if self.is_in_child() {
                 break;
             }
@@ -370,27 +371,27 @@ impl<'s, H: Handler> Reactor<'s, H> {
             if client.connection.id != id || client.connection.is_over() {
                 continue;
             }
-            let mut conn = Conn { connection: &mut client.connection, site: &self.site };
+            let mut conn = Conn { connection: &mut client.connection, context: &self.context };
             match order {
-                Order::Write { data, fills } => conn.write_shared(data, fills),
-                Order::Close => conn.close(),
-                Order::Abort => conn.abort(),
-                Order::Pause(true) => conn.pause(),
-                Order::Pause(false) => conn.resume(),
-                Order::Post(value) => {
+                Command::Write { data, above_high_water } => conn.write_shared(data, above_high_water),
+                Command::Close => conn.close(),
+                Command::Abort => conn.abort(),
+                Command::Pause(true) => conn.pause(),
+                Command::Pause(false) => conn.resume(),
+                Command::Post(value) => {
                     self.call(slot, |handler, conn, state, _| handler.on_post(conn, state, value));
                 }
             }
-            self.settle(slot);
+            self.update_if_needed(slot);
         }
-        self.letters = letters;
+        self.commands = commands;
     }
 
     fn datagrams_ready(&mut self, index: usize, ready: Ready) -> io::Result<()> {
         let Some(socket) = self.datagrams.get_mut(index) else { return Ok(()) };
         if ready.intersects(Ready::READ) {
-            let (handler, poller) = (self.handler, &self.site.poller);
-            let received = socket.receive(&self.site.count, |datagram: &mut Datagram<'_>, data| {
+            let (handler, poller) = (self.handler, &self.context.poller);
+            let received = socket.receive(&self.context.counters, |datagram: &mut Datagram<'_>, data| {
                 if poller.is_owner() {
                     // A panic costs one datagram.
                     let _ = catch_unwind(AssertUnwindSafe(|| handler.on_datagram(datagram, data)));
@@ -399,30 +400,30 @@ impl<'s, H: Handler> Reactor<'s, H> {
             poller.check_owner()?;
             match received {
                 Err(error) if errno::of_receive(&error) == About::Moment => {
-                    self.site.poller.remove(&*socket)?;
+                    self.context.poller.remove(&*socket)?;
                     socket.is_watched = false;
                     return self.watch_later();
                 }
                 received => received?,
             }
         }
-        socket.flush(&self.site.count)?;
-        match socket.watch(&self.site.poller, tokens::DATAGRAMS + index as u64) {
+        socket.flush(&self.context.counters)?;
+        match socket.watch(&self.context.poller, tokens::DATAGRAMS + index as u64) {
             Err(error) if errno::of_registration(&error) == About::Moment => self.watch_later(),
             watched => watched,
         }
     }
 
-    fn everyone(&self) -> Vec<usize> {
+    fn open_slots(&self) -> Vec<usize> {
         let open = self.clients.iter().filter(|(_, client)| !client.connection.is_over());
         open.map(|(slot, _)| slot).collect()
     }
 }
 
-impl<H: Handler> House for Reactor<'_, H> {
-    fn welcome(&mut self, front: &mut Front, socket: OwnedFd, peer: Peer) -> io::Result<()> {
-        self.site.count.add(Counter::Accepted, 1);
-        self.open(socket, peer, &front.shared);
+impl<H: Handler> Clients for Connections<'_, H> {
+    fn on_accept(&mut self, event_loop: &mut EventLoop, socket: OwnedFd, peer: Address) -> io::Result<()> {
+        self.context.counters.add(Counter::Accepted, 1);
+        self.open(socket, peer, &event_loop.shared);
         Ok(())
     }
 
@@ -434,37 +435,37 @@ impl<H: Handler> House for Reactor<'_, H> {
         self.clients.is_empty()
     }
 
-    fn ring(&mut self) -> Option<&mut Completion> {
+    fn ring(&mut self) -> Option<&mut CompletionRing> {
         self.ring.as_mut()
     }
 
-    fn end_accepting(&mut self, front: &mut Front) -> io::Result<()> {
-        self.end_accepting_in_ring(front)
+    fn end_accepting(&mut self, event_loop: &mut EventLoop) -> io::Result<()> {
+        self.cancel_accepts_in_ring(event_loop)
     }
 
     #[inline]
-    fn wait(&mut self, front: &mut Front, events: &mut Events) -> io::Result<()> {
+    fn wait(&mut self, event_loop: &mut EventLoop, events: &mut Events) -> io::Result<()> {
         match self.ring {
-            Some(_) => self.wait_in_ring(front, events),
-            None => front.poller.wait(events, None).map(drop),
+            Some(_) => self.wait_for_completions(event_loop, events),
+            None => event_loop.poller.wait(events, None).map(drop),
         }
     }
 
     #[inline]
-    fn event(&mut self, _: &mut Front, event: &Event) -> io::Result<()> {
+    fn event(&mut self, _: &mut EventLoop, event: &Event) -> io::Result<()> {
         match event.kind() {
-            EventKind::Io if event.token() < tokens::DOORS => {
+            EventKind::Io if event.token() < tokens::LISTENERS => {
                 self.ready(event.token() as usize, event.ready())
             }
             EventKind::Io => {
                 return self.datagrams_ready((event.token() - tokens::DATAGRAMS) as usize, event.ready());
             }
-            EventKind::Timer if event.token() == tokens::HEAR_AGAIN => {
-                self.has_deaf_sockets = false;
+            EventKind::Timer if event.token() == tokens::WATCH_DATAGRAMS => {
+                self.has_unwatched_datagrams = false;
                 return self.watch_all_datagrams();
             }
             EventKind::Timer => self.expire(event.token() as usize),
-            EventKind::Wake => self.read_letters(),
+            EventKind::Wake => self.run_commands(),
             _ => {}
         }
         Ok(())
@@ -474,48 +475,48 @@ impl<H: Handler> House for Reactor<'_, H> {
         self.handler.on_interrupt()
     }
 
-    fn rest(&mut self, front: &mut Front) -> io::Result<()> {
-        if self.left.is_empty() {
+    fn before_wait(&mut self, event_loop: &mut EventLoop) -> io::Result<()> {
+        if self.to_remove.is_empty() {
             return Ok(());
         }
         let clients = &mut self.clients;
-        self.left.retain(|&slot| {
-            let is_at_rest = clients[slot].connection.is_at_rest();
-            if is_at_rest {
+        self.to_remove.retain(|&slot| {
+            let is_idle_in_ring = clients[slot].connection.is_idle_in_ring();
+            if is_idle_in_ring {
                 clients.remove(slot);
             }
-            !is_at_rest
+            !is_idle_in_ring
         });
-        if front.doors.is_waiting() {
+        if event_loop.acceptor.is_retry_pending() {
             // There are descriptors again.
-            front.doors.open(&front.poller, &front.count, self.ring.as_mut())?;
+            event_loop.acceptor.resume(&event_loop.poller, &event_loop.counters, self.ring.as_mut())?;
         }
         Ok(())
     }
 
-    fn stop(&mut self, front: &mut Front) {
-        if self.site.stopping.replace(true) {
+    fn stop(&mut self, event_loop: &mut EventLoop) {
+        if self.context.stopping.replace(true) {
             return;
         }
         for socket in self.datagrams.drain(..) {
-            let _ = front.poller.remove(&socket);
-            socket.give_up(&self.site.count);
+            let _ = event_loop.poller.remove(&socket);
+            socket.flush_and_drop(&self.context.counters);
         }
-        for slot in self.everyone() {
+        for slot in self.open_slots() {
             self.call(slot, |handler, conn, state, _| handler.on_stop(conn, state));
-            self.settle(slot);
+            self.update_if_needed(slot);
             if self.is_in_child() {
                 return;
             }
         }
     }
 
-    fn abandon(&mut self, _: &mut Front) {
-        for slot in self.everyone() {
+    fn force_close(&mut self, _: &mut EventLoop) {
+        for slot in self.open_slots() {
             let connection = &mut self.clients[slot].connection;
             connection.reset();
             connection.end(Some(libc::ECANCELED));
-            self.settle(slot);
+            self.update_if_needed(slot);
             if self.is_in_child() {
                 return;
             }

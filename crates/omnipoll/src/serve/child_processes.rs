@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::time::Duration;
 
-use super::front::Front;
+use super::event_loop::EventLoop;
 use super::shared::Shared;
 use super::tokens;
 use crate::net;
@@ -19,7 +19,7 @@ use crate::sys::process;
 use crate::{Event, EventKind};
 
 /// What a process that should have ended by itself is given before it is killed.
-const GRACE: Duration = Duration::from_secs(1);
+const KILL_CHILDREN: Duration = Duration::from_secs(1);
 /// What a child exits with that could not serve, and one that has panicked.
 const FAILED: i32 = 1;
 const PANICKED: i32 = 2;
@@ -28,7 +28,7 @@ const UNKNOWN: i32 = -1;
 
 /// A child that has ended.
 pub(super) struct Ended {
-    /// What [`Children::fork`] has returned.
+    /// What [`ChildProcesses::fork`] has returned.
     pub(super) child: u64,
     status: i32,
 }
@@ -40,7 +40,7 @@ impl Ended {
     }
 }
 
-pub(super) struct Children {
+pub(super) struct ChildProcesses {
     /// The processes, by the tokens of their events: numbers of processes are used again.
     alive: BTreeMap<u64, i32>,
     /// Those among them whose end the poller does not report yet.
@@ -51,7 +51,7 @@ pub(super) struct Children {
     writers: Vec<OwnedFd>,
 }
 
-impl Children {
+impl ChildProcesses {
     pub(super) fn new() -> io::Result<Self> {
         let (reader, writer) = process::leash()?;
         let (sooner_reader, sooner_writer) = process::leash()?;
@@ -73,21 +73,21 @@ impl Children {
     /// more than `share` of them.
     pub(super) fn fork(
         &mut self,
-        front: &mut Front,
+        event_loop: &mut EventLoop,
         share: u32,
         serve: impl FnOnce(Vec<OwnedFd>) -> io::Result<()>,
     ) -> io::Result<u64> {
-        net::set_births_apart(share);
-        match fork(&front.shared)? {
+        net::reserve_generations(share);
+        match fork(&event_loop.shared)? {
             0 => {
                 self.writers.clear();
-                let leash = std::mem::take(&mut self.readers);
-                front.become_child();
-                let served = catch_unwind(AssertUnwindSafe(|| serve(leash)));
+                let stop_pipes = std::mem::take(&mut self.readers);
+                event_loop.leave_to_parent_process();
+                let served = catch_unwind(AssertUnwindSafe(|| serve(stop_pipes)));
                 process::exit(match served {
                     Ok(Ok(())) => 0,
                     Ok(Err(error)) => {
-                        front.shared.note_failure(&error);
+                        event_loop.shared.publish_failure(&error);
                         FAILED
                     }
                     Err(_) => PANICKED,
@@ -105,16 +105,16 @@ impl Children {
     /// Has the poller report the end of those of whom it doesn't yet, and returns who has ended
     /// already: reaped by the program, or by the system because SIGCHLD is ignored. Where the system
     /// is short of something, accepting pauses, and the next call tries again.
-    pub(super) fn watch_all(&mut self, front: &mut Front) -> io::Result<Vec<Ended>> {
+    pub(super) fn watch_all(&mut self, event_loop: &mut EventLoop) -> io::Result<Vec<Ended>> {
         let mut ended = Vec::new();
         while let Some(child) = self.unwatched.pop() {
             let Some(&pid) = self.alive.get(&child) else { continue };
-            match front.poller.child_add(pid, child).map_err(|error| error.raw_os_error()) {
+            match event_loop.poller.child_add(pid, child).map_err(|error| error.raw_os_error()) {
                 Ok(()) => {}
                 Err(Some(libc::ECHILD | libc::ESRCH)) => ended.extend(self.remove(child, UNKNOWN)),
                 Err(_) => {
                     self.unwatched.push(child);
-                    front.doors.pause(&front.poller, &front.count)?;
+                    event_loop.acceptor.retry_later(&event_loop.poller, &event_loop.counters)?;
                     break;
                 }
             }
@@ -126,7 +126,7 @@ impl Children {
     pub(super) fn ended(&mut self, event: &Event) -> Option<Ended> {
         match (event.kind(), event.token()) {
             (EventKind::Child, child) => self.remove(child, event.value() as i32),
-            (EventKind::Timer, tokens::GRACE) => {
+            (EventKind::Timer, tokens::KILL_CHILDREN) => {
                 self.kill_all();
                 None
             }
@@ -144,13 +144,13 @@ impl Children {
 
     /// Tells them to stop, or to stop sooner. From the third time on they aren't told.
     pub(super) fn stop(&mut self, shared: &Shared) {
-        shared.announce();
+        shared.publish_stop();
         self.writers.pop();
     }
 
     /// Their time is up, and they know it: those that don't end now are killed.
-    pub(super) fn abandon(&mut self, front: &Front) {
-        if front.poller.timer_add(GRACE, None, tokens::GRACE).is_err() {
+    pub(super) fn force_close(&mut self, event_loop: &EventLoop) {
+        if event_loop.poller.timer_add(KILL_CHILDREN, None, tokens::KILL_CHILDREN).is_err() {
             self.kill_all();
         }
     }

@@ -28,16 +28,16 @@ const ROW: usize = 16;
 
 /// The counters of all the workers, which forked ones share.
 #[derive(Clone, Debug)]
-pub(crate) struct Counts(Arc<SharedWords>);
+pub(crate) struct Counters(Arc<SharedWords>);
 
-impl Counts {
+impl Counters {
     pub(crate) fn new(workers: usize) -> std::io::Result<Self> {
         Ok(Self(Arc::new(SharedWords::new(workers * ROW)?)))
     }
 
     /// A worker's own.
-    pub(crate) fn of(&self, worker: usize) -> Count {
-        Count { words: self.0.clone(), row: worker * ROW }
+    pub(crate) fn of(&self, worker: usize) -> WorkerCounters {
+        WorkerCounters { words: self.0.clone(), row: worker * ROW }
     }
 
     pub(crate) fn workers(&self) -> usize {
@@ -47,12 +47,12 @@ impl Counts {
 
 /// The counters of one worker. Several threads may share them.
 #[derive(Clone, Debug)]
-pub(crate) struct Count {
+pub(crate) struct WorkerCounters {
     words: Arc<SharedWords>,
     row: usize,
 }
 
-impl Count {
+impl WorkerCounters {
     #[inline]
     fn word(&self, counter: Counter) -> &AtomicU64 {
         &self.words[self.row + counter as usize]

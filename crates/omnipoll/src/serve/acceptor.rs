@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use super::tokens;
 use crate::errno::{self, About};
-use crate::net::{Count, Counter, Listener};
-use crate::sys::{Completion, Peer};
+use crate::net::{Counter, Listener, WorkerCounters};
+use crate::sys::{Address, CompletionRing};
 use crate::{Capabilities, Interest, Poller, Trigger};
 
 /// Clients accepted from one door before the others get their turn.
@@ -27,58 +27,60 @@ pub(super) const RETRY: Duration = Duration::from_millis(100);
 
 /// Who looks after a door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Keeper {
+enum AcceptMode {
     /// Nobody: it is shut.
-    Nobody,
+    Paused,
     /// The poller tells when somebody has come.
-    Poller,
+    Polled,
     /// The ring lets in who comes, until it says that it has ended.
-    Ring,
+    Multishot,
 }
 
 #[derive(Debug)]
-struct Door {
+struct Entry {
     listener: Listener,
-    keeper: Keeper,
+    mode: AcceptMode,
 }
 
 /// The listening sockets of one loop, open or shut together.
 #[derive(Debug, Default)]
-pub(super) struct Doors {
-    doors: Vec<Door>,
+pub(super) struct Acceptor {
+    entries: Vec<Entry>,
     /// Other loops accept from the same sockets.
     shared: bool,
     /// As many may come as like.
     unbounded: bool,
     /// Whom the ring has let in, or why it has not.
-    arrived: VecDeque<io::Result<(OwnedFd, Peer)>>,
+    accepted: VecDeque<io::Result<(OwnedFd, Address)>>,
     /// How many clients in a row were lost before the ring could let them in.
-    lost: usize,
+    aborted: usize,
     /// The timer that will open them again.
     retry: Option<u64>,
 }
 
-impl Doors {
+impl Acceptor {
     pub(super) fn new(listeners: Vec<Listener>, shared: bool, unbounded: bool) -> Self {
-        let doors = listeners.into_iter().map(|listener| Door { listener, keeper: Keeper::Nobody });
-        Self { doors: doors.collect(), shared, unbounded, ..Self::default() }
+        let entries = listeners.into_iter().map(|listener| Entry { listener, mode: AcceptMode::Paused });
+        Self { entries: entries.collect(), shared, unbounded, ..Self::default() }
     }
 
     /// Has those looked after that are not: by the ring, where it may. When the system is short of
     /// something it is tried again in a moment.
-    pub(super) fn open(
+    pub(super) fn resume(
         &mut self,
         poller: &Poller,
-        count: &Count,
-        ring: Option<&mut Completion>,
+        counters: &WorkerCounters,
+        ring: Option<&mut CompletionRing>,
     ) -> io::Result<()> {
-        match self.try_to_open(poller, ring) {
-            Err(error) if errno::of_registration(&error) == About::Moment => self.pause(poller, count),
+        match self.try_resume(poller, ring) {
+            Err(error) if errno::of_registration(&error) == About::Moment => {
+                self.retry_later(poller, counters)
+            }
             result => result,
         }
     }
 
-    fn try_to_open(&mut self, poller: &Poller, ring: Option<&mut Completion>) -> io::Result<()> {
+    fn try_resume(&mut self, poller: &Poller, ring: Option<&mut CompletionRing>) -> io::Result<()> {
         if let Some(timer) = self.retry.take() {
             // It is stale when it is what has brought us here.
             let _ = poller.timer_cancel(timer);
@@ -89,15 +91,15 @@ impl Doors {
             true => Interest::READ | Trigger::EXCLUSIVE,
             false => Interest::READ,
         };
-        for (number, door) in self.doors.iter_mut().enumerate() {
-            match (door.keeper, &mut ring) {
-                (Keeper::Nobody, Some(ring)) => {
-                    ring.accept(door.listener.as_fd(), number)?;
-                    door.keeper = Keeper::Ring;
+        for (number, listener) in self.entries.iter_mut().enumerate() {
+            match (listener.mode, &mut ring) {
+                (AcceptMode::Paused, Some(ring)) => {
+                    ring.accept(listener.listener.as_fd(), number)?;
+                    listener.mode = AcceptMode::Multishot;
                 }
-                (Keeper::Nobody, None) => {
-                    poller.add(&door.listener, interest, tokens::DOORS + number as u64)?;
-                    door.keeper = Keeper::Poller;
+                (AcceptMode::Paused, None) => {
+                    poller.add(&listener.listener, interest, tokens::LISTENERS + number as u64)?;
+                    listener.mode = AcceptMode::Polled;
                 }
                 _ => {}
             }
@@ -107,19 +109,19 @@ impl Doors {
 
     /// Watches them no more; who comes waits in the sockets' queues. What the ring keeps stays open:
     /// it knows no bound, and ends by itself when it is short of something.
-    pub(super) fn shut(&mut self, poller: &Poller) {
-        for door in self.doors.iter_mut().filter(|door| door.keeper == Keeper::Poller) {
-            let _ = poller.remove(&door.listener);
-            door.keeper = Keeper::Nobody;
+    pub(super) fn pause(&mut self, poller: &Poller) {
+        for listener in self.entries.iter_mut().filter(|listener| listener.mode == AcceptMode::Polled) {
+            let _ = poller.remove(&listener.listener);
+            listener.mode = AcceptMode::Paused;
         }
     }
 
     /// Has the ring let nobody in any more. Whom it lets in before it knows still
     /// [arrives](Self::arrive).
-    pub(super) fn dismiss(&mut self, ring: &mut Completion) -> io::Result<()> {
-        for (number, door) in self.doors.iter_mut().enumerate() {
-            if door.keeper == Keeper::Ring {
-                ring.accept_no_more(number)?;
+    pub(super) fn cancel_accepts(&mut self, ring: &mut CompletionRing) -> io::Result<()> {
+        for (number, listener) in self.entries.iter_mut().enumerate() {
+            if listener.mode == AcceptMode::Multishot {
+                ring.cancel_accept(number)?;
             }
         }
         Ok(())
@@ -128,21 +130,21 @@ impl Doors {
     /// Has the kernel wake the other loops before this one. Of those that watch a socket with
     /// EXCLUSIVE it wakes the one that has done so for the longest: always the same, unless that
     /// one begins anew when it has let somebody in.
-    pub(super) fn let_others_go_first(&mut self, poller: &Poller, count: &Count) -> io::Result<()> {
-        if self.shared && self.is_open() {
-            self.shut(poller);
-            self.open(poller, count, None)?;
+    pub(super) fn rotate_exclusive(&mut self, poller: &Poller, counters: &WorkerCounters) -> io::Result<()> {
+        if self.shared && self.is_accepting() {
+            self.pause(poller);
+            self.resume(poller, counters, None)?;
         }
         Ok(())
     }
 
     /// Closes them for good.
-    pub(super) fn give_up(&mut self, poller: &Poller) {
-        self.shut(poller);
+    pub(super) fn close(&mut self, poller: &Poller) {
+        self.pause(poller);
         if let Some(timer) = self.retry.take() {
             let _ = poller.timer_cancel(timer);
         }
-        self.doors.clear();
+        self.entries.clear();
     }
 
     /// How many clients to take from one door before looking at the others.
@@ -157,88 +159,106 @@ impl Doors {
     /// something.
     pub(super) fn accept(
         &mut self,
-        door: usize,
+        listener: usize,
         poller: &Poller,
-        count: &Count,
-    ) -> io::Result<Option<(OwnedFd, Peer)>> {
-        let Some(Door { listener, .. }) = self.doors.get(door) else { return Ok(None) };
+        counters: &WorkerCounters,
+    ) -> io::Result<Option<(OwnedFd, Address)>> {
+        let Some(Entry { listener, .. }) = self.entries.get(listener) else { return Ok(None) };
         // What concerns so many clients is no client's.
         for _ in 0..BATCH {
             match listener.accept() {
                 Ok(client) => return Ok(Some(client)),
                 Err(error) if errno::of_accept(&error) == About::Peer => {}
-                Err(error) => return self.bear(error, poller, count).map(|()| None),
+                Err(error) => return self.handle_error(error, poller, counters).map(|()| None),
             }
         }
-        self.pause(poller, count).map(|()| None)
+        self.retry_later(poller, counters).map(|()| None)
     }
 
     /// The ring has let somebody in at a door, or says why not.
-    pub(super) fn arrive(&mut self, door: usize, arrived: io::Result<(OwnedFd, Peer)>, goes_on: bool) {
+    pub(super) fn push_accepted(
+        &mut self,
+        listener: usize,
+        accepted: io::Result<(OwnedFd, Address)>,
+        more: bool,
+    ) {
         // Without a door they were closed for good, before the ring knew.
-        let Some(door) = self.doors.get_mut(door) else { return };
-        if !goes_on {
-            door.keeper = Keeper::Nobody;
+        let Some(listener) = self.entries.get_mut(listener) else { return };
+        if !more {
+            listener.mode = AcceptMode::Paused;
         }
-        self.arrived.push_back(arrived);
+        self.accepted.push_back(accepted);
     }
 
     /// The next of those whom the ring has let in.
-    pub(super) fn arrival(&mut self, poller: &Poller, count: &Count) -> io::Result<Option<(OwnedFd, Peer)>> {
-        while let Some(arrived) = self.arrived.pop_front() {
-            match arrived {
+    pub(super) fn pop_accepted(
+        &mut self,
+        poller: &Poller,
+        counters: &WorkerCounters,
+    ) -> io::Result<Option<(OwnedFd, Address)>> {
+        while let Some(accepted) = self.accepted.pop_front() {
+            match accepted {
                 Ok(client) => {
-                    self.lost = 0;
+                    self.aborted = 0;
                     return Ok(Some(client));
                 }
-                Err(error) if errno::of_accept(&error) == About::Peer && self.lost < BATCH => self.lost += 1,
-                Err(error) if errno::of_accept(&error) == About::Peer => self.pause(poller, count)?,
-                Err(error) => self.bear(error, poller, count)?,
+                Err(error) if errno::of_accept(&error) == About::Peer && self.aborted < BATCH => {
+                    self.aborted += 1
+                }
+                Err(error) if errno::of_accept(&error) == About::Peer => {
+                    self.retry_later(poller, counters)?
+                }
+                Err(error) => self.handle_error(error, poller, counters)?,
             }
         }
         Ok(None)
     }
 
     /// Takes an error for what it is: a want of something passes.
-    fn bear(&mut self, error: io::Error, poller: &Poller, count: &Count) -> io::Result<()> {
+    fn handle_error(
+        &mut self,
+        error: io::Error,
+        poller: &Poller,
+        counters: &WorkerCounters,
+    ) -> io::Result<()> {
         match errno::of_accept(&error) {
             About::Nothing | About::Peer => Ok(()),
-            About::Moment => self.pause(poller, count),
+            About::Moment => self.retry_later(poller, counters),
             About::Call => Err(error),
         }
     }
 
     /// Shuts them until there is hope that it helps, and counts that.
-    pub(super) fn pause(&mut self, poller: &Poller, count: &Count) -> io::Result<()> {
-        self.shut(poller);
+    pub(super) fn retry_later(&mut self, poller: &Poller, counters: &WorkerCounters) -> io::Result<()> {
+        self.pause(poller);
         if self.retry.is_none() {
-            count.add(Counter::AcceptPauses, 1);
+            counters.add(Counter::AcceptPauses, 1);
             self.retry = Some(poller.timer_add(RETRY, None, tokens::RETRY)?);
         }
         Ok(())
     }
 
-    pub(super) fn is_open(&self) -> bool {
-        self.doors.iter().all(|door| door.keeper != Keeper::Nobody)
+    pub(super) fn is_accepting(&self) -> bool {
+        self.entries.iter().all(|listener| listener.mode != AcceptMode::Paused)
     }
 
     /// Whether the ring may still let somebody in.
-    pub(super) fn has_ring(&self) -> bool {
-        self.doors.iter().any(|door| door.keeper == Keeper::Ring)
+    pub(super) fn has_multishot(&self) -> bool {
+        self.entries.iter().any(|listener| listener.mode == AcceptMode::Multishot)
     }
 
     /// Whether somebody waits to be welcomed.
-    pub(super) fn have_arrivals(&self) -> bool {
-        !self.arrived.is_empty()
+    pub(super) fn has_accepted(&self) -> bool {
+        !self.accepted.is_empty()
     }
 
     /// Whether they will be opened when a moment has passed.
-    pub(super) fn is_waiting(&self) -> bool {
+    pub(super) fn is_retry_pending(&self) -> bool {
         self.retry.is_some()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.doors.len()
+        self.entries.len()
     }
 }
 
@@ -246,18 +266,18 @@ impl Doors {
 mod tests {
     use super::*;
     use crate::error::plain;
-    use crate::net::Counts;
+    use crate::net::Counters;
 
     #[test]
     fn a_ring_that_lets_nobody_in_is_asked_later() {
-        let (poller, counts) = (Poller::new().unwrap(), Counts::new(1).unwrap());
+        let (poller, counters) = (Poller::new().unwrap(), Counters::new(1).unwrap());
         let listeners = Listener::open(&"127.0.0.1:0".parse().unwrap(), 1, false).unwrap();
-        let mut doors = Doors::new(listeners, false, true);
+        let mut acceptor = Acceptor::new(listeners, false, true);
         for _ in 0..=BATCH {
-            assert!(!doors.is_waiting());
-            doors.arrive(0, Err(plain(libc::EPERM)), false);
-            assert!(doors.arrival(&poller, &counts.of(0)).unwrap().is_none());
+            assert!(!acceptor.is_retry_pending());
+            acceptor.push_accepted(0, Err(plain(libc::EPERM)), false);
+            assert!(acceptor.pop_accepted(&poller, &counters.of(0)).unwrap().is_none());
         }
-        assert!(doors.is_waiting());
+        assert!(acceptor.is_retry_pending());
     }
 }

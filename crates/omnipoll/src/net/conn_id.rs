@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockWriteGuard};
 
 use super::account::{Account, Budget};
-use super::output::copy_of;
+use super::write_queue::copy_of;
 use crate::error::{fail, no_memory};
 use crate::sys::fork;
 use crate::sys::lock;
@@ -21,19 +21,19 @@ use crate::Poller;
 pub struct ConnId(u64);
 
 /// The most loops of one process at a time.
-pub(crate) const MOST_LOOPS: usize = 1 << LOOP_BITS;
+pub(crate) const MAX_LOOPS: usize = 1 << LOOP_BITS;
 /// The most connections of one loop.
-pub(crate) const MOST_SEATS: usize = 1 << SEAT_BITS;
+pub(crate) const MAX_CONNECTIONS: usize = 1 << ENTRY_BITS;
 
 // From the lowest bit on: the loop; what kind of handle this is, which the C library's others have
 // in the same place; the connection's seat in the loop; and which of the seat's connections it is.
 const LOOP_BITS: u32 = 16;
 const KIND_BITS: u32 = 2;
-const SEAT_BITS: u32 = 20;
-const BIRTH_BITS: u32 = 64 - LOOP_BITS - KIND_BITS - SEAT_BITS;
+const ENTRY_BITS: u32 = 20;
+const GENERATION_BITS: u32 = 64 - LOOP_BITS - KIND_BITS - ENTRY_BITS;
 const KIND: u64 = 3;
 /// A seat that has had this many connections is not used again: its ids would repeat.
-const LAST_BIRTH: u32 = (1 << BIRTH_BITS) - 1;
+const LAST_GENERATION: u32 = (1 << GENERATION_BITS) - 1;
 
 impl ConnId {
     /// The id that a number of [`ConnId::number`] stands for. Any number is one; that of no
@@ -47,25 +47,25 @@ impl ConnId {
         self.0
     }
 
-    fn new(birth: u32, index: usize, seat: usize) -> Self {
-        let place = (u64::from(birth) << SEAT_BITS | seat as u64) << KIND_BITS | KIND;
-        Self(place << LOOP_BITS | index as u64)
+    fn new(generation: u32, index: usize, entry_index: usize) -> Self {
+        let entry = (u64::from(generation) << ENTRY_BITS | entry_index as u64) << KIND_BITS | KIND;
+        Self(entry << LOOP_BITS | index as u64)
     }
 
-    fn is_of_a_connection(self) -> bool {
+    fn is_connection(self) -> bool {
         self.0 >> LOOP_BITS & ((1 << KIND_BITS) - 1) == KIND
     }
 
     fn index(self) -> usize {
-        self.0 as usize & (MOST_LOOPS - 1)
+        self.0 as usize & (MAX_LOOPS - 1)
     }
 
-    fn seat(self) -> usize {
-        (self.0 >> (LOOP_BITS + KIND_BITS)) as usize & (MOST_SEATS - 1)
+    fn entry_index(self) -> usize {
+        (self.0 >> (LOOP_BITS + KIND_BITS)) as usize & (MAX_CONNECTIONS - 1)
     }
 
-    fn birth(self) -> u32 {
-        (self.0 >> (LOOP_BITS + KIND_BITS + SEAT_BITS)) as u32
+    fn generation(self) -> u32 {
+        (self.0 >> (LOOP_BITS + KIND_BITS + ENTRY_BITS)) as u32
     }
 
     /// Has `data` written after what was written before, and returns how many bytes then wait
@@ -87,28 +87,28 @@ impl ConnId {
     /// for every method; `EAGAIN` when 16,384 posts and writes to this connection wait for its
     /// loop: try again later.
     pub fn post(self, value: i64) -> io::Result<()> {
-        self.send(Order::Post(value))
+        self.send(Command::Post(value))
     }
 
     /// [`Conn::close`](crate::Conn::close), from any thread. `ESTALE` as for `write`.
     pub fn close(self) -> io::Result<()> {
-        self.send(Order::Close)
+        self.send(Command::Close)
     }
 
     /// [`Conn::abort`](crate::Conn::abort), from any thread. `ESTALE` when it is gone.
     pub fn abort(self) -> io::Result<()> {
-        self.send(Order::Abort)
+        self.send(Command::Abort)
     }
 
     /// [`Conn::pause`](crate::Conn::pause), from any thread. `ESTALE` as for `write`. Of several
     /// calls of `pause` and `resume` before the loop comes to them, the last counts.
     pub fn pause(self) -> io::Result<()> {
-        self.send(Order::Pause(true))
+        self.send(Command::Pause(true))
     }
 
     /// [`Conn::resume`](crate::Conn::resume), from any thread. `ESTALE` as for `write`.
     pub fn resume(self) -> io::Result<()> {
-        self.send(Order::Pause(false))
+        self.send(Command::Pause(false))
     }
 
     /// Whether the connection is open at this moment, and this process's.
@@ -122,12 +122,12 @@ impl ConnId {
         if self.mailbox()?.has(self) {
             Ok(())
         } else {
-            Err(gone())
+            Err(stale())
         }
     }
 
-    fn send(self, order: Order) -> io::Result<()> {
-        self.mailbox()?.send(self, order)
+    fn send(self, command: Command) -> io::Result<()> {
+        self.mailbox()?.send(self, command)
     }
 
     /// Whether it is open, in the server that has this budget.
@@ -139,11 +139,11 @@ impl ConnId {
     /// `EOWNERDEAD` where only processes that this one descends from have had loops.
     fn mailbox(self) -> io::Result<Arc<Mailbox>> {
         let Some(loops) = Loops::of_this_process().get() else {
-            return Err(if Loops::first().get().is_some() { anothers() } else { gone() });
+            return Err(if Loops::first().get().is_some() { owner_dead() } else { stale() });
         };
-        let places = loops.places.read().unwrap_or_else(PoisonError::into_inner);
-        let place = places.get(self.index()).filter(|_| self.is_of_a_connection());
-        place.and_then(|place| place.mailbox.clone()).ok_or_else(gone)
+        let loops = loops.loops.read().unwrap_or_else(PoisonError::into_inner);
+        let entry = loops.get(self.index()).filter(|_| self.is_connection());
+        entry.and_then(|entry| entry.mailbox.clone()).ok_or_else(stale)
     }
 }
 
@@ -155,10 +155,10 @@ impl std::fmt::Display for ConnId {
 
 /// What the ids of one loop after another begin with.
 #[derive(Debug, Clone, Default)]
-struct Place {
+struct LoopEntry {
     mailbox: Option<Arc<Mailbox>>,
     /// As many connections as a seat of the loops before has had at most.
-    births: u32,
+    generations: u32,
 }
 
 /// Every loop of one process, by the number that ids carry. A forked child has a table of its own: it
@@ -168,15 +168,15 @@ struct Loops {
     /// As [`fork::count`] numbers it.
     process: u32,
     /// What the births of its connections are above: those that its ancestors have had.
-    births: u32,
-    places: RwLock<Vec<Place>>,
-    of_child: OnceLock<Box<Loops>>,
+    generations: u32,
+    loops: RwLock<Vec<LoopEntry>>,
+    child: OnceLock<Box<Loops>>,
 }
 
 /// What the births of every loop that is opened next are above.
-static BIRTHS: AtomicU32 = AtomicU32::new(0);
+static GENERATIONS: AtomicU32 = AtomicU32::new(0);
 /// The highest birth of any connection, in this process and those that it descends from.
-static HIGHEST_BIRTH: AtomicU32 = AtomicU32::new(0);
+static HIGHEST_GENERATION: AtomicU32 = AtomicU32::new(0);
 
 impl Loops {
     /// Where the first process keeps its table.
@@ -190,7 +190,7 @@ impl Loops {
         let process = fork::count();
         let mut next = Self::first();
         while let Some(loops) = next.get().filter(|loops| loops.process != process) {
-            next = &loops.of_child;
+            next = &loops.child;
         }
         next
     }
@@ -198,32 +198,32 @@ impl Loops {
     /// This process's table, made if it has none.
     fn make() -> &'static Self {
         Self::of_this_process().get_or_init(|| {
-            let births = HIGHEST_BIRTH.load(Ordering::Relaxed) % (LAST_BIRTH / 2);
-            let (process, places, of_child) = (fork::count(), RwLock::default(), OnceLock::new());
-            Box::new(Self { process, births, places, of_child })
+            let generations = HIGHEST_GENERATION.load(Ordering::Relaxed) % (LAST_GENERATION / 2);
+            let (process, loops, child) = (fork::count(), RwLock::default(), OnceLock::new());
+            Box::new(Self { process, generations, loops, child })
         })
     }
 
-    fn lock(&self) -> RwLockWriteGuard<'_, Vec<Place>> {
-        self.places.write().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> RwLockWriteGuard<'_, Vec<LoopEntry>> {
+        self.loops.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Lets the ids of the child that is forked next differ from those of its siblings, unless one
 /// has more than `share` connections on a seat. They repeat when there were very many children;
 /// within one process no id does.
-pub(crate) fn set_births_apart(share: u32) {
-    let next = |births: u32| Some((births + share) % (LAST_BIRTH / 2));
-    let _ = BIRTHS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+pub(crate) fn reserve_generations(share: u32) {
+    let next = |generations: u32| Some((generations + share) % (LAST_GENERATION / 2));
+    let _ = GENERATIONS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
 }
 
 /// What another thread wants of a connection.
 #[derive(Debug)]
-pub(crate) enum Order {
+pub(crate) enum Command {
     /// Bytes that are counted, and whether the writer was told of more than the high mark.
     Write {
         data: Arc<Vec<u8>>,
-        fills: bool,
+        above_high_water: bool,
     },
     Post(i64),
     Pause(bool),
@@ -232,16 +232,16 @@ pub(crate) enum Order {
 }
 
 /// An order, for whom, and where it lives in its loop; it may be gone by the time it is read.
-pub(crate) type Letter = (usize, ConnId, Order);
+pub(crate) type PendingCommand = (usize, ConnId, Command);
 
 /// How many values and writes may wait on one connection for its loop to take them.
-const MOST_LETTERS: u32 = 16 * 1024;
+const MAX_PENDING: u32 = 16 * 1024;
 
 /// A connection as other threads know it.
 #[derive(Default, Debug)]
-struct Resident {
+struct Entry {
     /// How many connections this seat has had, this one included.
-    birth: u32,
+    generation: u32,
     /// Its bytes that wait to be sent; `None` when it has gone.
     account: Option<Arc<Account>>,
     /// Where it lives in its loop.
@@ -253,31 +253,31 @@ struct Resident {
     /// Whether it takes no more writes.
     shut: bool,
     /// How many values and writes wait for the loop.
-    letters: u32,
+    commands: u32,
     /// Whether it is to be paused or resumed, once the loop comes to it.
     pause: Option<bool>,
 }
 
-impl Resident {
+impl Entry {
     /// Whether one more value or write may wait for the loop.
     fn has_room(&self) -> bool {
-        self.letters < MOST_LETTERS
+        self.commands < MAX_PENDING
     }
 }
 
 #[derive(Debug, Default)]
 struct State {
-    residents: Vec<Resident>,
+    entries: Vec<Entry>,
     /// Seats of those that have gone.
-    vacant: Vec<usize>,
-    letters: Vec<Letter>,
+    free: Vec<usize>,
+    commands: Vec<PendingCommand>,
 }
 
 impl State {
-    fn resident(&mut self, id: ConnId) -> io::Result<&mut Resident> {
-        match self.residents.get_mut(id.seat()) {
-            Some(resident) if resident.account.is_some() && resident.birth == id.birth() => Ok(resident),
-            _ => Err(gone()),
+    fn entry(&mut self, id: ConnId) -> io::Result<&mut Entry> {
+        match self.entries.get_mut(id.entry_index()) {
+            Some(entry) if entry.account.is_some() && entry.generation == id.generation() => Ok(entry),
+            _ => Err(stale()),
         }
     }
 }
@@ -287,7 +287,7 @@ impl State {
 pub(crate) struct Mailbox {
     index: usize,
     /// What the births of its connections are above.
-    births: u32,
+    generations: u32,
     poller: Arc<Poller>,
     budget: Arc<Budget>,
     state: Mutex<State>,
@@ -299,126 +299,128 @@ impl Mailbox {
     pub(crate) fn open(from: usize, poller: Arc<Poller>, budget: Arc<Budget>) -> io::Result<Arc<Self>> {
         let of_process = Loops::make();
         let mut loops = of_process.lock();
-        let is_free = |place: &Place| place.mailbox.is_none() && place.births < LAST_BIRTH;
+        let is_free = |entry: &LoopEntry| entry.mailbox.is_none() && entry.generations < LAST_GENERATION;
         let free = (from..loops.len()).find(|&index| is_free(&loops[index]));
         let index = free.unwrap_or_else(|| loops.len().max(from));
-        if index >= MOST_LOOPS {
+        if index >= MAX_LOOPS {
             return Err(fail(libc::EAGAIN, "this process has too many loops"));
         }
         if index >= loops.len() {
-            loops.resize(index + 1, Place::default());
+            loops.resize(index + 1, LoopEntry::default());
         }
-        let place = &mut loops[index];
-        let births = place.births.max(of_process.births).max(BIRTHS.load(Ordering::Relaxed));
-        let mailbox = Arc::new(Self { index, births, poller, budget, state: Mutex::default() });
-        place.mailbox = Some(mailbox.clone());
+        let entry = &mut loops[index];
+        let generations =
+            entry.generations.max(of_process.generations).max(GENERATIONS.load(Ordering::Relaxed));
+        let mailbox = Arc::new(Self { index, generations, poller, budget, state: Mutex::default() });
+        entry.mailbox = Some(mailbox.clone());
         Ok(mailbox)
     }
 
     /// Closes it, with its loop; all its connections are gone.
     pub(crate) fn close(&self) {
-        let births = lock(&self.state).residents.iter().map(|resident| resident.birth).max();
+        let generations = lock(&self.state).entries.iter().map(|entry| entry.generation).max();
         // Nothing in a forked child, whose table has not got it.
         let Some(loops) = Loops::of_this_process().get() else { return };
         let mut loops = loops.lock();
-        let is_this = |place: &&mut Place| place.mailbox.as_deref().is_some_and(|it| std::ptr::eq(it, self));
-        if let Some(place) = loops.get_mut(self.index).filter(is_this) {
-            *place = Place { mailbox: None, births: births.unwrap_or(self.births) };
+        let is_this =
+            |entry: &&mut LoopEntry| entry.mailbox.as_deref().is_some_and(|it| std::ptr::eq(it, self));
+        if let Some(entry) = loops.get_mut(self.index).filter(is_this) {
+            *entry = LoopEntry { mailbox: None, generations: generations.unwrap_or(self.generations) };
         }
     }
 
     /// A connection has come to live in `slot` of the loop.
-    pub(crate) fn settle(&self, slot: usize) -> (ConnId, Arc<Account>) {
+    pub(crate) fn add(&self, slot: usize) -> (ConnId, Arc<Account>) {
         let account = Account::new(self.budget.clone());
         let mut state = lock(&self.state);
-        let seat = state.vacant.pop().unwrap_or(state.residents.len());
-        if seat == state.residents.len() {
-            state.residents.push(Resident { birth: self.births, ..Resident::default() });
+        let entry_index = state.free.pop().unwrap_or(state.entries.len());
+        if entry_index == state.entries.len() {
+            state.entries.push(Entry { generation: self.generations, ..Entry::default() });
         }
-        let birth = state.residents[seat].birth + 1;
-        HIGHEST_BIRTH.fetch_max(birth, Ordering::Relaxed);
+        let generation = state.entries[entry_index].generation + 1;
+        HIGHEST_GENERATION.fetch_max(generation, Ordering::Relaxed);
         let here = Some(account.clone());
-        state.residents[seat] = Resident { birth, account: here, slot, ..Resident::default() };
-        (ConnId::new(birth, self.index, seat), account)
+        state.entries[entry_index] = Entry { generation, account: here, slot, ..Entry::default() };
+        (ConnId::new(generation, self.index, entry_index), account)
     }
 
     fn has(&self, id: ConnId) -> bool {
-        lock(&self.state).resident(id).is_ok()
+        lock(&self.state).entry(id).is_ok()
     }
 
     /// From now on the connection is closing, and takes no more writes.
-    pub(crate) fn is_closing(&self, id: ConnId) {
-        if let Ok(resident) = lock(&self.state).resident(id) {
-            resident.closing = true;
+    pub(crate) fn set_closing(&self, id: ConnId) {
+        if let Ok(entry) = lock(&self.state).entry(id) {
+            entry.closing = true;
         }
     }
 
     /// From now on it takes no more writes.
-    pub(crate) fn is_shut(&self, id: ConnId) {
-        if let Ok(resident) = lock(&self.state).resident(id) {
-            resident.shut = true;
+    pub(crate) fn set_shut(&self, id: ConnId) {
+        if let Ok(entry) = lock(&self.state).entry(id) {
+            entry.shut = true;
         }
     }
 
     /// The connection is gone.
-    pub(crate) fn leave(&self, id: ConnId) {
+    pub(crate) fn remove(&self, id: ConnId) {
         let mut state = lock(&self.state);
-        if let Ok(resident) = state.resident(id) {
-            resident.account = None;
-            if resident.birth < LAST_BIRTH {
-                state.vacant.push(id.seat());
+        if let Ok(entry) = state.entry(id) {
+            entry.account = None;
+            if entry.generation < LAST_GENERATION {
+                state.free.push(id.entry_index());
             }
         }
     }
 
     fn write(&self, id: ConnId, data: Arc<Vec<u8>>) -> io::Result<usize> {
         let mut state = lock(&self.state);
-        state.letters.try_reserve(1).map_err(no_memory)?;
-        let resident = state.resident(id)?;
-        if resident.closing {
-            return Err(gone());
+        state.commands.try_reserve(1).map_err(no_memory)?;
+        let entry = state.entry(id)?;
+        if entry.closing {
+            return Err(stale());
         }
-        if resident.shut {
+        if entry.shut {
             return Err(fail(libc::EPIPE, "the connection's sending side is shut down"));
         }
-        if !resident.has_room() {
+        if !entry.has_room() {
             return Err(fail(libc::ENOBUFS, "16,384 writes and posts to the connection wait for its loop"));
         }
-        let Some(account) = &resident.account else { return Err(gone()) };
+        let Some(account) = &entry.account else { return Err(stale()) };
         let waiting = account.reserve(data.len())?;
-        resident.letters += 1;
-        let (slot, fills) = (resident.slot, waiting > self.budget.high_water);
-        state.letters.push((slot, id, Order::Write { data, fills }));
+        entry.commands += 1;
+        let (slot, above_high_water) = (entry.slot, waiting > self.budget.high_water);
+        state.commands.push((slot, id, Command::Write { data, above_high_water }));
         drop(state);
         self.poller.wake()?;
         Ok(waiting)
     }
 
-    fn send(&self, id: ConnId, order: Order) -> io::Result<()> {
+    fn send(&self, id: ConnId, command: Command) -> io::Result<()> {
         let mut state = lock(&self.state);
-        state.letters.try_reserve(1).map_err(no_memory)?;
-        let resident = state.resident(id)?;
-        if resident.closing && !matches!(order, Order::Abort) {
-            return Err(gone());
+        state.commands.try_reserve(1).map_err(no_memory)?;
+        let entry = state.entry(id)?;
+        if entry.closing && !matches!(command, Command::Abort) {
+            return Err(stale());
         }
-        let is_waiting = match order {
-            Order::Post(_) if !resident.has_room() => {
+        let is_waiting = match command {
+            Command::Post(_) if !entry.has_room() => {
                 return Err(fail(
                     libc::EAGAIN,
                     "16,384 writes and posts to the connection wait for its loop: post again later",
                 ));
             }
-            Order::Pause(pause) => resident.pause.replace(pause).is_some(),
-            Order::Abort => std::mem::replace(&mut resident.aborted, true),
+            Command::Pause(pause) => entry.pause.replace(pause).is_some(),
+            Command::Abort => std::mem::replace(&mut entry.aborted, true),
             _ => false,
         };
         if is_waiting {
             return Ok(());
         }
-        resident.letters += u32::from(matches!(order, Order::Post(_)));
-        resident.closing |= matches!(order, Order::Close | Order::Abort);
-        let slot = resident.slot;
-        state.letters.push((slot, id, order));
+        entry.commands += u32::from(matches!(command, Command::Post(_)));
+        entry.closing |= matches!(command, Command::Close | Command::Abort);
+        let slot = entry.slot;
+        state.commands.push((slot, id, command));
         drop(state);
         self.poller.wake()
     }
@@ -427,20 +429,19 @@ impl Mailbox {
     pub(crate) fn broadcast(&self, data: &Arc<Vec<u8>>) -> io::Result<(usize, usize)> {
         let (mut given, mut full) = (0, 0);
         let mut state = lock(&self.state);
-        let State { residents, letters, .. } = &mut *state;
-        for (seat, resident) in residents.iter_mut().enumerate() {
-            let Some(account) = resident.account.as_ref().filter(|_| !resident.closing && !resident.shut)
-            else {
+        let State { entries, commands, .. } = &mut *state;
+        for (entry_index, entry) in entries.iter_mut().enumerate() {
+            let Some(account) = entry.account.as_ref().filter(|_| !entry.closing && !entry.shut) else {
                 continue;
             };
-            let has_room = resident.has_room() && letters.try_reserve(1).is_ok();
+            let has_room = entry.has_room() && commands.try_reserve(1).is_ok();
             if !has_room || account.reserve(data.len()).is_err() {
                 full += 1;
                 continue;
             }
-            resident.letters += 1;
-            let id = ConnId::new(resident.birth, self.index, seat);
-            letters.push((resident.slot, id, Order::Write { data: data.clone(), fills: false }));
+            entry.commands += 1;
+            let id = ConnId::new(entry.generation, self.index, entry_index);
+            commands.push((entry.slot, id, Command::Write { data: data.clone(), above_high_water: false }));
             given += 1;
         }
         drop(state);
@@ -451,15 +452,15 @@ impl Mailbox {
     }
 
     /// Takes what has arrived.
-    pub(crate) fn take(&self, into: &mut Vec<Letter>) {
+    pub(crate) fn take(&self, into: &mut Vec<PendingCommand>) {
         let mut state = lock(&self.state);
-        std::mem::swap(&mut state.letters, into);
-        for (_, id, order) in into {
-            let Ok(resident) = state.resident(*id) else { continue };
-            resident.letters = 0;
-            if let Order::Pause(pause) = order {
+        std::mem::swap(&mut state.commands, into);
+        for (_, id, command) in into {
+            let Ok(entry) = state.entry(*id) else { continue };
+            entry.commands = 0;
+            if let Command::Pause(pause) = command {
                 // Of several calls the last counts.
-                *pause = resident.pause.take().unwrap_or(*pause);
+                *pause = entry.pause.take().unwrap_or(*pause);
             }
         }
     }
@@ -470,11 +471,11 @@ impl Mailbox {
     }
 }
 
-fn gone() -> io::Error {
+fn stale() -> io::Error {
     fail(libc::ESTALE, "the connection is gone")
 }
 
-fn anothers() -> io::Error {
+fn owner_dead() -> io::Error {
     fail(libc::EOWNERDEAD, "the connection belongs to the parent process")
 }
 
@@ -483,11 +484,11 @@ mod tests {
     use super::*;
 
     /// A loop of this number, before which there were so many connections.
-    fn open(index: usize, births: u32) -> Arc<Mailbox> {
+    fn open(index: usize, generations: u32) -> Arc<Mailbox> {
         let mut loops = Loops::make().lock();
         let most = loops.len().max(index + 1);
-        loops.resize(most, Place::default());
-        loops[index].births = births;
+        loops.resize(most, LoopEntry::default());
+        loops[index].generations = generations;
         drop(loops);
         let poller = Arc::new(Poller::new().unwrap());
         let budget = Budget::new(usize::MAX, usize::MAX, usize::MAX);
@@ -496,26 +497,29 @@ mod tests {
 
     #[test]
     fn an_id_says_what_it_is_of() {
-        let id = ConnId::new(LAST_BIRTH, MOST_LOOPS - 1, MOST_SEATS - 1);
+        let id = ConnId::new(LAST_GENERATION, MAX_LOOPS - 1, MAX_CONNECTIONS - 1);
         assert_eq!(id.number(), u64::MAX);
-        assert_eq!((id.birth(), id.index(), id.seat()), (LAST_BIRTH, MOST_LOOPS - 1, MOST_SEATS - 1));
+        assert_eq!(
+            (id.generation(), id.index(), id.entry_index()),
+            (LAST_GENERATION, MAX_LOOPS - 1, MAX_CONNECTIONS - 1)
+        );
         let id = ConnId::new(3, 2, 1);
-        assert_eq!((id.birth(), id.index(), id.seat()), (3, 2, 1));
-        assert!(id.is_of_a_connection());
-        assert!(!ConnId(id.0 ^ 1 << LOOP_BITS).is_of_a_connection());
+        assert_eq!((id.generation(), id.index(), id.entry_index()), (3, 2, 1));
+        assert!(id.is_connection());
+        assert!(!ConnId(id.0 ^ 1 << LOOP_BITS).is_connection());
     }
 
     #[test]
     fn a_seat_is_given_up_before_its_ids_repeat() {
-        let mailbox = open(40, LAST_BIRTH - 2);
+        let mailbox = open(40, LAST_GENERATION - 2);
         let ids = [7, 8, 9].map(|slot| {
-            let (id, _) = mailbox.settle(slot);
+            let (id, _) = mailbox.add(slot);
             assert!(mailbox.has(id));
-            mailbox.leave(id);
+            mailbox.remove(id);
             assert!(!mailbox.has(id));
-            (id.seat(), id.birth())
+            (id.entry_index(), id.generation())
         });
-        assert_eq!(ids, [(0, LAST_BIRTH - 1), (0, LAST_BIRTH), (1, LAST_BIRTH - 1)]);
+        assert_eq!(ids, [(0, LAST_GENERATION - 1), (0, LAST_GENERATION), (1, LAST_GENERATION - 1)]);
         mailbox.close();
         // No id is left for this loop.
         let (poller, budget) = (mailbox.poller.clone(), mailbox.budget.clone());
@@ -527,13 +531,13 @@ mod tests {
     #[test]
     fn the_next_loop_of_a_number_has_other_ids() {
         let first = open(50, 5);
-        let (id, _) = first.settle(0);
-        first.leave(id);
+        let (id, _) = first.add(0);
+        first.remove(id);
         first.close();
         let (poller, budget) = (first.poller.clone(), first.budget.clone());
         let second = Mailbox::open(first.index, poller, budget).unwrap();
         assert_eq!(second.index, first.index);
-        assert_eq!(second.settle(0).0.birth(), id.birth() + 1);
+        assert_eq!(second.add(0).0.generation(), id.generation() + 1);
         second.close();
     }
 }

@@ -16,11 +16,11 @@ use crate::sys::socket;
 /// Small writes are gathered into pieces of this size.
 const PIECE: usize = 16 * 1024;
 /// Pieces that one `sendmsg(2)` takes; the kernel's limit (`IOV_MAX`) is 1,024.
-const PIECES_A_CALL: usize = 64;
+const PIECES_PER_CALL: usize = 64;
 /// Files that one connection may queue: each holds a descriptor, which others need too.
-const MOST_FILES: usize = 16;
+const MAX_FILES: usize = 16;
 /// What one flush sends at most, so that a fast reader does not keep its loop from the others.
-const BYTES_A_FLUSH: u64 = 1024 * 1024;
+const BYTES_PER_FLUSH: u64 = 1024 * 1024;
 
 #[derive(Debug)]
 enum Piece {
@@ -39,31 +39,31 @@ pub(crate) fn copy_of(data: &[u8]) -> io::Result<Vec<u8>> {
 
 /// A queue of bytes and stretches of files.
 #[derive(Debug)]
-pub(crate) struct Output {
+pub(crate) struct WriteQueue {
     pieces: VecDeque<Piece>,
     /// The bytes held in memory, which the account has among those that wait.
-    held: usize,
+    queued: usize,
     /// Those among them that a ring has taken to send.
-    lent: usize,
+    in_flight: usize,
     /// How many of the pieces are files, and what is left of them all.
     files: usize,
     left_of_files: u64,
     account: Arc<Account>,
 }
 
-impl Output {
+impl WriteQueue {
     pub(crate) fn new(account: Arc<Account>) -> Self {
-        Self { pieces: VecDeque::new(), held: 0, lent: 0, files: 0, left_of_files: 0, account }
+        Self { pieces: VecDeque::new(), queued: 0, in_flight: 0, files: 0, left_of_files: 0, account }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.pieces.is_empty() && self.lent == 0
+        self.pieces.is_empty() && self.in_flight == 0
     }
 
     /// How many bytes it holds in memory; what is left of a file is not among them.
     #[inline]
-    pub(crate) fn held(&self) -> usize {
-        self.held
+    pub(crate) fn queued(&self) -> usize {
+        self.queued
     }
 
     /// How many bytes wait to be sent: those in memory, those of files, and what other threads
@@ -81,9 +81,9 @@ impl Output {
     /// Queues bytes that the account has counted. `ENOMEM`: they are counted no more.
     pub(crate) fn push(&mut self, data: &[u8]) -> io::Result<()> {
         let copied = self.copy(data);
-        self.holds(data.len());
+        self.add(data.len());
         if copied.is_err() {
-            self.lets_go(data.len());
+            self.release(data.len());
         }
         copied
     }
@@ -111,9 +111,9 @@ impl Output {
         if left == 0 {
             return Ok(());
         }
-        self.holds(left);
+        self.add(left);
         if let Err(error) = self.pieces.try_reserve(1) {
-            self.lets_go(left);
+            self.release(left);
             return Err(no_memory(error));
         }
         self.pieces.push_back(Piece::Shared { bytes, sent });
@@ -122,7 +122,7 @@ impl Output {
 
     /// Whether one more file may be queued.
     pub(crate) fn has_room_for_a_file(&self) -> bool {
-        self.files < MOST_FILES
+        self.files < MAX_FILES
     }
 
     pub(crate) fn push_file(&mut self, file: OwnedFd, offset: u64, length: u64) {
@@ -133,24 +133,24 @@ impl Output {
         }
     }
 
-    fn holds(&mut self, more: usize) {
-        self.held += more;
-        debug_assert!(self.held <= self.account.waiting(), "{} bytes are held uncounted", self.held);
+    fn add(&mut self, more: usize) {
+        self.queued += more;
+        debug_assert!(self.queued <= self.account.waiting(), "{} bytes are held uncounted", self.queued);
     }
 
     /// Holds so many bytes no more.
     #[inline]
-    fn lets_go(&mut self, bytes: usize) {
+    fn release(&mut self, bytes: usize) {
         if bytes > 0 {
-            self.held -= bytes;
+            self.queued -= bytes;
             self.account.release(bytes);
         }
     }
 
     /// Lends the first piece of bytes, and where in it to begin; `None` while one is lent, or
     /// when a file comes first. `ENOMEM`.
-    pub(crate) fn lend(&mut self) -> io::Result<Option<(Vec<u8>, usize)>> {
-        if self.lent > 0 || self.is_file_next() {
+    pub(crate) fn begin_send(&mut self) -> io::Result<Option<(Vec<u8>, usize)>> {
+        if self.in_flight > 0 || self.is_file_next() {
             return Ok(None);
         }
         if let Some(Piece::Shared { bytes, sent }) = self.pieces.front() {
@@ -158,15 +158,15 @@ impl Output {
             self.pieces[0] = Piece::Owned { bytes, sent: 0 };
         }
         let Some(Piece::Owned { bytes, sent }) = self.pieces.pop_front() else { return Ok(None) };
-        self.lent = bytes.len() - sent;
+        self.in_flight = bytes.len() - sent;
         Ok(Some((bytes, sent)))
     }
 
     /// Takes back what was lent, of which what is before `sent` has been sent.
-    pub(crate) fn take_back(&mut self, bytes: Vec<u8>, sent: usize) {
+    pub(crate) fn finish_send(&mut self, bytes: Vec<u8>, sent: usize) {
         let left = bytes.len() - sent;
-        let lent = std::mem::take(&mut self.lent);
-        self.lets_go(lent - left);
+        let in_flight = std::mem::take(&mut self.in_flight);
+        self.release(in_flight - left);
         if left > 0 {
             self.pieces.push_front(Piece::Owned { bytes, sent });
         } else if self.pieces.is_empty() {
@@ -176,7 +176,7 @@ impl Output {
 
     /// Whether a file is next, which `sendfile(2)` sends.
     pub(crate) fn is_file_next(&self) -> bool {
-        self.lent == 0 && matches!(self.pieces.front(), Some(Piece::File { .. }))
+        self.in_flight == 0 && matches!(self.pieces.front(), Some(Piece::File { .. }))
     }
 
     /// Gives the kernel what it takes, and returns how much that was. It is empty afterwards,
@@ -184,7 +184,7 @@ impl Output {
     /// said is `EIO`: the peer can't be told otherwise.
     pub(crate) fn flush(&mut self, socket: BorrowedFd<'_>) -> io::Result<u64> {
         let mut total = 0;
-        while !self.pieces.is_empty() && total < BYTES_A_FLUSH {
+        while !self.pieces.is_empty() && total < BYTES_PER_FLUSH {
             let sent = match self.pieces.front_mut() {
                 Some(Piece::File { file, offset, left }) => send_file(socket, file.as_fd(), offset, left),
                 _ => self.send_bytes(socket),
@@ -192,7 +192,7 @@ impl Output {
             match sent {
                 Ok(sent) => {
                     total += sent as u64;
-                    self.pass(sent);
+                    self.advance(sent);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
@@ -206,7 +206,7 @@ impl Output {
     }
 
     fn send_bytes(&self, socket: BorrowedFd<'_>) -> io::Result<usize> {
-        let mut slices = [IoSlice::new(&[]); PIECES_A_CALL];
+        let mut slices = [IoSlice::new(&[]); PIECES_PER_CALL];
         let mut filled = 0;
         for piece in &self.pieces {
             let slice = match piece {
@@ -224,11 +224,11 @@ impl Output {
     }
 
     /// Drops what has been sent from the front.
-    fn pass(&mut self, count: usize) {
+    fn advance(&mut self, count: usize) {
         if matches!(self.pieces.front(), Some(Piece::File { .. })) {
-            return self.pass_file(count);
+            return self.advance_file(count);
         }
-        self.lets_go(count);
+        self.release(count);
         let mut count = count;
         while let Some(piece) = self.pieces.front_mut() {
             let (length, sent) = match piece {
@@ -250,7 +250,7 @@ impl Output {
     }
 
     /// Counts what has been sent of the file at the front, and drops it when that was all.
-    fn pass_file(&mut self, count: usize) {
+    fn advance_file(&mut self, count: usize) {
         self.left_of_files = self.left_of_files.saturating_sub(count as u64);
         if let Some(Piece::File { left: 0, .. }) = self.pieces.front() {
             self.files -= 1;
@@ -262,7 +262,7 @@ impl Output {
     pub(crate) fn clear(&mut self) {
         self.pieces = VecDeque::new();
         (self.files, self.left_of_files) = (0, 0);
-        self.lets_go(self.held - self.lent);
+        self.release(self.queued - self.in_flight);
     }
 }
 
@@ -272,7 +272,7 @@ fn send_file(
     offset: &mut u64,
     left: &mut u64,
 ) -> io::Result<usize> {
-    let wanted = (*left).min(BYTES_A_FLUSH) as usize;
+    let wanted = (*left).min(BYTES_PER_FLUSH) as usize;
     let sent = socket::send_file(socket, file, offset, wanted)?;
     if sent == 0 {
         return Err(bare(libc::EIO));
