@@ -230,6 +230,25 @@ wrk and redis-benchmark against small servers: a static answer, and a key-value 
     return text
 
 
+def section_safety() -> str:
+    return """## What safety costs
+
+What the rows above contain that a loop written straight on a system call does without:
+
+- C: each call counts itself as a user of its handle and of its thread, so that a handle which is freed
+  meanwhile is an error, and a child forked inside a callback can leave: two atomic additions, most of the
+  difference between the rows of C and Rust.
+- Registering: the file behind a number is asked for by `fstat(2)` on the engines whose system call does not
+  say that it is closed or can't be watched (all but epoll).
+- io_uring under LEVEL: a poll reports edges, so what was reported before is looked at again by `poll(2)`.
+- io_uring, `select` and `poll`: each wait is counted, so that a removal returns only when no wait holds the
+  file any more.
+- Servers: a write timeout by default, for which the clock is read only when bytes stay unsent; every byte
+  that waits is counted against the limits of its connection and of the process.
+- Datagrams: each carries the local address it came to (`IP_PKTINFO`), so that the reply leaves from there.
+"""
+
+
 def section_earlier(race: Race, earlier: Race) -> str:
     """What became of our own ratios since an earlier commit."""
     text = f"""## Compared with commit {earlier.machine["commit"]}
@@ -283,6 +302,7 @@ SECTIONS = {
 
 def write(race: Race, earlier: Race | None, path: Path) -> None:
     sections = [section(race) for name, section in SECTIONS.items() if race.of(name)]
+    sections.append(section_safety())
     if earlier:
         sections.append(section_earlier(race, earlier))
     head = """# The race
