@@ -32,9 +32,6 @@ pub enum EventKind {
     Wake = 5,
     /// Somebody called [`Poller::post`](crate::Poller::post); token and value are as posted.
     Post = 6,
-    /// The poller's own alarm for wall-clock times; no caller ever sees it.
-    #[doc(hidden)]
-    Alarm = 7,
 }
 
 /// What a descriptor is ready for. READ and WRITE mean the same on every engine: a read, or
@@ -110,11 +107,6 @@ impl Event {
         Self { ready: Ready::INVALID.0, ..self }
     }
 
-    /// The same event as one of another kind.
-    pub(crate) const fn of_kind(self, kind: EventKind) -> Self {
-        Self { kind: kind as u32, ..self }
-    }
-
     /// The token given at registration; 0 for a wake.
     pub const fn token(&self) -> u64 {
         self.token
@@ -128,7 +120,6 @@ impl Event {
             4 => EventKind::Child,
             5 => EventKind::Wake,
             6 => EventKind::Post,
-            7 => EventKind::Alarm,
             _ => EventKind::Io,
         }
     }

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::RawFd;
 
 use crate::error::{fail, no_memory};
-use crate::event::{Event, EventKind, Ready};
+use crate::event::{Event, Ready};
 use crate::interest::Interest;
 
 const PAGE: usize = 256;
@@ -17,9 +17,9 @@ const PAGE: usize = 256;
 #[derive(Default)]
 pub(crate) struct Registry {
     pages: Vec<Option<Box<[Slot; PAGE]>>>,
-    /// Counts registrations begun, renewed and ended. It wraps after 4 billion of them.
+    /// Counts registrations begun, updated and ended. It wraps after 4 billion of them.
     clock: u32,
-    /// Registrations found closed outside a wait: INVALID events still to be told.
+    /// Registrations found closed outside a wait: INVALID events still to be delivered.
     pub(crate) closed_events: VecDeque<Event>,
 }
 
@@ -29,16 +29,35 @@ pub(crate) struct Registration {
     pub(crate) token: u64,
     /// The registry's clock when it began or was last modified.
     pub(crate) generation: u32,
-    /// The engine's own word: where it keeps this descriptor.
-    pub(crate) place: u32,
-    /// The engine's own word: which file the number stood for.
+    /// The engine's own: where and how it keeps this descriptor. Each engine reads and writes it
+    /// through a type of its own.
+    pub(crate) engine_data: u32,
+    /// The engine's own: which file the number stood for.
     pub(crate) file: u32,
     pub(crate) interest: Interest,
     /// What the engine still watches: fewer directions than asked for after an EDGE or a
     /// ONESHOT was reported. An engine without edges of its own keeps here, in the bits of
     /// [`Ready`], the ends (hang-up, error, the peer's) that an EDGE has not reported yet.
     pub(crate) armed: u8,
-    pub(crate) kind: EventKind,
+    pub(crate) role: Role,
+}
+
+/// What the readiness of a registered descriptor stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// An IO event of the caller's.
+    User,
+    /// Something of the poller's own.
+    Internal(InternalSource),
+}
+
+/// A source that the poller watches by a descriptor of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InternalSource {
+    /// A pidfd: the child has ended.
+    Child,
+    /// The timerfd of the wall-clock timers.
+    WallClock,
 }
 
 type Slot = Option<Registration>;
@@ -48,8 +67,7 @@ const _: () = assert!(size_of::<Slot>() == 24);
 #[derive(Clone, Copy)]
 pub(crate) struct Tag {
     pub(crate) token: u64,
-    /// Io, unless the descriptor is the poller's own: then what its readiness stands for.
-    pub(crate) kind: EventKind,
+    pub(crate) role: Role,
 }
 
 impl Registration {
@@ -80,7 +98,7 @@ impl Registry {
         self.clock = self.next_generation();
     }
 
-    /// The generation that the next registration, or the next life of one, will have.
+    /// The generation that the next registration, or one that is updated next, will have.
     pub(crate) fn next_generation(&self) -> u32 {
         self.clock.wrapping_add(1)
     }
@@ -108,25 +126,30 @@ impl Registry {
         slots[fd as usize % PAGE].insert(Registration {
             token: tag.token,
             generation: self.clock,
-            place: 0,
+            engine_data: 0,
             file: 0,
             interest,
             armed: interest.directions(),
-            kind: tag.kind,
+            role: tag.role,
         })
     }
 
-    /// Changes a registration and begins a new life of it: what was found ready before belongs
+    /// Changes a registration and gives it a new generation: what was found ready before belongs
     /// to the old one.
-    pub(crate) fn renew(&mut self, fd: RawFd, interest: Interest, token: u64) -> Option<&mut Registration> {
+    pub(crate) fn update_new_generation(
+        &mut self,
+        fd: RawFd,
+        interest: Interest,
+        token: u64,
+    ) -> Option<&mut Registration> {
         let generation = self.next_generation();
-        let registration = self.alter(fd, interest, token)?;
+        let registration = self.update(fd, interest, token)?;
         registration.generation = generation;
         Some(registration)
     }
 
-    /// Changes a registration within its life.
-    pub(crate) fn alter(&mut self, fd: RawFd, interest: Interest, token: u64) -> Option<&mut Registration> {
+    /// Changes a registration and keeps its generation.
+    pub(crate) fn update(&mut self, fd: RawFd, interest: Interest, token: u64) -> Option<&mut Registration> {
         self.tick();
         let registration = self.get_mut(fd)?;
         (registration.interest, registration.token) = (interest, token);
@@ -142,11 +165,11 @@ impl Registry {
     }
 
     /// What the caller has registered.
-    pub(crate) fn of_caller(&self, fd: RawFd) -> io::Result<&Registration> {
-        self.get(fd).filter(|it| it.kind == EventKind::Io).ok_or_else(unknown)
+    pub(crate) fn user_registration(&self, fd: RawFd) -> io::Result<&Registration> {
+        self.get(fd).filter(|it| it.role == Role::User).ok_or_else(not_registered)
     }
 
-    /// Ends the registration of a descriptor found closed; the next wait tells it.
+    /// Ends the registration of a descriptor found closed; the next wait reports it.
     pub(crate) fn mark_closed(&mut self, fd: RawFd) {
         if let Some(registration) = self.get(fd) {
             let event = Event::io(registration.token, fd, Ready::INVALID);
@@ -161,7 +184,7 @@ impl Registry {
         let slots = pages.flat_map(|(index, page)| {
             page.iter().enumerate().filter_map(move |(slot, it)| Some((index * PAGE + slot, it.as_ref()?)))
         });
-        slots.map(|(fd, it)| (fd as RawFd, it)).filter(|(_, it)| it.kind == EventKind::Io)
+        slots.map(|(fd, it)| (fd as RawFd, it)).filter(|(_, it)| it.role == Role::User)
     }
 
     /// The registered descriptors, lowest first.
@@ -182,10 +205,10 @@ pub(crate) fn began_after(generation: u32, clock: u32) -> bool {
     (generation.wrapping_sub(clock) as i32) > 0
 }
 
-pub(crate) fn unknown() -> io::Error {
+pub(crate) fn not_registered() -> io::Error {
     fail(libc::ENOENT, "the descriptor is not registered")
 }
 
-pub(crate) fn known() -> io::Error {
+pub(crate) fn already_registered() -> io::Error {
     fail(libc::EEXIST, "the descriptor is registered already: use modify")
 }

@@ -3,13 +3,13 @@
 //!
 //! | here | there |
 //! |---|---|
-//! | `wake` | `Poller::wake`: `Wake::ask`, and for the first `Sources::notice` |
-//! | `post` | `Poller::post`: the queue, then `Sources::notice` |
-//! | `arm` | `Sources::note_timers` |
-//! | `would_sleep` | `Sources::sleeper`, then `Sources::outlook` |
+//! | `wake` | `Poller::wake`: `Wake::request`, and for the first `Sources::notify` |
+//! | `post` | `Poller::post`: the queue, then `Sources::notify` |
+//! | `arm` | `Sources::timers_changed` |
+//! | `would_sleep` | `Sources::sleeper`, then `Sources::sleep_limit` |
 //! | `tell` | `Sources::tell`: `pending` cleared, then `Wake::answer` or the queue |
-//! | `sleepers` | `Sleepers`: who began less who ended |
-//! | `bell` | the doorbell: a ring that nobody took stays |
+//! | `sleepers` | `Waiters`: who began less who ended |
+//! | `bell` | the waker: a ring that nobody took stays |
 //!
 //! A system call that would sleep for ever is one that finds the bell silent when all is over:
 //! it is given up then, and the model looks whether anything was left untold.

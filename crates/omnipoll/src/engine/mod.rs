@@ -1,18 +1,18 @@
 //! The engines: one file for each system call, behind one trait.
 //!
 //! An engine keeps the set that its system call watches and says what is ready. It knows
-//! nothing of timers, of who waits, or of what a token means. There are two kinds: the kernel
+//! nothing of timers, of threads, or of what a token means. There are two kinds: the kernel
 //! keeps the set (`epoll` and `io_uring`), or the program does and passes it at each call (`select` and
 //! `poll`, which share [`scan`]).
 
 #[cfg(target_os = "linux")]
 mod epoll;
+mod in_flight;
 mod poll;
 mod scan;
 mod select;
 #[cfg(io_uring)]
 mod uring;
-mod waits;
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -23,8 +23,8 @@ use std::time::Duration;
 use crate::error::fail;
 use crate::event::{Event, Ready};
 use crate::interest::Interest;
-use crate::registry::{Registry, Tag};
-use crate::sys::Doorbell;
+use crate::registry::{InternalSource, Registry, Role, Tag};
+use crate::sys::Waker;
 
 /// A multiplexing system call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,7 +55,7 @@ impl Capabilities {
     pub const TELLS_READ_CLOSED: Self = Self(2);
     /// Edges come from the kernel: exact without [`rearm`](crate::Poller::rearm).
     pub const NATIVE_EDGE: Self = Self(4);
-    /// [`Trigger::EXCLUSIVE`](crate::Trigger::EXCLUSIVE) is to be had.
+    /// [`Trigger::EXCLUSIVE`](crate::Trigger::EXCLUSIVE) is available.
     pub const HAS_EXCLUSIVE: Self = Self(8);
 
     /// The bits of the C API.
@@ -157,25 +157,25 @@ pub(crate) trait Engine: Send + Sync {
         None
     }
 
-    /// Begins a registration. A registration that the number still has from a file closed
-    /// since is replaced; `EEXIST` when it is of the same file.
+    /// Begins a registration. One that the number still has from a file closed since is replaced;
+    /// `EEXIST` when it is of the same file.
     fn add(&self, registry: &mut Registry, fd: RawFd, interest: Interest, tag: Tag) -> io::Result<()>;
 
-    /// Replaces interest and token of a live registration and arms it anew.
+    /// Replaces interest and token of a live registration and arms it again.
     fn modify(&self, registry: &mut Registry, fd: RawFd, interest: Interest, token: u64) -> io::Result<()>;
 
     /// Ends a live registration, of a closed descriptor too.
     fn remove(&self, registry: &mut Registry, fd: RawFd);
 
-    /// Returns when no wait in progress holds on to the file of a registration that has ended.
-    /// Called with nothing locked.
-    fn let_go(&self, _: &Mutex<Registry>) {}
+    /// Returns when no wait in progress holds the file of a registration that has ended: the
+    /// file is closed then as soon as its descriptor is. Called with nothing locked.
+    fn release_files(&self, _: &Mutex<Registry>) {}
 
     /// Makes these directions of a live EDGE registration report again.
     fn rearm(&self, registry: &mut Registry, fd: RawFd, interest: Interest);
 
-    /// Makes the system call once and translates what it returned. `timeout` is not zero-based
-    /// on anything but this call: the caller keeps the deadline.
+    /// Makes the system call once and translates what it returned. The timeout is this call's
+    /// alone: the caller keeps the deadline.
     fn wait(
         &self,
         registry: &Mutex<Registry>,
@@ -186,7 +186,7 @@ pub(crate) trait Engine: Send + Sync {
     /// In a forked child that will not use the engine: closes what would keep the parent's files open.
     fn leave_to_parent(&self) {}
 
-    /// Makes everything anew in a forked child, from the registry.
+    /// Makes everything again in a forked child, from the registry.
     fn rebuild(&self, registry: &mut Registry) -> io::Result<()>;
 }
 
@@ -195,20 +195,26 @@ pub(crate) trait Engine: Send + Sync {
 pub(crate) struct Batch {
     /// How many events were written.
     pub(crate) filled: usize,
-    /// The doorbell rang. There is room for one more event then.
-    pub(crate) rung: bool,
-    /// Something was ready that is nobody's event, so an empty batch doesn't mean that time is up.
+    /// The waker has woken this wait. There is room for one more event then.
+    pub(crate) woken: bool,
+    /// Something was ready that is no event, so an empty batch doesn't mean that time is up.
     pub(crate) dropped: bool,
     /// The poller's own descriptors that are ready. There is room for an event of each.
     pub(crate) internal: InternalEvents,
 }
 
-/// Events of the poller's own descriptors, which are rare. One word, so that a batch is returned in few
-/// stores: a vector's three were loaded again before they had left the processor's store buffer, which
-/// took 1 % of a wait.
+/// A descriptor of the poller's own that is ready.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InternalEvent {
+    pub(crate) fd: RawFd,
+    pub(crate) source: InternalSource,
+}
+
+/// They are rare. One word, so that a batch is returned in few stores: a vector's three were
+/// loaded again before they had left the processor's store buffer, which took 1 % of a wait.
 #[derive(Debug, Default)]
 #[allow(clippy::box_collection)]
-pub(crate) struct InternalEvents(Option<Box<Vec<Event>>>);
+pub(crate) struct InternalEvents(Option<Box<Vec<InternalEvent>>>);
 
 impl InternalEvents {
     #[inline]
@@ -221,26 +227,42 @@ impl InternalEvents {
     }
 
     #[cold]
-    pub(crate) fn push(&mut self, event: Event) {
+    pub(crate) fn push(&mut self, event: InternalEvent) {
         self.0.get_or_insert_default().push(event);
     }
 
-    pub(crate) fn take_all(&mut self) -> Vec<Event> {
+    pub(crate) fn take_all(&mut self) -> Vec<InternalEvent> {
         self.0.take().map_or_else(Vec::new, |events| *events)
     }
 }
 
 impl Batch {
-    /// Whether there are events, and nothing but events.
+    /// Whether there are events of the caller's, and nothing else.
     #[inline]
-    pub(crate) fn is_plain(&self) -> bool {
-        self.filled > 0 && !self.rung && self.internal.is_empty()
+    pub(crate) fn has_only_events(&self) -> bool {
+        self.filled > 0 && !self.woken && self.internal.is_empty()
     }
 
-    /// Whether there is anything to tell or to answer.
+    /// Whether there is anything to deliver or to act on.
     #[inline]
-    pub(crate) fn is_something(&self) -> bool {
-        self.filled > 0 || self.rung || !self.internal.is_empty()
+    pub(crate) fn has_anything(&self) -> bool {
+        self.filled > 0 || self.woken || !self.internal.is_empty()
+    }
+
+    /// How many of the caller's slots are taken.
+    fn used(&self) -> usize {
+        self.filled + self.internal.len() + usize::from(self.woken)
+    }
+
+    /// Adds the event of a registration: to the caller's, or to the poller's own.
+    fn push(&mut self, slots: &mut [MaybeUninit<Event>], fd: RawFd, role: Role, event: Event) {
+        match role {
+            Role::User => {
+                slots[self.filled].write(event);
+                self.filled += 1;
+            }
+            Role::Internal(source) => self.internal.push(InternalEvent { fd, source }),
+        }
     }
 }
 
@@ -256,18 +278,14 @@ pub(crate) enum AnyEngine {
 }
 
 impl AnyEngine {
-    pub(crate) fn new(
-        kind: EngineKind,
-        doorbell: Arc<Doorbell>,
-        files_always_ready: bool,
-    ) -> io::Result<Self> {
+    pub(crate) fn new(kind: EngineKind, waker: Arc<Waker>, files_always_ready: bool) -> io::Result<Self> {
         Ok(match kind {
-            EngineKind::Select => Self::Select(scan::Scan::new(doorbell, files_always_ready)),
-            EngineKind::Poll => Self::Poll(scan::Scan::new(doorbell, files_always_ready)),
+            EngineKind::Select => Self::Select(scan::Scan::new(waker, files_always_ready)),
+            EngineKind::Poll => Self::Poll(scan::Scan::new(waker, files_always_ready)),
             #[cfg(target_os = "linux")]
-            EngineKind::Epoll => Self::Epoll(epoll::Epoll::new(doorbell, files_always_ready)?),
+            EngineKind::Epoll => Self::Epoll(epoll::Epoll::new(waker, files_always_ready)?),
             #[cfg(io_uring)]
-            EngineKind::IoUring => Self::Uring(Box::new(uring::Uring::new(doorbell, files_always_ready)?)),
+            EngineKind::IoUring => Self::Uring(Box::new(uring::Uring::new(waker, files_always_ready)?)),
             _ => return Err(fail(libc::ENOSYS, "this engine is not available here")),
         })
     }
@@ -302,48 +320,49 @@ impl std::ops::Deref for AnyEngine {
     }
 }
 
-/// What the bits of poll(2) say to a registration. READ and WRITE are what select(2) puts into
+/// What the bits of poll(2) mean for a registration. READ and WRITE are what select(2) puts into
 /// its sets, so that they mean the same on every engine: hang-up and errors make a read not
 /// block, and errors a write.
 #[inline]
 fn ready_of_poll(bits: u16, interest: Interest) -> Ready {
-    let told = TOLD[usize::from(bits) % TOLD.len()] & (u32::from(interest.directions()) | WHY);
+    let ready =
+        READY_OF[usize::from(bits) % READY_OF.len()] & (u32::from(interest.directions()) | ALWAYS_REPORTED);
     #[cfg(target_os = "linux")]
     if bits & libc::POLLRDHUP as u16 != 0 && interest.contains(Interest::READ) {
-        return Ready::from_bits(told | Ready::READ_CLOSED.bits());
+        return Ready::from_bits(ready | Ready::READ_CLOSED.bits());
     }
-    Ready::from_bits(told)
+    Ready::from_bits(ready)
 }
 
-/// Told whatever was asked for.
-const WHY: u32 = Ready::HANGUP.bits() | Ready::ERROR.bits();
+/// Reported whatever was asked for.
+const ALWAYS_REPORTED: u32 = Ready::HANGUP.bits() | Ready::ERROR.bits();
 
-/// What each combination of poll's first five bits says: they are the same on every system.
-const TOLD: [u32; 32] = {
+/// What each combination of poll's first five bits means: they are the same on every system.
+const READY_OF: [u32; 32] = {
     const fn any(bits: usize, of: libc::c_short) -> bool {
         bits & of as usize != 0
     }
-    let mut told = [0; 32];
+    let mut ready = [0; 32];
     let mut bits = 0;
-    while bits < told.len() {
+    while bits < ready.len() {
         if any(bits, libc::POLLIN | libc::POLLHUP | libc::POLLERR) {
-            told[bits] |= Ready::READ.bits();
+            ready[bits] |= Ready::READ.bits();
         }
         if any(bits, libc::POLLOUT | libc::POLLERR) {
-            told[bits] |= Ready::WRITE.bits();
+            ready[bits] |= Ready::WRITE.bits();
         }
         if any(bits, libc::POLLPRI) {
-            told[bits] |= Ready::PRIORITY.bits();
+            ready[bits] |= Ready::PRIORITY.bits();
         }
         if any(bits, libc::POLLHUP) {
-            told[bits] |= Ready::HANGUP.bits();
+            ready[bits] |= Ready::HANGUP.bits();
         }
         if any(bits, libc::POLLERR) {
-            told[bits] |= Ready::ERROR.bits();
+            ready[bits] |= Ready::ERROR.bits();
         }
         bits += 1;
     }
-    told
+    ready
 };
 
 /// Lets a wait fill an empty list up to `capacity`.

@@ -8,10 +8,10 @@
 //! - Its cost grows with the highest descriptor, not with how many are watched.
 //! - One closed descriptor fails the whole call with `EBADF` and is not named: then each one is
 //!   asked whether it is open, and those that aren't are reported.
-//! - The kernel leaves out numbers beyond the process's table of descriptors, which shrinks at
+//! - The kernel skips numbers beyond the process's table of descriptors, which shrinks at
 //!   fork(2) and unshare(2): their bits stay as they were. Then there are more than it counts.
 //! - One that is closed during the call by another thread looks ready first (`EPOLLNVAL` is in
-//!   the kernel's `POLLIN_SET`); the next call tells that it is closed.
+//!   the kernel's `POLLIN_SET`); the next call reports that it is closed.
 //! - Hang-up and errors look like READ and WRITE: HANGUP, ERROR and READ_CLOSED are never set.
 
 use std::io;
@@ -19,14 +19,15 @@ use std::ops::ControlFlow;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-use super::scan::{Found, Set};
+use super::scan::{ReadyFd, Set};
 use super::EngineKind;
 use crate::error::no_memory;
 use crate::registry::{Registration, Registry};
-use crate::sys::descriptor as sys;
+use crate::sys::descriptor::is_open;
+use crate::sys::{check, timeout::timespec};
 
-/// `fd_set` is an array of these, on every system whose bytes begin at the little end; on
-/// Linux at the big end too.
+/// `fd_set` is an array of these, on every little-endian system; on
+/// Linux on a big-endian one too.
 type Word = libc::c_ulong;
 const BITS: usize = Word::BITS as usize;
 
@@ -52,13 +53,13 @@ pub(crate) struct Call {
 
 impl Set for Sets {
     const KIND: EngineKind = EngineKind::Select;
-    const ENDS: u8 = 0;
+    const END_FLAGS: u8 = 0;
     type Call = Call;
 
-    fn new(doorbell: RawFd) -> Self {
+    fn new(waker: RawFd) -> Self {
         let mut sets = Self::default();
-        sets.sets.iter_mut().for_each(|set| set.resize(words(doorbell as usize + 1), 0));
-        sets.put(doorbell, 1);
+        sets.sets.iter_mut().for_each(|set| set.resize(words(waker as usize + 1), 0));
+        sets.put(waker, 1);
         sets
     }
 
@@ -72,15 +73,15 @@ impl Set for Sets {
         Ok(())
     }
 
-    fn watch(&mut self, fd: RawFd, registration: &mut Registration) {
+    fn update(&mut self, fd: RawFd, registration: &mut Registration) {
         self.put(fd, registration.armed);
     }
 
-    fn forget(&mut self, fd: RawFd, _: &mut Registry) {
+    fn remove(&mut self, fd: RawFd, _: &mut Registry) {
         self.put(fd, 0);
     }
 
-    fn load(&self, call: &mut Call) -> io::Result<()> {
+    fn snapshot(&self, call: &mut Call) -> io::Result<()> {
         for ((set, size), copy) in self.sets.iter().zip(self.sizes).zip(&mut call.sets) {
             copy.clear();
             if size > 0 {
@@ -94,8 +95,8 @@ impl Set for Sets {
         Ok(())
     }
 
-    fn make(call: &mut Call, timeout: Option<Duration>) -> io::Result<()> {
-        match sys::check(select(call, timeout), "select failed") {
+    fn call(call: &mut Call, timeout: Option<Duration>) -> io::Result<()> {
+        match check(select(call, timeout), "select failed") {
             Err(error) if error.raw_os_error() == Some(libc::EBADF) => call.keep_closed(),
             Ok(found) if call.bits() > found as usize => call.keep_closed(),
             result => drop(result?),
@@ -103,7 +104,7 @@ impl Set for Sets {
         Ok(())
     }
 
-    fn visit(call: &Call, from: usize, mut visitor: impl FnMut(Found) -> ControlFlow<()>) {
+    fn visit(call: &Call, from: usize, mut visitor: impl FnMut(ReadyFd) -> ControlFlow<()>) {
         let end = words(call.nfds);
         let first = (from / BITS).min(end);
         // The word where the visit begins is visited twice: its upper part first, the rest last.
@@ -125,10 +126,10 @@ impl Sets {
     fn put(&mut self, fd: RawFd, directions: u8) {
         let (index, bit) = (fd as usize / BITS, 1 << (fd as usize % BITS));
         for (number, (set, size)) in self.sets.iter_mut().zip(&mut self.sizes).enumerate() {
-            let (is, shall_be) = (set[index] & bit != 0, directions >> number & 1 != 0);
-            if is != shall_be {
+            let (is_set, must_be_set) = (set[index] & bit != 0, directions >> number & 1 != 0);
+            if is_set != must_be_set {
                 set[index] ^= bit;
-                *size = if shall_be { *size + 1 } else { *size - 1 };
+                *size = if must_be_set { *size + 1 } else { *size - 1 };
             }
         }
         if directions != 0 {
@@ -158,7 +159,7 @@ impl Call {
         &self,
         index: usize,
         part: Word,
-        visitor: &mut impl FnMut(Found) -> ControlFlow<()>,
+        visitor: &mut impl FnMut(ReadyFd) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let mut left = self.any(index) & part;
         while left != 0 {
@@ -171,7 +172,7 @@ impl Call {
                     .filter(|&set| self.word(set, index) >> bit & 1 != 0)
                     .fold(0, |bits, set| bits | READY[set]),
             };
-            visitor(Found { fd: position as RawFd, bits: bits as u16, position })?;
+            visitor(ReadyFd { fd: position as RawFd, bits: bits as u16, position })?;
         }
         ControlFlow::Continue(())
     }
@@ -186,7 +187,7 @@ impl Call {
         self.closed = true;
         for fd in 0..self.nfds {
             let (index, bit) = (fd / BITS, 1 << (fd % BITS));
-            if self.any(index) & bit != 0 && sys::is_open(fd as RawFd) {
+            if self.any(index) & bit != 0 && is_open(fd as RawFd) {
                 self.sets.iter_mut().filter_map(|set| set.get_mut(index)).for_each(|word| *word &= !bit);
             }
         }
@@ -199,7 +200,7 @@ fn words(nfds: usize) -> usize {
 }
 
 fn select(call: &mut Call, timeout: Option<Duration>) -> libc::c_int {
-    let timeout = timeout.map(sys::timespec);
+    let timeout = timeout.map(timespec);
     let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
     let [read, write, priority] = call.sets.each_mut().map(|set| match set.is_empty() {
         true => std::ptr::null_mut(),

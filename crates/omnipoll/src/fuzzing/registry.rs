@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::os::fd::RawFd;
 
 use super::input::Input;
-use crate::event::EventKind;
 use crate::interest::Interest;
-use crate::registry::{began_after, Registry, Tag};
+use crate::registry::{began_after, Registry, Role, Tag};
 
 /// Far apart, so that pages are missing between them.
 const DESCRIPTORS: [RawFd; 8] = [0, 1, 255, 256, 257, 1023, 5_000, 70_000];
@@ -29,21 +28,21 @@ pub fn registry(data: &[u8]) {
         let before = registry.clock();
         match input.byte() % 4 {
             0 => {
-                let tag = Tag { token, kind: EventKind::Io };
+                let tag = Tag { token, role: Role::User };
                 registry.reserve(fd).expect("memory");
                 let generation = registry.begin(fd, interest, tag).generation;
                 expected.insert(fd, Expected { token, interest, generation });
             }
             1 => {
-                let renewed = registry.renew(fd, interest, token).map(|it| it.generation);
-                assert_eq!(renewed.is_some(), expected.contains_key(&fd));
-                if let Some(generation) = renewed {
+                let updated = registry.update_new_generation(fd, interest, token).map(|it| it.generation);
+                assert_eq!(updated.is_some(), expected.contains_key(&fd));
+                if let Some(generation) = updated {
                     expected.insert(fd, Expected { token, interest, generation });
                 }
             }
             2 => {
-                let altered = registry.alter(fd, interest, token).map(|it| it.generation);
-                assert_eq!(altered, expected.get(&fd).map(|it| it.generation));
+                let kept = registry.update(fd, interest, token).map(|it| it.generation);
+                assert_eq!(kept, expected.get(&fd).map(|it| it.generation));
                 if let Some(it) = expected.get_mut(&fd) {
                     (it.token, it.interest) = (token, interest);
                 }

@@ -165,7 +165,7 @@ struct LoopEntry {
 /// may have inherited its parent's locked, by a thread that it doesn't have.
 #[derive(Debug)]
 struct Loops {
-    /// As [`fork::count`] numbers it.
+    /// As [`fork::epoch`] numbers it.
     process: u32,
     /// What the births of its connections are above: those that its ancestors have had.
     generations: u32,
@@ -187,7 +187,7 @@ impl Loops {
 
     /// Where this process keeps its table, which is empty until it has a loop.
     fn of_this_process() -> &'static OnceLock<Box<Loops>> {
-        let process = fork::count();
+        let process = fork::epoch();
         let mut next = Self::first();
         while let Some(loops) = next.get().filter(|loops| loops.process != process) {
             next = &loops.child;
@@ -199,7 +199,7 @@ impl Loops {
     fn make() -> &'static Self {
         Self::of_this_process().get_or_init(|| {
             let generations = HIGHEST_GENERATION.load(Ordering::Relaxed) % (LAST_GENERATION / 2);
-            let (process, loops, child) = (fork::count(), RwLock::default(), OnceLock::new());
+            let (process, loops, child) = (fork::epoch(), RwLock::default(), OnceLock::new());
             Box::new(Self { process, generations, loops, child })
         })
     }

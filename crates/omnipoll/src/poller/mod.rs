@@ -83,8 +83,8 @@ impl Poller {
             // Without words: a thread's first use of its own storage may allocate.
             return Err(bare(libc::EOWNERDEAD));
         }
-        if self.sources.wake.ask() {
-            self.sources.notice()
+        if self.sources.wake.request() {
+            self.sources.notify()
         } else {
             Ok(())
         }

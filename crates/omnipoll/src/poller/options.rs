@@ -12,7 +12,7 @@ use crate::engine::{AnyEngine, EngineKind};
 use crate::source::Sources;
 use crate::strict::Strict;
 use crate::sys::fork;
-use crate::sys::Doorbell;
+use crate::sys::Waker;
 
 /// How to make a [`Poller`]; the default is what [`Poller::new`] uses.
 ///
@@ -84,15 +84,15 @@ impl Options {
             None => EngineKind::auto()?,
         };
         fork::observe()?;
-        let doorbell = Arc::new(Doorbell::new()?);
+        let waker = Arc::new(Waker::new()?);
         let strict = self.is_strict().then(|| {
             let limit = self.strict_limit.unwrap_or(Duration::from_millis(100));
             Box::new(Strict::new(limit))
         });
         Ok(Poller {
-            engine: AnyEngine::new(kind, doorbell.clone(), self.files_always_ready)?,
+            engine: AnyEngine::new(kind, waker.clone(), self.files_always_ready)?,
             registry: Mutex::default(),
-            sources: Sources::new(doorbell),
+            sources: Sources::new(waker),
             fork_epoch: AtomicU32::new(fork_epoch(strict.is_some())),
             alternate: AtomicBool::new(false),
             interruptible: self.interruptible,

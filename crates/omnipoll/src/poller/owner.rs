@@ -12,7 +12,7 @@ use crate::sys::fork;
 /// one: a process is never 2^31 forks away from the one that loaded the library.
 #[inline]
 pub(super) fn fork_epoch(strict: bool) -> u32 {
-    fork::count() | u32::from(strict) << 31
+    fork::epoch() | u32::from(strict) << 31
 }
 
 impl Poller {
@@ -32,8 +32,8 @@ impl Poller {
                 "another thread was changing the poller during the fork: make a new one",
             ));
         };
-        self.sources.doorbell.rebuild()?;
-        state.wall.after_fork()?;
+        self.sources.waker.rebuild()?;
+        state.wall_timers.after_fork()?;
         self.engine.rebuild(&mut registry)?;
         for pidfd in state.children.after_fork() {
             self.engine.remove(&mut registry, pidfd.as_raw_fd());
@@ -76,6 +76,6 @@ impl Poller {
     /// One comparison, since the fast path makes it too.
     #[inline]
     pub(super) fn is_special(&self) -> bool {
-        self.fork_epoch.load(Ordering::Acquire) != fork::glance()
+        self.fork_epoch.load(Ordering::Acquire) != fork::cached_epoch()
     }
 }

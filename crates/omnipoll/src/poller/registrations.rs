@@ -7,9 +7,8 @@ use std::sync::MutexGuard;
 use super::Poller;
 use crate::engine::Capabilities;
 use crate::error::fail;
-use crate::event::EventKind;
 use crate::interest::Interest;
-use crate::registry::{Registry, Tag};
+use crate::registry::{Registry, Role, Tag};
 
 /// # Registrations
 ///
@@ -192,7 +191,7 @@ impl Poller {
         let mut registry = self.lock_to_change(fd)?;
         self.check(fd, interest)?;
         registry.reserve(fd)?;
-        self.engine.add(&mut registry, fd, interest, Tag { token, kind: EventKind::Io })?;
+        self.engine.add(&mut registry, fd, interest, Tag { token, role: Role::User })?;
         self.in_strict_mode(registry, |strict, registry| strict.begun(registry, fd));
         Ok(())
     }
@@ -205,7 +204,7 @@ impl Poller {
     pub fn modify_raw(&self, fd: RawFd, interest: Interest, token: u64) -> io::Result<()> {
         let mut registry = self.lock_to_change(fd)?;
         self.check(fd, interest)?;
-        let old = registry.of_caller(fd)?.interest;
+        let old = registry.user_registration(fd)?.interest;
         if old.is_exclusive() || interest.is_exclusive() {
             return Err(fail(libc::EINVAL, "an EXCLUSIVE registration can't be modified: remove and add it"));
         }
@@ -235,12 +234,12 @@ impl Poller {
     /// ```
     pub fn remove_raw(&self, fd: RawFd) -> io::Result<()> {
         let mut registry = self.lock_to_change(fd)?;
-        registry.of_caller(fd)?;
+        registry.user_registration(fd)?;
         self.engine.remove(&mut registry, fd);
         self.in_strict_mode(registry, |strict, _| strict.ended(fd));
         // Unless a callback has forked: the threads that wait are the parent's.
         if self.is_owner() {
-            self.engine.let_go(&self.registry);
+            self.engine.release_files(&self.registry);
         }
         Ok(())
     }
@@ -252,7 +251,7 @@ impl Poller {
     /// As for [`Poller::rearm`].
     pub fn rearm_raw(&self, fd: RawFd, interest: Interest) -> io::Result<()> {
         let mut registry = self.lock_to_change(fd)?;
-        let wanted = registry.of_caller(fd)?.interest;
+        let wanted = registry.user_registration(fd)?.interest;
         if wanted.is_oneshot() {
             return Err(fail(libc::EINVAL, "a ONESHOT registration is re-enabled by modify, not by rearm"));
         }
@@ -280,7 +279,7 @@ impl Poller {
         if interest.is_exclusive() && !self.capabilities().contains(Capabilities::HAS_EXCLUSIVE) {
             return Err(fail(libc::EINVAL, "this engine has no EXCLUSIVE"));
         }
-        if self.sources.doorbell.owns(fd) {
+        if self.sources.waker.owns(fd) {
             return Err(fail(libc::EINVAL, "the descriptor is the poller's own"));
         }
         Ok(())

@@ -6,12 +6,12 @@ use std::time::{Duration, SystemTime};
 
 use super::Poller;
 use crate::error::{fail, no_memory};
-use crate::event::{Event, EventKind};
+use crate::event::Event;
 use crate::interest::Interest;
-use crate::registry::Tag;
-use crate::source::clock;
+use crate::registry::{InternalSource, Role, Tag};
 use crate::source::post::MOST_POSTS;
 use crate::source::timer::MOST_RESTING;
+use crate::source::wall_clock;
 use crate::sys::lock;
 
 /// Marks the ids of wall-clock timers.
@@ -45,7 +45,7 @@ impl Poller {
         let mut state = self.sources.state();
         let deadline = self.sources.now().saturating_add(saturating(delay));
         let id = state.timers.add(deadline, period, token).map_err(no_memory)?;
-        self.sources.note_timers(&state);
+        self.sources.timers_changed(&state);
         Ok(id)
     }
 
@@ -55,11 +55,12 @@ impl Poller {
     pub fn timer_add_at(&self, time: SystemTime, token: u64) -> io::Result<u64> {
         self.check_owner()?;
         let mut state = self.sources.state();
-        let (alarm, is_new) = state.wall.alarm()?;
+        let (timerfd, is_new) = state.wall_timers.timerfd()?;
         if is_new {
-            self.watch_own(alarm, EventKind::Alarm, 0).inspect_err(|_| state.wall.drop_alarm())?;
+            self.add_internal(timerfd, InternalSource::WallClock, 0)
+                .inspect_err(|_| state.wall_timers.drop_timerfd())?;
         }
-        Ok(state.wall.add(clock::nanoseconds(time), token)? | WALL)
+        Ok(state.wall_timers.add(wall_clock::nanoseconds(time), token)? | WALL)
     }
 
     /// Moves a timer to a new delay from now, and a new period; arms it again if it has expired,
@@ -89,7 +90,7 @@ impl Poller {
         }
         let mut state = self.sources.state();
         let found = state.timers.set(id, self.sources.now().saturating_add(saturating(delay)), period);
-        self.sources.note_timers(&state);
+        self.sources.timers_changed(&state);
         found.then_some(()).ok_or_else(stale)
     }
 
@@ -100,9 +101,9 @@ impl Poller {
         let mut state = self.sources.state();
         let found = match id & WALL {
             0 => state.timers.cancel(id),
-            _ => state.wall.cancel(id & !WALL),
+            _ => state.wall_timers.cancel(id & !WALL),
         };
-        self.sources.note_timers(&state);
+        self.sources.timers_changed(&state);
         found.then_some(()).ok_or_else(stale)
     }
 }
@@ -117,9 +118,9 @@ impl Poller {
     /// SIGKILL and SIGSTOP, and for faults (SIGSEGV, SIGBUS, SIGFPE, SIGILL).
     pub fn signal_add(&self, signo: i32, token: u64) -> io::Result<()> {
         self.check_owner()?;
-        self.sources.state().signals.add(self.sources.bell(), signo, Some(token))?;
+        self.sources.state().signals.add(self.sources.wake_fd(), signo, Some(token))?;
         // It may have come when it was caught already and rang no bell yet.
-        self.sources.notice()
+        self.sources.notify()
     }
 
     /// Watches a signal no more; the last poller to do so restores the disposition it had.
@@ -142,15 +143,15 @@ impl Poller {
         self.check_owner()?;
         let mut state = self.sources.state();
         let watched = match state.children.add(pid, token)? {
-            Some(pidfd) => self.watch_own(pidfd, EventKind::Child, token),
-            None => state.signals.look_out_for(self.sources.bell(), libc::SIGCHLD),
+            Some(pidfd) => self.add_internal(pidfd, InternalSource::Child, token),
+            None => state.signals.watch_internally(self.sources.wake_fd(), libc::SIGCHLD),
         };
         if let Err(error) = watched {
             let _ = state.children.remove(pid);
             return Err(error);
         }
         // Without a pidfd, it may have ended before SIGCHLD was watched.
-        self.sources.notice()
+        self.sources.notify()
     }
 
     /// Forgets a child without reaping it. `ENOENT` when it is not watched.
@@ -158,14 +159,14 @@ impl Poller {
         self.check_owner()?;
         let mut state = self.sources.state();
         if let Some(pidfd) = state.children.remove(pid)? {
-            self.unwatch_own(&pidfd);
+            self.remove_internal(&pidfd);
         }
         Ok(())
     }
 
     pub(super) fn reap(&self, pidfd: RawFd) -> Option<Event> {
         let (ended, pidfd) = self.sources.state().children.reap_by(pidfd)?;
-        self.unwatch_own(&pidfd);
+        self.remove_internal(&pidfd);
         let event = ended.event();
         self.sources.state().count(&event);
         Some(event)
@@ -182,19 +183,19 @@ impl Poller {
         const { assert!(MOST_POSTS == 65_536 && MOST_RESTING == 65_536) };
         self.check_owner()?;
         self.sources.state().posts.push(token, value)?;
-        self.sources.notice()
+        self.sources.notify()
     }
 }
 
 impl Poller {
-    /// Watches a descriptor of our own, whose readiness stands for an event of another kind.
-    fn watch_own(&self, fd: RawFd, kind: EventKind, token: u64) -> io::Result<()> {
+    /// Registers a descriptor of the poller's own.
+    fn add_internal(&self, fd: RawFd, source: InternalSource, token: u64) -> io::Result<()> {
         let mut registry = lock(&self.registry);
         registry.reserve(fd)?;
-        self.engine.add(&mut registry, fd, Interest::READ, Tag { token, kind })
+        self.engine.add(&mut registry, fd, Interest::READ, Tag { token, role: Role::Internal(source) })
     }
 
-    fn unwatch_own(&self, fd: &impl std::os::fd::AsRawFd) {
+    fn remove_internal(&self, fd: &impl std::os::fd::AsRawFd) {
         self.engine.remove(&mut lock(&self.registry), fd.as_raw_fd());
     }
 }

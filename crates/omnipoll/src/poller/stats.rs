@@ -74,22 +74,22 @@ impl Poller {
         let (retries, skipped) = (count(&self.counters.retries), count(&self.counters.skipped));
         let state = self.sources.state();
         let (rounds, io_events) = self.sources.rounds();
-        let told = |kind: EventKind| state.told[kind as usize];
+        let delivered = |kind: EventKind| state.delivered[kind as usize];
         Ok(Stats {
             registrations,
-            timers: (state.timers.len() + state.wall.len()) as u64,
+            timers: (state.timers.len() + state.wall_timers.len()) as u64,
             signals: state.signals.len() as u64,
             children: state.children.len() as u64,
             posts: state.posts.len() as u64,
             waits: rounds - retries,
             system_calls: rounds - skipped,
             spurious: count(&self.counters.spurious),
-            io_events: io_events + told(EventKind::Io),
-            timer_events: told(EventKind::Timer),
-            signal_events: told(EventKind::Signal),
-            child_events: told(EventKind::Child),
-            wake_events: told(EventKind::Wake),
-            post_events: told(EventKind::Post),
+            io_events: io_events + delivered(EventKind::Io),
+            timer_events: delivered(EventKind::Timer),
+            signal_events: delivered(EventKind::Signal),
+            child_events: delivered(EventKind::Child),
+            wake_events: delivered(EventKind::Wake),
+            post_events: delivered(EventKind::Post),
             longest_dispatch,
         })
     }

@@ -9,17 +9,17 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::RawFd;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::deadline::Deadline;
 use super::Poller;
-use crate::engine::{self, Batch};
+use crate::engine::{self, Batch, InternalEvent};
 use crate::errno::{self, About};
 use crate::error::fail;
-use crate::event::{Event, EventKind, Events};
-use crate::source::Outlook;
+use crate::event::{Event, Events};
+use crate::registry::InternalSource;
+use crate::source::SleepLimit;
 
 /// How often a wait that the kernel has no memory for tries again, and how long it pauses before.
 const TRIES: usize = 10;
@@ -68,21 +68,21 @@ impl Poller {
     #[inline(always)]
     fn wait_fast(&self, events: &mut [MaybeUninit<Event>], timeout: Option<Duration>) -> io::Result<usize> {
         let deadline = Deadline::after(timeout);
-        if self.sources.are_quiet() {
-            let sleeper = self.sources.sleeper();
-            let outlook = self.sources.outlook(timeout);
-            let batch = self.engine.wait(&self.registry, events, outlook.limit);
+        if self.sources.is_idle() {
+            let guard = self.sources.begin_wait();
+            let limit = self.sources.sleep_limit(timeout);
+            let batch = self.engine.wait(&self.registry, events, limit.timeout);
             match batch {
                 Ok(batch) => {
-                    sleeper.wake_with(batch.filled);
-                    if batch.is_plain() && self.sources.are_quiet() {
+                    guard.end_with(batch.filled);
+                    if batch.has_only_events() && self.sources.is_idle() {
                         return Ok(batch.filled);
                     }
-                    return self.wait_slow(events, &deadline, Ok(batch), outlook.due);
+                    return self.wait_slow(events, &deadline, Ok(batch), limit.due);
                 }
                 Err(error) => {
-                    drop(sleeper);
-                    return self.wait_slow(events, &deadline, Err(error), outlook.due);
+                    drop(guard);
+                    return self.wait_slow(events, &deadline, Err(error), limit.due);
                 }
             }
         }
@@ -108,7 +108,7 @@ impl Poller {
         let outcome = loop {
             match batch {
                 Ok(batch) => {
-                    let all = !batch.dropped && !batch.rung && batch.internal.is_empty();
+                    let all = !batch.dropped && !batch.woken && batch.internal.is_empty();
                     let filled = self.complete(events, batch, due);
                     if filled > 0 || (all && left == Some(Duration::ZERO)) {
                         break Ok(filled);
@@ -136,7 +136,7 @@ impl Poller {
             self.counters.count_retry(left);
             (batch, due) = self.round(events, left);
         };
-        self.sources.hand_on();
+        self.sources.renotify();
         outcome
     }
 
@@ -146,8 +146,8 @@ impl Poller {
         events: &mut [MaybeUninit<Event>],
         left: Option<Duration>,
     ) -> (io::Result<Batch>, bool) {
-        let sleeper = self.sources.sleeper();
-        let Outlook { limit, due } = self.sources.outlook(left);
+        let guard = self.sources.begin_wait();
+        let SleepLimit { timeout, due } = self.sources.sleep_limit(left);
         // Neither the descriptors nor the sources must fill every batch.
         let batch = match events.len() - usize::from(due) {
             // With a single slot they alternate. Should the sources have nothing, there is
@@ -156,36 +156,36 @@ impl Poller {
                 self.counters.skipped.fetch_add(1, Ordering::Relaxed);
                 Ok(Batch { dropped: true, ..Batch::default() })
             }
-            0 => self.engine.wait(&self.registry, events, limit),
-            room => self.engine.wait(&self.registry, &mut events[..room], limit),
+            0 => self.engine.wait(&self.registry, events, timeout),
+            room => self.engine.wait(&self.registry, &mut events[..room], timeout),
         };
-        sleeper.wake_with(batch.as_ref().map_or(0, |batch| batch.filled));
+        guard.end_with(batch.as_ref().map_or(0, |batch| batch.filled));
         (batch, due)
     }
 
     /// Adds to a batch the events of everything besides descriptors.
     fn complete(&self, events: &mut [MaybeUninit<Event>], mut batch: Batch, due: bool) -> usize {
         let mut filled = batch.filled;
-        for event in batch.internal.take_all().into_iter().filter_map(|own| self.interpret(own)) {
+        for event in batch.internal.take_all().into_iter().filter_map(|ready| self.interpret(ready)) {
             events[filled].write(event);
             filled += 1;
         }
         // A timer that has become due meanwhile can wait for the next round if there are events.
-        let due = due || batch.rung || self.sources.are_pending() || (filled == 0 && self.sources.are_due());
+        let due = due || batch.woken || self.sources.is_pending() || (filled == 0 && self.sources.is_due());
         if due && filled < events.len() {
             filled = self.deliver_sources(events, filled);
         }
         filled
     }
 
-    /// The event that the readiness of one of the poller's own descriptors stands for, if any.
-    fn interpret(&self, own: Event) -> Option<Event> {
-        match own.kind() {
-            EventKind::Child => self.reap(own.value() as RawFd),
-            _ => {
-                self.sources.state().wall.answer();
+    /// The event, if any, that the readiness of one of the poller's own descriptors stands for.
+    fn interpret(&self, InternalEvent { fd, source }: InternalEvent) -> Option<Event> {
+        match source {
+            InternalSource::Child => self.reap(fd),
+            InternalSource::WallClock => {
+                self.sources.state().wall_timers.acknowledge();
                 // The clock may have been set to a time at which no timer is due.
-                let _ = self.sources.notice();
+                let _ = self.sources.notify();
                 None
             }
         }
@@ -199,10 +199,10 @@ impl Poller {
             events[filled].write(event);
             filled += 1;
         }
-        let filled = self.sources.tell(events, filled);
+        let filled = self.sources.deliver(events, filled);
         if !self.registry().closed_events.is_empty() {
             // It can only fail when the waker's descriptor was closed, which ends the wait with EBADF.
-            let _ = self.sources.notice();
+            let _ = self.sources.notify();
         }
         filled
     }
@@ -215,9 +215,9 @@ impl Poller {
         sleep: impl FnOnce(Option<Duration>) -> io::Result<T>,
     ) -> io::Result<T> {
         self.check_owner()?;
-        let sleeper = self.sources.sleeper();
-        let slept = sleep(self.sources.outlook(None).limit);
-        drop(sleeper);
+        let guard = self.sources.begin_wait();
+        let slept = sleep(self.sources.sleep_limit(None).timeout);
+        drop(guard);
         slept
     }
 }

@@ -53,8 +53,8 @@ pub(super) struct ChildProcesses {
 
 impl ChildProcesses {
     pub(super) fn new() -> io::Result<Self> {
-        let (reader, writer) = process::leash()?;
-        let (sooner_reader, sooner_writer) = process::leash()?;
+        let (reader, writer) = crate::sys::pipe()?;
+        let (sooner_reader, sooner_writer) = crate::sys::pipe()?;
         Ok(Self {
             alive: BTreeMap::new(),
             unwatched: Vec::new(),

@@ -28,7 +28,7 @@ pub(super) struct Shared {
     /// The sockets as they were opened; the loops accept from duplicates, and siblings.
     pub(super) bound: Mutex<Vec<Bound>>,
     loops: Mutex<Vec<Arc<Mailbox>>>,
-    /// The process that may wait for these locks, as [`fork::count`] numbers it: the one that made the
+    /// The process that may wait for these locks, as [`fork::epoch`] numbers it: the one that made the
     /// server, or that a model has forked while nobody held any. One that the program itself has forked
     /// may have inherited them locked.
     process: AtomicU32,
@@ -63,7 +63,7 @@ impl Shared {
             addresses: Mutex::default(),
             bound: Mutex::default(),
             loops: Mutex::default(),
-            process: AtomicU32::new(fork::count()),
+            process: AtomicU32::new(fork::epoch()),
             other_loops: AtomicUsize::new(0),
             stop: AtomicU64::new(0),
             for_children: SharedWords::new(2)?,
@@ -92,7 +92,7 @@ impl Shared {
 
     /// Whether this process serves, and may wait for the locks. Async-signal-safe.
     pub(super) fn is_of_this_process(&self) -> bool {
-        self.process.load(Ordering::Relaxed) == fork::count()
+        self.process.load(Ordering::Relaxed) == fork::epoch()
     }
 
     /// Locks, unless a child that the program has forked would wait for a thread it doesn't have.
@@ -105,7 +105,7 @@ impl Shared {
 
     /// A forked child has neither its parent's loops nor its listening sockets.
     pub(super) fn leave_to_parent_process(&self) {
-        self.process.store(fork::count(), Ordering::Relaxed);
+        self.process.store(fork::epoch(), Ordering::Relaxed);
         lock(&self.loops).clear();
         lock(&self.bound).clear();
     }

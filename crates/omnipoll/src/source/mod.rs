@@ -1,106 +1,138 @@
-//! What a wait tells besides descriptors: timers, signals, children, wakes and posts.
+//! What a wait reports besides descriptors: timers, signals, children, wakes and posts.
 //!
-//! [`Sources`] holds them all and answers two questions of a wait: until when may it sleep,
-//! and what is there to tell. There is no thread behind it: what comes while nobody waits is
-//! found by the next wait, and what comes while somebody does rings the doorbell.
+//! [`Sources`] holds them all. It limits how long a wait may sleep, and delivers what there is.
+//! There is no thread behind it: what comes while nobody waits is found by the next wait, and
+//! what comes while a thread waits wakes it.
+//!
+//! # The lost-wake protocol
+//!
+//! A thread that brings something (the notifier) and a thread that goes to sleep (the waiter)
+//! must never miss each other. `tests/sleep_model.rs` checks these steps in every interleaving.
+//!
+//! ```text
+//! notifier                                   waiter
+//! N1  publish: queue or count it             W1  register: join `waiters`
+//! N2  announce: set `pending`;               W2  check: `pending` and `soonest`
+//!     for a timer, lower `soonest`               limit the sleep
+//! N3  wake: if N2 was news and there are     W3  sleep in the system call,
+//!     waiters, write to the waker                which the waker ends
+//!                                            W4  unregister: leave `waiters`
+//!                                            W5  clear `pending`
+//!                                            W6  take what was published
+//!                                            W7  renotify: if anything is left and
+//!                                                others wait, write to the waker
+//! ```
+//!
+//! - N2 comes before N3 and W1 before W2, and all four are SeqCst: either the waiter's check finds
+//!   the announcement, or the notifier finds the waiter.
+//! - W5 comes before W6: what is published after W6 has looked is announced again.
+//! - A notifier that finds `pending` set need not wake: the one that set it has done so, or is
+//!   about to, and what it wakes for is not looked at before W5.
+//! - W7 is for the waiter that took the wake-up of another: it may have had no room for all of
+//!   it, or be the only one that knows of the soonest timer.
 
 pub(crate) mod child;
-pub(crate) mod clock;
 pub(crate) mod post;
 pub(crate) mod signal;
-mod sleepers;
 pub(crate) mod timer;
+mod waiters;
 pub(crate) mod wake;
+pub(crate) mod wall_clock;
 
+use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::event::{Event, EventKind};
-use crate::sys::{lock, Doorbell};
-use sleepers::{Sleeper, Sleepers};
+use crate::sys::{lock, Waker};
+use waiters::{WaiterGuard, Waiters};
 
 pub(crate) struct Sources {
-    pub(crate) doorbell: Arc<Doorbell>,
+    pub(crate) waker: Arc<Waker>,
     pub(crate) wake: wake::Wake,
-    /// Something besides timers has come since somebody looked.
+    /// Something besides timers has come since a waiter looked.
     pending: AtomicBool,
-    /// The threads that sleep, or are about to. Whoever brings something sets `pending`, or
-    /// `soonest`, and then looks here; who goes to sleep does it the other way round.
-    sleepers: Sleepers,
-    /// The soonest timer's deadline; `u64::MAX` without timers.
+    /// The threads that sleep, or are about to.
+    waiters: Waiters,
+    /// The soonest timer's deadline; [`UNARMED`] without timers.
     soonest: AtomicU64,
+    /// When the timers' clock began.
     epoch: Instant,
     state: Mutex<State>,
 }
 
+/// [`Sources::soonest`]: no timer is armed.
+const UNARMED: u64 = u64::MAX;
+
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) timers: timer::Timers,
-    pub(crate) wall: clock::Wall,
+    pub(crate) wall_timers: wall_clock::WallTimers,
     pub(crate) signals: signal::Signals,
     pub(crate) children: child::Children,
     pub(crate) posts: post::Posts,
-    /// How many events of each kind were told, but for the descriptors'.
-    pub(crate) told: Told,
-    /// Which source speaks first next time, so that none keeps another from speaking.
+    /// How many events of each kind were delivered, but for the descriptors'.
+    pub(crate) delivered: EventCounts,
+    /// Which source is asked first next time, so that none starves another.
     turn: usize,
 }
 
-/// How many events were told, by [`EventKind`].
-pub(crate) type Told = [u64; EventKind::Alarm as usize + 1];
+/// How many events were delivered, by [`EventKind`].
+pub(crate) type EventCounts = [u64; EventKind::Post as usize + 1];
 
 impl State {
-    /// Counts an event that is told.
+    /// Counts an event that is delivered.
     pub(crate) fn count(&mut self, event: &Event) {
-        self.told[event.kind() as usize] += 1;
+        self.delivered[event.kind() as usize] += 1;
     }
 
-    /// Whether anything that no clock and no descriptor tells of is left.
-    fn have_more(&self) -> bool {
-        !self.posts.are_empty() || self.signals.have_arrived() || self.children.may_have_ended()
+    /// Whether anything is left that neither a clock nor a descriptor reports.
+    fn has_more(&self) -> bool {
+        !self.posts.is_empty() || self.signals.have_arrived() || self.children.may_have_ended()
     }
 }
 
-/// Takes one event of a source's, due at this time.
-type Speaker = fn(&mut State, &Sources, u64) -> Option<Event>;
+/// Takes one event of a source, due at this time.
+type Take = fn(&mut State, &Sources, u64) -> Option<Event>;
 
-/// The sources in the order of their turns, and how often each may speak in a batch: wakes
-/// that come meanwhile are counted into the next batch's event.
-const SPEAKERS: [(Speaker, usize); 6] = [
-    (|_, sources, _| sources.wake.answer(), 1),
+/// The sources in the order of their turns, and how many events each may deliver in a batch:
+/// wakes that come meanwhile are counted into the next batch's event.
+const SOURCES: [(Take, usize); 6] = [
+    (|_, sources, _| sources.wake.take(), 1),
     (|state, _, _| state.signals.next().map(signal::Arrived::event), usize::MAX),
     (|state, _, _| state.children.reap_any().map(child::Ended::event), usize::MAX),
     (|state, _, now| state.timers.expire(now).map(timer::Expired::event), usize::MAX),
-    (|state, _, _| state.wall.expire().map(timer::Expired::event), usize::MAX),
+    (|state, _, _| state.wall_timers.expire().map(timer::Expired::event), usize::MAX),
     (|state, _, _| state.posts.pop(), usize::MAX),
 ];
 
-/// What the sources leave of a sleep.
-pub(crate) struct Outlook {
-    /// How long it may be.
-    pub(crate) limit: Option<Duration>,
-    /// There is something to tell already.
+/// How long the sources let a wait sleep.
+pub(crate) struct SleepLimit {
+    /// The longest that the system call may take; `None` for indefinitely.
+    pub(crate) timeout: Option<Duration>,
+    /// There is something to deliver already.
     pub(crate) due: bool,
 }
 
 impl Sources {
-    pub(crate) fn new(doorbell: Arc<Doorbell>) -> Self {
+    pub(crate) fn new(waker: Arc<Waker>) -> Self {
         Self {
-            doorbell,
+            waker,
             wake: wake::Wake::default(),
             pending: AtomicBool::new(false),
-            sleepers: Sleepers::default(),
-            soonest: AtomicU64::new(u64::MAX),
+            waiters: Waiters::default(),
+            soonest: AtomicU64::new(UNARMED),
             epoch: Instant::now(),
             state: Mutex::default(),
         }
     }
 
-    /// What a signal handler rings.
-    pub(crate) fn bell(&self) -> std::os::fd::RawFd {
-        self.doorbell.bell()
+    /// The descriptor that a signal handler writes to.
+    pub(crate) fn wake_fd(&self) -> RawFd {
+        self.waker.write_fd()
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -116,92 +148,93 @@ impl Sources {
         self.epoch.elapsed().as_nanos() as u64
     }
 
-    /// Announces a thread that goes to sleep; from here on it is rung for.
-    #[inline]
-    pub(crate) fn sleeper(&self) -> Sleeper<'_> {
-        self.sleepers.begin()
-    }
-
-    /// Called by a thread that leaves a wait. The bell it has heard nobody else hears, and it
-    /// may have had no room for what has come, or be the only one to know of the soonest timer.
-    pub(crate) fn hand_on(&self) {
-        let timer = self.soonest.load(SeqCst) != u64::MAX && self.sleepers.are_outdated();
-        if timer || (self.are_pending() && self.sleepers.are_there()) {
-            // It can only fail when somebody closed the bell, which ends the wait with EBADF.
-            let _ = self.doorbell.ring();
-        }
-    }
-
-    /// What the sources leave of a sleep of `left`.
-    #[inline]
-    pub(crate) fn outlook(&self, left: Option<Duration>) -> Outlook {
-        if self.are_pending() {
-            return Outlook { limit: Some(Duration::ZERO), due: true };
-        }
-        match self.soonest.load(SeqCst) {
-            u64::MAX => Outlook { limit: left, due: false },
-            soonest => {
-                let gap = Duration::from_nanos(soonest.saturating_sub(self.now()));
-                Outlook { limit: Some(left.map_or(gap, |left| left.min(gap))), due: gap.is_zero() }
-            }
-        }
-    }
-
     /// How many rounds have begun, and how many events of descriptors they brought.
     pub(crate) fn rounds(&self) -> (u64, u64) {
-        self.sleepers.counts()
+        self.waiters.counts()
     }
 
     /// Whether nothing has come and no timer is armed.
     #[inline]
-    pub(crate) fn are_quiet(&self) -> bool {
-        !self.are_pending() && self.soonest.load(SeqCst) == u64::MAX
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.is_pending() && self.soonest.load(SeqCst) == UNARMED
     }
 
     /// Whether something besides timers has come.
     #[inline]
-    pub(crate) fn are_pending(&self) -> bool {
+    pub(crate) fn is_pending(&self) -> bool {
         self.pending.load(SeqCst)
     }
 
-    /// Whether there is something to tell.
-    pub(crate) fn are_due(&self) -> bool {
+    /// Whether there is something to deliver.
+    pub(crate) fn is_due(&self) -> bool {
         let soonest = self.soonest.load(SeqCst);
-        self.are_pending() || (soonest != u64::MAX && soonest <= self.now())
+        self.is_pending() || (soonest != UNARMED && soonest <= self.now())
     }
+}
 
-    /// Says that something has come; whoever sleeps gets up. Async-signal-safe.
-    ///
-    /// Who finds `pending` set rings no more: who set it has rung, or is about to, and what he
-    /// rings for is not looked at before `pending` is cleared.
-    pub(crate) fn notice(&self) -> std::io::Result<()> {
-        match !self.pending.swap(true, SeqCst) && self.sleepers.are_there() {
-            true => self.doorbell.ring(),
-            false => Ok(()),
+// ---- The notifier's steps -------------------------------------------------------------------
+
+impl Sources {
+    /// N2 and N3 for what has been published, except timers. Async-signal-safe.
+    pub(crate) fn notify(&self) -> io::Result<()> {
+        if !self.pending.swap(true, SeqCst) && self.waiters.any() {
+            self.waker.wake()
+        } else {
+            Ok(())
         }
     }
 
-    /// Takes note of what the timers' soonest deadline is now. Who sleeps longer gets up.
-    pub(crate) fn note_timers(&self, state: &State) {
-        let soonest = state.timers.next().unwrap_or(u64::MAX);
+    /// N2 and N3 for timers: announces their soonest deadline, and wakes those that would sleep
+    /// longer.
+    pub(crate) fn timers_changed(&self, state: &State) {
+        let soonest = state.timers.next().unwrap_or(UNARMED);
         let before = self.soonest.swap(soonest, SeqCst);
-        if soonest < before && self.sleepers.outdate() {
-            // It can only fail when somebody closed the bell, which ends the wait with EBADF.
-            let _ = self.doorbell.ring();
+        if soonest < before && self.waiters.outdate() {
+            self.wake_or_fail_the_wait();
         }
     }
 
-    /// Writes what there is to tell behind the first `filled` events, as far as there is room,
-    /// and returns how many are filled then. What is left over is told by the next wait.
-    pub(crate) fn tell(&self, events: &mut [MaybeUninit<Event>], mut filled: usize) -> usize {
+    fn wake_or_fail_the_wait(&self) {
+        // It can only fail when the waker's descriptor was closed, which ends the wait with EBADF.
+        let _ = self.waker.wake();
+    }
+}
+
+// ---- The waiter's steps ---------------------------------------------------------------------
+
+impl Sources {
+    /// W1; dropping the guard is W4.
+    #[inline]
+    pub(crate) fn begin_wait(&self) -> WaiterGuard<'_> {
+        self.waiters.begin()
+    }
+
+    /// W2: what the sources leave of a sleep of `left`.
+    #[inline]
+    pub(crate) fn sleep_limit(&self, left: Option<Duration>) -> SleepLimit {
+        if self.is_pending() {
+            return SleepLimit { timeout: Some(Duration::ZERO), due: true };
+        }
+        match self.soonest.load(SeqCst) {
+            UNARMED => SleepLimit { timeout: left, due: false },
+            soonest => {
+                let gap = Duration::from_nanos(soonest.saturating_sub(self.now()));
+                SleepLimit { timeout: Some(left.map_or(gap, |left| left.min(gap))), due: gap.is_zero() }
+            }
+        }
+    }
+
+    /// W5 and W6: writes the events that there are behind the first `filled` ones, as far as there
+    /// is room, and returns how many are filled then. The next wait delivers the rest.
+    pub(crate) fn deliver(&self, events: &mut [MaybeUninit<Event>], mut filled: usize) -> usize {
         self.pending.store(false, SeqCst);
         let mut state = self.state();
         let now = self.now();
-        for _ in 0..SPEAKERS.len() {
-            let (speak, most) = SPEAKERS[state.turn % SPEAKERS.len()];
+        for _ in 0..SOURCES.len() {
+            let (take, most) = SOURCES[state.turn % SOURCES.len()];
             let room = &mut events[filled..];
             for slot in room.iter_mut().take(most) {
-                let Some(event) = speak(&mut state, self, now) else { break };
+                let Some(event) = take(&mut state, self, now) else { break };
                 state.count(&event);
                 slot.write(event);
                 filled += 1;
@@ -211,20 +244,28 @@ impl Sources {
                 break;
             }
         }
-        // An alarm that couldn't be set is set at the next look.
-        if state.wall.wind().is_err() || self.wake.is_asked() || state.have_more() {
-            // It can only fail when somebody closed the bell, which ends the wait with EBADF.
-            let _ = self.notice();
+        // A wall-clock timer that couldn't be armed is armed by the next round.
+        if state.wall_timers.rearm().is_err() || self.wake.is_requested() || state.has_more() {
+            // It can only fail when the waker's descriptor was closed, which ends the wait with EBADF.
+            let _ = self.notify();
         }
-        self.note_timers(&state);
+        self.timers_changed(&state);
         filled
     }
 
-    /// In a forked child: what came to the parent is the parent's. Timers go on.
+    /// W7.
+    pub(crate) fn renotify(&self) {
+        let timer = self.soonest.load(SeqCst) != UNARMED && self.waiters.any_outdated();
+        if timer || (self.is_pending() && self.waiters.any()) {
+            self.wake_or_fail_the_wait();
+        }
+    }
+
+    /// In a forked child: what came to the parent is the parent's. Timers stay armed.
     pub(crate) fn after_fork(&self, state: &mut State) {
-        self.sleepers.forget();
-        state.told = Told::default();
-        self.wake.forget();
+        self.waiters.reset();
+        state.delivered = EventCounts::default();
+        self.wake.reset();
         state.posts.clear();
         state.signals.after_fork();
     }

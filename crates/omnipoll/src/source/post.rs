@@ -34,7 +34,7 @@ impl Posts {
         self.queue.len()
     }
 
-    pub(crate) fn are_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 

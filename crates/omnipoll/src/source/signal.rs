@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering::Se
 use crate::error::{fail, system};
 use crate::event::Event;
 use crate::sys::fork;
-use crate::sys::write_to_notifier;
+use crate::sys::write_to_waker;
 
 /// Signals are numbered from 1 to 64 on every Linux.
 const SIGNALS: usize = 65;
@@ -36,7 +36,7 @@ static CHANGING: AtomicU32 = AtomicU32::new(0);
 
 /// What was done about a signal before the handler took its place.
 struct Former {
-    /// The process that `desks` is about, in [`fork::count`]'s terms; 0 when nobody watches.
+    /// The process that `desks` is about, in [`fork::epoch`]'s terms; 0 when nobody watches.
     owner: AtomicU32,
     /// How many desks watch the signal.
     desks: AtomicU32,
@@ -51,7 +51,7 @@ struct Desk {
     /// The signals watched: bit `signo - 1`. Taken by nobody while `bell` is -1.
     watched: AtomicU64,
     bell: AtomicI32,
-    /// The process whose bell it is, in [`fork::count`]'s terms.
+    /// The process whose bell it is, in [`fork::epoch`]'s terms.
     owner: AtomicU32,
 }
 
@@ -87,7 +87,7 @@ impl Arrived {
 extern "C" fn handler(signo: libc::c_int) {
     // SAFETY: errno's address is valid for the life of the thread.
     let errno = unsafe { *errno_place() };
-    let now = fork::count();
+    let now = fork::epoch();
     let former = &FORMER[signo as usize];
     match former.owner.load(SeqCst) {
         owner if owner != now && owner != 0 => former.take_its_place(signo),
@@ -110,7 +110,7 @@ fn ring(signo: libc::c_int, now: u32) {
         if bell >= 0 && asked && here.owner.load(SeqCst) == now {
             // Whoever gives up the bell's number first waits for the visitors to leave, so it is
             // still the bell's.
-            let _ = write_to_notifier(bell);
+            let _ = write_to_waker(bell);
         }
         desk = here.next;
     }
@@ -121,7 +121,7 @@ fn ring(signo: libc::c_int, now: u32) {
 /// Whether a handler is looking at the desks.
 fn are_visited() -> bool {
     let visitors = VISITORS.load(SeqCst);
-    visitors >> 32 == u64::from(fork::count()) && visitors as u32 > 0
+    visitors >> 32 == u64::from(fork::epoch()) && visitors as u32 > 0
 }
 
 impl Signals {
@@ -145,7 +145,7 @@ impl Signals {
     }
 
     /// Lets a signal ring the bell without being told.
-    pub(crate) fn look_out_for(&mut self, bell: RawFd, signo: i32) -> io::Result<()> {
+    pub(crate) fn watch_internally(&mut self, bell: RawFd, signo: i32) -> io::Result<()> {
         match self.watches.iter().any(|watch| watch.signo == signo && watch.token.is_none()) {
             true => Ok(()),
             false => self.add(bell, signo, None),
@@ -196,7 +196,7 @@ impl Signals {
     /// In a forked child: its parent's signals are not its own, and from now on it watches.
     pub(crate) fn after_fork(&mut self) {
         if let Some(desk) = self.desk {
-            desk.owner.store(fork::count(), SeqCst);
+            desk.owner.store(fork::epoch(), SeqCst);
         }
         for watch in &mut self.watches {
             watch.seen = COUNTS[watch.signo as usize].load(SeqCst);
@@ -233,7 +233,7 @@ fn open_desk(bell: RawFd) -> &'static Desk {
     // SAFETY: as in the handler.
     while let Some(here) = unsafe { desk.as_ref() } {
         if here.bell.compare_exchange(-1, bell, SeqCst, SeqCst).is_ok() {
-            here.owner.store(fork::count(), SeqCst);
+            here.owner.store(fork::epoch(), SeqCst);
             return here;
         }
         desk = here.next;
@@ -242,7 +242,7 @@ fn open_desk(bell: RawFd) -> &'static Desk {
         next: ptr::null(),
         watched: AtomicU64::new(0),
         bell: AtomicI32::new(bell),
-        owner: AtomicU32::new(fork::count()),
+        owner: AtomicU32::new(fork::epoch()),
     }));
     loop {
         let first = DESKS.load(SeqCst);
@@ -258,7 +258,7 @@ struct Change;
 
 impl Change {
     fn begin() -> Self {
-        let now = fork::count();
+        let now = fork::epoch();
         while CHANGING.fetch_update(SeqCst, SeqCst, |process| (process != now).then_some(now)).is_err() {
             std::thread::yield_now();
         }
@@ -299,7 +299,7 @@ impl Former {
 fn install(signo: i32) -> io::Result<()> {
     let _change = Change::begin();
     let former = &FORMER[signo as usize];
-    let now = fork::count();
+    let now = fork::epoch();
     if former.owner.load(SeqCst) == now {
         former.desks.fetch_add(1, SeqCst);
         return Ok(());
@@ -325,7 +325,7 @@ fn install(signo: i32) -> io::Result<()> {
 fn uninstall(signo: i32, owner: u32) -> io::Result<()> {
     let _change = Change::begin();
     let former = &FORMER[signo as usize];
-    let now = fork::count();
+    let now = fork::epoch();
     match former.owner.load(SeqCst) {
         0 => return Ok(()),
         theirs if theirs == now && owner != now => return Ok(()),

@@ -71,7 +71,7 @@ impl Strict {
             limit,
             id: POLLERS.fetch_add(1, Relaxed),
             longest: AtomicU64::new(0),
-            said_in: AtomicU32::new(fork::count()),
+            said_in: AtomicU32::new(fork::epoch()),
         }
     }
 
@@ -192,7 +192,7 @@ impl Strict {
 
     /// A forked child has used its parent's poller.
     pub(crate) fn used_by_child(&self) {
-        if self.said_in.swap(fork::count(), Relaxed) != fork::count() {
+        if self.said_in.swap(fork::epoch(), Relaxed) != fork::epoch() {
             deliver([FindingKind::ForkedChild.about(None)], self.callback());
         }
     }
@@ -222,7 +222,7 @@ pub(crate) fn deliver(findings: impl IntoIterator<Item = Finding>, callback: Opt
     for finding in findings {
         match &callback {
             Some(callback) => _ = catch_unwind(AssertUnwindSafe(|| callback(&finding))),
-            None => probe::say(&format!("omnipoll: {}\n", finding.words)),
+            None => probe::write_line(&format!("omnipoll: {}\n", finding.words)),
         }
     }
 }

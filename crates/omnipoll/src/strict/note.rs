@@ -130,7 +130,7 @@ impl Note {
         };
         let handed = Interest::from_bits(self.handed.into());
         let unsaid = self.said & kind.bit() == 0;
-        if !unsaid || !handed.is_some_and(|handed| probe::is_unread(self.fd, handed)) {
+        if !unsaid || !handed.is_some_and(|handed| probe::is_unread(self.fd, readable_bits(handed))) {
             self.left = None;
             return None;
         }
@@ -176,4 +176,11 @@ impl Note {
         self.busy = Some(Busy { stamp, events });
         (events == BUSY).then(|| self.say(FindingKind::BusyWriter)).flatten()
     }
+}
+
+/// What can be read of these directions, in the bits of poll(2).
+fn readable_bits(directions: Interest) -> libc::c_short {
+    let bits = [(Interest::READ, libc::POLLIN), (Interest::PRIORITY, libc::POLLPRI)];
+    let bits = bits.into_iter().filter(|&(direction, _)| directions.contains(direction));
+    bits.fold(0, |all, (_, bit)| all | bit)
 }

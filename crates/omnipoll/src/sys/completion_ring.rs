@@ -37,7 +37,7 @@ use io_uring::{cqueue, opcode, squeue, IoUring};
 use slab::Slab;
 
 use super::fork;
-use super::{above_stdio, descriptor as sys, socket, Address};
+use super::{above_stdio, descriptor, socket, Address};
 use crate::errno::{self, About};
 use crate::error::{bare, fail, system, Describe, Error};
 
@@ -118,7 +118,7 @@ pub(crate) struct CompletionRing {
     in_flight: usize,
     /// Whether the kernel ends a lasting receive that has brought enough; else each is for once.
     is_capped: bool,
-    /// The process that made it, as [`fork::count`] numbers it.
+    /// The process that made it, as [`fork::epoch`] numbers it.
     owner: u32,
 }
 
@@ -144,7 +144,7 @@ impl CompletionRing {
     pub(crate) fn new() -> io::Result<Self> {
         let mut builder = IoUring::builder();
         builder.dontfork().setup_cqsize(COMPLETIONS).setup_single_issuer().setup_defer_taskrun();
-        let ring = sys::make_above_stdio(|| builder.build(REQUESTS))?;
+        let ring = descriptor::make_above_stdio(|| builder.build(REQUESTS))?;
         let buffers = Buffers::new()?;
         buffers.register(&ring, INCREMENTAL).or_else(|_| buffers.register(&ring, 0))?;
         Ok(Self {
@@ -153,7 +153,7 @@ impl CompletionRing {
             sends: ManuallyDrop::default(),
             in_flight: 0,
             is_capped: CAPPED.get().is_some_and(|&is_capped| is_capped),
-            owner: fork::count(),
+            owner: fork::epoch(),
         })
     }
 
@@ -249,7 +249,7 @@ impl CompletionRing {
 
     #[inline]
     fn is_owner(&self) -> bool {
-        self.owner == fork::count()
+        self.owner == fork::epoch()
     }
 
     fn check_owner(&self) -> io::Result<()> {

@@ -16,19 +16,19 @@ const PAGE: usize = if cfg!(any(target_arch = "x86_64", target_arch = "x86")) { 
 #[cfg_attr(any(target_arch = "x86_64", target_arch = "x86"), repr(C, align(4096)))]
 #[cfg_attr(not(any(target_arch = "x86_64", target_arch = "x86")), repr(C, align(65536)))]
 struct Page {
-    /// What [`count`] says; 0 in a child that hasn't been asked yet.
-    count: AtomicU32,
+    /// What [`epoch`] says; 0 in a child that hasn't been asked yet.
+    epoch: AtomicU32,
     _rest: [u8; PAGE - size_of::<AtomicU32>()],
 }
 
-static WIPED: Page = Page { count: AtomicU32::new(0), _rest: [0; PAGE - size_of::<AtomicU32>()] };
+static WIPED: Page = Page { epoch: AtomicU32::new(0), _rest: [0; PAGE - size_of::<AtomicU32>()] };
 /// The highest number given out in this process and its ancestors. A child inherits it.
 static LAST: AtomicU32 = AtomicU32::new(0);
 static OBSERVED: AtomicBool = AtomicBool::new(false);
 
 /// Touches one atomic, so that it may run at any moment of any thread.
 extern "C" fn in_child() {
-    WIPED.count.store(0, Ordering::Relaxed);
+    WIPED.epoch.store(0, Ordering::Relaxed);
 }
 
 /// Starts noticing. Called before the first poller is made; `ENOMEM` is its only error.
@@ -59,24 +59,24 @@ fn wipe_on_fork() -> bool {
 
 /// A number that this process has and none of its ancestors had; never 0. Async-signal-safe.
 #[inline]
-pub(crate) fn count() -> u32 {
-    match glance() {
-        0 => renew(),
-        count => count,
+pub(crate) fn epoch() -> u32 {
+    match cached_epoch() {
+        0 => new_epoch(),
+        epoch => epoch,
     }
 }
 
-/// The same, or 0 in a child in which [`count`] was not called yet.
+/// The same, or 0 in a child in which [`epoch`] was not called yet.
 #[inline]
-pub(crate) fn glance() -> u32 {
-    WIPED.count.load(Ordering::Relaxed)
+pub(crate) fn cached_epoch() -> u32 {
+    WIPED.epoch.load(Ordering::Relaxed)
 }
 
 #[cold]
-fn renew() -> u32 {
+fn new_epoch() -> u32 {
     // In this order: a child that is forked in between has a number that is higher still.
     let next = LAST.fetch_add(1, Ordering::SeqCst) + 1;
-    match WIPED.count.compare_exchange(0, next, Ordering::SeqCst, Ordering::SeqCst) {
+    match WIPED.epoch.compare_exchange(0, next, Ordering::SeqCst, Ordering::SeqCst) {
         Ok(_) => next,
         Err(faster) => faster,
     }

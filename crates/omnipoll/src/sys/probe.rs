@@ -1,10 +1,7 @@
 //! What a descriptor is and how it is doing, asked without changing anything: for strict mode
-//! and for [`dump`](crate::Poller::dump). No error leaves words behind it, for these questions
-//! are nobody's mistake.
+//! and for [`dump`](crate::Poller::dump). A failure is no error: it leaves no words behind.
 
 use std::os::fd::RawFd;
-
-use crate::interest::Interest;
 
 /// The type of a file and its identity, as far as `fstat(2)` tells them: pipes and sockets have
 /// inode numbers of their own, but all eventfds, timerfds and epolls share one.
@@ -55,12 +52,9 @@ pub(crate) fn is_blocking(fd: RawFd) -> bool {
     flags >= 0 && flags & libc::O_NONBLOCK == 0
 }
 
-/// Whether there is something to read among what `interest` asks for: unread bytes, a
-/// connection to accept, urgent data. End of file and errors alone are not.
-pub(crate) fn is_unread(fd: RawFd, interest: Interest) -> bool {
-    let asked = [(Interest::READ, libc::POLLIN), (Interest::PRIORITY, libc::POLLPRI)];
-    let asked = asked.into_iter().filter(|(direction, _)| interest.contains(*direction));
-    let events = asked.fold(0, |all, (_, bit)| all | bit);
+/// Whether there is something to read, of `events` (POLLIN, POLLPRI): unread bytes, a connection to
+/// accept, urgent data. End of file and errors alone are not.
+pub(crate) fn is_unread(fd: RawFd, events: libc::c_short) -> bool {
     let mut call = libc::pollfd { fd, events, revents: 0 };
     // SAFETY: `call` is an array of one that lives through the call.
     let found = unsafe { libc::poll(&mut call, 1, 0) } > 0 && call.revents & events != 0;
@@ -69,7 +63,7 @@ pub(crate) fn is_unread(fd: RawFd, interest: Interest) -> bool {
 }
 
 /// A stamp that changes when something is written to a connected stream: what is still to be
-/// sent, and on TCP how much ever was. `None` for anything else, of which nobody can know.
+/// sent, and on TCP how much ever was. `None` for anything else, for which there is no way to know.
 #[cfg(target_os = "linux")]
 pub(crate) fn written(fd: RawFd) -> Option<u64> {
     if identity(fd)?.kind == libc::S_IFIFO {
@@ -85,19 +79,18 @@ pub(crate) fn written(fd: RawFd) -> Option<u64> {
     }
 }
 
-/// Nobody knows here.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn written(_: RawFd) -> Option<u64> {
     None
 }
 
-/// Says one line on stderr, without any lock that a fork may have left locked.
-pub(crate) fn say(line: &str) {
-    // SAFETY: the line is readable for its length. That nobody listens is no matter.
+/// Writes one line to stderr, without any lock that a fork may have left locked.
+pub(crate) fn write_line(line: &str) {
+    // SAFETY: the line is readable for its length. A failure doesn't matter.
     unsafe { libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len()) };
 }
 
-/// What an ioctl(2) that counts bytes says.
+/// The answer of an ioctl(2) that counts bytes.
 fn count(fd: RawFd, request: libc::c_ulong) -> Option<u32> {
     let mut count: libc::c_int = 0;
     // SAFETY: the requests passed here write one int, and `count` lives through the call.

@@ -16,7 +16,7 @@ use libc::{
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::pktinfo::{self, Control};
-use super::{above_stdio, raw_syscalls as direct, Address, FIRST_ABOVE_STDIO};
+use super::{above_stdio, raw_syscalls, Address, FIRST_ABOVE_STDIO};
 use crate::error::{bare, errno, Describe};
 
 /// How many datagrams one system call takes at most.
@@ -139,14 +139,14 @@ pub(crate) fn unlock_file(fd: BorrowedFd<'_>) {
 #[inline]
 pub(crate) fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     // SAFETY: `buffer` is writable for its length.
-    retry(|| unsafe { direct::recv(fd.as_raw_fd(), buffer.as_mut_ptr(), buffer.len()) })
+    retry(|| unsafe { raw_syscalls::recv(fd.as_raw_fd(), buffer.as_mut_ptr(), buffer.len()) })
 }
 
 /// Writes as much of `data` as the kernel takes, without SIGPIPE: send(2).
 #[inline]
 pub(crate) fn send(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
     // SAFETY: `data` is readable for its length.
-    retry(|| unsafe { direct::send(fd.as_raw_fd(), data.as_ptr(), data.len(), NO_SIGNAL) })
+    retry(|| unsafe { raw_syscalls::send(fd.as_raw_fd(), data.as_ptr(), data.len(), NO_SIGNAL) })
 }
 
 /// Writes as much of the pieces, in order, as the kernel takes, without SIGPIPE: sendmsg(2).

@@ -3,24 +3,21 @@
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::OnceLock;
-use std::thread;
 use std::time::Duration;
 
 use io_uring::{cqueue, opcode, squeue, types, IoUring};
 
-use crate::errno::{of_making, About};
-use crate::error::{bare, errno, fail, plain, system, Describe};
-use crate::sys::descriptor as sys;
+use crate::error::{errno, plain, system, Describe};
+use crate::sys::descriptor::make_above_stdio;
 
 /// How many requests one system call takes at most.
 const REQUESTS: u32 = 256;
 /// How many completions there is room for. What comes beyond is kept by the kernel and costs
-/// more: a lasting poll ends then, and is asked for anew.
+/// more: a multishot poll ends then, and is submitted again.
 const COMPLETIONS: u32 = 4096;
 
-/// What the kernel hands back for a request of which nobody wants to hear.
-pub(super) const NOBODY: u64 = u64::MAX - 1;
+/// The key of requests whose completions are ignored.
+pub(super) const IGNORED: u64 = u64::MAX - 1;
 
 /// `IORING_ENTER_*` of linux/io_uring.h.
 const GETEVENTS: u32 = 1 << 0;
@@ -38,7 +35,7 @@ pub(super) struct Ring {
 
 /// `struct io_uring_getevents_arg`.
 #[repr(C)]
-struct Argument {
+struct GetEventsArg {
     mask: u64,
     mask_size: u32,
     min_wait: u32,
@@ -47,7 +44,7 @@ struct Argument {
 
 /// `struct io_uring_sync_cancel_reg`.
 #[repr(C)]
-struct Cancel {
+struct SyncCancel {
     user_data: u64,
     fd: i32,
     flags: u32,
@@ -57,23 +54,23 @@ struct Cancel {
     more_padding: [u64; 3],
 }
 
-/// Who waits on a ring.
+/// Which threads wait on a ring.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Waiters {
+pub(super) enum Threads {
     /// Always the same thread. The kernel need not interrupt it for its part of the work, which it
     /// does when it next enters the kernel (`IORING_SETUP_COOP_TASKRUN`, Linux 5.19): an event
     /// that comes from another processor costs half of what it does otherwise.
     One,
     /// Several, of which one may compute, until the next tick of its processor, while another
-    /// waits for what it has asked for.
+    /// waits for what the first has submitted.
     Several,
 }
 
 impl Ring {
-    pub(super) fn new(waiters: Waiters) -> io::Result<Self> {
-        let ring = sys::make_above_stdio(|| Self::build(waiters)).describe("io_uring_setup")?;
+    pub(super) fn new(threads: Threads) -> io::Result<Self> {
+        let ring = make_above_stdio(|| Self::build(threads)).describe("io_uring_setup")?;
         let params = ring.params();
-        // CQE_SKIP is of Linux 5.17; lasting polls are of 5.13 and have no flag of their own.
+        // CQE_SKIP is of Linux 5.17; multishot polls are of 5.13 and have no flag of their own.
         let enough = params.is_feature_nodrop()
             && params.is_feature_poll_32bits()
             && params.is_feature_ext_arg()
@@ -85,10 +82,10 @@ impl Ring {
         Ok(Self { ring: ManuallyDrop::new(ring), owner: std::process::id(), flags })
     }
 
-    fn build(waiters: Waiters) -> io::Result<IoUring> {
+    fn build(threads: Threads) -> io::Result<IoUring> {
         let mut builder = IoUring::builder();
         builder.dontfork().setup_cqsize(COMPLETIONS);
-        if waiters == Waiters::One {
+        if threads == Threads::One {
             match builder.clone().setup_coop_taskrun().setup_taskrun_flag().build(REQUESTS) {
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
                 result => return result,
@@ -97,22 +94,22 @@ impl Ring {
         builder.build(REQUESTS)
     }
 
-    /// Puts a poll into the queue of requests. False when that is full.
-    pub(super) fn watch(&mut self, fd: RawFd, bits: u32, lasting: bool, key: u64) -> bool {
-        self.push(&opcode::PollAdd::new(types::Fd(fd), bits).multi(lasting).build().user_data(key))
+    /// Puts a poll into the submission queue. False when that is full.
+    pub(super) fn poll_add(&mut self, fd: RawFd, bits: u32, multishot: bool, key: u64) -> bool {
+        self.push(&opcode::PollAdd::new(types::Fd(fd), bits).multi(multishot).build().user_data(key))
     }
 
-    /// Puts the end of a poll into the queue of requests. False when that is full.
+    /// Puts the cancellation of a poll into the submission queue. False when that is full.
     ///
-    /// `IORING_OP_POLL_REMOVE` leaves a poll that is just waking (`EALREADY`), and a lasting one
-    /// goes on then.
-    pub(super) fn unwatch(&mut self, key: u64) -> bool {
-        let request = opcode::AsyncCancel::new(key).build().user_data(NOBODY);
+    /// `IORING_OP_POLL_REMOVE` leaves a poll that is just waking (`EALREADY`), and a multishot
+    /// one continues then.
+    pub(super) fn cancel(&mut self, key: u64) -> bool {
+        let request = opcode::AsyncCancel::new(key).build().user_data(IGNORED);
         self.push(&request.flags(squeue::Flags::SKIP_SUCCESS))
     }
 
     /// In a forked child: its descriptor becomes one of `instead`. The polls of a ring hold their files
-    /// for as long as any process has the ring open, so that a port would stay bound.
+    /// as long as any process has the ring open, so that a port would stay bound.
     pub(super) fn leave_to_parent(&self, instead: RawFd) {
         // SAFETY: takes no pointer. The number is ours until the ring is dropped.
         unsafe { libc::dup3(instead, self.ring.as_raw_fd(), libc::O_CLOEXEC) };
@@ -124,38 +121,38 @@ impl Ring {
     }
 
     /// How many requests the kernel has not taken yet.
-    pub(super) fn requests(&mut self) -> u32 {
+    pub(super) fn unsubmitted(&mut self) -> u32 {
         self.ring.submission().len() as u32
     }
 
     /// Whether the kernel keeps completions for which there was no room: the next
-    /// [`Door::enter`] brings them.
+    /// [`RingHandle::enter`] brings them.
     pub(super) fn has_overflown(&mut self) -> bool {
         self.ring.submission().cq_overflow()
     }
 
-    /// Whether there is work for the thread that waits, of which completions may come.
-    pub(super) fn has_work(&mut self) -> bool {
+    /// Whether the kernel has work to do in the thread that waits, which may bring completions.
+    pub(super) fn has_task_work(&mut self) -> bool {
         self.ring.submission().taskrun()
     }
 
-    /// Takes the completions that are there.
+    /// The completions that are there.
     pub(super) fn completions(&mut self) -> cqueue::CompletionQueue<'_> {
         self.ring.completion()
     }
 
     /// What is needed to make the system call while others use the queues.
-    pub(super) fn door(&self) -> Door {
-        Door { ring: self.ring.as_raw_fd(), flags: self.flags }
+    pub(super) fn handle(&self) -> RingHandle {
+        RingHandle { ring: self.ring.as_raw_fd(), flags: self.flags }
     }
 
-    /// Ends the poll under `key` if it is of the file that `fd` stands for now, and says whether
-    /// it is, as far as the kernel can tell: before Linux 6.6 it can't, and that is taken for yes.
-    pub(super) fn ends_if_of(&self, key: u64, fd: RawFd) -> bool {
+    /// Cancels the poll under `key` if it is of the file that `fd` stands for now. Returns whether
+    /// it was; always true before Linux 6.6, where the kernel doesn't distinguish files here.
+    pub(super) fn cancel_if_of(&self, key: u64, fd: RawFd) -> bool {
         const REGISTER_SYNC_CANCEL: libc::c_uint = 24;
         const CANCEL_FD: u32 = 1 << 1;
         const CANCEL_USERDATA: u32 = 1 << 4;
-        let cancel = Cancel {
+        let cancel = SyncCancel {
             user_data: key,
             fd,
             flags: CANCEL_FD | CANCEL_USERDATA,
@@ -173,15 +170,15 @@ impl Ring {
 }
 
 impl Ring {
-    /// Ends every request, so that no file is held by a copy of the descriptor that a forked
+    /// Cancels every request, so that no file is held by a copy of the descriptor that a forked
     /// child has, nor until the kernel takes the ring down.
     pub(super) fn cancel_all(&mut self) {
-        let request = opcode::AsyncCancel2::new(types::CancelBuilder::any()).build().user_data(NOBODY);
+        let request = opcode::AsyncCancel2::new(types::CancelBuilder::any()).build().user_data(IGNORED);
         if self.push(&request) {
             // Before Linux 5.19 there is no such request; then, as after an error, only the
-            // kernel's taking down of the ring lets go.
-            let requests = self.requests();
-            let _ = self.door().enter(requests, 0, None);
+            // kernel's taking down of the ring releases them.
+            let requests = self.unsubmitted();
+            let _ = self.handle().enter(requests, 0, None);
         }
     }
 }
@@ -190,11 +187,11 @@ impl Drop for Ring {
     fn drop(&mut self) {
         if std::process::id() == self.owner {
             self.cancel_all();
-            // SAFETY: nobody uses it after this.
+            // SAFETY: it is not used after this.
             unsafe { ManuallyDrop::drop(&mut self.ring) };
         } else {
             // In a forked child something else may be where the queues were in the parent.
-            // SAFETY: the descriptor is this process's copy, and nobody uses it after this.
+            // SAFETY: the descriptor is this process's copy, and is not used after this.
             unsafe { libc::close(self.ring.as_raw_fd()) };
         }
     }
@@ -202,40 +199,40 @@ impl Drop for Ring {
 
 /// The ring's descriptor and how to call it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Door {
+pub(super) struct RingHandle {
     ring: RawFd,
     flags: u32,
 }
 
-/// How a call of [`Door::enter`] ended.
+/// How a call of [`RingHandle::enter`] ended.
 pub(super) enum Entered {
     /// There is a completion, or the kernel has taken requests.
-    Back {
+    Returned {
         /// How many requests the kernel took.
-        taken: u32,
+        submitted: u32,
     },
-    TimeIsUp,
+    TimedOut,
 }
 
-impl Door {
+impl RingHandle {
     pub(super) fn is(self, fd: RawFd) -> bool {
         self.ring == fd
     }
 
-    /// `io_uring_enter(2)`: hands over `requests` and waits for `completions`, one or none.
+    /// `io_uring_enter(2)`: submits `requests` and waits for `completions`, one or none.
     ///
     /// When it has taken requests the kernel doesn't say how the wait ended. If neither a
-    /// completion nor the time did, a signal may have: the caller must ask. `EAGAIN` and `EBUSY`
-    /// are want of memory, and of room for what it keeps: taking completions helps, and time.
+    /// completion nor the time did, a signal may have: the caller must find out. `EAGAIN` is a lack
+    /// of memory, `EBUSY` of room for completions: reaping some helps, and time.
     pub(super) fn enter(
         self,
         requests: u32,
         completions: u32,
         timeout: Option<Duration>,
     ) -> io::Result<Entered> {
-        let finely = timeout.map(types::Timespec::from);
-        let timeout = finely.as_ref().map_or(0, |timespec| std::ptr::from_ref(timespec) as u64);
-        let argument = Argument { mask: 0, mask_size: 0, min_wait: 0, timeout };
+        let timespec = timeout.map(types::Timespec::from);
+        let timeout = timespec.as_ref().map_or(0, |timespec| std::ptr::from_ref(timespec) as u64);
+        let argument = GetEventsArg { mask: 0, mask_size: 0, min_wait: 0, timeout };
         // SAFETY: the argument and the timeout it points to live through the call, which only
         // reads them.
         let result = unsafe {
@@ -246,72 +243,15 @@ impl Door {
                 completions,
                 self.flags,
                 &argument,
-                size_of::<Argument>(),
+                size_of::<GetEventsArg>(),
             )
         };
         if result >= 0 {
-            return Ok(Entered::Back { taken: result as u32 });
+            return Ok(Entered::Returned { submitted: result as u32 });
         }
         match errno() {
-            libc::ETIME => Ok(Entered::TimeIsUp),
+            libc::ETIME => Ok(Entered::TimedOut),
             _ => Err(system("io_uring_enter failed")),
         }
-    }
-}
-
-/// Why io_uring is not to be had here, if it is not: found out once, by using it. What passes is no
-/// answer, and asked about again.
-pub(super) fn refused() -> Option<Refusal> {
-    static VERDICT: OnceLock<Option<Refusal>> = OnceLock::new();
-    if let Some(verdict) = VERDICT.get() {
-        return *verdict;
-    }
-    // In a thread of its own: when a ring is gone, the kernel interrupts the thread that made it.
-    let apart = thread::Builder::new().spawn(rehearse).map(|rehearsal| rehearsal.join());
-    let verdict = match apart.and_then(|outcome| outcome.unwrap_or_else(|_| Err(bare(libc::ENOTRECOVERABLE))))
-    {
-        Ok(()) => None,
-        Err(error) if may_pass(&error) => return None,
-        Err(error) => error.raw_os_error().map(Refusal),
-    };
-    *VERDICT.get_or_init(|| verdict)
-}
-
-/// Whether a ring could not be made, or used, for want of descriptors or memory, or because of a signal.
-pub(super) fn may_pass(error: &io::Error) -> bool {
-    of_making(error) != About::Call
-}
-
-/// The errno with which the kernel refused.
-#[derive(Clone, Copy)]
-pub(super) struct Refusal(i32);
-
-impl Refusal {
-    /// `ENOSYS`, with words that say why.
-    pub(super) fn error(self) -> io::Error {
-        fail(
-            libc::ENOSYS,
-            match self.0 {
-                libc::EPERM | libc::EACCES => {
-                    "io_uring is forbidden here: by a seccomp filter (most containers have one) or by \
-                     the sysctl kernel.io_uring_disabled"
-                }
-                libc::ENOSYS => "io_uring is missing: the kernel has none, or a seccomp filter hides it",
-                _ => "io_uring is too old here: Linux 5.17 is needed",
-            },
-        )
-    }
-}
-
-/// Has a lasting poll report an eventfd that is ready: all that the engine asks of the kernel.
-fn rehearse() -> io::Result<()> {
-    let ready = sys::eventfd(1)?;
-    let mut ring = Ring::new(Waiters::One)?;
-    ring.watch(ready.as_raw_fd(), libc::POLLIN as u32, true, 0);
-    ring.door().enter(1, 1, Some(Duration::from_secs(1)))?;
-    let found = ring.completions().next();
-    match found {
-        Some(found) if found.result() == libc::POLLIN.into() && cqueue::more(found.flags()) => Ok(()),
-        _ => Err(plain(libc::EINVAL)),
     }
 }

@@ -1,62 +1,55 @@
-//! What is asked of the kernel, what it has answered ([`notes`]), and who is told ([`turns`]).
-
-mod notes;
-mod turns;
+//! What the engine keeps besides the registry: the ring, what is still to be submitted, and the
+//! queue of those that may have an event.
+//!
+//! Completions fill the queue in [`complete`](super::complete); [`deliver`](super::deliver)
+//! empties it. The states of one registration are drawn in [`slot_state`](super::slot_state).
 
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
 
-use super::look::Look;
-use super::place::Place;
-use super::ring::{Door, Ring, Waiters};
+use super::poll_snapshot::PollSnapshot;
+use super::ring::{Ring, RingHandle, Threads};
+use super::slot_state::SlotState;
 use crate::interest::Interest;
 use crate::registry::{Registration, Registry};
 
-/// What the kernel hands back for the doorbell; no descriptor is -1.
-const DOORBELL: u64 = u64::MAX;
-/// [`State::waiter`]: there have been others. Nothing is there in memory.
+/// The waker's key; no descriptor is -1.
+pub(super) const WAKER_KEY: u64 = u64::MAX;
+/// The waker in the queue.
+pub(super) const WAKER_FD: RawFd = -1;
+/// [`State::waiter`]: there have been several. No variable has this address.
 const SEVERAL: usize = 0;
-/// The doorbell's place in the queue.
-const BELL: RawFd = -1;
 
 pub(super) struct State {
     pub(super) ring: Ring,
     /// The ring before, as long as a thread may be in it.
-    former: Option<Ring>,
+    old_ring: Option<Ring>,
     /// The only thread that has waited so far.
     waiter: Option<usize>,
-    bell: Bell,
-    /// Registrations for which the kernel is to be asked.
-    unwatched: Vec<RawFd>,
-    /// The keys of polls that are to end.
-    unwanted: Vec<u64>,
-    /// Who may have something to tell, by number and generation: each takes its turn. An entry
-    /// whose registration is another by now is nobody's.
-    queue: VecDeque<(RawFd, u32)>,
-    /// The threads that sleep in the kernel, or are about to.
-    pub(super) asleep: usize,
-    /// The bell has been rung for a change that nobody has handed over yet.
-    pub(super) called: bool,
-    /// How many completions were taken.
-    pub(super) taken: u64,
-    look: Look,
-    turn: Vec<(RawFd, u32)>,
+    pub(super) waker: WakerPoll,
+    /// Registrations whose polls are to be submitted.
+    pub(super) pending_polls: Vec<RawFd>,
+    /// The keys of polls to be cancelled.
+    pub(super) pending_cancels: Vec<u64>,
+    /// Those that may have an event, by number and generation: each has its turn. An entry
+    /// whose registration has another generation by now is passed over.
+    pub(super) queue: VecDeque<(RawFd, u32)>,
+    /// How many threads sleep in the kernel, or are about to.
+    pub(super) sleeping: usize,
+    /// The waker was written to for a change that has not been submitted yet.
+    pub(super) wake_sent: bool,
+    /// How many completions were reaped.
+    pub(super) reaped: u64,
+    pub(super) snapshot: PollSnapshot,
+    pub(super) gathered: Vec<(RawFd, u32)>,
 }
 
-/// The doorbell is watched like any descriptor, for ever, by its edges, so that it need not be
-/// read.
-struct Bell {
+/// The waker is polled like any descriptor, always, by its edges, so that it need not be read.
+pub(super) struct WakerPoll {
     fd: RawFd,
-    watched: bool,
-    queued: bool,
-}
-
-/// Whether what completions say was so during the wait that tells it, or may be of long ago.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Age {
-    Fresh,
-    Unknown,
+    pub(super) watched: bool,
+    pub(super) queued: bool,
 }
 
 /// What the kernel hands back for a registration.
@@ -64,17 +57,17 @@ pub(super) fn key(fd: RawFd, generation: u32) -> u64 {
     u64::from(generation) << 32 | fd as u64
 }
 
-/// The poll to ask the kernel for: its bits, and whether it is to last.
-pub(super) fn poll_of(interest: Interest, place: Place) -> (u32, bool) {
+/// The poll to submit: its bits, and whether it is multishot.
+pub(super) fn poll_for(interest: Interest, state: SlotState) -> (u32, bool) {
     let exclusive = if interest.is_exclusive() { libc::EPOLLEXCLUSIVE as u32 } else { 0 };
     // Urgent data wakes no poll that asks for nothing else (IO_ASYNC_POLL_COMMON of
     // io_uring/poll.c), and it always comes with POLLIN.
     let urgent = if interest.contains(Interest::PRIORITY) { libc::POLLIN as u32 } else { 0 };
-    (wanted(interest) | urgent | exclusive, !interest.is_oneshot() || place.is(Place::LASTING))
+    (poll_bits(interest) | urgent | exclusive, !interest.is_oneshot() || state.is(SlotState::MULTISHOT))
 }
 
 /// What a registration asks for, in the bits of poll(2).
-fn wanted(interest: Interest) -> u32 {
+pub(super) fn poll_bits(interest: Interest) -> u32 {
     let bits = [
         (Interest::READ, libc::POLLIN | libc::POLLRDHUP),
         (Interest::WRITE, libc::POLLOUT),
@@ -84,224 +77,233 @@ fn wanted(interest: Interest) -> u32 {
     bits.fold(0, |all, (_, bits)| all | bits as u32)
 }
 
+/// Whether what a completion says stays true: an edge does, a LEVEL or a ONESHOT may have passed.
+#[inline]
+pub(super) fn is_edge(interest: Interest) -> bool {
+    interest.is_edge() && !interest.is_oneshot()
+}
+
 impl State {
-    pub(super) fn new(ring: Ring, doorbell: RawFd) -> Self {
+    pub(super) fn new(ring: Ring, waker: RawFd) -> Self {
         Self {
             ring,
-            former: None,
+            old_ring: None,
             waiter: None,
-            bell: Bell { fd: doorbell, watched: false, queued: false },
-            unwatched: Vec::new(),
-            unwanted: Vec::new(),
+            waker: WakerPoll { fd: waker, watched: false, queued: false },
+            pending_polls: Vec::new(),
+            pending_cancels: Vec::new(),
             queue: VecDeque::new(),
-            asleep: 0,
-            called: false,
-            taken: 0,
-            look: Look::default(),
-            turn: Vec::new(),
+            sleeping: 0,
+            wake_sent: false,
+            reaped: 0,
+            snapshot: PollSnapshot::default(),
+            gathered: Vec::new(),
         }
     }
 
-    /// Whether the ring is made for one thread, and that is another.
-    #[inline]
-    pub(super) fn is_anothers(&mut self) -> bool {
-        thread_local! {
-            static MARK: u8 = const { 0 };
-        }
-        let me = MARK.with(|mark| std::ptr::from_ref(mark) as usize);
-        *self.waiter.get_or_insert(me) != me && !self.is_shared()
-    }
-
-    fn is_shared(&self) -> bool {
-        self.waiter == Some(SEVERAL)
-    }
-
-    /// Moves to a ring for several threads. What the former one says from now on is not heard,
-    /// but for ending the sleep of who is in it: the new one is asked for everything again.
-    #[cold]
-    pub(super) fn share(&mut self, registry: &mut Registry) -> io::Result<()> {
-        let new = Ring::new(Waiters::Several)?;
-        self.take(registry)?;
-        self.waiter = Some(SEVERAL);
-        let mut former = std::mem::replace(&mut self.ring, new);
-        if self.asleep > 0 {
-            // Whoever is in it comes back by that.
-            former.cancel_all();
-            // Nobody may be given its number while a thread is about to use it.
-            self.former = Some(former);
-        }
-        self.bell.watched = false;
-        self.unwanted.clear();
-        for fd in registry.descriptors() {
-            let Some(registration) = registry.get_mut(fd) else { continue };
-            let place = Place(registration.place);
-            if place.is(Place::WATCHED) {
-                registration.place = place.without(Place::WATCHED).0;
-                if !place.is(Place::QUEUED) && registration.armed != 0 {
-                    self.list(fd, registration);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// A thread has come back from a sleep in this ring.
-    pub(super) fn come_back(&mut self, door: Door) {
-        self.asleep -= 1;
-        if self.former.as_ref().is_some_and(|former| former.door() == door) {
-            self.former = None;
-        }
-    }
-
-    /// Has the kernel asked for this registration by the next wait.
-    pub(super) fn list(&mut self, fd: RawFd, registration: &mut Registration) {
-        let place = Place(registration.place).nowhere();
-        registration.place = place.listed_at(self.unwatched.len()).0;
-        self.unwatched.push(fd);
-    }
-
-    /// Has this registration looked at by the next wait.
-    pub(super) fn enqueue(&mut self, fd: RawFd, registration: &mut Registration) {
-        let place = Place(registration.place);
-        if !place.is(Place::QUEUED) {
-            self.queue.push_back((fd, registration.generation));
-        }
-        registration.place = place.with(Place::QUEUED).with(Place::UNSURE).0;
-    }
-
-    /// Takes a registration out of the list or the queue, and the kernel's poll of it from under
-    /// it. It begins a new life, so that nothing of the old one reaches it.
-    pub(super) fn withdraw(&mut self, fd: RawFd, registry: &mut Registry) {
-        let next = registry.next_generation();
-        let Some(registration) = registry.get_mut(fd) else { return };
-        let place = Place(registration.place);
-        registration.place = place.nowhere().without(Place::WATCHED).0;
-        if place.is(Place::WATCHED) {
-            self.unwanted.push(key(fd, registration.generation));
-        }
-        registration.generation = next;
-        registry.tick();
-        if place.is(Place::LISTED) {
-            self.unwatched.swap_remove(place.index());
-            let moved = self.unwatched.get(place.index());
-            if let Some(moved) = moved.and_then(|&moved| registry.get_mut(moved)) {
-                moved.place = Place(moved.place).listed_at(place.index()).0;
-            }
-        }
-    }
-
-    /// Whether anybody may have something to tell.
-    pub(super) fn has_candidates(&self) -> bool {
+    /// Whether any registration may have an event.
+    pub(super) fn has_queued(&self) -> bool {
         !self.queue.is_empty()
     }
 
-    /// Whether there is something to hand over to the kernel.
-    pub(super) fn has_changes(&mut self) -> bool {
-        !self.bell.watched
-            || !self.unwatched.is_empty()
-            || !self.unwanted.is_empty()
-            || self.ring.requests() > 0
+    /// Whether there is anything to submit.
+    pub(super) fn has_pending(&mut self) -> bool {
+        !self.waker.watched
+            || !self.pending_polls.is_empty()
+            || !self.pending_cancels.is_empty()
+            || self.ring.unsubmitted() > 0
     }
 
-    /// Whether there are polls that the kernel is still to end.
-    pub(super) fn has_unwanted(&self) -> bool {
-        !self.unwanted.is_empty()
+    /// Whether there are polls to be cancelled.
+    pub(super) fn has_pending_cancels(&self) -> bool {
+        !self.pending_cancels.is_empty()
+    }
+}
+
+// ---- A registration's way through the lists --------------------------------------------------
+
+impl State {
+    /// Has the poll of this registration submitted by the next wait.
+    pub(super) fn schedule_poll(&mut self, fd: RawFd, registration: &mut Registration) {
+        let state = SlotState::of(registration).unlisted();
+        state.pending_at(self.pending_polls.len()).set(registration);
+        self.pending_polls.push(fd);
     }
 
-    /// Has the kernel end the polls that are to end, now.
-    pub(super) fn cancel(&mut self, registry: &mut Registry) -> io::Result<()> {
+    /// Has this registration verified by the next wait.
+    pub(super) fn enqueue(&mut self, fd: RawFd, registration: &mut Registration) {
+        let state = SlotState::of(registration);
+        if !state.is(SlotState::QUEUED) {
+            self.queue.push_back((fd, registration.generation));
+        }
+        state.with(SlotState::QUEUED).with(SlotState::UNVERIFIED).set(registration);
+    }
+
+    /// Takes a registration out of the lists, and has its poll cancelled. It gets a new generation,
+    /// so that nothing of the old one reaches it.
+    pub(super) fn withdraw(&mut self, fd: RawFd, registry: &mut Registry) {
+        let next = registry.next_generation();
+        let Some(registration) = registry.get_mut(fd) else { return };
+        let state = SlotState::of(registration);
+        state.unlisted().without(SlotState::WATCHED).set(registration);
+        if state.is(SlotState::WATCHED) {
+            self.pending_cancels.push(key(fd, registration.generation));
+        }
+        registration.generation = next;
+        registry.tick();
+        if state.is(SlotState::PENDING) {
+            self.pending_polls.swap_remove(state.index());
+            let moved = self.pending_polls.get(state.index());
+            if let Some(moved) = moved.and_then(|&moved| registry.get_mut(moved)) {
+                SlotState::of(moved).pending_at(state.index()).set(moved);
+            }
+        }
+    }
+}
+
+// ---- Submission --------------------------------------------------------------------------------
+
+impl State {
+    /// Submits every change now.
+    pub(super) fn submit(&mut self, registry: &mut Registry) -> io::Result<()> {
+        let requests = self.write_requests(registry)?;
+        self.ring.handle().enter(requests, 0, None).map(drop)
+    }
+
+    /// Submits the cancellations now.
+    pub(super) fn submit_cancels(&mut self, registry: &mut Registry) -> io::Result<()> {
         self.write_cancels(registry)?;
-        let requests = self.ring.requests();
-        self.ring.door().enter(requests, 0, None)?;
-        // Those who sleep, or are about to, must find completions of which nobody else has heard.
-        if self.asleep == 0 {
-            self.take(registry)?;
+        let requests = self.ring.unsubmitted();
+        self.ring.handle().enter(requests, 0, None)?;
+        // Threads that sleep, or are about to, must find the completions that are meant for them.
+        if self.sleeping == 0 {
+            self.reap(registry)?;
         }
         Ok(())
     }
 
-    /// Writes requests for what has changed, and hands over all but the last of them that fit
-    /// the queue. Returns how many are left to hand over.
+    /// Writes requests for what has changed, and submits all but the last of them that fit the
+    /// submission queue. Returns how many are left to submit.
     pub(super) fn write_requests(&mut self, registry: &mut Registry) -> io::Result<u32> {
-        self.called = false;
+        self.wake_sent = false;
         self.write_cancels(registry)?;
-        if !self.unwatched.is_empty() {
+        if !self.pending_polls.is_empty() {
             self.write_polls(registry)?;
         }
-        if !self.bell.watched {
-            let fd = self.bell.fd;
-            self.bell.watched = self.write(|ring| ring.watch(fd, libc::POLLIN as u32, true, DOORBELL))?;
+        if !self.waker.watched {
+            let fd = self.waker.fd;
+            self.waker.watched =
+                self.write(|ring| ring.poll_add(fd, libc::POLLIN as u32, true, WAKER_KEY))?;
         }
-        Ok(self.ring.requests())
+        Ok(self.ring.unsubmitted())
     }
 
     fn write_cancels(&mut self, registry: &mut Registry) -> io::Result<()> {
         // The youngest first: the kernel has them in a few lists, and finds what came last at once.
-        self.unwanted.sort_unstable();
-        while let Some(key) = self.unwanted.pop() {
-            match self.write(|ring| ring.unwatch(key)) {
+        self.pending_cancels.sort_unstable();
+        while let Some(key) = self.pending_cancels.pop() {
+            match self.write(|ring| ring.cancel(key)) {
                 Ok(true) => {}
                 refused => {
-                    self.unwanted.push(key);
+                    self.pending_cancels.push(key);
                     return refused.map(drop);
                 }
             }
-            if self.ring.requests() == 1 && self.asleep == 0 {
-                // Each poll that has ended says so: many would not fit, which costs the kernel more.
-                self.take(registry)?;
+            if self.ring.unsubmitted() == 1 && self.sleeping == 0 {
+                // Each cancelled poll completes: many would not fit, which costs the kernel more.
+                self.reap(registry)?;
             }
         }
         Ok(())
     }
 
-    /// Asks for those in the list, the first one first: who has come first is told first.
+    /// Writes the pending polls in their order: the first registered is reported first.
     fn write_polls(&mut self, registry: &mut Registry) -> io::Result<()> {
-        let mut list = std::mem::take(&mut self.unwatched);
+        let mut list = std::mem::take(&mut self.pending_polls);
         let mut written = 0;
         let mut outcome = Ok(true);
         for &fd in &list {
             if let Some(registration) = registry.get_mut(fd) {
-                let place = Place(registration.place).nowhere();
-                let (bits, lasting) = poll_of(registration.interest, place);
+                let state = SlotState::of(registration).unlisted();
+                let (bits, multishot) = poll_for(registration.interest, state);
                 let key = key(fd, registration.generation);
-                outcome = self.write(|ring| ring.watch(fd, bits, lasting, key));
+                outcome = self.write(|ring| ring.poll_add(fd, bits, multishot, key));
                 if !matches!(outcome, Ok(true)) {
                     break;
                 }
-                registration.place = place.with(Place::WATCHED).0;
+                state.with(SlotState::WATCHED).set(registration);
             }
             written += 1;
         }
         list.drain(..written);
         for (index, &fd) in list.iter().enumerate() {
             if let Some(registration) = registry.get_mut(fd) {
-                registration.place = Place(registration.place).listed_at(index).0;
+                SlotState::of(registration).pending_at(index).set(registration);
             }
         }
-        self.unwatched = list;
+        self.pending_polls = list;
         outcome.map(drop)
     }
 
-    /// Writes a request, after handing over the others if there is no room. False when the kernel
+    /// Writes a request, after submitting the others if there is no room. False when the kernel
     /// doesn't take them now.
     fn write(&mut self, request: impl Fn(&mut Ring) -> bool) -> io::Result<bool> {
         if request(&mut self.ring) {
             return Ok(true);
         }
-        let requests = self.ring.requests();
-        self.ring.door().enter(requests, 0, None)?;
+        let requests = self.ring.unsubmitted();
+        self.ring.handle().enter(requests, 0, None)?;
         Ok(request(&mut self.ring))
-    }
-
-    /// Hands over every change now.
-    pub(super) fn submit(&mut self, registry: &mut Registry) -> io::Result<()> {
-        let requests = self.write_requests(registry)?;
-        self.ring.door().enter(requests, 0, None).map(drop)
     }
 }
 
-/// Whether what a completion says may have passed: an edge may, a LEVEL or a ONESHOT may not.
-#[inline]
-fn is_edge(interest: Interest) -> bool {
-    interest.is_edge() && !interest.is_oneshot()
+// ---- One thread, or several --------------------------------------------------------------------
+
+impl State {
+    /// Whether the ring is made for one thread, and this is another.
+    #[inline]
+    pub(super) fn is_other_thread(&mut self) -> bool {
+        thread_local! {
+            static MARK: u8 = const { 0 };
+        }
+        let this = MARK.with(|mark| std::ptr::from_ref(mark) as usize);
+        *self.waiter.get_or_insert(this) != this && self.waiter != Some(SEVERAL)
+    }
+
+    /// Moves to a ring for several threads. The old one's completions are ignored, but end the
+    /// sleep of a thread in it: every poll is submitted again to the new one.
+    #[cold]
+    pub(super) fn share_ring(&mut self, registry: &mut Registry) -> io::Result<()> {
+        let new = Ring::new(Threads::Several)?;
+        self.reap(registry)?;
+        self.waiter = Some(SEVERAL);
+        let mut old = std::mem::replace(&mut self.ring, new);
+        if self.sleeping > 0 {
+            // A thread that sleeps in it returns by that.
+            old.cancel_all();
+            // Its number must not be given to another file while a thread is about to use it.
+            self.old_ring = Some(old);
+        }
+        self.waker.watched = false;
+        self.pending_cancels.clear();
+        for fd in registry.descriptors() {
+            let Some(registration) = registry.get_mut(fd) else { continue };
+            let state = SlotState::of(registration);
+            if state.is(SlotState::WATCHED) {
+                state.without(SlotState::WATCHED).set(registration);
+                if !state.is(SlotState::QUEUED) && registration.armed != 0 {
+                    self.schedule_poll(fd, registration);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A thread has returned from a sleep in this ring.
+    pub(super) fn end_sleep(&mut self, handle: RingHandle) {
+        self.sleeping -= 1;
+        if self.old_ring.as_ref().is_some_and(|old| old.handle() == handle) {
+            self.old_ring = None;
+        }
+    }
 }

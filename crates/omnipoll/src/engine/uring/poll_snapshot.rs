@@ -1,4 +1,4 @@
-//! A look at several descriptors at once: `poll(2)` that doesn't wait.
+//! What several descriptors are ready for at one moment: `poll(2)` that doesn't wait.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -6,34 +6,34 @@ use std::time::Duration;
 
 use libc::pollfd;
 
-use crate::sys::descriptor as sys;
+use crate::sys::poll::poll;
 
-/// Descriptors to look at, and what was found, in the same order.
+/// Descriptors to ask about, and the answers, in the same order.
 #[derive(Default)]
-pub(super) struct Look {
+pub(super) struct PollSnapshot {
     entries: Vec<pollfd>,
-    /// How many answers were given.
+    /// How many answers were read.
     read: usize,
 }
 
-impl Look {
+impl PollSnapshot {
     pub(super) fn clear(&mut self) {
         self.entries.clear();
         self.read = 0;
     }
 
-    /// Adds a descriptor, and the bits of poll(2) that are asked for.
-    pub(super) fn at(&mut self, fd: RawFd, bits: u32) {
+    /// Adds a descriptor, and the bits of poll(2) to ask for.
+    pub(super) fn add(&mut self, fd: RawFd, bits: u32) {
         self.entries.push(pollfd { fd, events: bits as libc::c_short, revents: 0 });
     }
 
-    /// Makes the system call, if there is anything to look at.
-    pub(super) fn make(&mut self) -> io::Result<()> {
+    /// Makes the system call, if there is any descriptor to ask about.
+    pub(super) fn take(&mut self) -> io::Result<()> {
         if self.entries.is_empty() {
             return Ok(());
         }
         loop {
-            match sys::poll(&mut self.entries, Some(Duration::ZERO)) {
+            match poll(&mut self.entries, Some(Duration::ZERO)) {
                 // Even a call that doesn't wait is interrupted if it found nothing.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => return result.map(drop),

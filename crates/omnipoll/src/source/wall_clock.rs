@@ -1,8 +1,8 @@
-//! Timers by the wall clock, which may be set while they run.
+//! Timers on the wall clock, which may be set while they run.
 //!
 //! One `timerfd_create(2)` descriptor for all of a poller's: it becomes readable when the
 //! soonest time has come, and when somebody sets the clock (`TFD_TIMER_CANCEL_ON_SET`, Linux
-//! 3.0). Other systems have nothing of the kind.
+//! 3.0). Other systems have no equivalent.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -13,18 +13,18 @@ use crate::error::no_memory;
 
 /// The wall-clock timers of one poller.
 #[derive(Default)]
-pub(crate) struct Wall {
+pub(crate) struct WallTimers {
     timers: Timers,
-    alarm: Option<OwnedFd>,
-    /// What the alarm is set to.
-    wound: Option<u64>,
+    timerfd: Option<OwnedFd>,
+    /// The time it is set to.
+    armed_for: Option<u64>,
 }
 
-impl Wall {
+impl WallTimers {
     /// Arms a timer for a time in nanoseconds since 1970 and returns its id.
     pub(crate) fn add(&mut self, time: u64, token: u64) -> io::Result<u64> {
         let id = self.timers.add(time, 0, token).map_err(no_memory)?;
-        self.wind().inspect_err(|_| _ = self.timers.cancel(id))?;
+        self.rearm().inspect_err(|_| _ = self.timers.cancel(id))?;
         Ok(id)
     }
 
@@ -43,46 +43,45 @@ impl Wall {
         self.timers.expire(nanoseconds(SystemTime::now()))
     }
 
-    /// The alarm's descriptor; makes one when there is none: the caller must watch it then.
-    pub(crate) fn alarm(&mut self) -> io::Result<(RawFd, bool)> {
-        let is_new = self.alarm.is_none();
+    /// The timerfd; makes one when there is none (true): the caller must watch it then.
+    pub(crate) fn timerfd(&mut self) -> io::Result<(RawFd, bool)> {
+        let is_new = self.timerfd.is_none();
         if is_new {
-            self.alarm = Some(new_alarm()?);
+            self.timerfd = Some(new_timerfd()?);
         }
-        Ok((self.alarm.as_ref().map_or(-1, AsRawFd::as_raw_fd), is_new))
+        Ok((self.timerfd.as_ref().map_or(-1, AsRawFd::as_raw_fd), is_new))
     }
 
-    /// Gives the alarm up: it can't be watched.
-    pub(crate) fn drop_alarm(&mut self) {
-        self.alarm = None;
+    /// Closes the timerfd, which can't be watched.
+    pub(crate) fn drop_timerfd(&mut self) {
+        self.timerfd = None;
     }
 
-    /// Answers the alarm: the time has come, or the clock was set. It is to be
-    /// [set again](Self::wind).
-    pub(crate) fn answer(&mut self) {
-        if let Some(alarm) = &self.alarm {
-            silence(alarm);
+    /// Reads the timerfd: the time has come, or the clock was set. It must be [armed again](Self::rearm).
+    pub(crate) fn acknowledge(&mut self) {
+        if let Some(timerfd) = &self.timerfd {
+            drain(timerfd);
         }
-        self.wound = None;
+        self.armed_for = None;
     }
 
-    /// Sets the alarm to the soonest time, unless it is.
-    pub(crate) fn wind(&mut self) -> io::Result<()> {
+    /// Sets the timerfd to the soonest time, unless it is.
+    pub(crate) fn rearm(&mut self) -> io::Result<()> {
         let soonest = self.timers.next();
-        if let Some(alarm) = self.alarm.as_ref().filter(|_| self.wound != soonest) {
-            set(alarm, soonest)?;
-            self.wound = soonest;
+        if let Some(timerfd) = self.timerfd.as_ref().filter(|_| self.armed_for != soonest) {
+            set(timerfd, soonest)?;
+            self.armed_for = soonest;
         }
         Ok(())
     }
 
-    /// Cuts a forked child's alarm from its parent's, keeping the descriptor's number.
+    /// Gives a forked child a timerfd of its own, under the same number.
     pub(crate) fn after_fork(&mut self) -> io::Result<()> {
-        if let Some(alarm) = &self.alarm {
-            crate::sys::replace(&new_alarm()?, alarm)?;
-            self.wound = None;
+        if let Some(timerfd) = &self.timerfd {
+            crate::sys::replace(&new_timerfd()?, timerfd)?;
+            self.armed_for = None;
         }
-        self.wind()
+        self.rearm()
     }
 }
 
@@ -93,7 +92,7 @@ pub(crate) fn nanoseconds(time: SystemTime) -> u64 {
 }
 
 #[cfg(target_os = "linux")]
-fn new_alarm() -> io::Result<OwnedFd> {
+fn new_timerfd() -> io::Result<OwnedFd> {
     use std::os::fd::FromRawFd;
     // SAFETY: takes no pointer.
     let fd = unsafe { libc::timerfd_create(libc::CLOCK_REALTIME, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK) };
@@ -105,7 +104,7 @@ fn new_alarm() -> io::Result<OwnedFd> {
 }
 
 #[cfg(target_os = "linux")]
-fn set(alarm: &OwnedFd, time: Option<u64>) -> io::Result<()> {
+fn set(timerfd: &OwnedFd, time: Option<u64>) -> io::Result<()> {
     // All zeroes disarms it; the year 1970 comes a nanosecond late.
     let time = time.map_or(0, |time| time.max(1));
     let value = libc::timespec {
@@ -115,23 +114,23 @@ fn set(alarm: &OwnedFd, time: Option<u64>) -> io::Result<()> {
     let when = libc::itimerspec { it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
     let flags = libc::TFD_TIMER_ABSTIME | libc::TFD_TIMER_CANCEL_ON_SET;
     // SAFETY: `when` lives through the call.
-    match unsafe { libc::timerfd_settime(alarm.as_raw_fd(), flags, &when, std::ptr::null_mut()) } {
+    match unsafe { libc::timerfd_settime(timerfd.as_raw_fd(), flags, &when, std::ptr::null_mut()) } {
         0 => Ok(()),
         _ => Err(crate::error::system("timerfd_settime failed")),
     }
 }
 
-/// That the clock was set (`ECANCELED`) is all the same to us.
+/// The clock may have been set (`ECANCELED`): that needs no other answer.
 #[cfg(target_os = "linux")]
-fn silence(alarm: &OwnedFd) {
+fn drain(timerfd: &OwnedFd) {
     let mut count = 0u64;
     // SAFETY: `count` is writable for its length.
-    unsafe { libc::read(alarm.as_raw_fd(), (&raw mut count).cast(), size_of::<u64>()) };
+    unsafe { libc::read(timerfd.as_raw_fd(), (&raw mut count).cast(), size_of::<u64>()) };
 }
 
 #[cfg(not(target_os = "linux"))]
-fn new_alarm() -> io::Result<OwnedFd> {
-    Err(crate::error::fail(libc::ENOTSUP, "this system has no alarm that follows the wall clock"))
+fn new_timerfd() -> io::Result<OwnedFd> {
+    Err(crate::error::fail(libc::ENOTSUP, "this system has no timer that follows the wall clock"))
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -140,4 +139,4 @@ fn set(_: &OwnedFd, _: Option<u64>) -> io::Result<()> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn silence(_: &OwnedFd) {}
+fn drain(_: &OwnedFd) {}
