@@ -222,6 +222,7 @@ impl InternalEvents {
         self.0.is_none()
     }
 
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.0.as_ref().map_or(0, |events| events.len())
     }
@@ -250,11 +251,13 @@ impl Batch {
     }
 
     /// How many of the caller's slots are taken.
+    #[inline]
     fn used(&self) -> usize {
         self.filled + self.internal.len() + usize::from(self.woken)
     }
 
     /// Adds the event of a registration: to the caller's, or to the poller's own.
+    #[inline(always)]
     fn push(&mut self, slots: &mut [MaybeUninit<Event>], fd: RawFd, role: Role, event: Event) {
         match role {
             Role::User => {

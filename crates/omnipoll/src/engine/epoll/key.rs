@@ -111,7 +111,7 @@ fn is_key_of(key: u64, fd: RawFd, registration: &Registration) -> bool {
 }
 
 /// The descriptor and the token in a key; the latter is nothing in a long one.
-#[inline(always)]
+#[inline]
 fn numbers(key: u64) -> (RawFd, u64) {
     if key & SHORT_KEY == 0 {
         return (key as u32 as RawFd, 0);
@@ -122,7 +122,7 @@ fn numbers(key: u64) -> (RawFd, u64) {
 
 /// The event of a key that has the token, and needs no look at the registration: hang-up and
 /// errors mean what was asked for, anything else was.
-#[inline(always)]
+#[inline]
 pub(super) fn decode_fast(found: epoll_event) -> Option<Event> {
     let epoll_event { events: bits, u64: key } = found;
     let is_fast = key & SHORT_KEY != 0 && key != WAKER && bits & !REQUESTED == 0;

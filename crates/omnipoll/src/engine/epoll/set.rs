@@ -71,22 +71,21 @@ impl Set {
     ///
     /// # Safety
     /// `events` has room for `capacity` events.
-    #[inline(always)]
+    #[inline]
     pub(super) unsafe fn wait(
         &self,
         events: *mut epoll_event,
         capacity: libc::c_int,
         timeout: Option<Duration>,
     ) -> io::Result<usize> {
+        let set = self.fd.as_raw_fd();
         let count = match timeout {
             Some(timeout) if !timeout.is_zero() && !self.coarse.load(Ordering::Relaxed) => {
                 // SAFETY: as promised for `events`.
                 unsafe { self.wait_nanoseconds(events, capacity, timeout) }
             }
             // SAFETY: as promised for `events`.
-            _ => unsafe {
-                raw_syscalls::epoll_wait(self.fd.as_raw_fd(), events, capacity, milliseconds(timeout))
-            },
+            _ => unsafe { raw_syscalls::epoll_wait(set, events, capacity, milliseconds(timeout)) },
         };
         check(count, "epoll_wait failed").map(|count| count as usize)
     }

@@ -40,7 +40,7 @@ impl Epoll {
     }
 
     /// Whether no registration has changed since the clock was read, and no entry can be stale.
-    #[inline(always)]
+    #[inline]
     pub(super) fn is_unchanged_since(&self, clock: u32) -> bool {
         !self.may_have_stale.load(Ordering::Acquire) && self.clock.load(Ordering::Acquire) == clock
     }
