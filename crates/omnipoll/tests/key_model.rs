@@ -1,31 +1,31 @@
-//! When an event of epoll's may be believed without a look at the registry, in every
-//! interleaving: a model of `src/engine/epoll.rs`, for loom.
+//! When an event of epoll's may be decoded without a look at the registry, in every interleaving:
+//! a model of `src/engine/epoll/`, for loom.
 //!
 //! | here | there |
 //! |---|---|
-//! | `wait` | `Epoll::wait`: the clock, the system call, `Epoll::is_calm_since` |
+//! | `wait` | `Epoll::wait`: the clock, the system call, `Epoll::is_unchanged_since` |
 //! | `remove` | `Epoll::remove`: `EPOLL_CTL_DEL`, the registry, `Epoll::note_change` |
-//! | `exorcise` | `Epoll::exorcise`: a set without ghosts, `Epoll::note_calm` |
+//! | `rebuild_set` | `Epoll::rebuild_set`: a set without stale entries, `Epoll::note_rebuilt` |
 //!
 //! The kernel's set is one registration behind a lock, as it is in the kernel. Each model is
-//! also run with a step left out or two the other way round: then loom must find the event of
-//! nobody that was believed.
+//! also run with a step left out or two in the other order: then loom must find the event of a
+//! removed registration that was delivered.
 
 use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering::*};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
-/// What may be got wrong.
+/// A mistake in the protocol.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mistake {
     None,
     /// A number that was closed before it was removed is taken for removed.
-    ForgetsTheGhost,
+    ForgetsTheStaleEntry,
     /// The clock stands still when a registration ends.
     KeepsTheClock,
-    /// `haunted` is cleared before the clock moves.
-    CalmsTooEarly,
+    /// `may_have_stale` is cleared before the clock moves.
+    ClearsTooEarly,
 }
 
 struct Model {
@@ -33,27 +33,27 @@ struct Model {
     /// Whether the kernel reports the registration.
     kernel: Mutex<bool>,
     clock: AtomicU32,
-    haunted: AtomicBool,
+    may_have_stale: AtomicBool,
 }
 
 impl Model {
-    fn new(mistake: Mistake, haunted: bool) -> Arc<Self> {
+    fn new(mistake: Mistake, may_have_stale: bool) -> Arc<Self> {
         Arc::new(Self {
             mistake,
             kernel: Mutex::new(true),
             clock: AtomicU32::new(0),
-            haunted: AtomicBool::new(haunted),
+            may_have_stale: AtomicBool::new(may_have_stale),
         })
     }
 
-    /// Whether a wait believes an event of the registration. `during` is between the system
+    /// Whether a wait delivers an event of the registration without a look at the registry. `during` is between the system
     /// call and the look at the clock.
     fn wait(&self, during: impl FnOnce()) -> bool {
         let clock = self.clock.load(Acquire);
         let found = *self.kernel.lock().unwrap();
         during();
-        let calm = !self.haunted.load(Acquire) && self.clock.load(Acquire) == clock;
-        found && calm
+        let unchanged = !self.may_have_stale.load(Acquire) && self.clock.load(Acquire) == clock;
+        found && unchanged
     }
 
     /// Removes the registration. A descriptor closed before, whose duplicate lives on, stays in
@@ -61,28 +61,28 @@ impl Model {
     fn remove(&self, closed_before: bool) {
         if !closed_before {
             *self.kernel.lock().unwrap() = false;
-        } else if self.mistake != Mistake::ForgetsTheGhost {
-            self.haunted.store(true, Release);
+        } else if self.mistake != Mistake::ForgetsTheStaleEntry {
+            self.may_have_stale.store(true, Release);
         }
         if self.mistake != Mistake::KeepsTheClock {
             self.clock.store(1, Release);
         }
     }
 
-    /// Makes the set anew, without the ghost.
-    fn exorcise(&self) {
+    /// Rebuilds the set without the stale entry.
+    fn rebuild_set(&self) {
         *self.kernel.lock().unwrap() = false;
-        if self.mistake == Mistake::CalmsTooEarly {
-            self.haunted.store(false, Release);
+        if self.mistake == Mistake::ClearsTooEarly {
+            self.may_have_stale.store(false, Release);
             self.clock.store(1, Release);
         } else {
             self.clock.store(1, Release);
-            self.haunted.store(false, Release);
+            self.may_have_stale.store(false, Release);
         }
     }
 }
 
-/// A wait that begins after a removal has returned believes nothing of it.
+/// A wait that begins after a removal has returned delivers no event of it.
 fn removed_before(mistake: Mistake, closed_before: bool) {
     let model = Model::new(mistake, false);
     let removed = Arc::new(AtomicBool::new(false));
@@ -94,13 +94,13 @@ fn removed_before(mistake: Mistake, closed_before: bool) {
         })
     };
     if removed.load(Acquire) {
-        assert!(!model.wait(|| ()), "an event of a registration removed before was believed");
+        assert!(!model.wait(|| ()), "an event of a registration removed before was delivered");
     }
     remover.join().unwrap();
-    assert!(!model.wait(|| ()), "an event of a removed registration was believed");
+    assert!(!model.wait(|| ()), "an event of a removed registration was delivered");
 }
 
-/// Nor does a wait that has met the event, when the removal returns before it looks.
+/// Nor does a wait that has found the event, when the removal returns before it reads the clock.
 fn removed_meanwhile(mistake: Mistake) {
     let model = Model::new(mistake, false);
     let removed = Arc::new(AtomicBool::new(false));
@@ -112,19 +112,20 @@ fn removed_meanwhile(mistake: Mistake) {
         })
     };
     let mut was_removed = false;
-    let believed = model.wait(|| was_removed = removed.load(Acquire));
-    assert!(!(believed && was_removed), "an event was believed after its registration was removed");
+    let delivered = model.wait(|| was_removed = removed.load(Acquire));
+    assert!(!(delivered && was_removed), "an event was delivered after its registration was removed");
     remover.join().unwrap();
 }
 
-/// A wait under way that has met a ghost does not believe it when another has driven it out.
-fn driven_out(mistake: Mistake) {
+/// A wait in progress that has found a stale entry does not deliver it when another thread rebuilds
+/// the set.
+fn rebuilt_meanwhile(mistake: Mistake) {
     let model = Model::new(mistake, true);
     let other = {
         let model = model.clone();
-        thread::spawn(move || model.exorcise())
+        thread::spawn(move || model.rebuild_set())
     };
-    assert!(!model.wait(|| ()), "a ghost was believed");
+    assert!(!model.wait(|| ()), "an event of a stale entry was delivered");
     other.join().unwrap();
 }
 
@@ -133,17 +134,17 @@ fn finds(mistake: Mistake, model: impl Fn(Mistake) + Send + Sync + 'static) -> b
 }
 
 #[test]
-fn no_event_of_nobody_is_believed() {
+fn no_event_of_a_removed_registration_is_delivered() {
     for closed_before in [false, true] {
         loom::model(move || removed_before(Mistake::None, closed_before));
     }
     loom::model(|| removed_meanwhile(Mistake::None));
-    loom::model(|| driven_out(Mistake::None));
+    loom::model(|| rebuilt_meanwhile(Mistake::None));
 }
 
 #[test]
 fn each_mistake_is_found() {
-    assert!(finds(Mistake::ForgetsTheGhost, |mistake| removed_before(mistake, true)));
+    assert!(finds(Mistake::ForgetsTheStaleEntry, |mistake| removed_before(mistake, true)));
     assert!(finds(Mistake::KeepsTheClock, removed_meanwhile));
-    assert!(finds(Mistake::CalmsTooEarly, driven_out));
+    assert!(finds(Mistake::ClearsTooEarly, rebuilt_meanwhile));
 }

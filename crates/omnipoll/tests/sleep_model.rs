@@ -1,62 +1,62 @@
-//! The protocol by which nobody sleeps through what was brought, in every interleaving with
-//! three preemptions at most: a model of `src/source/mod.rs`, step by step, for loom.
+//! The lost-wake protocol of `src/source/mod.rs`, in every interleaving with three preemptions at
+//! most: a model for loom of its steps, under the same numbers.
 //!
-//! | here | there |
-//! |---|---|
-//! | `wake` | `Poller::wake`: `Wake::request`, and for the first `Sources::notify` |
-//! | `post` | `Poller::post`: the queue, then `Sources::notify` |
-//! | `arm` | `Sources::timers_changed` |
-//! | `would_sleep` | `Sources::sleeper`, then `Sources::sleep_limit` |
-//! | `tell` | `Sources::tell`: `pending` cleared, then `Wake::answer` or the queue |
-//! | `sleepers` | `Waiters`: who began less who ended |
-//! | `bell` | the waker: a ring that nobody took stays |
+//! | step | here | there |
+//! |---|---|---|
+//! | N1 | `requested` grows | `Wake::request`, or the queue of `Poller::post` |
+//! | N2, N3 | `notify`, `arm` | `Sources::notify`, `Sources::timers_changed` |
+//! | W1, W2 | `would_sleep` | `Sources::begin_wait`, then `Sources::sleep_limit` |
+//! | W3 | `wait` | the system call: the waker's descriptor stays readable until it is drained |
+//! | W4 | `wait` | the guard is dropped |
+//! | W5, W6 | `deliver` | `Sources::deliver`: `pending` cleared, then `Wake::take` or the queue |
 //!
-//! A system call that would sleep for ever is one that finds the bell silent when all is over:
-//! it is given up then, and the model looks whether anything was left untold.
+//! A system call that would sleep indefinitely is one that finds the waker unreadable when all is
+//! over: it is given up then, and the model checks whether anything was left undelivered.
 //!
 //! loom takes a SeqCst access for an AcqRel one, so it can't judge the code itself; what SeqCst
-//! adds is written here as a fence between the two steps of each side. Each model is also run with that fence left out, or with
-//! the two steps the other way round: then loom must find the sleeper who was forgotten.
+//! adds is written here as a fence between the two steps of each side. Each model is also run
+//! with that fence left out, or with the two steps in the other order: then loom must find the
+//! waiter that was forgotten.
 
 use loom::sync::atomic::{fence, AtomicBool, AtomicU64, Ordering::*};
 use loom::sync::Arc;
 use loom::thread;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
-/// What may be got wrong.
+/// A mistake in the protocol.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mistake {
     None,
     /// Acquire and Release where SeqCst is needed.
     NoTotalOrder,
-    /// Who brings something looks for sleepers first and says so afterwards.
-    LooksTooEarly,
-    /// Who goes to sleep looks for what there is first and is counted afterwards.
-    SleepsUncounted,
-    /// `pending` is cleared after what there is was taken.
-    ClearsTooLate,
+    /// The notifier does N3 before N2.
+    WakesBeforeAnnouncing,
+    /// The waiter does W2 before W1.
+    ChecksBeforeRegistering,
+    /// The waiter does W6 before W5.
+    TakesBeforeClearing,
 }
 
 const UNARMED: u64 = u64::MAX;
 
 struct Model {
     mistake: Mistake,
-    asked: AtomicU64,
+    requested: AtomicU64,
     pending: AtomicBool,
     soonest: AtomicU64,
-    sleepers: AtomicU64,
-    bell: AtomicBool,
+    waiters: AtomicU64,
+    waker: AtomicBool,
 }
 
 impl Model {
     fn new(mistake: Mistake) -> Self {
         Self {
             mistake,
-            asked: AtomicU64::new(0),
+            requested: AtomicU64::new(0),
             pending: AtomicBool::new(false),
             soonest: AtomicU64::new(UNARMED),
-            sleepers: AtomicU64::new(0),
-            bell: AtomicBool::new(false),
+            waiters: AtomicU64::new(0),
+            waker: AtomicBool::new(false),
         }
     }
 
@@ -67,78 +67,88 @@ impl Model {
         }
     }
 
-    /// A wake: counted, and noticed if it is the first.
+    /// `Poller::wake`: only the first since the last event notifies.
     fn wake(&self) {
-        if self.asked.fetch_add(1, AcqRel) == 0 {
-            self.bring(|| !self.pending.swap(true, AcqRel));
+        if self.requested.fetch_add(1, AcqRel) == 0 {
+            self.notify();
         }
     }
 
-    /// A post: whoever finds `pending` set leaves it at that.
+    /// `Poller::post`.
     fn post(&self) {
-        self.asked.fetch_add(1, AcqRel);
-        self.bring(|| !self.pending.swap(true, AcqRel));
+        self.requested.fetch_add(1, AcqRel);
+        self.notify();
     }
 
-    /// A timer that nobody who sleeps knows of.
+    fn notify(&self) {
+        self.announce(|| !self.pending.swap(true, AcqRel));
+    }
+
+    /// A timer that no waiter knows of.
     fn arm(&self, deadline: u64) {
-        self.bring(|| self.soonest.swap(deadline, AcqRel) > deadline);
+        self.announce(|| self.soonest.swap(deadline, AcqRel) > deadline);
     }
 
-    /// Says that something has come, and rings if that is new and somebody sleeps.
-    fn bring(&self, say: impl Fn() -> bool) {
-        let there = || self.sleepers.load(Acquire) > 0;
-        let (is_new, somebody) = if self.mistake == Mistake::LooksTooEarly {
-            let somebody = there();
+    /// N2 and N3; `announce` returns whether it was news.
+    fn announce(&self, announce: impl Fn() -> bool) {
+        let any_waiter = || self.waiters.load(Acquire) > 0;
+        let (is_new, any_waiter) = if self.mistake == Mistake::WakesBeforeAnnouncing {
+            let any_waiter = any_waiter();
             self.order();
-            (say(), somebody)
+            (announce(), any_waiter)
         } else {
-            let is_new = say();
+            let is_new = announce();
             self.order();
-            (is_new, there())
+            (is_new, any_waiter())
         };
-        if is_new && somebody {
+        if is_new && any_waiter {
             // write(2) and what epoll does with it are ordered by the kernel's locks.
-            self.bell.swap(true, AcqRel);
+            self.waker.swap(true, AcqRel);
         }
     }
 
-    /// Whether one who looks would sleep for ever, unless rung for.
+    /// W1 and W2: whether the wait would sleep indefinitely, unless it is woken.
     fn would_sleep(&self) -> bool {
-        let uncounted = self.mistake == Mistake::SleepsUncounted;
-        if !uncounted {
-            self.sleepers.fetch_add(1, AcqRel);
+        let register_first = self.mistake != Mistake::ChecksBeforeRegistering;
+        if register_first {
+            self.waiters.fetch_add(1, AcqRel);
             self.order();
         }
-        let quiet = !self.pending.load(Acquire) && self.soonest.load(Acquire) == UNARMED;
-        if uncounted {
+        let idle = !self.pending.load(Acquire) && self.soonest.load(Acquire) == UNARMED;
+        if !register_first {
             self.order();
-            self.sleepers.fetch_add(1, AcqRel);
+            self.waiters.fetch_add(1, AcqRel);
         }
-        quiet
+        idle
     }
 
-    /// Takes what there is: how many wakes.
-    fn tell(&self) -> u64 {
-        let late = self.mistake == Mistake::ClearsTooLate;
-        if !late {
+    /// W5 and W6: how many wakes or posts were delivered.
+    fn deliver(&self) -> u64 {
+        let clear_first = self.mistake != Mistake::TakesBeforeClearing;
+        if clear_first {
             self.pending.store(false, Release);
             self.order();
         }
-        let told = self.asked.swap(0, AcqRel);
-        if late {
+        let delivered = self.requested.swap(0, AcqRel);
+        if !clear_first {
             self.pending.store(false, Release);
         }
-        told
+        delivered
     }
 
-    /// A wait that is told at once or goes to sleep. `None` when it sleeps, and nobody has rung.
+    /// A wait that returns at once or goes to sleep. `None` when it sleeps, and was not woken.
     fn wait(&self) -> Option<u64> {
-        if self.would_sleep() && !self.bell.swap(false, AcqRel) {
+        if self.would_sleep() && !self.waker.swap(false, AcqRel) {
             return None;
         }
-        self.sleepers.fetch_sub(1, AcqRel);
-        Some(self.tell())
+        self.waiters.fetch_sub(1, AcqRel);
+        Some(self.deliver())
+    }
+
+    /// Whether a thread will look again: the waker is readable, or the wait that ended did so
+    /// before `pending` was set.
+    fn will_look(&self, delivered: Option<u64>) -> bool {
+        self.waker.load(Acquire) || (delivered.is_some() && self.pending.load(Acquire))
     }
 }
 
@@ -155,60 +165,57 @@ fn fails(mistake: Mistake, model: impl Fn(Mistake) + Copy + Send + Sync + 'stati
     catch_unwind(AssertUnwindSafe(|| explore(mistake, model))).is_err()
 }
 
-/// One wakes, one waits: a waiter who sleeps was rung for, or will be.
-fn a_wake_reaches_one_who_goes_to_sleep(mistake: Mistake) {
+/// One wakes, one waits: a waiter that sleeps was woken, or will be.
+fn a_wake_reaches_a_waiter_that_goes_to_sleep(mistake: Mistake) {
     let model = Arc::new(Model::new(mistake));
-    let waker = {
+    let notifier = {
         let model = model.clone();
         thread::spawn(move || model.wake())
     };
-    let told = model.wait();
-    waker.join().unwrap();
-    if told != Some(1) {
-        // It sleeps still, or it was told nothing and will look again.
-        let knows = model.bell.load(Acquire) || (told.is_some() && model.pending.load(Acquire));
-        assert!(knows, "a wake that nobody is told of");
+    let delivered = model.wait();
+    notifier.join().unwrap();
+    if delivered != Some(1) {
+        assert!(model.will_look(delivered), "a wake that is never delivered");
     }
 }
 
 fn wakes_are_counted(mistake: Mistake) {
-    two_bring(mistake, Model::wake);
+    two_notify(mistake, Model::wake);
 }
 
 fn posts_are_counted(mistake: Mistake) {
-    two_bring(mistake, Model::post);
+    two_notify(mistake, Model::post);
 }
 
-/// Two bring something while one waits: each is told once, or somebody will look.
-fn two_bring(mistake: Mistake, what: fn(&Model)) {
+/// Two notify while one waits: each is delivered once, or a thread will look.
+fn two_notify(mistake: Mistake, what: fn(&Model)) {
     let model = Arc::new(Model::new(mistake));
-    let bringers = [(); 2].map(|()| {
+    let notifiers = [(); 2].map(|()| {
         let model = model.clone();
         thread::spawn(move || what(&model))
     });
-    let told = model.wait();
-    bringers.into_iter().for_each(|bringer| bringer.join().unwrap());
-    let left = model.asked.load(Acquire);
-    assert_eq!(told.unwrap_or(0) + left, 2);
-    let knows = model.bell.load(Acquire) || (told.is_some() && model.pending.load(Acquire));
-    assert!(left == 0 || knows, "something that nobody is told of");
+    let delivered = model.wait();
+    notifiers.into_iter().for_each(|notifier| notifier.join().unwrap());
+    let left = model.requested.load(Acquire);
+    assert_eq!(delivered.unwrap_or(0) + left, 2);
+    assert!(left == 0 || model.will_look(delivered), "something that is never delivered");
 }
 
-/// One arms the first timer while one goes to sleep: it sleeps no longer than the timer says.
+/// One arms the first timer while one goes to sleep: it sleeps no longer than the timer allows.
 fn a_timer_shortens_a_sleep(mistake: Mistake) {
     let model = Arc::new(Model::new(mistake));
-    let armer = {
+    let notifier = {
         let model = model.clone();
         thread::spawn(move || model.arm(1))
     };
-    let sleeps_for_ever = model.would_sleep();
-    armer.join().unwrap();
-    assert!(!sleeps_for_ever || model.bell.load(Acquire), "nobody looks at the timer");
+    let sleeps_indefinitely = model.would_sleep();
+    notifier.join().unwrap();
+    assert!(!sleeps_indefinitely || model.waker.load(Acquire), "a timer that no wait knows of");
 }
 
 #[test]
-fn nobody_sleeps_through_a_wake() {
-    explore(Mistake::None, a_wake_reaches_one_who_goes_to_sleep);
+fn no_waiter_sleeps_through_a_wake() {
+    explore(Mistake::None, a_wake_reaches_a_waiter_that_goes_to_sleep);
 }
 
 #[test]
@@ -222,17 +229,17 @@ fn every_post_is_counted_once() {
 }
 
 #[test]
-fn nobody_sleeps_through_a_timer() {
+fn no_waiter_sleeps_through_a_timer() {
     explore(Mistake::None, a_timer_shortens_a_sleep);
 }
 
 #[test]
 fn each_mistake_is_found() {
     use Mistake::*;
-    for mistake in [NoTotalOrder, LooksTooEarly, SleepsUncounted] {
-        assert!(fails(mistake, a_wake_reaches_one_who_goes_to_sleep));
+    for mistake in [NoTotalOrder, WakesBeforeAnnouncing, ChecksBeforeRegistering] {
+        assert!(fails(mistake, a_wake_reaches_a_waiter_that_goes_to_sleep));
         assert!(fails(mistake, a_timer_shortens_a_sleep));
     }
-    assert!(fails(ClearsTooLate, wakes_are_counted));
-    assert!(fails(ClearsTooLate, posts_are_counted));
+    assert!(fails(TakesBeforeClearing, wakes_are_counted));
+    assert!(fails(TakesBeforeClearing, posts_are_counted));
 }
