@@ -56,9 +56,17 @@ impl Ready {
     /// The descriptor was closed while registered; the registration has ended. Reported once.
     pub const INVALID: Self = Self(64);
 
+    /// What is reported whatever was asked for.
+    pub(crate) const FAILURES: Self = Self(Self::HANGUP.0 | Self::ERROR.0);
+
     /// The bits of the C API.
     pub const fn bits(self) -> u32 {
         self.0
+    }
+
+    /// Whether no flag is set.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
     }
 
     /// Whether every flag of `other` is set.
@@ -89,17 +97,44 @@ impl std::ops::BitOr for Ready {
 }
 
 impl Event {
-    pub(crate) const fn io(token: u64, fd: RawFd, ready: Ready) -> Self {
+    /// An event as a wait returns it, for the tests of what handles events. Its
+    /// [count](Event::count) is 1; [`Event::io`] and [`Event::signal`] make those of their kinds whole.
+    ///
+    /// ```
+    /// use omnipoll::{Event, EventKind};
+    ///
+    /// let expired = Event::new(EventKind::Timer, 7, 2);
+    /// assert_eq!((expired.token(), expired.value()), (7, 2));
+    /// ```
+    pub const fn new(kind: EventKind, token: u64, value: i64) -> Self {
+        match kind {
+            EventKind::Signal => Self::signal(token, value as i32, 1),
+            _ => Self { token, value, ready: 0, kind: kind as u32 },
+        }
+    }
+
+    /// An IO event: the descriptor `fd` is ready.
+    ///
+    /// ```
+    /// use omnipoll::{Event, Ready};
+    ///
+    /// let event = Event::io(7, 3, Ready::READ | Ready::READ_CLOSED);
+    /// assert!(event.is_readable() && event.is_read_closed() && !event.is_hangup());
+    /// ```
+    pub const fn io(token: u64, fd: RawFd, ready: Ready) -> Self {
         Self { token, value: fd as i64, ready: ready.0, kind: EventKind::Io as u32 }
     }
 
-    /// An event that is no descriptor's.
-    pub(crate) const fn new(kind: EventKind, token: u64, value: i64) -> Self {
-        Self { token, value, ready: 0, kind: kind as u32 }
-    }
-
-    pub(crate) const fn signal(token: u64, signo: i32, times: u32) -> Self {
-        Self { token, value: signo as i64, ready: times, kind: EventKind::Signal as u32 }
+    /// A SIGNAL event: the signal `signo` came `count` times.
+    ///
+    /// ```
+    /// use omnipoll::{Event, EventKind};
+    ///
+    /// let event = Event::signal(7, 15, 2);
+    /// assert_eq!((event.kind(), event.value(), event.count()), (EventKind::Signal, 15, 2));
+    /// ```
+    pub const fn signal(token: u64, signo: i32, count: u32) -> Self {
+        Self { token, value: signo as i64, ready: count, kind: EventKind::Signal as u32 }
     }
 
     /// The same event, saying that the descriptor was closed.
@@ -146,14 +181,39 @@ impl Event {
         }
     }
 
-    /// Whether a read would not block.
+    /// Whether a read would not block: [`Ready::READ`].
     pub const fn is_readable(&self) -> bool {
-        self.ready().0 & Ready::READ.0 != 0
+        self.ready().contains(Ready::READ)
     }
 
-    /// Whether a write would not block.
+    /// Whether a write would not block: [`Ready::WRITE`].
     pub const fn is_writable(&self) -> bool {
-        self.ready().0 & Ready::WRITE.0 != 0
+        self.ready().contains(Ready::WRITE)
+    }
+
+    /// Whether there is urgent data: [`Ready::PRIORITY`].
+    pub const fn is_priority(&self) -> bool {
+        self.ready().contains(Ready::PRIORITY)
+    }
+
+    /// Whether the peer will send no more: [`Ready::READ_CLOSED`].
+    pub const fn is_read_closed(&self) -> bool {
+        self.ready().contains(Ready::READ_CLOSED)
+    }
+
+    /// Whether both directions are closed: [`Ready::HANGUP`].
+    pub const fn is_hangup(&self) -> bool {
+        self.ready().contains(Ready::HANGUP)
+    }
+
+    /// Whether an error is pending: [`Ready::ERROR`].
+    pub const fn is_error(&self) -> bool {
+        self.ready().contains(Ready::ERROR)
+    }
+
+    /// Whether the descriptor was closed while registered: [`Ready::INVALID`].
+    pub const fn is_invalid(&self) -> bool {
+        self.ready().contains(Ready::INVALID)
     }
 }
 

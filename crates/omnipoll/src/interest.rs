@@ -1,46 +1,66 @@
-//! What a registration wants to hear of ([`Interest`]) and how often ([`Trigger`]).
+//! What a registration asks for ([`Interest`]), and how often it is reported ([`Trigger`]).
 
-use std::num::NonZeroU16;
 use std::ops::{BitOr, BitOrAssign};
 
-/// What a registration asks for: directions, and a [`Trigger`] (LEVEL unless told).
+use crate::event::Ready;
+
+/// What a registration asks for: directions, and a [`Trigger`] (LEVEL by default).
 ///
-/// Combine with `|`: `Interest::READ | Interest::WRITE | Trigger::EDGE`. There is no
-/// empty interest: to hear nothing, [remove](crate::Poller::remove) the descriptor or
-/// register it [`Trigger::ONESHOT`].
+/// Combine with `|`:
+///
+/// ```
+/// use omnipoll::{Interest, Trigger};
+///
+/// let interest = Interest::READ | Interest::WRITE | Trigger::EDGE;
+/// assert!(interest.is_readable() && interest.is_writable() && !interest.is_priority());
+/// assert_eq!(interest.trigger(), Trigger::EDGE);
+/// assert!(interest.contains(Interest::WRITE));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Interest(NonZeroU16);
+pub struct Interest(u16);
 
 /// How often a condition is reported. LEVEL and EDGE exclude each other; ONESHOT goes with both.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Trigger(u16);
 
 impl Interest {
+    /// No direction: hang-up and errors only, which are reported whatever was asked for.
+    ///
+    /// # Portability
+    ///
+    /// `events = 0` of `poll(2)` and `epoll_ctl(2)`. An engine without
+    /// [`TELLS_HANGUP`](crate::Capabilities::TELLS_HANGUP) (select) reports nothing for it.
+    pub const NONE: Self = Self(0);
     /// Data to read, end of file, or a connection to accept (`POLLIN`).
-    pub const READ: Self = Self(NonZeroU16::new(1).unwrap());
+    pub const READ: Self = Self(1);
     /// Room to write, or the end of a connect in progress (`POLLOUT`).
-    pub const WRITE: Self = Self(NonZeroU16::new(2).unwrap());
+    pub const WRITE: Self = Self(2);
     /// Urgent data: `POLLPRI`, and select's third set.
-    pub const PRIORITY: Self = Self(NonZeroU16::new(4).unwrap());
+    pub const PRIORITY: Self = Self(4);
 
-    /// Every direction.
-    pub(crate) const ANY: Self = Self(NonZeroU16::new(Self::DIRECTIONS).unwrap());
+    pub(crate) const ANY: Self = Self(Self::DIRECTIONS);
 
     const DIRECTIONS: u16 = 7;
 
     /// The bits of the C API (`OMNI_READ | OMNI_EDGE`, ...).
     pub const fn bits(self) -> u32 {
-        self.0.get() as u32
+        self.0 as u32
     }
 
-    /// From the bits of the C API. `None` for an unknown bit, for no direction at all, and
-    /// for EXCLUSIVE with PRIORITY or ONESHOT, which `epoll_ctl(2)` refuses.
+    /// From the bits of the C API. `None` for an unknown bit, and for EXCLUSIVE with PRIORITY or
+    /// ONESHOT, which `epoll_ctl(2)` refuses.
+    ///
+    /// ```
+    /// use omnipoll::{Interest, Trigger};
+    ///
+    /// assert_eq!(Interest::from_bits(0x101), Some(Interest::READ | Trigger::EDGE));
+    /// assert_eq!(Interest::from_bits(0x8000), None);
+    /// ```
     pub const fn from_bits(bits: u32) -> Option<Self> {
         if bits & !((Self::DIRECTIONS | Trigger::ALL) as u32) != 0 {
             return None;
         }
-        let Some(bits) = NonZeroU16::new(bits as u16) else { return None };
-        let interest = Self(bits);
+        let interest = Self(bits as u16);
         if interest.is_possible() {
             Some(interest)
         } else {
@@ -53,31 +73,63 @@ impl Interest {
         self.directions() & other.directions() == other.directions()
     }
 
-    /// The trigger asked for.
-    pub const fn trigger(self) -> Trigger {
-        Trigger(self.0.get() & Trigger::ALL)
+    /// Whether READ is asked for.
+    pub const fn is_readable(self) -> bool {
+        self.contains(Self::READ)
     }
 
-    /// Whether there is a direction, and nothing that `epoll_ctl(2)` refuses beside EXCLUSIVE.
+    /// Whether WRITE is asked for.
+    pub const fn is_writable(self) -> bool {
+        self.contains(Self::WRITE)
+    }
+
+    /// Whether PRIORITY is asked for.
+    pub const fn is_priority(self) -> bool {
+        self.contains(Self::PRIORITY)
+    }
+
+    /// Whether no direction is asked for, as in [`Interest::NONE`].
+    pub const fn is_empty(self) -> bool {
+        self.directions() == 0
+    }
+
+    /// The trigger asked for.
+    pub const fn trigger(self) -> Trigger {
+        Trigger(self.0 & Trigger::ALL)
+    }
+
+    /// Whether the trigger has EDGE.
+    pub const fn is_edge(self) -> bool {
+        self.0 & Trigger::EDGE.0 != 0
+    }
+
+    /// Whether the trigger has ONESHOT.
+    pub const fn is_oneshot(self) -> bool {
+        self.0 & Trigger::ONESHOT.0 != 0
+    }
+
+    /// Whether the trigger has EXCLUSIVE.
+    pub const fn is_exclusive(self) -> bool {
+        self.0 & Trigger::EXCLUSIVE.0 != 0
+    }
+
+    /// Whether there is nothing that `epoll_ctl(2)` refuses beside EXCLUSIVE.
     pub(crate) const fn is_possible(self) -> bool {
-        let alone = !self.contains(Self::PRIORITY) && !self.is_oneshot();
-        self.directions() != 0 && (alone || !self.is_exclusive())
+        !self.is_exclusive() || !(self.is_priority() || self.is_oneshot())
     }
 
     pub(crate) const fn directions(self) -> u8 {
-        (self.0.get() & Self::DIRECTIONS) as u8
+        (self.0 & Self::DIRECTIONS) as u8
     }
 
-    pub(crate) const fn is_edge(self) -> bool {
-        self.0.get() & Trigger::EDGE.0 != 0
-    }
-
-    pub(crate) const fn is_oneshot(self) -> bool {
-        self.0.get() & Trigger::ONESHOT.0 != 0
-    }
-
-    pub(crate) const fn is_exclusive(self) -> bool {
-        self.0.get() & Trigger::EXCLUSIVE.0 != 0
+    /// What a registration is armed for when it begins: its directions, or without any the
+    /// failures, so that it differs from one that is disarmed.
+    pub(crate) const fn armed(self) -> u8 {
+        if self.is_empty() {
+            Ready::FAILURES.bits() as u8
+        } else {
+            self.directions()
+        }
     }
 }
 
@@ -118,10 +170,7 @@ impl BitOrAssign for Interest {
 impl BitOr<Trigger> for Interest {
     type Output = Self;
     fn bitor(self, trigger: Trigger) -> Self {
-        match NonZeroU16::new(trigger.0) {
-            Some(trigger) => Self(self.0 | trigger),
-            None => self,
-        }
+        Self(self.0 | trigger.0)
     }
 }
 
@@ -135,7 +184,11 @@ impl BitOr for Trigger {
 impl std::fmt::Debug for Interest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         const DIRECTIONS: [(u32, &str); 3] = [(1, "READ"), (2, "WRITE"), (4, "PRIORITY")];
-        crate::event::write_names(f, self.bits(), &DIRECTIONS)?;
+        if self.is_empty() {
+            f.write_str("NONE")?;
+        } else {
+            crate::event::write_names(f, self.bits(), &DIRECTIONS)?;
+        }
         match self.trigger() {
             Trigger::LEVEL => Ok(()),
             trigger => write!(f, "|{trigger:?}"),

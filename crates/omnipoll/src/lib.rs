@@ -122,6 +122,8 @@
 //!    every engine that can tell them ([`Capabilities`]).
 //! 3. **ONESHOT**: reported once, then silent until [`Poller::modify`]; what arrived meanwhile
 //!    is reported at once after it.
+//!    An interest without a direction ([`Interest::NONE`]) reports hang-up and errors alone, where the
+//!    engine can tell them.
 //! 4. Adding what is registered is `EEXIST`; changing what is not, `ENOENT`; a descriptor that
 //!    is not open or was opened with `O_PATH`, `EBADF`; a kind of file that is always ready (a
 //!    regular file, a directory), `EPERM` on every engine, unless

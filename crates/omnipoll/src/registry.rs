@@ -129,7 +129,7 @@ impl Registry {
             engine_data: 0,
             file: 0,
             interest,
-            armed: interest.directions(),
+            armed: interest.armed(),
             role: tag.role,
         })
     }
@@ -153,7 +153,7 @@ impl Registry {
         self.tick();
         let registration = self.get_mut(fd)?;
         (registration.interest, registration.token) = (interest, token);
-        registration.armed = interest.directions();
+        registration.armed = interest.armed();
         Some(registration)
     }
 

@@ -49,7 +49,8 @@ pub enum EngineKind {
 pub struct Capabilities(u32);
 
 impl Capabilities {
-    /// HANGUP and ERROR are reported as such, besides READ and WRITE.
+    /// HANGUP and ERROR are reported as such, besides READ and WRITE, and to an interest
+    /// [without a direction](crate::Interest::NONE) too.
     pub const TELLS_HANGUP: Self = Self(1);
     /// READ_CLOSED is reported when the peer has shut down its sending side.
     pub const TELLS_READ_CLOSED: Self = Self(2);

@@ -149,8 +149,10 @@ impl<S: Set> Engine for Scan<S> {
 
     fn rearm(&self, registry: &mut Registry, fd: RawFd, interest: Interest) {
         let Some(registration) = registry.get_mut(fd) else { return };
-        let directions = interest.directions() & registration.interest.directions();
-        let armed = registration.armed | directions | end_flags::<S>(registration.interest, directions);
+        let wanted = registration.interest;
+        let directions = interest.directions() & wanted.directions();
+        let rearmed = if wanted.is_empty() { wanted.armed() } else { directions };
+        let armed = registration.armed | rearmed | end_flags::<S>(wanted, directions);
         if armed != registration.armed {
             registration.armed = armed;
             lock(&self.state).set.update(fd, registration);
@@ -307,7 +309,7 @@ fn event_of<S: Set>(
     Some((role, Event::io(token, fd, ready)))
 }
 
-const FAILURES: u32 = Ready::HANGUP.bits() | Ready::ERROR.bits();
+const FAILURES: u32 = Ready::FAILURES.bits();
 
 /// The END_FLAGS that an EDGE armed for these directions reports: they are new readiness, whether
 /// or not what the directions reported was drained.

@@ -65,7 +65,7 @@ fn compare(registry: &Registry, expected: &BTreeMap<RawFd, Expected>) {
     for (&fd, it) in expected {
         let found = registry.get(fd).expect("it was registered");
         assert_eq!((found.token, found.interest), (it.token, it.interest));
-        assert_eq!((found.generation, found.armed), (it.generation, it.interest.directions()));
+        assert_eq!((found.generation, found.armed), (it.generation, it.interest.armed()));
         generations.push(found.generation);
     }
     generations.sort_unstable();

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Poller;
 use crate::event::Ready;
 use crate::interest::Interest;
+use crate::registry::Registration;
 use crate::sys::probe;
 
 /// One registration, as it was when asked. Its [`Display`](fmt::Display) is one line.
@@ -53,6 +54,13 @@ impl fmt::Display for Registered {
     }
 }
 
+/// The directions that the engine will report; an EDGE may still be armed for failures alone.
+fn armed(registration: &Registration) -> Option<Interest> {
+    let has_any = registration.directions() != 0 || registration.interest.is_empty();
+    let is_armed = registration.armed != 0 && has_any;
+    Interest::from_bits(registration.directions().into()).filter(|_| is_armed)
+}
+
 impl Poller {
     /// Every registration of the caller's, lowest descriptor first. One `readlink(2)` for each,
     /// made without any lock: a number may stand for another file by then.
@@ -74,7 +82,7 @@ impl Poller {
                 Some(strict) => strict.history(fd),
                 None => (None, None),
             };
-            let armed = Interest::from_bits(registration.directions().into());
+            let armed = armed(registration);
             let (token, interest) = (registration.token, registration.interest);
             Registered { fd, token, what: String::new(), interest, armed, age, last_event }
         });

@@ -13,6 +13,7 @@ mod errors;
 mod fork;
 mod letting_go;
 mod level;
+mod no_direction;
 mod oneshot;
 mod scale;
 mod shortage;
@@ -28,6 +29,7 @@ fn main() -> std::process::ExitCode {
     level::behaviours(&mut suite);
     edge::behaviours(&mut suite);
     oneshot::behaviours(&mut suite);
+    no_direction::behaviours(&mut suite);
     errors::behaviours(&mut suite);
     closing::behaviours(&mut suite);
     letting_go::behaviours(&mut suite);

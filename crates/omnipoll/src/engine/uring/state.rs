@@ -73,8 +73,10 @@ pub(super) fn poll_bits(interest: Interest) -> u32 {
         (Interest::WRITE, libc::POLLOUT),
         (Interest::PRIORITY, libc::POLLPRI),
     ];
-    let bits = bits.into_iter().filter(|&(direction, _)| interest.contains(direction));
-    bits.fold(0, |all, (_, bits)| all | bits as u32)
+    let asked = bits.into_iter().filter(|&(direction, _)| interest.contains(direction));
+    // The kernel adds them to any poll; named, nothing depends on how it treats one for nothing.
+    let failures = if interest.is_empty() { libc::POLLHUP | libc::POLLERR } else { 0 };
+    asked.fold(failures as u32, |all, (_, bits)| all | bits as u32)
 }
 
 /// Whether what a completion says stays true: an edge does, a LEVEL or a ONESHOT may have passed.
