@@ -169,12 +169,13 @@ pub extern "C" fn omni_poller_capabilities(poller: *const omni_poller) -> c_int 
 
 /// Starts watching `fd`. Its events carry `token`, which is the caller's to choose.
 ///
-/// `interest` is OMNI_READ, OMNI_WRITE and OMNI_PRIORITY, at least one, joined by `|` with
-/// triggers: OMNI_EDGE, OMNI_ONESHOT, OMNI_EXCLUSIVE. Waits under way take it into account.
+/// `interest` is OMNI_READ, OMNI_WRITE and OMNI_PRIORITY, joined by `|` with triggers: OMNI_EDGE,
+/// OMNI_ONESHOT, OMNI_EXCLUSIVE. Without any of the first three, hang-up and errors alone are
+/// reported, where the engine has OMNI_TELLS_HANGUP. Waits under way take it into account.
 /// The descriptor stays the caller's: make it non-blocking, and remove it before closing it.
 ///
 /// Returns 0, or, with nothing changed:
-///   -EINVAL: `poller` is NULL; `interest` has no direction, an unknown bit, or a trigger that this
+///   -EINVAL: `poller` is NULL; `interest` has an unknown bit or a trigger that this
 ///       engine hasn't or that doesn't go with the rest; `fd` is one of the poller's own.
 ///   -EEXIST: `fd` is registered already. So it seems, too, on select and poll (and on io_uring
 ///       before Linux 6.6) for an eventfd, timerfd, epoll or other anonymous file whose number an
@@ -255,7 +256,7 @@ pub extern "C" fn omni_poller_remove(poller: *mut omni_poller, fd: c_int) -> c_i
 /// Returns 0, or:
 ///   -ENOENT: `fd` is not registered.
 ///   -EBADF: `fd` is negative.
-///   -EINVAL: `poller` is NULL; `interest` has no direction or an unknown bit; the registration is
+///   -EINVAL: `poller` is NULL; `interest` has an unknown bit; the registration is
 ///       OMNI_ONESHOT, which `omni_poller_modify` enables.
 ///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
 ///
@@ -360,7 +361,7 @@ pub extern "C" fn omni_poller_after_fork(poller: *mut omni_poller) -> c_int {
 fn checked(interest: u32) -> Result<Interest, Failure> {
     Interest::from_bits(interest).ok_or(Failure::new(
         libc::EINVAL,
-        "interest has no direction, an unknown bit, or bits that don't go together",
+        "interest has an unknown bit, or bits that don't go together",
     ))
 }
 

@@ -126,13 +126,30 @@ static void registration_errors(uint32_t engine)
     close_pair(pair);
 }
 
+static void no_direction(uint32_t engine)
+{
+    omni_poller *poller = new_poller(engine);
+    struct pair pair = socket_pair();
+    omni_event event;
+    IS(omni_poller_add(poller, pair.ours, 0, 1), 0);
+    IS(write(pair.theirs, "x", 1), 1);
+    IS(omni_poller_wait(poller, &event, 1, 0), 0);
+    close(pair.theirs);
+    if (engine_tells(poller, OMNI_TELLS_HANGUP))
+        IS(one_event(poller, pair.ours, 1), OMNI_HANGUP);
+    else
+        IS(omni_poller_wait(poller, &event, 1, 0), 0);
+    omni_poller_free(poller);
+    close(pair.ours);
+}
+
 static void interest_bits(uint32_t engine)
 {
     omni_poller *poller = new_poller(engine);
     struct pair pair = socket_pair();
     const uint32_t wrong[] = {
-        0, OMNI_EDGE, OMNI_ONESHOT, OMNI_READ | OMNI_READ_CLOSED, OMNI_READ | OMNI_HANGUP,
-        OMNI_READ | 0x800, OMNI_READ | 0x80000000, UINT32_MAX, OMNI_EXCLUSIVE,
+        OMNI_READ | OMNI_READ_CLOSED, OMNI_READ | OMNI_HANGUP,
+        OMNI_READ | 0x800, OMNI_READ | 0x80000000, UINT32_MAX,
         OMNI_READ | OMNI_EXCLUSIVE | OMNI_ONESHOT, OMNI_PRIORITY | OMNI_EXCLUSIVE,
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
@@ -754,6 +771,7 @@ static const struct behaviour behaviours[] = {
     {"ONESHOT is reported once, and after modify again", oneshot},
     {"modify replaces interest and token", modify},
     {"EEXIST, ENOENT and EBADF", registration_errors},
+    {"hang-up alone without a direction", no_direction},
     {"EINVAL for bits that mean nothing", interest_bits},
     {"EXCLUSIVE where the engine has it, EINVAL elsewhere", exclusive},
     {"EPERM for regular files, unless asked for", regular_files},
