@@ -359,10 +359,8 @@ pub extern "C" fn omni_poller_after_fork(poller: *mut omni_poller) -> c_int {
 }
 
 fn checked(interest: u32) -> Result<Interest, Failure> {
-    Interest::from_bits(interest).ok_or(Failure::new(
-        libc::EINVAL,
-        "interest has an unknown bit, or bits that don't go together",
-    ))
+    Interest::from_bits(interest)
+        .ok_or(Failure::new(libc::EINVAL, "interest has an unknown bit, or bits that don't go together"))
 }
 
 #[cfg(test)]

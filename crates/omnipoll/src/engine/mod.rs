@@ -369,7 +369,7 @@ const READY_OF: [u32; 32] = {
     ready
 };
 
-/// Lets a wait fill an empty list up to `capacity`.
+/// Lets a wait append up to `capacity` events, for which there is room, to a list.
 #[inline]
 pub(crate) fn fill(
     list: &mut Vec<Event>,
@@ -377,7 +377,8 @@ pub(crate) fn fill(
     wait: impl FnOnce(&mut [MaybeUninit<Event>]) -> io::Result<usize>,
 ) -> io::Result<usize> {
     let filled = wait(&mut list.spare_capacity_mut()[..capacity])?;
-    // SAFETY: the list was empty, and a wait that returns `filled` has initialised that many.
-    unsafe { list.set_len(filled) };
+    // SAFETY: a wait that returns `filled` has initialised that many of the slots, which begin
+    // where the list ends.
+    unsafe { list.set_len(list.len() + filled) };
     Ok(filled)
 }

@@ -10,13 +10,13 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::deadline::Deadline;
 use super::Poller;
 use crate::engine::{self, Batch, InternalEvent};
 use crate::errno::{self, About};
-use crate::error::fail;
+use crate::error::{fail, no_memory};
 use crate::event::{Event, Events};
 use crate::registry::InternalSource;
 use crate::source::SleepLimit;
@@ -27,22 +27,129 @@ const BACK_OFF: Duration = Duration::from_millis(1);
 
 // ---- The public methods --------------------------------------------------------------------
 
+/// # Waiting
+///
+/// A wait returns events of every kind: of descriptors, timers, signals, children, wakes and posts.
+/// Several threads may wait on one poller; an event goes to one of them.
 impl Poller {
     /// Waits until something is ready or `timeout` has passed (`None`: indefinitely; zero: look
     /// and return), and returns the number of events now in `events`, 0 when time was up.
     ///
-    /// `EINVAL` when `events` has no room, `EINTR` only if the poller is
-    /// [interruptible](super::Options::interruptible). When the kernel is short of memory, the
-    /// wait tries again every millisecond; if it is so for ten of them, or until the time is up,
-    /// that is the error (`ENOMEM`, `EAGAIN`), and nothing is lost.
+    /// # Errors
+    ///
+    /// - `EINVAL`: `events` has no room.
+    /// - `EINTR`: a signal came, and the poller is [interruptible](super::Options::interruptible).
+    /// - `ENOMEM`, `EAGAIN`: the kernel has been short of memory for ten tries, a millisecond apart,
+    ///   or until the time was up. Nothing is lost.
+    /// - `EOWNERDEAD`: in a forked child before [`Poller::after_fork`].
+    ///
+    /// # Portability
+    ///
+    /// One `epoll_wait(2)`, `epoll_pwait2(2)`, `ppoll(2)`, `pselect(2)` or `io_uring_enter(2)`, and
+    /// one more after each that brought nothing. Timeouts are whole milliseconds, rounded up, on
+    /// epoll before Linux 5.11, and on poll where there is no `ppoll(2)`.
+    ///
+    /// ```
+    /// use omnipoll::{EventKind, Events, Poller};
+    /// use std::time::Duration;
+    ///
+    /// let poller = Poller::new()?;
+    /// let mut events = Events::with_capacity(64);
+    /// assert_eq!(poller.wait(&mut events, Some(Duration::from_millis(1)))?, 0);
+    /// poller.post(7, 42)?;
+    /// poller.wait(&mut events, None)?;
+    /// for event in &events {
+    ///     assert_eq!((event.kind(), event.token(), event.value()), (EventKind::Post, 7, 42));
+    /// }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[doc(alias = "epoll_wait")]
+    #[doc(alias = "epoll_pwait2")]
+    #[doc(alias = "poll")]
+    #[doc(alias = "ppoll")]
+    #[doc(alias = "select")]
+    #[doc(alias = "pselect")]
+    #[doc(alias = "io_uring_enter")]
     #[inline]
     pub fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<usize> {
         let (list, capacity) = events.refill();
         engine::fill(list, capacity, |slots| self.wait_into(slots, timeout))
     }
 
+    /// [`Poller::wait`] until a point in time, for a caller who has one: it stays where it is over
+    /// several waits. A look when it has passed.
+    ///
+    /// # Portability
+    ///
+    /// As for [`Poller::wait`]; reads the clock once more.
+    ///
+    /// ```
+    /// use omnipoll::{Events, Poller};
+    /// use std::time::{Duration, Instant};
+    ///
+    /// let poller = Poller::new()?;
+    /// let mut events = Events::with_capacity(64);
+    /// let deadline = Instant::now() + Duration::from_millis(5);
+    /// while poller.wait_deadline(&mut events, deadline)? > 0 {
+    ///     // Handle the events.
+    /// }
+    /// assert!(Instant::now() >= deadline);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn wait_deadline(&self, events: &mut Events, deadline: Instant) -> io::Result<usize> {
+        self.wait(events, Some(deadline.saturating_duration_since(Instant::now())))
+    }
+
+    /// [`Poller::wait`] for at most `capacity` events, which are appended to a list: for one that
+    /// has events in it, of another poller perhaps. The number returned is of the new ones.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Poller::wait`]; `ENOMEM` too when there is no memory for the list. The list is as it
+    /// was.
+    ///
+    /// # Portability
+    ///
+    /// As for [`Poller::wait`].
+    ///
+    /// ```
+    /// use omnipoll::Poller;
+    ///
+    /// let mut events = Vec::new();
+    /// for poller in [Poller::new()?, Poller::new()?] {
+    ///     poller.wake()?;
+    ///     assert_eq!(poller.wait_append(&mut events, 64, None)?, 1);
+    /// }
+    /// assert_eq!(events.len(), 2);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn wait_append(
+        &self,
+        events: &mut Vec<Event>,
+        capacity: usize,
+        timeout: Option<Duration>,
+    ) -> io::Result<usize> {
+        events.try_reserve(capacity).map_err(no_memory)?;
+        engine::fill(events, capacity, |slots| self.wait_into(slots, timeout))
+    }
+
     /// [`Poller::wait`] into memory of the caller's, which need not be initialised: on `Ok(n)`
     /// the first `n` elements are. What the C API is made of.
+    ///
+    /// # Portability
+    ///
+    /// As for [`Poller::wait`].
+    ///
+    /// ```
+    /// use omnipoll::{Event, Poller};
+    /// use std::mem::MaybeUninit;
+    ///
+    /// let poller = Poller::new()?;
+    /// poller.wake()?;
+    /// let mut events = [MaybeUninit::<Event>::uninit(); 8];
+    /// assert_eq!(poller.wait_into(&mut events, None)?, 1);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     // One function from the caller to the system call: each return after it is mispredicted.
     #[inline(always)]
     pub fn wait_into(

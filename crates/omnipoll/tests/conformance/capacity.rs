@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::time::Duration;
 
-use omnipoll::{EngineKind, Interest, Poller, Ready, Trigger};
+use omnipoll::{EngineKind, Event, EventKind, Interest, Poller, Ready, Trigger};
 
 use crate::suite::{read, Suite};
 use crate::support::expect::*;
@@ -18,9 +18,26 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_trigger(nothing_is_lost_that_did_not_fit);
     suite.on_each_engine(a_wake_that_did_not_fit_is_told_later);
     suite.on_each_engine(a_large_buffer_is_no_trouble);
+    suite.on_each_engine(events_are_appended_to_a_list);
 }
 
 const BUSY: u64 = 20;
+
+/// Up to the capacity of each wait, after what is there; an error changes nothing.
+fn events_are_appended_to_a_list(kind: EngineKind) {
+    let poller = poller(kind);
+    let _pipes = busy(&poller, Trigger::LEVEL);
+    let other = Event::new(EventKind::Post, u64::MAX, 0);
+    let mut events = vec![other];
+    for (capacity, length) in [(3, 4), (BUSY as usize, 4 + BUSY as usize)] {
+        assert_eq!(poller.wait_append(&mut events, capacity, LONG.into()).unwrap(), capacity);
+        assert_eq!((events.len(), events[0]), (length, other));
+    }
+    let before = events.clone();
+    expect_error(poller.wait_append(&mut events, 0, None), libc::EINVAL);
+    expect_error(poller.wait_append(&mut events, usize::MAX, None), libc::ENOMEM);
+    assert_eq!(events, before);
+}
 
 /// Pipes that are ready to read for ever, with tokens from 0 on.
 fn busy(poller: &Poller, trigger: Trigger) -> Vec<(File, File)> {

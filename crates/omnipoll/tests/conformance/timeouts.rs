@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use omnipoll::{EngineKind, Interest, Poller, Ready, Trigger};
+use omnipoll::{EngineKind, Events, Interest, Poller, Ready, Trigger};
 
 use crate::suite::{read, Suite};
 use crate::support::expect::*;
@@ -11,6 +11,7 @@ use crate::support::{fds::*, sys};
 
 pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(never_early);
+    suite.on_each_engine(a_deadline_is_never_early);
     suite.on_each_engine(two_in_a_row_are_each_whole);
     suite.on_each_engine(finer_than_a_millisecond);
     suite.on_each_engine(a_kernel_without_a_fine_clock);
@@ -43,6 +44,23 @@ fn never_early(kind: EngineKind) {
         for nanoseconds in [1, 999, 1_000, 100_000, 500_000, 999_999, 1_000_001, 1_500_000, 20_000_001] {
             (0..5).for_each(|_| pass(&poller, Duration::from_nanos(nanoseconds)));
         }
+    }
+}
+
+fn a_deadline_is_never_early(kind: EngineKind) {
+    let poller = poller(kind);
+    let (reader, writer) = pipe();
+    poller.add(&reader, Interest::READ, 1).unwrap();
+    let mut events = Events::with_capacity(8);
+    for milliseconds in [1, 10] {
+        let deadline = Instant::now() + Duration::from_millis(milliseconds);
+        assert_eq!(poller.wait_deadline(&mut events, deadline).unwrap(), 0);
+        assert!(Instant::now() >= deadline);
+        // It has passed: a look, which finds what there is.
+        assert_eq!(poller.wait_deadline(&mut events, deadline).unwrap(), 0);
+        poke(&writer);
+        assert_eq!(poller.wait_deadline(&mut events, deadline).unwrap(), 1);
+        drain(&reader);
     }
 }
 
