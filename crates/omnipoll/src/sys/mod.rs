@@ -1,6 +1,6 @@
 //! What the operating system gives, and nothing of our own on top of it: descriptors, sockets and
 //! their addresses, processes and shared memory, the system calls that libc does not have or makes
-//! slowly. Whatever is different from one system to another is told apart here.
+//! slowly. Whatever differs from one system to another is here.
 
 #[cfg(feature = "serve")]
 pub(crate) mod address;
@@ -46,10 +46,25 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// -1 is an error that `errno` tells.
+/// -1 is an error, which `errno` names.
 pub(crate) fn check(result: libc::c_int, words: &'static str) -> io::Result<libc::c_int> {
     if result < 0 {
         return Err(system(words));
     }
     Ok(result)
+}
+
+/// Where this thread's errno is.
+pub(crate) fn errno_location() -> *mut libc::c_int {
+    // SAFETY: takes nothing and returns an address.
+    unsafe {
+        #[cfg(any(target_os = "linux", target_os = "emscripten", target_os = "hurd"))]
+        return libc::__errno_location();
+        #[cfg(any(target_os = "android", target_os = "netbsd", target_os = "openbsd"))]
+        return libc::__errno();
+        #[cfg(any(target_vendor = "apple", target_os = "freebsd", target_os = "dragonfly"))]
+        return libc::__error();
+        #[cfg(any(target_os = "solaris", target_os = "illumos"))]
+        return libc::___errno();
+    }
 }
