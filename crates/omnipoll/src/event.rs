@@ -13,7 +13,7 @@ pub struct Event {
     kind: u32,
 }
 
-/// What an event tells of.
+/// What an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 #[non_exhaustive]
@@ -25,18 +25,18 @@ pub enum EventKind {
     /// A signal arrived; the value is its number, and [`Event::count`] how often it came.
     Signal = 3,
     /// A child ended and was reaped; the value is its status as wait(2) has it, or -1 when
-    /// somebody else had reaped it, so that nobody can know.
+    /// it was reaped elsewhere, which leaves the status unknown.
     Child = 4,
-    /// Somebody called [`Poller::wake`](crate::Poller::wake); the value is how often since the
-    /// last such event.
+    /// [`Poller::wake`](crate::Poller::wake) was called; the value is how often since the last such
+    /// event.
     Wake = 5,
-    /// Somebody called [`Poller::post`](crate::Poller::post); token and value are as posted.
+    /// [`Poller::post`](crate::Poller::post) was called; token and value are as posted.
     Post = 6,
 }
 
 /// What a descriptor is ready for. READ and WRITE mean the same on every engine: a read, or
 /// a write, would not block (it may return an error, or end of file). The flags after
-/// PRIORITY say why, where the engine can tell: see [`Capabilities`](crate::Capabilities).
+/// PRIORITY say why, where the engine can tell them apart: see [`Capabilities`](crate::Capabilities).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ready(u32);
 
@@ -51,7 +51,7 @@ impl Ready {
     pub const READ_CLOSED: Self = Self(8);
     /// Both directions are closed (`POLLHUP`); what was sent may still have to be read.
     pub const HANGUP: Self = Self(16);
-    /// An error is pending (`POLLERR`): `getsockopt(SO_ERROR)` or the next read or write tells it.
+    /// An error is pending (`POLLERR`): `getsockopt(SO_ERROR)` or the next read or write returns it.
     pub const ERROR: Self = Self(32);
     /// The descriptor was closed while registered; the registration has ended. Reported once.
     pub const INVALID: Self = Self(64);
@@ -173,7 +173,7 @@ impl Event {
         }
     }
 
-    /// How often a signal came that is told once; 1 for any other event.
+    /// How often the signal came, of which there is one event; 1 for any other event.
     pub const fn count(&self) -> u32 {
         match self.kind() {
             EventKind::Signal => self.ready,
@@ -219,15 +219,30 @@ impl Event {
 
 /// The caller's buffer of events: filled by [`Poller::wait`](crate::Poller::wait), reused
 /// from wait to wait, never grown.
+///
+/// ```
+/// use omnipoll::{Events, Poller};
+///
+/// let poller = Poller::new()?;
+/// let mut events = Events::with_capacity(64);
+/// poller.wake()?;
+/// poller.wait(&mut events, None)?;
+/// assert_eq!((events.len(), events.capacity()), (1, 64));
+/// for event in &events {
+///     println!("{event:?}");
+/// }
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct Events {
     list: Vec<Event>,
     capacity: usize,
 }
 
 impl Events {
-    /// Room for `capacity` events; what is ready beyond that is told by the waits that follow.
+    /// Room for `capacity` events; what is ready beyond that is returned by the waits that follow.
     /// A wait into a buffer without room is an error (`EINVAL`). Aborts when there is no memory for
     /// it, as [`Vec::with_capacity`] does.
+    #[must_use]
     pub fn with_capacity(capacity: usize) -> Self {
         Self { list: Vec::with_capacity(capacity), capacity }
     }

@@ -29,7 +29,7 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! The same wait tells timers, signals, ends of children, and values that other threads post:
+//! The same wait returns timers, signals, ends of children, and values that other threads post:
 //! [`Poller::timer_add`] and its neighbours.
 //!
 //! # Serving
@@ -99,19 +99,25 @@
 //! # Memory
 //!
 //! Where a caller or a client chooses how much is kept, being out of memory is `ENOMEM`, and
-//! everything goes on: registrations, timers, posts, watched children, writes and datagrams. An
+//! everything continues: registrations, timers, posts, watched children, writes and datagrams. An
 //! allocation of fixed size that fails, a few bytes for an error's words or for a new client, aborts
 //! the process, as Rust's own do; so does an [`Events::with_capacity`] of more than there is.
 //!
-//! # The layout
+//! # Design
 //!
-//! One way of dependence, from the top: `serve` (the models, over one loop), `net`
-//! (connections, listeners, datagrams), `poller` (registrations and, from `source`, timers,
-//! signals, children and posts), `engine` (one file for each system call).
+//! A module depends on those below it, never on one above:
+//!
+//! - `serve`: the models, over one event loop.
+//! - `net`: connections, listeners, datagrams.
+//! - `poller`: registrations and the wait. It turns what an engine finds, and what the sources have,
+//!   into events.
+//! - `engine`: one file for each system call, behind one trait. An engine knows neither timers nor
+//!   threads nor what a token means. `source`: timers, signals, children, wakes and posts.
+//! - `sys`: what the operating system gives.
 //!
 //! # The contract
 //!
-//! What every engine means by what it tells:
+//! What every engine means by what it reports:
 //!
 //! 1. **LEVEL**: reported by every wait as long as it holds.
 //! 2. **EDGE**: reported when it arises, and not again until it went away and came back or new
@@ -119,24 +125,24 @@
 //!    Read or write until `EAGAIN`, then call [`Poller::rearm`]: free where the engine has
 //!    edges of its own, and what makes them exact on `select` and `poll`, which have none.
 //!    Hang-up, an error and the peer's end are new readiness, also when nothing was drained, on
-//!    every engine that can tell them ([`Capabilities`]).
+//!    every engine that can tell them apart ([`Capabilities`]).
 //! 3. **ONESHOT**: reported once, then silent until [`Poller::modify`]; what arrived meanwhile
 //!    is reported at once after it.
 //!    An interest without a direction ([`Interest::NONE`]) reports hang-up and errors alone, where the
-//!    engine can tell them.
+//!    engine can tell them apart.
 //! 4. Adding what is registered is `EEXIST`; changing what is not, `ENOENT`; a descriptor that
 //!    is not open or was opened with `O_PATH`, `EBADF`; a kind of file that is always ready (a
 //!    regular file, a directory), `EPERM` on every engine, unless
 //!    [`Options::files_always_ready`] was asked for.
 //! 5. A descriptor above 1023 works on every engine.
 //! 6. A descriptor closed while registered never breaks a wait or makes it spin. Where the
-//!    system lets us know, it is reported once as [`Ready::INVALID`] and its registration has
+//!    system reports it, it is returned once as [`Ready::INVALID`] and its registration has
 //!    ended. When its number is used again, no event of the old file reaches the new one.
 //! 7. Any thread may add, modify, remove, rearm and wake while others wait; the change counts
-//!    for the waits under way. After `remove` nothing of the poller's holds the file: closed next,
-//!    it is closed, and its peer hears of it, whether or not anybody waits. (On io_uring a thread
-//!    that has waited and does something else now is interrupted for it.) An EDGE or ONESHOT event goes to one of the waiting threads.
-//!    Under EDGE a second chunk may go to another thread while the first still reads: ONESHOT
+//!    for the waits in progress. After `remove` nothing of the poller's holds the file: when the
+//!    descriptor is closed next, the file is, and its peer notices, whether or not a thread waits.
+//!    (On io_uring a thread that has waited and does something else now is interrupted for it.) An
+//!    EDGE or ONESHOT event goes to one of the waiting threads. Under EDGE a second chunk may go to another thread while the first still reads: ONESHOT
 //!    prevents that.
 //! 8. Timeouts run on the monotonic clock, in nanoseconds, and are never early. `EINTR` is
 //!    retried with the time that is left, unless [`Options::interruptible`] was asked for.
@@ -148,12 +154,12 @@
 //!
 //! A batch of events is a snapshot: when handling one event removes another descriptor whose
 //! event is in the same batch, that event is still in the list. Tokens that are never used
-//! twice tell such an event from one of a descriptor registered since.
+//! twice distinguish such an event from one of a descriptor registered since.
 //!
 //! # Finding mistakes
 //!
 //! [`Options::strict`], or `OMNIPOLL_STRICT=1` in the environment, looks for what people get
-//! wrong with these system calls, and says each [`Finding`] once, in words: for development.
+//! wrong with these system calls, and reports each [`Finding`] once, in words: for development.
 //! [`Poller::stats`] counts what a poller holds and has done, and [`Poller::dump`] lists what it
 //! watches: at any time.
 

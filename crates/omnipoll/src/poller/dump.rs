@@ -66,6 +66,24 @@ impl Poller {
     /// made without any lock: a number may stand for another file by then.
     ///
     /// `EOWNERDEAD` in a forked child before [`Poller::after_fork`].
+    ///
+    /// # Portability
+    ///
+    /// Where there is no /proc/self/fd, the type of the file stands for its name.
+    ///
+    /// ```
+    /// use omnipoll::{Interest, Poller};
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// let (ours, _theirs) = UnixStream::pair()?;
+    /// let poller = Poller::new()?;
+    /// poller.add(&ours, Interest::READ, 7)?;
+    /// for registered in poller.dump()? {
+    ///     eprintln!("{registered}");
+    /// }
+    /// # poller.remove(&ours)?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn dump(&self) -> io::Result<Vec<Registered>> {
         self.check_owner()?;
         let mut all = self.registered();

@@ -23,6 +23,7 @@ use crate::sys::Waker;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Clone, Debug, Default)]
+#[must_use = "`build` makes the poller"]
 pub struct Options {
     engine: Option<EngineKind>,
     interruptible: bool,
@@ -44,7 +45,7 @@ impl Options {
         self
     }
 
-    /// Lets a signal end a wait with `EINTR` (`ErrorKind::Interrupted`) instead of waiting on.
+    /// Lets a signal end a wait with `EINTR` (`ErrorKind::Interrupted`) instead of continuing it.
     pub fn interruptible(mut self, yes: bool) -> Self {
         self.interruptible = yes;
         self
@@ -70,14 +71,32 @@ impl Options {
     }
 
     /// What strict mode takes for too long: for a thread to come back to wait, and for a
-    /// descriptor that was reported to be left with something to read. 100 ms unless told.
+    /// descriptor that was reported to be left with something to read. 100 ms by default.
     pub fn strict_limit(mut self, limit: Duration) -> Self {
         self.strict_limit = Some(limit);
         self
     }
 
-    /// Makes the poller. `ENOSYS` when the engine is not to be had here, `EINVAL` when
-    /// `OMNIPOLL_ENGINE` names none, `EMFILE`/`ENFILE`/`ENOMEM` as the system says.
+    /// Makes the poller.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSYS` when the engine is not available here, `EINVAL` when `OMNIPOLL_ENGINE` names none,
+    /// `EMFILE`, `ENFILE` and `ENOMEM` as the system says; on io_uring also `EPERM` where it is
+    /// forbidden, which [`explain`](crate::explain) puts in words.
+    ///
+    /// # Portability
+    ///
+    /// As for [`Poller::new`].
+    ///
+    /// ```
+    /// use omnipoll::{EngineKind, Options};
+    ///
+    /// let error = Options::new().engine(EngineKind::Kqueue).build().unwrap_err();
+    /// assert_eq!(error.raw_os_error(), Some(libc::ENOSYS));
+    /// ```
+    #[doc(alias = "epoll_create1")]
+    #[doc(alias = "io_uring_setup")]
     pub fn build(&self) -> io::Result<Poller> {
         let kind = match self.engine {
             Some(kind) => kind,

@@ -22,6 +22,22 @@ impl Poller {
     ///
     /// `EBUSY` when another thread of the parent was changing the poller at the very moment of
     /// the fork: nobody can finish that change; drop the poller and make a new one.
+    ///
+    /// # Portability
+    ///
+    /// Every kind of fork is noticed, `_Fork(3)` and a bare `clone(2)` too, on Linux; elsewhere those
+    /// that run the handlers of `pthread_atfork(3)`. Makes the engine's descriptors again, and one
+    /// `epoll_ctl(2)` for each registration on epoll.
+    ///
+    /// ```
+    /// use omnipoll::Poller;
+    ///
+    /// let poller = Poller::new()?;
+    /// // In a forked child, before anything else is done with it:
+    /// poller.after_fork()?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[doc(alias = "fork")]
     pub fn after_fork(&self) -> io::Result<()> {
         if self.is_owner() {
             return Ok(());

@@ -17,15 +17,24 @@ use crate::sys::lock;
 /// Marks the ids of wall-clock timers.
 const WALL: u64 = 1 << 31;
 
-/// Timers. A timer is known by its id until it is cancelled. One without a period that has expired
+/// # Timers
+///
+/// A timer is known by its id until it is cancelled. One without a period that has expired
 /// can be set again under it, until 65,536 others have expired after it.
 impl Poller {
     /// Arms a timer: a TIMER event with `token` when `delay` has passed on the monotonic clock,
     /// and again after each `period`. Never early; the soonest first, and of two with the same
-    /// deadline the older. A late timer is told once, with how many periods have passed.
+    /// deadline the older. A late timer is reported once, with how many periods have passed.
     ///
-    /// `EINVAL` for a period of zero, `ENOMEM` without memory. No system call, unless a thread waits that must get up
-    /// sooner now.
+    /// # Errors
+    ///
+    /// `EINVAL` for a period of zero, `ENOMEM` without memory, `EOWNERDEAD` in a forked child before
+    /// [`Poller::after_fork`].
+    ///
+    /// # Portability
+    ///
+    /// The same on every system, by the timeout of the wait. No system call, unless a thread waits
+    /// that must wake sooner now.
     ///
     /// ```
     /// use omnipoll::{EventKind, Events, Poller};
@@ -39,6 +48,8 @@ impl Poller {
     /// assert_eq!((event.kind(), event.token(), event.value()), (EventKind::Timer, 7, 1));
     /// # Ok::<(), std::io::Error>(())
     /// ```
+    #[doc(alias = "timerfd_create")]
+    #[doc(alias = "timer_create")]
     pub fn timer_add(&self, delay: Duration, period: Option<Duration>, token: u64) -> io::Result<u64> {
         self.check_owner()?;
         let period = in_nanoseconds(period)?;
@@ -50,8 +61,29 @@ impl Poller {
     }
 
     /// Arms a timer for a time of the wall clock; it follows when the clock is set. Its value
-    /// is 1. `ENOTSUP` on systems other than Linux. One `timerfd_settime(2)` when it is the
-    /// soonest.
+    /// is 1.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Poller::timer_add`].
+    ///
+    /// # Portability
+    ///
+    /// Linux: one `timerfd_settime(2)` when it is the soonest. `ENOTSUP` on other systems.
+    ///
+    /// ```
+    /// use omnipoll::{Events, Poller};
+    /// use std::time::{Duration, SystemTime};
+    ///
+    /// let poller = Poller::new()?;
+    /// # if cfg!(not(target_os = "linux")) { return Ok(()) }
+    /// poller.timer_add_at(SystemTime::now() + Duration::from_millis(5), 7)?;
+    /// let mut events = Events::with_capacity(8);
+    /// poller.wait(&mut events, None)?;
+    /// assert_eq!(events.iter().next().map(|event| event.token()), Some(7));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[doc(alias = "timerfd_settime")]
     pub fn timer_add_at(&self, time: SystemTime, token: u64) -> io::Result<u64> {
         self.check_owner()?;
         let mut state = self.sources.state();
@@ -64,8 +96,16 @@ impl Poller {
     }
 
     /// Moves a timer to a new delay from now, and a new period; arms it again if it has expired,
-    /// be its event told or still in a batch. `ESTALE` when it was cancelled, or has expired and
-    /// 65,536 others after it; `EINVAL` for a period of zero or a wall-clock timer.
+    /// whether its event was returned or is still in a batch.
+    ///
+    /// # Errors
+    ///
+    /// `ESTALE` when it was cancelled, or has expired and 65,536 others after it; `EINVAL` for a period
+    /// of zero or a wall-clock timer.
+    ///
+    /// # Portability
+    ///
+    /// As for [`Poller::timer_add`].
     ///
     /// ```
     /// use omnipoll::{Events, Poller};
@@ -94,8 +134,23 @@ impl Poller {
         found.then_some(()).ok_or_else(stale)
     }
 
-    /// Disarms a timer: no later wait tells it. `ESTALE` when it has expired or was cancelled.
+    /// Disarms a timer: no later wait reports it. `ESTALE` when it has expired or was cancelled.
     /// Its id is stale from then on, either way.
+    ///
+    /// # Portability
+    ///
+    /// The same on every system. Makes no system call.
+    ///
+    /// ```
+    /// use omnipoll::Poller;
+    /// use std::time::Duration;
+    ///
+    /// let poller = Poller::new()?;
+    /// let timer = poller.timer_add(Duration::from_secs(60), None, 7)?;
+    /// poller.timer_cancel(timer)?;
+    /// assert!(poller.timer_cancel(timer).is_err());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn timer_cancel(&self, id: u64) -> io::Result<()> {
         self.check_owner()?;
         let mut state = self.sources.state();
@@ -108,14 +163,36 @@ impl Poller {
     }
 }
 
-/// Signals.
+/// # Signals
 impl Poller {
     /// Turns a signal into SIGNAL events: the value is its number, [`Event::count`] how often
-    /// it came. Several pollers may watch one signal; each is told. Replaces the signal's
+    /// it came. Several pollers may watch one signal; each reports it. Replaces the signal's
     /// disposition by `sigaction(2)` until the last of them removes it.
     ///
     /// `EEXIST` when this poller watches it, `EINVAL` for a number that is no signal, for
     /// SIGKILL and SIGSTOP, and for faults (SIGSEGV, SIGBUS, SIGFPE, SIGILL).
+    ///
+    /// # Portability
+    ///
+    /// The same on every system: a handler that wakes the pollers, and no `signalfd(2)`, so that no
+    /// thread has to block the signal.
+    ///
+    /// ```
+    /// use omnipoll::{EventKind, Events, Poller};
+    ///
+    /// let poller = Poller::new()?;
+    /// poller.signal_add(libc::SIGUSR1, 7)?;
+    /// // SAFETY: it is handled.
+    /// unsafe { libc::raise(libc::SIGUSR1) };
+    /// let mut events = Events::with_capacity(8);
+    /// poller.wait(&mut events, None)?;
+    /// let event = events.iter().next().unwrap();
+    /// assert_eq!((event.kind(), event.value()), (EventKind::Signal, i64::from(libc::SIGUSR1)));
+    /// poller.signal_remove(libc::SIGUSR1)?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[doc(alias = "sigaction")]
+    #[doc(alias = "signalfd")]
     pub fn signal_add(&self, signo: i32, token: u64) -> io::Result<()> {
         self.check_owner()?;
         self.sources.state().signals.add(self.sources.wake_fd(), signo, Some(token))?;
@@ -125,20 +202,45 @@ impl Poller {
 
     /// Watches a signal no more; the last poller to do so restores the disposition it had.
     /// `ENOENT` when this poller does not watch it.
+    ///
+    /// # Portability
+    ///
+    /// As for [`Poller::signal_add`].
     pub fn signal_remove(&self, signo: i32) -> io::Result<()> {
         self.check_owner()?;
         self.sources.state().signals.remove(signo)
     }
 }
 
-/// Children.
+/// # Children
 impl Poller {
-    /// Tells by a CHILD event that a child of this process has ended, and reaps it: the value
-    /// is its status as `waitpid(2)` has it. The watch ends with that. Uses `pidfd_open(2)`
-    /// (Linux 5.3), or SIGCHLD where there is none: then nobody else may set its disposition.
+    /// Reports by a CHILD event that a child of this process has ended, and reaps it: the value
+    /// is its status as `waitpid(2)` has it. The watch ends with that.
+    ///
+    /// # Errors
     ///
     /// `ECHILD` when there is no such child of this process or it was reaped, `EEXIST` when it
     /// is watched, `EMFILE` as the system says.
+    ///
+    /// # Portability
+    ///
+    /// `pidfd_open(2)` (Linux 5.3), or SIGCHLD where there is none: then nothing else may set its
+    /// disposition.
+    ///
+    /// ```
+    /// use omnipoll::{Events, Poller};
+    /// use std::process::Command;
+    ///
+    /// let poller = Poller::new()?;
+    /// let child = Command::new("true").spawn()?;
+    /// poller.child_add(child.id() as i32, 7)?;
+    /// let mut events = Events::with_capacity(8);
+    /// poller.wait(&mut events, None)?;
+    /// assert_eq!(events.iter().next().map(|event| event.value()), Some(0));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[doc(alias = "waitpid")]
+    #[doc(alias = "pidfd_open")]
     pub fn child_add(&self, pid: i32, token: u64) -> io::Result<()> {
         self.check_owner()?;
         let mut state = self.sources.state();
@@ -154,7 +256,11 @@ impl Poller {
         self.sources.notify()
     }
 
-    /// Forgets a child without reaping it. `ENOENT` when it is not watched.
+    /// Stops watching a child, without reaping it. `ENOENT` when it is not watched.
+    ///
+    /// # Portability
+    ///
+    /// As for [`Poller::child_add`].
     pub fn child_remove(&self, pid: i32) -> io::Result<()> {
         self.check_owner()?;
         let mut state = self.sources.state();
@@ -173,12 +279,30 @@ impl Poller {
     }
 }
 
-/// Other threads.
+/// # Other threads
 impl Poller {
-    /// Hands a value to whoever waits: a POST event with this token and value. Posts arrive in
+    /// Hands a value to a thread that waits: a POST event with this token and value. Posts arrive in
     /// the order they were made, and none is lost.
     ///
     /// `EAGAIN` when 65,536 posts wait to be taken, `ENOMEM` without memory; nothing was posted then.
+    ///
+    /// # Portability
+    ///
+    /// The same on every system: a queue in memory, and a write to the waker's descriptor.
+    ///
+    /// ```
+    /// use omnipoll::{Events, Poller};
+    ///
+    /// let poller = Poller::new()?;
+    /// std::thread::scope(|scope| {
+    ///     scope.spawn(|| poller.post(7, 42));
+    ///     let mut events = Events::with_capacity(8);
+    ///     poller.wait(&mut events, None)?;
+    ///     assert_eq!(events.iter().next().map(|event| event.value()), Some(42));
+    ///     Ok::<(), std::io::Error>(())
+    /// })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn post(&self, token: u64, value: i64) -> io::Result<()> {
         const { assert!(MOST_POSTS == 65_536 && MOST_RESTING == 65_536) };
         self.check_owner()?;

@@ -54,6 +54,10 @@ impl Poller {
     ///
     /// `EOWNERDEAD` in a forked child before [`Poller::after_fork`].
     ///
+    /// # Portability
+    ///
+    /// The same on every system.
+    ///
     /// ```
     /// use omnipoll::{Events, Poller};
     /// use std::time::Duration;

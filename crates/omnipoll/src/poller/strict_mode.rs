@@ -25,6 +25,10 @@ impl Poller {
     ///
     /// `EINVAL` when the poller is not strict, `EOWNERDEAD` in a forked child.
     ///
+    /// # Portability
+    ///
+    /// The same on every system, but for BUSY_WRITER, which only Linux finds.
+    ///
     /// ```
     /// use omnipoll::{FindingKind, Interest, Options, Trigger};
     /// use std::os::unix::net::UnixStream;
