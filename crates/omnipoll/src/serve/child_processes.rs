@@ -14,7 +14,7 @@ use super::event_loop::EventLoop;
 use super::shared::Shared;
 use super::tokens;
 use crate::net;
-use crate::source::child::kill;
+use crate::sys::child_process::kill;
 use crate::sys::process;
 use crate::{Event, EventKind};
 

@@ -4,6 +4,7 @@
 
 #[cfg(feature = "serve")]
 pub(crate) mod address;
+pub(crate) mod child_process;
 #[cfg(feature = "serve")]
 #[cfg_attr(not(io_uring), path = "no_completion_ring.rs")]
 pub(crate) mod completion_ring;
@@ -24,6 +25,7 @@ mod sigpipe;
 #[cfg(feature = "serve")]
 pub(crate) mod socket;
 pub(crate) mod timeout;
+pub(crate) mod timerfd;
 mod waker;
 
 use std::io;
