@@ -192,7 +192,7 @@ impl Poller {
         self.check(fd, interest)?;
         registry.reserve(fd)?;
         self.engine.add(&mut registry, fd, interest, Tag { token, role: Role::User })?;
-        self.in_strict_mode(registry, |strict, registry| strict.begun(registry, fd));
+        self.in_strict_mode(registry, |strict, registry| strict.added(registry, fd));
         Ok(())
     }
 
@@ -209,7 +209,7 @@ impl Poller {
             return Err(fail(libc::EINVAL, "an EXCLUSIVE registration can't be modified: remove and add it"));
         }
         self.engine.modify(&mut registry, fd, interest, token)?;
-        self.in_strict_mode(registry, |strict, registry| strict.changed(registry, fd));
+        self.in_strict_mode(registry, |strict, registry| strict.modified(registry, fd));
         Ok(())
     }
 
@@ -236,7 +236,7 @@ impl Poller {
         let mut registry = self.lock_to_change(fd)?;
         registry.user_registration(fd)?;
         self.engine.remove(&mut registry, fd);
-        self.in_strict_mode(registry, |strict, _| strict.ended(fd));
+        self.in_strict_mode(registry, |strict, _| strict.removed(fd));
         // Unless a callback has forked: the threads that wait are the parent's.
         if self.is_owner() {
             self.engine.release_files(&self.registry);

@@ -1,4 +1,4 @@
-//! Where a poller and [strict mode](crate::strict) meet: beside every path that must be fast.
+//! The waits of [strict mode](crate::strict), which leave the fast path alone.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -13,15 +13,15 @@ use crate::engine;
 use crate::error::fail;
 use crate::event::Event;
 use crate::registry::Registry;
-use crate::strict::{deliver, Finding, Strict};
+use crate::strict::{report, Finding, Strict};
 
 /// A strict wait keeps a list of what it brings, whatever room the caller says there is.
 const MOST_EVENTS: usize = 4_096;
 
 impl Poller {
-    /// Sets what every finding of [strict mode](crate::Options::strict) is told to, instead of
+    /// Sets what every finding of [strict mode](crate::Options::strict) is reported to, instead of
     /// stderr. It is called on the thread that is at fault or finds it, with nothing locked: it
-    /// may use the poller. A panic in it is caught, and the poller goes on.
+    /// may use the poller. A panic in it is caught, and the poller stays usable.
     ///
     /// `EINVAL` when the poller is not strict, `EOWNERDEAD` in a forked child.
     ///
@@ -34,11 +34,11 @@ impl Poller {
     /// use std::os::unix::net::UnixStream;
     ///
     /// let poller = Options::new().strict(true).build()?;
-    /// let (tell, told) = std::sync::mpsc::channel();
-    /// poller.on_finding(Box::new(move |finding| tell.send(finding.kind).unwrap()))?;
+    /// let (sender, findings) = std::sync::mpsc::channel();
+    /// poller.on_finding(Box::new(move |finding| sender.send(finding.kind).unwrap()))?;
     /// let (blocking, _peer) = UnixStream::pair()?;
     /// poller.add(&blocking, Interest::READ | Trigger::EDGE, 1)?;
-    /// assert_eq!(told.recv(), Ok(FindingKind::BlockingEdge));
+    /// assert_eq!(findings.recv(), Ok(FindingKind::BlockingEdge));
     /// poller.remove(&blocking)?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
@@ -48,15 +48,15 @@ impl Poller {
             return Err(fail(libc::EINVAL, "the poller is not strict"));
         };
         let registry = self.registry();
-        let former = strict.replace_callback(Arc::from(callback));
+        let old = strict.replace_callback(Arc::from(callback));
         drop(registry);
-        drop(former);
+        drop(old);
         Ok(())
     }
 
-    /// A wait that [is special](Self::is_special): an ordinary one between two looks at
-    /// everything. As long as something is left to read it gets up in between to look again:
-    /// the mistake may be that nothing will ever end the wait.
+    /// A wait that [is special](Self::is_special): an ordinary one between two checks of
+    /// everything. As long as something is left unread it returns in between to check again: the
+    /// mistake may be that nothing will ever end the wait.
     #[cold]
     pub(super) fn wait_strictly(
         &self,
@@ -68,32 +68,33 @@ impl Poller {
         if events.is_empty() {
             return Err(zero_capacity());
         }
-        self.in_strict_mode(self.registry(), |strict, _| strict.came_back());
+        self.in_strict_mode(self.registry(), |strict, _| strict.wait_begins());
         let deadline = Deadline::after(timeout);
         let mut left = timeout;
         loop {
-            let mut suspicious = false;
+            let mut has_unread = false;
             self.in_strict_mode(self.registry(), |strict, registry| {
-                let (findings, suspects) = strict.before(registry);
-                suspicious = suspects;
+                let (findings, unread) = strict.before_wait(registry);
+                has_unread = unread;
                 findings
             });
-            let slice = match suspicious {
-                true => Some(left.map_or(strict.limit(), |left| left.min(strict.limit()))),
-                false => left,
+            let slice = if has_unread {
+                Some(left.map_or(strict.limit(), |left| left.min(strict.limit())))
+            } else {
+                left
             };
-            let filled = self.wait_between(events, slice)?;
+            let filled = self.wait_and_check(events, slice)?;
             if filled > 0 || slice == left {
                 return Ok(filled);
             }
             left = deadline.left();
-            // It got up by itself: that is no wait more, and nothing spurious.
+            // Only the slice is over: that is no wait of the caller's, and nothing spurious.
             self.counters.retries.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// An ordinary wait, and a look at what it brought.
-    fn wait_between(
+    /// An ordinary wait, and a check of what it brought.
+    fn wait_and_check(
         &self,
         events: &mut [MaybeUninit<Event>],
         timeout: Option<Duration>,
@@ -111,24 +112,24 @@ impl Poller {
             slot.write(*event);
         }
         self.in_strict_mode(self.registry(), |strict, registry| {
-            strict.after(registry, &list, list.len() == most)
+            strict.after_wait(registry, &list, list.len() == most)
         });
         Ok(list.len())
     }
 
-    /// Lets strict mode, if it is on, look at what has happened, and says what it finds once
-    /// the registry is unlocked.
+    /// Has strict mode, if it is on, check what has happened, and reports what it finds once the
+    /// registry is unlocked.
     #[inline]
     pub(super) fn in_strict_mode(
         &self,
         registry: MutexGuard<'_, Registry>,
-        look: impl FnOnce(&Strict, &Registry) -> Vec<Finding>,
+        check: impl FnOnce(&Strict, &Registry) -> Vec<Finding>,
     ) {
         if let Some(strict) = &self.strict {
-            let findings = look(strict, &registry);
+            let findings = check(strict, &registry);
             let callback = strict.callback();
             drop(registry);
-            deliver(findings, callback);
+            report(findings, callback);
         }
     }
 }
@@ -136,7 +137,7 @@ impl Poller {
 impl Drop for Poller {
     fn drop(&mut self) {
         if self.strict.is_some() && self.is_owner() {
-            self.in_strict_mode(self.registry(), Strict::leaks);
+            self.in_strict_mode(self.registry(), Strict::dropped);
         }
     }
 }

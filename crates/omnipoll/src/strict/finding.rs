@@ -1,4 +1,4 @@
-//! What strict mode has to say, and its words.
+//! The findings of strict mode, and their words.
 
 use std::os::fd::RawFd;
 
@@ -16,7 +16,7 @@ pub struct Finding {
     pub words: String,
 }
 
-/// The mistakes that are found. Each is said once for a registration.
+/// The mistakes that are found. Each is reported once for a registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 #[non_exhaustive]
@@ -37,18 +37,18 @@ pub enum FindingKind {
     /// A LEVEL descriptor was reported as nothing but writable a thousand times, and nothing was
     /// written. Known of pipes, and of stream sockets of the Unix domain and TCP, on Linux. What
     /// is written and read again between two waits leaves no trace but on TCP: a program that
-    /// holds both ends may be told so wrongly.
+    /// holds both ends may be reported wrongly.
     BusyWriter = 6,
     /// A thread took longer than the limit from a wait that returned events to its next wait.
     BlockedLoop = 7,
-    /// A forked child used its parent's poller, which is `EOWNERDEAD`. Not said of
+    /// A forked child used its parent's poller, which is `EOWNERDEAD`. Not reported for
     /// [`wake`](crate::Poller::wake), which a signal handler may call.
     ForkedChild = 8,
     /// The poller was dropped while a descriptor was registered.
     Leaked = 9,
 }
 
-/// Whose mistake a finding is.
+/// The registration that a finding is about.
 #[derive(Clone, Copy)]
 pub(super) struct Cause {
     pub(super) fd: RawFd,
@@ -56,13 +56,13 @@ pub(super) struct Cause {
 }
 
 impl FindingKind {
-    /// The bit that marks it as said.
+    /// The bit that marks it as reported.
     pub(super) const fn bit(self) -> u16 {
         1 << self as u32
     }
 
-    /// What is said of a descriptor, or of the poller.
-    const fn said(self) -> &'static str {
+    /// What it says of a descriptor, or of the poller.
+    const fn predicate(self) -> &'static str {
         match self {
             Self::BlockingEdge => {
                 "is watched with EDGE but blocks: set O_NONBLOCK, or reading it until EAGAIN hangs the thread"
@@ -101,6 +101,6 @@ impl FindingKind {
             None => "the poller".to_owned(),
         };
         let Cause { fd, token } = cause.unwrap_or(Cause { fd: -1, token: 0 });
-        Finding { kind: self, fd, token, words: format!("{subject} {}", self.said()) }
+        Finding { kind: self, fd, token, words: format!("{subject} {}", self.predicate()) }
     }
 }

@@ -9,7 +9,7 @@ use crate::interest::Interest;
 use crate::registry::Registration;
 use crate::sys::probe::{self, Identity};
 
-/// After how many looks a ONESHOT that was not re-enabled counts as forgotten.
+/// After how many waits a ONESHOT that was not re-enabled counts as forgotten.
 const FORGOTTEN: u32 = 16;
 /// After how many events without a write a writer counts as busy.
 const BUSY: u32 = 1_000;
@@ -22,24 +22,24 @@ pub(super) struct Note {
     file: Option<Identity>,
     pub(super) since: Instant,
     pub(super) last: Option<(Ready, Instant)>,
-    /// The findings said of it.
-    said: u16,
-    /// The directions handed to the caller under EDGE or ONESHOT since it was last modified.
-    handed: u8,
-    left: Option<Left>,
+    /// The findings reported of it.
+    reported: u16,
+    /// The directions delivered under EDGE or ONESHOT since it was last modified.
+    delivered: u8,
+    unread: Option<Unread>,
     busy: Option<Busy>,
 }
 
-/// Something to read that was handed to the caller and is still there.
-struct Left {
+/// Something to read that was delivered and is still there.
+struct Unread {
     since: Instant,
-    /// How many looks had room for it since and did not bring it.
-    looks: u32,
+    /// How many waits had room for it since and did not deliver it.
+    waits: u32,
 }
 
-/// A series of events that tell of nothing but room to write.
+/// A series of events of nothing but WRITE.
 struct Busy {
-    /// What [`probe::written`] said.
+    /// What [`probe::written`] returned.
     stamp: u64,
     events: u32,
 }
@@ -54,19 +54,19 @@ impl Note {
             file: probe::identity(fd),
             since: now,
             last: None,
-            said: 0,
-            handed: 0,
-            left: None,
+            reported: 0,
+            delivered: 0,
+            unread: None,
             busy: None,
         }
     }
 
     /// The registration was modified.
-    pub(super) fn renew(&mut self, registration: &Registration) {
+    pub(super) fn update(&mut self, registration: &Registration) {
         self.token = registration.token;
         self.interest = registration.interest;
         self.generation = registration.generation;
-        (self.handed, self.left, self.busy) = (0, None, None);
+        (self.delivered, self.unread, self.busy) = (0, None, None);
     }
 
     pub(super) fn is_of(&self, registration: Option<&Registration>) -> bool {
@@ -78,103 +78,105 @@ impl Note {
     }
 
     /// Whether the number still stands for the file that was registered.
-    pub(super) fn is_whole(&self) -> bool {
+    pub(super) fn is_same_file(&self) -> bool {
         probe::identity(self.fd) == self.file
     }
 
-    /// The finding, unless it was said before.
-    pub(super) fn say(&mut self, kind: FindingKind) -> Option<Finding> {
-        let is_new = self.said & kind.bit() == 0;
-        self.said |= kind.bit();
+    /// The finding, unless it was reported before.
+    pub(super) fn report(&mut self, kind: FindingKind) -> Option<Finding> {
+        let is_new = self.reported & kind.bit() == 0;
+        self.reported |= kind.bit();
         is_new.then(|| kind.about(Some(Cause { fd: self.fd, token: self.token })))
     }
 
     /// EDGE and blocking.
     pub(super) fn blocking(&mut self) -> Option<Finding> {
         let blocking = self.interest.is_edge() && probe::is_blocking(self.fd);
-        blocking.then(|| self.say(FindingKind::BlockingEdge)).flatten()
+        blocking.then(|| self.report(FindingKind::BlockingEdge)).flatten()
     }
 
-    /// The registration outlived its file: said once, whether the number is used again or not.
-    pub(super) fn lost(&mut self) -> Option<Finding> {
+    /// The registration outlived its file: reported once, whether the number is used again or not.
+    pub(super) fn closed(&mut self) -> Option<Finding> {
         let (kind, other) = match probe::identity(self.fd) {
             None => (FindingKind::Closed, FindingKind::Reused),
             Some(_) => (FindingKind::Reused, FindingKind::Closed),
         };
-        match self.said & other.bit() {
-            0 => self.say(kind),
+        match self.reported & other.bit() {
+            0 => self.report(kind),
             _ => None,
         }
     }
 
     /// The registration outlives its poller.
     pub(super) fn leaked(&mut self) -> Option<Finding> {
-        match self.is_whole() {
-            true => self.say(FindingKind::Leaked),
-            false => self.lost(),
+        match self.is_same_file() {
+            true => self.report(FindingKind::Leaked),
+            false => self.closed(),
         }
     }
 
-    /// Looks at the descriptor before a wait. What was read until `EAGAIN` and is ready again
+    /// Checks the descriptor before a wait. What was read until `EAGAIN` and is ready again
     /// the engine reports, so rearm plays no part; and room to write is nothing left undone.
     pub(super) fn inspect(&mut self, limit: Duration, now: Instant) -> Option<Finding> {
-        if !self.is_whole() {
-            return self.lost();
+        if !self.is_same_file() {
+            return self.closed();
         }
         if self.busy.as_ref().is_some_and(|busy| probe::written(self.fd) != Some(busy.stamp)) {
             self.busy = None;
         }
-        let (kind, looks) = match self.interest.is_oneshot() {
+        let (kind, waits) = match self.interest.is_oneshot() {
             true => (FindingKind::ForgottenOneshot, FORGOTTEN),
             false => (FindingKind::Undrained, 1),
         };
-        let handed = Interest::from_bits(self.handed.into());
-        let unsaid = self.said & kind.bit() == 0;
-        if !unsaid || !handed.is_some_and(|handed| probe::is_unread(self.fd, readable_bits(handed))) {
-            self.left = None;
+        let delivered = Interest::from_bits(self.delivered.into());
+        let is_new = self.reported & kind.bit() == 0;
+        if !is_new
+            || !delivered.is_some_and(|directions| probe::is_unread(self.fd, readable_bits(directions)))
+        {
+            self.unread = None;
             return None;
         }
-        let left = self.left.get_or_insert(Left { since: now, looks: 0 });
-        let overdue = left.looks >= looks && now.duration_since(left.since) >= limit;
-        overdue.then(|| self.say(kind)).flatten()
+        let unread = self.unread.get_or_insert(Unread { since: now, waits: 0 });
+        let overdue = unread.waits >= waits && now.duration_since(unread.since) >= limit;
+        overdue.then(|| self.report(kind)).flatten()
     }
 
-    /// Whether something is left that may become a finding.
-    pub(super) fn is_suspect(&self) -> bool {
-        self.left.is_some()
+    /// Whether something is left unread that may become a finding.
+    pub(super) fn has_unread(&self) -> bool {
+        self.unread.is_some()
     }
 
-    /// A look had room for an event of this one.
-    pub(super) fn passed_over(&mut self) {
-        if let Some(left) = &mut self.left {
-            left.looks += 1;
+    /// A wait had room for an event of this one, and returned none.
+    pub(super) fn not_delivered(&mut self) {
+        if let Some(unread) = &mut self.unread {
+            unread.waits += 1;
         }
     }
 
-    /// It was reported.
-    pub(super) fn reported(&mut self, event: &Event, now: Instant) -> Option<Finding> {
+    /// An event of it was delivered.
+    pub(super) fn delivered(&mut self, event: &Event, now: Instant) -> Option<Finding> {
         let ready = event.ready();
         self.last = Some((ready, now));
-        self.left = None;
+        self.unread = None;
         if self.interest.is_oneshot() {
-            self.handed = self.interest.directions();
+            self.delivered = self.interest.directions();
         } else if self.interest.is_edge() {
-            self.handed |= ready.bits() as u8 & self.interest.directions();
+            self.delivered |= ready.bits() as u8 & self.interest.directions();
         } else if ready == Ready::WRITE {
-            return self.had_room_to_write();
+            return self.writable_only();
         }
         self.busy = None;
         None
     }
 
-    fn had_room_to_write(&mut self) -> Option<Finding> {
+    fn writable_only(&mut self) -> Option<Finding> {
         let stamp = probe::written(self.fd)?;
         let events = match &self.busy {
             Some(busy) if busy.stamp == stamp => busy.events + 1,
             _ => 1,
         };
         self.busy = Some(Busy { stamp, events });
-        (events == BUSY).then(|| self.say(FindingKind::BusyWriter)).flatten()
+        (events == BUSY).then(|| self.report(FindingKind::BusyWriter)).flatten()
     }
 }
 
