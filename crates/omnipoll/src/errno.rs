@@ -31,7 +31,7 @@ pub(crate) fn of_accept(error: &io::Error) -> About {
         return Peer;
     }
     match number(error) {
-        // A ring's accept that was told to end is ECANCELED.
+        // A ring's accept that was cancelled is ECANCELED.
         libc::EAGAIN | libc::EINTR | libc::ECANCELED => Nothing,
         // EPERM is a firewall's.
         libc::ECONNABORTED

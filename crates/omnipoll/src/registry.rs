@@ -13,7 +13,7 @@ use crate::interest::Interest;
 
 const PAGE: usize = 256;
 
-/// Every descriptor's registration, and the clock that tells one life of a number from the next.
+/// Every descriptor's registration, and the clock that its generations come from.
 #[derive(Default)]
 pub(crate) struct Registry {
     pages: Vec<Option<Box<[Slot; PAGE]>>>,

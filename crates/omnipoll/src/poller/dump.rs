@@ -24,7 +24,7 @@ pub struct Registered {
     pub what: String,
     /// What was asked for, with its trigger.
     pub interest: Interest,
-    /// The directions that the engine will report before it is told more; `None` for a ONESHOT
+    /// The directions that the engine will report without another call; `None` for a ONESHOT
     /// that has fired, and for an EDGE without one that was not reported. On an engine with
     /// [edges of its own](crate::Capabilities::NATIVE_EDGE), EDGE keeps all of them.
     pub armed: Option<Interest>,

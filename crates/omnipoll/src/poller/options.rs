@@ -58,7 +58,7 @@ impl Options {
         self
     }
 
-    /// Looks for mistakes in the use of the poller, and says each once, in words: see
+    /// Looks for mistakes in the use of the poller, and reports each once, in words: see
     /// [`FindingKind`](crate::FindingKind) for which. So does `OMNIPOLL_STRICT=1` in the
     /// environment (anything but 0). Findings go to [`Poller::on_finding`], or else each is a
     /// line on stderr.

@@ -10,7 +10,7 @@ use crate::event::Event;
 use crate::interest::Interest;
 use crate::registry::{InternalSource, Role, Tag};
 use crate::source::post::MOST_POSTS;
-use crate::source::timer::MOST_RESTING;
+use crate::source::timer::MOST_EXPIRED;
 use crate::source::wall_clock;
 use crate::sys::lock;
 
@@ -196,11 +196,11 @@ impl Poller {
     pub fn signal_add(&self, signo: i32, token: u64) -> io::Result<()> {
         self.check_owner()?;
         self.sources.state().signals.add(self.sources.wake_fd(), signo, Some(token))?;
-        // It may have come when it was caught already and rang no bell yet.
+        // It may have come before the handler knew of this poller.
         self.sources.notify()
     }
 
-    /// Watches a signal no more; the last poller to do so restores the disposition it had.
+    /// Stops watching a signal; the last poller to do so restores the disposition it had.
     /// `ENOENT` when this poller does not watch it.
     ///
     /// # Portability
@@ -304,7 +304,7 @@ impl Poller {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn post(&self, token: u64, value: i64) -> io::Result<()> {
-        const { assert!(MOST_POSTS == 65_536 && MOST_RESTING == 65_536) };
+        const { assert!(MOST_POSTS == 65_536 && MOST_EXPIRED == 65_536) };
         self.check_owner()?;
         self.sources.state().posts.push(token, value)?;
         self.sources.notify()

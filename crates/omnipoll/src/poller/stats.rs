@@ -28,20 +28,20 @@ pub struct Stats {
     /// System calls made by the waits: one for each, and one more after every one that brought
     /// nothing. Those of changes (`epoll_ctl(2)`) and of waking others are not counted.
     pub system_calls: u64,
-    /// System calls of a wait that returned, though its time was not up, without anything to
-    /// tell: another thread's change, an event that another thread took, an interruption.
+    /// System calls of a wait that returned, though its time was not up, without an
+    /// event: another thread's change, an event that another thread took, an interruption.
     pub spurious: u64,
-    /// IO events told; wraps after 2^42 of them.
+    /// IO events delivered; wraps after 2^42 of them.
     pub io_events: u64,
-    /// TIMER events told.
+    /// TIMER events delivered.
     pub timer_events: u64,
-    /// SIGNAL events told.
+    /// SIGNAL events delivered.
     pub signal_events: u64,
-    /// CHILD events told.
+    /// CHILD events delivered.
     pub child_events: u64,
-    /// WAKE events told.
+    /// WAKE events delivered.
     pub wake_events: u64,
-    /// POST events told.
+    /// POST events delivered.
     pub post_events: u64,
     /// The longest time a thread took from a wait that returned events to its next wait. Only
     /// measured in [strict mode](crate::Options::strict), `None` otherwise.

@@ -1,13 +1,13 @@
 //! Timers: deadlines in nanoseconds, the soonest first.
 //!
-//! A 4-ary heap whose entries know their slot and whose slots know their place in the heap, so
+//! A 4-ary heap whose entries know their slot and whose slots know their index in the heap, so
 //! that cancelling needs no search. Four children share a cache line, which makes a heap of
 //! a million half as deep as a binary one at the same number of lines touched.
 //!
 //! A hierarchical wheel was measured beside it, by the `timers` program of the benchmarks. With
 //! a million armed it adds in the same time, for that is the lock, the clock and a cache miss,
 //! and it cancels in half: some twenty nanoseconds less, which no wait notices. It was not kept
-//! since it counts in ticks: a timer is up to a tick late, where these are told at their
+//! since it counts in ticks: a timer is up to a tick late, where these expire at their
 //! nanosecond and in the order of their deadlines, its next deadline is only a bound, which
 //! costs waits that return for nothing, and a tick as fine as a nanosecond takes eleven levels.
 
@@ -15,12 +15,12 @@ use std::collections::{TryReserveError, VecDeque};
 
 use crate::event::{Event, EventKind};
 
-/// How many timers without a period keep their ids after they have expired: whoever sets one again
-/// does it soon, and those whom nobody sets or cancels must not pile up.
-pub(crate) const MOST_RESTING: usize = 65_536;
+/// How many timers without a period keep their ids after they have expired: one that is set again is
+/// so soon, and those that are never set or cancelled must not pile up.
+pub(crate) const MOST_EXPIRED: usize = 65_536;
 
-/// The place of a timer that has expired and keeps its id.
-const RESTING: u32 = u32::MAX;
+/// [`Slot::heap_index`] of a timer that has expired and keeps its id.
+const EXPIRED: u32 = u32::MAX;
 
 /// Armed timers over one clock. The clock is the caller's: deadlines are numbers to it.
 #[derive(Default)]
@@ -29,10 +29,10 @@ pub(crate) struct Timers {
     slots: Vec<Slot>,
     /// Slots that are free.
     free: Vec<u32>,
-    /// Timers that have expired, the oldest first: their slots, and `created` to tell whether one
+    /// Timers that have expired, the oldest first: their slots, and `created` to see whether one
     /// was set again since.
-    resting: VecDeque<(u32, u32)>,
-    /// Counts timers, to tell which of two with one deadline is the older.
+    expired: VecDeque<(u32, u32)>,
+    /// Counts timers: of two with one deadline the older is first.
     created: u32,
 }
 
@@ -50,8 +50,8 @@ struct Slot {
     generation: u32,
     /// When it was armed last, in terms of [`Timers::created`].
     created: u32,
-    /// Where its entry is in the heap, or that it is [`RESTING`].
-    place: u32,
+    /// Where its entry is in the heap, or [`EXPIRED`].
+    heap_index: u32,
 }
 
 /// A timer that has expired.
@@ -110,7 +110,7 @@ impl Timers {
         self.slots.try_reserve(1)?;
         self.heap.try_reserve(index + 1 - self.heap.len())?;
         self.free.try_reserve(index + 1 - self.free.len())?;
-        self.slots.push(Slot { token: 0, period: 0, generation: 0, created: 0, place: RESTING });
+        self.slots.push(Slot { token: 0, period: 0, generation: 0, created: 0, heap_index: EXPIRED });
         Ok(index as u32)
     }
 
@@ -118,7 +118,7 @@ impl Timers {
         self.created = self.created.wrapping_add(1);
         self.slots[index as usize].created = self.created;
         self.heap.push(Entry { deadline, created: self.created, slot: index });
-        self.rise(self.heap.len() - 1);
+        self.sift_up(self.heap.len() - 1);
     }
 
     /// Moves a timer to another deadline and period; arms it again if it has expired. `false`
@@ -126,11 +126,11 @@ impl Timers {
     pub(crate) fn set(&mut self, id: u64, deadline: u64, period: u64) -> bool {
         let Some(index) = self.find(id) else { return false };
         self.slots[index].period = period;
-        match self.slots[index].place {
-            RESTING => self.arm(index as u32, deadline),
-            place => {
-                self.heap[place as usize].deadline = deadline;
-                self.settle(place as usize);
+        match self.slots[index].heap_index {
+            EXPIRED => self.arm(index as u32, deadline),
+            position => {
+                self.heap[position as usize].deadline = deadline;
+                self.sift(position as usize);
             }
         }
         true
@@ -139,27 +139,27 @@ impl Timers {
     /// Ends a timer and its id. `false` when it was not armed.
     pub(crate) fn cancel(&mut self, id: u64) -> bool {
         let Some(index) = self.find(id) else { return false };
-        let place = self.slots[index].place;
+        let position = self.slots[index].heap_index;
         self.free_slot(index as u32);
-        if place != RESTING {
-            self.remove(place as usize);
+        if position != EXPIRED {
+            self.remove(position as usize);
         }
-        place != RESTING
+        position != EXPIRED
     }
 
-    /// Takes one timer that is due at `now`. A late one with a period tells how many have
-    /// passed and is armed for the next; others keep their ids for a while.
+    /// Takes one timer that is due at `now`. A late one with a period reports how many
+    /// have passed and is armed for the next; others keep their ids for a while.
     pub(crate) fn expire(&mut self, now: u64) -> Option<Expired> {
         let first = *self.heap.first().filter(|entry| entry.deadline <= now)?;
         let Slot { token, period, .. } = self.slots[first.slot as usize];
         if period == 0 {
             self.remove(0);
-            self.rest(first.slot, first.created);
+            self.keep_id(first.slot, first.created);
             return Some(Expired { token, times: 1 });
         }
         let times = (now - first.deadline) / period + 1;
         self.heap[0].deadline = first.deadline.saturating_add(times.saturating_mul(period));
-        self.sink(0);
+        self.sift_down(0);
         Some(Expired { token, times })
     }
 
@@ -169,30 +169,30 @@ impl Timers {
         (u64::from(slot.generation) == id >> 32 && slot.generation % 2 == 1).then_some(index)
     }
 
-    fn remove(&mut self, place: usize) {
-        self.heap.swap_remove(place);
-        if place < self.heap.len() {
-            self.settle(place);
+    fn remove(&mut self, position: usize) {
+        self.heap.swap_remove(position);
+        if position < self.heap.len() {
+            self.sift(position);
         }
     }
 
     /// Keeps the id of a timer that has expired, for as long as there is room.
-    fn rest(&mut self, index: u32, created: u32) {
-        self.slots[index as usize].place = RESTING;
-        if self.resting.len() == MOST_RESTING {
-            let oldest = self.resting.pop_front();
-            oldest.inspect(|&(index, created)| self.give_up(index, created));
+    fn keep_id(&mut self, index: u32, created: u32) {
+        self.slots[index as usize].heap_index = EXPIRED;
+        if self.expired.len() == MOST_EXPIRED {
+            let oldest = self.expired.pop_front();
+            oldest.inspect(|&(index, created)| self.drop_id(index, created));
         }
-        match self.resting.try_reserve(1) {
-            Ok(()) => self.resting.push_back((index, created)),
+        match self.expired.try_reserve(1) {
+            Ok(()) => self.expired.push_back((index, created)),
             Err(_) => self.free_slot(index),
         }
     }
 
     /// Takes the id of a timer that has neither been set again nor cancelled since it expired.
-    fn give_up(&mut self, index: u32, created: u32) {
+    fn drop_id(&mut self, index: u32, created: u32) {
         let slot = &self.slots[index as usize];
-        if slot.place == RESTING && slot.created == created && slot.generation % 2 == 1 {
+        if slot.heap_index == EXPIRED && slot.created == created && slot.generation % 2 == 1 {
             self.free_slot(index);
         }
     }
@@ -203,41 +203,41 @@ impl Timers {
         self.free.push(index);
     }
 
-    /// Puts an entry that may be too high or too low where it belongs.
-    fn settle(&mut self, place: usize) {
-        if self.rise(place) == place {
-            self.sink(place);
+    /// Moves an entry that may be too high or too low where it belongs.
+    fn sift(&mut self, position: usize) {
+        if self.sift_up(position) == position {
+            self.sift_down(position);
         }
     }
 
-    fn rise(&mut self, mut place: usize) -> usize {
-        let entry = self.heap[place];
-        while place > 0 && entry.is_before(&self.heap[(place - 1) / 4]) {
-            self.put(place, self.heap[(place - 1) / 4]);
-            place = (place - 1) / 4;
+    fn sift_up(&mut self, mut position: usize) -> usize {
+        let entry = self.heap[position];
+        while position > 0 && entry.is_before(&self.heap[(position - 1) / 4]) {
+            self.put(position, self.heap[(position - 1) / 4]);
+            position = (position - 1) / 4;
         }
-        self.put(place, entry);
-        place
+        self.put(position, entry);
+        position
     }
 
-    fn sink(&mut self, mut place: usize) {
-        let entry = self.heap[place];
+    fn sift_down(&mut self, mut position: usize) {
+        let entry = self.heap[position];
         loop {
-            let children = 4 * place + 1..(4 * place + 5).min(self.heap.len());
+            let children = 4 * position + 1..(4 * position + 5).min(self.heap.len());
             let soonest = children.reduce(|a, b| if self.heap[b].is_before(&self.heap[a]) { b } else { a });
             match soonest.filter(|&child| self.heap[child].is_before(&entry)) {
                 Some(child) => {
-                    self.put(place, self.heap[child]);
-                    place = child;
+                    self.put(position, self.heap[child]);
+                    position = child;
                 }
                 None => break,
             }
         }
-        self.put(place, entry);
+        self.put(position, entry);
     }
 
-    fn put(&mut self, place: usize, entry: Entry) {
-        self.heap[place] = entry;
-        self.slots[entry.slot as usize].place = place as u32;
+    fn put(&mut self, position: usize, entry: Entry) {
+        self.heap[position] = entry;
+        self.slots[entry.slot as usize].heap_index = position as u32;
     }
 }

@@ -10,8 +10,8 @@ use crate::error::Describe;
 /// some of them closed: what it prints must not reach a client.
 pub(crate) const FIRST_ABOVE_STDIO: RawFd = 3;
 
-/// The same file with a number that is nobody's standard input, output or error: every descriptor
-/// that the library makes goes through here.
+/// The same file with a number that no program takes for standard input, output or error: every
+/// descriptor that the library makes goes through here.
 #[inline]
 pub(crate) fn above_stdio(fd: OwnedFd) -> io::Result<OwnedFd> {
     if fd.as_raw_fd() >= FIRST_ABOVE_STDIO {

@@ -1,9 +1,9 @@
-//! Notices that the process has been forked, at the price of one load a call.
+//! Detects that the process has been forked, at the cost of one load a call.
 //!
-//! The number of the process is on a page that the kernel gives to a forked child full of zeros
+//! An epoch, a number that each process has to itself, is on a page that the kernel gives to a forked child full of zeros
 //! (`MADV_WIPEONFORK`, Linux 4.14), whatever made the child: `fork(2)`, `_Fork(3)`, a bare
-//! `clone(2)`, in a signal handler or at the end of a thread. Where there is no such thing,
-//! `pthread_atfork(3)` clears the number: then `_Fork(3)` and `clone(2)` are not noticed.
+//! `clone(2)`, in a signal handler or at the end of a thread. Elsewhere `pthread_atfork(3)` clears
+//! the number, which misses `_Fork(3)` and `clone(2)`.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -31,7 +31,7 @@ extern "C" fn in_child() {
     WIPED.epoch.store(0, Ordering::Relaxed);
 }
 
-/// Starts noticing. Called before the first poller is made; `ENOMEM` is its only error.
+/// Starts detection. Called before the first poller is made; `ENOMEM` is its only error.
 pub(crate) fn observe() -> io::Result<()> {
     // No lock: a child that is forked meanwhile could never take it. Two threads may do it twice.
     if OBSERVED.load(Ordering::Acquire) {

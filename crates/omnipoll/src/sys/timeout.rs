@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// A timeout as the kernel takes it. Beyond what `time_t` holds the caller's deadline goes on.
+/// A timeout as the kernel takes it, cut to what `time_t` holds: the caller keeps the deadline.
 pub(crate) fn timespec(timeout: Duration) -> libc::timespec {
     libc::timespec {
         tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
