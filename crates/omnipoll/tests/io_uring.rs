@@ -1,5 +1,5 @@
 //! What is io_uring's alone: being refused, system calls that are not made, room for completions,
-//! and files that it holds on to. Each test runs in a process of its own.
+//! and files that it holds. Each test runs in a process of its own.
 
 #[allow(dead_code)]
 #[path = "conformance/suite.rs"]
@@ -26,20 +26,20 @@ fn main() -> std::process::ExitCode {
     suite.once(refused_with_eperm);
     suite.once(refused_with_enosys);
     suite.once(half_refused_it_is_not_available_either);
-    suite.once(what_passes_is_no_refusal);
-    suite.once(edges_that_are_there_cost_no_system_call);
-    suite.once(changes_make_no_system_call_of_the_ring_s);
+    suite.once(a_temporary_error_is_no_refusal);
+    suite.once(edges_that_have_completed_cost_no_system_call);
+    suite.once(changes_make_no_system_call_on_the_ring);
     suite.once(more_completions_than_there_is_room_for);
-    suite.once(the_file_of_a_removed_descriptor_is_let_go_of_though_it_has_become_ready);
+    suite.once(the_file_of_a_removed_descriptor_is_released_though_it_has_become_ready);
     suite.once(a_closed_file_is_held_until_something_happens_to_it);
     suite.once(a_closed_file_is_held_until_its_number_is_added_again);
     suite.once(a_closed_file_is_held_until_the_poller_is_dropped);
-    suite.once(what_a_thread_has_handed_over_outlives_it);
+    suite.once(what_a_thread_has_submitted_outlives_it);
     suite.once(a_second_thread_that_waits_misses_nothing);
-    suite.once(an_eventfd_added_twice_is_eexist_and_goes_on);
+    suite.once(an_eventfd_added_twice_is_eexist_and_stays_watched);
     suite.once(a_oneshot_for_room_sleeps_through_a_half_close);
-    suite.once(a_wait_that_hands_over_lasts_its_time);
-    suite.once(a_server_s_clients_are_let_in_without_a_call_of_their_own);
+    suite.once(a_wait_that_submits_lasts_its_time);
+    suite.once(a_server_s_clients_are_accepted_without_a_call_of_their_own);
     suite.once(a_server_s_buffers_run_out);
     suite.once(a_server_s_completions_do_not_fit);
     suite.main()
@@ -98,9 +98,9 @@ fn half_refused_it_is_not_available_either() {
     assert!(!EngineKind::IoUring.is_available());
 }
 
-/// Whoever asks first does so in a bad moment; the next gets the true answer, and clients a ring.
-fn what_passes_is_no_refusal() {
-    // SAFETY: the kernel looks at the address, finds nothing there and says EFAULT.
+/// The first that asks gets an error of the moment; the next gets the true answer, and clients a ring.
+fn a_temporary_error_is_no_refusal() {
+    // SAFETY: the kernel looks at the address, finds nothing there and returns EFAULT.
     let made = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, std::ptr::null::<u8>()) };
     let is_refused = made >= 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EFAULT);
     for errno in [libc::EINTR, libc::EAGAIN, libc::ENOMEM, libc::ENOBUFS, libc::EMFILE, libc::ENFILE] {
@@ -109,18 +109,18 @@ fn what_passes_is_no_refusal() {
             let ask = move || {
                 sys::forbid(call, errno);
                 let _ = EngineKind::IoUring.is_available();
-                let (told, gate) = (channel().0, channel().1.into());
+                let (waits, gate) = (channel().0, channel().1.into());
                 let options = ServerOptions::new().engine(EngineKind::IoUring);
-                drop(Server::with_options(Sums { waits: told, gate }, options));
+                drop(Server::with_options(Sums { waits, gate }, options));
             };
             std::thread::spawn(ask).join().unwrap();
         }
     }
     assert!(is_refused || EngineKind::IoUring.is_available());
-    a_server_s_clients_are_let_in_without_a_call_of_their_own();
+    a_server_s_clients_are_accepted_without_a_call_of_their_own();
 }
 
-fn edges_that_are_there_cost_no_system_call() {
+fn edges_that_have_completed_cost_no_system_call() {
     let poller = uring();
     let pipes: Vec<_> = (0..100).map(|_| pipe()).collect();
     for ((reader, _), token) in pipes.iter().zip(0..) {
@@ -138,7 +138,7 @@ fn edges_that_are_there_cost_no_system_call() {
     expect_error(poller.wait(&mut omnipoll::Events::with_capacity(1), None), libc::EPERM);
 }
 
-fn changes_make_no_system_call_of_the_ring_s() {
+fn changes_make_no_system_call_on_the_ring() {
     let poller = uring();
     let pipes: Vec<_> = (0..1000).map(|_| pipe()).collect();
     forbid_asking();
@@ -175,7 +175,7 @@ fn more_completions_than_there_is_room_for() {
                     let mut eventfd = &eventfds[token as usize];
                     match eventfd.read(&mut [0; 8]) {
                         Ok(_) => assert!(!std::mem::replace(&mut found[token as usize], true)),
-                        // A poll that is asked for anew may tell an edge once more.
+                        // A poll that is submitted again may report an edge once more.
                         Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
                     }
                     settle(&poller, eventfd, read(trigger), token);
@@ -188,22 +188,22 @@ fn more_completions_than_there_is_room_for() {
     }
 }
 
-/// The thread that handed over the poll is yet to hear that it has woken when the poll is to end.
-fn the_file_of_a_removed_descriptor_is_let_go_of_though_it_has_become_ready() {
+/// The poll has woken, and the thread that submitted it has not run since, when it is cancelled.
+fn the_file_of_a_removed_descriptor_is_released_though_it_has_become_ready() {
     let poller = uring();
     let (ours, theirs) = pair();
     let (held, release) = pipe();
     expect_none(&poller);
     poller.add(&ours, Interest::READ, 1).unwrap();
     std::thread::scope(|scope| {
-        let (tell, told) = std::sync::mpsc::channel();
+        let (sender, receiver) = std::sync::mpsc::channel();
         let poller = &poller;
         scope.spawn(move || {
             expect_none(poller);
-            tell.send(sys::thread_id()).unwrap();
+            sender.send(sys::thread_id()).unwrap();
             sys::stay_in_the_kernel_until_readable(&held);
         });
-        sys::until_it_stays_in_the_kernel(told.recv().unwrap());
+        sys::until_it_stays_in_the_kernel(receiver.recv().unwrap());
         poke(&theirs);
         poller.remove(&ours).unwrap();
         close(ours);
@@ -214,8 +214,8 @@ fn the_file_of_a_removed_descriptor_is_let_go_of_though_it_has_become_ready() {
     assert_eq!(end_of(theirs), Err(ErrorKind::ConnectionReset));
 }
 
-/// What the peer is told in the end, 0 or an error. A kernel that takes a ring down interrupts
-/// who had it: a read with a timeout is never restarted (`signal(7)`).
+/// What the peer reads in the end, 0 or an error. A kernel that takes a ring down interrupts the
+/// thread that had it: a read with a timeout is never restarted (`signal(7)`).
 fn end_of(mut theirs: UnixStream) -> Result<usize, ErrorKind> {
     theirs.set_nonblocking(false).unwrap();
     theirs.set_read_timeout(Some(LONG)).unwrap();
@@ -227,8 +227,8 @@ fn end_of(mut theirs: UnixStream) -> Result<usize, ErrorKind> {
     }
 }
 
-/// A poller that holds on to the file of a descriptor that was closed, and not removed: nobody
-/// tells it. The number, and the peer, which waits for the end in vain.
+/// A poller that holds the file of a descriptor that was closed, and not removed: it has no way to
+/// notice. The number, and the peer, which waits for the end in vain.
 fn holding() -> (Poller, i32, UnixStream) {
     let poller = uring();
     let (ours, mut theirs) = pair();
@@ -266,7 +266,7 @@ fn a_closed_file_is_held_until_the_poller_is_dropped() {
 }
 
 /// The kernel ends the polls of a thread that is no more, when they next wake.
-fn what_a_thread_has_handed_over_outlives_it() {
+fn what_a_thread_has_submitted_outlives_it() {
     for trigger in [Trigger::LEVEL, Trigger::EDGE, Trigger::ONESHOT] {
         let poller = uring();
         let (reader, writer) = pipe();
@@ -281,7 +281,7 @@ fn what_a_thread_has_handed_over_outlives_it() {
     }
 }
 
-/// Whatever the first is about when the second comes, asleep or on its way, is told.
+/// Whatever the first does when the second comes, every event is delivered.
 fn a_second_thread_that_waits_misses_nothing() {
     for round in 0..300 {
         let poller = uring();
@@ -290,27 +290,27 @@ fn a_second_thread_that_waits_misses_nothing() {
         for (((reader, _), trigger), token) in pipes.iter().zip(triggers).zip(0..) {
             poller.add(reader, read(trigger), token).unwrap();
         }
-        let told = [const { AtomicBool::new(false) }; 3];
-        let until_all_is_told = || {
-            while !told.iter().all(|told| told.load(Ordering::SeqCst)) {
+        let delivered = [const { AtomicBool::new(false) }; 3];
+        let until_all_are_delivered = || {
+            while !delivered.iter().all(|delivered| delivered.load(Ordering::SeqCst)) {
                 for token in tokens(&wait(&poller, 1, LONG)) {
-                    told[token as usize].store(true, Ordering::SeqCst);
-                    // Others' turns come too.
+                    delivered[token as usize].store(true, Ordering::SeqCst);
+                    // It leaves the others their turns.
                     drain(&pipes[token as usize].0);
                 }
             }
             poller.wake().unwrap();
         };
         std::thread::scope(|scope| {
-            scope.spawn(until_all_is_told);
+            scope.spawn(until_all_are_delivered);
             (0..round * 30).for_each(|_| std::hint::spin_loop());
-            scope.spawn(until_all_is_told);
+            scope.spawn(until_all_are_delivered);
             pipes.iter().for_each(|(_, writer)| poke(writer));
         });
     }
 }
 
-fn an_eventfd_added_twice_is_eexist_and_goes_on() {
+fn an_eventfd_added_twice_is_eexist_and_stays_watched() {
     for trigger in [Trigger::LEVEL, Trigger::ONESHOT, Trigger::EDGE] {
         let poller = uring();
         let count = sys::eventfd(0);
@@ -342,8 +342,8 @@ fn a_oneshot_for_room_sleeps_through_a_half_close() {
     expect_quiet(&poller);
 }
 
-/// A wait that hands something over is told by the kernel how much, not how it ended.
-fn a_wait_that_hands_over_lasts_its_time() {
+/// The kernel returns to a wait that submits how much it took, not how the wait ended.
+fn a_wait_that_submits_lasts_its_time() {
     let poller = uring();
     for _ in 0..3 {
         let (reader, _writer) = pipe();
@@ -355,8 +355,8 @@ fn a_wait_that_hands_over_lasts_its_time() {
     }
 }
 
-/// Sums up what each client sends, and tells it at its end. Who says "wait" keeps all the others
-/// waiting.
+/// Sums up what each client sends, and answers at its end. A client that sends "wait" blocks the
+/// loop for all the others.
 struct Sums {
     waits: Sender<()>,
     gate: Mutex<Receiver<()>>,
@@ -384,7 +384,7 @@ impl Handler for Sums {
     }
 }
 
-/// A server on a ring for streams.
+/// A server whose connections are on a ring.
 struct Summing {
     server: Arc<Server<Sums>>,
     addresses: Vec<String>,
@@ -397,11 +397,11 @@ impl Summing {
     fn on(addresses: &[&str]) -> Self {
         drop(uring());
         if sys::kernel() < (6, 1) {
-            println!("not on this machine, whose Linux has less than streams need");
+            println!("not on this machine, whose Linux is too old for connections on a ring");
             std::process::exit(0);
         }
-        let ((open, gate), (told, waits)) = (channel(), channel());
-        let sums = Sums { waits: told, gate: Mutex::new(gate) };
+        let ((open, gate), (waiting, waits)) = (channel(), channel());
+        let sums = Sums { waits: waiting, gate: Mutex::new(gate) };
         let options = ServerOptions::new().engine(EngineKind::IoUring);
         let server = Arc::new(Server::with_options(sums, options).unwrap());
         let addresses = addresses.iter().map(|address| server.listen(address).unwrap()).collect();
@@ -428,12 +428,12 @@ impl Summing {
     }
 }
 
-fn says(mut client: &TcpStream, data: &[u8]) {
+fn send(mut client: &TcpStream, data: &[u8]) {
     client.write_all(data).unwrap();
     client.shutdown(Shutdown::Write).unwrap();
 }
 
-fn is_told_the_sum_of(mut client: TcpStream, data: &[u8]) {
+fn expect_the_sum_of(mut client: TcpStream, data: &[u8]) {
     client.set_read_timeout(Some(LONG)).unwrap();
     let mut answer = String::new();
     client.read_to_string(&mut answer).unwrap();
@@ -441,21 +441,21 @@ fn is_told_the_sum_of(mut client: TcpStream, data: &[u8]) {
     assert_eq!(answer, format!("{} {sum}", data.len()));
 }
 
-/// They are let in, and heard, by the call that waits.
-fn a_server_s_clients_are_let_in_without_a_call_of_their_own() {
+/// The call that waits accepts them and receives from them.
+fn a_server_s_clients_are_accepted_without_a_call_of_their_own() {
     let prepare = || {
         sys::forbid(libc::SYS_accept4, libc::ENOSYS);
         sys::forbid(libc::SYS_recvfrom, libc::ENOSYS);
     };
     Summing::on(&["127.0.0.1:0"]).run(prepare, |served| {
         let clients = served.clients(200);
-        clients.iter().for_each(|client| says(client, b"hello"));
-        clients.into_iter().for_each(|client| is_told_the_sum_of(client, b"hello"));
+        clients.iter().for_each(|client| send(client, b"hello"));
+        clients.into_iter().for_each(|client| expect_the_sum_of(client, b"hello"));
     });
 }
 
-/// Clients have sent more than all the buffers hold that the receives share, before the first is
-/// heard: four times as much, in as large portions as the system lets wait on a socket.
+/// Clients have sent more than all the buffers hold that the receives share, before the first
+/// is read: four times as much, in as large portions as the system queues on a socket.
 fn a_server_s_buffers_run_out() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     sys::let_wait_as_much_as_allowed(&listener);
@@ -467,9 +467,9 @@ fn a_server_s_buffers_run_out() {
             let (clients, first) = (served.clients(50), served.clients(1));
             (&first[0]).write_all(b"wait").unwrap();
             served.waits.recv().unwrap();
-            clients.iter().for_each(|client| says(client, &data));
+            clients.iter().for_each(|client| send(client, &data));
             served.open.send(()).unwrap();
-            clients.into_iter().for_each(|client| is_told_the_sum_of(client, &data));
+            clients.into_iter().for_each(|client| expect_the_sum_of(client, &data));
         },
     );
 }
@@ -481,8 +481,8 @@ fn a_server_s_completions_do_not_fit() {
     served.run(
         || (),
         |_| {
-            clients.iter().for_each(|client| says(client, b"x"));
-            clients.into_iter().for_each(|client| is_told_the_sum_of(client, b"x"));
+            clients.iter().for_each(|client| send(client, b"x"));
+            clients.into_iter().for_each(|client| expect_the_sum_of(client, b"x"));
         },
     );
 }

@@ -11,7 +11,7 @@ use socket2::{Domain, Socket, Type};
 use super::listen_address::ListenAddress;
 use super::listener::only_v6_if_named;
 use super::{Counter, WorkerCounters};
-use crate::errno::{self, About};
+use crate::errno::{self, ErrorClass};
 use crate::error::{fail, no_memory, Describe};
 use crate::sys::pktinfo;
 use crate::sys::socket::{self, Outgoing, Received, BATCH};
@@ -149,7 +149,7 @@ impl DatagramSocket {
         }
         loop {
             match socket::receive_batch(self.socket.as_fd(), &mut self.memory, SLOT, &mut self.received) {
-                Err(error) if errno::of_receive(&error) == About::Peer => {}
+                Err(error) if errno::classify_receive(&error) == ErrorClass::Peer => {}
                 result => return result,
             }
         }
@@ -167,7 +167,7 @@ impl DatagramSocket {
                     failed = false;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                Err(error) if errno::of_send(&error) == About::Call => return Err(error),
+                Err(error) if errno::classify_send(&error) == ErrorClass::Permanent => return Err(error),
                 // It may tell of an earlier datagram, once: only a second error is this one's.
                 Err(_) if !failed => failed = true,
                 Err(_) => {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::deadline::Deadline;
 use super::Poller;
 use crate::engine::{self, Batch, InternalEvent};
-use crate::errno::{self, About};
+use crate::errno::{self, ErrorClass};
 use crate::error::{fail, no_memory};
 use crate::event::{Event, Events};
 use crate::registry::InternalSource;
@@ -228,7 +228,7 @@ impl Poller {
                 // What the sources have needs no system call, and this thread may be the only one
                 // that was woken for it.
                 Err(error) => match self.deliver_sources(events, 0) {
-                    0 if errno::of_wait(&error) == About::Moment
+                    0 if errno::classify_wait(&error) == ErrorClass::Temporary
                         && tries > 0
                         && left != Some(Duration::ZERO) =>
                     {

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use super::tokens;
-use crate::errno::{self, About};
+use crate::errno::{self, ErrorClass};
 use crate::net::{Counter, Listener, WorkerCounters};
 use crate::sys::{Address, CompletionRing};
 use crate::{Capabilities, Interest, Poller, Trigger};
@@ -73,7 +73,7 @@ impl Acceptor {
         ring: Option<&mut CompletionRing>,
     ) -> io::Result<()> {
         match self.try_resume(poller, ring) {
-            Err(error) if errno::of_registration(&error) == About::Moment => {
+            Err(error) if errno::classify_registration(&error) == ErrorClass::Temporary => {
                 self.retry_later(poller, counters)
             }
             result => result,
@@ -168,7 +168,7 @@ impl Acceptor {
         for _ in 0..BATCH {
             match listener.accept() {
                 Ok(client) => return Ok(Some(client)),
-                Err(error) if errno::of_accept(&error) == About::Peer => {}
+                Err(error) if errno::classify_accept(&error) == ErrorClass::Peer => {}
                 Err(error) => return self.handle_error(error, poller, counters).map(|()| None),
             }
         }
@@ -202,10 +202,10 @@ impl Acceptor {
                     self.aborted = 0;
                     return Ok(Some(client));
                 }
-                Err(error) if errno::of_accept(&error) == About::Peer && self.aborted < BATCH => {
+                Err(error) if errno::classify_accept(&error) == ErrorClass::Peer && self.aborted < BATCH => {
                     self.aborted += 1
                 }
-                Err(error) if errno::of_accept(&error) == About::Peer => {
+                Err(error) if errno::classify_accept(&error) == ErrorClass::Peer => {
                     self.retry_later(poller, counters)?
                 }
                 Err(error) => self.handle_error(error, poller, counters)?,
@@ -221,10 +221,10 @@ impl Acceptor {
         poller: &Poller,
         counters: &WorkerCounters,
     ) -> io::Result<()> {
-        match errno::of_accept(&error) {
-            About::Nothing | About::Peer => Ok(()),
-            About::Moment => self.retry_later(poller, counters),
-            About::Call => Err(error),
+        match errno::classify_accept(&error) {
+            ErrorClass::WouldBlock | ErrorClass::Peer => Ok(()),
+            ErrorClass::Temporary => self.retry_later(poller, counters),
+            ErrorClass::Permanent => Err(error),
         }
     }
 

@@ -15,7 +15,7 @@ use super::event_loop::{Clients, EventLoop};
 use super::handler::Handler;
 use super::shared::Shared;
 use super::tokens;
-use crate::errno::{self, About};
+use crate::errno::{self, ErrorClass};
 use crate::error::plain;
 use crate::net::{
     Clock, Command, Conn, Connection, Counter, Datagram, DatagramSocket, LoopContext, Mailbox,
@@ -111,7 +111,9 @@ impl<'s, H: Handler> Connections<'s, H> {
         let mut is_short = false;
         for (token, socket) in (tokens::DATAGRAMS..).zip(&mut self.datagrams) {
             match socket.watch(&self.context.poller, token) {
-                Err(error) if errno::of_registration(&error) == About::Moment => is_short = true,
+                Err(error) if errno::classify_registration(&error) == ErrorClass::Temporary => {
+                    is_short = true
+                }
                 watched => watched?,
             }
         }
@@ -399,7 +401,7 @@ impl<'s, H: Handler> Connections<'s, H> {
             });
             poller.check_owner()?;
             match received {
-                Err(error) if errno::of_receive(&error) == About::Moment => {
+                Err(error) if errno::classify_receive(&error) == ErrorClass::Temporary => {
                     self.context.poller.remove(&*socket)?;
                     socket.is_watched = false;
                     return self.watch_later();
@@ -409,7 +411,7 @@ impl<'s, H: Handler> Connections<'s, H> {
         }
         socket.flush(&self.context.counters)?;
         match socket.watch(&self.context.poller, tokens::DATAGRAMS + index as u64) {
-            Err(error) if errno::of_registration(&error) == About::Moment => self.watch_later(),
+            Err(error) if errno::classify_registration(&error) == ErrorClass::Temporary => self.watch_later(),
             watched => watched,
         }
     }

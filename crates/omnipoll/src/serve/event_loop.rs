@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::acceptor::Acceptor;
 use super::shared::Shared;
 use super::tokens;
-use crate::errno::{self, About};
+use crate::errno::{self, ErrorClass};
 use crate::net::WorkerCounters;
 use crate::sys::process;
 use crate::sys::{lock, Address, CompletionRing};
@@ -219,10 +219,10 @@ impl EventLoop {
     /// A wait has failed: if that passes, the next is made a moment later.
     #[cold]
     fn handle_wait_error(&mut self, clients: &mut impl Clients, error: io::Error) -> io::Result<()> {
-        match errno::of_wait(&error) {
-            About::Nothing => return if self.is_control() { clients.interrupted() } else { Ok(()) },
+        match errno::classify_wait(&error) {
+            ErrorClass::WouldBlock => return if self.is_control() { clients.interrupted() } else { Ok(()) },
             // Who stops has somebody who waits for that.
-            About::Moment if !self.is_stopping() || self.failed_waits < FAILED_WAITS => {}
+            ErrorClass::Temporary if !self.is_stopping() || self.failed_waits < FAILED_WAITS => {}
             _ => return Err(error),
         }
         self.failed_waits += 1;

@@ -38,7 +38,7 @@ use slab::Slab;
 
 use super::fork;
 use super::{above_stdio, descriptor, socket, Address};
-use crate::errno::{self, About};
+use crate::errno::{self, ErrorClass};
 use crate::error::{bare, fail, system, Describe, Error};
 
 /// Requests that are handed over in one system call at most.
@@ -135,7 +135,7 @@ impl CompletionRing {
         let panicked = |_| Err(bare(libc::ENOTRECOVERABLE).into());
         let made = probe.describe("pthread_create")?.join().unwrap_or_else(panicked).map_err(io::Error::from);
         match made {
-            Err(error) if errno::of_making(&error) != About::Call => Err(error),
+            Err(error) if errno::classify_making(&error) != ErrorClass::Permanent => Err(error),
             made => Ok(*AVAILABLE.get_or_init(|| made.is_ok())),
         }
     }
@@ -172,7 +172,7 @@ impl CompletionRing {
         for _ in 0..TRIES {
             match self.wait(None) {
                 // A signal is no answer.
-                Err(error) if errno::of_wait(&error) == About::Nothing => continue,
+                Err(error) if errno::classify_wait(&error) == ErrorClass::WouldBlock => continue,
                 waited => drop(waited?),
             }
             if let Some(Completion::Received { result, .. }) = self.next() {
@@ -266,7 +266,7 @@ impl CompletionRing {
         while self.ring.submission().is_full() {
             match self.ring.submit() {
                 // What the kernel is short of, it may have in a moment. A signal is none of ours.
-                Err(error) if tries < TRIES && errno::of_wait(&error) != About::Call => {
+                Err(error) if tries < TRIES && errno::classify_wait(&error) != ErrorClass::Permanent => {
                     tries += 1;
                     thread::sleep(SHORTAGE);
                 }

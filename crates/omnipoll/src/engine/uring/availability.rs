@@ -9,7 +9,7 @@ use std::time::Duration;
 use io_uring::cqueue;
 
 use super::ring::{Ring, Threads};
-use crate::errno::{of_making, About};
+use crate::errno::{classify_making, ErrorClass};
 use crate::error::{bare, fail, plain};
 use crate::sys::descriptor::eventfd;
 
@@ -34,7 +34,7 @@ pub(super) fn unavailable_reason() -> Option<Unavailable> {
 /// Whether a ring could not be made, or used, for lack of descriptors or memory, or because of a
 /// signal.
 pub(super) fn is_temporary(error: &io::Error) -> bool {
-    of_making(error) != About::Call
+    classify_making(error) != ErrorClass::Permanent
 }
 
 /// The errno with which the kernel refused.

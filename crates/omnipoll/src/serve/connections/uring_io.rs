@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::super::event_loop::EventLoop;
 use super::super::handler::Handler;
 use super::{Connections, READ};
-use crate::errno::{self, About};
+use crate::errno::{self, ErrorClass};
 use crate::net::Conn;
 use crate::sys::{Chunk, Completion};
 use crate::Events;
@@ -41,7 +41,7 @@ impl<H: Handler> Connections<'_, H> {
         self.deliver_partial(cut);
         let is_due = match is_due {
             // What the poller has can be had without the ring.
-            Err(error) if errno::of_wait(&error) == About::Moment => {
+            Err(error) if errno::classify_wait(&error) == ErrorClass::Temporary => {
                 return match event_loop.poller.wait(events, Some(Duration::ZERO))? {
                     0 => Err(error),
                     _ => Ok(()),
@@ -79,7 +79,7 @@ impl<H: Handler> Connections<'_, H> {
         let began = Instant::now();
         while let (true, Some(ring)) = (event_loop.acceptor.has_multishot(), &mut self.ring) {
             match ring.wait(Some(ACCEPT_CANCEL_TIMEOUT)) {
-                Err(error) if errno::of_wait(&error) == About::Call => return Err(error),
+                Err(error) if errno::classify_wait(&error) == ErrorClass::Permanent => return Err(error),
                 _ => self.handle_completions(event_loop),
             }
             if began.elapsed() >= ACCEPT_CANCEL_TIMEOUT {
