@@ -39,7 +39,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// How often a wait asks for memory while a server's work goes on around it: what was ready is
+/// How often a wait asks for memory while a server's work continues around it: what was ready is
 /// drained, rearmed and modified, wakes come, and the time runs out.
 fn allocations_in_waits(kind: EngineKind) -> usize {
     let poller = poller(kind);

@@ -4,7 +4,7 @@
 #   sanitize.sh address     conformance, servers, processes, sources, strict mode, stress; the C tests
 #   sanitize.sh thread      stress, and the servers whose workers are threads
 #
-# No report is suppressed. What the sanitizers can't tell:
+# No report is suppressed. What the sanitizers can't see:
 #
 # - ThreadSanitizer does not follow a process that forks while it has threads: FORK, PREFORK and the
 #   handlers that fork are left out. It sees no order in what io_uring's two sides write to the rings that they share, since

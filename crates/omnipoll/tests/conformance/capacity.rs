@@ -11,13 +11,13 @@ use crate::support::expect::*;
 use crate::support::fds::*;
 
 pub(crate) fn behaviours(suite: &mut Suite) {
-    suite.on_each_engine(nobody_starves_where_all_are_ready_for_ever);
-    suite.on_each_engine(one_who_joins_the_busy_does_not_starve);
-    suite.on_each_engine(a_wake_among_the_busy_does_not_starve);
-    suite.on_each_engine(the_busy_do_not_starve_among_wakes);
-    suite.on_each_trigger(nothing_is_lost_that_did_not_fit);
-    suite.on_each_engine(a_wake_that_did_not_fit_is_told_later);
-    suite.on_each_engine(a_large_buffer_is_no_trouble);
+    suite.on_each_engine(none_starves_when_all_stay_ready);
+    suite.on_each_engine(one_added_among_busy_ones_does_not_starve);
+    suite.on_each_engine(a_wake_among_busy_ones_does_not_starve);
+    suite.on_each_engine(busy_ones_do_not_starve_among_wakes);
+    suite.on_each_trigger(what_does_not_fit_is_not_lost);
+    suite.on_each_engine(a_wake_that_does_not_fit_is_reported_later);
+    suite.on_each_engine(a_large_buffer_works);
     suite.on_each_engine(events_are_appended_to_a_list);
 }
 
@@ -39,7 +39,7 @@ fn events_are_appended_to_a_list(kind: EngineKind) {
     assert_eq!(events, before);
 }
 
-/// Pipes that are ready to read for ever, with tokens from 0 on.
+/// Pipes that are always ready to read, with tokens from 0 on.
 fn busy(poller: &Poller, trigger: Trigger) -> Vec<(File, File)> {
     let pipes: Vec<_> = (0..BUSY).map(|_| pipe()).collect();
     for ((reader, writer), token) in pipes.iter().zip(0..) {
@@ -55,7 +55,7 @@ fn turns(ready: u64, capacity: usize) -> u64 {
     2 * ready.div_ceil(capacity as u64)
 }
 
-fn nobody_starves_where_all_are_ready_for_ever(kind: EngineKind) {
+fn none_starves_when_all_stay_ready(kind: EngineKind) {
     let poller = poller(kind);
     let _pipes = busy(&poller, Trigger::LEVEL);
     for capacity in [1, 3, 7, 19, 20, 21] {
@@ -67,7 +67,7 @@ fn nobody_starves_where_all_are_ready_for_ever(kind: EngineKind) {
     }
 }
 
-fn one_who_joins_the_busy_does_not_starve(kind: EngineKind) {
+fn one_added_among_busy_ones_does_not_starve(kind: EngineKind) {
     let poller = poller(kind);
     let _pipes = busy(&poller, Trigger::LEVEL);
     let (reader, writer) = pipe();
@@ -83,7 +83,7 @@ fn one_who_joins_the_busy_does_not_starve(kind: EngineKind) {
     }
 }
 
-fn a_wake_among_the_busy_does_not_starve(kind: EngineKind) {
+fn a_wake_among_busy_ones_does_not_starve(kind: EngineKind) {
     let poller = poller(kind);
     let _pipes = busy(&poller, Trigger::LEVEL);
     for capacity in [1, 3, 7] {
@@ -95,7 +95,7 @@ fn a_wake_among_the_busy_does_not_starve(kind: EngineKind) {
     }
 }
 
-fn the_busy_do_not_starve_among_wakes(kind: EngineKind) {
+fn busy_ones_do_not_starve_among_wakes(kind: EngineKind) {
     let poller = poller(kind);
     let _pipes = busy(&poller, Trigger::LEVEL);
     for capacity in [1, 3, 7] {
@@ -115,7 +115,7 @@ fn the_busy_do_not_starve_among_wakes(kind: EngineKind) {
 }
 
 /// A peer's poll(2) engine lost the events for which its buffer was too small.
-fn nothing_is_lost_that_did_not_fit(kind: EngineKind, trigger: Trigger) {
+fn what_does_not_fit_is_not_lost(kind: EngineKind, trigger: Trigger) {
     for capacity in [1, 3, 7] {
         let poller = poller(kind);
         let pipes = busy(&poller, trigger);
@@ -132,7 +132,7 @@ fn nothing_is_lost_that_did_not_fit(kind: EngineKind, trigger: Trigger) {
     }
 }
 
-fn a_wake_that_did_not_fit_is_told_later(kind: EngineKind) {
+fn a_wake_that_does_not_fit_is_reported_later(kind: EngineKind) {
     let poller = poller(kind);
     let pipes = busy(&poller, Trigger::ONESHOT);
     (0..3).for_each(|_| poller.wake().unwrap());
@@ -147,7 +147,7 @@ fn a_wake_that_did_not_fit_is_told_later(kind: EngineKind) {
     drop(pipes);
 }
 
-fn a_large_buffer_is_no_trouble(kind: EngineKind) {
+fn a_large_buffer_works(kind: EngineKind) {
     let poller = poller(kind);
     let (_reader, writer) = pipe();
     poller.add(&writer, Interest::WRITE, 1).unwrap();

@@ -11,29 +11,29 @@ use crate::support::expect::*;
 use crate::support::{fds::*, sys};
 
 pub(crate) fn behaviours(suite: &mut Suite) {
-    suite.on_each_trigger(closed_is_told_once_where_the_system_tells);
-    suite.on_each_engine(many_closed_at_once_are_told_one_by_one);
+    suite.on_each_trigger(closed_is_reported_once_where_the_system_reports_it);
+    suite.on_each_engine(many_closed_at_once_are_reported_one_by_one);
     suite.on_each_trigger(closed_beyond_the_table_of_descriptors);
     suite.on_each_engine(closed_by_another_thread_during_a_wait);
     suite.on_each_engine(a_disarmed_oneshot_that_is_closed_stays_silent);
-    suite.on_each_trigger(a_number_used_again_after_remove_has_no_past);
-    suite.on_each_trigger(a_number_used_again_without_remove_has_no_past);
-    suite.on_each_trigger(a_number_used_again_while_a_duplicate_lives_has_no_past);
-    suite.on_each_engine(a_number_used_again_by_an_eventfd_has_no_past);
-    suite.on_each_engine(modify_of_a_number_used_again_is_enoent);
+    suite.on_each_trigger(a_reused_fd_after_remove_gets_no_old_event);
+    suite.on_each_trigger(a_reused_fd_without_remove_gets_no_old_event);
+    suite.on_each_trigger(a_reused_fd_with_a_live_duplicate_gets_no_old_event);
+    suite.on_each_engine(a_fd_reused_by_an_eventfd_gets_no_old_event);
+    suite.on_each_engine(modify_of_a_reused_fd_is_enoent);
     suite.on_each_trigger(duplicated_closed_duplicated_back_and_watched_again);
     suite.on_each_trigger(a_descriptor_and_its_duplicate_are_two);
-    suite.on_each_trigger(closed_while_a_duplicate_lives_neither_spins_nor_haunts);
-    suite.on_each_engine(more_ghosts_than_anybody_remembers);
-    suite.on_each_engine(a_look_sees_past_ghosts);
-    suite.on_each_engine(a_ghost_leaves_the_others_as_they_were);
-    suite.on_each_engine(a_ghost_leaves_those_who_wait_in_touch);
-    suite.on_each_trigger(an_event_removed_by_an_earlier_one_of_its_batch_is_the_last);
-    suite.on_each_engine(a_dropped_poller_leaves_what_it_watched);
+    suite.on_each_trigger(closed_while_a_duplicate_lives_neither_spins_nor_is_reported);
+    suite.on_each_engine(more_stale_entries_than_are_remembered);
+    suite.on_each_engine(a_poll_without_timeout_sees_past_stale_entries);
+    suite.on_each_engine(a_stale_entry_leaves_the_others_unchanged);
+    suite.on_each_engine(a_stale_entry_does_not_cut_off_waiting_threads);
+    suite.on_each_trigger(an_event_removed_earlier_in_its_batch_is_the_last);
+    suite.on_each_engine(a_dropped_poller_leaves_its_descriptors_open);
 }
 
 /// Two peers spun at over 100,000 wake-ups in 200 ms on poll(2), with events without a flag.
-fn closed_is_told_once_where_the_system_tells(kind: EngineKind, trigger: Trigger) {
+fn closed_is_reported_once_where_the_system_reports_it(kind: EngineKind, trigger: Trigger) {
     let poller = poller(kind);
     let ((reader, _writer), (other, other_writer)) = (pipe(), pipe());
     poller.add(&reader, read(trigger), 1).unwrap();
@@ -55,7 +55,7 @@ fn closed_is_told_once_where_the_system_tells(kind: EngineKind, trigger: Trigger
     expect_event(&poller, 2, Ready::READ);
 }
 
-fn many_closed_at_once_are_told_one_by_one(kind: EngineKind) {
+fn many_closed_at_once_are_reported_one_by_one(kind: EngineKind) {
     let poller = poller(kind);
     let (other, other_writer) = pipe();
     let pipes: Vec<_> = (0..100).map(|_| pipe()).collect();
@@ -74,13 +74,13 @@ fn many_closed_at_once_are_told_one_by_one(kind: EngineKind) {
         }
     }
     found.sort_unstable();
-    let told = if tells_closed(&poller) { 0..100 } else { 0..0 };
-    assert_eq!(found, told.chain([1000]).collect::<Vec<_>>());
+    let reported = if tells_closed(&poller) { 0..100 } else { 0..0 };
+    assert_eq!(found, reported.chain([1000]).collect::<Vec<_>>());
     expect_quiet(&poller);
 }
 
 /// A table that was copied is as short as the highest open number lets it be, and select(2) leaves
-/// out what is beyond: it looked ready for ever.
+/// out what is beyond: it looked ready indefinitely.
 fn closed_beyond_the_table_of_descriptors(kind: EngineKind, trigger: Trigger) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
@@ -105,8 +105,8 @@ fn closed_beyond_the_table_of_descriptors(kind: EngineKind, trigger: Trigger) {
     });
 }
 
-/// What the system makes of the closed one in the wait under way is its affair (Linux calls it
-/// readable in a select); the others are told as ever, and no later wait spins.
+/// What the system makes of the closed one in the wait in progress is up to it (Linux calls it
+/// readable in a select); the others are reported as before, and no later wait spins.
 fn closed_by_another_thread_during_a_wait(kind: EngineKind) {
     let poller = poller(kind);
     let ((reader, _writer), (other, other_writer)) = (pipe(), pipe());
@@ -145,9 +145,9 @@ fn a_disarmed_oneshot_that_is_closed_stays_silent(kind: EngineKind) {
     expect_quiet(&poller);
 }
 
-/// The new file under `number` is silent, then heard, under its own token only.
+/// The new file under `number` is silent, then reported, under its own token only.
 #[track_caller]
-fn has_no_past(poller: &Poller, number: &OwnedFd, interest: Interest, writer: &File) {
+fn gets_no_old_event(poller: &Poller, number: &OwnedFd, interest: Interest, writer: &File) {
     expect_quiet(poller);
     poke(writer);
     expect_event(poller, 2, Ready::READ);
@@ -155,7 +155,7 @@ fn has_no_past(poller: &Poller, number: &OwnedFd, interest: Interest, writer: &F
     expect_event(poller, 3, Ready::READ);
 }
 
-fn a_number_used_again_after_remove_has_no_past(kind: EngineKind, trigger: Trigger) {
+fn a_reused_fd_after_remove_gets_no_old_event(kind: EngineKind, trigger: Trigger) {
     let poller = poller(kind);
     let ((old, old_writer), (new, new_writer)) = (pipe(), pipe());
     poller.add(&old, read(trigger), 1).unwrap();
@@ -164,22 +164,22 @@ fn a_number_used_again_after_remove_has_no_past(kind: EngineKind, trigger: Trigg
     poller.remove_raw(number).unwrap();
     let number = sys::dup_to(&new, number);
     poller.add(&number, read(trigger), 2).unwrap();
-    has_no_past(&poller, &number, read(trigger), &new_writer);
+    gets_no_old_event(&poller, &number, read(trigger), &new_writer);
 }
 
-fn a_number_used_again_without_remove_has_no_past(kind: EngineKind, trigger: Trigger) {
+fn a_reused_fd_without_remove_gets_no_old_event(kind: EngineKind, trigger: Trigger) {
     let poller = poller(kind);
     let ((old, old_writer), (new, new_writer)) = (pipe(), pipe());
     poller.add(&old, read(trigger), 1).unwrap();
     poke(&old_writer);
     let number = sys::dup_to(&new, close(old));
     poller.add(&number, read(trigger), 2).unwrap();
-    has_no_past(&poller, &number, read(trigger), &new_writer);
+    gets_no_old_event(&poller, &number, read(trigger), &new_writer);
 }
 
 /// epoll goes on reporting a file whose registered number is gone, under what it was
-/// registered with: that must not reach whoever has the number now.
-fn a_number_used_again_while_a_duplicate_lives_has_no_past(kind: EngineKind, trigger: Trigger) {
+/// registered with: that must not reach the file that has the fd now.
+fn a_reused_fd_with_a_live_duplicate_gets_no_old_event(kind: EngineKind, trigger: Trigger) {
     // Many use the number for a token: then the old one's is the new one's.
     for (removes, old_token) in [(true, 1), (false, 1), (true, 2), (false, 2)] {
         let poller = poller(kind);
@@ -193,16 +193,16 @@ fn a_number_used_again_while_a_duplicate_lives_has_no_past(kind: EngineKind, tri
         let number = sys::dup_to(&new, number);
         poller.add(&number, read(trigger), 2).unwrap();
         poke(&old_writer);
-        has_no_past(&poller, &number, read(trigger), &new_writer);
+        gets_no_old_event(&poller, &number, read(trigger), &new_writer);
         drop(old_writer);
         poller.remove(&number).unwrap();
         expect_quiet(&poller);
     }
 }
 
-/// All eventfds share an inode, so that `fstat(2)` can't tell a new one from the old: where
+/// All eventfds share an inode, so that `fstat(2)` can't distinguish a new one from the old: where
 /// the engine has nothing else to go by, it is taken for the one that is registered.
-fn a_number_used_again_by_an_eventfd_has_no_past(kind: EngineKind) {
+fn a_fd_reused_by_an_eventfd_gets_no_old_event(kind: EngineKind) {
     let poller = poller(kind);
     let (old, new) = (sys::eventfd(1), sys::eventfd(0));
     poller.add(&old, Interest::READ, 1).unwrap();
@@ -218,7 +218,7 @@ fn a_number_used_again_by_an_eventfd_has_no_past(kind: EngineKind) {
     expect_quiet(&poller);
 }
 
-fn modify_of_a_number_used_again_is_enoent(kind: EngineKind) {
+fn modify_of_a_reused_fd_is_enoent(kind: EngineKind) {
     let poller = poller(kind);
     let ((old, _old_writer), (new, new_writer)) = (pipe(), pipe());
     poller.add(&old, Interest::READ, 1).unwrap();
@@ -271,9 +271,9 @@ fn a_descriptor_and_its_duplicate_are_two(kind: EngineKind, trigger: Trigger) {
     expect_event(&poller, 3, Ready::READ);
 }
 
-/// epoll can't tell that a number was closed whose file lives on, and reports it until it is
-/// removed; then it can't be told to stop, and must be silenced all the same.
-fn closed_while_a_duplicate_lives_neither_spins_nor_haunts(kind: EngineKind, trigger: Trigger) {
+/// epoll can't see that a fd was closed whose file stays open, and reports it until it is
+/// removed; then it can't be removed, and must be silenced all the same.
+fn closed_while_a_duplicate_lives_neither_spins_nor_is_reported(kind: EngineKind, trigger: Trigger) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
     poller.add(&reader, read(trigger), 1).unwrap();
@@ -305,10 +305,10 @@ fn closed_while_a_duplicate_lives_neither_spins_nor_haunts(kind: EngineKind, tri
     expect_event(&poller, 2, Ready::READ | Ready::HANGUP);
 }
 
-/// Makes a ghost where the engine can be haunted: a descriptor that was closed before it was
+/// Makes a stale entry where the engine can have one: a descriptor that was closed before it was
 /// removed, and whose duplicate, which is returned, lives on and is readable. An engine that
-/// is told of closed descriptors sees a removed one instead.
-fn ghost(poller: &Poller, trigger: Trigger) -> (OwnedFd, File) {
+/// detects closed descriptors sees a removed one instead.
+fn stale_entry(poller: &Poller, trigger: Trigger) -> (OwnedFd, File) {
     let (reader, writer) = pipe();
     poller.add(&reader, read(trigger), 666).unwrap();
     let duplicate = dup(&reader);
@@ -323,10 +323,10 @@ fn ghost(poller: &Poller, trigger: Trigger) -> (OwnedFd, File) {
     (duplicate, writer)
 }
 
-fn more_ghosts_than_anybody_remembers(kind: EngineKind) {
+fn more_stale_entries_than_are_remembered(kind: EngineKind) {
     for capacity in [1, 7, 64] {
         let poller = poller(kind);
-        let _ghosts: Vec<_> = (0..300).map(|_| ghost(&poller, Trigger::LEVEL)).collect();
+        let _stale_entries: Vec<_> = (0..300).map(|_| stale_entry(&poller, Trigger::LEVEL)).collect();
         expect_sleep(|| {
             let events = wait(&poller, capacity, Duration::from_millis(200));
             assert!(events.is_empty(), "{events:?}");
@@ -338,11 +338,12 @@ fn more_ghosts_than_anybody_remembers(kind: EngineKind) {
     }
 }
 
-/// A ghost that takes the only place in the kernel's answer is not the end of the look.
-fn a_look_sees_past_ghosts(kind: EngineKind) {
-    for ghosts in [1, 3, 100] {
+/// A stale entry that takes the only place in the kernel's answer must not end the poll.
+fn a_poll_without_timeout_sees_past_stale_entries(kind: EngineKind) {
+    for stale_entries in [1, 3, 100] {
         let poller = poller(kind);
-        let _ghosts: Vec<_> = (0..ghosts).map(|_| ghost(&poller, Trigger::LEVEL)).collect();
+        let _stale_entries: Vec<_> =
+            (0..stale_entries).map(|_| stale_entry(&poller, Trigger::LEVEL)).collect();
         let (reader, writer) = pipe();
         poller.add(&reader, read(Trigger::ONESHOT), 1).unwrap();
         poke(&writer);
@@ -351,7 +352,7 @@ fn a_look_sees_past_ghosts(kind: EngineKind) {
     }
 }
 
-fn a_ghost_leaves_the_others_as_they_were(kind: EngineKind) {
+fn a_stale_entry_leaves_the_others_unchanged(kind: EngineKind) {
     let poller = Options::new().engine(kind).files_always_ready(true).build().unwrap();
     let file = File::open("/dev/null").unwrap();
     poller.add(&file, read(Trigger::ONESHOT), 5).unwrap();
@@ -369,7 +370,7 @@ fn a_ghost_leaves_the_others_as_they_were(kind: EngineKind) {
     }
     poke(&pipes[3].1);
     expect_event(&poller, 3, Ready::READ);
-    let _ghosts = [ghost(&poller, Trigger::LEVEL), ghost(&poller, Trigger::LEVEL)];
+    let _stale_entries = [stale_entry(&poller, Trigger::LEVEL), stale_entry(&poller, Trigger::LEVEL)];
     poller.wake().unwrap();
     expect_wake(&poller, 1);
     expect_quiet(&poller);
@@ -386,9 +387,9 @@ fn a_ghost_leaves_the_others_as_they_were(kind: EngineKind) {
     expect_event(&poller, 7, Ready::READ);
 }
 
-/// A ghost of edges wakes one of those who wait at a time; whatever is done about it, at the
-/// first event or a later one, must not leave the other alone with the ghost.
-fn a_ghost_leaves_those_who_wait_in_touch(kind: EngineKind) {
+/// A stale EDGE entry wakes one waiting thread at a time; whatever is done about it, at the
+/// first event or a later one, must not leave the other alone with the stale entry.
+fn a_stale_entry_does_not_cut_off_waiting_threads(kind: EngineKind) {
     for events in 1..6 {
         let poller = poller(kind);
         let pipes = [pipe(), pipe()];
@@ -397,7 +398,7 @@ fn a_ghost_leaves_those_who_wait_in_touch(kind: EngineKind) {
             let all_sleep = |waiters: &[Waiter<'_>]| {
                 waiters.iter().for_each(|waiter| sys::until_it_sleeps(waiter.thread));
             };
-            let (_duplicate, writer) = ghost(&poller, Trigger::EDGE);
+            let (_duplicate, writer) = stale_entry(&poller, Trigger::EDGE);
             for _ in 1..events {
                 all_sleep(&waiters);
                 poke(&writer);
@@ -413,7 +414,7 @@ fn a_ghost_leaves_those_who_wait_in_touch(kind: EngineKind) {
 }
 
 /// A batch is a snapshot: the event stays in the list that was handed out, and is the last.
-fn an_event_removed_by_an_earlier_one_of_its_batch_is_the_last(kind: EngineKind, trigger: Trigger) {
+fn an_event_removed_earlier_in_its_batch_is_the_last(kind: EngineKind, trigger: Trigger) {
     let poller = poller(kind);
     let pipes = [pipe(), pipe()];
     for ((reader, writer), token) in pipes.iter().zip(0..) {
@@ -430,7 +431,7 @@ fn an_event_removed_by_an_earlier_one_of_its_batch_is_the_last(kind: EngineKind,
     expect_event(&poller, 7, Ready::READ);
 }
 
-fn a_dropped_poller_leaves_what_it_watched(kind: EngineKind) {
+fn a_dropped_poller_leaves_its_descriptors_open(kind: EngineKind) {
     let (reader, writer) = pipe();
     let first = poller(kind);
     first.add(&reader, Interest::READ, 1).unwrap();

@@ -14,16 +14,16 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(the_pipe_experiment_blocks_at_the_second_wait);
     suite.on_each_engine(what_is_ready_when_added_is_an_edge);
     suite.on_each_engine(draining_and_rearming_makes_the_next_edge);
-    suite.on_each_engine(what_arrives_between_the_drain_and_the_rearm_is_told);
+    suite.on_each_engine(what_arrives_between_drain_and_rearm_is_reported);
     suite.on_each_engine(what_arrives_before_the_drain_is_not_lost);
     suite.on_each_engine(room_to_write_is_an_edge);
     suite.on_each_engine(each_direction_has_its_own_edge);
-    suite.on_each_engine(modify_tells_what_is_ready_now);
-    suite.on_each_engine(an_idle_edge_is_heard_beside_a_busy_one);
-    suite.on_each_engine(hang_up_is_told_once);
-    suite.on_each_engine(the_peer_s_end_is_told_though_nothing_was_drained);
-    suite.on_each_engine(an_error_is_told_though_nothing_was_drained);
-    suite.on_each_engine(rearming_what_is_not_registered_is_passed_over);
+    suite.on_each_engine(modify_reports_what_is_ready_now);
+    suite.on_each_engine(an_idle_edge_is_reported_beside_a_busy_one);
+    suite.on_each_engine(hang_up_is_reported_once);
+    suite.on_each_engine(the_peer_s_close_is_reported_though_nothing_was_drained);
+    suite.on_each_engine(an_error_is_reported_though_nothing_was_drained);
+    suite.on_each_engine(rearming_an_unregistered_direction_is_ignored);
     suite.on_each_engine(oneshot_and_edge_together_are_a_oneshot);
 }
 
@@ -66,7 +66,7 @@ fn draining_and_rearming_makes_the_next_edge(kind: EngineKind) {
     }
 }
 
-fn what_arrives_between_the_drain_and_the_rearm_is_told(kind: EngineKind) {
+fn what_arrives_between_drain_and_rearm_is_reported(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
     poller.add(&reader, read_edge(), 1).unwrap();
@@ -78,8 +78,8 @@ fn what_arrives_between_the_drain_and_the_rearm_is_told(kind: EngineKind) {
     expect_event(&poller, 1, Ready::READ);
 }
 
-/// Whether more of the same is an edge of its own is the engine's affair; that whoever drains
-/// gets all of it, and that the edge after that is told, is not.
+/// Whether more of the same is an edge of its own is up to the engine; that a thread that drains
+/// gets all of it, and that the edge after that is reported, is not.
 fn what_arrives_before_the_drain_is_not_lost(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
@@ -111,7 +111,7 @@ fn room_to_write_is_an_edge(kind: EngineKind) {
     }
 }
 
-/// A reader that waits for more must be told of it while the writing side's edge is spent.
+/// A reader that waits for more must get it while the writing side's edge is spent.
 fn each_direction_has_its_own_edge(kind: EngineKind) {
     let poller = poller(kind);
     let (ours, theirs) = pair();
@@ -133,7 +133,7 @@ fn each_direction_has_its_own_edge(kind: EngineKind) {
     assert!(tokens(&events) == [1] && events[0].is_writable(), "{events:?}");
 }
 
-fn modify_tells_what_is_ready_now(kind: EngineKind) {
+fn modify_reports_what_is_ready_now(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
     poller.add(&reader, read_edge(), 1).unwrap();
@@ -147,7 +147,7 @@ fn modify_tells_what_is_ready_now(kind: EngineKind) {
 }
 
 /// An edge that nobody drained must neither hide another's nor come back with it.
-fn an_idle_edge_is_heard_beside_a_busy_one(kind: EngineKind) {
+fn an_idle_edge_is_reported_beside_a_busy_one(kind: EngineKind) {
     let poller = poller(kind);
     let ((idle, idle_writer), (busy, busy_writer)) = (pipe(), pipe());
     poller.add(&idle, read_edge(), 1).unwrap();
@@ -168,7 +168,7 @@ fn an_idle_edge_is_heard_beside_a_busy_one(kind: EngineKind) {
 
 /// `poll(2)` reports a hang-up whether asked to or not, for as long as anything is watched: of
 /// directions that it says nothing of, too. That must not make a wait spin.
-fn hang_up_is_told_once(kind: EngineKind) {
+fn hang_up_is_reported_once(kind: EngineKind) {
     let gone = Ready::READ | Ready::READ_CLOSED | Ready::HANGUP;
     for others in [Interest::READ, Interest::PRIORITY] {
         let poller = poller(kind);
@@ -182,7 +182,7 @@ fn hang_up_is_told_once(kind: EngineKind) {
     }
 }
 
-/// One event comes, with these flags, if the engine can tell them, and then no more.
+/// One event comes, with these flags, if the engine can distinguish them, and then no more.
 #[track_caller]
 fn expect_end(poller: &Poller, ends: Ready, can: Capabilities) {
     if poller.capabilities().contains(can) {
@@ -192,8 +192,8 @@ fn expect_end(poller: &Poller, ends: Ready, can: Capabilities) {
     expect_quiet(poller);
 }
 
-/// Every direction has been told, and nobody reads: the peer's half-close and its end are new.
-fn the_peer_s_end_is_told_though_nothing_was_drained(kind: EngineKind) {
+/// Every direction has been reported, and nothing is read: the peer's half-close and its end are new.
+fn the_peer_s_close_is_reported_though_nothing_was_drained(kind: EngineKind) {
     for others in [Interest::READ, Interest::WRITE] {
         let poller = poller(kind);
         let (ours, theirs) = pair();
@@ -210,7 +210,7 @@ fn the_peer_s_end_is_told_though_nothing_was_drained(kind: EngineKind) {
 }
 
 /// Of a writer alone, too, and of a connection that is reset.
-fn an_error_is_told_though_nothing_was_drained(kind: EngineKind) {
+fn an_error_is_reported_though_nothing_was_drained(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
     poller.add(&writer, Interest::WRITE | Trigger::EDGE, 1).unwrap();
@@ -231,7 +231,7 @@ fn an_error_is_told_though_nothing_was_drained(kind: EngineKind) {
     expect_end(&poller, Ready::READ | Ready::ERROR, Capabilities::TELLS_HANGUP);
 }
 
-fn rearming_what_is_not_registered_is_passed_over(kind: EngineKind) {
+fn rearming_an_unregistered_direction_is_ignored(kind: EngineKind) {
     let poller = poller(kind);
     let (ours, theirs) = pair();
     poller.add(&ours, read_edge(), 1).unwrap();

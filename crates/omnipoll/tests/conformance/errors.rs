@@ -1,4 +1,4 @@
-//! Mistakes are told, and change nothing.
+//! Mistakes are reported, and change nothing.
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
@@ -14,23 +14,23 @@ use crate::support::{engines, fds::*, sys};
 
 pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_trigger(adding_twice_is_eexist_and_leaves_the_first);
-    suite.on_each_engine(what_is_not_registered_is_enoent);
-    suite.on_each_engine(what_was_removed_is_enoent);
-    suite.on_each_trigger(what_is_not_open_is_ebadf);
+    suite.on_each_engine(an_unregistered_descriptor_is_enoent);
+    suite.on_each_engine(a_removed_descriptor_is_enoent);
+    suite.on_each_trigger(a_closed_descriptor_is_ebadf);
     suite.on_each_engine(a_failed_modify_leaves_the_registration);
     suite.on_each_trigger(a_file_that_is_always_ready_is_eperm);
-    suite.on_each_trigger(what_was_opened_as_a_path_is_ebadf);
-    suite.on_each_engine(what_has_no_readiness_is_refused_without_a_descriptor_left);
-    suite.on_each_engine(what_has_readiness_is_taken);
-    suite.on_each_trigger(such_a_file_is_always_ready_for_who_asks);
-    suite.on_each_engine(such_a_file_beside_a_busy_pipe);
-    suite.on_each_trigger(such_a_file_that_is_closed_is_told);
-    suite.on_each_trigger(such_a_file_s_number_used_again_has_no_past);
+    suite.on_each_trigger(an_o_path_descriptor_is_ebadf);
+    suite.on_each_engine(what_has_no_readiness_is_refused_without_free_descriptors);
+    suite.on_each_engine(what_has_readiness_is_accepted);
+    suite.on_each_trigger(an_always_ready_file_is_ready_where_enabled);
+    suite.on_each_engine(an_always_ready_file_beside_a_busy_pipe);
+    suite.on_each_trigger(a_closed_always_ready_file_is_reported);
+    suite.on_each_trigger(a_reused_fd_of_an_always_ready_file_gets_no_old_event);
     suite.on_each_engine(the_poller_s_own_descriptors_are_einval);
     suite.on_each_engine(a_wait_without_room_is_einval);
     suite.on_each_engine(no_more_descriptors_is_emfile_and_leaks_none);
-    suite.on_each_engine(the_environment_names_the_engine);
-    suite.once(an_engine_that_is_not_to_be_had_is_enosys);
+    suite.on_each_engine(the_environment_selects_the_engine);
+    suite.once(an_unavailable_engine_is_enosys);
     suite.once(an_unknown_name_in_the_environment_is_einval);
     suite.once(the_bits_of_an_interest_are_checked);
 }
@@ -45,7 +45,7 @@ fn adding_twice_is_eexist_and_leaves_the_first(kind: EngineKind, trigger: Trigge
     expect_event(&poller, 1, Ready::READ);
 }
 
-fn what_is_not_registered_is_enoent(kind: EngineKind) {
+fn an_unregistered_descriptor_is_enoent(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, _writer) = pipe();
     for unknown in [reader.as_raw_fd(), 100_000, i32::MAX] {
@@ -61,7 +61,7 @@ fn what_is_not_registered_is_enoent(kind: EngineKind) {
     expect_none(&poller);
 }
 
-fn what_was_removed_is_enoent(kind: EngineKind) {
+fn a_removed_descriptor_is_enoent(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
     poke(&writer);
@@ -75,7 +75,7 @@ fn what_was_removed_is_enoent(kind: EngineKind) {
     }
 }
 
-fn what_is_not_open_is_ebadf(kind: EngineKind, trigger: Trigger) {
+fn a_closed_descriptor_is_ebadf(kind: EngineKind, trigger: Trigger) {
     let poller = poller(kind);
     let (reader, _writer) = pipe();
     let closed = close(reader);
@@ -109,7 +109,7 @@ fn always_ready_files() -> Vec<File> {
     named.into_iter().chain(sys::anonymous_files_without_readiness().map(File::from)).collect()
 }
 
-fn what_was_opened_as_a_path_is_ebadf(kind: EngineKind, trigger: Trigger) {
+fn an_o_path_descriptor_is_ebadf(kind: EngineKind, trigger: Trigger) {
     let folder = std::env::temp_dir().join(format!("omnipoll-path-{}", std::process::id()));
     std::fs::create_dir(&folder).unwrap();
     let (fifo, socket) = (folder.join("fifo"), folder.join("socket"));
@@ -120,7 +120,7 @@ fn what_was_opened_as_a_path_is_ebadf(kind: EngineKind, trigger: Trigger) {
     options.read(true).custom_flags(libc::O_PATH);
     let opened = paths.map(|path| options.open(path).unwrap());
     std::fs::remove_dir_all(folder).unwrap();
-    for poller in [poller(kind), poller_that_takes_files(kind)] {
+    for poller in [poller(kind), poller_with_files_always_ready(kind)] {
         for file in &opened {
             expect_error(poller.add(file, Interest::READ | trigger, 1), libc::EBADF);
             expect_error(poller.remove(file), libc::ENOENT);
@@ -129,8 +129,8 @@ fn what_was_opened_as_a_path_is_ebadf(kind: EngineKind, trigger: Trigger) {
     }
 }
 
-/// Where only an epoll could tell, and none can be made, that is the error.
-fn what_has_no_readiness_is_refused_without_a_descriptor_left(kind: EngineKind) {
+/// Where only an epoll could find out, and none can be made, that is the error.
+fn what_has_no_readiness_is_refused_without_free_descriptors(kind: EngineKind) {
     let poller = poller(kind);
     let files = always_ready_files();
     let (reader, writer) = pipe();
@@ -149,7 +149,7 @@ fn what_has_no_readiness_is_refused_without_a_descriptor_left(kind: EngineKind) 
     expect_quiet(&poller);
 }
 
-fn what_has_readiness_is_taken(kind: EngineKind) {
+fn what_has_readiness_is_accepted(kind: EngineKind) {
     let poller = poller(kind);
     for file in sys::files_with_readiness() {
         poller.add(&file, Interest::READ | Interest::WRITE, 1).unwrap();
@@ -166,12 +166,12 @@ fn a_file_that_is_always_ready_is_eperm(kind: EngineKind, trigger: Trigger) {
     expect_none(&poller);
 }
 
-fn poller_that_takes_files(kind: EngineKind) -> Poller {
+fn poller_with_files_always_ready(kind: EngineKind) -> Poller {
     Options::new().engine(kind).files_always_ready(true).build().unwrap()
 }
 
-fn such_a_file_is_always_ready_for_who_asks(kind: EngineKind, trigger: Trigger) {
-    let poller = poller_that_takes_files(kind);
+fn an_always_ready_file_is_ready_where_enabled(kind: EngineKind, trigger: Trigger) {
+    let poller = poller_with_files_always_ready(kind);
     for (file, token) in always_ready_files().iter().zip(1..) {
         let both = Interest::READ | Interest::WRITE | trigger;
         poller.add(file, both, token).unwrap();
@@ -189,8 +189,8 @@ fn such_a_file_is_always_ready_for_who_asks(kind: EngineKind, trigger: Trigger) 
     }
 }
 
-fn such_a_file_beside_a_busy_pipe(kind: EngineKind) {
-    let poller = poller_that_takes_files(kind);
+fn an_always_ready_file_beside_a_busy_pipe(kind: EngineKind) {
+    let poller = poller_with_files_always_ready(kind);
     let file = always_ready_files().remove(0);
     let (reader, writer) = pipe();
     poller.add(&file, Interest::READ, 1).unwrap();
@@ -200,9 +200,9 @@ fn such_a_file_beside_a_busy_pipe(kind: EngineKind) {
     expect_events(&poller, &[(1, Ready::READ), (2, Ready::READ)]);
 }
 
-fn such_a_file_that_is_closed_is_told(kind: EngineKind, trigger: Trigger) {
+fn a_closed_always_ready_file_is_reported(kind: EngineKind, trigger: Trigger) {
     for file in always_ready_files() {
-        let poller = poller_that_takes_files(kind);
+        let poller = poller_with_files_always_ready(kind);
         poller.add(&file, Interest::READ | trigger, 1).unwrap();
         let number = close(file);
         expect_event(&poller, 1, Ready::INVALID);
@@ -211,9 +211,9 @@ fn such_a_file_that_is_closed_is_told(kind: EngineKind, trigger: Trigger) {
     }
 }
 
-fn such_a_file_s_number_used_again_has_no_past(kind: EngineKind, trigger: Trigger) {
+fn a_reused_fd_of_an_always_ready_file_gets_no_old_event(kind: EngineKind, trigger: Trigger) {
     for removes in [true, false] {
-        let poller = poller_that_takes_files(kind);
+        let poller = poller_with_files_always_ready(kind);
         let file = always_ready_files().remove(0);
         let (reader, writer) = pipe();
         poller.add(&file, Interest::READ | trigger, 1).unwrap();
@@ -261,7 +261,7 @@ fn no_more_descriptors_is_emfile_and_leaks_none(kind: EngineKind) {
     assert_eq!(sys::open_descriptors(), before);
 }
 
-fn the_environment_names_the_engine(kind: EngineKind) {
+fn the_environment_selects_the_engine(kind: EngineKind) {
     std::env::set_var("OMNIPOLL_ENGINE", kind.name());
     assert_eq!(Poller::new().unwrap().engine(), kind);
     assert_eq!(EngineKind::from_name(kind.name()), Some(kind));
@@ -271,7 +271,7 @@ fn the_environment_names_the_engine(kind: EngineKind) {
     }
 }
 
-fn an_engine_that_is_not_to_be_had_is_enosys() {
+fn an_unavailable_engine_is_enosys() {
     for kind in EngineKind::ALL.into_iter().filter(|kind| !kind.is_available()) {
         expect_error(Poller::with_engine(kind), libc::ENOSYS);
         std::env::set_var("OMNIPOLL_ENGINE", kind.name());

@@ -16,16 +16,16 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(after_fork_in_the_parent_does_nothing);
     suite.on_each_trigger(rebuilt_the_child_has_every_registration);
     suite.on_each_trigger(what_the_child_does_is_not_seen_by_the_parent);
-    suite.on_each_trigger(a_child_that_drops_everything_leaves_the_parent_whole);
-    suite.on_each_trigger(what_the_child_has_closed_is_invalid);
+    suite.on_each_trigger(a_child_that_drops_everything_does_not_affect_the_parent);
+    suite.on_each_trigger(what_the_child_closed_is_invalid);
     suite.on_each_trigger(what_was_closed_before_the_fork_is_invalid_in_the_child);
-    suite.on_each_engine(many_that_the_child_has_closed_are_told_one_by_one);
-    suite.on_each_engine(an_always_ready_file_stays_so_in_the_child);
-    suite.on_each_engine(wakes_stay_on_their_side);
+    suite.on_each_engine(many_closed_by_the_child_are_reported_one_by_one);
+    suite.on_each_engine(an_always_ready_file_stays_ready_in_the_child);
+    suite.on_each_engine(wakes_stay_in_their_process);
     suite.on_each_engine(a_grandchild_rebuilds_again);
     suite.on_each_engine(a_poller_made_in_the_child_is_its_own);
-    suite.on_each_engine(a_parent_that_waits_waits_on);
-    suite.on_each_engine(forked_while_others_use_it);
+    suite.on_each_engine(a_waiting_parent_keeps_waiting);
+    suite.on_each_engine(forked_while_other_threads_use_it);
 }
 
 fn every_call_of_the_child_is_eownerdead(kind: EngineKind) {
@@ -104,8 +104,8 @@ fn rebuilt_the_child_has_every_registration(kind: EngineKind, trigger: Trigger) 
     go_on();
 }
 
-/// The child is told of everything, changes, removes, closes and drops everything; the parent
-/// is told of everything all the same.
+/// The child gets every event, changes, removes, closes and drops everything; the parent
+/// gets every event all the same.
 fn what_the_child_does_is_not_seen_by_the_parent(kind: EngineKind, trigger: Trigger) {
     let poller = poller(kind);
     let ((first, first_writer), (second, second_writer)) = (pipe(), pipe());
@@ -134,7 +134,7 @@ fn what_the_child_does_is_not_seen_by_the_parent(kind: EngineKind, trigger: Trig
 }
 
 /// As a child does that goes its own way: no word to the poller, and everything closed.
-fn a_child_that_drops_everything_leaves_the_parent_whole(kind: EngineKind, trigger: Trigger) {
+fn a_child_that_drops_everything_does_not_affect_the_parent(kind: EngineKind, trigger: Trigger) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
     poller.add(&reader, read(trigger), 1).unwrap();
@@ -154,7 +154,7 @@ fn a_child_that_drops_everything_leaves_the_parent_whole(kind: EngineKind, trigg
     }
 }
 
-fn what_the_child_has_closed_is_invalid(kind: EngineKind, trigger: Trigger) {
+fn what_the_child_closed_is_invalid(kind: EngineKind, trigger: Trigger) {
     let poller = poller(kind);
     let ((closed, closed_writer), (open, open_writer)) = (pipe(), pipe());
     poller.add(&closed, read(trigger), 1).unwrap();
@@ -194,7 +194,7 @@ fn what_was_closed_before_the_fork_is_invalid_in_the_child(kind: EngineKind, tri
     child.succeeds();
 }
 
-fn many_that_the_child_has_closed_are_told_one_by_one(kind: EngineKind) {
+fn many_closed_by_the_child_are_reported_one_by_one(kind: EngineKind) {
     let poller = poller(kind);
     let pipes: Vec<_> = (0..20).map(|_| pipe()).collect();
     for ((reader, _), token) in pipes.iter().zip(0..) {
@@ -221,7 +221,7 @@ fn many_that_the_child_has_closed_are_told_one_by_one(kind: EngineKind) {
     }
 }
 
-fn an_always_ready_file_stays_so_in_the_child(kind: EngineKind) {
+fn an_always_ready_file_stays_ready_in_the_child(kind: EngineKind) {
     let poller = Options::new().engine(kind).files_always_ready(true).build().unwrap();
     let [level, once] = [(); 2].map(|()| File::open("/dev/null").unwrap());
     poller.add(&level, Interest::READ, 1).unwrap();
@@ -239,7 +239,7 @@ fn an_always_ready_file_stays_so_in_the_child(kind: EngineKind) {
     expect_event(&poller, 1, Ready::READ);
 }
 
-fn wakes_stay_on_their_side(kind: EngineKind) {
+fn wakes_stay_in_their_process(kind: EngineKind) {
     let poller = poller(kind);
     poller.wake().unwrap();
     let child = in_child(|| {
@@ -298,7 +298,7 @@ fn a_poller_made_in_the_child_is_its_own(kind: EngineKind) {
 }
 
 /// The fork happens while a thread of the parent waits; the child's set has nobody waiting.
-fn a_parent_that_waits_waits_on(kind: EngineKind) {
+fn a_waiting_parent_keeps_waiting(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
     poller.add(&reader, read(Trigger::ONESHOT), 1).unwrap();
@@ -320,9 +320,9 @@ fn a_parent_that_waits_waits_on(kind: EngineKind) {
     });
 }
 
-/// The fork may happen in the middle of another thread's change: the child is told so, or
+/// The fork may happen in the middle of another thread's change: the child gets an error, or
 /// has a poller that works, and never hangs.
-fn forked_while_others_use_it(kind: EngineKind) {
+fn forked_while_other_threads_use_it(kind: EngineKind) {
     let poller = poller(kind);
     let (idle, _idle_writer) = pipe();
     let over = AtomicBool::new(false);

@@ -12,7 +12,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(the_pipe_experiment_returns_at_the_second_wait);
     suite.on_each_engine(reported_as_long_as_it_holds);
     suite.on_each_engine(several_interests_make_one_event);
-    suite.on_each_engine(only_what_was_asked_for_is_told);
+    suite.on_each_engine(only_the_requested_interest_is_reported);
     suite.on_each_engine(a_change_of_interest_and_token_counts_for_the_next_wait);
     suite.on_each_engine(removed_means_silent_even_when_ready);
     suite.on_each_engine(many_descriptors_each_with_its_own_token);
@@ -60,7 +60,7 @@ fn several_interests_make_one_event(kind: EngineKind) {
     expect_event(&poller, 3, Ready::WRITE);
 }
 
-fn only_what_was_asked_for_is_told(kind: EngineKind) {
+fn only_the_requested_interest_is_reported(kind: EngineKind) {
     let poller = poller(kind);
     let (ours, theirs) = pair();
     poke(&theirs);

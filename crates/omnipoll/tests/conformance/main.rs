@@ -10,8 +10,8 @@ mod capacity;
 mod closing;
 mod edge;
 mod errors;
+mod file_release;
 mod fork;
-mod letting_go;
 mod level;
 mod no_direction;
 mod oneshot;
@@ -32,7 +32,7 @@ fn main() -> std::process::ExitCode {
     no_direction::behaviours(&mut suite);
     errors::behaviours(&mut suite);
     closing::behaviours(&mut suite);
-    letting_go::behaviours(&mut suite);
+    file_release::behaviours(&mut suite);
     sockets::behaviours(&mut suite);
     capacity::behaviours(&mut suite);
     tokens::behaviours(&mut suite);

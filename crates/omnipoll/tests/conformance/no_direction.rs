@@ -1,4 +1,4 @@
-//! An interest without a direction: hang-up and errors only, where the engine can tell them.
+//! An interest without a direction: hang-up and errors only, where the engine can distinguish them.
 
 use std::io::Write;
 use std::net::Shutdown;
@@ -23,7 +23,7 @@ fn none(trigger: Trigger) -> Interest {
     Interest::NONE | trigger
 }
 
-/// It is reported, where the engine can tell it, as the trigger says.
+/// It is reported, where the engine can distinguish it, as the trigger says.
 fn expect_failure(poller: &Poller, fd: &impl std::os::fd::AsFd, trigger: Trigger, ready: Ready) {
     if !poller.capabilities().contains(Capabilities::TELLS_HANGUP) {
         expect_none(poller);

@@ -11,9 +11,9 @@ use crate::support::fds::*;
 pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(the_pipe_experiment_blocks_until_modify);
     suite.on_each_engine(silent_after_one_event_whatever_comes);
-    suite.on_each_engine(what_came_meanwhile_is_told_at_once_after_modify);
+    suite.on_each_engine(what_came_meanwhile_is_reported_at_once_after_modify);
     suite.on_each_engine(one_event_disarms_every_direction);
-    suite.on_each_engine(disarmed_it_sleeps_through_the_peer_s_hang_up);
+    suite.on_each_engine(disarmed_it_ignores_the_peer_s_hang_up);
     suite.on_each_engine(disarmed_beside_others_it_stays_silent);
     suite.on_each_engine(it_can_be_modified_from_the_handling_of_another_event);
     suite.on_each_engine(modified_before_it_fired_it_fires_once);
@@ -51,7 +51,7 @@ fn silent_after_one_event_whatever_comes(kind: EngineKind) {
     }
 }
 
-fn what_came_meanwhile_is_told_at_once_after_modify(kind: EngineKind) {
+fn what_came_meanwhile_is_reported_at_once_after_modify(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
     poller.add(&reader, read_once(), 0).unwrap();
@@ -82,9 +82,9 @@ fn one_event_disarms_every_direction(kind: EngineKind) {
     expect_event(&poller, 1, Ready::READ | Ready::WRITE);
 }
 
-/// `poll(2)` reports a hang-up even to who asked for nothing: a peer's engine spun, with
+/// `poll(2)` reports a hang-up even when nothing was asked for: a peer's engine spun, with
 /// 90,000 events in 200 ms, when the other side of a disarmed descriptor went away.
-fn disarmed_it_sleeps_through_the_peer_s_hang_up(kind: EngineKind) {
+fn disarmed_it_ignores_the_peer_s_hang_up(kind: EngineKind) {
     let poller = poller(kind);
     let (ours, theirs) = pair();
     poller.add(&ours, read_once(), 1).unwrap();

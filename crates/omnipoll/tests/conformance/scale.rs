@@ -72,7 +72,7 @@ fn twenty_thousand_descriptors(kind: EngineKind, trigger: Trigger) {
     for few in [vec![0], vec![count - 1], vec![17, 1234, count / 2]] {
         few.iter().for_each(|&token| poke(&pairs[token as usize].1));
         expect_events(&poller, &few.iter().map(|&token| (token, Ready::READ)).collect::<Vec<_>>());
-        few.iter().for_each(|&token| calm(&poller, &pairs, trigger, token));
+        few.iter().for_each(|&token| expect_sleep(&poller, &pairs, trigger, token));
         assert_eq!(wait(&poller, 8, Duration::ZERO), []);
     }
     pairs.iter().for_each(|(_, theirs)| poke(theirs));
@@ -80,7 +80,7 @@ fn twenty_thousand_descriptors(kind: EngineKind, trigger: Trigger) {
     while found.len() < pairs.len() {
         for token in tokens(&wait(&poller, 512, LONG)) {
             assert!(found.insert(token), "{token} came twice");
-            calm(&poller, &pairs, trigger, token);
+            expect_sleep(&poller, &pairs, trigger, token);
         }
     }
     assert!(found.into_iter().eq(0..count));
@@ -92,7 +92,7 @@ fn twenty_thousand_descriptors(kind: EngineKind, trigger: Trigger) {
     expect_none(&poller);
 }
 
-fn calm(poller: &Poller, pairs: &[(UnixStream, UnixStream)], trigger: Trigger, token: u64) {
+fn expect_sleep(poller: &Poller, pairs: &[(UnixStream, UnixStream)], trigger: Trigger, token: u64) {
     let ours = &pairs[token as usize].0;
     assert_eq!(drain(ours), 1);
     settle(poller, ours, read(trigger), token);

@@ -1,5 +1,5 @@
 //! What passes by itself, and limits that were lowered: nothing is lost, no wait spins, and what
-//! needs no system call goes on.
+//! needs no system call continues.
 
 use std::collections::HashSet;
 use std::io;
@@ -42,7 +42,7 @@ fn calls(kind: EngineKind) -> Vec<(&'static [libc::c_long], i32)> {
 }
 
 /// Runs `life` in a thread in which these calls fail from now on: a filter is a thread's.
-fn in_want<T: Send>(calls: &[libc::c_long], errno: i32, life: impl FnOnce() -> T + Send) -> T {
+fn with_failing_calls<T: Send>(calls: &[libc::c_long], errno: i32, life: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             calls.iter().for_each(|&call| sys::forbid(call, errno));
@@ -53,7 +53,7 @@ fn in_want<T: Send>(calls: &[libc::c_long], errno: i32, life: impl FnOnce() -> T
 }
 
 /// What a wait brings without the call that fails, which it tries again now and then.
-fn wait_in_want(poller: &Poller, errno: i32) -> Vec<u64> {
+fn wait_with_failing_calls(poller: &Poller, errno: i32) -> Vec<u64> {
     let (begun, used) = (Instant::now(), sys::processor_time());
     let mut events = Events::with_capacity(8);
     let result = poller.wait(&mut events, Some(Duration::from_millis(20)));
@@ -74,17 +74,17 @@ fn a_shortage_of_memory_loses_nothing(kind: EngineKind, trigger: Trigger) {
             poke(&writer);
             expect_event(&poller, 1, Ready::READ);
             // On io_uring what is LEVEL is looked at by the next wait.
-            in_want(calls, errno, || wait_in_want(&poller, errno));
+            with_failing_calls(calls, errno, || wait_with_failing_calls(&poller, errno));
             if trigger == Trigger::LEVEL {
                 expect_event(&poller, 1, Ready::READ);
             }
             drain(&reader);
             settle(&poller, &reader, read(trigger), 1);
-            let told = in_want(calls, errno, || {
+            let reported = with_failing_calls(calls, errno, || {
                 poke(&writer);
-                wait_in_want(&poller, errno)
+                wait_with_failing_calls(&poller, errno)
             });
-            if told.is_empty() || trigger == Trigger::LEVEL {
+            if reported.is_empty() || trigger == Trigger::LEVEL {
                 expect_event(&poller, 1, Ready::READ);
             }
             drain(&reader);
@@ -96,7 +96,7 @@ fn a_shortage_of_memory_loses_nothing(kind: EngineKind, trigger: Trigger) {
 fn a_shortage_of_memory_keeps_no_timer_and_no_wake(kind: EngineKind) {
     for (calls, errno) in calls(kind) {
         let poller = poller(kind);
-        in_want(calls, errno, || {
+        with_failing_calls(calls, errno, || {
             poller.timer_add(Duration::from_millis(5), None, 7).unwrap();
             let events = next(&poller);
             assert_eq!((events[0].kind(), events[0].token()), (EventKind::Timer, 7));
@@ -119,7 +119,7 @@ fn too_many(poller: &Poller, trigger: Trigger) -> Vec<(std::fs::File, std::fs::F
     pipes
 }
 
-/// `poll(2)` refuses with EINVAL, for ever.
+/// `poll(2)` refuses with EINVAL, indefinitely.
 fn more_are_watched_than_the_limit_of_descriptors_allows(kind: EngineKind, trigger: Trigger) {
     let poller = poller(kind);
     let pipes = too_many(&poller, trigger);
@@ -166,7 +166,7 @@ fn another_thread_ends_a_wait_for_more_than_the_limit(kind: EngineKind) {
 
 /// Takes all the memory that is left but for pieces too small for a list or a table to grow.
 #[cfg(target_os = "linux")]
-fn take_all_memory() -> Vec<Vec<u8>> {
+fn exhaust_memory() -> Vec<Vec<u8>> {
     let mut taken = Vec::with_capacity(1 << 20);
     sys::limit_memory(4 << 20);
     for size in (12..=20).rev().map(|power| 1 << power) {
@@ -189,7 +189,7 @@ fn what_is_added_without_memory_is_enomem(kind: EngineKind) {
     poller.add(&fds[0], Interest::READ, 0).unwrap();
     let timer = poller.timer_add(LONG, None, 7).unwrap();
     expect_none(&poller);
-    let memory = take_all_memory();
+    let memory = exhaust_memory();
     let fails = |add: &mut dyn FnMut() -> io::Result<()>| loop {
         if let Err(error) = add() {
             break error;

@@ -1,4 +1,4 @@
-//! What happens to sockets, pipes and other kinds of files, and how it is told.
+//! What happens to sockets, pipes and other kinds of files, and how it is reported.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -18,7 +18,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_trigger(hang_up_of_a_pipe_s_writers);
     suite.on_each_trigger(a_pipe_without_readers);
     suite.on_each_trigger(a_full_pipe_without_readers);
-    suite.on_each_trigger(a_full_pipe_is_told_when_there_is_room);
+    suite.on_each_trigger(a_full_pipe_is_reported_when_there_is_room);
     suite.on_each_trigger(half_closed_by_the_peer);
     suite.on_each_trigger(half_closed_by_ourselves);
     suite.on_each_trigger(both_sides_shut_down_at_once);
@@ -35,7 +35,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(a_kernel_file_that_has_readiness);
     suite.on_each_trigger(a_nested_epoll);
     suite.on_each_trigger(several_pollers_of_one_file);
-    suite.on_each_engine(exclusive_where_there_is_one);
+    suite.on_each_engine(exclusive_where_supported);
 }
 
 fn read_and_write(trigger: Trigger) -> Interest {
@@ -96,7 +96,7 @@ fn a_pipe_without_readers(kind: EngineKind, trigger: Trigger) {
     assert_eq!(writer.write(b".").unwrap_err().kind(), ErrorKind::BrokenPipe);
 }
 
-/// There is no room, and there never will be: the write that would tell so does not block.
+/// There is no room, and there never will be: the write that would show it does not block.
 fn a_full_pipe_without_readers(kind: EngineKind, trigger: Trigger) {
     let poller = poller(kind);
     let (reader, mut writer) = pipe();
@@ -108,7 +108,7 @@ fn a_full_pipe_without_readers(kind: EngineKind, trigger: Trigger) {
     assert_eq!(writer.write(b".").unwrap_err().kind(), ErrorKind::BrokenPipe);
 }
 
-fn a_full_pipe_is_told_when_there_is_room(kind: EngineKind, trigger: Trigger) {
+fn a_full_pipe_is_reported_when_there_is_room(kind: EngineKind, trigger: Trigger) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
     fill(&writer);
@@ -215,7 +215,7 @@ fn a_refused_connect(kind: EngineKind, trigger: Trigger) {
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
 }
 
-/// A listener whose queue is full leaves who connects without an answer, until one of the
+/// A listener whose queue is full leaves a connecting client without an answer, until one of the
 /// queue is accepted and the kernel tries again.
 fn a_connect_in_progress(kind: EngineKind) {
     let poller = poller(kind);
@@ -274,7 +274,7 @@ fn an_empty_datagram(kind: EngineKind, trigger: Trigger) {
     }
 }
 
-/// Urgent data is not read with the rest: who asks for READ alone is not told of it.
+/// Urgent data is not read with the rest: a registration for READ alone does not get it.
 fn urgent_data(kind: EngineKind, trigger: Trigger) {
     let poller = poller(kind);
     let (ours, theirs) = tcp();
@@ -330,7 +330,7 @@ fn a_terminal(kind: EngineKind) {
     assert!(tokens(&events) == [1] && events[0].is_writable(), "{events:?}");
 }
 
-/// A regular file by its mode, but not always ready: PRIORITY tells that a mount has changed.
+/// A regular file by its mode, but not always ready: PRIORITY says that a mount has changed.
 fn a_kernel_file_that_has_readiness(kind: EngineKind) {
     let poller = poller(kind);
     let mounts = File::open("/proc/self/mountinfo").unwrap();
@@ -371,7 +371,7 @@ fn several_pollers_of_one_file(kind: EngineKind, trigger: Trigger) {
 
 /// `epoll_ctl(2)`: EPOLLEXCLUSIVE registrations can't be modified. Where there is no EXCLUSIVE,
 /// asking for it changes nothing.
-fn exclusive_where_there_is_one(kind: EngineKind) {
+fn exclusive_where_supported(kind: EngineKind) {
     for trigger in [Trigger::EXCLUSIVE, Trigger::EXCLUSIVE | Trigger::EDGE] {
         let pollers = [poller(kind), poller(kind)];
         let (reader, writer) = pipe();

@@ -2,7 +2,7 @@
 //!
 //! Each case runs in a process of its own, because what is under test belongs to a process:
 //! descriptor numbers that are used again, signals, limits, forks. A case that hangs is ended
-//! by an alarm, and one that crashes takes nothing else along. It takes the standard harness's
+//! by an alarm, and one that crashes affects no other. It takes the standard harness's
 //! `--list`, `--exact`, `--test-threads` and names to filter by, and passes over the rest.
 //! What a case that passes has printed is shown as a note: it could not do all it should.
 
@@ -20,7 +20,7 @@ use crate::support::{engines, sys};
 /// is busy with something else, one that takes a second alone may take a minute.
 pub(crate) const PATIENCE: u32 = 240;
 
-/// Tells the program to run one case in this very process.
+/// Has the program run one case in this very process.
 const INSIDE: &str = "--inside";
 
 /// The triggers that every engine has.
@@ -136,7 +136,7 @@ impl Asked {
     }
 }
 
-/// Runs the cases, `threads` of them at a time, and tells of those that failed.
+/// Runs the cases, `threads` of them at a time, and lists those that failed.
 fn run_each_in_its_process(cases: &[&Case], threads: usize) -> ExitCode {
     let begun = Instant::now();
     let next = Mutex::new(cases.iter());

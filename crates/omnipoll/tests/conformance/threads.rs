@@ -11,25 +11,25 @@ use crate::support::expect::*;
 use crate::support::{fds::*, sys};
 
 pub(crate) fn behaviours(suite: &mut Suite) {
-    suite.on_each_trigger(add_counts_for_the_wait_under_way);
-    suite.on_each_trigger(modify_counts_for_the_wait_under_way);
-    suite.on_each_engine(rearm_counts_for_the_wait_under_way);
-    suite.on_each_trigger(remove_counts_for_the_wait_under_way);
-    suite.on_each_engine(a_change_reaches_two_who_wait);
-    suite.on_each_engine(what_holds_is_told_to_each_who_waits);
+    suite.on_each_trigger(add_affects_the_wait_in_progress);
+    suite.on_each_trigger(modify_affects_the_wait_in_progress);
+    suite.on_each_engine(rearm_affects_the_wait_in_progress);
+    suite.on_each_trigger(remove_affects_the_wait_in_progress);
+    suite.on_each_engine(a_change_reaches_two_waiting_threads);
+    suite.on_each_engine(a_lasting_condition_is_reported_to_each_waiting_thread);
     suite.on_each_engine(a_oneshot_goes_to_one_of_two);
     suite.on_each_engine(an_edge_goes_to_one_of_two);
     suite.on_each_engine(under_edge_a_second_chunk_may_go_to_another);
-    suite.on_each_engine(under_oneshot_a_second_chunk_goes_to_nobody);
-    suite.on_each_engine(two_who_wait_each_wait_their_time);
+    suite.on_each_engine(under_oneshot_a_second_chunk_is_not_reported);
+    suite.on_each_engine(two_waiting_threads_each_keep_their_timeout);
     suite.on_each_trigger(removed_while_its_event_is_handled);
-    suite.on_each_trigger(a_number_used_again_during_the_wait);
-    suite.on_each_trigger(an_event_of_the_past_never_reaches_the_present);
-    suite.on_each_trigger(eight_change_while_two_wait);
-    suite.on_each_trigger(nothing_is_lost_between_two_who_drain);
+    suite.on_each_trigger(a_fd_reused_during_the_wait);
+    suite.on_each_trigger(an_old_event_never_reaches_a_new_registration);
+    suite.on_each_trigger(eight_threads_change_while_two_wait);
+    suite.on_each_trigger(nothing_is_lost_between_two_draining_threads);
 }
 
-fn add_counts_for_the_wait_under_way(kind: EngineKind, trigger: Trigger) {
+fn add_affects_the_wait_in_progress(kind: EngineKind, trigger: Trigger) {
     let poller = poller(kind);
     let ((early, early_writer), (late, late_writer)) = (pipe(), pipe());
     poke(&early_writer);
@@ -48,7 +48,7 @@ fn add_counts_for_the_wait_under_way(kind: EngineKind, trigger: Trigger) {
     });
 }
 
-fn modify_counts_for_the_wait_under_way(kind: EngineKind, trigger: Trigger) {
+fn modify_affects_the_wait_in_progress(kind: EngineKind, trigger: Trigger) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
     poke(&writer);
@@ -63,7 +63,7 @@ fn modify_counts_for_the_wait_under_way(kind: EngineKind, trigger: Trigger) {
     }
 }
 
-fn rearm_counts_for_the_wait_under_way(kind: EngineKind) {
+fn rearm_affects_the_wait_in_progress(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
     poller.add(&reader, read(Trigger::EDGE), 1).unwrap();
@@ -82,7 +82,7 @@ fn rearm_counts_for_the_wait_under_way(kind: EngineKind) {
     }
 }
 
-fn remove_counts_for_the_wait_under_way(kind: EngineKind, trigger: Trigger) {
+fn remove_affects_the_wait_in_progress(kind: EngineKind, trigger: Trigger) {
     let poller = poller(kind);
     let ((removed, removed_writer), (other, other_writer)) = (pipe(), pipe());
     poller.add(&removed, read(trigger), 1).unwrap();
@@ -96,8 +96,8 @@ fn remove_counts_for_the_wait_under_way(kind: EngineKind, trigger: Trigger) {
     });
 }
 
-/// The change must not be known to one and kept from the other: each is told of one descriptor.
-fn a_change_reaches_two_who_wait(kind: EngineKind) {
+/// The change must not be known to one and kept from the other: each gets one descriptor.
+fn a_change_reaches_two_waiting_threads(kind: EngineKind) {
     for round in 0..50 {
         let poller = poller(kind);
         let pipes = [pipe(), pipe()];
@@ -113,7 +113,7 @@ fn a_change_reaches_two_who_wait(kind: EngineKind) {
     }
 }
 
-fn what_holds_is_told_to_each_who_waits(kind: EngineKind) {
+fn a_lasting_condition_is_reported_to_each_waiting_thread(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
     poller.add(&reader, Interest::READ, 1).unwrap();
@@ -126,7 +126,7 @@ fn what_holds_is_told_to_each_who_waits(kind: EngineKind) {
     });
 }
 
-/// Two wait; one event comes. One is told, and the other hears nothing but the wake after it.
+/// Two wait; one event comes. One thread gets it, and the other nothing but the wake after it.
 fn goes_to_one_of_two(kind: EngineKind, trigger: Trigger) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
@@ -152,8 +152,8 @@ fn an_edge_goes_to_one_of_two(kind: EngineKind) {
     goes_to_one_of_two(kind, Trigger::EDGE);
 }
 
-/// One thread was told of a first chunk and still reads when a second one comes, of which
-/// another thread is told: at once by a kernel that has edges, after the rearm by the others.
+/// One thread got a first chunk and still reads when a second one comes, of which
+/// another thread is notified: at once by a kernel that has edges, after the rearm by the others.
 fn under_edge_a_second_chunk_may_go_to_another(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
@@ -171,7 +171,7 @@ fn under_edge_a_second_chunk_may_go_to_another(kind: EngineKind) {
     });
 }
 
-fn under_oneshot_a_second_chunk_goes_to_nobody(kind: EngineKind) {
+fn under_oneshot_a_second_chunk_is_not_reported(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
     poller.add(&reader, read(Trigger::ONESHOT), 1).unwrap();
@@ -188,7 +188,7 @@ fn under_oneshot_a_second_chunk_goes_to_nobody(kind: EngineKind) {
 }
 
 /// In a peer the second one to wait was sent away at once with nothing, and spun.
-fn two_who_wait_each_wait_their_time(kind: EngineKind) {
+fn two_waiting_threads_each_keep_their_timeout(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, _writer) = pipe();
     poller.add(&reader, Interest::READ, 1).unwrap();
@@ -214,17 +214,17 @@ fn removed_while_its_event_is_handled(kind: EngineKind, trigger: Trigger) {
         poller.add(&reader, read(trigger), 1).unwrap();
         poke(&writer);
         std::thread::scope(|scope| {
-            let (tell, told) = channel();
+            let (sender, reported) = channel();
             let handler = scope.spawn(|| {
-                let tell = tell;
+                let sender = sender;
                 expect_event(&poller, 1, Ready::READ);
-                tell.send(()).unwrap();
+                sender.send(()).unwrap();
                 // The event is being handled while the main thread removes it.
                 while poller.modify(&reader, read(trigger), 1).is_ok() {}
                 expect_error(poller.rearm(&reader, Interest::READ), libc::ENOENT);
                 expect_event(&poller, 2, Ready::READ);
             });
-            told.recv().unwrap();
+            reported.recv().unwrap();
             poller.remove(&reader).unwrap();
             poke(&other_writer);
             handler.join().unwrap();
@@ -236,7 +236,7 @@ fn removed_while_its_event_is_handled(kind: EngineKind, trigger: Trigger) {
 }
 
 /// Whoever waits has asked the kernel about a number that is another file's by the time it answers.
-fn a_number_used_again_during_the_wait(kind: EngineKind, trigger: Trigger) {
+fn a_fd_reused_during_the_wait(kind: EngineKind, trigger: Trigger) {
     let poller = poller(kind);
     for round in 0..20 {
         let ((old, old_writer), (new, new_writer)) = (pipe(), pipe());
@@ -260,7 +260,7 @@ fn a_number_used_again_during_the_wait(kind: EngineKind, trigger: Trigger) {
 
 /// One number stands for a file that is ready and for one that never is, in turns. What the
 /// kernel has said of the first, and a thread has not yet handed out, is not the second's.
-fn an_event_of_the_past_never_reaches_the_present(kind: EngineKind, trigger: Trigger) {
+fn an_old_event_never_reaches_a_new_registration(kind: EngineKind, trigger: Trigger) {
     const READY: u64 = 1;
     const SILENT: u64 = 2;
     let poller = poller(kind);
@@ -293,26 +293,26 @@ fn an_event_of_the_past_never_reaches_the_present(kind: EngineKind, trigger: Tri
 const CHANGERS: u64 = 8;
 const ROUNDS: u64 = 200;
 
-/// Each of eight threads registers, changes and removes a pipe of its own, and is told of each
-/// of its events by one of two that wait: none is lost, none is told of what is not yet.
-fn eight_change_while_two_wait(kind: EngineKind, trigger: Trigger) {
+/// Each of eight threads registers, changes and removes a pipe of its own, and gets each
+/// of its events by one of two that wait: none is lost, none comes early.
+fn eight_threads_change_while_two_wait(kind: EngineKind, trigger: Trigger) {
     let poller = poller(kind);
-    let (tell, told): (Vec<_>, Vec<_>) = (0..CHANGERS).map(|_| channel()).unzip();
+    let (senders, reported): (Vec<_>, Vec<_>) = (0..CHANGERS).map(|_| channel()).unzip();
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let waiters = [(); 2].map(|()| scope.spawn(|| tell_until_over(&poller, &tell, &over)));
+        let waiters = [(); 2].map(|()| scope.spawn(|| deliver_until_over(&poller, &senders, &over)));
         let changers: Vec<_> = (0..CHANGERS)
-            .zip(told)
-            .map(|(me, told)| {
+            .zip(reported)
+            .map(|(me, reported)| {
                 let poller = &poller;
-                let hear = move |token| loop {
-                    match told.recv_timeout(LONG).expect("the event was lost") {
-                        heard if heard == token => break,
-                        // Somebody who waits may still tell of what has passed meanwhile.
-                        heard => assert!(heard < token, "{heard} was told before its time"),
+                let expect_token = move |token| loop {
+                    match reported.recv_timeout(LONG).expect("the event was lost") {
+                        got if got == token => break,
+                        // A waiting thread may still deliver what has passed meanwhile.
+                        got => assert!(got < token, "{got} was reported too early"),
                     }
                 };
-                scope.spawn(move || change(poller, trigger, me, hear))
+                scope.spawn(move || change(poller, trigger, me, expect_token))
             })
             .collect();
         changers.into_iter().for_each(|changer| changer.join().unwrap());
@@ -328,35 +328,35 @@ fn eight_change_while_two_wait(kind: EngineKind, trigger: Trigger) {
     expect_none(&poller);
 }
 
-fn tell_until_over(poller: &Poller, tell: &[Sender<u64>], over: &AtomicBool) {
+fn deliver_until_over(poller: &Poller, senders: &[Sender<u64>], over: &AtomicBool) {
     while !over.load(Ordering::Acquire) {
         for token in tokens(&wait(poller, 4, LONG)) {
             // A changer that is done listens no more.
-            let _ = tell[(token % CHANGERS) as usize].send(token / CHANGERS);
+            let _ = senders[(token % CHANGERS) as usize].send(token / CHANGERS);
         }
     }
 }
 
-fn change(poller: &Poller, trigger: Trigger, me: u64, hear: impl Fn(u64)) {
+fn change(poller: &Poller, trigger: Trigger, me: u64, expect_token: impl Fn(u64)) {
     let (reader, writer) = pipe();
     for round in (0..ROUNDS).map(|round| round * 3) {
         poller.add(&reader, read(trigger), round * CHANGERS + me).unwrap();
         poke(&writer);
-        hear(round);
+        expect_token(round);
         poller.modify(&reader, read(trigger), (round + 1) * CHANGERS + me).unwrap();
-        hear(round + 1);
+        expect_token(round + 1);
         drain(&reader);
         poller.modify(&reader, read(trigger), (round + 2) * CHANGERS + me).unwrap();
         poke(&writer);
-        hear(round + 2);
+        expect_token(round + 2);
         poller.remove(&reader).unwrap();
         drain(&reader);
     }
 }
 
-/// Two threads take what four pipes bring, each reading until `EAGAIN` whatever it is told
+/// Two threads take what four pipes bring, each reading until `EAGAIN` whatever is reported
 /// of, then asking for more: every byte arrives, so no event was lost on the way.
-fn nothing_is_lost_between_two_who_drain(kind: EngineKind, trigger: Trigger) {
+fn nothing_is_lost_between_two_draining_threads(kind: EngineKind, trigger: Trigger) {
     const BYTES: usize = 3000;
     let poller = poller(kind);
     let pipes: [_; 4] = std::array::from_fn(|_| pipe());

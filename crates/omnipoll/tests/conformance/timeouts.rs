@@ -14,11 +14,11 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(a_deadline_is_never_early);
     suite.on_each_engine(two_in_a_row_are_each_whole);
     suite.on_each_engine(finer_than_a_millisecond);
-    suite.on_each_engine(a_kernel_without_a_fine_clock);
+    suite.on_each_engine(a_kernel_without_epoll_pwait2);
     suite.on_each_engine(zero_looks_and_returns);
     suite.on_each_engine(none_waits_until_something_happens);
-    suite.on_each_engine(absurdly_long_is_as_good_as_for_ever);
-    suite.on_each_engine(changes_by_others_neither_restart_it_nor_end_it);
+    suite.on_each_engine(the_longest_timeout_waits_indefinitely);
+    suite.on_each_engine(changes_by_other_threads_neither_restart_nor_end_it);
     suite.on_each_engine(a_storm_of_signals_makes_nothing_early_and_loses_nothing);
     suite.on_each_engine(what_comes_as_time_runs_out_is_not_lost);
 }
@@ -56,7 +56,7 @@ fn a_deadline_is_never_early(kind: EngineKind) {
         let deadline = Instant::now() + Duration::from_millis(milliseconds);
         assert_eq!(poller.wait_deadline(&mut events, deadline).unwrap(), 0);
         assert!(Instant::now() >= deadline);
-        // It has passed: a look, which finds what there is.
+        // It has passed: the wait does not block, and finds what there is.
         assert_eq!(poller.wait_deadline(&mut events, deadline).unwrap(), 0);
         poke(&writer);
         assert_eq!(poller.wait_deadline(&mut events, deadline).unwrap(), 1);
@@ -97,7 +97,7 @@ fn finer_than_a_millisecond(kind: EngineKind) {
 
 /// Before Linux 5.11, and where a filter of system calls is older than it, epoll counts
 /// milliseconds: rounded up, or the last one would be spent spinning.
-fn a_kernel_without_a_fine_clock(kind: EngineKind) {
+fn a_kernel_without_epoll_pwait2(kind: EngineKind) {
     for errno in [libc::ENOSYS, libc::EPERM] {
         let early = poller(kind);
         pass(&early, Duration::from_micros(100));
@@ -112,7 +112,7 @@ fn a_kernel_without_a_fine_clock(kind: EngineKind) {
             poke(&writer);
             expect_event(&poller, 1, Ready::READ);
             poller.remove(&reader).unwrap();
-            ends_only_when_told(&poller, Duration::MAX);
+            ends_only_when_woken(&poller, Duration::MAX);
         }
     }
 }
@@ -133,7 +133,7 @@ fn zero_looks_and_returns(kind: EngineKind) {
 
 /// A wait without end that others end, by what it watches and by a wake.
 #[track_caller]
-fn ends_only_when_told(poller: &Poller, timeout: impl Into<Option<Duration>> + Copy) {
+fn ends_only_when_woken(poller: &Poller, timeout: impl Into<Option<Duration>> + Copy) {
     let (reader, writer) = pipe();
     poller.add(&reader, read(Trigger::ONESHOT), 1).unwrap();
     for expected in [vec![1], vec![]] {
@@ -150,10 +150,10 @@ fn ends_only_when_told(poller: &Poller, timeout: impl Into<Option<Duration>> + C
 }
 
 fn none_waits_until_something_happens(kind: EngineKind) {
-    ends_only_when_told(&poller(kind), None);
+    ends_only_when_woken(&poller(kind), None);
 }
 
-fn absurdly_long_is_as_good_as_for_ever(kind: EngineKind) {
+fn the_longest_timeout_waits_indefinitely(kind: EngineKind) {
     let poller = poller(kind);
     let absurd = [
         Duration::MAX,
@@ -165,13 +165,13 @@ fn absurdly_long_is_as_good_as_for_ever(kind: EngineKind) {
         Duration::from_secs(u32::MAX.into()),
     ];
     for timeout in absurd {
-        ends_only_when_told(&poller, timeout);
+        ends_only_when_woken(&poller, timeout);
     }
 }
 
-/// In a peer's poll(2) engine every registration by another thread started the timeout anew:
+/// In a peer's poll(2) engine every registration by another thread restarted the timeout:
 /// here one registers without a pause for as long as the wait lasts.
-fn changes_by_others_neither_restart_it_nor_end_it(kind: EngineKind) {
+fn changes_by_other_threads_neither_restart_nor_end_it(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
     let (idle, _idle_writer) = pipe();
@@ -196,7 +196,7 @@ extern "C" fn count(_signal: libc::c_int) {
     SIGNALS.fetch_add(1, Ordering::Relaxed);
 }
 
-/// A signal every 100 us for a second, each of which ends the system call under way.
+/// A signal every 100 us for a second, each of which ends the system call in progress.
 fn a_storm_of_signals_makes_nothing_early_and_loses_nothing(kind: EngineKind) {
     let poller = poller(kind);
     let (once, once_writer) = pipe();
@@ -222,7 +222,7 @@ fn a_storm_of_signals_makes_nothing_early_and_loses_nothing(kind: EngineKind) {
     assert!(SIGNALS.load(Ordering::Relaxed) > 10, "there was no storm");
 }
 
-/// Readiness and the end of the wait fall together: the event is told by this wait or the next.
+/// Readiness and the end of the wait fall together: the event is reported by this wait or the next.
 fn what_comes_as_time_runs_out_is_not_lost(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, writer) = pipe();

@@ -15,7 +15,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
 
 /// One event: that `fd` can be written, with this token.
 #[track_caller]
-fn expect_told(poller: &Poller, fd: &impl AsRawFd, token: u64) {
+fn expect_reported(poller: &Poller, fd: &impl AsRawFd, token: u64) {
     let events = wait(poller, 4, LONG);
     assert_eq!(tokens(&events), [token]);
     assert_eq!((events[0].value(), events[0].ready()), (fd.as_raw_fd().into(), Ready::WRITE));
@@ -27,11 +27,11 @@ fn any_token_comes_back_as_it_was_given(kind: EngineKind, trigger: Trigger) {
     let interest = Interest::WRITE | trigger;
     for token in (0..64).map(|bit| 1 << bit).flat_map(|power: u64| [power - 1, power, !power]) {
         poller.add(&writer, interest, token).unwrap();
-        expect_told(&poller, &writer, token);
+        expect_reported(&poller, &writer, token);
         poller.modify(&writer, interest, !token).unwrap();
-        expect_told(&poller, &writer, !token);
+        expect_reported(&poller, &writer, !token);
         poller.modify(&writer, interest, token).unwrap();
-        expect_told(&poller, &writer, token);
+        expect_reported(&poller, &writer, token);
         poller.remove(&writer).unwrap();
     }
 }
@@ -45,7 +45,7 @@ fn the_token_of_each_of_many_changes_comes_back(kind: EngineKind, trigger: Trigg
         poller.add(&number, interest, 0).unwrap();
         for token in 1..=5000 {
             poller.modify(&number, interest, token).unwrap();
-            expect_told(&poller, &number, token);
+            expect_reported(&poller, &number, token);
         }
         poller.remove(&number).unwrap();
         expect_quiet(&poller);

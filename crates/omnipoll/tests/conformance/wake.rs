@@ -13,7 +13,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(a_wake_before_the_wait);
     suite.on_each_engine(a_wake_before_a_registration);
     suite.on_each_engine(wakes_are_counted_into_one_event);
-    suite.on_each_engine(no_wake_of_many_threads_is_lost);
+    suite.on_each_engine(no_wake_from_many_threads_is_lost);
     suite.on_each_engine(a_wake_goes_to_one_of_two);
     suite.on_each_engine(a_wake_from_a_signal_handler);
     suite.on_each_engine(an_interruptible_wait_ends_with_eintr);
@@ -58,7 +58,7 @@ fn wakes_are_counted_into_one_event(kind: EngineKind) {
     }
 }
 
-fn no_wake_of_many_threads_is_lost(kind: EngineKind) {
+fn no_wake_from_many_threads_is_lost(kind: EngineKind) {
     const WAKES: i64 = 5000;
     let poller = poller(kind);
     std::thread::scope(|scope| {
@@ -94,7 +94,7 @@ fn a_wake_goes_to_one_of_two(kind: EngineKind) {
 /// What the handler wakes: a signal handler has no argument to find it by.
 static TO_WAKE: OnceLock<Poller> = OnceLock::new();
 
-extern "C" fn wake_it(_signal: libc::c_int) {
+extern "C" fn wake_poller(_signal: libc::c_int) {
     if let Some(poller) = TO_WAKE.get() {
         // A handler can't report an error; a wake that failed fails the test by its absence.
         let _ = poller.wake();
@@ -103,7 +103,7 @@ extern "C" fn wake_it(_signal: libc::c_int) {
 
 fn a_wake_from_a_signal_handler(kind: EngineKind) {
     let poller = TO_WAKE.get_or_init(|| poller(kind));
-    sys::on_signal(libc::SIGUSR1, wake_it);
+    sys::on_signal(libc::SIGUSR1, wake_poller);
     sys::signal_thread(sys::thread_id(), libc::SIGUSR1);
     expect_wake(poller, 1);
     for _ in 0..50 {
@@ -127,13 +127,13 @@ fn an_interruptible_wait_ends_with_eintr(kind: EngineKind) {
     poller.add(&reader, Interest::READ, 1).unwrap();
     sys::on_signal(libc::SIGUSR1, do_nothing);
     std::thread::scope(|scope| {
-        let (tell, told) = channel();
+        let (sender, reported) = channel();
         let poller = &poller;
         let interrupted = scope.spawn(move || {
-            tell.send(sys::thread_id()).unwrap();
+            sender.send(sys::thread_id()).unwrap();
             expect_error(poller.wait(&mut Events::with_capacity(8), None), libc::EINTR);
         });
-        let thread = told.recv().unwrap();
+        let thread = reported.recv().unwrap();
         sys::until_it_sleeps(thread);
         sys::signal_thread(thread, libc::SIGUSR1);
         interrupted.join().unwrap();

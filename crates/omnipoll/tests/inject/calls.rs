@@ -11,7 +11,7 @@ pub(crate) struct Call {
 enum Kind {
     /// Takes a client from a listening socket.
     Accept,
-    /// A loop can't go on without it. These errors pass.
+    /// A loop can't continue without it. These errors pass.
     Needed(&'static [i32]),
     /// Has something watched. EPERM says that it is of a kind that can't be.
     Watch,
@@ -34,7 +34,7 @@ impl Call {
         GENERAL.iter().chain(passed_on).copied()
     }
 
-    /// Whether a loop has to go on after that error. It may give up when it can't wait, or watch its
+    /// Whether a loop has to continue after that error. It may give up when it can't wait, or watch its
     /// sockets, and the man page doesn't know that to pass.
     pub(crate) fn is_survived(&self, errno: i32, lasting: bool) -> bool {
         match self.kind {

@@ -1,4 +1,4 @@
-//! Clients: each is served, or hears that it isn't.
+//! Clients: each is served, or sees that it isn't.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream, UdpSocket};

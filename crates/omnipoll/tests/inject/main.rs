@@ -2,7 +2,7 @@
 //! error that it may fail with, as SQLite's tests do with their files and curl's with their memory.
 //!
 //! A fault may cost one client its connection, or end a call with an error in words. All the others
-//! are served, the same descriptors are open as before, a stop is heard, and nobody waits for ever.
+//! are served, the same descriptors are open as before, a stop is noticed, and nothing waits indefinitely.
 //!
 //! ```sh
 //! cargo test -p omnipoll --test inject                                    # all of it
@@ -13,26 +13,26 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod alone;
 mod calls;
 mod client;
+mod isolated;
 mod memory;
 mod plan;
 mod polling;
 mod process;
+mod selection;
 mod server;
 mod serving;
-mod starting;
+mod startup;
 mod supervisor;
-mod walk;
 
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Mutex;
 
 use omnipoll::Model;
 
+use selection::{Asked, Tally};
 use support::{engines, sys};
-use walk::{Asked, Tally};
 
 /// Seconds after which a case that has not ended is killed.
 const PATIENCE: u32 = 300;
@@ -49,7 +49,7 @@ fn cases() -> Vec<(String, Case)> {
         for model in Model::ALL {
             let way = format!("{}-{}", model.name(), engine.name());
             let mut add = |name: &str, case: Case| cases.push((format!("{name}-{way}"), case));
-            add("starting", Box::new(move |asked, tally| starting::faults(model, engine, asked, tally)));
+            add("starting", Box::new(move |asked, tally| startup::faults(model, engine, asked, tally)));
             add("serving", Box::new(move |asked, tally| serving::faults(model, engine, asked, tally)));
             add("lasting", Box::new(move |asked, tally| serving::lasting(model, engine, asked, tally)));
             add("stopping", Box::new(move |asked, tally| serving::stopping(model, engine, asked, tally)));

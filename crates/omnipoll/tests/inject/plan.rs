@@ -45,7 +45,7 @@ pub(crate) struct Fault {
 }
 
 impl Fault {
-    /// Whether a server has to go on.
+    /// Whether a server has to continue.
     pub(crate) fn is_survived(&self) -> bool {
         self.call.is_survived(self.errno, self.lasting)
     }
@@ -81,7 +81,7 @@ impl Plan {
         self.call.store(fault.call.number, Ordering::SeqCst);
     }
 
-    /// Has nothing fail any more, and tells how many calls have.
+    /// Stops injecting, and returns how many calls have failed.
     pub(crate) fn disarm(&self) -> u32 {
         self.call.store(NOTHING, Ordering::SeqCst);
         self.injected()

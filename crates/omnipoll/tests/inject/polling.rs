@@ -6,12 +6,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use omnipoll::{explain, EngineKind, EventKind, Events, Interest, Poller, Trigger};
 
-use crate::alone::walk;
 use crate::client::PATIENCE;
+use crate::isolated::walk;
 use crate::plan::Plan;
+use crate::selection::{Asked, Tally};
 use crate::supervisor::forget;
 use crate::support::fds;
-use crate::walk::{Asked, Tally};
 
 pub(crate) fn faults(engine: EngineKind, asked: &Asked, tally: &mut Tally) {
     walk(asked, tally, |plan| {

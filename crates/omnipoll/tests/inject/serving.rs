@@ -8,7 +8,7 @@ use crate::calls::{Call, CALLS, LASTING};
 use crate::client::Client;
 use crate::plan::Fault;
 use crate::process::{until, Process};
-use crate::walk::{Asked, Tally, SOME};
+use crate::selection::{Asked, Tally, SOME};
 
 /// Calls that fail while nobody serves anybody, in the time of a lasting fault: a loop that spins
 /// makes tens of thousands.
@@ -36,15 +36,15 @@ impl Serving {
     }
 
     /// One that knows what it has open at rest.
-    fn start_and_rest(model: Model, engine: EngineKind) -> Self {
+    fn start_and_settle(model: Model, engine: EngineKind) -> Self {
         let mut serving = Self::start(model, engine);
-        serving.descriptors = serving.at_rest();
+        serving.descriptors = serving.settled();
         serving.allocated = serving.allocated();
         serving
     }
 
     /// Its descriptors when their number changes no more.
-    fn at_rest(&self) -> usize {
+    fn settled(&self) -> usize {
         let (mut count, mut since) = (self.process.descriptors(), Instant::now());
         while since.elapsed() < Duration::from_millis(100) {
             std::thread::sleep(Duration::from_millis(2));
@@ -61,11 +61,11 @@ impl Serving {
     }
 
     /// Whether all is as it was before a fault; if the server has ended, how.
-    fn is_well_after(&mut self, fault: &Fault) -> Result<(), String> {
+    fn works_after(&mut self, fault: &Fault) -> Result<(), String> {
         let again = self.process.round();
         let may_end = !fault.is_survived();
         if self.process.has_ended() || again != Ok(0) && may_end && until(|| self.process.has_ended()) {
-            return self.ended_with_words(fault);
+            return self.ended_with_message(fault);
         }
         match again? {
             0 => {}
@@ -85,7 +85,7 @@ impl Serving {
         Ok(())
     }
 
-    fn ended_with_words(&mut self, fault: &Fault) -> Result<(), String> {
+    fn ended_with_message(&mut self, fault: &Fault) -> Result<(), String> {
         let (errno, words) = self.process.ending()?;
         if fault.is_survived() {
             return Err(format!("`run` has returned: {words}"));
@@ -111,9 +111,9 @@ impl Serving {
         };
         Some(match suffered {
             Ok(count) if count > most => Err(format!("{count} clients were not served")),
-            Ok(_) => self.is_well_after(fault),
+            Ok(_) => self.works_after(fault),
             Err(error) => match self.process.has_ended() {
-                true => self.ended_with_words(fault),
+                true => self.ended_with_message(fault),
                 false => Err(error),
             },
         })
@@ -132,11 +132,11 @@ impl Serving {
         match self.process.plan.disarm() {
             0 => None,
             count if count > SPINS => Some(Err(format!("it spins: {count} calls have failed"))),
-            _ => Some(self.is_well_after(fault)),
+            _ => Some(self.works_after(fault)),
         }
     }
 
-    /// A client is being served, the server is told to stop, and a call fails.
+    /// A client is being served, the server is stopped, and a call fails.
     fn stop(&mut self, fault: &Fault) -> Option<Result<(), String>> {
         let mut client = Client::connect(self.process.port);
         if let Err(error) = client.ask(b"before", b"before") {
@@ -162,7 +162,7 @@ impl Serving {
     }
 
     fn again(&mut self) {
-        *self = Self::start_and_rest(self.model, self.engine);
+        *self = Self::start_and_settle(self.model, self.engine);
     }
 }
 
@@ -173,7 +173,7 @@ fn calls(serving: &Serving) -> Vec<&'static Call> {
 
 /// One call of each kind fails, with each error, at each place.
 pub(crate) fn faults(model: Model, engine: EngineKind, asked: &Asked, tally: &mut Tally) {
-    let mut serving = Serving::start_and_rest(model, engine);
+    let mut serving = Serving::start_and_settle(model, engine);
     for call in calls(&serving) {
         for errno in call.errnos() {
             for nth in SOME {
@@ -203,7 +203,7 @@ pub(crate) fn faults(model: Model, engine: EngineKind, asked: &Asked, tally: &mu
 
 /// All calls of each kind fail, for a while.
 pub(crate) fn lasting(model: Model, engine: EngineKind, asked: &Asked, tally: &mut Tally) {
-    let mut serving = Serving::start_and_rest(model, engine);
+    let mut serving = Serving::start_and_settle(model, engine);
     for call in calls(&serving) {
         for &errno in LASTING {
             let fault = Fault { call, errno, nth: 1, lasting: true };

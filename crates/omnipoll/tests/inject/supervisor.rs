@@ -1,7 +1,7 @@
 //! Who is asked before each system call: a thread, by seccomp(2)'s SECCOMP_RET_USER_NOTIF.
 //!
 //! A filter can't count. It hands the calls of interest to this thread, which answers with an
-//! error, or, for all the others, has the kernel go on as if it had never been asked (Linux 5.5).
+//! error, or, for all the others, has the kernel continue as if it had never been asked (Linux 5.5).
 //! So raw calls are reached that go past every wrapper of libc's. The thread is older than the
 //! filter, which therefore doesn't hold for it; threads and processes made later are under it too.
 
@@ -27,7 +27,7 @@ pub(crate) fn supervise(plan: &'static Plan) -> io::Result<()> {
         }
     });
     let listener = install()?;
-    // From Linux 6.6 on, who asks and who answers take turns on one processor.
+    // From Linux 6.6 on, the asking and the answering thread take turns on one processor.
     // SAFETY: takes a number.
     unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SET_FLAGS, 1_u64) };
     LISTENER.store(listener.as_raw_fd(), Ordering::Relaxed);
@@ -35,7 +35,7 @@ pub(crate) fn supervise(plan: &'static Plan) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether this kernel, and whoever runs this program, permit it.
+/// Whether this kernel and this environment permit it.
 pub(crate) fn is_possible() -> bool {
     let plan = Plan::new();
     let child = fork(|| {
@@ -56,7 +56,7 @@ pub(crate) fn is_possible() -> bool {
     status == Some(0)
 }
 
-/// In a forked child: when its parent has died nobody answers any more, and the calls shall fail
+/// In a forked child: when its parent has died nothing answers any more, and the calls must fail
 /// rather than wait.
 pub(crate) fn forget() {
     // SAFETY: the number is the listener's, which nothing in the child uses.
@@ -97,7 +97,7 @@ fn answer(listener: &OwnedFd, plan: &Plan) {
         let mut response: libc::seccomp_notif_resp = unsafe { zeroed() };
         // SAFETY: the request is writable for the length of the call.
         if unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, &mut request) } < 0 {
-            continue; // A signal; or who asked has ended.
+            continue; // A signal; or the asking process has ended.
         }
         plan.allocated.store(crate::memory::allocated(), Ordering::Relaxed);
         response.id = request.id;
@@ -105,7 +105,7 @@ fn answer(listener: &OwnedFd, plan: &Plan) {
             Some(errno) => response.error = -errno,
             None => response.flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
         }
-        // SAFETY: the response lives through the call. It fails when who asked has ended.
+        // SAFETY: the response lives through the call. It fails when the asking process has ended.
         unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &mut response) };
     }
 }

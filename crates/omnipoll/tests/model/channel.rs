@@ -96,7 +96,7 @@ impl Channel {
             Kind::Reader => {}
             // What was written and not read stays where it is.
             Kind::Writer => self.error = true,
-            // What was written and not read is thrown away, and the socket told so by ECONNRESET.
+            // What was written and not read is thrown away, and the socket gets ECONNRESET.
             Kind::Pair => (self.error, self.full) = (self.full, false),
         }
     }
@@ -113,8 +113,8 @@ impl Channel {
         }
     }
 
-    /// What holds now, of which a registration with this interest is told by an engine that
-    /// can tell everything.
+    /// What holds now, which a registration with this interest gets from an engine that
+    /// can distinguish everything.
     pub(crate) fn condition(&self, interest: Interest) -> u32 {
         let gone = self.theirs.is_none();
         let hang_up = gone && self.kind != Kind::Writer;

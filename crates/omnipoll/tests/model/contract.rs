@@ -1,4 +1,4 @@
-//! The contract as a plain program: what a wait must tell, and what it may.
+//! The contract as a plain program: what a wait must report, and what it may.
 
 use std::collections::HashSet;
 
@@ -11,10 +11,10 @@ use crate::support::expect::tells_closed;
 pub(crate) struct Contract {
     registrations: [Option<Registration>; SLOTS],
     wakes: i64,
-    /// The flags that the engine can tell.
+    /// The flags that the engine can distinguish.
     tellable: u32,
     tells_closed: bool,
-    /// The engine may tell an edge without a look whether it still is one.
+    /// The engine may report an edge without checking whether it still is one.
     believes_edges: bool,
 }
 
@@ -24,15 +24,15 @@ struct Registration {
     interest: Interest,
     /// ONESHOT: it has not fired.
     enabled: bool,
-    /// EDGE: the directions that must be told when they hold.
+    /// EDGE: the directions that must be reported when they hold.
     must: u32,
     /// EDGE: something has happened since the last event, so there may be an edge too many.
     may: bool,
-    /// EDGE: the directions that did not hold at some time since they were last told.
+    /// EDGE: the directions that did not hold at some time since they were last reported.
     went_away: u32,
     /// EDGE: the directions that held at some time since the last event.
     held: u32,
-    /// EDGE: there is a failure that the program knows of, and one that must be told, whatever was
+    /// EDGE: there is a failure that the program knows of, and one that must be reported, whatever was
     /// drained.
     failed: bool,
     failure_is_due: bool,
@@ -78,7 +78,7 @@ impl Contract {
             return Err(libc::EINVAL);
         }
         registration.must |= registration.went_away & interest.bits() & DIRECTIONS;
-        // A direction that was not drained is told again by engines without edges of their own.
+        // A direction that was not drained is reported again by engines without native edges.
         registration.may = true;
         Ok(())
     }
@@ -110,7 +110,7 @@ impl Contract {
         channels: &[Option<Channel>; SLOTS],
     ) {
         let what = format!("{what}: {events:?}");
-        let mut told = HashSet::new();
+        let mut reported = HashSet::new();
         let mut anything_closed = false;
         for event in events {
             match event.kind() {
@@ -120,17 +120,17 @@ impl Contract {
                 }
                 _ => {
                     let slot = self.slot_of(event).unwrap_or_else(|| panic!("{what}: nobody's event"));
-                    assert!(told.insert(slot), "{what}: told twice");
+                    assert!(reported.insert(slot), "{what}: reported twice");
                     anything_closed |= event.ready() == Ready::INVALID;
-                    self.tell(&what, slot, event.ready().bits(), channels[slot].as_ref());
+                    self.report(&what, slot, event.ready().bits(), channels[slot].as_ref());
                 }
             }
         }
         // A wait that finds something closed may leave the rest to the next.
         if events.len() < capacity && !anything_closed {
             assert_eq!(self.wakes, 0, "{what}: a wake is missing");
-            for slot in (0..SLOTS).filter(|slot| !told.contains(slot)) {
-                assert!(!self.must_tell(slot, channels[slot].as_ref()), "{what}: slot {slot} is missing");
+            for slot in (0..SLOTS).filter(|slot| !reported.contains(slot)) {
+                assert!(!self.must_report(slot, channels[slot].as_ref()), "{what}: slot {slot} is missing");
             }
         }
     }
@@ -140,8 +140,8 @@ impl Contract {
         self.registrations.iter().position(|registration| registration.as_ref().is_some_and(has_its_token))
     }
 
-    /// One event is told: was it allowed to be, and what follows from it?
-    fn tell(&mut self, what: &str, slot: usize, ready: u32, channel: Option<&Channel>) {
+    /// One event is reported: was it allowed to be, and what follows from it?
+    fn report(&mut self, what: &str, slot: usize, ready: u32, channel: Option<&Channel>) {
         let Some(registration) = &mut self.registrations[slot] else { return };
         let Some(channel) = channel else {
             assert!(self.tells_closed && ready == Ready::INVALID.bits(), "{what}: closed");
@@ -154,13 +154,13 @@ impl Contract {
             registration.enabled = false;
         } else if registration.is(Trigger::EDGE) {
             let past = if self.believes_edges { registration.held } else { 0 };
-            registration.tell_edge(what, ready, condition, past);
+            registration.report_edge(what, ready, condition, past);
         } else {
             assert_eq!(ready, condition, "{what}");
         }
     }
 
-    fn must_tell(&self, slot: usize, channel: Option<&Channel>) -> bool {
+    fn must_report(&self, slot: usize, channel: Option<&Channel>) -> bool {
         let Some(registration) = &self.registrations[slot] else { return false };
         let asks = match registration {
             _ if registration.is(Trigger::ONESHOT) => registration.enabled,
@@ -172,7 +172,7 @@ impl Contract {
             Some(channel) => {
                 let condition = channel.condition(registration.interest) & self.tellable;
                 match registration.is(Trigger::EDGE) && !registration.is(Trigger::ONESHOT) {
-                    true => registration.must_tell(condition),
+                    true => registration.must_report(condition),
                     false => asks && condition != 0,
                 }
             }
@@ -205,8 +205,8 @@ impl Registration {
         self.interest.bits() & DIRECTIONS
     }
 
-    /// The directions for which there is something to tell: a hang-up or an error that the
-    /// engine can tell of is told to every direction.
+    /// The directions for which there is something to report: a hang-up or an error that the
+    /// engine can distinguish is reported in every direction.
     fn holds(&self, condition: u32) -> u32 {
         match condition & FAILURES {
             0 => condition & DIRECTIONS,
@@ -214,24 +214,24 @@ impl Registration {
         }
     }
 
-    fn must_tell(&self, condition: u32) -> bool {
+    fn must_report(&self, condition: u32) -> bool {
         self.holds(condition) & self.must != 0 || (self.failure_is_due && condition & FAILURES != 0)
     }
 
-    /// An edge is told: it may be of the past.
-    fn tell_edge(&mut self, what: &str, ready: u32, condition: u32, past: u32) {
+    /// An edge is reported: it may be outdated.
+    fn report_edge(&mut self, what: &str, ready: u32, condition: u32, past: u32) {
         let holds = self.holds(condition);
-        assert!(self.may || self.must_tell(condition), "{what}: an edge out of nothing");
+        assert!(self.may || self.must_report(condition), "{what}: an edge out of nothing");
         let missing = self.must & condition & !ready;
-        assert_eq!(missing, 0, "{what}: {condition:#x} holds and {:#x} must be told", self.must);
+        assert_eq!(missing, 0, "{what}: {condition:#x} holds and {:#x} must be reported", self.must);
         let failure = if self.failure_is_due { condition & FAILURES } else { 0 };
-        assert_eq!(failure & !ready, 0, "{what}: a failure must be told");
-        // poll(2) tells a failure for as long as it is asked anything, so an engine on it asks no
-        // more, of any direction: it tells all of them, and one too many is better than one lost.
+        assert_eq!(failure & !ready, 0, "{what}: a failure must be reported");
+        // poll(2) reports a failure for as long as it is asked anything, so an engine on it asks no
+        // more, of any direction: it reports all of them, and one too many is better than one lost.
         assert!(ready != 0 && ready & !(condition | holds | past) == 0, "{what}: {condition:#x} holds");
-        let told = if ready & FAILURES == 0 { ready & (condition | holds) } else { DIRECTIONS };
-        self.must &= !told;
-        self.went_away &= !told;
+        let reported = if ready & FAILURES == 0 { ready & (condition | holds) } else { DIRECTIONS };
+        self.must &= !reported;
+        self.went_away &= !reported;
         (self.may, self.held) = (false, 0);
         if ready & FAILURES != 0 {
             (self.failed, self.failure_is_due) = (true, false);

@@ -2,7 +2,7 @@
 //!
 //! A program opens pipes and sockets, registers and changes them, writes, reads, hangs up,
 //! closes, wakes and waits. The model knows from the program alone what each wait must and may
-//! tell. It allows an edge too many where the contract does, and nothing else.
+//! report. It allows an edge too many where the contract does, and nothing else.
 
 #[path = "../support/mod.rs"]
 mod support;

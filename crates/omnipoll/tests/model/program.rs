@@ -35,7 +35,7 @@ pub(crate) enum Operation {
         slot: usize,
         action: Action,
     },
-    /// Closes, looks with so much room before it tells the poller, and removes.
+    /// Closes, waits with so much room before it removes, and removes.
     Close {
         slot: usize,
         looks: Option<usize>,

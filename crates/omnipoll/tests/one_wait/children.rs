@@ -6,7 +6,7 @@ fn shell(script: &str) -> Child {
 }
 
 #[test]
-fn are_told_with_their_status_and_reaped_once() {
+fn are_reported_with_their_status_and_reaped_once() {
     on_every_engine(|poller| {
         let mut child = shell("read line; exit 3");
         let pid = child.id() as i32;
@@ -14,7 +14,7 @@ fn are_told_with_their_status_and_reaped_once() {
         assert_eq!(errno(poller.child_add(pid, 12)), libc::EEXIST);
         expect_none(poller);
         drop(child.stdin.take());
-        assert_eq!(facts(&collect(poller, 8, 1)), [(EventKind::Child, 11, 3 << 8)]);
+        assert_eq!(summarize(&collect(poller, 8, 1)), [(EventKind::Child, 11, 3 << 8)]);
         // SAFETY: takes no pointer but NULL.
         assert_eq!(unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) }, -1, "it was not reaped");
         assert_eq!(errno(poller.child_add(pid, 11)), libc::ECHILD);
@@ -29,12 +29,12 @@ fn killed_by_a_signal() {
         let mut child = shell("read line");
         poller.child_add(child.id() as i32, 1).unwrap();
         child.kill().unwrap();
-        assert_eq!(facts(&collect(poller, 8, 1)), [(EventKind::Child, 1, libc::SIGKILL.into())]);
+        assert_eq!(summarize(&collect(poller, 8, 1)), [(EventKind::Child, 1, libc::SIGKILL.into())]);
     });
 }
 
 #[test]
-fn that_have_ended_already_are_told() {
+fn that_have_ended_already_are_reported() {
     on_every_engine(|poller| {
         let mut child = shell("exit 0");
         drop(child.stdin.take());
@@ -44,12 +44,12 @@ fn that_have_ended_already_are_told() {
             assert_eq!(libc::waitid(libc::P_PID, child.id(), &mut info, libc::WEXITED | libc::WNOWAIT), 0);
         }
         poller.child_add(child.id() as i32, 1).unwrap();
-        assert_eq!(facts(&collect(poller, 8, 1)), [(EventKind::Child, 1, 0)]);
+        assert_eq!(summarize(&collect(poller, 8, 1)), [(EventKind::Child, 1, 0)]);
     });
 }
 
 #[test]
-fn somebody_elses_are_refused_and_left_alone() {
+fn other_processes_are_refused_and_left_alone() {
     on_every_engine(|poller| {
         for pid in [1, 0, -1, std::process::id() as i32, i32::MAX] {
             assert_eq!(errno(poller.child_add(pid, 1)), libc::ECHILD, "pid {pid}");
@@ -63,20 +63,23 @@ fn somebody_elses_are_refused_and_left_alone() {
 }
 
 #[test]
-fn many_at_once_each_told_once() {
+fn many_at_once_each_reported_once() {
     on_every_engine(|poller| {
         let children: Vec<_> = (0..40).map(|code| shell(&format!("exit {code}"))).collect();
         for (code, child) in children.iter().enumerate() {
             poller.child_add(child.id() as i32, code as u64).unwrap();
         }
-        let mut told = facts(&collect(poller, 3, 40));
-        told.sort_by_key(|fact| fact.1);
-        assert_eq!(told, (0..40).map(|code| (EventKind::Child, code as u64, code << 8)).collect::<Vec<_>>());
+        let mut reported = summarize(&collect(poller, 3, 40));
+        reported.sort_by_key(|fact| fact.1);
+        assert_eq!(
+            reported,
+            (0..40).map(|code| (EventKind::Child, code as u64, code << 8)).collect::<Vec<_>>()
+        );
         expect_none(poller);
     });
 }
 
-/// Its tracer is told of the stop, and nobody else; the poller of the end.
+/// Only its tracer sees the stop; the poller reports the end.
 #[test]
 fn a_traced_one_that_stops_has_not_ended() {
     on_every_engine(|poller| {
@@ -107,6 +110,6 @@ fn a_traced_one_that_stops_has_not_ended() {
         unsafe {
             libc::ptrace(libc::PTRACE_CONT, pid, std::ptr::null_mut::<u8>(), std::ptr::null_mut::<u8>())
         };
-        assert_eq!(facts(&collect(poller, 8, 1)), [(EventKind::Child, 1, 3 << 8)]);
+        assert_eq!(summarize(&collect(poller, 8, 1)), [(EventKind::Child, 1, 3 << 8)]);
     });
 }

@@ -44,7 +44,7 @@ fn expect_none(poller: &Poller) {
 }
 
 /// What tests compare: kind, token and value.
-fn facts(events: &[Event]) -> Vec<(EventKind, u64, i64)> {
+fn summarize(events: &[Event]) -> Vec<(EventKind, u64, i64)> {
     events.iter().map(|event| (event.kind(), event.token(), event.value())).collect()
 }
 

@@ -27,7 +27,7 @@ fn arrive_in_order_and_none_is_lost() {
 }
 
 #[test]
-fn a_full_queue_is_said_and_nothing_is_lost() {
+fn a_full_queue_is_an_error_and_nothing_is_lost() {
     on_every_engine(|poller| {
         for value in 0..65_536 {
             poller.post(1, value).unwrap();

@@ -28,7 +28,7 @@ fn count_up_to(poller: &Poller, signo: i32, least: u32) -> u32 {
 }
 
 #[test]
-fn are_told_and_counted() {
+fn are_reported_and_counted() {
     on_every_engine(|poller| {
         poller.signal_add(libc::SIGUSR1, 77).unwrap();
         assert_eq!(errno(poller.signal_add(libc::SIGUSR1, 78)), libc::EEXIST);
@@ -41,7 +41,7 @@ fn are_told_and_counted() {
 }
 
 #[test]
-fn the_former_disposition_comes_back_with_the_last_poller() {
+fn the_previous_disposition_is_restored_with_the_last_poller() {
     on_every_engine(|poller| {
         let before = disposition(libc::SIGHUP).sa_sigaction;
         poller.signal_add(libc::SIGHUP, 77).unwrap();
@@ -50,7 +50,7 @@ fn the_former_disposition_comes_back_with_the_last_poller() {
         assert_ne!(disposition(libc::SIGHUP).sa_sigaction, before);
         raise(libc::SIGHUP);
         assert_eq!(count_up_to(poller, libc::SIGHUP, 1), 1);
-        assert_eq!(count_up_to(&other, libc::SIGHUP, 1), 1, "every poller that watches is told");
+        assert_eq!(count_up_to(&other, libc::SIGHUP, 1), 1, "every poller that watches gets it");
         poller.signal_remove(libc::SIGHUP).unwrap();
         raise(libc::SIGHUP);
         assert_eq!(count_up_to(&other, libc::SIGHUP, 1), 1);
@@ -66,17 +66,17 @@ fn none_is_lost_between_waits() {
         poller.signal_add(libc::SIGWINCH, 77).unwrap();
         // A standard signal that is pending already is merged by the kernel: each raise waits
         // until the one before has been handled.
-        let mut told = 0;
+        let mut reported = 0;
         for round in 1..=200 {
             raise(libc::SIGWINCH);
-            told += count_up_to(poller, libc::SIGWINCH, 1);
-            assert_eq!(told, round);
+            reported += count_up_to(poller, libc::SIGWINCH, 1);
+            assert_eq!(reported, round);
         }
     });
 }
 
 #[test]
-fn what_can_not_be_waited_for_is_refused() {
+fn signals_that_cannot_be_watched_are_refused() {
     on_every_engine(|poller| {
         for signo in [0, -1, 65, i32::MAX, libc::SIGKILL, libc::SIGSTOP, libc::SIGSEGV] {
             assert_eq!(errno(poller.signal_add(signo, 1)), libc::EINVAL, "signal {signo}");

@@ -39,7 +39,7 @@ fn with_one_deadline_expire_in_the_order_they_were_made() {
 }
 
 #[test]
-fn a_late_periodic_timer_tells_how_many_periods_passed_and_does_not_burst() {
+fn a_late_periodic_timer_reports_how_many_periods_passed_and_does_not_burst() {
     on_every_engine(|poller| {
         let start = Instant::now();
         let id = poller.timer_add(ms(1), Some(ms(1)), 5).unwrap();
@@ -84,26 +84,26 @@ fn a_timer_can_be_moved_both_ways() {
         let late = poller.timer_add(LONG * 2, None, 2).unwrap();
         poller.timer_set(early, LONG * 3, None).unwrap();
         poller.timer_set(late, ms(5), None).unwrap();
-        assert_eq!(facts(&collect(poller, 8, 1)), [(EventKind::Timer, 2, 1)]);
+        assert_eq!(summarize(&collect(poller, 8, 1)), [(EventKind::Timer, 2, 1)]);
         expect_none(poller);
         poller.timer_cancel(early).unwrap();
     });
 }
 
-/// What comes in the batch that tells its end puts an idle timer off, and so does what comes later.
+/// What comes in the batch that reports its expiry puts an idle timer off, and so does what comes later.
 #[test]
 fn can_be_set_again_until_it_is_cancelled() {
     on_every_engine(|poller| {
         let id = poller.timer_add(Duration::ZERO, None, 1).unwrap();
         for _ in 0..3 {
-            assert_eq!(facts(&collect(poller, 8, 1)), [(EventKind::Timer, 1, 1)]);
+            assert_eq!(summarize(&collect(poller, 8, 1)), [(EventKind::Timer, 1, 1)]);
             expect_none(poller);
             poller.timer_set(id, Duration::ZERO, None).unwrap();
         }
         poller.timer_set(id, ms(1), Some(LONG)).unwrap();
-        assert_eq!(facts(&collect(poller, 8, 1)), [(EventKind::Timer, 1, 1)]);
+        assert_eq!(summarize(&collect(poller, 8, 1)), [(EventKind::Timer, 1, 1)]);
         poller.timer_set(id, Duration::ZERO, None).unwrap();
-        assert_eq!(facts(&collect(poller, 8, 1)), [(EventKind::Timer, 1, 1)]);
+        assert_eq!(summarize(&collect(poller, 8, 1)), [(EventKind::Timer, 1, 1)]);
         assert_eq!(errno(poller.timer_cancel(id)), libc::ESTALE, "it has expired");
         assert_eq!(errno(poller.timer_set(id, ms(1), None)), libc::ESTALE, "it was cancelled");
     });
@@ -141,29 +141,29 @@ fn added_inside_a_batch_runs_in_a_later_one() {
         poller.wait(&mut events, None).unwrap();
         assert_eq!(events.len(), 1);
         poller.timer_add(Duration::ZERO, None, 2).unwrap();
-        assert_eq!(facts(&collect(poller, 8, 1)), [(EventKind::Timer, 2, 1)]);
+        assert_eq!(summarize(&collect(poller, 8, 1)), [(EventKind::Timer, 2, 1)]);
     });
 }
 
 #[test]
-fn added_by_another_thread_shortens_the_wait_under_way() {
+fn added_by_another_thread_shortens_the_wait_in_progress() {
     on_every_engine(|poller| {
         std::thread::scope(|scope| {
             let waiter = scope.spawn(|| collect(poller, 8, 1));
-            // Whichever comes first, the wait or the timer, it must be told.
+            // Whichever comes first, the wait or the timer, it must be reported.
             poller.timer_add(ms(2), None, 9).unwrap();
-            assert_eq!(facts(&waiter.join().unwrap()), [(EventKind::Timer, 9, 1)]);
+            assert_eq!(summarize(&waiter.join().unwrap()), [(EventKind::Timer, 9, 1)]);
         });
     });
 }
 
 #[test]
-fn the_longest_delays_are_no_problem() {
+fn the_longest_delays_work() {
     on_every_engine(|poller| {
         let id = poller.timer_add(Duration::MAX, Some(Duration::MAX), 1).unwrap();
         expect_none(poller);
         poller.timer_set(id, Duration::from_nanos(1), Some(Duration::MAX)).unwrap();
-        assert_eq!(facts(&collect(poller, 8, 1)), [(EventKind::Timer, 1, 1)]);
+        assert_eq!(summarize(&collect(poller, 8, 1)), [(EventKind::Timer, 1, 1)]);
         expect_none(poller);
     });
 }
@@ -180,7 +180,7 @@ fn a_million_of_them() {
         .collect();
     let kept = 999_983;
     poller.timer_set(ids[kept], Duration::ZERO, None).unwrap();
-    assert_eq!(facts(&collect(&poller, 8, 1)), [(EventKind::Timer, kept as u64, 1)]);
+    assert_eq!(summarize(&collect(&poller, 8, 1)), [(EventKind::Timer, kept as u64, 1)]);
     for (index, id) in ids.into_iter().enumerate().filter(|(index, _)| *index != kept) {
         poller.timer_cancel(id).unwrap_or_else(|error| panic!("timer {index}: {error}"));
     }
@@ -189,18 +189,18 @@ fn a_million_of_them() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_wall_clock_time_is_never_told_early() {
+fn a_wall_clock_time_is_never_early() {
     on_every_engine(|poller| {
         let soon = SystemTime::now() + ms(15);
         poller.timer_add_at(soon + LONG, 3).unwrap();
         poller.timer_add_at(soon, 1).unwrap();
         let cancelled = poller.timer_add_at(SystemTime::now(), 2).unwrap();
         poller.timer_cancel(cancelled).unwrap();
-        assert_eq!(facts(&collect(poller, 8, 1)), [(EventKind::Timer, 1, 1)]);
+        assert_eq!(summarize(&collect(poller, 8, 1)), [(EventKind::Timer, 1, 1)]);
         assert!(SystemTime::now() >= soon);
         assert_eq!(errno(poller.timer_cancel(cancelled)), libc::ESTALE);
         poller.timer_add_at(SystemTime::UNIX_EPOCH, 4).unwrap();
-        assert_eq!(facts(&collect(poller, 8, 1)), [(EventKind::Timer, 4, 1)], "a time that has passed");
+        assert_eq!(summarize(&collect(poller, 8, 1)), [(EventKind::Timer, 4, 1)], "a time that has passed");
         expect_none(poller);
     });
 }

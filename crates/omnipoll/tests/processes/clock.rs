@@ -11,8 +11,8 @@ use crate::suite::Suite;
 use crate::support::expect::{expect_none, expect_quiet, poller, waiter};
 
 pub(crate) fn behaviours(suite: &mut Suite) {
-    suite.on_each_engine(setting_the_clock_tells_nothing_and_loses_nothing);
-    suite.on_each_engine(an_alarm_cancelled_when_it_has_rung_is_quiet);
+    suite.on_each_engine(setting_the_clock_reports_nothing_and_loses_nothing);
+    suite.on_each_engine(an_expired_and_cancelled_timer_is_silent);
 }
 
 /// Moves the wall clock by that many nanoseconds, -1 or 1, in one step (`adjtimex(2)`): a
@@ -30,7 +30,7 @@ fn move_clock(by: i64) -> io::Result<()> {
     }
 }
 
-fn setting_the_clock_tells_nothing_and_loses_nothing(kind: EngineKind) {
+fn setting_the_clock_reports_nothing_and_loses_nothing(kind: EngineKind) {
     match move_clock(1) {
         Ok(()) => move_clock(-1).expect("the clock was moved the other way"),
         Err(error) => {
@@ -60,7 +60,7 @@ fn setting_the_clock_tells_nothing_and_loses_nothing(kind: EngineKind) {
     expect_none(&poller);
 }
 
-fn an_alarm_cancelled_when_it_has_rung_is_quiet(kind: EngineKind) {
+fn an_expired_and_cancelled_timer_is_silent(kind: EngineKind) {
     let poller = poller(kind);
     let now = poller.timer_add_at(SystemTime::now(), 1).expect("timer_add_at");
     poller.timer_cancel(now).expect("timer_cancel");

@@ -17,14 +17,14 @@ use crate::support::sys::{fork, in_child, Side};
 
 pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(every_call_of_the_child_is_eownerdead);
-    suite.on_each_engine(timers_go_on_on_both_sides);
-    suite.on_each_engine(timers_are_cancelled_on_one_side_only);
-    suite.on_each_engine(posts_and_wakes_stay_the_parents);
-    suite.on_each_engine(signals_stay_on_their_side);
-    suite.on_each_engine(before_after_fork_a_signal_does_what_it_did_before);
+    suite.on_each_engine(timers_continue_in_both_processes);
+    suite.on_each_engine(timers_are_cancelled_in_one_process_only);
+    suite.on_each_engine(posts_and_wakes_stay_with_the_parent);
+    suite.on_each_engine(signals_stay_in_their_process);
+    suite.on_each_engine(until_after_fork_a_signal_has_its_previous_action);
     suite.on_each_engine(a_child_watches_what_its_parent_does);
-    suite.on_each_engine(children_stay_the_parents);
-    suite.on_each_engine(a_child_that_drops_it_costs_the_parent_nothing);
+    suite.on_each_engine(children_stay_with_the_parent);
+    suite.on_each_engine(a_child_that_drops_it_does_not_affect_the_parent);
     suite.on_each_engine(forked_while_signals_are_handled);
 }
 
@@ -45,13 +45,13 @@ pub(crate) fn collect(poller: &Poller, count: usize) -> Vec<(EventKind, u64, i64
     let (mut all, begun) = (Vec::new(), Instant::now());
     while all.len() < count {
         assert!(begun.elapsed() < LONG, "only {all:?} came");
-        all.extend(next(poller).iter().map(facts));
+        all.extend(next(poller).iter().map(summarize));
     }
     all.sort_by_key(|fact| fact.1);
     all
 }
 
-fn facts(event: &Event) -> (EventKind, u64, i64) {
+fn summarize(event: &Event) -> (EventKind, u64, i64) {
     (event.kind(), event.token(), event.value())
 }
 
@@ -83,7 +83,7 @@ fn every_call_of_the_child_is_eownerdead(kind: EngineKind) {
     assert_eq!(collect(&poller, 1), [(EventKind::Child, 3, libc::SIGKILL.into())]);
 }
 
-fn timers_go_on_on_both_sides(kind: EngineKind) {
+fn timers_continue_in_both_processes(kind: EngineKind) {
     let poller = poller(kind);
     let begun = Instant::now();
     poller.timer_add(MOMENT, None, 1).unwrap();
@@ -106,7 +106,7 @@ fn timers_go_on_on_both_sides(kind: EngineKind) {
     both();
 }
 
-fn timers_are_cancelled_on_one_side_only(kind: EngineKind) {
+fn timers_are_cancelled_in_one_process_only(kind: EngineKind) {
     let arm = |poller: &Poller, of_the_wall: bool| match of_the_wall {
         true => poller.timer_add_at(SystemTime::now() + MOMENT, 1),
         false => poller.timer_add(MOMENT, None, 1),
@@ -124,7 +124,7 @@ fn timers_are_cancelled_on_one_side_only(kind: EngineKind) {
     }
 }
 
-fn posts_and_wakes_stay_the_parents(kind: EngineKind) {
+fn posts_and_wakes_stay_with_the_parent(kind: EngineKind) {
     let poller = poller(kind);
     poller.post(1, 10).unwrap();
     poller.post(2, 20).unwrap();
@@ -143,15 +143,15 @@ fn posts_and_wakes_stay_the_parents(kind: EngineKind) {
     expect_none(&poller);
 }
 
-fn signals_stay_on_their_side(kind: EngineKind) {
+fn signals_stay_in_their_process(kind: EngineKind) {
     let poller = poller(kind);
     poller.signal_add(libc::SIGUSR1, 1).unwrap();
     raise(libc::SIGUSR1);
     raise(libc::SIGUSR1);
-    let told = |times| {
+    let reported = |times| {
         let events = next(&poller);
         assert_eq!(events.len(), 1, "{events:?}");
-        assert_eq!(facts(&events[0]), (EventKind::Signal, 1, libc::SIGUSR1.into()));
+        assert_eq!(summarize(&events[0]), (EventKind::Signal, 1, libc::SIGUSR1.into()));
         assert_eq!(events[0].count(), times);
         expect_none(&poller);
     };
@@ -159,17 +159,17 @@ fn signals_stay_on_their_side(kind: EngineKind) {
         poller.after_fork().unwrap();
         expect_none(&poller);
         raise(libc::SIGUSR1);
-        told(1);
+        reported(1);
         poller.signal_remove(libc::SIGUSR1).unwrap();
     })
     .succeeds();
-    told(2);
+    reported(2);
     raise(libc::SIGUSR1);
-    told(1);
+    reported(1);
 }
 
 /// Until `after_fork`, a signal does to the child what it did before it was watched.
-fn before_after_fork_a_signal_does_what_it_did_before(kind: EngineKind) {
+fn until_after_fork_a_signal_has_its_previous_action(kind: EngineKind) {
     let poller = poller(kind);
     poller.signal_add(libc::SIGTERM, 1).unwrap();
     poller.signal_add(libc::SIGWINCH, 2).unwrap();
@@ -220,7 +220,7 @@ fn a_child_watches_what_its_parent_does(kind: EngineKind) {
     expect_none(&parents);
 }
 
-fn children_stay_the_parents(kind: EngineKind) {
+fn children_stay_with_the_parent(kind: EngineKind) {
     let poller = poller(kind);
     let (mut early, mut late) = (sleeper(), sleeper());
     let pids = [early.id() as i32, late.id() as i32];
@@ -247,7 +247,7 @@ fn children_stay_the_parents(kind: EngineKind) {
     expect_none(&poller);
 }
 
-fn a_child_that_drops_it_costs_the_parent_nothing(kind: EngineKind) {
+fn a_child_that_drops_it_does_not_affect_the_parent(kind: EngineKind) {
     for rebuilds in [false, true] {
         let poller = poller(kind);
         poller.signal_add(libc::SIGUSR1, 1).unwrap();
@@ -302,5 +302,8 @@ fn forked_while_signals_are_handled(kind: EngineKind) {
         children.into_iter().for_each(|child| child.succeeds());
     });
     let events = next(poller.as_ref().expect("the parent's"));
-    assert_eq!(events.iter().map(facts).collect::<Vec<_>>(), [(EventKind::Signal, 1, libc::SIGUSR1.into())]);
+    assert_eq!(
+        events.iter().map(summarize).collect::<Vec<_>>(),
+        [(EventKind::Signal, 1, libc::SIGUSR1.into())]
+    );
 }

@@ -41,7 +41,7 @@ enum Place {
 }
 
 impl Place {
-    /// Whether there are waits that go on until the child has ended.
+    /// Whether there are waits that last until the child has ended.
     fn has_waiters(self) -> bool {
         matches!(self, Self::InAHandler | Self::ReturningFromAHandler | Self::WhileOthersWait)
     }
@@ -97,13 +97,13 @@ pub(crate) fn behaviours(suite: &mut Suite) {
             }
             for reaper in REAPERS {
                 let name = format!("matrix::{place:?} [{}, {call:?}, reaped by {reaper:?}]", kind.name());
-                suite.add(name, move || each_act(kind, call, place, reaper));
+                suite.add(name, move || for_each_act(kind, call, place, reaper));
             }
         }
     }
 }
 
-fn each_act(kind: EngineKind, call: ForkCall, place: Place, reaper: Reaper) {
+fn for_each_act(kind: EngineKind, call: ForkCall, place: Place, reaper: Reaper) {
     match reaper {
         Reaper::TheParent => {}
         Reaper::TheSystem => sys::ignore_children(),
@@ -113,7 +113,7 @@ fn each_act(kind: EngineKind, call: ForkCall, place: Place, reaper: Reaper) {
         let mut scene = Scene::new(kind, call, place, reaper, act);
         SCENE.store(&raw mut scene, Ordering::Release);
         scene.fork();
-        scene.parent_is_undisturbed();
+        scene.check_parent();
     }
 }
 
@@ -127,7 +127,7 @@ struct Scene {
     reaper: Reaper,
     act: Act,
     parent: u32,
-    /// From a `Box`: a child may drop it under those who hold references to it and never return.
+    /// From a `Box`: a child may drop it under frames that hold references to it and never return.
     poller: AtomicPtr<Poller>,
     reader: File,
     writer: File,
@@ -195,11 +195,11 @@ impl Scene {
             Place::InAHandler | Place::ReturningFromAHandler => self.fork_in_a_handler(),
             Place::InADestructor => self.fork_in_a_destructor(),
             Place::InACallback | Place::ReturningFromACallback => self.fork_in_a_callback(),
-            Place::WhileOthersWait => self.fork_while_others_wait(),
-            Place::WhileOthersChange => self.fork_while_others_change(),
+            Place::WhileOthersWait => self.fork_while_other_threads_wait(),
+            Place::WhileOthersChange => self.fork_while_other_threads_change(),
         }
         if !self.place.has_waiters() {
-            self.child_does_well();
+            self.expect_child_success();
         }
     }
 
@@ -210,9 +210,9 @@ impl Scene {
         }
         sys::on_signal(libc::SIGUSR2, handler);
         thread::scope(|scope| {
-            let (tell, told) = std::sync::mpsc::channel();
+            let (sender, reported) = std::sync::mpsc::channel();
             let wait = scope.spawn(move || {
-                tell.send(sys::thread_id()).expect("somebody listens");
+                sender.send(sys::thread_id()).expect("the other thread listens");
                 let mut events = Events::with_capacity(8);
                 let waited = self.poller().wait(&mut events, Some(LONG));
                 if self.is_child() {
@@ -221,13 +221,13 @@ impl Scene {
                 }
                 events.iter().copied().collect::<Vec<_>>()
             });
-            let thread = told.recv().expect("the thread runs");
+            let thread = reported.recv().expect("the thread runs");
             sys::until_it_sleeps(thread);
             sys::signal_thread(thread, libc::SIGUSR2);
             while self.child.load(Ordering::Acquire) == 0 {
                 sys::let_others_run();
             }
-            self.child_does_well();
+            self.expect_child_success();
             poke(&self.writer);
             assert_eq!(tokens(&wait.join().expect("a wait")), [1]);
             drain(&self.reader);
@@ -260,17 +260,17 @@ impl Scene {
             self.live();
         }
         waited.unwrap();
-        // Some engines have told that it was closed, and removed it.
+        // Some engines have reported that it was closed, and removed it.
         let _ = self.poller().remove_raw(number);
     }
 
-    fn fork_while_others_wait(&self) {
+    fn fork_while_other_threads_wait(&self) {
         thread::scope(|scope| {
             // A second one may have the first make room for it, and allocate.
             let count = if self.call == ForkCall::Fork { 2 } else { 1 };
             let waiters: Vec<_> = (0..count).map(|_| waiter(scope, self.poller(), LONG)).collect();
             fork_here();
-            self.child_does_well();
+            self.expect_child_success();
             assert!(waiters.iter().all(|waiter| waiter.still_waits()));
             poke(&self.writer);
             for waiter in waiters {
@@ -280,7 +280,7 @@ impl Scene {
         });
     }
 
-    fn fork_while_others_change(&self) {
+    fn fork_while_other_threads_change(&self) {
         let (over, begun) = (AtomicBool::new(false), AtomicBool::new(false));
         let (idle, _writer) = pipe();
         thread::scope(|scope| {
@@ -322,7 +322,7 @@ impl Scene {
 
     /// The child's copy, which nobody uses any more.
     fn take(&self) -> Box<Poller> {
-        // SAFETY: from a `Box`. The child does not return to those who have borrowed it.
+        // SAFETY: from a `Box`. The child does not return to the frames that have borrowed it.
         unsafe { Box::from_raw(self.poller.load(Ordering::Relaxed)) }
     }
 
@@ -335,7 +335,7 @@ impl Scene {
             return self.make_its_own();
         }
         let poller = self.poller();
-        // What a callback was told of is told here too.
+        // What a callback was called with is checked here too.
         while !crate::support::expect::wait(poller, 8, Duration::ZERO).is_empty() {}
         use_pipe(poller);
         poller.timer_set(self.timer, Duration::ZERO, None).unwrap();
@@ -376,7 +376,7 @@ impl Scene {
         expect_wake(&poller, 1);
     }
 
-    fn child_does_well(&self) {
+    fn expect_child_success(&self) {
         self.reporter.lock().unwrap().take();
         let mut said = String::new();
         (&self.report).read_to_string(&mut said).expect("a report");
@@ -387,7 +387,7 @@ impl Scene {
         }
     }
 
-    fn parent_is_undisturbed(mut self) {
+    fn check_parent(mut self) {
         // SAFETY: from a `Box`, and nobody uses it any more: the threads of the scene have ended.
         let poller = unsafe { Box::from_raw(self.poller.load(Ordering::Relaxed)) };
         expect_none(&poller);
@@ -431,7 +431,7 @@ fn fork_here() {
     }
 }
 
-/// A descriptor is watched, told and removed.
+/// A descriptor is watched, reported and removed.
 fn use_pipe(poller: &Poller) {
     let (reader, writer) = pipe();
     poller.add(&reader, Interest::READ, 7).unwrap();

@@ -7,7 +7,7 @@ use omnipoll::{Conn, Handler, ServerOptions};
 use socket2::SockRef;
 
 use crate::memory;
-use crate::served::{serve_with, Served};
+use crate::running_server::{serve_with, RunningServer};
 
 /// Sends back what it is sent, but for some words.
 pub(crate) struct Echo;
@@ -25,7 +25,7 @@ impl Handler for Echo {
             b"worker?" => drop(conn.write(&[conn.worker() as u8])),
             b"process?" => drop(conn.write(&std::process::id().to_le_bytes())),
             // Without the words that a panic prints, which take far longer.
-            b"panic!" => std::panic::resume_unwind(Box::new("as it was told to")),
+            b"panic!" => std::panic::resume_unwind(Box::new("as requested")),
             b"much!" => drop(conn.write(&[7; 1 << 20])),
             b"small!" => {
                 let socket = conn.socket();
@@ -39,7 +39,7 @@ impl Handler for Echo {
     }
 }
 
-pub(crate) fn serve(options: ServerOptions) -> Served {
+pub(crate) fn serve(options: ServerOptions) -> RunningServer {
     serve_with(&["127.0.0.1:0"], options, |_| Echo, |_| {})
 }
 

@@ -1,29 +1,29 @@
-//! What a server bears: many who are idle, some who are slow, some who vanish, and processes
+//! What a server withstands: many idle clients, slow ones, clients that vanish, and processes
 //! that are killed. Each case prints what it has measured.
 
-#[path = "../serve/acts.rs"]
-#[allow(dead_code)]
-mod acts;
 #[path = "../serve/client.rs"]
 #[allow(dead_code)]
 mod client;
+#[path = "../serve/config.rs"]
+#[allow(dead_code)]
+mod config;
 #[path = "../serve/log.rs"]
 #[allow(dead_code)]
 mod log;
 #[path = "../serve/process.rs"]
 #[allow(dead_code)]
 mod process;
-#[path = "../serve/served.rs"]
+#[path = "../serve/running_server.rs"]
 #[allow(dead_code)]
-mod served;
+mod running_server;
 #[path = "../conformance/suite.rs"]
 #[allow(dead_code)]
 mod suite;
 #[path = "../support/mod.rs"]
 mod support;
-#[path = "../serve/way.rs"]
+#[path = "../serve/test_handler.rs"]
 #[allow(dead_code)]
-mod way;
+mod test_handler;
 
 mod echo;
 mod loss;

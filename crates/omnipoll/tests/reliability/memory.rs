@@ -8,13 +8,13 @@ use std::time::Instant;
 use omnipoll::Model;
 
 use crate::client::exchange;
+use crate::config::Config;
 use crate::echo::{ask, serve};
 use crate::suite::Suite;
 use crate::support::sys;
-use crate::way::Way;
 
 pub(crate) fn behaviours(suite: &mut Suite) {
-    suite.in_ways_of(&[Model::Reactor], ten_thousand_idle_and_a_hundred_active);
+    suite.for_models(&[Model::Reactor], ten_thousand_idle_and_a_hundred_active_clients);
 }
 
 /// Counts the bytes that are allocated.
@@ -49,24 +49,24 @@ fn resident(pid: i32) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
 }
 
-fn ten_thousand_idle_and_a_hundred_active(way: Way) {
+fn ten_thousand_idle_and_a_hundred_active_clients(config: Config) {
     const MOST: usize = 600;
     // Both processes inherit it, and each has its own descriptors.
     let descriptors = sys::allow_descriptors(10_300) as usize;
     let idle = 10_000.min(descriptors - 300);
-    let mut served = serve(way.options());
-    let asking = served.client();
+    let mut server = serve(config.options());
+    let asking = server.client();
     ask::<8>(&asking, b"memory?");
     let before = u64::from_le_bytes(ask(&asking, b"memory?"));
-    let resident_before = resident(served.process.pid);
-    let clients: Vec<TcpStream> = (0..idle).map(|_| quick(&served)).collect();
-    let stats = served.until("all are accepted", |stats| stats.total.active == idle as u64 + 1);
+    let resident_before = resident(server.process.pid);
+    let clients: Vec<TcpStream> = (0..idle).map(|_| quick(&server)).collect();
+    let stats = server.until("all are accepted", |stats| stats.total.active == idle as u64 + 1);
     assert_eq!(stats.total.accept_pauses, 0);
     let after = u64::from_le_bytes(ask(&asking, b"memory?"));
     let each = (after - before) / idle as u64;
-    let resident = (resident(served.process.pid) - resident_before) / idle as u64;
+    let resident = (resident(server.process.pid) - resident_before) / idle as u64;
     // They have idle neighbours, and are served all the same.
-    let active: Vec<TcpStream> = (0..100).map(|_| quick(&served)).collect();
+    let active: Vec<TcpStream> = (0..100).map(|_| quick(&server)).collect();
     let mut times = Vec::new();
     for _ in 0..5 {
         for client in &active {
@@ -76,23 +76,23 @@ fn ten_thousand_idle_and_a_hundred_active(way: Way) {
         }
     }
     times.sort();
-    // Those who were idle still have a server.
+    // The idle clients still have a server.
     clients.iter().step_by(500).for_each(|client| exchange(client, b"hello"));
     println!(
         "{idle} idle connections on {}: {each} bytes each allocated, {resident} resident; \
          100 active among them are answered in {:?} (median), {:?} (99 %)",
-        way.engine.name(),
+        config.engine.name(),
         times[times.len() / 2],
         times[times.len() * 99 / 100],
     );
     assert!(each as usize <= MOST, "{each} bytes for an idle connection");
     drop((clients, active, asking));
-    served.ends_well();
+    server.stop_and_check();
 }
 
 /// A client whose end leaves nothing behind: not a port that nobody may use for a minute.
-fn quick(served: &crate::served::Served) -> TcpStream {
-    let client = served.client();
+fn quick(server: &crate::running_server::RunningServer) -> TcpStream {
+    let client = server.client();
     let linger = socket2::SockRef::from(&client).set_linger(Some(std::time::Duration::ZERO));
     linger.expect("SO_LINGER");
     client

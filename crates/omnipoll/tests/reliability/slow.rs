@@ -1,4 +1,4 @@
-//! Those who are slow, and those who are served besides.
+//! Slow clients, and the clients that are served beside them.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -9,15 +9,18 @@ use omnipoll::Model;
 use socket2::{Domain, Socket, Type};
 
 use crate::client::{exchange, pattern};
+use crate::config::Config;
 use crate::echo::{ask, serve};
-use crate::served::patient;
+use crate::running_server::with_timeouts;
 use crate::suite::Suite;
 use crate::support::sys;
-use crate::way::Way;
 
 pub(crate) fn behaviours(suite: &mut Suite) {
-    suite.in_ways_of(&[Model::Reactor, Model::Cores, Model::Prefork], a_thousand_who_send_a_byte_a_second);
-    suite.in_each_way(much_through_little);
+    suite.for_models(
+        &[Model::Reactor, Model::Cores, Model::Prefork],
+        a_thousand_clients_that_send_a_byte_a_second,
+    );
+    suite.for_each_config(a_large_transfer_through_small_buffers);
 }
 
 /// The time below which 99 % of the answers to `clients` come, while `rounds` are asked for.
@@ -34,13 +37,13 @@ fn slowest_percent(clients: &[TcpStream], rounds: usize) -> Duration {
     times[times.len() * 99 / 100]
 }
 
-fn a_thousand_who_send_a_byte_a_second(way: Way) {
+fn a_thousand_clients_that_send_a_byte_a_second(config: Config) {
     const TURNS: usize = 7;
     const SLOW: usize = 1000;
     sys::allow_descriptors(3000);
-    let served = serve(way.options());
-    let others: Vec<TcpStream> = (0..20).map(|_| served.client()).collect();
-    let slow: Vec<TcpStream> = (0..SLOW).map(|_| served.client()).collect();
+    let server = serve(config.options());
+    let others: Vec<TcpStream> = (0..20).map(|_| server.client()).collect();
+    let slow: Vec<TcpStream> = (0..SLOW).map(|_| server.client()).collect();
     let (on, over) = (AtomicBool::new(false), AtomicBool::new(false));
     let (mut undisturbed, mut disturbed) = (Vec::new(), Vec::new());
     std::thread::scope(|scope| {
@@ -76,27 +79,27 @@ fn a_thousand_who_send_a_byte_a_second(way: Way) {
     let (without, with) = (median(&mut undisturbed), median(&mut disturbed));
     let ratio = with.as_secs_f64() / without.as_secs_f64();
     println!(
-        "99 % are answered within {without:?}, and within {with:?} ({ratio:.2} x) beside {SLOW} who send \
+        "99 % are answered within {without:?}, and within {with:?} ({ratio:.2} x) beside {SLOW} that send \
          a byte a second: {}, {}",
-        way.model.name(),
-        way.engine.name()
+        config.model.name(),
+        config.engine.name()
     );
     // Twice as long is what is aimed at; a machine with other things to do may take longer.
     assert!(ratio < 10.0, "{ratio:.2} times as long");
     drop((others, slow));
-    served.ends_well();
+    server.stop_and_check();
 }
 
-fn much_through_little(way: Way) {
+fn a_large_transfer_through_small_buffers(config: Config) {
     const LENGTH: usize = 64 << 20;
-    let served = serve(way.options());
+    let server = serve(config.options());
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
     socket.set_recv_buffer_size(1024).expect("SO_RCVBUF");
     socket.set_send_buffer_size(1024).expect("SO_SNDBUF");
     // Segments that fit, or the ends wait for each other's windows to open.
     socket.set_tcp_mss(536).expect("TCP_MAXSEG");
-    socket.connect(&served.address().into()).expect("connect");
-    let client = patient(socket.into());
+    socket.connect(&server.address().into()).expect("connect");
+    let client = with_timeouts(socket.into());
     assert_eq!(ask(&client, b"small!"), *b"small!");
     let begun = Instant::now();
     let piece = pattern(5, 1 << 20);
@@ -126,9 +129,9 @@ fn much_through_little(way: Way) {
     println!(
         "64 MiB came back through the smallest buffers at {:.0} MB/s ({}, {})",
         LENGTH as f64 / 1e6 / begun.elapsed().as_secs_f64(),
-        way.model.name(),
-        way.engine.name()
+        config.model.name(),
+        config.engine.name()
     );
     drop(client);
-    served.ends_well();
+    server.stop_and_check();
 }

@@ -5,34 +5,34 @@ use std::io::{IoSlice, Seek, Write};
 use omnipoll::{Conn, Model};
 use socket2::SockRef;
 
-use crate::acts::Acts;
 use crate::client::{
     end, exchange, expect_end, keep_small, pattern, read, read_to_end, send_meanwhile, small,
 };
-use crate::log::{Entry, What};
-use crate::served::{port_of, serve};
+use crate::config::Config;
+use crate::log::{Callback, Entry};
+use crate::running_server::{port_of, serve};
 use crate::suite::Suite;
-use crate::way::Way;
+use crate::test_handler::TestHandler;
 
 pub(crate) fn behaviours(suite: &mut Suite) {
-    suite.in_each_way(what_is_sent_comes_back);
-    suite.in_each_way(single_bytes_come_back);
-    suite.in_each_way(what_arrived_together_is_handed_on_together);
-    suite.in_each_way(urgent_data_holds_nothing_back);
-    suite.in_each_way(what_is_queued_goes_out_in_order);
-    suite.in_each_way(a_write_returns_what_is_queued);
-    suite.in_each_way(many_pieces_go_out_in_order);
-    suite.in_each_way(the_limit_of_a_connection_is_exact);
-    suite.in_ways_of(&[Model::Reactor, Model::Cores, Model::Thread], the_limit_of_the_server_is_exact);
-    suite.in_each_way(what_is_sent_gives_room_in_the_servers_limit);
-    suite.in_each_way(files_keep_their_place_among_the_bytes);
-    suite.in_each_way(a_file_shorter_than_was_said);
-    suite.in_each_way(a_reset_while_a_file_is_sent_kills_nobody);
+    suite.for_each_config(what_is_sent_comes_back);
+    suite.for_each_config(single_bytes_come_back);
+    suite.for_each_config(what_arrived_together_is_delivered_together);
+    suite.for_each_config(urgent_data_delays_nothing);
+    suite.for_each_config(what_is_queued_goes_out_in_order);
+    suite.for_each_config(a_write_returns_what_is_queued);
+    suite.for_each_config(many_pieces_go_out_in_order);
+    suite.for_each_config(the_limit_of_a_connection_is_exact);
+    suite.for_models(&[Model::Reactor, Model::Cores, Model::Thread], the_limit_of_the_server_is_exact);
+    suite.for_each_config(sent_bytes_free_room_in_the_total_limit);
+    suite.for_each_config(files_and_bytes_go_out_in_order);
+    suite.for_each_config(a_file_shorter_than_announced);
+    suite.for_each_config(a_reset_while_a_file_is_sent_raises_no_sigpipe);
 }
 
-fn what_is_sent_comes_back(way: Way) {
-    let served = serve(way.options(), Acts::echo());
-    let clients: Vec<_> = (0..4).map(|_| served.client()).collect();
+fn what_is_sent_comes_back(config: Config) {
+    let server = serve(config.options(), TestHandler::echo());
+    let clients: Vec<_> = (0..4).map(|_| server.client()).collect();
     for length in [1, 100, 65_536, 65_537, 1 << 20] {
         for (seed, client) in clients.iter().enumerate() {
             let data = pattern(seed, length);
@@ -42,24 +42,24 @@ fn what_is_sent_comes_back(way: Way) {
         }
     }
     drop(clients);
-    served.ends_well();
+    server.stop_and_check();
 }
 
-fn single_bytes_come_back(way: Way) {
-    let served = serve(way.options(), Acts::echo());
-    let client = served.client();
+fn single_bytes_come_back(config: Config) {
+    let server = serve(config.options(), TestHandler::echo());
+    let client = server.client();
     for byte in 0..200 {
         exchange(&client, &[byte]);
     }
     drop(client);
-    served.ends_well();
+    server.stop_and_check();
 }
 
-fn what_arrived_together_is_handed_on_together(way: Way) {
+fn what_arrived_together_is_delivered_together(config: Config) {
     const EACH: usize = 250;
-    let served = serve(way.options(), Acts::echo());
+    let server = serve(config.options(), TestHandler::echo());
     // Whatever the buffers are that receives go into, these reach their ends at every offset.
-    let clients = [700, 1_000, 1_300].map(|length| (length, served.client()));
+    let clients = [700, 1_000, 1_300].map(|length| (length, server.client()));
     for seed in 0..EACH {
         for (length, client) in &clients {
             exchange(client, &pattern(seed, *length));
@@ -67,20 +67,21 @@ fn what_arrived_together_is_handed_on_together(way: Way) {
     }
     for (length, client) in &clients {
         let port = port_of(client);
-        let data = |entry: &Entry| (entry.port == port && entry.what == What::Data).then_some(entry.value);
-        let lengths = served.log.wait_for("all data", |entries| {
+        let data =
+            |entry: &Entry| (entry.port == port && entry.callback == Callback::Data).then_some(entry.value);
+        let lengths = server.log.wait_for("all data", |entries| {
             let lengths: Vec<i64> = entries.iter().filter_map(data).collect();
             (lengths.iter().sum::<i64>() == (EACH * length) as i64).then_some(lengths)
         });
         assert_eq!(lengths, vec![*length as i64; EACH]);
     }
     drop(clients);
-    served.ends_well();
+    server.stop_and_check();
 }
 
-fn urgent_data_holds_nothing_back(way: Way) {
-    let served = serve(way.options(), Acts::echo());
-    let client = served.client();
+fn urgent_data_delays_nothing(config: Config) {
+    let server = serve(config.options(), TestHandler::echo());
+    let client = server.client();
     // The last of 64 KiB, all that one receive may bring, before a byte that is urgent.
     for _ in 0..65 {
         exchange(&client, &pattern(3, 1_000));
@@ -88,7 +89,7 @@ fn urgent_data_holds_nothing_back(way: Way) {
     SockRef::from(&client).send_out_of_band(&[&*pattern(1, 536), b"!"].concat()).unwrap();
     assert_eq!(read(&client, 536), pattern(1, 536));
     drop(client);
-    served.ends_well();
+    server.stop_and_check();
 }
 
 /// Fills the kernel's buffers from within a call, so that from here on all is queued.
@@ -106,9 +107,9 @@ fn numbers(count: u32) -> Vec<u8> {
     (0..count).flat_map(u32::to_le_bytes).collect()
 }
 
-fn what_is_queued_goes_out_in_order(way: Way) {
+fn what_is_queued_goes_out_in_order(config: Config) {
     const COUNT: u32 = 150_000;
-    let acts = Acts::echo().on_data(|conn, _, _| {
+    let handler = TestHandler::echo().on_data(|conn, _, _| {
         keep_small(conn);
         let mut file = tempfile();
         file.write_all(&numbers(COUNT)).unwrap();
@@ -131,12 +132,12 @@ fn what_is_queued_goes_out_in_order(way: Way) {
         }
         conn.close();
     });
-    let served = serve(way.options(), acts);
-    let mut client = small(served.address());
+    let server = serve(config.options(), handler);
+    let mut client = small(server.address());
     client.write_all(b"go").unwrap();
     assert!(read_to_end(&client) == numbers(COUNT), "they came in another order");
     drop(client);
-    served.ends_well();
+    server.stop_and_check();
 }
 
 /// An empty file without a name.
@@ -148,8 +149,8 @@ fn tempfile() -> std::fs::File {
     unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) }
 }
 
-fn a_write_returns_what_is_queued(way: Way) {
-    let acts = Acts::echo().on_data(|conn, note, _| {
+fn a_write_returns_what_is_queued(config: Config) {
+    let handler = TestHandler::echo().on_data(|conn, log, _| {
         keep_small(conn);
         let mut written = fill(conn);
         let first = conn.queued();
@@ -160,21 +161,21 @@ fn a_write_returns_what_is_queued(way: Way) {
             assert_eq!(conn.queued(), before + length);
             written += length;
         }
-        note.say(written);
+        log.value(written);
         conn.close();
     });
-    let served = serve(way.options(), acts);
-    let mut client = small(served.address());
+    let server = serve(config.options(), handler);
+    let mut client = small(server.address());
     client.write_all(b"go").unwrap();
-    let written = served.said(&client, 1)[0];
+    let written = server.values(&client, 1)[0];
     assert_eq!(read_to_end(&client).len() as i64, written);
     end(&client);
-    assert_eq!(served.expect(&client, What::Close).value, 0);
-    served.ends_well();
+    assert_eq!(server.expect(&client, Callback::Close).value, 0);
+    server.stop_and_check();
 }
 
-fn many_pieces_go_out_in_order(way: Way) {
-    let acts = Acts::echo().on_data(|conn, _, _| {
+fn many_pieces_go_out_in_order(config: Config) {
+    let handler = TestHandler::echo().on_data(|conn, _, _| {
         let all = pattern(0, 10_000);
         let mut pieces = Vec::new();
         let mut rest = &all[..];
@@ -191,12 +192,12 @@ fn many_pieces_go_out_in_order(way: Way) {
         }
         conn.close();
     });
-    let served = serve(way.options(), acts);
-    let mut client = served.client();
+    let server = serve(config.options(), handler);
+    let mut client = server.client();
     client.write_all(b"go").unwrap();
     assert_eq!(read_to_end(&client), pattern(0, 10_000).repeat(3));
     drop(client);
-    served.ends_well();
+    server.stop_and_check();
 }
 
 /// Whether a write is refused for want of room, with nothing written.
@@ -216,9 +217,9 @@ fn is_refused(conn: &mut Conn<'_>, length: usize) -> bool {
     refused
 }
 
-fn the_limit_of_a_connection_is_exact(way: Way) {
+fn the_limit_of_a_connection_is_exact(config: Config) {
     const LIMIT: usize = 100_000;
-    let acts = Acts::echo().on_data(|conn, note, _| {
+    let handler = TestHandler::echo().on_data(|conn, log, _| {
         keep_small(conn);
         assert!(is_refused(conn, LIMIT + 1));
         let mut written = fill(conn);
@@ -229,23 +230,23 @@ fn the_limit_of_a_connection_is_exact(way: Way) {
         assert!(is_refused(conn, 1));
         assert_eq!(conn.write(&[]).unwrap(), LIMIT);
         assert_eq!(conn.id().write(&[1]).unwrap_err().raw_os_error(), Some(libc::ENOBUFS));
-        note.say(written);
+        log.value(written);
     });
-    let served = serve(way.options().queue_limit(LIMIT), acts);
-    let mut client = small(served.address());
+    let server = serve(config.options().queue_limit(LIMIT), handler);
+    let mut client = small(server.address());
     client.write_all(b"go").unwrap();
-    let written = served.said(&client, 1)[0] as usize;
+    let written = server.values(&client, 1)[0] as usize;
     assert_eq!(read(&client, written), vec![0; written], "a refused write was sent");
     end(&client);
     expect_end(&client);
     // The connection has gone on in spite of the refusals.
-    assert_eq!(served.expect(&client, What::Close).value, 0);
-    served.ends_well();
+    assert_eq!(server.expect(&client, Callback::Close).value, 0);
+    server.stop_and_check();
 }
 
-fn the_limit_of_the_server_is_exact(way: Way) {
+fn the_limit_of_the_server_is_exact(config: Config) {
     const ALL: usize = 150_000;
-    let acts = Acts::echo().on_data(|conn, note, _| {
+    let handler = TestHandler::echo().on_data(|conn, log, _| {
         keep_small(conn);
         fill(conn);
         // What others have queued counts, and nothing else does.
@@ -255,60 +256,60 @@ fn the_limit_of_the_server_is_exact(way: Way) {
                 room += step;
             }
         }
-        note.say(conn.queued());
+        log.value(conn.queued());
         assert!(room == 0 || is_refused(conn, 10_001));
         assert_eq!(conn.id().write(&[1; 10_001]).unwrap_err().raw_os_error(), Some(libc::ENOBUFS));
     });
-    let options = way.options().total_queue_limit(ALL).queue_limit(100_000).water_marks(100_000, 100_000);
-    let served = serve(options, acts);
-    let (mut one, mut other) = (small(served.address()), small(served.address()));
+    let options = config.options().total_queue_limit(ALL).queue_limit(100_000).water_marks(100_000, 100_000);
+    let server = serve(options, handler);
+    let (mut one, mut other) = (small(server.address()), small(server.address()));
     one.write_all(b"go").unwrap();
-    assert_eq!(served.said(&one, 1), [100_000]);
+    assert_eq!(server.values(&one, 1), [100_000]);
     other.write_all(b"go").unwrap();
-    let others = served.said(&other, 1)[0];
+    let others = server.values(&other, 1)[0];
     // A buffer's worth of the first one's may have gone out meanwhile, and no more: nobody reads.
     assert!((50_000..100_000).contains(&others), "{others} bytes are queued besides 100,000 of 150,000");
     drop((one, other));
-    served.ends_well();
+    server.stop_and_check();
 }
 
-fn what_is_sent_gives_room_in_the_servers_limit(way: Way) {
+fn sent_bytes_free_room_in_the_total_limit(config: Config) {
     const ALL: usize = 50_000;
-    let acts = Acts::echo().on_data(|conn, note, data| {
+    let handler = TestHandler::echo().on_data(|conn, log, data| {
         keep_small(conn);
         for _ in data {
             let mut written = fill(conn);
             let room = ALL - conn.queued();
             conn.write(&vec![0; room]).unwrap();
             written += room;
-            note.say(written);
+            log.value(written);
         }
     });
-    let served = serve(way.options().workers(1).total_queue_limit(ALL), acts);
+    let server = serve(config.options().workers(1).total_queue_limit(ALL), handler);
     for round in 0..3 {
-        let mut client = small(served.address());
+        let mut client = small(server.address());
         for turn in 1..=2 {
             client.write_all(b"1").unwrap();
-            let written = served.said(&client, turn)[turn - 1];
+            let written = server.values(&client, turn)[turn - 1];
             read(&client, written as usize);
         }
         client.write_all(b"1").unwrap();
         // This time it is left in the queue, and goes with its connection.
-        served.said(&client, 3);
+        server.values(&client, 3);
         match round {
             0 => crate::client::reset(client),
             _ => drop(client),
         }
-        served.log.wait_for("as many ends", |entries| {
-            let ends = entries.iter().filter(|entry| entry.what == What::Close).count();
-            (ends == round + 1).then_some(())
+        server.log.wait_for("as many ends", |entries| {
+            let wait_for_end = entries.iter().filter(|entry| entry.callback == Callback::Close).count();
+            (wait_for_end == round + 1).then_some(())
         });
     }
-    served.ends_well();
+    server.stop_and_check();
 }
 
-fn files_keep_their_place_among_the_bytes(way: Way) {
-    let acts = Acts::echo().on_data(|conn, _, _| {
+fn files_and_bytes_go_out_in_order(config: Config) {
+    let handler = TestHandler::echo().on_data(|conn, _, _| {
         let mut file = tempfile();
         file.write_all(&pattern(1, 3 << 20)).unwrap();
         file.rewind().unwrap();
@@ -324,18 +325,18 @@ fn files_keep_their_place_among_the_bytes(way: Way) {
         drop(file);
         conn.close();
     });
-    let served = serve(way.options(), acts);
-    let mut client = served.client();
+    let server = serve(config.options(), handler);
+    let mut client = server.client();
     client.write_all(b"go").unwrap();
     let file = pattern(1, 3 << 20);
     let expected = [b"before", &file[..], b"between", &file[(3 << 20) - 10..], b"after"].concat();
     assert!(read_to_end(&client) == expected, "something else arrived");
     drop(client);
-    served.ends_well();
+    server.stop_and_check();
 }
 
-fn a_file_shorter_than_was_said(way: Way) {
-    let acts = Acts::echo().on_data(|conn, _, data| {
+fn a_file_shorter_than_announced(config: Config) {
+    let handler = TestHandler::echo().on_data(|conn, _, data| {
         let mut file = tempfile();
         file.write_all(&[7; 5000]).unwrap();
         if data == b"later" {
@@ -345,19 +346,19 @@ fn a_file_shorter_than_was_said(way: Way) {
         }
         let _ = conn.send_file(&file, 1000, 4001);
     });
-    let served = serve(way.options(), acts);
+    let server = serve(config.options(), handler);
     for words in ["now", "later"] {
-        let mut client = small(served.address());
+        let mut client = small(server.address());
         client.write_all(words.as_bytes()).unwrap();
         // It must not look like the whole of it.
         crate::client::expect_reset(&client);
-        assert_eq!(served.expect(&client, What::Close).value, libc::EIO.into());
+        assert_eq!(server.expect(&client, Callback::Close).value, libc::EIO.into());
     }
-    served.ends_well();
+    server.stop_and_check();
 }
 
-fn a_reset_while_a_file_is_sent_kills_nobody(way: Way) {
-    let acts = Acts::echo().on_data(|conn, _, data| {
+fn a_reset_while_a_file_is_sent_raises_no_sigpipe(config: Config) {
+    let handler = TestHandler::echo().on_data(|conn, _, data| {
         if data != b"file" {
             return drop(conn.write(data));
         }
@@ -367,21 +368,21 @@ fn a_reset_while_a_file_is_sent_kills_nobody(way: Way) {
         let _ = conn.send_file(&file, 0, 8 << 20);
     });
     // What a C program has unless it does something about it, and sendfile(2) has no flag against.
-    let served = crate::served::serve_on(&["127.0.0.1:0"], way.options(), acts, |_| {
+    let server = crate::running_server::serve_on(&["127.0.0.1:0"], config.options(), handler, |_| {
         // SAFETY: takes no pointer to anything.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     });
-    let witness = served.client();
+    let witness = server.client();
     exchange(&witness, b"hello");
     for _ in 0..10 {
-        let mut client = served.client();
+        let mut client = server.client();
         client.write_all(b"file").unwrap();
         read(&client, 100_000);
-        let port = crate::served::port_of(&client);
+        let port = crate::running_server::port_of(&client);
         crate::client::reset(client);
-        assert_eq!(served.expect_of(port, What::Close).value, libc::ECONNRESET.into());
+        assert_eq!(server.expect_of(port, Callback::Close).value, libc::ECONNRESET.into());
         exchange(&witness, b"still here");
     }
     drop(witness);
-    served.ends_well();
+    server.stop_and_check();
 }

@@ -8,19 +8,19 @@ use std::time::Duration;
 use omnipoll::Conn;
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::served::patient;
+use super::running_server::with_timeouts;
 
-/// A client whose kernel holds little for it, so that the server's queue gets to hold the rest.
+/// A client whose kernel buffers little for it, so that the server's queue gets to hold the rest.
 pub(crate) fn small(address: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("socket");
     // Before it connects, or the window has been promised already.
     socket.set_recv_buffer_size(16_384).expect("SO_RCVBUF");
     socket.set_send_buffer_size(16_384).expect("SO_SNDBUF");
     socket.connect(&address.into()).expect("connect");
-    patient(socket.into())
+    with_timeouts(socket.into())
 }
 
-/// Has the server's kernel hold little for this connection.
+/// Has the server's kernel buffer little for this connection.
 pub(crate) fn keep_small(conn: &Conn<'_>) {
     let socket = conn.socket();
     let socket = SockRef::from(&socket);
@@ -28,7 +28,7 @@ pub(crate) fn keep_small(conn: &Conn<'_>) {
     socket.set_recv_buffer_size(16_384).expect("SO_RCVBUF");
 }
 
-/// Bytes that tell where they are, and from whom.
+/// Bytes that show their position and their sender.
 pub(crate) fn pattern(seed: usize, length: usize) -> Vec<u8> {
     (0..length).map(|at| ((at + seed) * 31 + (at >> 8) * 7 + (at >> 16)) as u8).collect()
 }
@@ -48,11 +48,11 @@ pub(crate) fn read(mut client: &TcpStream, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// Reads to the end, which must come in order.
+/// Reads to the end, which must be a clean one.
 #[track_caller]
 pub(crate) fn read_to_end(mut client: &TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
-    client.read_to_end(&mut bytes).expect("an end in order");
+    client.read_to_end(&mut bytes).expect("a clean end");
     bytes
 }
 
@@ -68,7 +68,7 @@ pub(crate) fn expect_reset(mut client: &TcpStream) {
     let mut buffer = vec![0; 65536];
     loop {
         match client.read(&mut buffer) {
-            Ok(0) => panic!("an end in order instead of a reset"),
+            Ok(0) => panic!("a clean end instead of a reset"),
             Ok(_) => {}
             Err(error) => return assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}"),
         }

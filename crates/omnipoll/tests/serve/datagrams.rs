@@ -5,18 +5,18 @@ use std::net::UdpSocket;
 
 use omnipoll::{Conn, Datagram, Handler, Model, Server};
 
-use crate::served::serve_with;
+use crate::config::Config;
+use crate::running_server::serve_with;
 use crate::suite::Suite;
 use crate::support::expect::{expect_error, LONG};
-use crate::way::Way;
 
 pub(crate) fn behaviours(suite: &mut Suite) {
-    suite.in_ways_of(&[Model::Reactor, Model::Cores, Model::Prefork], datagrams_come_back_whole);
-    suite.in_ways_of(
+    suite.for_models(&[Model::Reactor, Model::Cores, Model::Prefork], datagrams_come_back_whole);
+    suite.for_models(
         &[Model::Reactor, Model::Cores, Model::Prefork],
-        answers_come_from_the_address_that_was_asked,
+        replies_come_from_the_address_that_was_asked,
     );
-    suite.in_ways_of(&[Model::Thread, Model::Fork], datagrams_have_nobody_to_serve_them);
+    suite.for_models(&[Model::Thread, Model::Fork], datagrams_are_refused_per_client_models);
 }
 
 /// Sends back what it is sent, and panics at some of it.
@@ -37,9 +37,9 @@ impl Handler for Echo {
     }
 }
 
-fn datagrams_come_back_whole(way: Way) {
-    let mut served = serve_with(&["udp:127.0.0.1:0"], way.options(), |_| Echo, |_| {});
-    let address = served.addresses()[0].strip_prefix("udp:").expect("how it is written").to_owned();
+fn datagrams_come_back_whole(config: Config) {
+    let mut server = serve_with(&["udp:127.0.0.1:0"], config.options(), |_| Echo, |_| {});
+    let address = server.addresses()[0].strip_prefix("udp:").expect("how it is written").to_owned();
     let clients: Vec<UdpSocket> = (0..8).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
     let mut buffer = vec![0; 65536];
     for (seed, client) in clients.iter().enumerate() {
@@ -54,13 +54,13 @@ fn datagrams_come_back_whole(way: Way) {
         }
     }
     // One panic and five others each; the socket's queue holds them all.
-    served.until("all are counted", |stats| stats.total.datagrams_in == 8 * 6);
-    served.until("the answers, too", |stats| stats.total.datagrams_out == 8 * 5);
-    served.ends_well();
+    server.until("all are counted", |stats| stats.total.datagrams_in == 8 * 6);
+    server.until("the answers, too", |stats| stats.total.datagrams_out == 8 * 5);
+    server.stop_and_check();
 }
 
-fn datagrams_have_nobody_to_serve_them(way: Way) {
-    let server = Server::with_options(Echo, way.options()).unwrap();
+fn datagrams_are_refused_per_client_models(config: Config) {
+    let server = Server::with_options(Echo, config.options()).unwrap();
     expect_error(server.listen("udp:127.0.0.1:0"), libc::ENOTSUP);
 }
 
@@ -82,7 +82,7 @@ impl Handler for Where {
     }
 }
 
-fn answers_come_from_the_address_that_was_asked(way: Way) {
+fn replies_come_from_the_address_that_was_asked(config: Config) {
     for (bound, asked) in [
         ("udp:0.0.0.0:0", &["127.0.0.1", "127.0.0.2"][..]),
         ("udp:[::]:0", &["127.0.0.1", "127.0.0.2", "[::1]"]),
@@ -90,13 +90,13 @@ fn answers_come_from_the_address_that_was_asked(way: Way) {
         ("udp:127.0.0.2:0", &["127.0.0.2"]),
         ("udp:[::1]:0", &["[::1]"]),
     ] {
-        let served = serve_with(&[bound], way.options(), |_| Where, |_| {});
-        let port = served.addresses()[0].rsplit_once(':').expect("a port").1.to_owned();
+        let server = serve_with(&[bound], config.options(), |_| Where, |_| {});
+        let port = server.addresses()[0].rsplit_once(':').expect("a port").1.to_owned();
         for ip in asked {
             let client =
                 UdpSocket::bind(if ip.starts_with('[') { "[::1]:0" } else { "127.0.0.1:0" }).unwrap();
             let server = format!("{ip}:{port}");
-            // It hears nothing from anywhere else.
+            // It receives nothing from anywhere else.
             client.connect(&server).unwrap();
             client.set_read_timeout(Some(LONG)).unwrap();
             client.send(b"where?").unwrap();
@@ -104,6 +104,6 @@ fn answers_come_from_the_address_that_was_asked(way: Way) {
             let length = client.recv(&mut answer).unwrap();
             assert_eq!(String::from_utf8_lossy(&answer[..length]), server, "bound to {bound}");
         }
-        served.ends_well();
+        server.stop_and_check();
     }
 }

@@ -1,5 +1,5 @@
 //! A handler that forks in each of its calls. What it has forked ends, becomes another program,
-//! makes a server of its own, or returns to its parent's; the server goes on.
+//! makes a server of its own, or returns to its parent's; the server continues.
 
 use std::io::{self, Write};
 use std::net::{TcpStream, UdpSocket};
@@ -11,16 +11,16 @@ use std::time::Duration;
 
 use omnipoll::{Conn, Datagram, Handler, Model, Server};
 
-use crate::acts::{Acts, Told};
 use crate::client::{end, exchange, expect_end, keep_small, read, read_to_end, small};
-use crate::log::{Log, Note, Pen, What};
+use crate::config::Config;
+use crate::log::{Callback, ConnLog, Log, LogWriter};
 use crate::process::kill;
-use crate::served::{patient, serve_with, Outcome, Served};
+use crate::running_server::{serve_with, with_timeouts, Outcome, RunningServer};
 use crate::suite::Suite;
 use crate::support::engines;
 use crate::support::expect::LONG;
 use crate::support::sys::{self, ForkCall};
-use crate::way::Way;
+use crate::test_handler::{LoggingHandler, TestHandler};
 
 /// A call of the handler's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,12 +73,12 @@ const LIVES: [Life; 4] = [Life::EndsAtOnce, Life::Executes, Life::Serves, Life::
 
 impl Life {
     /// Returns only if that is its life.
-    fn live(self, way: Way) {
+    fn live(self, config: Config) {
         // It must not unwind into its parent's server.
         let lived = catch_unwind(|| match self {
             Self::EndsAtOnce | Self::Returns => {}
             Self::Executes => sys::execute("sh", &["-c", sys::NOTHING_ELSE_IS_OPEN]),
-            Self::Serves => serve_one_client(way),
+            Self::Serves => serve_single_client(config),
         });
         if !matches!(self, Self::Returns) {
             sys::exit_at_once(i32::from(lived.is_err()));
@@ -95,14 +95,14 @@ impl Life {
 }
 
 pub(crate) fn behaviours(suite: &mut Suite) {
-    suite.in_each_way(in_a_handler);
-    suite.in_each_way(beside_threads_that_use_the_server);
-    suite.in_ways_of(&[Model::Cores, Model::Thread], in_a_destructor_of_a_thread);
+    suite.for_each_config(in_a_handler);
+    suite.for_each_config(forked_beside_threads_that_use_the_server);
+    suite.for_models(&[Model::Cores, Model::Thread], in_a_destructor_of_a_thread);
     for model in Model::ALL {
         for engine in engines() {
             for call in CALLS.into_iter().filter(|call| call.is_made(model)) {
                 let name = format!("forking::in_on_{call:?} [{}, {}]", model.name(), engine.name());
-                suite.add(name.to_lowercase(), move || each_life(Way { model, engine }, call));
+                suite.add(name.to_lowercase(), move || each_life(Config { model, engine }, call));
             }
         }
     }
@@ -115,30 +115,35 @@ fn fork_calls(model: Model, at: Call) -> impl Iterator<Item = ForkCall> {
     sys::fork_calls().filter(move |&call| call == ForkCall::Fork || is_alone)
 }
 
-fn each_life(way: Way, at: Call) {
-    for (call, life) in fork_calls(way.model, at).flat_map(|call| LIVES.map(|life| (call, life))) {
+fn each_life(config: Config, at: Call) {
+    for (call, life) in fork_calls(config.model, at).flat_map(|call| LIVES.map(|life| (call, life))) {
         // A worker's process that is forked before it has begun to serve is a worker, too.
         if let (Call::Worker, Life::Returns) = (at, life) {
             continue;
         }
         let addresses: &[&str] =
             if at == Call::Datagram { &["127.0.0.1:0", "udp:127.0.0.1:0"] } else { &["127.0.0.1:0"] };
-        let options = way.options().signals(true).water_marks(10_000, 100_000);
-        let served = serve_with(addresses, options, |pen| Forker { way, at, call, life, pen }, |_| {});
-        let client = small(served.address());
+        let options = config.options().signals(true).water_marks(10_000, 100_000);
+        let server = serve_with(
+            addresses,
+            options,
+            |log_writer| Forker { config, at, call, life, log_writer },
+            |_| {},
+        );
+        let client = small(server.address());
         exchange(&client, b"hello");
-        provoke(at, &served, &client);
+        provoke(at, &server, &client);
         if at != Call::Stop {
-            expect_child_has_ended(&served, life);
+            expect_child_has_ended(&server, life);
         }
-        let other = served.client();
+        let other = server.client();
         exchange(&other, b"hello");
         let has_ended = matches!(at, Call::End | Call::Close);
         if !has_ended {
             exchange(&client, b"still served");
         }
         match at {
-            Call::Stop => served.stop(None),
+            Call::Stop => server.stop(None),
             _ if has_ended => end(&other),
             _ => [&client, &other].into_iter().for_each(end),
         }
@@ -147,14 +152,14 @@ fn each_life(way: Way, at: Call) {
         expect_end(&other);
         drop((client, other));
         if at != Call::Stop {
-            served.stop(None);
+            server.stop(None);
         }
-        let Outcome { errno, log, stats } = served.ends();
+        let Outcome { errno, log, stats } = server.wait_for_end();
         assert_eq!(errno, 0, "run has failed");
         let total = stats.total;
         assert_eq!((total.accepted, total.active, total.refused), (2, 0, 0), "{call:?}, {life:?}");
         let statuses: Vec<_> =
-            log.all().iter().filter(|it| it.what == What::Said).map(|it| it.value).collect();
+            log.all().iter().filter(|it| it.callback == Callback::Value).map(|it| it.value).collect();
         assert!(
             !statuses.is_empty() && statuses.iter().all(|&it| it == life.end()),
             "{call:?}, {life:?}: {statuses:?}"
@@ -163,66 +168,66 @@ fn each_life(way: Way, at: Call) {
 }
 
 /// What the handler of a signal forks, and where it says how that has ended.
-static FORKED_BY_SIGNAL: OnceLock<(ForkCall, Life, Pen)> = OnceLock::new();
+static FORKED_BY_SIGNAL: OnceLock<(ForkCall, Life, LogWriter)> = OnceLock::new();
 
 /// The handler of a signal that interrupts the wait of the loop which runs in the thread of `run`.
-fn in_a_handler(way: Way) {
+fn in_a_handler(config: Config) {
     extern "C" fn handler(_: libc::c_int) {
-        let (call, life, pen) = FORKED_BY_SIGNAL.get().expect("what to do");
+        let (call, life, log_writer) = FORKED_BY_SIGNAL.get().expect("what to do");
         match sys::fork_by(*call) {
             0 if matches!(life, Life::Returns) => sys::end_after_seconds(20),
             0 => sys::exit_at_once(0),
-            child => Note::of_nobody(pen).say(sys::wait_for(child)),
+            child => ConnLog::without_connection(log_writer).value(sys::wait_for(child)),
         }
     }
     for (call, life) in
         sys::fork_calls().flat_map(|call| [Life::EndsAtOnce, Life::Returns].map(|it| (call, it)))
     {
-        let handle = |pen: Pen| {
-            FORKED_BY_SIGNAL.get_or_init(|| (call, life, pen.clone()));
+        let handle = |log_writer: LogWriter| {
+            FORKED_BY_SIGNAL.get_or_init(|| (call, life, log_writer.clone()));
             sys::on_signal(libc::SIGUSR2, handler);
-            Told { acts: Acts::echo(), pen }
+            LoggingHandler { handler: TestHandler::echo(), log_writer }
         };
-        let served = serve_with(&["127.0.0.1:0"], way.options(), handle, |_| {});
-        let client = served.client();
+        let server = serve_with(&["127.0.0.1:0"], config.options(), handle, |_| {});
+        let client = server.client();
         exchange(&client, b"hello");
         // Only there may it fork: fork(2) itself is not to be interrupted so, nor is the allocator.
-        let pid = served.process.pid;
+        let pid = server.process.pid;
         sys::until_it_sleeps_in(pid, pid);
         sys::signal_thread_in(pid, pid, libc::SIGUSR2);
-        expect_child_has_ended(&served, life);
+        expect_child_has_ended(&server, life);
         exchange(&client, b"still served");
-        let other = served.client();
+        let other = server.client();
         exchange(&other, b"hello");
         [&client, &other].into_iter().for_each(end);
         expect_end(&client);
         expect_end(&other);
-        let total = served.ends_well().stats.total;
+        let total = server.stop_and_check().stats.total;
         assert_eq!((total.accepted, total.active, total.refused), (2, 0, 0), "{call:?}, {life:?}");
     }
 }
 
 /// What the destructor of a thread forks, by what way it serves, and where it says how that has ended.
-static FORKED_BY_DESTRUCTOR: OnceLock<(Way, Life, Pen)> = OnceLock::new();
+static FORKED_BY_DESTRUCTOR: OnceLock<(Config, Life, LogWriter)> = OnceLock::new();
 
-/// A destructor of a thread that the server has made forks. Its thread is over; the server goes on.
-fn in_a_destructor_of_a_thread(way: Way) {
+/// A destructor of a thread that the server has made forks. Its thread is over; the server continues.
+fn in_a_destructor_of_a_thread(config: Config) {
     extern "C" fn destructor(_: *mut libc::c_void) {
-        let (way, life, pen) = FORKED_BY_DESTRUCTOR.get().expect("what to do");
+        let (config, life, log_writer) = FORKED_BY_DESTRUCTOR.get().expect("what to do");
         match sys::fork_by(ForkCall::Fork) {
             0 => {
                 sys::end_after_seconds(20);
-                life.live(*way);
+                life.live(*config);
             }
-            child => Note::of_nobody(pen).say(sys::wait_for(child)),
+            child => ConnLog::without_connection(log_writer).value(sys::wait_for(child)),
         }
     }
 
     /// Gives each of the server's own threads the destructor.
-    struct Mortal(Told);
+    struct Mortal(LoggingHandler);
 
     impl Handler for Mortal {
-        type State = <Told as Handler>::State;
+        type State = <LoggingHandler as Handler>::State;
 
         fn on_worker(&self, serve: &mut dyn FnMut()) {
             // REACTOR's and the first of CORES run in the thread of `run`, which is the program's own.
@@ -242,36 +247,38 @@ fn in_a_destructor_of_a_thread(way: Way) {
     }
 
     for life in [Life::EndsAtOnce, Life::Executes, Life::Serves] {
-        let handle = |pen: Pen| {
-            FORKED_BY_DESTRUCTOR.get_or_init(|| (way, life, pen.clone()));
-            Mortal(Told { acts: Acts::echo(), pen })
+        let handle = |log_writer: LogWriter| {
+            FORKED_BY_DESTRUCTOR.get_or_init(|| (config, life, log_writer.clone()));
+            Mortal(LoggingHandler { handler: TestHandler::echo(), log_writer })
         };
-        let served = serve_with(&["127.0.0.1:0"], way.options().workers(2).signals(true), handle, |_| {});
-        let client = served.client();
+        let server = serve_with(&["127.0.0.1:0"], config.options().workers(2).signals(true), handle, |_| {});
+        let client = server.client();
         exchange(&client, b"hello");
         end(&client);
         expect_end(&client);
-        if way.model == Model::Thread {
-            expect_child_has_ended(&served, life);
+        if config.model == Model::Thread {
+            expect_child_has_ended(&server, life);
         }
-        let other = served.client();
+        let other = server.client();
         exchange(&other, b"still served");
         end(&other);
         expect_end(&other);
-        let log = served.ends_well().log;
+        let log = server.stop_and_check().log;
         let statuses: Vec<_> =
-            log.all().iter().filter(|it| it.what == What::Said).map(|it| it.value).collect();
-        let threads = if way.model == Model::Thread { 2 } else { 1 };
+            log.all().iter().filter(|it| it.callback == Callback::Value).map(|it| it.value).collect();
+        let threads = if config.model == Model::Thread { 2 } else { 1 };
         assert_eq!(statuses, vec![life.end(); threads], "{life:?}");
     }
 }
 
 /// Has the child of a program with threads do all that one may do to the server it has inherited. It
 /// waits for no lock that a thread of its parent held.
-fn beside_threads_that_use_the_server(way: Way) {
+fn forked_beside_threads_that_use_the_server(config: Config) {
     const FORKS: usize = 50;
-    let (pen, _reader) = Log::pipe();
-    let server = Server::with_options(Told { acts: Acts::echo(), pen }, way.options()).unwrap();
+    let (log_writer, _reader) = Log::pipe();
+    let server =
+        Server::with_options(LoggingHandler { handler: TestHandler::echo(), log_writer }, config.options())
+            .unwrap();
     server.listen("127.0.0.1:0").unwrap();
     let (handle, is_over) = (server.handle(), AtomicBool::new(false));
     let mut server = Some(server);
@@ -307,7 +314,7 @@ fn beside_threads_that_use_the_server(way: Way) {
 }
 
 /// Has the server make that call.
-fn provoke(call: Call, served: &Served, mut client: &TcpStream) {
+fn provoke(call: Call, server: &RunningServer, mut client: &TcpStream) {
     match call {
         Call::Worker | Call::Open | Call::Data | Call::Stop => {}
         Call::Drain => {
@@ -323,7 +330,7 @@ fn provoke(call: Call, served: &Served, mut client: &TcpStream) {
             expect_end(client);
         }
         Call::Datagram => {
-            let address = served.addresses()[1].strip_prefix("udp:").expect("how it is written");
+            let address = server.addresses()[1].strip_prefix("udp:").expect("how it is written");
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
             socket.set_read_timeout(Some(LONG)).unwrap();
             socket.connect(address).unwrap();
@@ -334,9 +341,9 @@ fn provoke(call: Call, served: &Served, mut client: &TcpStream) {
 }
 
 #[track_caller]
-fn expect_child_has_ended(served: &Served, life: Life) {
-    let status = served.log.wait_for("how the child has ended", |entries| {
-        entries.iter().find(|entry| entry.what == What::Said).map(|entry| entry.value)
+fn expect_child_has_ended(server: &RunningServer, life: Life) {
+    let status = server.log.wait_for("how the child has ended", |entries| {
+        entries.iter().find(|entry| entry.callback == Callback::Value).map(|entry| entry.value)
     });
     assert_eq!(status, life.end(), "how the child has ended that {life:?}");
 }
@@ -345,11 +352,11 @@ const FILL: usize = 500_000;
 
 /// Sends back what it is sent, and forks in one of its calls.
 struct Forker {
-    way: Way,
+    config: Config,
     at: Call,
     call: ForkCall,
     life: Life,
-    pen: Pen,
+    log_writer: LogWriter,
 }
 
 impl Forker {
@@ -362,11 +369,11 @@ impl Forker {
         match sys::fork_by(self.call) {
             0 => {
                 sys::end_after_seconds(20);
-                self.life.live(self.way);
+                self.life.live(self.config);
                 true
             }
             child => {
-                Note::of_nobody(&self.pen).say(sys::wait_for(child));
+                ConnLog::without_connection(&self.log_writer).value(sys::wait_for(child));
                 false
             }
         }
@@ -456,11 +463,11 @@ impl Handler for Once {
 }
 
 /// A server's whole life, without a thread for the client.
-fn serve_one_client(way: Way) {
-    let options = way.options().workers(1).signals(true).drain(Some(Duration::from_secs(5)));
+fn serve_single_client(config: Config) {
+    let options = config.options().workers(1).signals(true).drain(Some(Duration::from_secs(5)));
     let server = Server::with_options(Once { server: std::process::id() as i32 }, options).expect("a server");
     let address = server.listen("127.0.0.1:0").expect("listen");
-    let mut client = patient(TcpStream::connect(address).expect("connect"));
+    let mut client = with_timeouts(TcpStream::connect(address).expect("connect"));
     client.write_all(b"hello").expect("write");
     end(&client);
     server.run().expect("run");

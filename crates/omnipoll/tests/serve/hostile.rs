@@ -1,4 +1,4 @@
-//! Clients that mean harm: what they can make a server hold is bounded, to the byte, and the others
+//! Hostile clients: what they can make a server hold is bounded, to the byte, and the others
 //! are served throughout.
 
 use std::collections::HashMap;
@@ -10,29 +10,29 @@ use std::time::{Duration, Instant};
 
 use omnipoll::ConnId;
 
-use crate::acts::Acts;
 use crate::client::{exchange, keep_small, push, read, reset, small};
-use crate::log::What;
-use crate::served::{port_of, serve, Served};
+use crate::config::Config;
+use crate::log::Callback;
+use crate::running_server::{port_of, serve, RunningServer};
 use crate::suite::Suite;
 use crate::support::expect::LONG;
-use crate::way::Way;
+use crate::test_handler::TestHandler;
 
 pub(crate) fn behaviours(suite: &mut Suite) {
-    suite.in_each_way(the_silent_hold_no_more_than_the_limit);
-    suite.in_each_way(files_for_the_silent_hold_few_descriptors);
-    suite.in_each_way(posts_have_a_bound);
-    suite.in_each_way(who_is_paused_is_taken_little_from);
-    suite.in_each_way(those_who_send_a_byte_at_a_time_hold_nobody_up);
-    suite.in_each_way(a_flood_of_resets_leaves_nothing_behind);
+    suite.for_each_config(clients_that_do_not_read_hold_no_more_than_the_limit);
+    suite.for_each_config(files_for_clients_that_do_not_read_hold_few_descriptors);
+    suite.for_each_config(posts_are_bounded);
+    suite.for_each_config(little_is_received_from_a_paused_client);
+    suite.for_each_config(clients_that_send_a_byte_at_a_time_delay_no_other);
+    suite.for_each_config(a_flood_of_resets_leaks_nothing);
 }
 
 const PIECE: usize = 1000;
 
-fn the_silent_hold_no_more_than_the_limit(way: Way) {
+fn clients_that_do_not_read_hold_no_more_than_the_limit(config: Config) {
     const LIMIT: usize = 256 << 10;
     const CLIENTS: usize = 24;
-    let acts = Acts::echo().on_data(|conn, note, data| match data {
+    let handler = TestHandler::echo().on_data(|conn, log, data| match data {
         b"fill" => {
             keep_small(conn);
             let refused = loop {
@@ -42,21 +42,22 @@ fn the_silent_hold_no_more_than_the_limit(way: Way) {
                 }
             };
             assert_eq!(refused, Some(libc::ENOBUFS));
-            note.say(0);
+            log.value(0);
         }
-        b"held" => note.say(conn.queued()),
+        b"held" => log.value(conn.queued()),
         _ => _ = conn.write(data).unwrap(),
     });
-    // Above the high mark they would not be heard.
-    let options = way.options().water_marks(1 << 20, 1 << 30).total_queue_limit(LIMIT).queue_limit(4 * LIMIT);
-    let served = serve(options, acts);
-    let good = served.client();
+    // Above the high-water mark they would not be read.
+    let options =
+        config.options().water_marks(1 << 20, 1 << 30).total_queue_limit(LIMIT).queue_limit(4 * LIMIT);
+    let server = serve(options, handler);
+    let good = server.client();
     exchange(&good, b"before");
-    let silent: Vec<TcpStream> = (0..CLIENTS).map(|_| small(served.address())).collect();
+    let silent: Vec<TcpStream> = (0..CLIENTS).map(|_| small(server.address())).collect();
     let say = |word: &[u8], times| {
         for mut client in &silent {
             client.write_all(word).unwrap();
-            served.said(client, times);
+            server.values(client, times);
             exchange(&good, b"meanwhile");
         }
     };
@@ -67,25 +68,25 @@ fn the_silent_hold_no_more_than_the_limit(way: Way) {
     // Limits are those of a process.
     let mut held = HashMap::new();
     for client in &silent {
-        let entries = served.log.of(port_of(client));
-        let last = entries.iter().rfind(|entry| entry.what == What::Said).unwrap();
+        let entries = server.log.of(port_of(client));
+        let last = entries.iter().rfind(|entry| entry.callback == Callback::Value).unwrap();
         *held.entry(last.process).or_insert(0) += last.value as usize;
     }
-    println!("{way:?}: {CLIENTS} silent clients hold {:?} bytes of {LIMIT}", held.values());
+    println!("{config:?}: {CLIENTS} silent clients hold {:?} bytes of {LIMIT}", held.values());
     assert!(held.values().all(|&held| held <= LIMIT), "{held:?}");
     exchange(&good, &[1; PIECE]);
-    exchange(&served.client(), &[2; PIECE]);
+    exchange(&server.client(), &[2; PIECE]);
     drop((good, silent));
-    served.ends_well();
+    server.stop_and_check();
 }
 
 fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("/proc").count()
 }
 
-fn files_for_the_silent_hold_few_descriptors(way: Way) {
+fn files_for_clients_that_do_not_read_hold_few_descriptors(config: Config) {
     const MOST: i64 = 16;
-    let acts = Acts::echo().on_data(|conn, note, data| {
+    let handler = TestHandler::echo().on_data(|conn, log, data| {
         if data[0] != b'f' {
             conn.write(data).unwrap();
             return;
@@ -102,30 +103,30 @@ fn files_for_the_silent_hold_few_descriptors(way: Way) {
         };
         assert_eq!(error.raw_os_error(), Some(libc::ENOBUFS));
         assert!(descriptors() <= before + MOST as usize, "{} of {before}", descriptors());
-        note.say(taken);
+        log.value(taken);
     });
-    let served = serve(way.options(), acts);
-    let good = served.client();
-    let silent: Vec<TcpStream> = (0..4).map(|_| small(served.address())).collect();
+    let server = serve(config.options(), handler);
+    let good = server.client();
+    let silent: Vec<TcpStream> = (0..4).map(|_| small(server.address())).collect();
     // From here on nobody else's descriptors are opened.
     silent.iter().for_each(|client| exchange(client, b"served"));
     for mut client in &silent {
         client.write_all(b"f").unwrap();
-        assert!((MOST..=MOST + 4).contains(&served.said(client, 1)[0]));
+        assert!((MOST..=MOST + 4).contains(&server.values(client, 1)[0]));
         client.write_all(b"f").unwrap();
         exchange(&good, b"meanwhile");
     }
     for client in &silent {
-        let entries = served.log.of(port_of(client));
-        assert_eq!(entries.iter().filter(|entry| entry.what == What::Data).count(), 2);
+        let entries = server.log.of(port_of(client));
+        assert_eq!(entries.iter().filter(|entry| entry.callback == Callback::Data).count(), 2);
     }
     drop((good, silent));
-    served.ends_well();
+    server.stop_and_check();
 }
 
-fn posts_have_a_bound(way: Way) {
+fn posts_are_bounded(config: Config) {
     const MOST: i64 = 16 * 1024;
-    let acts = Acts::echo().on_data(|conn, note, data| {
+    let handler = TestHandler::echo().on_data(|conn, log, data| {
         if data != b"flood" {
             conn.write(data).unwrap();
             return;
@@ -145,61 +146,61 @@ fn posts_have_a_bound(way: Way) {
             id.pause().unwrap();
             id.resume().unwrap();
         }
-        note.say(taken);
+        log.value(taken);
     });
-    let acts = acts.on_post(|conn, _, value| {
+    let handler = handler.on_post(|conn, _, value| {
         if value == MOST - 1 {
             // There is room again, and the last call was to resume.
             conn.id().post(MOST).unwrap();
         }
     });
-    let served = serve(way.options(), acts);
-    let mut client = served.client();
+    let server = serve(config.options(), handler);
+    let mut client = server.client();
     client.write_all(b"flood").unwrap();
-    assert_eq!(served.said(&client, 1), [MOST]);
-    served.log.wait_for("the last post", |entries| {
-        entries.iter().any(|entry| entry.what == What::Post && entry.value == MOST).then_some(())
+    assert_eq!(server.values(&client, 1), [MOST]);
+    server.log.wait_for("the last post", |entries| {
+        entries.iter().any(|entry| entry.callback == Callback::Post && entry.value == MOST).then_some(())
     });
     exchange(&client, b"hello");
-    let posts = served.log.of(port_of(&client)).into_iter().filter(|entry| entry.what == What::Post);
+    let posts = server.log.of(port_of(&client)).into_iter().filter(|entry| entry.callback == Callback::Post);
     assert!(posts.map(|entry| entry.value).eq(0..=MOST));
     drop(client);
-    served.ends_well();
+    server.stop_and_check();
 }
 
-fn who_is_paused_is_taken_little_from(way: Way) {
+fn little_is_received_from_a_paused_client(config: Config) {
     const MOST: u64 = 128 << 10;
     const CLIENTS: u64 = 3;
-    let acts = Acts::echo().on_data(|conn, _, data| match data[0] {
+    let handler = TestHandler::echo().on_data(|conn, _, data| match data[0] {
         0 => {
             conn.pause();
-            // While it is paused, nothing else tells that its client has gone.
+            // While it is paused, nothing else shows that its client has gone.
             conn.set_idle_timeout(Some(Duration::from_secs(2)));
         }
         _ => _ = conn.write(data).unwrap(),
     });
-    let mut served = serve(way.options(), acts);
-    let good = served.client();
+    let mut server = serve(config.options(), handler);
+    let good = server.client();
     exchange(&good, b"before");
-    let paused: Vec<TcpStream> = (0..CLIENTS).map(|_| served.client()).collect();
+    let paused: Vec<TcpStream> = (0..CLIENTS).map(|_| server.client()).collect();
     for client in &paused {
         push(client, 4 << 20);
         exchange(&good, b"meanwhile");
     }
     let of_good = b"before".len() as u64 + CLIENTS * b"meanwhile".len() as u64;
-    let taken = served.stats().total.bytes_in - of_good;
-    println!("{way:?}: {CLIENTS} paused clients had {taken} bytes taken from them");
+    let taken = server.stats().total.bytes_in - of_good;
+    println!("{config:?}: {CLIENTS} paused clients had {taken} bytes taken from them");
     assert!(taken <= CLIENTS * MOST, "{taken} bytes were taken from {CLIENTS} paused clients");
     drop((good, paused));
-    served.ends_well();
+    server.stop_and_check();
 }
 
-fn those_who_send_a_byte_at_a_time_hold_nobody_up(way: Way) {
+fn clients_that_send_a_byte_at_a_time_delay_no_other(config: Config) {
     const CLIENTS: usize = 10;
     const MESSAGE: &[u8] = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n";
-    // As a handler has it who waits for a whole message: what came is kept, and answered at its end.
+    // As a handler that waits for a whole message has it: what came is kept, and answered at its end.
     let message = Mutex::new(HashMap::<ConnId, Vec<u8>>::new());
-    let acts = Acts::echo().on_data(move |conn, _, data| {
+    let handler = TestHandler::echo().on_data(move |conn, _, data| {
         let mut messages = message.lock().unwrap();
         let message = messages.entry(conn.id()).or_default();
         message.extend_from_slice(data);
@@ -207,9 +208,9 @@ fn those_who_send_a_byte_at_a_time_hold_nobody_up(way: Way) {
             conn.write(&std::mem::take(message)).unwrap();
         }
     });
-    let mut served = serve(way.options(), acts);
-    let good = served.client();
-    let slow: Vec<TcpStream> = (0..CLIENTS).map(|_| served.client()).collect();
+    let mut server = serve(config.options(), handler);
+    let good = server.client();
+    let slow: Vec<TcpStream> = (0..CLIENTS).map(|_| server.client()).collect();
     for byte in MESSAGE.chunks(1) {
         for mut client in &slow {
             client.write_all(byte).unwrap();
@@ -220,32 +221,32 @@ fn those_who_send_a_byte_at_a_time_hold_nobody_up(way: Way) {
         assert_eq!(read(client, MESSAGE.len()), MESSAGE);
     }
     let bytes = (MESSAGE.len() * (MESSAGE.len() + CLIENTS)) as u64;
-    served.until("every byte is counted once", |stats| {
+    server.until("every byte is counted once", |stats| {
         (stats.total.bytes_in, stats.total.bytes_out) == (bytes, bytes)
     });
     drop((good, slow));
-    served.ends_well();
+    server.stop_and_check();
 }
 
-fn a_flood_of_resets_leaves_nothing_behind(way: Way) {
+fn a_flood_of_resets_leaks_nothing(config: Config) {
     const EACH: usize = 60;
-    let acts = Acts::echo().on_data(|conn, note, data| match data {
-        b"descriptors" => note.say(descriptors()),
+    let handler = TestHandler::echo().on_data(|conn, log, data| match data {
+        b"descriptors" => log.value(descriptors()),
         // Some are reset with bytes queued for them, which can't be sent.
         _ => drop(conn.write(&data.repeat(1000))),
     });
-    let mut served = serve(way.options(), acts);
-    let good = served.client();
-    let held = |served: &Served, times: usize| {
+    let mut server = serve(config.options(), handler);
+    let good = server.client();
+    let held = |server: &RunningServer, times: usize| {
         (&good).write_all(b"descriptors").unwrap();
-        served.said(&good, times)[times - 1]
+        server.values(&good, times)[times - 1]
     };
-    let flood = |served: &mut Served, times: u64| {
+    let flood = |server: &mut RunningServer, times: u64| {
         std::thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {
                     for turn in 0..EACH {
-                        let mut client = small(served.address());
+                        let mut client = small(server.address());
                         if turn % 3 > 0 {
                             client.write_all(&vec![b'x'; turn % 3 * 100]).unwrap();
                         }
@@ -259,22 +260,22 @@ fn a_flood_of_resets_leaves_nothing_behind(way: Way) {
             }
         });
         let all = times * 2 * EACH as u64 + 1;
-        served
+        server
             .until("all have come and gone", |stats| (stats.total.accepted, stats.total.active) == (all, 1));
     };
     // Every worker has all of its own that it ever needs once it has served somebody.
-    flood(&mut served, 1);
-    let before = held(&served, 1);
-    flood(&mut served, 2);
+    flood(&mut server, 1);
+    let before = held(&server, 1);
+    flood(&mut server, 2);
     // What a client's thread had is closed a little after the client was counted.
     let end = Instant::now() + LONG;
     for times in 2.. {
-        let now = held(&served, times);
+        let now = held(&server, times);
         if now <= before {
             break;
         }
         assert!(Instant::now() < end, "{now} descriptors are left, instead of {before}");
     }
     drop(good);
-    served.ends_well();
+    server.stop_and_check();
 }

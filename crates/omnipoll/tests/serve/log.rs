@@ -1,4 +1,4 @@
-//! What a server's handler has been called for, told to the process of the test through a pipe:
+//! What a server's handler has been called for, reported to the test's process through a pipe:
 //! the calls are made in other threads, and under some models in other processes.
 
 use std::fs::File;
@@ -14,7 +14,7 @@ use crate::support::{fds, sys};
 
 /// Which call it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum What {
+pub(crate) enum Callback {
     Open,
     Data,
     End,
@@ -23,16 +23,24 @@ pub(crate) enum What {
     Stop,
     Close,
     /// The handler of the test has something to say.
-    Said,
+    Value,
 }
 
-const EVERY: [What; 8] =
-    [What::Open, What::Data, What::End, What::Drain, What::Post, What::Stop, What::Close, What::Said];
+const CALLBACKS: [Callback; 8] = [
+    Callback::Open,
+    Callback::Data,
+    Callback::End,
+    Callback::Drain,
+    Callback::Post,
+    Callback::Stop,
+    Callback::Close,
+    Callback::Value,
+];
 
 /// A call, and what it was for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
-    pub(crate) what: What,
+    pub(crate) callback: Callback,
     /// The client's port.
     pub(crate) port: u16,
     pub(crate) worker: usize,
@@ -47,7 +55,7 @@ const WORDS: usize = 6;
 impl Entry {
     fn pack(&self) -> [u8; WORDS * 8] {
         let words = [
-            self.what as u64,
+            self.callback as u64,
             u64::from(self.port),
             self.worker as u64,
             self.process as u64,
@@ -64,7 +72,7 @@ impl Entry {
     fn unpack(bytes: &[u8; WORDS * 8]) -> Self {
         let word = |n: usize| u64::from_le_bytes(bytes[n * 8..][..8].try_into().expect("8 bytes"));
         Self {
-            what: EVERY[word(0) as usize],
+            callback: CALLBACKS[word(0) as usize],
             port: word(1) as u16,
             worker: word(2) as usize,
             process: word(3) as i32,
@@ -75,55 +83,55 @@ impl Entry {
 }
 
 /// The end that is written to. An entry is shorter than what a pipe takes as a whole.
-pub(crate) type Pen = Arc<File>;
+pub(crate) type LogWriter = Arc<File>;
 
-/// What one connection's calls are told with.
+/// The log of one connection's callbacks.
 #[derive(Clone)]
-pub(crate) struct Note {
-    pen: Pen,
+pub(crate) struct ConnLog {
+    log_writer: LogWriter,
     port: u16,
     worker: usize,
     id: u64,
 }
 
-impl Note {
-    pub(crate) fn of(conn: &Conn<'_>, pen: &Pen) -> Self {
+impl ConnLog {
+    pub(crate) fn of(conn: &Conn<'_>, log_writer: &LogWriter) -> Self {
         let port = conn.peer().as_socket_addr().map_or(0, |address| address.port());
-        Self { pen: pen.clone(), port, worker: conn.worker(), id: conn.id().number() }
+        Self { log_writer: log_writer.clone(), port, worker: conn.worker(), id: conn.id().number() }
     }
 
-    /// For what is no connection's.
-    pub(crate) fn of_nobody(pen: &Pen) -> Self {
-        Self { pen: pen.clone(), port: 0, worker: 0, id: 0 }
+    /// For what belongs to no connection.
+    pub(crate) fn without_connection(log_writer: &LogWriter) -> Self {
+        Self { log_writer: log_writer.clone(), port: 0, worker: 0, id: 0 }
     }
 
-    pub(crate) fn tell(&self, what: What, value: i64) {
+    pub(crate) fn record(&self, callback: Callback, value: i64) {
         let Self { port, worker, id, .. } = *self;
-        let entry = Entry { what, port, worker, process: std::process::id() as i32, id, value };
-        (&*self.pen).write_all(&entry.pack()).expect("the test reads its log");
+        let entry = Entry { callback, port, worker, process: std::process::id() as i32, id, value };
+        (&*self.log_writer).write_all(&entry.pack()).expect("the test reads its log");
     }
 
-    /// Says a number to the test.
-    pub(crate) fn say(&self, value: impl TryInto<i64>) {
-        self.tell(What::Said, value.try_into().unwrap_or(i64::MAX));
+    /// Passes a number to the test.
+    pub(crate) fn value(&self, value: impl TryInto<i64>) {
+        self.record(Callback::Value, value.try_into().unwrap_or(i64::MAX));
     }
 }
 
 #[derive(Default)]
-struct Pages {
+struct Entries {
     entries: Mutex<Vec<Entry>>,
     more: Condvar,
 }
 
-/// All that has been told so far.
+/// All that has been logged so far.
 pub(crate) struct Log {
-    pages: Arc<Pages>,
+    shared: Arc<Entries>,
     reading: Option<JoinHandle<()>>,
 }
 
 impl Log {
     /// The end to write to, and what will read the other: start it in the process of the test.
-    pub(crate) fn pipe() -> (Pen, File) {
+    pub(crate) fn pipe() -> (LogWriter, File) {
         let (reader, writer) = fds::pipe();
         sys::set_blocking(&reader);
         sys::set_blocking(&writer);
@@ -131,8 +139,8 @@ impl Log {
     }
 
     pub(crate) fn read(mut reader: File) -> Self {
-        let pages = Arc::new(Pages::default());
-        let writing = pages.clone();
+        let shared = Arc::new(Entries::default());
+        let writing = shared.clone();
         let reading = thread::spawn(move || {
             let mut bytes = [0; WORDS * 8];
             while reader.read_exact(&mut bytes).is_ok() {
@@ -140,40 +148,40 @@ impl Log {
                 writing.more.notify_all();
             }
         });
-        Self { pages, reading: Some(reading) }
+        Self { shared, reading: Some(reading) }
     }
 
-    /// Waits for the end of what is told: all who could tell something have ended.
+    /// Waits for the end of the log: every process that could write to it has ended.
     pub(crate) fn complete(&mut self) {
         self.reading.take().map(JoinHandle::join);
     }
 
-    /// Waits until `found` finds something in what was told.
+    /// Waits until `found` finds something in the log.
     #[track_caller]
     pub(crate) fn wait_for<T>(&self, what: &str, mut found: impl FnMut(&[Entry]) -> Option<T>) -> T {
         let end = Instant::now() + LONG;
-        let mut entries = self.pages.lock();
+        let mut entries = self.shared.lock();
         loop {
             if let Some(found) = found(&entries) {
                 return found;
             }
             let left = end.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "{what} was never told; only {entries:#?}");
-            entries = self.pages.more.wait_timeout(entries, left).unwrap_or_else(PoisonError::into_inner).0;
+            assert!(!left.is_zero(), "{what} was never logged; only {entries:#?}");
+            entries = self.shared.more.wait_timeout(entries, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// What was told of a client, so far.
+    /// What was logged of a client, so far.
     pub(crate) fn of(&self, port: u16) -> Vec<Entry> {
-        self.pages.lock().iter().filter(|entry| entry.port == port).copied().collect()
+        self.shared.lock().iter().filter(|entry| entry.port == port).copied().collect()
     }
 
     pub(crate) fn all(&self) -> Vec<Entry> {
-        self.pages.lock().clone()
+        self.shared.lock().clone()
     }
 }
 
-impl Pages {
+impl Entries {
     fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }

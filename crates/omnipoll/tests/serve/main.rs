@@ -9,23 +9,23 @@ mod suite;
 #[path = "../support/mod.rs"]
 mod support;
 
-mod acts;
 mod client;
+mod config;
 mod log;
 mod process;
-mod served;
+mod running_server;
+mod test_handler;
 mod unix;
-mod way;
 
+mod back_pressure;
 mod bytes;
+mod closing;
 mod datagrams;
-mod ending;
-mod flow;
 mod forking;
 mod hostile;
 mod listening;
 mod memory;
-mod others;
+mod other_threads;
 mod processes;
 mod stopping;
 mod timeouts;
@@ -35,11 +35,11 @@ fn main() -> std::process::ExitCode {
     support::sys::close_inherited();
     let mut suite = suite::Suite::default();
     bytes::behaviours(&mut suite);
-    ending::behaviours(&mut suite);
-    flow::behaviours(&mut suite);
+    closing::behaviours(&mut suite);
+    back_pressure::behaviours(&mut suite);
     hostile::behaviours(&mut suite);
     timeouts::behaviours(&mut suite);
-    others::behaviours(&mut suite);
+    other_threads::behaviours(&mut suite);
     listening::behaviours(&mut suite);
     memory::behaviours(&mut suite);
     stopping::behaviours(&mut suite);

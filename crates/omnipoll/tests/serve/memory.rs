@@ -1,18 +1,18 @@
-//! Out of memory: what a caller chose the size of is an error, and everything else goes on.
+//! Out of memory: what a caller chose the size of is an error, and everything else continues.
 
 use std::io::{IoSlice, Write};
 
-use crate::acts::Acts;
 use crate::bytes::fill;
 use crate::client::{end, exchange, expect_end, expect_reset, keep_small, read, small};
-use crate::log::What;
-use crate::served::serve;
+use crate::config::Config;
+use crate::log::Callback;
+use crate::running_server::serve;
 use crate::suite::Suite;
 use crate::support::sys;
-use crate::way::Way;
+use crate::test_handler::TestHandler;
 
 pub(crate) fn behaviours(suite: &mut Suite) {
-    suite.in_each_way(a_write_that_cannot_be_kept_without_memory);
+    suite.for_each_config(a_write_that_cannot_be_kept_without_memory);
 }
 
 /// More than the memory that is left, and less than the limits of the queue.
@@ -27,8 +27,8 @@ fn large() -> Vec<u8> {
     large
 }
 
-fn a_write_that_cannot_be_kept_without_memory(way: Way) {
-    let acts = Acts::echo().on_data(|conn, note, data| match data {
+fn a_write_that_cannot_be_kept_without_memory(config: Config) {
+    let handler = TestHandler::echo().on_data(|conn, log, data| match data {
         b"whole" => {
             keep_small(conn);
             let filled = fill(conn);
@@ -41,7 +41,7 @@ fn a_write_that_cannot_be_kept_without_memory(way: Way) {
                 assert_eq!(error.unwrap_err().raw_os_error(), Some(libc::ENOMEM));
             }
             assert_eq!(conn.queued(), queued, "something of a refused write is queued");
-            note.say(filled);
+            log.value(filled);
         }
         b"part" => {
             let large = large();
@@ -49,22 +49,22 @@ fn a_write_that_cannot_be_kept_without_memory(way: Way) {
         }
         _ => drop(conn.write(data).unwrap()),
     });
-    let served = serve(way.options().queue_limit(4 * LARGE).total_queue_limit(4 * LARGE), acts);
-    let (mut whole, mut part, other) = (small(served.address()), served.client(), served.client());
+    let server = serve(config.options().queue_limit(4 * LARGE).total_queue_limit(4 * LARGE), handler);
+    let (mut whole, mut part, other) = (small(server.address()), server.client(), server.client());
     exchange(&other, b"before");
     whole.write_all(b"whole").unwrap();
-    let filled = served.said(&whole, 1)[0] as usize;
+    let filled = server.values(&whole, 1)[0] as usize;
     exchange(&other, b"meanwhile");
     assert_eq!(read(&whole, filled), vec![0; filled]);
-    exchange(&whole, b"it goes on");
-    // Of this one the kernel takes a part: what the client has is not the whole, and it is told so.
+    exchange(&whole, b"it continues");
+    // Of this one the kernel takes a part: what the client has is not the whole, and it gets an error.
     part.write_all(b"part").unwrap();
     expect_reset(&part);
-    assert_eq!(served.expect(&part, What::Close).value, libc::ENOMEM.into());
+    assert_eq!(server.expect(&part, Callback::Close).value, libc::ENOMEM.into());
     exchange(&other, b"after");
     for client in [&whole, &other] {
         end(client);
         expect_end(client);
     }
-    served.ends_well();
+    server.stop_and_check();
 }

@@ -28,7 +28,7 @@ pub(crate) fn fork() -> Option<Process> {
 }
 
 impl Process {
-    /// Waits for its end: its status as waitpid(2) tells it.
+    /// Waits for its end: its status as waitpid(2) returns it.
     #[track_caller]
     pub(crate) fn wait(&mut self) -> i32 {
         let mut status = 0;
@@ -59,7 +59,7 @@ pub(crate) fn kill(pid: i32, signo: i32) {
     unsafe { libc::kill(pid, signo) };
 }
 
-/// The state letter of a process as the kernel tells it, if it is there.
+/// The state of a process, as the kernel's letter for it, if it is there.
 fn state(pid: i32) -> Option<char> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.chars().next()
@@ -72,7 +72,7 @@ pub(crate) fn children_of(parent: i32) -> Vec<i32> {
     children.split_whitespace().map(|pid| pid.parse().expect("a number")).collect()
 }
 
-/// Whether a process has ended and nobody has taken notice.
+/// Whether a process has ended and has not been reaped.
 pub(crate) fn is_zombie(pid: i32) -> bool {
     state(pid) == Some('Z')
 }

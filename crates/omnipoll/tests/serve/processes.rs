@@ -1,4 +1,4 @@
-//! Clients that have processes of their own, and what becomes of others when one dies.
+//! Clients that have processes of their own, and what happens to others when one dies.
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -7,54 +7,54 @@ use std::time::Duration;
 
 use omnipoll::Model;
 
-use crate::acts::Acts;
 use crate::client::{exchange, expect_end, expect_reset};
-use crate::log::What;
+use crate::config::Config;
+use crate::log::Callback;
 use crate::process::{self, children_of, is_alive, is_zombie, kill};
-use crate::served::{serve, serve_on, Served};
+use crate::running_server::{serve, serve_on, RunningServer};
 use crate::suite::Suite;
 use crate::support::sys;
-use crate::way::Way;
+use crate::test_handler::TestHandler;
 
 pub(crate) fn behaviours(suite: &mut Suite) {
-    suite.in_ways_of(&[Model::Fork], every_client_has_a_process);
-    suite.in_ways_of(&[Model::Fork], who_can_not_be_served_is_counted);
-    suite.in_ways_of(&[Model::Fork], children_that_the_system_reaps);
-    suite.in_ways_of(&[Model::Fork], children_that_the_program_reaps);
-    suite.in_ways_of(&[Model::Prefork], workers_that_others_reap_are_replaced);
-    suite.in_ways_of(&[Model::Prefork], a_server_whose_workers_cannot_serve_ends_with_the_reason);
-    suite.in_ways_of(&[Model::Fork, Model::Prefork], a_crash_is_one_process_alone);
-    suite.in_ways_of(&[Model::Prefork], workers_that_are_killed_are_replaced);
-    suite.in_ways_of(&[Model::Prefork], one_that_dies_at_once_is_replaced_later_each_time);
-    suite.in_ways_of(&[Model::Prefork], ids_of_workers_differ);
-    suite.in_ways_of(&[Model::Fork, Model::Prefork], nobody_outlives_the_parent);
-    suite.in_ways_of(&[Model::Fork], the_port_is_free_when_the_parent_is_dead);
-    suite.in_ways_of(&[Model::Fork, Model::Prefork], forks_are_surrounded);
+    suite.for_models(&[Model::Fork], every_client_has_a_process);
+    suite.for_models(&[Model::Fork], a_client_that_cannot_be_served_is_counted);
+    suite.for_models(&[Model::Fork], children_that_the_system_reaps);
+    suite.for_models(&[Model::Fork], children_that_the_program_reaps);
+    suite.for_models(&[Model::Prefork], workers_reaped_by_the_program_are_replaced);
+    suite.for_models(&[Model::Prefork], a_server_whose_workers_cannot_serve_ends_with_the_reason);
+    suite.for_models(&[Model::Fork, Model::Prefork], a_crash_affects_one_process_only);
+    suite.for_models(&[Model::Prefork], workers_that_are_killed_are_replaced);
+    suite.for_models(&[Model::Prefork], a_worker_that_dies_at_once_is_replaced_with_back_off);
+    suite.for_models(&[Model::Prefork], ids_of_workers_differ);
+    suite.for_models(&[Model::Fork, Model::Prefork], no_child_outlives_the_parent);
+    suite.for_models(&[Model::Fork], the_port_is_free_when_the_parent_has_died);
+    suite.for_models(&[Model::Fork, Model::Prefork], forks_call_the_fork_hooks);
 }
 
 /// The process that serves this client.
 #[track_caller]
-fn process_of(served: &Served, client: &TcpStream) -> i32 {
+fn process_of(server: &RunningServer, client: &TcpStream) -> i32 {
     exchange(client, b"who are you?");
-    served.expect(client, What::Open).process
+    server.expect(client, Callback::Open).process
 }
 
-fn has_no_zombies(served: &Served) -> bool {
-    !children_of(served.process.pid).into_iter().any(is_zombie)
+fn has_no_zombies(server: &RunningServer) -> bool {
+    !children_of(server.process.pid).into_iter().any(is_zombie)
 }
 
-fn every_client_has_a_process(way: Way) {
-    let served = serve(way.options(), Acts::echo());
-    let clients: Vec<_> = (0..10).map(|_| served.client()).collect();
-    let processes: HashSet<i32> = clients.iter().map(|client| process_of(&served, client)).collect();
+fn every_client_has_a_process(config: Config) {
+    let server = serve(config.options(), TestHandler::echo());
+    let clients: Vec<_> = (0..10).map(|_| server.client()).collect();
+    let processes: HashSet<i32> = clients.iter().map(|client| process_of(&server, client)).collect();
     assert_eq!(processes.len(), 10);
-    assert!(!processes.contains(&served.process.pid));
+    assert!(!processes.contains(&server.process.pid));
     drop(clients);
-    process::until("all have ended and been reaped", || children_of(served.process.pid).is_empty());
-    served.ends_well();
+    process::until("all have ended and been reaped", || children_of(server.process.pid).is_empty());
+    server.stop_and_check();
 }
 
-fn who_can_not_be_served_is_counted(way: Way) {
+fn a_client_that_cannot_be_served_is_counted(config: Config) {
     use std::sync::atomic::{AtomicBool, Ordering};
     static IS_POOR: AtomicBool = AtomicBool::new(true);
     // The first child can't open anything.
@@ -66,52 +66,53 @@ fn who_can_not_be_served_is_counted(way: Way) {
         }
         pid
     });
-    let mut served = serve(way.options().around_fork(around), Acts::echo());
-    expect_end(&served.client());
-    let stats = served.until("nobody is left", |stats| stats.total.accepted == 1 && stats.total.active == 0);
-    assert_eq!(stats.total.refused, 1, "it was not served, and nobody is told");
-    exchange(&served.client(), b"hello");
-    served.ends_well();
+    let mut server = serve(config.options().around_fork(around), TestHandler::echo());
+    expect_end(&server.client());
+    let stats =
+        server.until("no client is left", |stats| stats.total.accepted == 1 && stats.total.active == 0);
+    assert_eq!(stats.total.refused, 1, "it was not served, and no callback was called");
+    exchange(&server.client(), b"hello");
+    server.stop_and_check();
 }
 
-fn children_that_the_system_reaps(way: Way) {
-    serve_short_clients(way, sys::ignore_children);
+fn children_that_the_system_reaps(config: Config) {
+    serve_short_clients(config, sys::ignore_children);
 }
 
-fn children_that_the_program_reaps(way: Way) {
-    serve_short_clients(way, sys::reap_everybody);
+fn children_that_the_program_reaps(config: Config) {
+    serve_short_clients(config, sys::reap_everybody);
 }
 
 /// Children end before their parent has looked at them, and somebody else takes them.
-fn serve_short_clients(way: Way, reap: fn()) {
-    let options = way.options().max_clients(8);
-    let mut served = serve_on(&["127.0.0.1:0"], options, Acts::echo(), |_| reap());
+fn serve_short_clients(config: Config, reap: fn()) {
+    let options = config.options().max_clients(8);
+    let mut server = serve_on(&["127.0.0.1:0"], options, TestHandler::echo(), |_| reap());
     for _ in 0..100 {
-        exchange(&served.client(), b"hello");
+        exchange(&server.client(), b"hello");
     }
-    served.until("nobody is left", |stats| stats.total.accepted == 100 && stats.total.active == 0);
-    let last = served.client();
+    server.until("no client is left", |stats| stats.total.accepted == 100 && stats.total.active == 0);
+    let last = server.client();
     exchange(&last, b"hello");
-    served.stop(Duration::ZERO);
-    assert_eq!(served.ends().errno, 0);
+    server.stop(Duration::ZERO);
+    assert_eq!(server.wait_for_end().errno, 0);
 }
 
-fn workers_that_others_reap_are_replaced(way: Way) {
+fn workers_reaped_by_the_program_are_replaced(config: Config) {
     for reap in [sys::ignore_children, sys::reap_everybody] {
-        let mut served = serve_on(&["127.0.0.1:0"], way.options().workers(2), deadly(), |_| reap());
+        let mut server = serve_on(&["127.0.0.1:0"], config.options().workers(2), crashing(), |_| reap());
         for restarts in 1..=3 {
-            let mut doomed = served.client();
+            let mut doomed = server.client();
             exchange(&doomed, b"hello");
             doomed.write_all(b"kill").unwrap();
-            served.until("it has been replaced", |stats| stats.total.restarts == restarts);
+            server.until("it has been replaced", |stats| stats.total.restarts == restarts);
         }
-        exchange(&served.client(), b"hello");
-        served.stop(Duration::ZERO);
-        assert_eq!(served.ends().errno, 0);
+        exchange(&server.client(), b"hello");
+        server.stop(Duration::ZERO);
+        assert_eq!(server.wait_for_end().errno, 0);
     }
 }
 
-fn a_server_whose_workers_cannot_serve_ends_with_the_reason(way: Way) {
+fn a_server_whose_workers_cannot_serve_ends_with_the_reason(config: Config) {
     let around = std::sync::Arc::new(|fork: &mut dyn FnMut() -> i32| {
         let pid = fork();
         if pid == 0 {
@@ -119,15 +120,15 @@ fn a_server_whose_workers_cannot_serve_ends_with_the_reason(way: Way) {
         }
         pid
     });
-    let served = serve(way.options().around_fork(around), Acts::echo());
-    let outcome = served.ends();
+    let server = serve(config.options().around_fork(around), TestHandler::echo());
+    let outcome = server.wait_for_end();
     assert_eq!(outcome.errno, libc::EMFILE);
     assert!(outcome.stats.total.restarts > 0);
 }
 
 /// Ways for a process to die of what its handler does.
-fn deadly() -> Acts {
-    Acts::echo().on_data(|conn, _, data| match data {
+fn crashing() -> TestHandler {
+    TestHandler::echo().on_data(|conn, _, data| match data {
         b"abort" => std::process::abort(),
         b"exit" => std::process::exit(3),
         b"kill" => kill(std::process::id() as i32, libc::SIGKILL),
@@ -135,116 +136,116 @@ fn deadly() -> Acts {
     })
 }
 
-fn a_crash_is_one_process_alone(way: Way) {
-    let mut served = serve(way.options().workers(4), deadly());
+fn a_crash_affects_one_process_only(config: Config) {
+    let mut server = serve(config.options().workers(4), crashing());
     // Until one of them has a process that none of the doomed has.
-    let mut witnesses: Vec<TcpStream> = (0..8).map(|_| served.client()).collect();
+    let mut witnesses: Vec<TcpStream> = (0..8).map(|_| server.client()).collect();
     let mut doomed_processes = Vec::new();
     for (turn, word) in ["abort", "exit", "kill"].into_iter().enumerate() {
-        let mut doomed = served.client();
-        let process = process_of(&served, &doomed);
+        let mut doomed = server.client();
+        let process = process_of(&server, &doomed);
         doomed_processes.push(process);
-        witnesses.retain(|witness| process_of(&served, witness) != process);
+        witnesses.retain(|witness| process_of(&server, witness) != process);
         doomed.write_all(word.as_bytes()).unwrap();
-        if way.model == Model::Fork {
-            // Nobody is left who could have told it of a reset: it is the end that it sees.
+        if config.model == Model::Fork {
+            // No process is left that could have sent a reset: it sees a clean end.
             let mut rest = Vec::new();
             let _ = std::io::Read::read_to_end(&mut doomed, &mut rest);
         }
-        process::until("it has died, and been reaped", || !is_alive(process) && has_no_zombies(&served));
+        process::until("it has died, and been reaped", || !is_alive(process) && has_no_zombies(&server));
         witnesses.iter().for_each(|witness| exchange(witness, b"untouched"));
-        if way.model == Model::Prefork {
-            served.until("it has been replaced", |stats| stats.total.restarts == turn as u64 + 1);
+        if config.model == Model::Prefork {
+            server.until("it has been replaced", |stats| stats.total.restarts == turn as u64 + 1);
         }
         // New clients find somebody.
-        exchange(&served.client(), b"hello");
+        exchange(&server.client(), b"hello");
     }
     let left = witnesses.len() as u64;
-    served.until("who died is not counted", |stats| stats.total.active == left);
+    server.until("a client of a dead process is not counted", |stats| stats.total.active == left);
     drop(witnesses);
-    served.ends_well();
+    server.stop_and_check();
 }
 
-fn workers_that_are_killed_are_replaced(way: Way) {
-    let mut served = serve(way.options().workers(3), Acts::echo());
+fn workers_that_are_killed_are_replaced(config: Config) {
+    let mut server = serve(config.options().workers(3), TestHandler::echo());
     for round in 1..=3 {
-        process::until("there are three", || children_of(served.process.pid).len() == 3);
-        let workers = children_of(served.process.pid);
+        process::until("there are three", || children_of(server.process.pid).len() == 3);
+        let workers = children_of(server.process.pid);
         kill(workers[0], libc::SIGKILL);
-        served.until("it has been replaced", |stats| stats.total.restarts == round);
+        server.until("it has been replaced", |stats| stats.total.restarts == round);
         process::until("there are three others", || {
-            let now = children_of(served.process.pid);
+            let now = children_of(server.process.pid);
             now.len() == 3 && !now.contains(&workers[0]) && now.contains(&workers[1])
         });
-        exchange(&served.client(), b"hello");
+        exchange(&server.client(), b"hello");
     }
-    assert!(has_no_zombies(&served));
-    served.ends_well();
+    assert!(has_no_zombies(&server));
+    server.stop_and_check();
 }
 
-fn one_that_dies_at_once_is_replaced_later_each_time(way: Way) {
+fn a_worker_that_dies_at_once_is_replaced_with_back_off(config: Config) {
     // 10 ms, 20, 40, ...: without a back-off there would be hundreds.
-    let mut served = serve(way.options().workers(1), deadly().on_open(|_, _| std::process::exit(1)));
+    let mut server = serve(config.options().workers(1), crashing().on_open(|_, _| std::process::exit(1)));
     let begun = std::time::Instant::now();
     let mut clients = Vec::new();
     while begun.elapsed() < Duration::from_millis(500) {
-        if let Ok(client) = TcpStream::connect(served.address()) {
+        if let Ok(client) = TcpStream::connect(server.address()) {
             clients.push(client);
         }
         std::thread::sleep(Duration::from_millis(1));
     }
     let elapsed = begun.elapsed();
-    let restarts = served.stats().total.restarts;
+    let restarts = server.stats().total.restarts;
     // The n-th is not before 10 ms * (2^(n-1) - 1).
     let most = (1..).find(|&n| Duration::from_millis(10 * ((1 << (n - 1)) - 1)) > elapsed).unwrap();
     assert!((1..=most).contains(&restarts), "{restarts} restarts in {elapsed:?}");
-    served.stop(Duration::ZERO);
-    assert_eq!(served.ends().errno, 0);
+    server.stop(Duration::ZERO);
+    assert_eq!(server.wait_for_end().errno, 0);
 }
 
-fn ids_of_workers_differ(way: Way) {
-    let served = serve(way.options().workers(3), Acts::echo());
-    let clients: Vec<_> = (0..30).map(|_| served.client()).collect();
+fn ids_of_workers_differ(config: Config) {
+    let server = serve(config.options().workers(3), TestHandler::echo());
+    let clients: Vec<_> = (0..30).map(|_| server.client()).collect();
     clients.iter().for_each(|client| exchange(client, b"hello"));
-    let ids: HashSet<u64> = clients.iter().map(|client| served.expect(client, What::Open).id).collect();
+    let ids: HashSet<u64> = clients.iter().map(|client| server.expect(client, Callback::Open).id).collect();
     assert_eq!(ids.len(), 30);
     let numbers: HashSet<usize> =
-        clients.iter().map(|client| served.expect(client, What::Open).worker).collect();
+        clients.iter().map(|client| server.expect(client, Callback::Open).worker).collect();
     assert!(numbers.iter().all(|&number| number < 3));
     drop(clients);
-    served.ends_well();
+    server.stop_and_check();
 }
 
-fn nobody_outlives_the_parent(way: Way) {
-    let served = serve(way.options().drain(Some(Duration::from_millis(300))), Acts::echo());
-    let clients: Vec<_> = (0..4).map(|_| served.client()).collect();
-    let processes: HashSet<i32> = clients.iter().map(|client| process_of(&served, client)).collect();
-    served.process.signal(libc::SIGKILL);
+fn no_child_outlives_the_parent(config: Config) {
+    let server = serve(config.options().drain(Some(Duration::from_millis(300))), TestHandler::echo());
+    let clients: Vec<_> = (0..4).map(|_| server.client()).collect();
+    let processes: HashSet<i32> = clients.iter().map(|client| process_of(&server, client)).collect();
+    server.process.signal(libc::SIGKILL);
     for client in &clients {
-        // They are told, may finish, and are ended when the time is up.
-        served.expect(client, What::Stop);
+        // They get on_stop, may finish, and are ended when the time is up.
+        server.expect(client, Callback::Stop);
         expect_reset(client);
-        assert_eq!(served.expect(client, What::Close).value, libc::ECANCELED.into());
+        assert_eq!(server.expect(client, Callback::Close).value, libc::ECANCELED.into());
     }
     process::until("none is left", || !processes.iter().any(|&process| is_alive(process)));
 }
 
-fn the_port_is_free_when_the_parent_is_dead(way: Way) {
-    let mut served = serve(way.options().drain(None), Acts::echo());
-    let client = served.client();
-    let process = process_of(&served, &client);
-    served.process.signal(libc::SIGKILL);
-    served.process.wait();
-    // The parent's descriptors are closed, and the child, which is not told to end its client, has
+fn the_port_is_free_when_the_parent_has_died(config: Config) {
+    let mut server = serve(config.options().drain(None), TestHandler::echo());
+    let client = server.client();
+    let process = process_of(&server, &client);
+    server.process.signal(libc::SIGKILL);
+    server.process.wait();
+    // The parent's descriptors are closed, and the child, which gets no request to end its client, has
     // none for the port.
-    served.expect(&client, What::Stop);
-    process::until("nobody listens there", || TcpListener::bind(served.address()).is_ok());
+    server.expect(&client, Callback::Stop);
+    process::until("nothing listens there", || TcpListener::bind(server.address()).is_ok());
     exchange(&client, b"still served");
     drop(client);
     process::until("it ends with its client", || !is_alive(process));
 }
 
-fn forks_are_surrounded(way: Way) {
+fn forks_call_the_fork_hooks(config: Config) {
     use std::sync::atomic::{AtomicI32, Ordering};
     static BEFORE: AtomicI32 = AtomicI32::new(0);
     static CHILD: AtomicI32 = AtomicI32::new(0);
@@ -256,14 +257,14 @@ fn forks_are_surrounded(way: Way) {
         }
         pid
     });
-    let acts = Acts::echo().on_open(|_, note| {
-        note.say(CHILD.load(Ordering::SeqCst));
+    let handler = TestHandler::echo().on_open(|_, log| {
+        log.value(CHILD.load(Ordering::SeqCst));
         Ok(())
     });
-    let served = serve(way.options().workers(1).around_fork(around), acts);
-    let client = served.client();
+    let server = serve(config.options().workers(1).around_fork(around), handler);
+    let client = server.client();
     exchange(&client, b"hello");
-    assert_eq!(served.said(&client, 1), [1]);
+    assert_eq!(server.values(&client, 1), [1]);
     drop(client);
-    served.ends_well();
+    server.stop_and_check();
 }

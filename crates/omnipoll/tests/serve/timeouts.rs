@@ -3,29 +3,29 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use crate::acts::Acts;
 use crate::client::{exchange, expect_end, expect_reset, keep_small, pattern, read, read_to_end, small};
-use crate::log::What;
-use crate::served::{port_of, serve};
+use crate::config::Config;
+use crate::log::Callback;
+use crate::running_server::{port_of, serve};
 use crate::suite::Suite;
-use crate::way::Way;
+use crate::test_handler::TestHandler;
 
 pub(crate) fn behaviours(suite: &mut Suite) {
-    suite.in_each_way(an_idle_connection_ends);
-    suite.in_each_way(one_that_takes_nothing_ends);
-    suite.in_each_way(a_connection_has_limits_of_its_own);
-    suite.in_each_way(limits_can_be_taken_away);
-    suite.in_each_way(a_linger_ends);
-    suite.in_each_way(a_linger_goes_on_with_the_peer);
-    suite.in_each_way(a_refused_client_lingers_no_longer_than_it_may);
+    suite.for_each_config(an_idle_connection_ends);
+    suite.for_each_config(a_client_that_reads_nothing_times_out);
+    suite.for_each_config(timeouts_per_connection);
+    suite.for_each_config(timeouts_can_be_disabled);
+    suite.for_each_config(lingering_ends);
+    suite.for_each_config(lingering_continues_while_the_peer_sends);
+    suite.for_each_config(a_refused_client_lingers_within_its_limit);
     // These last, and what they are about is the same whatever the engine.
-    suite.in_each_model(whoever_speaks_is_not_idle);
-    suite.in_each_model(whoever_is_written_to_is_not_idle);
-    suite.in_each_model(one_that_says_nothing_ends_while_it_is_written_to);
-    suite.in_each_model(time_does_not_count_while_nothing_is_read);
-    suite.in_each_model(time_does_not_count_above_the_high_mark);
-    suite.in_each_model(one_that_takes_little_lives);
-    suite.in_each_model(a_long_call_is_not_silence);
+    suite.for_each_model(a_client_that_sends_is_not_idle);
+    suite.for_each_model(a_client_that_is_written_to_is_not_idle);
+    suite.for_each_model(a_client_that_sends_nothing_times_out_while_it_is_written_to);
+    suite.for_each_model(time_does_not_count_while_nothing_is_read);
+    suite.for_each_model(time_does_not_count_above_the_high_mark);
+    suite.for_each_model(a_client_that_reads_slowly_does_not_time_out);
+    suite.for_each_model(a_long_callback_does_not_count_as_idle);
 }
 
 const SHORT: Duration = Duration::from_millis(100);
@@ -35,29 +35,31 @@ const LONGER: Duration = Duration::from_millis(400);
 /// A server's way of saying that it is over.
 const TIMED_OUT: i64 = libc::ETIMEDOUT as i64;
 
-fn an_idle_connection_ends(way: Way) {
-    let mut served = serve(way.options().idle_timeout(SHORT), Acts::echo());
+fn an_idle_connection_ends(config: Config) {
+    let mut server = serve(config.options().idle_timeout(SHORT), TestHandler::echo());
     for words in [&b""[..], b"hello"] {
         let begun = Instant::now();
-        let client = served.client();
+        let client = server.client();
         let spoken = Instant::now();
         exchange(&client, words);
         expect_end(&client);
         let since = if words.is_empty() { begun } else { spoken };
         assert!(since.elapsed() >= SHORT, "it ended after {:?}", since.elapsed());
-        assert_eq!(served.expect(&client, What::Close).value, TIMED_OUT);
+        assert_eq!(server.expect(&client, Callback::Close).value, TIMED_OUT);
     }
-    let stats = served.until("nobody is left", |stats| stats.total.active == 0);
+    let stats = server.until("no client is left", |stats| stats.total.active == 0);
     assert_eq!(stats.total.timed_out, 2);
-    served.ends_well();
+    server.stop_and_check();
 }
 
-fn whoever_speaks_is_not_idle(way: Way) {
+fn a_client_that_sends_is_not_idle(config: Config) {
     // Thrice as long as the limit; each pause is a tenth of it.
     let limit = LONGER;
-    let served =
-        serve(way.options().idle_timeout(limit).read_timeout(limit).write_timeout(limit), Acts::echo());
-    let client = served.client();
+    let server = serve(
+        config.options().idle_timeout(limit).read_timeout(limit).write_timeout(limit),
+        TestHandler::echo(),
+    );
+    let client = server.client();
     let begun = Instant::now();
     while begun.elapsed() < 3 * limit {
         exchange(&client, b"hello");
@@ -67,8 +69,8 @@ fn whoever_speaks_is_not_idle(way: Way) {
     exchange(&client, b"still here");
     expect_end(&client);
     assert!(spoken.elapsed() >= limit - Duration::from_millis(1), "it ended after {:?}", spoken.elapsed());
-    assert_eq!(served.expect(&client, What::Close).value, TIMED_OUT);
-    served.ends_well();
+    assert_eq!(server.expect(&client, Callback::Close).value, TIMED_OUT);
+    server.stop_and_check();
 }
 
 /// A thread of the handler's that writes a byte now and then, until it can't.
@@ -81,20 +83,20 @@ fn trickle(conn: &omnipoll::Conn<'_>, every: Duration) {
     });
 }
 
-fn whoever_is_written_to_is_not_idle(way: Way) {
-    let acts = Acts::echo().on_open(|conn, _| {
+fn a_client_that_is_written_to_is_not_idle(config: Config) {
+    let handler = TestHandler::echo().on_open(|conn, _| {
         trickle(conn, SHORT / 10);
         Ok(())
     });
-    let served = serve(way.options().idle_timeout(2 * LONGER), acts);
-    let client = served.client();
+    let server = serve(config.options().idle_timeout(2 * LONGER), handler);
+    let client = server.client();
     let begun = Instant::now();
     while begun.elapsed() < 3 * LONGER {
         read(&client, 1);
     }
     exchange_after_dots(&client);
     drop(client);
-    served.ends_well();
+    server.stop_and_check();
 }
 
 /// It still answers.
@@ -103,47 +105,47 @@ fn exchange_after_dots(mut client: &std::net::TcpStream) {
     while read(client, 1) != b"x" {}
 }
 
-fn one_that_says_nothing_ends_while_it_is_written_to(way: Way) {
-    let acts = Acts::echo().on_open(|conn, _| {
+fn a_client_that_sends_nothing_times_out_while_it_is_written_to(config: Config) {
+    let handler = TestHandler::echo().on_open(|conn, _| {
         trickle(conn, SHORT / 10);
         Ok(())
     });
-    let served = serve(way.options().read_timeout(SHORT).idle_timeout(60 * SHORT), acts);
+    let server = serve(config.options().read_timeout(SHORT).idle_timeout(60 * SHORT), handler);
     let begun = Instant::now();
-    let client = served.client();
+    let client = server.client();
     read_to_end(&client);
     assert!(begun.elapsed() >= SHORT, "it ended after {:?}", begun.elapsed());
-    assert_eq!(served.expect(&client, What::Close).value, TIMED_OUT);
-    served.ends_well();
+    assert_eq!(server.expect(&client, Callback::Close).value, TIMED_OUT);
+    server.stop_and_check();
 }
 
-fn time_does_not_count_while_nothing_is_read(way: Way) {
-    let acts = Acts::echo().on_data(|conn, note, data| {
+fn time_does_not_count_while_nothing_is_read(config: Config) {
+    let handler = TestHandler::echo().on_data(|conn, log, data| {
         conn.write(data).unwrap();
         if data == b"pause" {
             conn.pause();
-            let (id, note) = (conn.id(), note.clone());
+            let (id, log) = (conn.id(), log.clone());
             std::thread::spawn(move || {
                 std::thread::sleep(2 * LONGER);
-                note.say(1);
+                log.value(1);
                 id.resume().unwrap();
             });
         }
     });
-    let served = serve(way.options().read_timeout(LONGER), acts);
-    let client = served.client();
+    let server = serve(config.options().read_timeout(LONGER), handler);
+    let client = server.client();
     exchange(&client, b"pause");
-    served.said(&client, 1);
+    server.values(&client, 1);
     let spoken = Instant::now();
-    exchange(&client, b"go on");
+    exchange(&client, b"continue");
     expect_end(&client);
     assert!(spoken.elapsed() >= LONGER - Duration::from_millis(1));
-    assert_eq!(served.expect(&client, What::Close).value, TIMED_OUT);
-    served.ends_well();
+    assert_eq!(server.expect(&client, Callback::Close).value, TIMED_OUT);
+    server.stop_and_check();
 }
 
-fn time_does_not_count_above_the_high_mark(way: Way) {
-    let acts = Acts::echo().on_data(|conn, _, data| {
+fn time_does_not_count_above_the_high_mark(config: Config) {
+    let handler = TestHandler::echo().on_data(|conn, _, data| {
         keep_small(conn);
         if data == b"fill" {
             conn.write(&pattern(0, 500_000)).unwrap();
@@ -151,55 +153,55 @@ fn time_does_not_count_above_the_high_mark(way: Way) {
             conn.write(data).unwrap();
         }
     });
-    let served = serve(way.options().read_timeout(LONGER), acts);
-    let mut client = small(served.address());
+    let server = serve(config.options().read_timeout(LONGER), handler);
+    let mut client = small(server.address());
     client.write_all(b"fill").unwrap();
     read(&client, 1);
     std::thread::sleep(2 * LONGER);
     // Now that it is read from again it has its time.
     assert!(read(&client, 499_999) == pattern(0, 500_000)[1..]);
-    served.expect(&client, What::Drain);
+    server.expect(&client, Callback::Drain);
     exchange(&client, b"still here");
     expect_end(&client);
-    assert_eq!(served.expect(&client, What::Close).value, TIMED_OUT);
-    served.ends_well();
+    assert_eq!(server.expect(&client, Callback::Close).value, TIMED_OUT);
+    server.stop_and_check();
 }
 
-fn one_that_takes_nothing_ends(way: Way) {
+fn a_client_that_reads_nothing_times_out(config: Config) {
     for closing in [false, true] {
-        let acts = Acts::echo().on_data(move |conn, _, _| {
+        let handler = TestHandler::echo().on_data(move |conn, _, _| {
             keep_small(conn);
             conn.write(&[0; 500_000]).unwrap();
             if closing {
                 conn.close();
             }
         });
-        let served = serve(way.options().write_timeout(SHORT), acts);
+        let server = serve(config.options().write_timeout(SHORT), handler);
         // One with nothing to be taken does not end by it.
-        let witness = served.client();
-        let mut client = small(served.address());
+        let witness = server.client();
+        let mut client = small(server.address());
         let begun = Instant::now();
         client.write_all(b"go").unwrap();
-        assert_eq!(served.expect(&client, What::Close).value, TIMED_OUT);
+        assert_eq!(server.expect(&client, Callback::Close).value, TIMED_OUT);
         assert!(begun.elapsed() >= SHORT, "it ended after {:?}", begun.elapsed());
         expect_reset(&client);
         std::thread::sleep(2 * SHORT);
-        assert_eq!(served.log.of(port_of(&witness)).len(), 1, "the witness has ended, too");
+        assert_eq!(server.log.of(port_of(&witness)).len(), 1, "the witness has ended, too");
         drop(witness);
-        served.ends_well();
+        server.stop_and_check();
     }
 }
 
-fn one_that_takes_little_lives(way: Way) {
+fn a_client_that_reads_slowly_does_not_time_out(config: Config) {
     const LENGTH: usize = 300_000;
-    let acts = Acts::echo().on_data(|conn, _, _| {
+    let handler = TestHandler::echo().on_data(|conn, _, _| {
         keep_small(conn);
         conn.write(&pattern(0, LENGTH)).unwrap();
         conn.close();
     });
     let limit = 2 * LONGER;
-    let served = serve(way.options().write_timeout(limit), acts);
-    let mut client = small(served.address());
+    let server = serve(config.options().write_timeout(limit), handler);
+    let mut client = small(server.address());
     let begun = Instant::now();
     client.write_all(b"go").unwrap();
     let mut all = Vec::new();
@@ -214,12 +216,12 @@ fn one_that_takes_little_lives(way: Way) {
     expect_end(&client);
     let port = port_of(&client);
     drop(client);
-    assert_eq!(served.expect_of(port, What::Close).value, 0);
-    served.ends_well();
+    assert_eq!(server.expect_of(port, Callback::Close).value, 0);
+    server.stop_and_check();
 }
 
-fn a_connection_has_limits_of_its_own(way: Way) {
-    let acts = Acts::echo().on_data(|conn, _, data| match data {
+fn timeouts_per_connection(config: Config) {
+    let handler = TestHandler::echo().on_data(|conn, _, data| match data {
         b"sooner" => conn.set_idle_timeout(Some(SHORT)),
         b"read" => conn.set_read_timeout(Some(SHORT)),
         b"later" => conn.set_idle_timeout(Some(3600 * LONGER)),
@@ -231,14 +233,14 @@ fn a_connection_has_limits_of_its_own(way: Way) {
         }
         _ => drop(conn.write(data)),
     });
-    let served = serve(way.options().idle_timeout(Duration::from_secs(3600)), acts);
-    let mut later = served.client();
+    let server = serve(config.options().idle_timeout(Duration::from_secs(3600)), handler);
+    let mut later = server.client();
     later.write_all(b"later").unwrap();
     for word in ["sooner", "read", "write", "now"] {
-        let mut client = small(served.address());
+        let mut client = small(server.address());
         let begun = Instant::now();
         client.write_all(word.as_bytes()).unwrap();
-        assert_eq!(served.expect(&client, What::Close).value, TIMED_OUT, "{word}");
+        assert_eq!(server.expect(&client, Callback::Close).value, TIMED_OUT, "{word}");
         assert!(word == "now" || begun.elapsed() >= SHORT, "{word}: after {:?}", begun.elapsed());
         match word {
             "write" => expect_reset(&client),
@@ -247,35 +249,36 @@ fn a_connection_has_limits_of_its_own(way: Way) {
     }
     exchange(&later, b"still here");
     drop(later);
-    served.ends_well();
+    server.stop_and_check();
 }
 
-fn limits_can_be_taken_away(way: Way) {
-    let acts = Acts::echo().on_open(|conn, _| {
+fn timeouts_can_be_disabled(config: Config) {
+    let handler = TestHandler::echo().on_open(|conn, _| {
         conn.set_idle_timeout(None);
         conn.set_read_timeout(None);
         conn.set_write_timeout(None);
         Ok(())
     });
-    let served = serve(way.options().idle_timeout(SHORT).read_timeout(SHORT).write_timeout(SHORT), acts);
-    let client = served.client();
+    let server =
+        serve(config.options().idle_timeout(SHORT).read_timeout(SHORT).write_timeout(SHORT), handler);
+    let client = server.client();
     std::thread::sleep(2 * SHORT);
     exchange(&client, b"still here");
     drop(client);
-    served.ends_well();
+    server.stop_and_check();
 }
 
-fn a_long_call_is_not_silence(way: Way) {
+fn a_long_callback_does_not_count_as_idle(config: Config) {
     // A call that lasts longer than the limit keeps its loop from hearing anybody; when it
     // has returned, everybody has the whole of their time again.
-    let acts = Acts::echo().on_data(|conn, _, data| {
+    let handler = TestHandler::echo().on_data(|conn, _, data| {
         if data == b"work" {
             std::thread::sleep(2 * LONGER);
         }
         conn.write(data).unwrap();
     });
-    let served = serve(way.options().workers(1).idle_timeout(LONGER), acts);
-    let (mut worker, mut other) = (served.client(), served.client());
+    let server = serve(config.options().workers(1).idle_timeout(LONGER), handler);
+    let (mut worker, mut other) = (server.client(), server.client());
     for _ in 0..2 {
         worker.write_all(b"work").unwrap();
         // What it says reaches the loop late, and was said in time.
@@ -289,28 +292,30 @@ fn a_long_call_is_not_silence(way: Way) {
         exchange(&other, b"still here");
     }
     drop((worker, other));
-    served.ends_well();
+    server.stop_and_check();
 }
 
-fn a_linger_ends(way: Way) {
-    let served = serve(way.options().linger(SHORT), Acts::echo().on_data(|conn, _, _| conn.close()));
+fn lingering_ends(config: Config) {
+    let server =
+        serve(config.options().linger(SHORT), TestHandler::echo().on_data(|conn, _, _| conn.close()));
     let begun = Instant::now();
-    let mut client = served.client();
+    let mut client = server.client();
     client.write_all(b"go").unwrap();
-    // It never ends its direction, and goes on sending.
+    // It never ends its direction, and keeps sending.
     expect_end(&client);
-    while served.log.of(port_of(&client)).iter().all(|entry| entry.what != What::Close) {
+    while server.log.of(port_of(&client)).iter().all(|entry| entry.callback != Callback::Close) {
         let _ = client.write(b"still talking");
         std::thread::sleep(Duration::from_millis(1));
     }
     assert!(begun.elapsed() >= SHORT, "it ended after {:?}", begun.elapsed());
-    assert_eq!(served.expect(&client, What::Close).value, 0);
-    served.ends_well();
+    assert_eq!(server.expect(&client, Callback::Close).value, 0);
+    server.stop_and_check();
 }
 
-fn a_linger_goes_on_with_the_peer(way: Way) {
-    let served = serve(way.options().linger(LONGER), Acts::echo().on_data(|conn, _, _| conn.close()));
-    let mut client = served.client();
+fn lingering_continues_while_the_peer_sends(config: Config) {
+    let server =
+        serve(config.options().linger(LONGER), TestHandler::echo().on_data(|conn, _, _| conn.close()));
+    let mut client = server.client();
     // An upload that is refused, and is slow: its sender gets to its end, and reads the answer.
     let begun = Instant::now();
     while begun.elapsed() < 2 * LONGER {
@@ -319,15 +324,15 @@ fn a_linger_goes_on_with_the_peer(way: Way) {
     }
     expect_end(&client);
     drop(client);
-    served.ends_well();
+    server.stop_and_check();
 }
 
-fn a_refused_client_lingers_no_longer_than_it_may(way: Way) {
-    let acts = Acts::echo().on_open(|_, _| Err(std::io::Error::other("no")));
-    let mut served = serve(way.options().linger(SHORT), acts);
-    let client = served.client();
+fn a_refused_client_lingers_within_its_limit(config: Config) {
+    let handler = TestHandler::echo().on_open(|_, _| Err(std::io::Error::other("no")));
+    let mut server = serve(config.options().linger(SHORT), handler);
+    let client = server.client();
     expect_end(&client);
-    served.until("it is gone though it has not ended", |stats| stats.total.active == 0);
+    server.until("it is gone though it has not ended", |stats| stats.total.active == 0);
     drop(client);
-    served.ends_well();
+    server.stop_and_check();
 }

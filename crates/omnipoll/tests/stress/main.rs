@@ -9,7 +9,7 @@ mod suite;
 #[path = "../support/mod.rs"]
 mod support;
 
-mod ledger;
+mod accounting;
 mod shared_wait;
 mod waiter;
 mod worker;
@@ -18,40 +18,40 @@ use std::thread;
 
 use omnipoll::EngineKind;
 
-use ledger::Ledger;
+use accounting::Accounting;
 
 const WORKERS: usize = 8;
 const WAITERS: usize = 2;
 
 fn main() -> std::process::ExitCode {
     let mut suite = suite::Suite::default();
-    suite.on_each_engine(everything_is_accounted_for);
+    suite.on_each_engine(every_event_is_accounted_for);
     shared_wait::behaviours(&mut suite);
     suite.main()
 }
 
-/// Waits are for ever, so that whatever is lost is a hang, which the suite ends and reports.
-fn everything_is_accounted_for(kind: EngineKind) {
+/// Waits have no timeout, so that whatever is lost is a hang, which the suite ends and reports.
+fn every_event_is_accounted_for(kind: EngineKind) {
     let poller = support::expect::poller(kind);
-    let ledger = Ledger::new(WORKERS, worker::MOST_TOKENS);
+    let accounting = Accounting::new(WORKERS, worker::MOST_TOKENS);
     let pipes = || (0..worker::PIPES).map(|_| support::fds::pipe()).unzip();
     let (readers, writers): (Vec<Vec<_>>, Vec<Vec<_>>) = (0..WORKERS).map(|_| pipes()).unzip();
     thread::scope(|scope| {
         let waiters: Vec<_> =
-            (0..WAITERS).map(|_| scope.spawn(|| waiter::run(&poller, &ledger, &readers))).collect();
+            (0..WAITERS).map(|_| scope.spawn(|| waiter::run(&poller, &accounting, &readers))).collect();
         let ends = readers.iter().zip(writers).enumerate();
         let workers: Vec<_> = ends
             .map(|(thread, (readers, writers))| {
-                let worker = worker::Worker::new(&poller, &ledger, readers, writers, thread);
+                let worker = worker::Worker::new(&poller, &accounting, readers, writers, thread);
                 scope.spawn(move || worker.run())
             })
             .collect();
         // Joined one by one: that is an order which ThreadSanitizer sees.
         let asked: Vec<_> = workers.into_iter().map(|worker| worker.join().expect("a worker")).collect();
-        ledger.until_told(&asked);
+        accounting.until_reported(&asked);
         poller.post(waiter::STOP, 0).expect("room for a post");
         let seen: Vec<_> = waiters.into_iter().map(|waiter| waiter.join().expect("a waiter")).collect();
-        ledger.check(&asked, &seen);
+        accounting.check(&asked, &seen);
     });
     // What is left are the last registrations, and the word to stop.
     for reader in readers.iter().flatten() {

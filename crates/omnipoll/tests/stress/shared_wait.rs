@@ -1,4 +1,4 @@
-//! What two who wait on one poller owe each other.
+//! Two threads that wait on one poller.
 
 use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::Duration;
@@ -13,13 +13,13 @@ use crate::support::sys;
 type Waiter<'scope> = ScopedJoinHandle<'scope, Vec<Event>>;
 
 pub(crate) fn behaviours(suite: &mut Suite) {
-    suite.on_each_engine(a_timer_comes_though_the_one_who_knew_of_it_has_left);
+    suite.on_each_engine(a_timer_fires_though_the_thread_that_armed_it_has_left);
     suite.on_each_engine(a_post_and_a_wake_need_one_waiter_each);
 }
 
-/// A timer shortens the sleep of whoever is rung for it. When that one returns with something
+/// A timer shortens the sleep of the thread that is woken for it. When that one returns with something
 /// else, the other must not sleep on.
-fn a_timer_comes_though_the_one_who_knew_of_it_has_left(kind: EngineKind) {
+fn a_timer_fires_though_the_thread_that_armed_it_has_left(kind: EngineKind) {
     for _ in 0..20 {
         let poller = poller(kind);
         let (reader, writer) = pipe();
@@ -28,12 +28,12 @@ fn a_timer_comes_though_the_one_who_knew_of_it_has_left(kind: EngineKind) {
             let waiters = [one_event(scope, &poller), one_event(scope, &poller)];
             poller.timer_add(Duration::from_millis(30), None, 2).expect("timer_add");
             poke(&writer);
-            assert_eq!(told(waiters), [EventKind::Io, EventKind::Timer]);
+            assert_eq!(reported(waiters), [EventKind::Io, EventKind::Timer]);
         });
     }
 }
 
-/// Two things come at once for two who each have room for one.
+/// Two events come at once for two threads that each have room for one.
 fn a_post_and_a_wake_need_one_waiter_each(kind: EngineKind) {
     for round in 0..50 {
         let poller = poller(kind);
@@ -41,23 +41,23 @@ fn a_post_and_a_wake_need_one_waiter_each(kind: EngineKind) {
             let waiters = [one_event(scope, &poller), one_event(scope, &poller)];
             poller.post(3, round).expect("post");
             poller.wake().expect("wake");
-            assert_eq!(told(waiters), [EventKind::Wake, EventKind::Post]);
+            assert_eq!(reported(waiters), [EventKind::Wake, EventKind::Post]);
         });
     }
 }
 
 /// A thread that waits for one event, and sleeps by now.
 fn one_event<'scope>(scope: &'scope Scope<'scope, '_>, poller: &'scope Poller) -> Waiter<'scope> {
-    let (tell, told) = std::sync::mpsc::channel();
+    let (sender, reported) = std::sync::mpsc::channel();
     let waiter = scope.spawn(move || {
-        tell.send(sys::thread_id()).expect("somebody listens");
+        sender.send(sys::thread_id()).expect("the other thread listens");
         wait(poller, 1, None)
     });
-    sys::until_it_sleeps(told.recv().expect("the thread runs"));
+    sys::until_it_sleeps(reported.recv().expect("the thread runs"));
     waiter
 }
 
-fn told(waiters: [Waiter<'_>; 2]) -> Vec<EventKind> {
+fn reported(waiters: [Waiter<'_>; 2]) -> Vec<EventKind> {
     let mut events: Vec<_> = waiters.into_iter().flat_map(|it| it.join().expect("a waiter")).collect();
     events.sort_by_key(Event::token);
     events.iter().map(Event::kind).collect()

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use omnipoll::{Interest, Poller, Trigger};
 
-use crate::ledger::{token, Asked, Ledger, Times};
+use crate::accounting::{token, Accounting, Asked, Times};
 use crate::suite::TRIGGERS;
 use crate::support::sys;
 
@@ -21,7 +21,7 @@ type Armed = (u64, u64, bool, bool);
 
 pub(crate) struct Worker<'a> {
     poller: &'a Poller,
-    ledger: &'a Ledger,
+    accounting: &'a Accounting,
     readers: &'a [File],
     writers: Vec<File>,
     /// Of each pipe's registration, if it has one: token and trigger.
@@ -35,14 +35,14 @@ impl<'a> Worker<'a> {
     /// Writes to these pipes, and is the only one to change what is registered of them.
     pub(crate) fn new(
         poller: &'a Poller,
-        ledger: &'a Ledger,
+        accounting: &'a Accounting,
         readers: &'a [File],
         writers: Vec<File>,
         thread: usize,
     ) -> Self {
         Self {
             poller,
-            ledger,
+            accounting,
             readers,
             writers,
             registered: [None; PIPES],
@@ -58,8 +58,8 @@ impl<'a> Worker<'a> {
                 0 | 1 => self.begin_or_modify(),
                 2 => self.remove(),
                 3 => self.rearm(),
-                4 | 5 => self.poke(),
-                6 => self.come_and_go(),
+                4 | 5 => self.trigger_readiness(),
+                6 => self.add_and_remove(),
                 7 => self.post(),
                 8 => self.wake(),
                 9 => self.arm(),
@@ -87,9 +87,9 @@ impl<'a> Worker<'a> {
         self.asked.tokens[token as u32 as usize] = times;
     }
 
-    /// A call has ended this token's life: no wait that begins now may tell it.
+    /// A call has ended this token's life: no wait that begins now may report it.
     fn end(&self, old: Option<(u64, Trigger)>) {
-        old.inspect(|&(token, _)| self.ledger.end(token));
+        old.inspect(|&(token, _)| self.accounting.end(token));
     }
 
     fn begin_or_modify(&mut self) {
@@ -131,19 +131,19 @@ impl<'a> Worker<'a> {
         assert_eq!(result.err().and_then(|error| error.raw_os_error()), expected);
     }
 
-    fn poke(&mut self) {
+    fn trigger_readiness(&mut self) {
         let index = self.draw(PIPES);
         // Full, perhaps, while nobody watches it.
         let _ = std::io::Write::write(&mut &self.writers[index], b".");
     }
 
     /// A number that is soon another thread's: no event of this life may reach the next.
-    fn come_and_go(&mut self) {
+    fn add_and_remove(&mut self) {
         let always = sys::eventfd(1);
         let token = self.new_token(Times::OnceAtMost);
         self.poller.add(&always, Interest::READ | Trigger::ONESHOT, token).expect("add");
         self.poller.remove(&always).expect("remove");
-        self.ledger.end(token);
+        self.accounting.end(token);
     }
 
     fn post(&mut self) {
@@ -180,7 +180,7 @@ impl<'a> Worker<'a> {
     /// that was set again may have expired before.
     fn cancel_one(&mut self, (id, token, is_periodic, was_set): Armed) {
         match self.poller.timer_cancel(id) {
-            Ok(()) if is_periodic => self.ledger.end(token),
+            Ok(()) if is_periodic => self.accounting.end(token),
             Ok(()) => self.expect(token, if was_set { Times::Any } else { Times::Never }),
             Err(error) => assert_eq!((error.raw_os_error(), is_periodic), (Some(libc::ESTALE), false)),
         }
@@ -204,7 +204,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Ends every period, and leaves each pipe registered and hung up: whatever happened to it
-    /// before, this must be told. (A byte could be read by a waiter who still serves an event of
+    /// before, this must be reported. (A byte could be read by a waiter that still serves an event of
     /// before; an end of file stays.)
     fn leave(mut self) -> Asked {
         for armed in std::mem::take(&mut self.armed) {

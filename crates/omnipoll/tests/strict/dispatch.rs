@@ -12,7 +12,7 @@ use crate::Strict;
 
 pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(a_long_dispatch);
-    suite.on_each_engine(a_long_dispatch_of_what_is_gone);
+    suite.on_each_engine(a_long_dispatch_of_a_removed_descriptor);
     suite.on_each_engine(a_long_dispatch_of_a_batch);
     suite.on_each_engine(a_short_dispatch);
     suite.on_each_engine(a_long_time_after_a_wait_without_events);
@@ -21,7 +21,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
 
 const LIMIT: Duration = Duration::from_millis(2);
 
-fn be_away() -> Duration {
+fn stay_away() -> Duration {
     let begun = Instant::now();
     while begun.elapsed() <= LIMIT {
         std::hint::spin_loop();
@@ -39,18 +39,18 @@ fn a_long_dispatch(kind: EngineKind) {
     strict.add(&reader, Interest::READ, 7).unwrap();
     poke(&writer);
     expect_event(&strict, 7, Ready::READ);
-    let away = be_away();
+    let away = stay_away();
     expect_event(&strict, 7, Ready::READ);
     strict.found.expect(FindingKind::BlockedLoop, &reader, 7);
     assert!(strict.stats().unwrap().longest_dispatch >= Some(away));
-    be_away();
+    stay_away();
     look(&strict);
     strict.found.expect_nothing();
     strict.remove(&reader).unwrap();
 }
 
-/// It is not laid at the door of who has the number now.
-fn a_long_dispatch_of_what_is_gone(kind: EngineKind) {
+/// It is not attributed to the file that has the fd now.
+fn a_long_dispatch_of_a_removed_descriptor(kind: EngineKind) {
     let strict = Strict::with_limit(kind, LIMIT);
     let ((gone, writer), (next, _next_writer)) = (pipe(), pipe());
     strict.add(&gone, Interest::READ, 7).unwrap();
@@ -60,7 +60,7 @@ fn a_long_dispatch_of_what_is_gone(kind: EngineKind) {
     let number = close(gone);
     let next = dup_to(&next, number);
     strict.add(&next, Interest::READ, 8).unwrap();
-    be_away();
+    stay_away();
     look(&strict);
     strict.found.expect(FindingKind::BlockedLoop, &number, 7);
     strict.remove(&next).unwrap();
@@ -72,7 +72,7 @@ fn a_long_dispatch_of_a_batch(kind: EngineKind) {
     strict.post(1, 1).unwrap();
     strict.post(2, 2).unwrap();
     assert_eq!(look(&strict), 2);
-    be_away();
+    stay_away();
     look(&strict);
     let findings = strict.found.take();
     assert_eq!(findings.len(), 1, "{findings:?}");
@@ -97,7 +97,7 @@ fn a_long_time_after_a_wait_without_events(kind: EngineKind) {
     let strict = Strict::with_limit(kind, Duration::ZERO);
     for _ in 0..3 {
         assert_eq!(look(&strict), 0);
-        be_away();
+        stay_away();
     }
     assert_eq!(strict.stats().unwrap().longest_dispatch, Some(Duration::ZERO));
     strict.end().expect_nothing();
@@ -109,11 +109,11 @@ fn each_thread_for_itself(kind: EngineKind) {
     let other = Strict::with_limit(kind, Duration::ZERO);
     strict.post(1, 1).unwrap();
     std::thread::scope(|scope| _ = scope.spawn(|| assert_eq!(look(&strict), 1)));
-    be_away();
+    stay_away();
     assert_eq!(look(&strict), 0);
     strict.post(1, 1).unwrap();
     assert_eq!(look(&strict), 1);
-    be_away();
+    stay_away();
     assert_eq!(look(&other), 0);
     other.end().expect_nothing();
     strict.end().expect_nothing();

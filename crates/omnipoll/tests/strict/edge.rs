@@ -16,7 +16,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(on_a_blocking_descriptor);
     suite.on_each_engine(nothing_else_needs_non_blocking);
     suite.on_each_engine(left_undrained);
-    suite.on_each_engine(left_undrained_it_is_said_though_nothing_ends_the_wait);
+    suite.on_each_engine(left_undrained_it_is_reported_though_nothing_ends_the_wait);
     suite.on_each_engine(a_connection_left_in_the_queue);
     suite.on_each_engine(read_until_eagain_and_rearmed);
     suite.on_each_engine(left_with_room_to_write);
@@ -67,25 +67,25 @@ fn left_undrained(kind: EngineKind) {
     strict.remove(&reader).unwrap();
 }
 
-fn left_undrained_it_is_said_though_nothing_ends_the_wait(kind: EngineKind) {
+fn left_undrained_it_is_reported_though_nothing_ends_the_wait(kind: EngineKind) {
     let strict = Strict::on(kind);
     let (reader, writer) = pipe();
     strict.add(&reader, read(Trigger::EDGE), 7).unwrap();
     poke(&writer);
-    let (tell, told) = std::sync::mpsc::channel();
-    strict.on_finding(Box::new(move |finding| tell.send(finding.kind).unwrap())).unwrap();
+    let (sender, reported) = std::sync::mpsc::channel();
+    strict.on_finding(Box::new(move |finding| sender.send(finding.kind).unwrap())).unwrap();
     std::thread::scope(|scope| {
         let waiter = scope.spawn(|| {
             expect_event(&strict, 7, Ready::READ);
             expect_wake(&strict, 1);
         });
-        let kinds = std::iter::from_fn(|| told.recv_timeout(LONG).ok());
+        let kinds = std::iter::from_fn(|| reported.recv_timeout(LONG).ok());
         assert!(kinds.into_iter().any(|kind| kind == FindingKind::Undrained));
         strict.wake().unwrap();
         waiter.join().unwrap();
     });
     let stats = strict.stats().unwrap();
-    assert_eq!((stats.waits, stats.spurious), (2, 0), "that it looked again is its own affair");
+    assert_eq!((stats.waits, stats.spurious), (2, 0), "a repeated poll of its own is not counted");
     strict.remove(&reader).unwrap();
 }
 
@@ -191,7 +191,7 @@ where
     }
 }
 
-/// What was not told for want of room was not left by anybody.
+/// What did not fit into the array was not left undrained.
 fn more_ready_than_fits(kind: EngineKind) {
     let strict = Strict::on(kind);
     let pipes: Vec<_> = (0..20).map(|_| pipe()).collect();

@@ -37,7 +37,7 @@ fn used_by_a_child(kind: EngineKind) {
     strict.end().expect_nothing();
 }
 
-/// It may have closed what it does not need, and is told of that by INVALID.
+/// It may have closed what it does not need, and gets INVALID for that.
 fn rebuilt_by_a_child(kind: EngineKind) {
     let strict = Strict::on(kind);
     let ((kept, writer), (dropped, _other)) = (pipe(), pipe());

@@ -13,12 +13,12 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(stats_count_what_there_is);
     suite.on_each_engine(stats_count_waits_and_events);
     suite.on_each_engine(stats_count_the_same_when_strict);
-    suite.on_each_engine(stats_tell_a_time_out_from_a_spurious_wake_up);
+    suite.on_each_engine(stats_distinguish_a_timeout_from_a_spurious_wake_up);
     suite.on_each_engine(stats_of_many_threads_add_up);
-    suite.on_each_engine(stats_begin_again_in_a_child);
-    suite.on_each_engine(dump_tells_what_is_registered);
-    suite.on_each_engine(dump_tells_what_is_armed);
-    suite.on_each_engine(dump_tells_ages_when_strict);
+    suite.on_each_engine(stats_restart_in_a_child);
+    suite.on_each_engine(dump_shows_what_is_registered);
+    suite.on_each_engine(dump_shows_what_is_armed);
+    suite.on_each_engine(dump_shows_ages_when_strict);
 }
 
 fn look(poller: &Poller, capacity: usize) -> usize {
@@ -83,7 +83,7 @@ fn counts_waits_and_events(poller: &Poller) {
     assert_eq!((poller.remove(&one).is_ok(), poller.remove(&two).is_ok()), (true, true));
 }
 
-fn stats_tell_a_time_out_from_a_spurious_wake_up(kind: EngineKind) {
+fn stats_distinguish_a_timeout_from_a_spurious_wake_up(kind: EngineKind) {
     let poller = poller(kind);
     expect_none(&poller);
     let stats = poller.stats().unwrap();
@@ -91,7 +91,7 @@ fn stats_tell_a_time_out_from_a_spurious_wake_up(kind: EngineKind) {
     assert!(stats.system_calls >= 2, "{stats:?}");
     std::thread::scope(|scope| {
         let waiter = waiter(scope, &poller, LONG * 2);
-        // Whoever sleeps must sleep less long now, and has nothing to tell yet.
+        // A sleeping thread must sleep less long now, and has nothing to report yet.
         poller.timer_add(LONG, None, 1).unwrap();
         while poller.stats().unwrap().spurious == 0 {
             std::thread::yield_now();
@@ -118,7 +118,7 @@ fn stats_of_many_threads_add_up(kind: EngineKind) {
     assert_eq!((stats.waits, stats.io_events), (4 * WAITS, 4 * WAITS));
 }
 
-fn stats_begin_again_in_a_child(kind: EngineKind) {
+fn stats_restart_in_a_child(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
     poller.add(&reader, Interest::READ, 1).unwrap();
@@ -137,7 +137,7 @@ fn stats_begin_again_in_a_child(kind: EngineKind) {
     child.succeeds();
 }
 
-fn dump_tells_what_is_registered(kind: EngineKind) {
+fn dump_shows_what_is_registered(kind: EngineKind) {
     let poller = poller(kind);
     assert!(poller.dump().unwrap().is_empty());
     let ((reader, _writer), (ours, _theirs), (closed, _other)) = (pipe(), pair(), pipe());
@@ -160,7 +160,7 @@ fn dump_tells_what_is_registered(kind: EngineKind) {
     assert_eq!(poller.dump().unwrap().len(), 2);
 }
 
-fn dump_tells_what_is_armed(kind: EngineKind) {
+fn dump_shows_what_is_armed(kind: EngineKind) {
     let poller = poller(kind);
     let ((once, once_writer), (edge, edge_writer)) = (pipe(), pipe());
     poller.add(&once, read(Trigger::ONESHOT), 1).unwrap();
@@ -178,7 +178,7 @@ fn dump_tells_what_is_armed(kind: EngineKind) {
     assert_eq!(armed(), [Some(Interest::READ), Some(Interest::READ)]);
 }
 
-fn dump_tells_ages_when_strict(kind: EngineKind) {
+fn dump_shows_ages_when_strict(kind: EngineKind) {
     let strict = Strict::on(kind);
     let ((old, writer), (young, _other)) = (pipe(), pipe());
     strict.add(&old, Interest::READ, 1).unwrap();

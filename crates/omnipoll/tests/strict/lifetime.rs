@@ -15,13 +15,13 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_trigger(closed_while_registered);
     suite.on_each_engine(closed_during_a_wait);
     suite.on_each_engine(closed_and_then_removed);
-    suite.on_each_engine(a_number_used_again);
-    suite.on_each_engine(a_number_used_again_after_it_was_said);
-    suite.on_each_engine(a_number_added_again);
+    suite.on_each_engine(a_reused_fd);
+    suite.on_each_engine(a_reused_fd_after_it_was_reported);
+    suite.on_each_engine(a_fd_added_again);
     suite.on_each_engine(removed_before_it_is_closed);
     suite.on_each_engine(left_in_the_poller);
     suite.on_each_engine(left_in_the_poller_and_closed);
-    suite.on_each_engine(what_the_poller_opened_itself);
+    suite.on_each_engine(descriptors_the_poller_opened_itself);
 }
 
 fn look(strict: &Strict) -> Vec<Event> {
@@ -70,7 +70,7 @@ fn closed_and_then_removed(kind: EngineKind) {
     strict.end().expect_nothing();
 }
 
-fn a_number_used_again(kind: EngineKind) {
+fn a_reused_fd(kind: EngineKind) {
     let strict = Strict::on(kind);
     let ((old, _old_writer), (new, _new_writer)) = (pipe(), pipe());
     strict.add(&old, Interest::READ, 7).unwrap();
@@ -86,7 +86,7 @@ fn a_number_used_again(kind: EngineKind) {
 }
 
 /// To be closed and to be used again is one mistake.
-fn a_number_used_again_after_it_was_said(kind: EngineKind) {
+fn a_reused_fd_after_it_was_reported(kind: EngineKind) {
     let strict = Strict::on(kind);
     let ((old, _old_writer), (new, _new_writer)) = (pipe(), pipe());
     strict.add(&old, Interest::READ, 7).unwrap();
@@ -102,7 +102,7 @@ fn a_number_used_again_after_it_was_said(kind: EngineKind) {
     strict.end().expect_nothing();
 }
 
-fn a_number_added_again(kind: EngineKind) {
+fn a_fd_added_again(kind: EngineKind) {
     let strict = Strict::on(kind);
     let ((old, _old_writer), (new, _new_writer)) = (pipe(), pipe());
     strict.add(&old, Interest::READ, 7).unwrap();
@@ -154,7 +154,7 @@ fn left_in_the_poller_and_closed(kind: EngineKind) {
     strict.end().expect(FindingKind::Closed, &number, 7);
 }
 
-fn what_the_poller_opened_itself(kind: EngineKind) {
+fn descriptors_the_poller_opened_itself(kind: EngineKind) {
     let strict = Strict::on(kind);
     let mut child = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
     strict.child_add(child.id() as i32, 1).unwrap();

@@ -7,14 +7,14 @@ mod suite;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod busy_writer;
 mod dispatch;
 mod edge;
 mod fork;
 mod inspect;
 mod lifetime;
 mod oneshot;
-mod telling;
-mod writer;
+mod reporting;
 
 use std::ops::Deref;
 use std::os::fd::AsRawFd;
@@ -28,10 +28,10 @@ fn main() -> std::process::ExitCode {
     edge::behaviours(&mut suite);
     oneshot::behaviours(&mut suite);
     lifetime::behaviours(&mut suite);
-    writer::behaviours(&mut suite);
+    busy_writer::behaviours(&mut suite);
     dispatch::behaviours(&mut suite);
     fork::behaviours(&mut suite);
-    telling::behaviours(&mut suite);
+    reporting::behaviours(&mut suite);
     inspect::behaviours(&mut suite);
     suite.main()
 }

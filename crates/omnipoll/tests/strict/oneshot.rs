@@ -12,7 +12,7 @@ use crate::Strict;
 pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(forgotten);
     suite.on_each_engine(forgotten_under_edge_too);
-    suite.on_each_engine(forgotten_it_is_said_though_nothing_ends_the_wait);
+    suite.on_each_engine(forgotten_it_is_reported_though_nothing_ends_the_wait);
     suite.on_each_engine(re_enabled_each_time);
     suite.on_each_engine(with_nothing_to_read);
     suite.on_each_engine(with_room_to_write);
@@ -46,17 +46,17 @@ fn forgotten_under(kind: EngineKind, trigger: Trigger) {
     strict.remove(&reader).unwrap();
 }
 
-fn forgotten_it_is_said_though_nothing_ends_the_wait(kind: EngineKind) {
+fn forgotten_it_is_reported_though_nothing_ends_the_wait(kind: EngineKind) {
     let strict = Strict::on(kind);
     let (reader, writer) = pipe();
     strict.add(&reader, read(Trigger::ONESHOT), 7).unwrap();
     poke(&writer);
     expect_event(&strict, 7, Ready::READ);
-    let (tell, told) = std::sync::mpsc::channel();
-    strict.on_finding(Box::new(move |finding| tell.send(finding.kind).unwrap())).unwrap();
+    let (sender, reported) = std::sync::mpsc::channel();
+    strict.on_finding(Box::new(move |finding| sender.send(finding.kind).unwrap())).unwrap();
     std::thread::scope(|scope| {
         let waiter = scope.spawn(|| expect_wake(&strict, 1));
-        let kinds = std::iter::from_fn(|| told.recv_timeout(LONG).ok());
+        let kinds = std::iter::from_fn(|| reported.recv_timeout(LONG).ok());
         assert!(kinds.into_iter().any(|kind| kind == FindingKind::ForgottenOneshot));
         strict.wake().unwrap();
         waiter.join().unwrap();
@@ -100,7 +100,7 @@ fn with_room_to_write(kind: EngineKind) {
     strict.end().expect_nothing();
 }
 
-/// Another thread serves it, for less than the limit, while this one goes on waiting.
+/// Another thread serves it, for less than the limit, while this one keeps waiting.
 fn still_being_served(kind: EngineKind) {
     let strict = Strict::with_limit(kind, LONG);
     let (reader, writer) = pipe();

@@ -22,7 +22,7 @@ pub(crate) fn poller(kind: EngineKind) -> Poller {
 }
 
 /// The events of one wait. One that lasts LONG ends by an event or by none: an event that is
-/// only found when the time is up was not told.
+/// only found when the time is up was not reported.
 #[track_caller]
 pub(crate) fn wait(poller: &Poller, capacity: usize, timeout: impl Into<Option<Duration>>) -> Vec<Event> {
     let mut events = Events::with_capacity(capacity);
@@ -46,27 +46,27 @@ pub(crate) fn next(poller: &Poller) -> Vec<Event> {
 }
 
 /// One wait brings exactly these tokens, each with exactly these flags (of those the engine
-/// can tell), in any order.
+/// can distinguish), in any order.
 #[track_caller]
 pub(crate) fn expect_events(poller: &Poller, expected: &[(u64, Ready)]) {
     let expected: BTreeSet<_> =
-        expected.iter().map(|&(token, ready)| (token, told(poller, ready).bits())).collect();
+        expected.iter().map(|&(token, ready)| (token, reported(poller, ready).bits())).collect();
     let events = next(poller);
     let found: BTreeSet<_> = events.iter().map(|event| (event.token(), event.ready().bits())).collect();
     assert!(
         found == expected && found.len() == events.len(),
         "expected {}, not {events:?}",
-        in_words(&expected)
+        describe(&expected)
     );
 }
 
-/// One wait brings one event: this token with exactly these flags (of those the engine can tell).
+/// One wait brings one event: this token with exactly these flags (of those the engine can distinguish).
 #[track_caller]
 pub(crate) fn expect_event(poller: &Poller, token: u64, ready: Ready) {
     expect_events(poller, &[(token, ready)]);
 }
 
-/// No event comes: neither at a look nor to one who sleeps a moment.
+/// No event comes: neither without blocking nor in a wait of a moment.
 #[track_caller]
 pub(crate) fn expect_none(poller: &Poller) {
     for timeout in [Duration::ZERO, Duration::from_millis(2)] {
@@ -94,11 +94,11 @@ pub(crate) fn tokens(events: &[Event]) -> Vec<u64> {
 }
 
 /// Waits until `token`, the only one, has been reported with all of these flags (of those the
-/// engine can tell). For what arrives bit by bit over a network; the descriptor's own state
+/// engine can distinguish). For what arrives bit by bit over a network; the descriptor's own state
 /// stays, so that `settle` asks for it again.
 #[track_caller]
 pub(crate) fn until(poller: &Poller, fd: &impl AsFd, interest: Interest, token: u64, ready: Ready) {
-    let wanted = told(poller, ready);
+    let wanted = reported(poller, ready);
     let begun = Instant::now();
     loop {
         let events = next(poller);
@@ -122,8 +122,8 @@ pub(crate) fn settle(poller: &Poller, fd: &impl AsFd, interest: Interest, token:
     }
 }
 
-/// Those of the flags that the engine can tell apart.
-pub(crate) fn told(poller: &Poller, ready: Ready) -> Ready {
+/// Those of the flags that the engine can distinguish.
+pub(crate) fn reported(poller: &Poller, ready: Ready) -> Ready {
     let can = |what| poller.capabilities().contains(what);
     let tellable = [
         (Ready::READ, true),
@@ -134,11 +134,14 @@ pub(crate) fn told(poller: &Poller, ready: Ready) -> Ready {
         (Ready::ERROR, can(Capabilities::TELLS_HANGUP)),
         (Ready::INVALID, true),
     ];
-    let told = tellable.into_iter().filter(|&(flag, told)| told && ready.contains(flag));
-    told.map(|(flag, _)| flag).reduce(|all, flag| all | flag).expect("a flag that the engine can tell")
+    let reported = tellable.into_iter().filter(|&(flag, reported)| reported && ready.contains(flag));
+    reported
+        .map(|(flag, _)| flag)
+        .reduce(|all, flag| all | flag)
+        .expect("a flag that the engine can distinguish")
 }
 
-/// Whether the engine is told of descriptors that are closed while registered.
+/// Whether the engine detects descriptors that are closed while registered.
 pub(crate) fn tells_closed(poller: &Poller) -> bool {
     matches!(poller.engine(), EngineKind::Select | EngineKind::Poll)
 }
@@ -183,12 +186,12 @@ pub(crate) fn waiter<'scope>(
     timeout: impl Into<Option<Duration>>,
 ) -> Waiter<'scope> {
     let timeout = timeout.into();
-    let (tell, told) = std::sync::mpsc::channel();
+    let (sender, reported) = std::sync::mpsc::channel();
     let wait = scope.spawn(move || {
-        tell.send(sys::thread_id()).expect("somebody listens");
+        sender.send(sys::thread_id()).expect("the other thread listens");
         wait(poller, 64, timeout)
     });
-    let thread = told.recv().expect("the thread runs");
+    let thread = reported.recv().expect("the thread runs");
     sys::until_it_sleeps(thread);
     Waiter { thread, wait }
 }
@@ -199,7 +202,7 @@ impl Waiter<'_> {
         !self.wait.is_finished()
     }
 
-    /// What it was told.
+    /// What it got.
     #[track_caller]
     pub(crate) fn events(self) -> Vec<Event> {
         self.wait.join().expect("the waiter did not panic")
@@ -216,7 +219,7 @@ pub(crate) fn first_to_end<'scope>(waiters: &mut Vec<Waiter<'scope>>) -> Waiter<
     }
 }
 
-fn in_words(expected: &BTreeSet<(u64, u32)>) -> String {
+fn describe(expected: &BTreeSet<(u64, u32)>) -> String {
     let words = |&(token, bits): &(u64, u32)| format!("{token} with the bits {bits:#x}");
     expected.iter().map(words).collect::<Vec<_>>().join(", ")
 }

@@ -39,7 +39,7 @@ pub(crate) fn dup(file: &impl AsFd) -> OwnedFd {
     file.as_fd().try_clone_to_owned().expect("dup")
 }
 
-/// Closes a descriptor and tells the number that is now free.
+/// Closes a descriptor and returns the fd that is now free.
 pub(crate) fn close(file: impl AsFd) -> i32 {
     // The file goes out of scope here, which closes it.
     file.as_fd().as_raw_fd()

@@ -9,7 +9,7 @@ pub(crate) mod sys;
 
 use omnipoll::EngineKind;
 
-/// Every engine that is to be had here. A new one joins the suite by this line alone.
+/// Every engine that is available here. A new one joins the suite by this line alone.
 pub(crate) fn engines() -> impl Iterator<Item = EngineKind> {
     EngineKind::ALL.into_iter().filter(|kind| kind.is_available())
 }

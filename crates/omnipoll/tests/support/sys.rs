@@ -11,7 +11,7 @@ fn check(result: libc::c_int, call: &str) -> libc::c_int {
     result
 }
 
-/// A number that the kernel has just given us.
+/// A descriptor that the kernel has just returned.
 fn own(fd: libc::c_int) -> OwnedFd {
     // SAFETY: every caller passes what a successful system call returned, and nobody else owns it.
     unsafe { OwnedFd::from_raw_fd(fd) }
@@ -71,10 +71,10 @@ pub(crate) fn fcntl(fd: RawFd, command: i32, argument: i32) -> i32 {
     check(unsafe { libc::fcntl(fd, command, argument) }, "fcntl")
 }
 
-/// Closes these numbers in a forked child, to whom nobody's ownership of them belongs.
+/// Closes these numbers in a forked child, which owns none of them.
 pub(crate) fn close_here(numbers: &[RawFd]) {
     for &number in numbers {
-        // SAFETY: takes no pointer. The child ends without a look at who thinks it owns them.
+        // SAFETY: takes no pointer. The child ends without running the destructors that own them.
         check(unsafe { libc::close(number) }, "close");
     }
 }
@@ -156,7 +156,7 @@ pub(crate) fn epoll_of(file: &impl AsRawFd) -> OwnedFd {
     set
 }
 
-/// Whether this kernel lets us wait on epoll in nanoseconds (Linux 5.11).
+/// Whether this kernel can wait on epoll in nanoseconds (Linux 5.11).
 pub(crate) fn has_epoll_pwait2() -> bool {
     // SAFETY: a bad descriptor is found before any pointer is looked at.
     unsafe { libc::syscall(libc::SYS_epoll_pwait2, -1, 0, 0, 0, 0, 0) };
@@ -174,7 +174,7 @@ pub(crate) fn let_wait_as_much_as_allowed(listener: &impl AsRawFd) {
     check(result, "SO_RCVBUF");
 }
 
-/// The version of this kernel, as far as it tells what it has.
+/// The version of this kernel, as far as it shows what it has.
 pub(crate) fn kernel() -> (u32, u32) {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
     let mut numbers = release.split(['.', '-']).map(|number| number.trim().parse().unwrap_or(0));
@@ -211,7 +211,7 @@ fn descriptor_limit() -> libc::rlimit {
 }
 
 /// Lets the process have `wanted` descriptors, or as many as it may: how many that is now.
-/// Being given less is told, and an error where the process is allowed to raise its limits.
+/// Being given less is printed, and an error where the process is allowed to raise its limits.
 pub(crate) fn allow_descriptors(wanted: u64) -> u64 {
     let limit = descriptor_limit();
     let raised = libc::rlimit { rlim_cur: wanted.max(limit.rlim_cur), rlim_max: wanted.max(limit.rlim_max) };
@@ -247,13 +247,13 @@ pub(crate) fn limit_descriptors(most: u64) {
     check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, "setrlimit");
 }
 
-/// Has the system reap the children of this process, whose ends nobody hears of.
+/// Has the system reap the children of this process, whose ends are not reported.
 pub(crate) fn ignore_children() {
     // SAFETY: the action needs no handler.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
 }
 
-/// Reaps every child of this process, whoever else may want to, until the process ends.
+/// Reaps every child of this process, before anything else can, until the process ends.
 pub(crate) fn reap_everybody() {
     std::thread::spawn(|| loop {
         // SAFETY: a status is not asked for.
@@ -349,7 +349,7 @@ pub(crate) fn let_others_run() {
 pub(crate) fn stay_in_the_kernel_until_readable(file: &impl AsRawFd) {
     extern "C" fn child(poll: *mut libc::c_void) -> libc::c_int {
         // SAFETY: one entry, which lives as long as its owner waits. Should that be killed, the child
-        // must not stay for ever, with all that it has inherited.
+        // must not stay indefinitely, with all that it has inherited.
         unsafe { libc::poll(poll.cast(), 1, 60_000) - 1 }
     }
     let mut poll = libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLIN, revents: 0 };
@@ -359,7 +359,7 @@ pub(crate) fn stay_in_the_kernel_until_readable(file: &impl AsRawFd) {
     // SAFETY: the child has the stack and the entry to itself until it has ended: so long does the
     // call last.
     let pid = check(unsafe { libc::clone(child, top.cast(), flags, poll.cast()) }, "clone");
-    // SAFETY: it is told no place for the status.
+    // SAFETY: no place for the status is passed.
     check(unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) }, "waitpid");
 }
 
@@ -368,7 +368,7 @@ pub(crate) fn on_signal(signal: libc::c_int, handler: extern "C" fn(libc::c_int)
     // SAFETY: all zeroes is an empty mask and no flags.
     let mut action: libc::sigaction = unsafe { zeroed() };
     action.sa_sigaction = handler as usize;
-    // SAFETY: the action lives through the call and the handler for ever.
+    // SAFETY: the action lives through the call and the handler indefinitely.
     check(unsafe { libc::sigaction(signal, &action, std::ptr::null_mut()) }, "sigaction");
 }
 
@@ -393,7 +393,7 @@ pub(crate) fn signal_thread_in(process: libc::pid_t, thread: libc::pid_t, signal
     check(result as libc::c_int, "tgkill");
 }
 
-/// Sends the signal to this process every `period` from now on: for ever, for one that handles it.
+/// Sends the signal to this process every `period` from now on: indefinitely, for one that handles it.
 pub(crate) fn send_every(period: Duration, signal: libc::c_int) {
     // SAFETY: all zeroes is a sigevent that sends no signal yet.
     let mut event: libc::sigevent = unsafe { zeroed() };

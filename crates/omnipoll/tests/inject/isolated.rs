@@ -1,6 +1,6 @@
 //! Walks through the faults of what a process can do again and again by itself.
 //!
-//! It does so in a forked child: who crashes or hangs is replaced by one that goes on with the next
+//! It does so in a forked child: a child that crashes or hangs is replaced by one that continues with the next
 //! fault.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -11,9 +11,9 @@ use crate::calls::CALLS;
 use crate::client::PATIENCE;
 use crate::plan::{Fault, Plan};
 use crate::process::{fork, status_of};
+use crate::selection::{Asked, Tally, SOME};
 use crate::supervisor::supervise;
 use crate::support::sys;
-use crate::walk::{Asked, Tally, SOME};
 
 /// `act` while each call fails that it makes. It returns an error when something is wrong with what
 /// it does, not when the fault has come out as one.
@@ -57,7 +57,7 @@ fn end_of(child: i32, plan: &Plan) -> Option<i32> {
         if since.elapsed() > 2 * PATIENCE {
             // SAFETY: takes no pointer; the child leads this group, and has not been reaped.
             unsafe { libc::kill(-child, libc::SIGKILL) };
-            // SAFETY: it is told no place for the status.
+            // SAFETY: no place for the status is passed.
             unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
             return None;
         }
@@ -104,7 +104,7 @@ fn go_on(
         plan.total.fetch_add(1, Ordering::SeqCst);
         match outcome {
             Ok(()) => drop(plan.survived.fetch_add(1, Ordering::SeqCst)),
-            // The next shall not have to suffer for it.
+            // The next fault must not be affected by it.
             Err(words) => {
                 tally.say(fault, &words);
                 plan.step.fetch_add(1, Ordering::SeqCst);

@@ -1,5 +1,5 @@
-//! After `remove` nothing of the poller's holds the file: closed next, it is closed, and its
-//! peer hears of it.
+//! After `remove` the poller holds no reference to the file: closed next, it is closed, and its
+//! peer sees it.
 
 use std::io::{ErrorKind, Read};
 use std::net::TcpListener;
@@ -19,7 +19,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_trigger(removed_and_closed_while_others_wait);
     suite.on_each_trigger(removed_and_closed_after_its_event);
     suite.on_each_engine(a_removed_listener_s_port_is_free);
-    suite.on_each_engine(removed_without_end_while_two_wait);
+    suite.on_each_engine(removed_repeatedly_while_two_wait);
     suite.on_each_engine(a_forked_child_holds_no_file_of_a_poller_that_was_dropped);
     suite.on_each_engine(a_forked_child_holds_no_file_of_a_poller_on_which_another_thread_waits);
 }
@@ -80,7 +80,7 @@ fn removed_and_closed_while_others_wait(kind: EngineKind, trigger: Trigger) {
     }
 }
 
-/// What was told once may still be watched, and not be read.
+/// What was reported once may still be watched, and not be read.
 fn removed_and_closed_after_its_event(kind: EngineKind, trigger: Trigger) {
     let poller = poller(kind);
     let (ours, theirs) = pair();
@@ -113,7 +113,7 @@ fn a_removed_listener_s_port_is_free(kind: EngineKind) {
 }
 
 /// Whatever the two are about, asleep, on their way or back: each removal is one.
-fn removed_without_end_while_two_wait(kind: EngineKind) {
+fn removed_repeatedly_while_two_wait(kind: EngineKind) {
     let poller = poller(kind);
     let busy = pair();
     poller.add(&busy.0, Interest::READ, 0).unwrap();

@@ -1,4 +1,4 @@
-//! What was asked for and what was told, and when, by a clock of the test's own.
+//! What was asked for and what was reported, and when, by a clock of the test's own.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::time::Instant;
@@ -16,7 +16,7 @@ fn split(token: u64) -> (usize, usize) {
     ((token >> 32) as usize, token as u32 as usize)
 }
 
-/// How often a token may be told in all.
+/// How often a token may be reported in all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Times {
     Never,
@@ -42,31 +42,31 @@ pub(crate) struct Seen {
 
 #[derive(Default)]
 struct Fact {
-    told: AtomicU32,
+    reported: AtomicU32,
     /// The time at which it ended; 0 while it lives.
     ended: AtomicU64,
 }
 
 /// Shared by all threads, without a lock that would order what is under test.
-pub(crate) struct Ledger {
+pub(crate) struct Accounting {
     clock: AtomicU64,
-    facts: Vec<Vec<Fact>>,
+    summarize: Vec<Vec<Fact>>,
     pub(crate) wakes: AtomicU64,
     pub(crate) posts: AtomicU64,
 }
 
-impl Ledger {
+impl Accounting {
     pub(crate) fn new(threads: usize, tokens: usize) -> Self {
-        let facts = || (0..tokens).map(|_| Fact::default()).collect();
+        let summarize = || (0..tokens).map(|_| Fact::default()).collect();
         Self {
             clock: AtomicU64::new(1),
-            facts: (0..threads).map(|_| facts()).collect(),
+            summarize: (0..threads).map(|_| summarize()).collect(),
             wakes: AtomicU64::new(0),
             posts: AtomicU64::new(0),
         }
     }
 
-    /// The time. A wait that begins now must not tell what has ended.
+    /// The time. A wait that begins now must not report what has ended.
     pub(crate) fn now(&self) -> u64 {
         self.clock.load(SeqCst)
     }
@@ -75,25 +75,25 @@ impl Ledger {
     pub(crate) fn end(&self, token: u64) {
         let (thread, serial) = split(token);
         let now = self.clock.fetch_add(1, SeqCst) + 1;
-        self.facts[thread][serial].ended.store(now, SeqCst);
+        self.summarize[thread][serial].ended.store(now, SeqCst);
     }
 
-    /// Notes that a wait which began at that time has told this event.
-    pub(crate) fn tell(&self, event: &Event, began: u64) {
+    /// Notes that a wait which began at that time has reported this event.
+    pub(crate) fn report(&self, event: &Event, began: u64) {
         let (thread, serial) = split(event.token());
-        let fact = &self.facts[thread][serial];
+        let fact = &self.summarize[thread][serial];
         let ended = fact.ended.load(SeqCst);
-        assert!(ended == 0 || began < ended, "ended at {ended}, told by a wait of {began}: {event:?}");
-        fact.told.fetch_add(1, SeqCst);
+        assert!(ended == 0 || began < ended, "ended at {ended}, reported by a wait of {began}: {event:?}");
+        fact.reported.fetch_add(1, SeqCst);
     }
 
-    fn told(&self, thread: usize, serial: usize) -> u32 {
-        self.facts[thread][serial].told.load(SeqCst)
+    fn reported(&self, thread: usize, serial: usize) -> u32 {
+        self.summarize[thread][serial].reported.load(SeqCst)
     }
 
     /// Returns once everything that must still come has come. Whoever waits for what is lost
-    /// can't be told to stop, so this ends the process.
-    pub(crate) fn until_told(&self, asked: &[Asked]) {
+    /// can't be stopped, so this ends the process.
+    pub(crate) fn until_reported(&self, asked: &[Asked]) {
         let begun = Instant::now();
         while let Some(missing) = self.missing(asked) {
             if begun.elapsed() > LONG {
@@ -110,13 +110,15 @@ impl Ledger {
             ("posts", &self.posts, sum(asked, |it| it.posts)),
             ("wakes", &self.wakes, sum(asked, |it| it.wakes)),
         ];
-        if let Some((what, told, all)) = counts.into_iter().find(|(_, told, all)| told.load(SeqCst) < *all) {
-            return Some(format!("{} of {all} {what} came", told.load(SeqCst)));
+        if let Some((what, reported, all)) =
+            counts.into_iter().find(|(_, reported, all)| reported.load(SeqCst) < *all)
+        {
+            return Some(format!("{} of {all} {what} came", reported.load(SeqCst)));
         }
         let due = |times: &Times| matches!(times, Times::Once | Times::OnceAtLeast);
         asked.iter().find_map(|Asked { thread, tokens, .. }| {
             let all = tokens.iter().enumerate().filter(|(_, times)| due(times));
-            let mut missing = all.filter(|(serial, _)| self.told(*thread, *serial) == 0).peekable();
+            let mut missing = all.filter(|(serial, _)| self.reported(*thread, *serial) == 0).peekable();
             missing.peek()?;
             Some(format!("of thread {thread} {:?}", missing.collect::<Vec<_>>()))
         })
@@ -126,15 +128,18 @@ impl Ledger {
         assert_eq!(self.wakes.load(SeqCst), sum(asked, |it| it.wakes), "wakes");
         for Asked { thread, tokens, posts, .. } in asked {
             for (serial, &times) in tokens.iter().enumerate() {
-                let told = self.told(*thread, serial);
+                let reported = self.reported(*thread, serial);
                 let fits = match times {
-                    Times::Never => told == 0,
-                    Times::Once => told == 1,
-                    Times::OnceAtMost => told <= 1,
-                    Times::OnceAtLeast => told >= 1,
+                    Times::Never => reported == 0,
+                    Times::Once => reported == 1,
+                    Times::OnceAtMost => reported <= 1,
+                    Times::OnceAtLeast => reported >= 1,
                     Times::Any => true,
                 };
-                assert!(fits, "token {serial} of thread {thread} was told {told} times, not {times:?}");
+                assert!(
+                    fits,
+                    "token {serial} of thread {thread} was reported {reported} times, not {times:?}"
+                );
             }
             let orders = seen.iter().map(|seen| &seen.posts[*thread]);
             for order in orders.clone() {

@@ -1,8 +1,8 @@
-//! A server in a process of its own, and the hold that a test has on it.
+//! A server in a process of its own, and the test's control of it.
 //!
 //! Under FORK and PREFORK a server wants a process without other threads, and its handler's
 //! calls are made in yet other processes: so that a test is the same for every model, the
-//! server always gets a process, and tells of itself through pipes.
+//! server always gets a process, and reports through pipes.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,17 +11,17 @@ use std::time::Duration;
 
 use omnipoll::{Handler, Server, ServerHandle, ServerOptions, WorkerStats};
 
-use super::acts::{Acts, Told};
-use super::log::{Entry, Log, Pen, What};
+use super::log::{Callback, Entry, Log, LogWriter};
 use super::process::{self, Process};
+use super::test_handler::{LoggingHandler, TestHandler};
 use crate::support::expect::LONG;
 use crate::support::sys;
 
 /// Seconds after which a server that has not ended is killed.
-const PATIENCE: u32 = 50;
+const KILL_AFTER_SECONDS: u32 = 50;
 
 /// A server that runs.
-pub(crate) struct Served {
+pub(crate) struct RunningServer {
     pub(crate) log: Log,
     pub(crate) process: Process,
     addresses: Vec<String>,
@@ -44,48 +44,52 @@ pub(crate) struct Stats {
 }
 
 /// Serves on one address of the loopback device.
-pub(crate) fn serve(options: ServerOptions, acts: Acts) -> Served {
-    serve_on(&["127.0.0.1:0"], options, acts, |_| {})
+pub(crate) fn serve(options: ServerOptions, handler: TestHandler) -> RunningServer {
+    serve_on(&["127.0.0.1:0"], options, handler, |_| {})
 }
 
 /// Serves on several addresses; `prepare` is called in the server's process before it runs.
 pub(crate) fn serve_on(
     addresses: &[&str],
     options: ServerOptions,
-    acts: Acts,
+    handler: TestHandler,
     prepare: impl FnOnce(&ServerHandle),
-) -> Served {
-    serve_with(addresses, options, |pen| Told { acts, pen }, prepare)
+) -> RunningServer {
+    serve_with(addresses, options, |log_writer| LoggingHandler { handler, log_writer }, prepare)
 }
 
 /// Serves with a handler of its own.
 pub(crate) fn serve_with<H: Handler>(
     addresses: &[&str],
     options: ServerOptions,
-    handler: impl FnOnce(Pen) -> H,
+    handler: impl FnOnce(LogWriter) -> H,
     prepare: impl FnOnce(&ServerHandle),
-) -> Served {
-    let (pen, reader) = Log::pipe();
+) -> RunningServer {
+    let (log_writer, reader) = Log::pipe();
     let (ours, theirs) = UnixStream::pair().expect("socketpair");
     let process = match process::fork() {
         None => {
             drop((ours, reader));
-            sys::end_after_seconds(PATIENCE);
-            let errno = be_the_server(addresses, options, handler(pen), prepare, &theirs);
+            sys::end_after_seconds(KILL_AFTER_SECONDS);
+            let errno = run_server(addresses, options, handler(log_writer), prepare, &theirs);
             std::process::exit(i32::from(errno.is_err()));
         }
         Some(process) => process,
     };
-    drop((theirs, pen));
+    drop((theirs, log_writer));
     ours.set_read_timeout(Some(LONG)).expect("a timeout");
-    let mut served =
-        Served { log: Log::read(reader), process, addresses: Vec::new(), commands: BufReader::new(ours) };
-    let addresses = served.reply("listening");
-    served.addresses = addresses.split_whitespace().map(str::to_owned).collect();
-    served
+    let mut server = RunningServer {
+        log: Log::read(reader),
+        process,
+        addresses: Vec::new(),
+        commands: BufReader::new(ours),
+    };
+    let addresses = server.reply("listening");
+    server.addresses = addresses.split_whitespace().map(str::to_owned).collect();
+    server
 }
 
-fn be_the_server<H: Handler>(
+fn run_server<H: Handler>(
     addresses: &[&str],
     options: ServerOptions,
     handler: H,
@@ -93,17 +97,17 @@ fn be_the_server<H: Handler>(
     commands: &UnixStream,
 ) -> io::Result<()> {
     let server = Server::with_options(handler, options)?;
-    let mut heard = Vec::new();
+    let mut bound = Vec::new();
     for address in addresses {
-        heard.push(server.listen(address)?);
+        bound.push(server.listen(address)?);
     }
     let handle = server.handle();
     // Before there may be no descriptors left.
-    let (orders, answers, at) = (commands.try_clone()?, commands.try_clone()?, handle.clone());
+    let (commands_in, answers, at) = (commands.try_clone()?, commands.try_clone()?, handle.clone());
     prepare(&handle);
-    say(commands, &format!("listening {}", heard.join(" ")));
+    send_line(commands, &format!("listening {}", bound.join(" ")));
     // It sleeps in a read, with nothing locked, whenever a model may fork.
-    std::thread::spawn(move || obey(&at, orders, &answers));
+    std::thread::spawn(move || run_commands(&at, commands_in, &answers));
     let (process, ran) = (std::process::id(), server.run());
     if std::process::id() != process {
         // A handler has forked, and its child has returned.
@@ -113,21 +117,21 @@ fn be_the_server<H: Handler>(
         });
     }
     let errno = ran.as_ref().err().map_or(0, |error| error.raw_os_error().unwrap_or(-1));
-    say(commands, &format!("ended {errno} {}", pack(&handle)));
+    send_line(commands, &format!("ended {errno} {}", pack(&handle)));
     ran
 }
 
-/// Says a line as a whole: others speak too.
-fn say(mut to: &UnixStream, line: &str) {
+/// Writes a line as a whole: other threads write too.
+fn send_line(mut to: &UnixStream, line: &str) {
     to.write_all(format!("{line}\n").as_bytes()).expect("the test listens");
 }
 
 /// Does what the test asks for, in a thread of the server's process.
-fn obey(handle: &ServerHandle, orders: UnixStream, answers: &UnixStream) {
-    for line in BufReader::new(orders).lines() {
+fn run_commands(handle: &ServerHandle, commands_in: UnixStream, answers: &UnixStream) {
+    for line in BufReader::new(commands_in).lines() {
         let Ok(line) = line else { break };
-        let (order, argument) = line.split_once(' ').unwrap_or((&line, ""));
-        let answer = match order {
+        let (command, argument) = line.split_once(' ').unwrap_or((&line, ""));
+        let answer = match command {
             // It may have ended before there is time for an answer.
             "stop" => {
                 handle.stop(drain_from(argument)).expect("stop");
@@ -138,9 +142,9 @@ fn obey(handle: &ServerHandle, orders: UnixStream, answers: &UnixStream) {
                 Ok(count) => format!("broadcast {count}"),
                 Err(error) => format!("broadcast -{}", error.raw_os_error().unwrap_or(0)),
             },
-            order => panic!("no such order: {order}"),
+            command => panic!("no such order: {command}"),
         };
-        say(answers, &answer);
+        send_line(answers, &answer);
     }
     // The test is gone.
     std::process::exit(1);
@@ -150,7 +154,7 @@ fn drain_from(argument: &str) -> Option<Duration> {
     argument.parse().ok().map(Duration::from_nanos)
 }
 
-impl Served {
+impl RunningServer {
     /// Its first address.
     pub(crate) fn address(&self) -> SocketAddr {
         self.addresses[0].parse().expect("an address")
@@ -163,11 +167,11 @@ impl Served {
     /// A new client, whose reads and writes end when they take too long.
     #[track_caller]
     pub(crate) fn client(&self) -> TcpStream {
-        patient(TcpStream::connect(self.address()).expect("connect"))
+        with_timeouts(TcpStream::connect(self.address()).expect("connect"))
     }
 
-    fn order(&mut self, order: &str, answer: &str) -> String {
-        say(self.commands.get_ref(), order);
+    fn command(&mut self, command: &str, answer: &str) -> String {
+        send_line(self.commands.get_ref(), command);
         self.reply(answer)
     }
 
@@ -185,11 +189,11 @@ impl Served {
     /// Stops it from another thread of its process.
     pub(crate) fn stop(&self, drain: impl Into<Option<Duration>>) {
         let drain = drain.into().map_or(String::from("none"), |drain| drain.as_nanos().to_string());
-        say(self.commands.get_ref(), &format!("stop {drain}"));
+        send_line(self.commands.get_ref(), &format!("stop {drain}"));
     }
 
     pub(crate) fn stats(&mut self) -> Stats {
-        unpack(&self.order("stats", "stats"))
+        unpack(&self.command("stats", "stats"))
     }
 
     /// Waits until what it counts is as it should be.
@@ -208,29 +212,29 @@ impl Served {
 
     /// To how many it went, or a negative error's number.
     pub(crate) fn broadcast(&mut self, text: &str) -> i64 {
-        self.order(&format!("broadcast {text}"), "broadcast").parse().expect("a number")
+        self.command(&format!("broadcast {text}"), "broadcast").parse().expect("a number")
     }
 
     /// Waits for an entry of this client's.
     #[track_caller]
-    pub(crate) fn expect(&self, client: &TcpStream, what: What) -> Entry {
-        self.expect_of(port_of(client), what)
+    pub(crate) fn expect(&self, client: &TcpStream, callback: Callback) -> Entry {
+        self.expect_of(port_of(client), callback)
     }
 
     /// Waits for an entry of the client that has, or had, this port.
     #[track_caller]
-    pub(crate) fn expect_of(&self, port: u16, what: What) -> Entry {
-        self.log.wait_for(&format!("{what:?} of port {port}"), |entries| {
-            entries.iter().find(|entry| entry.port == port && entry.what == what).copied()
+    pub(crate) fn expect_of(&self, port: u16, callback: Callback) -> Entry {
+        self.log.wait_for(&format!("{callback:?} of port {port}"), |entries| {
+            entries.iter().find(|entry| entry.port == port && entry.callback == callback).copied()
         })
     }
 
     /// What the handler said of this client, once it has said that many things.
     #[track_caller]
-    pub(crate) fn said(&self, client: &TcpStream, count: usize) -> Vec<i64> {
+    pub(crate) fn values(&self, client: &TcpStream, count: usize) -> Vec<i64> {
         let port = port_of(client);
         self.log.wait_for(&format!("{count} things said of port {port}"), |entries| {
-            let said = entries.iter().filter(|entry| entry.port == port && entry.what == What::Said);
+            let said = entries.iter().filter(|entry| entry.port == port && entry.callback == Callback::Value);
             let said: Vec<i64> = said.map(|entry| entry.value).collect();
             (said.len() >= count).then_some(said)
         })
@@ -238,7 +242,7 @@ impl Served {
 
     /// Waits until it has ended by itself.
     #[track_caller]
-    pub(crate) fn ends(mut self) -> Outcome {
+    pub(crate) fn wait_for_end(mut self) -> Outcome {
         let reply = self.reply("ended");
         let (errno, stats) = reply.split_once(' ').expect("two parts");
         let errno = errno.parse().expect("a number");
@@ -250,16 +254,16 @@ impl Served {
 
     /// Stops it with all the time it needs, and sees it end well.
     #[track_caller]
-    pub(crate) fn ends_well(self) -> Outcome {
+    pub(crate) fn stop_and_check(self) -> Outcome {
         self.stop(None);
-        let outcome = self.ends();
+        let outcome = self.wait_for_end();
         assert_eq!(outcome.errno, 0, "run has failed");
         outcome
     }
 }
 
 /// Has reads and writes of a client end when they take too long.
-pub(crate) fn patient(client: TcpStream) -> TcpStream {
+pub(crate) fn with_timeouts(client: TcpStream) -> TcpStream {
     client.set_read_timeout(Some(LONG)).expect("a timeout");
     client.set_write_timeout(Some(LONG)).expect("a timeout");
     client.set_nodelay(true).expect("TCP_NODELAY");

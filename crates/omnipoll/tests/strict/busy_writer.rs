@@ -11,8 +11,8 @@ use crate::Strict;
 
 pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(with_nothing_to_write);
-    suite.on_each_engine(writing_over_tcp_to_one_who_reads_at_once);
-    suite.on_each_engine(writing_to_one_who_reads_late);
+    suite.on_each_engine(writing_over_tcp_to_a_peer_that_reads_at_once);
+    suite.on_each_engine(writing_to_a_peer_that_reads_late);
     suite.on_each_engine(asked_for_only_when_needed);
     suite.on_each_engine(with_something_to_read_as_well);
 }
@@ -44,7 +44,7 @@ fn never_writes(kind: EngineKind, to: &impl AsFd) {
     strict.end().expect_nothing();
 }
 
-fn writing_over_tcp_to_one_who_reads_at_once(kind: EngineKind) {
+fn writing_over_tcp_to_a_peer_that_reads_at_once(kind: EngineKind) {
     let strict = Strict::on(kind);
     let (ours, theirs) = tcp();
     strict.add(&ours, Interest::WRITE, 7).unwrap();
@@ -57,7 +57,7 @@ fn writing_over_tcp_to_one_who_reads_at_once(kind: EngineKind) {
     strict.end().expect_nothing();
 }
 
-fn writing_to_one_who_reads_late(kind: EngineKind) {
+fn writing_to_a_peer_that_reads_late(kind: EngineKind) {
     let ((reader, writer), (ours, theirs)) = (pipe(), pair());
     writes_now_and_then(kind, &writer, &reader);
     writes_now_and_then(kind, &ours, &theirs);
@@ -96,7 +96,7 @@ fn asked_for_only_when_needed(kind: EngineKind) {
     strict.end().expect_nothing();
 }
 
-/// Not the writer keeps the loop busy, but who does not read.
+/// Not the writer keeps the loop busy, but the peer that does not read.
 fn with_something_to_read_as_well(kind: EngineKind) {
     let strict = Strict::on(kind);
     let (ours, theirs) = pair();

@@ -9,12 +9,12 @@ use crate::support::engines;
 
 /// A model on an engine.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Way {
+pub(crate) struct Config {
     pub(crate) model: Model,
     pub(crate) engine: EngineKind,
 }
 
-impl Way {
+impl Config {
     /// To be served in this way: by two workers, where there are workers.
     pub(crate) fn options(self) -> ServerOptions {
         let options = ServerOptions::new().model(self.model).engine(self.engine);
@@ -22,36 +22,35 @@ impl Way {
     }
 
     /// Whether a client's process serves no other client.
-    pub(crate) fn has_a_process_each(self) -> bool {
+    pub(crate) fn has_process_per_client(self) -> bool {
         self.model == Model::Fork
     }
 }
 
 impl Suite {
     /// A behaviour that a server shows under every model, on every engine.
-    pub(crate) fn in_each_way<F: Fn(Way) + Copy + Sync + 'static>(&mut self, behaviour: F) {
-        self.in_ways_of(&Model::ALL, behaviour);
+    pub(crate) fn for_each_config<F: Fn(Config) + Copy + Sync + 'static>(&mut self, behaviour: F) {
+        self.for_models(&Model::ALL, behaviour);
     }
 
-    /// A behaviour that a server shows under every model, on the engine that is chosen unless
-    /// told otherwise.
-    pub(crate) fn in_each_model<F: Fn(Way) + Copy + Sync + 'static>(&mut self, behaviour: F) {
+    /// A behaviour that a server shows under every model, on the default engine.
+    pub(crate) fn for_each_model<F: Fn(Config) + Copy + Sync + 'static>(&mut self, behaviour: F) {
         let engine = Poller::new().expect("a poller").engine();
         for model in Model::ALL {
             let name = format!("{} [{}]", name_of::<F>(), model.name());
-            self.add(name, move || behaviour(Way { model, engine }));
+            self.add(name, move || behaviour(Config { model, engine }));
         }
     }
 
     /// A behaviour of these models, on every engine.
-    pub(crate) fn in_ways_of<F>(&mut self, models: &[Model], behaviour: F)
+    pub(crate) fn for_models<F>(&mut self, models: &[Model], behaviour: F)
     where
-        F: Fn(Way) + Copy + Sync + 'static,
+        F: Fn(Config) + Copy + Sync + 'static,
     {
         for &model in models {
             for engine in engines() {
                 let name = format!("{} [{}, {}]", name_of::<F>(), model.name(), engine.name());
-                self.add(name, move || behaviour(Way { model, engine }));
+                self.add(name, move || behaviour(Config { model, engine }));
             }
         }
     }

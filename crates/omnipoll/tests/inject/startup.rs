@@ -5,11 +5,11 @@ use std::net::{Shutdown, TcpStream};
 
 use omnipoll::{explain, EngineKind, Model, Server};
 
-use crate::alone::walk;
 use crate::client::PATIENCE;
+use crate::isolated::walk;
 use crate::plan::Plan;
+use crate::selection::{Asked, Tally};
 use crate::server::{addresses, options, Echo};
-use crate::walk::{Asked, Tally};
 
 pub(crate) fn faults(model: Model, engine: EngineKind, asked: &Asked, tally: &mut Tally) {
     walk(asked, tally, |plan| {
@@ -27,12 +27,12 @@ pub(crate) fn faults(model: Model, engine: EngineKind, asked: &Asked, tally: &mu
 fn serve(plan: &Plan, model: Model, engine: EngineKind, client: &mut Option<TcpStream>) -> io::Result<()> {
     let echo = plan.spare(Echo::new);
     let server = Server::with_options(echo, options(model, engine))?;
-    let mut heard = Vec::new();
+    let mut bound = Vec::new();
     for address in addresses(model) {
-        heard.push(server.listen(address)?);
+        bound.push(server.listen(address)?);
     }
     *client = Some(plan.spare(|| {
-        let mut client = TcpStream::connect(&heard[0]).expect("connect");
+        let mut client = TcpStream::connect(&bound[0]).expect("connect");
         client.write_all(b"hello").expect("write");
         client.shutdown(Shutdown::Write).expect("shutdown");
         client

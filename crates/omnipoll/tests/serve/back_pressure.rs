@@ -6,37 +6,37 @@ use std::sync::{Arc, OnceLock};
 
 use omnipoll::{Conn, ConnId, Model};
 
-use crate::acts::Acts;
 use crate::client::{end, expect_end, keep_small, pattern, push, read, read_to_end, send_meanwhile, small};
-use crate::log::What;
-use crate::served::{port_of, serve};
+use crate::config::Config;
+use crate::log::Callback;
+use crate::running_server::{port_of, serve};
 use crate::suite::Suite;
 use crate::support::fds;
-use crate::way::Way;
+use crate::test_handler::TestHandler;
 
 pub(crate) fn behaviours(suite: &mut Suite) {
-    suite.in_each_way(nothing_is_read_above_the_high_mark);
-    suite.in_each_way(a_drain_is_told_once_a_crossing);
-    suite.in_each_way(a_drain_may_be_filled_again);
-    suite.in_each_way(what_stays_below_the_high_mark_drains_untold);
-    suite.in_each_way(others_who_fill_it_are_told_of_the_drain);
-    suite.in_ways_of(&[Model::Reactor, Model::Cores, Model::Thread], a_proxy_passes_the_pace_on);
-    suite.in_each_way(a_peer_that_does_not_read_can_send_little);
-    suite.in_each_way(a_paused_peer_can_send_little);
-    suite.in_each_way(a_paused_connection_still_sends);
-    suite.in_each_way(a_pause_within_a_call_holds_the_rest_back);
+    suite.for_each_config(nothing_is_read_above_the_high_water_mark);
+    suite.for_each_config(on_drain_is_called_once_per_crossing);
+    suite.for_each_config(on_drain_may_fill_the_queue_again);
+    suite.for_each_config(below_the_high_water_mark_on_drain_is_not_called);
+    suite.for_each_config(a_queue_filled_by_another_thread_drains_with_on_drain);
+    suite.for_models(&[Model::Reactor, Model::Cores, Model::Thread], a_proxy_propagates_back_pressure);
+    suite.for_each_config(a_peer_that_does_not_read_can_send_little);
+    suite.for_each_config(a_paused_peer_can_send_little);
+    suite.for_each_config(a_paused_connection_still_sends);
+    suite.for_each_config(a_pause_within_a_callback_holds_the_rest_back);
 }
 
 const LOW: usize = 10_000;
 const HIGH: usize = 40_000;
 
-/// What was told of a client's connection in order, without its beginning.
-fn story(served: &crate::served::Served, port: u16) -> Vec<What> {
-    served.log.of(port).iter().map(|entry| entry.what).skip(1).collect()
+/// What was logged of a client's connection, in order, without its beginning.
+fn story(server: &crate::running_server::RunningServer, port: u16) -> Vec<Callback> {
+    server.log.of(port).iter().map(|entry| entry.callback).skip(1).collect()
 }
 
-fn nothing_is_read_above_the_high_mark(way: Way) {
-    let acts = Acts::echo().on_data(|conn, _, data| {
+fn nothing_is_read_above_the_high_water_mark(config: Config) {
+    let handler = TestHandler::echo().on_data(|conn, _, data| {
         keep_small(conn);
         if data == b"fill" {
             conn.write(&[0; 500_000]).unwrap();
@@ -44,8 +44,8 @@ fn nothing_is_read_above_the_high_mark(way: Way) {
             conn.write(data).unwrap();
         }
     });
-    let served = serve(way.options().water_marks(LOW, HIGH), acts);
-    let mut client = small(served.address());
+    let server = serve(config.options().water_marks(LOW, HIGH), handler);
+    let mut client = small(server.address());
     client.write_all(b"fill").unwrap();
     // The queue is above the mark now, and so it is when this arrives.
     read(&client, 1);
@@ -54,47 +54,48 @@ fn nothing_is_read_above_the_high_mark(way: Way) {
     assert_eq!(read(&client, 499_999 + 4)[499_999..], *b"more");
     expect_end(&client);
     let port = port_of(&client);
-    served.expect(&client, What::Close);
-    let drained = served.expect(&client, What::Drain);
+    server.expect(&client, Callback::Close);
+    let drained = server.expect(&client, Callback::Drain);
     assert!(drained.value as usize <= LOW, "{} bytes were left", drained.value);
-    use What::{Close, Data, Drain, End};
-    assert_eq!(story(&served, port), [Data, Drain, Data, End, Close]);
-    served.ends_well();
+    use Callback::{Close, Data, Drain, End};
+    assert_eq!(story(&server, port), [Data, Drain, Data, End, Close]);
+    server.stop_and_check();
 }
 
-fn a_drain_is_told_once_a_crossing(way: Way) {
+fn on_drain_is_called_once_per_crossing(config: Config) {
     const TIMES: usize = 5;
-    let acts = Acts::echo().on_data(|conn, _, _| {
+    let handler = TestHandler::echo().on_data(|conn, _, _| {
         keep_small(conn);
         // What follows is still the same crossing.
         for length in [500_000, 1, 20_000] {
             conn.write(&vec![0; length]).unwrap();
         }
     });
-    let served = serve(way.options().water_marks(LOW, HIGH), acts);
-    let mut client = small(served.address());
+    let server = serve(config.options().water_marks(LOW, HIGH), handler);
+    let mut client = small(server.address());
     for turn in 1..=TIMES {
         client.write_all(b"f").unwrap();
         read(&client, 520_001);
         let port = port_of(&client);
-        served.log.wait_for("a drain", |entries| {
-            let drains = entries.iter().filter(|entry| entry.port == port && entry.what == What::Drain);
+        server.log.wait_for("a drain", |entries| {
+            let drains =
+                entries.iter().filter(|entry| entry.port == port && entry.callback == Callback::Drain);
             (drains.count() == turn).then_some(())
         });
     }
     end(&client);
     expect_end(&client);
-    served.expect(&client, What::Close);
-    let drains = served.log.all().iter().filter(|entry| entry.what == What::Drain).count();
+    server.expect(&client, Callback::Close);
+    let drains = server.log.all().iter().filter(|entry| entry.callback == Callback::Drain).count();
     assert_eq!(drains, TIMES);
-    served.ends_well();
+    server.stop_and_check();
 }
 
-fn a_drain_may_be_filled_again(way: Way) {
-    // A source that writes whenever there is room again, as one sends what is too long to hold.
+fn on_drain_may_fill_the_queue_again(config: Config) {
+    // A source that writes whenever there is room again, as one sends what is too long to keep in memory.
     let fill = |conn: &mut Conn<'_>| while conn.write(&[8; 10_000]).unwrap() <= HIGH {};
     let drains = std::sync::Mutex::new(std::collections::HashMap::new());
-    let acts = Acts::echo()
+    let handler = TestHandler::echo()
         .on_data(move |conn, _, _| {
             keep_small(conn);
             fill(conn);
@@ -108,75 +109,76 @@ fn a_drain_may_be_filled_again(way: Way) {
                 _ => fill(conn),
             }
         });
-    let served = serve(way.options().water_marks(LOW, HIGH), acts);
-    let mut client = small(served.address());
+    let server = serve(config.options().water_marks(LOW, HIGH), handler);
+    let mut client = small(server.address());
     client.write_all(b"go").unwrap();
     let length = read_to_end(&client).len();
     assert!(length >= 20 * HIGH, "only {length} bytes");
     end(&client);
-    assert_eq!(served.expect(&client, What::Close).value, 0);
-    served.ends_well();
+    assert_eq!(server.expect(&client, Callback::Close).value, 0);
+    server.stop_and_check();
 }
 
-fn what_stays_below_the_high_mark_drains_untold(way: Way) {
-    let acts = Acts::echo().on_data(|conn, note, _| {
+fn below_the_high_water_mark_on_drain_is_not_called(config: Config) {
+    let handler = TestHandler::echo().on_data(|conn, log, _| {
         keep_small(conn);
         while conn.write(&[0; 1000]).unwrap() == 0 {}
         let room = HIGH - conn.queued();
         conn.write(&vec![0; room]).unwrap();
-        note.say(conn.queued());
+        log.value(conn.queued());
     });
-    let served = serve(way.options().water_marks(LOW, HIGH), acts);
-    let mut client = small(served.address());
+    let server = serve(config.options().water_marks(LOW, HIGH), handler);
+    let mut client = small(server.address());
     client.write_all(b"f").unwrap();
-    assert_eq!(served.said(&client, 1), [HIGH as i64]);
+    assert_eq!(server.values(&client, 1), [HIGH as i64]);
     end(&client);
     read_to_end(&client);
-    served.expect(&client, What::Close);
-    use What::{Close, Data, End, Said};
-    assert_eq!(story(&served, port_of(&client)), [Data, Said, End, Close]);
-    served.ends_well();
+    server.expect(&client, Callback::Close);
+    use Callback::{Close, Data, End, Value};
+    assert_eq!(story(&server, port_of(&client)), [Data, Value, End, Close]);
+    server.stop_and_check();
 }
 
-fn others_who_fill_it_are_told_of_the_drain(way: Way) {
+fn a_queue_filled_by_another_thread_drains_with_on_drain(config: Config) {
     const TIMES: usize = 5;
-    let acts = Acts::echo().on_data(|conn, _, _| {
+    let handler = TestHandler::echo().on_data(|conn, _, _| {
         let id = conn.id();
         // Here and in another thread alike; the kernel takes all of it at once.
         assert_eq!(id.write(&[0; HIGH]).unwrap(), HIGH);
         std::thread::spawn(move || id.write(&[0; HIGH + 1]).unwrap()).join().unwrap();
     });
-    let served = serve(way.options().water_marks(LOW, HIGH), acts);
-    let mut client = served.client();
+    let server = serve(config.options().water_marks(LOW, HIGH), handler);
+    let mut client = server.client();
     for turn in 1..=TIMES {
         client.write_all(b"f").unwrap();
         read(&client, 2 * HIGH + 1);
         let port = port_of(&client);
-        served.log.wait_for("a drain", |entries| {
-            let drains = entries.iter().filter(|entry| entry.port == port && entry.what == What::Drain);
+        server.log.wait_for("a drain", |entries| {
+            let drains =
+                entries.iter().filter(|entry| entry.port == port && entry.callback == Callback::Drain);
             (drains.count() == turn).then_some(())
         });
     }
     end(&client);
     expect_end(&client);
-    served.expect(&client, What::Close);
-    let drains = served.log.all().iter().filter(|entry| entry.what == What::Drain).count();
+    server.expect(&client, Callback::Close);
+    let drains = server.log.all().iter().filter(|entry| entry.callback == Callback::Drain).count();
     assert_eq!(drains, TIMES);
-    served.ends_well();
+    server.stop_and_check();
 }
 
-fn a_proxy_passes_the_pace_on(way: Way) {
+fn a_proxy_propagates_back_pressure(config: Config) {
     // The first client to come is written what the second one sends.
     const LENGTH: usize = 8 << 20;
     let ids: Arc<(OnceLock<ConnId>, OnceLock<ConnId>)> = Arc::default();
     let (opened, drained) = (ids.clone(), ids.clone());
-    let acts = Acts::echo()
-        .on_open(move |conn, note| {
+    let handler = TestHandler::echo()
+        .on_open(move |conn, log| {
             let (sink, source) = &*opened;
             if sink.set(conn.id()).is_err() {
                 source.set(conn.id()).unwrap();
             }
-            note.say(0);
+            log.value(0);
             Ok(())
         })
         .on_data(move |conn, _, data| {
@@ -186,49 +188,49 @@ fn a_proxy_passes_the_pace_on(way: Way) {
         })
         .on_drain(move |_, _| drained.1.get().unwrap().resume().unwrap())
         .on_end(|conn, _| conn.close());
-    let served = serve(way.options().water_marks(LOW, HIGH), acts);
-    let sink = served.client();
+    let server = serve(config.options().water_marks(LOW, HIGH), handler);
+    let sink = server.client();
     // Another worker may open the second client: not before the first one's id is set.
-    served.expect(&sink, What::Said);
-    let source = served.client();
+    server.expect(&sink, Callback::Value);
+    let source = server.client();
     let sending = send_meanwhile(&source, pattern(3, LENGTH));
     assert!(read(&sink, LENGTH) == pattern(3, LENGTH));
     sending.join().unwrap();
     drop((sink, source));
-    served.ends_well();
+    server.stop_and_check();
 }
 
 /// More than the kernel's buffers of both sides and the server's queue hold together.
 const BOUND: usize = 1 << 20;
 
-fn a_peer_that_does_not_read_can_send_little(way: Way) {
-    let acts = Acts::echo()
+fn a_peer_that_does_not_read_can_send_little(config: Config) {
+    let handler = TestHandler::echo()
         .on_open(|conn, _| {
             keep_small(conn);
             Ok(())
         })
-        .on_data(|conn, note, data| {
+        .on_data(|conn, log, data| {
             conn.write(data).unwrap();
             // One read may be above the mark, and no second.
             assert!(conn.queued() <= HIGH + 64 * 1024, "{} bytes are queued", conn.queued());
-            note.say(conn.queued());
+            log.value(conn.queued());
         });
-    let served = serve(way.options().water_marks(LOW, HIGH), acts);
-    let client = small(served.address());
+    let server = serve(config.options().water_marks(LOW, HIGH), handler);
+    let client = small(server.address());
     let pushed = push(&client, 4 * BOUND);
-    assert!(pushed < BOUND, "{pushed} bytes were taken from one who reads nothing");
-    // It all comes back, and everything goes on.
+    assert!(pushed < BOUND, "{pushed} bytes were taken from a client that reads nothing");
+    // It all comes back, and everything continues.
     assert_eq!(read(&client, pushed), vec![0; pushed]);
     let sending = send_meanwhile(&client, pattern(9, 100_000));
     assert!(read(&client, 100_000) == pattern(9, 100_000));
     sending.join().unwrap();
     end(&client);
     expect_end(&client);
-    assert_eq!(served.expect(&client, What::Close).value, 0);
-    served.ends_well();
+    assert_eq!(server.expect(&client, Callback::Close).value, 0);
+    server.stop_and_check();
 }
 
-/// A pipe through which a test lets a thread of the handler go on.
+/// A pipe through which a test lets a thread of the handler continue.
 fn gate() -> (Arc<OwnedFd>, std::fs::File) {
     let (reader, writer) = fds::pipe();
     crate::support::sys::set_blocking(&reader);
@@ -241,9 +243,9 @@ fn pass(gate: &OwnedFd) {
     gate.read_exact(&mut [0]).expect("the gate is opened");
 }
 
-fn a_paused_peer_can_send_little(way: Way) {
+fn a_paused_peer_can_send_little(config: Config) {
     let (gate, mut key) = gate();
-    let acts = Acts::echo()
+    let handler = TestHandler::echo()
         .on_open(move |conn, _| {
             keep_small(conn);
             conn.pause();
@@ -255,32 +257,32 @@ fn a_paused_peer_can_send_little(way: Way) {
             });
             Ok(())
         })
-        .on_data(|conn, note, data| {
+        .on_data(|conn, log, data| {
             assert!(!conn.is_paused());
-            note.say(data.len());
+            log.value(data.len());
         });
-    let served = serve(way.options(), acts);
-    let client = small(served.address());
+    let server = serve(config.options(), handler);
+    let client = small(server.address());
     let pushed = push(&client, 4 * BOUND);
     assert!(pushed < BOUND, "{pushed} bytes were taken while paused");
-    assert_eq!(story(&served, port_of(&client)), [], "something was read while paused");
+    assert_eq!(story(&server, port_of(&client)), [], "something was read while paused");
     key.write_all(b"!").unwrap();
     end(&client);
     expect_end(&client);
-    assert_eq!(served.expect(&client, What::Close).value, 0);
-    assert_eq!(served.said(&client, 1).iter().sum::<i64>(), pushed as i64);
-    served.ends_well();
+    assert_eq!(server.expect(&client, Callback::Close).value, 0);
+    assert_eq!(server.values(&client, 1).iter().sum::<i64>(), pushed as i64);
+    server.stop_and_check();
 }
 
-fn a_paused_connection_still_sends(way: Way) {
-    let acts = Acts::echo().on_data(|conn, _, _| {
+fn a_paused_connection_still_sends(config: Config) {
+    let handler = TestHandler::echo().on_data(|conn, _, _| {
         keep_small(conn);
         conn.pause();
         conn.write(&pattern(2, 500_000)).unwrap();
         conn.id().post(1).unwrap();
     });
     // Posts come, too; and one resumes it.
-    let acts = acts.on_post(|conn, _, _| {
+    let handler = handler.on_post(|conn, _, _| {
         assert!(conn.is_paused());
         if conn.queued() == 0 {
             conn.resume();
@@ -288,19 +290,19 @@ fn a_paused_connection_still_sends(way: Way) {
             conn.id().post(1).unwrap();
         }
     });
-    let served = serve(way.options(), acts);
-    let mut client = small(served.address());
+    let server = serve(config.options(), handler);
+    let mut client = small(server.address());
     client.write_all(b"go").unwrap();
     end(&client);
     assert!(read_to_end(&client) == pattern(2, 500_000));
-    assert_eq!(served.expect(&client, What::Close).value, 0);
-    served.ends_well();
+    assert_eq!(server.expect(&client, Callback::Close).value, 0);
+    server.stop_and_check();
 }
 
-fn a_pause_within_a_call_holds_the_rest_back(way: Way) {
+fn a_pause_within_a_callback_holds_the_rest_back(config: Config) {
     let (gate, mut key) = gate();
-    let acts = Acts::echo().on_data(move |conn, note, data| {
-        note.say(data[0]);
+    let handler = TestHandler::echo().on_data(move |conn, log, data| {
+        log.value(data[0]);
         if data[0] == 1 {
             conn.pause();
             let (id, gate) = (conn.id(), gate.clone());
@@ -311,19 +313,19 @@ fn a_pause_within_a_call_holds_the_rest_back(way: Way) {
         }
         let _ = conn.write(data);
     });
-    let served = serve(way.options(), acts);
-    let mut client = served.client();
+    let server = serve(config.options(), handler);
+    let mut client = server.client();
     client.write_all(&[1]).unwrap();
     read(&client, 1);
     // What others are served meanwhile goes through the same loop, later than this.
     client.write_all(&[2]).unwrap();
     for _ in 0..20 {
-        crate::client::exchange(&served.client(), b"others");
+        crate::client::exchange(&server.client(), b"others");
     }
-    assert_eq!(served.said(&client, 1), [1]);
+    assert_eq!(server.values(&client, 1), [1]);
     key.write_all(b"!").unwrap();
     read(&client, 1);
-    assert_eq!(served.said(&client, 2), [1, 2]);
+    assert_eq!(server.values(&client, 2), [1, 2]);
     drop(client);
-    served.ends_well();
+    server.stop_and_check();
 }

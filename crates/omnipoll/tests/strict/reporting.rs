@@ -1,4 +1,4 @@
-//! How findings are told.
+//! How findings are reported.
 
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, Weak};
