@@ -7,6 +7,9 @@
 #define FIELD(type, field, offset, size)                                                      \
     _Static_assert(offsetof(type, field) == (offset), #type "." #field " has moved");         \
     _Static_assert(sizeof(((type *)0)->field) == (size), #type "." #field " has grown")
+/* Nothing of a struct is padding, whose value would be anybody's. */
+#define FILLED(type, last) \
+    _Static_assert(sizeof(type) == offsetof(type, last) + sizeof(((type *)0)->last), #type " is padded")
 #define VALUE(name, value) _Static_assert((name) == (value), #name " has changed")
 
 _Static_assert(sizeof(omni_event) == 24, "omni_event has grown");
@@ -14,13 +17,16 @@ FIELD(omni_event, token, 0, 8);
 FIELD(omni_event, value, 8, 8);
 FIELD(omni_event, ready, 16, 4);
 FIELD(omni_event, kind, 20, 4);
+FILLED(omni_event, kind);
 
 _Static_assert(sizeof(omni_finding) == 24 + sizeof(char *), "omni_finding has grown");
 FIELD(omni_finding, size, 0, 4);
 FIELD(omni_finding, kind, 4, 4);
 FIELD(omni_finding, fd, 8, 4);
+FIELD(omni_finding, reserved, 12, 4);
 FIELD(omni_finding, token, 16, 8);
 FIELD(omni_finding, words, 24, sizeof(char *));
+FILLED(omni_finding, words);
 
 /* The size may grow: a caller says which it has. */
 _Static_assert(sizeof(omni_poller_statistics) >= 120, "omni_poller_statistics has shrunk");
@@ -40,6 +46,7 @@ FIELD(omni_poller_statistics, child_events, 88, 8);
 FIELD(omni_poller_statistics, wake_events, 96, 8);
 FIELD(omni_poller_statistics, post_events, 104, 8);
 FIELD(omni_poller_statistics, longest_dispatch_ns, 112, 8);
+FILLED(omni_poller_statistics, longest_dispatch_ns);
 
 _Static_assert(sizeof(omni_server_options) >= 104, "omni_server_options has shrunk");
 FIELD(omni_server_options, size, 0, 4);
@@ -59,9 +66,11 @@ FIELD(omni_server_options, read_timeout_ns, 72, 8);
 FIELD(omni_server_options, write_timeout_ns, 80, 8);
 FIELD(omni_server_options, linger_ns, 88, 8);
 FIELD(omni_server_options, drain_ns, 96, 8);
+FILLED(omni_server_options, drain_ns);
 
 _Static_assert(sizeof(omni_handler) >= 10 * sizeof(void *), "omni_handler has shrunk");
 FIELD(omni_handler, size, 0, 4);
+FIELD(omni_handler, reserved, 4, 4);
 FIELD(omni_handler, context, 1 * sizeof(void *), sizeof(void *));
 FIELD(omni_handler, on_open, 2 * sizeof(void *), sizeof(void *));
 FIELD(omni_handler, on_data, 3 * sizeof(void *), sizeof(void *));
@@ -71,6 +80,7 @@ FIELD(omni_handler, on_end, 6 * sizeof(void *), sizeof(void *));
 FIELD(omni_handler, on_post, 7 * sizeof(void *), sizeof(void *));
 FIELD(omni_handler, on_stop, 8 * sizeof(void *), sizeof(void *));
 FIELD(omni_handler, on_datagram, 9 * sizeof(void *), sizeof(void *));
+FILLED(omni_handler, on_datagram);
 
 _Static_assert(sizeof(omni_server_statistics) >= 104, "omni_server_statistics has shrunk");
 FIELD(omni_server_statistics, size, 0, 4);
@@ -87,6 +97,7 @@ FIELD(omni_server_statistics, datagrams_in, 72, 8);
 FIELD(omni_server_statistics, datagrams_out, 80, 8);
 FIELD(omni_server_statistics, datagrams_dropped, 88, 8);
 FIELD(omni_server_statistics, restarts, 96, 8);
+FILLED(omni_server_statistics, restarts);
 
 VALUE(OMNI_ENGINE_AUTO, 0);
 VALUE(OMNI_ENGINE_SELECT, 1);
@@ -95,25 +106,25 @@ VALUE(OMNI_ENGINE_EPOLL, 3);
 VALUE(OMNI_ENGINE_IO_URING, 4);
 VALUE(OMNI_ENGINE_KQUEUE, 5);
 
-VALUE(OMNI_INTERRUPTIBLE, 1);
-VALUE(OMNI_FILES_ALWAYS_READY, 2);
-VALUE(OMNI_STRICT, 4);
+VALUE(OMNI_INTERRUPTIBLE, 0x1);
+VALUE(OMNI_FILES_ALWAYS_READY, 0x2);
+VALUE(OMNI_STRICT, 0x4);
 
-VALUE(OMNI_READ, 1);
-VALUE(OMNI_WRITE, 2);
-VALUE(OMNI_PRIORITY, 4);
-VALUE(OMNI_READ_CLOSED, 8);
-VALUE(OMNI_HANGUP, 16);
-VALUE(OMNI_ERROR, 32);
-VALUE(OMNI_INVALID, 64);
+VALUE(OMNI_READ, 0x1);
+VALUE(OMNI_WRITE, 0x2);
+VALUE(OMNI_PRIORITY, 0x4);
+VALUE(OMNI_READ_CLOSED, 0x8);
+VALUE(OMNI_HANGUP, 0x10);
+VALUE(OMNI_ERROR, 0x20);
+VALUE(OMNI_INVALID, 0x40);
 VALUE(OMNI_EDGE, 0x100);
 VALUE(OMNI_ONESHOT, 0x200);
 VALUE(OMNI_EXCLUSIVE, 0x400);
 
-VALUE(OMNI_TELLS_HANGUP, 1);
-VALUE(OMNI_TELLS_READ_CLOSED, 2);
-VALUE(OMNI_NATIVE_EDGE, 4);
-VALUE(OMNI_HAS_EXCLUSIVE, 8);
+VALUE(OMNI_TELLS_HANGUP, 0x1);
+VALUE(OMNI_TELLS_READ_CLOSED, 0x2);
+VALUE(OMNI_NATIVE_EDGE, 0x4);
+VALUE(OMNI_HAS_EXCLUSIVE, 0x8);
 
 VALUE(OMNI_EVENT_IO, 1);
 VALUE(OMNI_EVENT_TIMER, 2);
@@ -138,6 +149,6 @@ VALUE(OMNI_MODEL_THREAD, 3);
 VALUE(OMNI_MODEL_FORK, 4);
 VALUE(OMNI_MODEL_PREFORK, 5);
 
-VALUE(OMNI_SERVER_SIGNALS, 1);
-VALUE(OMNI_SERVER_REUSE_PORT, 2);
-VALUE(OMNI_SERVER_SHARE_PORT, 4);
+VALUE(OMNI_SERVER_SIGNALS, 0x1);
+VALUE(OMNI_SERVER_REUSE_PORT, 0x2);
+VALUE(OMNI_SERVER_SHARE_PORT, 0x4);

@@ -8,21 +8,21 @@ use std::ptr;
 use libc::iovec;
 use omnipoll::{Conn, ConnId};
 
-use crate::current;
-use crate::error::{answer, guarded, Failure};
+use crate::buffer::{read_bytes, to_count, write_str};
+use crate::callback_scope;
+use crate::error::{catch_panic, to_c_result, Failure};
 use crate::options::some_time;
-use crate::text::{self, capped};
+use crate::types::omni_conn;
 
-/// A connection, as each callback of its handler gets it.
-///
-/// The pointer is a handle, not an address: its value is the connection's id, which is not used
-/// again, so that a program that has kept the number casts it back. A connection that is gone is -ESTALE, and in a forked child each one of its parent's is
-/// -EOWNERDEAD. In a callback of this very connection every
-/// function does what it says at once; anywhere else, on any thread, `omni_conn_write`, `_close`,
-/// `_abort`, `_pause`, `_resume` and `_post` have the connection's own loop do it, and the others
-/// are -EPERM. There is nothing behind the pointer, and nothing to free.
-#[allow(non_camel_case_types)]
-pub struct omni_conn(());
+/// The value of the pointer.
+fn id_of(conn: *const omni_conn) -> u64 {
+    conn.addr() as u64
+}
+
+/// The pointer of that value.
+pub(crate) fn handle_of(id: u64) -> *mut omni_conn {
+    ptr::without_provenance_mut(id as usize)
+}
 
 /// Runs a call that any thread may make: on the connection itself where this is its callback,
 /// or else by its id.
@@ -32,12 +32,12 @@ fn call<H: Outcome, E: Outcome>(
     here: impl FnOnce(&mut Conn<'_>) -> H,
     elsewhere: impl FnOnce(ConnId) -> E,
 ) -> c_int {
-    answer(
+    to_c_result(
         function,
-        guarded(|| match current::with(conn, |conn, _| here(conn).into_count()) {
+        catch_panic(|| match callback_scope::with(id_of(conn), |conn, _| here(conn).into_count()) {
             Some(outcome) => outcome,
             None if conn.is_null() => Err(Failure::new(libc::EINVAL, "the connection is NULL")),
-            None => elsewhere(ConnId::from_number(conn.addr() as u64)).into_count(),
+            None => elsewhere(ConnId::from_number(id_of(conn))).into_count(),
         }),
     )
 }
@@ -69,7 +69,7 @@ impl Outcome for () {
 
 impl Outcome for usize {
     fn into_count(self) -> Result<c_int, Failure> {
-        Ok(capped(self))
+        Ok(to_count(self))
     }
 }
 
@@ -85,44 +85,27 @@ impl<T: Outcome, E: Into<Failure>> Outcome for Result<T, E> {
     }
 }
 
-/// The bytes that C has passed.
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Writes `length` bytes. They are sent at once, and what the kernel doesn't take is copied into
+/// the connection's queue and sent later. Outside of this connection's callbacks all of them are
+/// copied, and sent after what was written before.
 ///
-/// # Safety
-/// `data` is NULL, or has `length` bytes, which stay as they are meanwhile.
-pub(crate) unsafe fn bytes<'a>(data: *const c_void, length: usize) -> Result<&'a [u8], Failure> {
-    match (data.is_null(), length) {
-        (_, 0) => Ok(&[]),
-        (true, _) => Err(Failure::new(libc::EINVAL, "data is NULL")),
-        (false, _) if length > isize::MAX as usize => {
-            Err(Failure::new(libc::EINVAL, "length is more than there is memory"))
-        }
-        // SAFETY: not NULL, and so as promised.
-        (false, _) => Ok(unsafe { std::slice::from_raw_parts(data.cast(), length) }),
-    }
-}
-
-/// Writes `length` bytes. They go straight to the socket, and what the kernel does not take is
-/// queued, copied, and sent by and by. From elsewhere than a callback of this connection they
-/// are always copied, and sent after what was written before.
-///
-/// Returns how many bytes wait to be sent now, 0 when all has gone (INT_MAX when it is more), or:
-///   -ENOBUFS: more would wait than `queue_limit` or `total_queue_limit` allow, or 16,384 writes
-///       and posts wait for the connection's loop. Nothing was taken, and the connection goes on.
-///   -ENOMEM: there is no memory to keep it until it can be sent. Nothing was taken either.
+/// Returns how many bytes are queued now, 0 when all were sent (INT_MAX when it is more), or:
+///   -ENOBUFS: more would be queued than `queue_limit` or `total_queue_limit` allow, or 16,384
+///       writes and posts wait for the connection's loop. Nothing was taken, and the connection
+///       continues.
+///   -ENOMEM: there is no memory to queue it. Nothing was taken.
 ///   -EPIPE: it was closed, or its sending side shut down.
-///   -ECONNABORTED: the system took a part, and there is no memory for the rest. It has ended, as
-///       `on_close` will report with ENOMEM.
-///   -ECONNRESET, or what else send(2) says: it has ended, as `on_close` will tell.
-///   -EINVAL: `conn` is NULL; `data` is NULL and `length` is not 0.
-///   -ESTALE: it is gone; elsewhere than in its callback also when it was closed.
-///   -EOWNERDEAD: it belongs to the process that has forked this one. So every function says that
-///       takes a connection.
+///   -ECONNABORTED: the system took a part, and there is no memory for the rest. The connection
+///       has ended; `on_close` gets -ENOMEM.
+///   -ECONNRESET, or another error of send(2): the connection has ended, as `on_close` reports.
 ///
-/// May be called from any thread. System calls: send; elsewhere a write to an eventfd.
+/// May be called anywhere. System calls: send; outside of the callbacks a write to an eventfd.
+/// Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn omni_conn_write(conn: *mut omni_conn, data: *const c_void, length: usize) -> c_int {
     // SAFETY: as this function's contract says.
-    let data = || unsafe { bytes(data, length) };
+    let data = || unsafe { read_bytes(data, length) };
     call(
         "omni_conn_write",
         conn,
@@ -131,16 +114,14 @@ pub unsafe extern "C" fn omni_conn_write(conn: *mut omni_conn, data: *const c_vo
     )
 }
 
-/// Writes several pieces at once, as writev(2) does: `omni_conn_write` of all of them, and all or
-/// none is taken.
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Writes several pieces at once, as writev(2) does: `omni_conn_write` of all of them, of which all
+/// or none is taken.
 ///
 /// Returns as `omni_conn_write`, and:
-///   -EINVAL: `conn` is NULL; `pieces` is NULL and `count` is not 0; a piece that has a length is
-///       at NULL.
-///   -ENOMEM: there is no memory for a list of so many.
-///   -EPERM: this is no callback of this connection.
+///   -EINVAL: `pieces` is NULL and `count` is not 0; a piece that has a length is at NULL.
 ///
-/// System calls: sendmsg.
+/// System calls: sendmsg. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn omni_conn_writev(conn: *mut omni_conn, pieces: *const iovec, count: u32) -> c_int {
     call_here("omni_conn_writev", conn, |conn| {
@@ -154,7 +135,7 @@ pub unsafe extern "C" fn omni_conn_writev(conn: *mut omni_conn, pieces: *const i
             // SAFETY: `count` pieces by this function's contract, each with as many bytes as it says.
             let piece = unsafe {
                 let piece = &*pieces.add(index);
-                bytes(piece.iov_base, piece.iov_len)?
+                read_bytes(piece.iov_base, piece.iov_len)?
             };
             slices.push(IoSlice::new(piece));
         }
@@ -162,22 +143,22 @@ pub unsafe extern "C" fn omni_conn_writev(conn: *mut omni_conn, pieces: *const i
     })
 }
 
-/// Sends `length` bytes of a file from `offset` on, after what was written before. They never
-/// pass through the process's memory and don't count as waiting; while more than `high_water` bytes
-/// of files and others wait, nothing is read, and `on_drain` tells when. The descriptor is duplicated:
-/// it stays the caller's, who may close it at once. The file must keep its length until then:
-/// one that turns out shorter ends the connection with -EIO.
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Sends `length` bytes of a file, starting at `offset`, after what was written before. They are
+/// not copied into the process and don't count as queued; while more than `high_water` bytes of
+/// files and queue are to be sent, nothing is read, and `on_drain` follows. The descriptor is
+/// duplicated: it stays the caller's and may be closed at once. The file must keep its length until
+/// it is sent: one that turns out shorter ends the connection with -EIO.
 ///
 /// Returns 0, or:
-///   -EPIPE, -ESTALE: as for `omni_conn_write`.
-///   -EBADF: `fd` is not open, or negative.
+///   -EPIPE: as for `omni_conn_write`.
+///   -EBADF: `fd` is not open.
 ///   -EMFILE: it can't be duplicated.
-///   -ENOBUFS: 16 files wait to be sent on the connection.
-///   -EINVAL: `conn` is NULL; the end of the stretch is no offset of a file.
-///   -EPERM: this is no callback of this connection.
-///   What sendfile(2) says: the connection has ended, as `on_close` will tell.
+///   -ENOBUFS: 16 files are waiting to be sent on the connection.
+///   -EINVAL: `offset` and `length` exceed every file.
+///   An error of sendfile(2): the connection has ended, as `on_close` reports.
 ///
-/// System calls: fcntl, sendfile.
+/// System calls: fcntl, sendfile. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_send_file(conn: *mut omni_conn, fd: c_int, offset: u64, length: u64) -> c_int {
     call_here("omni_conn_send_file", conn, |conn| {
@@ -193,105 +174,88 @@ pub extern "C" fn omni_conn_send_file(conn: *mut omni_conn, fd: c_int, offset: u
     })
 }
 
-/// Ends the connection in order: no more data is handed to the handler, what waits is sent, the
-/// peer is told the end, and has `linger_ns` to read it all. Then `on_close` is called. Does
-/// nothing the second time.
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Closes the connection cleanly: the handler gets no more data, what is queued is sent and then
+/// the end of the stream, and the peer has `linger_ns` to read it all. Then `on_close` is called.
+/// Does nothing the second time.
 ///
-/// Returns 0, or:
-///   -EINVAL: `conn` is NULL.
-///   -ESTALE: it is gone; elsewhere than in its callback also when it was closed.
-///
-/// May be called from any thread. System calls: elsewhere a write to an eventfd.
+/// Returns 0 or an error. May be called anywhere. System calls: outside of the callbacks a write to
+/// an eventfd. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_close(conn: *mut omni_conn) -> c_int {
     call("omni_conn_close", conn, |conn| conn.close(), ConnId::close)
 }
 
-/// Ends the connection at once: what waits to be sent is thrown away, and the peer sees a reset.
-/// `on_close` is called with -ECONNABORTED when the present call has returned.
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Ends the connection at once: what is queued is dropped, and the peer sees a reset. `on_close` is
+/// called with -ECONNABORTED when the present callback has returned.
 ///
-/// Returns 0, or:
-///   -EINVAL: `conn` is NULL.
-///   -ESTALE: it is gone.
-///
-/// May be called from any thread. System calls: setsockopt; elsewhere a write to an eventfd.
+/// Returns 0 or an error. May be called anywhere. System calls: setsockopt; outside of the
+/// callbacks a write to an eventfd. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_abort(conn: *mut omni_conn) -> c_int {
     call("omni_conn_abort", conn, |conn| conn.abort(), ConnId::abort)
 }
 
-/// Ends our direction once what waits has been sent: the peer sees the end of our data, and its
-/// own still arrives. A write afterwards is -EPIPE.
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Ends our direction when what is queued has been sent: the peer sees the end of the stream and
+/// can still send. A write afterwards is -EPIPE.
 ///
-/// Returns 0, or:
-///   -EINVAL: `conn` is NULL.
-///   -EPERM: this is no callback of this connection.
-///   -ESTALE: it is gone.
-///
-/// System calls: shutdown.
+/// Returns 0 or an error. System calls: shutdown. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_shutdown(conn: *mut omni_conn) -> c_int {
     call_here("omni_conn_shutdown", conn, |conn| conn.shutdown())
 }
 
-/// Takes no more data from the peer, which by and by can't send either. That it ends or resets
-/// the connection is noticed after `omni_conn_resume`, or by a write that fails.
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Stops reading from the peer, which eventually can't send any more either. Its end or reset is
+/// noticed after `omni_conn_resume`, or by a write that fails.
 ///
-/// Returns 0, or:
-///   -EINVAL: `conn` is NULL.
-///   -ESTALE: as for `omni_conn_close`.
-///
-/// May be called from any thread. System calls: as for `omni_conn_close`.
+/// Returns 0 or an error. May be called anywhere. System calls: as for `omni_conn_close`. Since
+/// 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_pause(conn: *mut omni_conn) -> c_int {
     call("omni_conn_pause", conn, |conn| conn.pause(), ConnId::pause)
 }
 
-/// Takes data again.
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Reads from the peer again.
 ///
-/// Returns 0, or:
-///   -EINVAL: `conn` is NULL.
-///   -ESTALE: as for `omni_conn_close`.
-///
-/// May be called from any thread. System calls: as for `omni_conn_close`.
+/// Returns 0 or an error. May be called anywhere. System calls: as for `omni_conn_close`. Since
+/// 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_resume(conn: *mut omni_conn) -> c_int {
     call("omni_conn_resume", conn, |conn| conn.resume(), ConnId::resume)
 }
 
-/// Has `on_post` called with this value, on the connection's own loop, when the present call has
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Has `on_post` called with this value by the connection's own loop, when the present callback has
 /// returned.
 ///
 /// Returns 0, or:
-///   -EINVAL: `conn` is NULL.
-///   -ESTALE: it is gone, or was closed.
-///   -EAGAIN: 16,384 posts and writes to it wait for its loop; post again later.
+///   -EAGAIN: 16,384 posts and writes wait for the connection's loop; post again later.
 ///
-/// May be called from any thread. System calls: a write to an eventfd.
+/// May be called anywhere. System calls: a write to an eventfd. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_post(conn: *mut omni_conn, value: i64) -> c_int {
     call("omni_conn_post", conn, |conn| conn.id().post(value), |id| id.post(value))
 }
 
-/// The connection's id, as a number: the value of `conn`. Never 0, and not used again when it has
-/// gone. 0 when `conn` is NULL.
+/// The connection's id as a number, which is the value of `conn`: never 0, and not used again when
+/// the connection has gone. 0 when `conn` is NULL.
 ///
-/// Can't fail. May be called from any thread. Makes no system call.
+/// Can't fail. May be called anywhere. System calls: none. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_id(conn: *const omni_conn) -> u64 {
     conn.addr() as u64
 }
 
-/// Writes who is at the other end: "127.0.0.1:53124", "[::1]:53124", "unix:" (a client without a
-/// name). Works like snprintf(3), as `omni_poller_dump` does.
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Writes the peer's address: "127.0.0.1:53124", "[::1]:53124", "unix:" (a client without a name).
+/// Works like snprintf(3), as `omni_poller_dump` does.
 ///
-/// Returns the length of the whole text without the zero, whether there was room for it or not;
-/// or:
-///   -EINVAL: `conn` is NULL; `buffer` is NULL and `capacity` is not 0.
-///   -EPERM: this is no callback of this connection.
-///   -ESTALE: it is gone.
-///
-/// Makes no system call.
+/// Returns the length of the whole text without the zero, or an error. System calls: none. Since
+/// 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn omni_conn_peer(
     conn: *const omni_conn,
@@ -300,12 +264,14 @@ pub unsafe extern "C" fn omni_conn_peer(
 ) -> c_int {
     call_here("omni_conn_peer", conn, |conn| {
         // SAFETY: as this function's contract says.
-        unsafe { text::give(&conn.peer().to_string(), buffer, capacity) }
+        unsafe { write_str(&conn.peer().to_string(), buffer, capacity) }
     })
 }
 
-/// Writes the address the client came to, as `omni_conn_peer` writes the peer's, with the same
-/// results and errors. System calls: getsockname.
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Writes the address that the client connected to, as `omni_conn_peer` writes the peer's.
+///
+/// Returns as `omni_conn_peer`. System calls: getsockname. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn omni_conn_local(
     conn: *const omni_conn,
@@ -314,91 +280,95 @@ pub unsafe extern "C" fn omni_conn_local(
 ) -> c_int {
     call_here("omni_conn_local", conn, |conn| {
         // SAFETY: as this function's contract says.
-        unsafe { text::give(&conn.local()?.to_string(), buffer, capacity) }
+        unsafe { write_str(&conn.local()?.to_string(), buffer, capacity) }
     })
 }
 
-/// How many bytes wait in memory to be sent.
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// How many bytes are queued in memory to be sent.
 ///
-/// Returns the number (INT_MAX when it is more), or:
-///   -EINVAL: `conn` is NULL.
-///   -EPERM: this is no callback of this connection.
-///   -ESTALE: it is gone.
-///
-/// Makes no system call.
+/// Returns the number (INT_MAX when it is more) or an error. System calls: none. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_queued(conn: *const omni_conn) -> c_int {
     call_here("omni_conn_queued", conn, |conn| conn.queued())
 }
 
-/// The connection's socket, for its options. It stays the library's: reading, writing and
-/// closing it is for the loop.
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// The connection's socket, for its options. It stays the library's: only the loop may read, write
+/// or close it.
 ///
-/// Returns the descriptor, or an error as `omni_conn_queued`. Makes no system call.
+/// Returns the descriptor or an error. System calls: none. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_fd(conn: *const omni_conn) -> c_int {
     call_here("omni_conn_fd", conn, |conn| conn.socket().as_raw_fd())
 }
 
-/// The number of the loop or process that serves the connection, from 0, as
-/// `omni_server_stats` takes it.
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// The number of the loop or process that serves the connection, from 0, as `omni_server_stats`
+/// takes it.
 ///
-/// Returns the number, or an error as `omni_conn_queued`. Makes no system call.
+/// Returns the number or an error. System calls: none. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_worker(conn: *const omni_conn) -> c_int {
     call_here("omni_conn_worker", conn, |conn| conn.worker())
 }
 
-/// Whether the server is stopping: an answer may be the last on its connection.
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Whether the server is stopping, so that a reply may be the last on its connection.
 ///
-/// Returns 1 if so, 0 if not, or an error as `omni_conn_queued`. Makes no system call.
+/// Returns 1 if so, 0 if not, or an error. System calls: none. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_stopping(conn: *const omni_conn) -> c_int {
     call_here("omni_conn_stopping", conn, |conn| c_int::from(conn.is_stopping()))
 }
 
-/// Keeps a pointer of the caller's for the connection, for `omni_conn_context` to return. What it
-/// points to stays the caller's, to be released in `on_close`; or in `on_open`, if that refuses.
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Stores a pointer of the caller's with the connection, for `omni_conn_context`. What it points to
+/// stays the caller's, to be released in `on_close`, or in an `on_open` that refuses.
 ///
-/// Returns 0, or an error as `omni_conn_queued`. Makes no system call.
+/// Returns 0 or an error. System calls: none. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_set_context(conn: *mut omni_conn, context: *mut c_void) -> c_int {
-    current::with(conn, |_, slot| *slot = context);
+    callback_scope::with(id_of(conn), |_, slot| *slot = context);
     call_here("omni_conn_set_context", conn, |_| ())
 }
 
-/// What `omni_conn_set_context` has set; NULL before. NULL as well where this is no callback of
-/// this connection, as `omni_last_error` says. Makes no system call.
+/// The pointer that `omni_conn_set_context` has stored; NULL before, and on an error, which
+/// `omni_last_error` describes.
+///
+/// System calls: none. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_context(conn: *const omni_conn) -> *mut c_void {
-    current::with(conn, |_, context| *context).unwrap_or_else(|| {
+    callback_scope::with(id_of(conn), |_, context| *context).unwrap_or_else(|| {
         call_here("omni_conn_context", conn, |_| ());
         ptr::null_mut()
     })
 }
 
-/// Ends the connection with -ETIMEDOUT when nothing was read or written for so long: this one's
-/// own limit, instead of `idle_timeout_ns`. 0 or less: none.
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Ends the connection with -ETIMEDOUT when nothing was read or written for so long: its own limit
+/// instead of `idle_timeout_ns`. 0 or less: none.
 ///
-/// Returns 0, or an error as `omni_conn_queued`. Makes no system call.
+/// Returns 0 or an error. System calls: none. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_set_idle_timeout(conn: *mut omni_conn, timeout_ns: i64) -> c_int {
     call_here("omni_conn_set_idle_timeout", conn, |conn| conn.set_idle_timeout(some_time(timeout_ns)))
 }
 
-/// The same when nothing arrived for so long while it was being read, instead of
-/// `read_timeout_ns`.
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// The same when nothing arrived for so long while it was being read, instead of `read_timeout_ns`.
 ///
-/// Returns 0, or an error as `omni_conn_queued`. Makes no system call.
+/// Returns 0 or an error. System calls: none. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_set_read_timeout(conn: *mut omni_conn, timeout_ns: i64) -> c_int {
     call_here("omni_conn_set_read_timeout", conn, |conn| conn.set_read_timeout(some_time(timeout_ns)))
 }
 
-/// The same when bytes waited to be sent and none could be for so long, instead of
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// The same when bytes were queued and none could be sent for so long, instead of
 /// `write_timeout_ns`.
 ///
-/// Returns 0, or an error as `omni_conn_queued`. Makes no system call.
+/// Returns 0 or an error. System calls: none. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_set_write_timeout(conn: *mut omni_conn, timeout_ns: i64) -> c_int {
     call_here("omni_conn_set_write_timeout", conn, |conn| conn.set_write_timeout(some_time(timeout_ns)))

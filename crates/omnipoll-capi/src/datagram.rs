@@ -7,15 +7,10 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use omnipoll::Datagram;
 
-use crate::conn::bytes;
-use crate::error::{answer, guarded, Failure};
+use crate::buffer::{read_bytes, write_str};
+use crate::error::{catch_panic, to_c_result, Failure};
 use crate::handle::{handle_of, name_of, DATAGRAM};
-use crate::text;
-
-/// A datagram that has arrived. The pointer is a handle, not an address, and valid only on the
-/// thread and until the end of the callback that got it; afterwards it is -ESTALE.
-#[allow(non_camel_case_types)]
-pub struct omni_datagram(());
+use crate::types::omni_datagram;
 
 /// Lent to a callback for as long as it runs.
 #[derive(Clone, Copy)]
@@ -63,20 +58,19 @@ fn with(
         // this thread has called us.
         body(unsafe { &mut *current.datagram })
     };
-    answer(function, guarded(find))
+    to_c_result(function, catch_panic(find))
 }
 
-/// Sends `length` bytes to where the datagram came from, from the address it came to. It goes
-/// out with others, soon; UDP does not tell whether it arrived. The data is copied.
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Sends `length` bytes to where the datagram came from, from the address it was sent to. They are
+/// copied, and sent together with other replies after the callback; UDP doesn't report whether they
+/// arrive.
 ///
 /// Returns 0, or:
-///   -EINVAL: `datagram` is NULL; `data` is NULL and `length` is not 0.
 ///   -EMSGSIZE: it is too long for a datagram.
-///   -ENOBUFS: too many replies wait to be sent.
-///   -ENOMEM: there is no memory to keep it until it is sent.
-///   -ESTALE: the datagram's callback has returned, or runs on another thread.
+///   -ENOBUFS: too many replies are waiting to be sent.
 ///
-/// System calls: none; sendmmsg later.
+/// System calls: none; sendmmsg later. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn omni_datagram_reply(
     datagram: *mut omni_datagram,
@@ -85,20 +79,17 @@ pub unsafe extern "C" fn omni_datagram_reply(
 ) -> c_int {
     with("omni_datagram_reply", datagram, |datagram| {
         // SAFETY: as this function's contract says.
-        datagram.reply(unsafe { bytes(data, length) }?)?;
+        datagram.reply(unsafe { read_bytes(data, length) }?)?;
         Ok(0)
     })
 }
 
-/// Writes where the datagram came from: "127.0.0.1:53124". Works like snprintf(3), as
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Writes the address the datagram came from: "127.0.0.1:53124". Works like snprintf(3), as
 /// `omni_poller_dump` does.
 ///
-/// Returns the length of the whole text without the zero, whether there was room for it or not;
-/// or:
-///   -EINVAL: `datagram` is NULL; `buffer` is NULL and `capacity` is not 0.
-///   -ESTALE: the datagram's callback has returned, or runs on another thread.
-///
-/// Makes no system call.
+/// Returns the length of the whole text without the zero, or an error. System calls: none. Since
+/// 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn omni_datagram_peer(
     datagram: *const omni_datagram,
@@ -107,15 +98,15 @@ pub unsafe extern "C" fn omni_datagram_peer(
 ) -> c_int {
     with("omni_datagram_peer", datagram, |datagram| {
         // SAFETY: as this function's contract says.
-        unsafe { text::give(&datagram.peer().to_string(), buffer, capacity) }
+        unsafe { write_str(&datagram.peer().to_string(), buffer, capacity) }
     })
 }
 
-/// Writes the address of this machine that the datagram was sent to, also where the socket is bound to
-/// all of them: "127.0.0.2:53". For a broadcast or a multicast it is the one that a reply has. Works
-/// and returns as `omni_datagram_peer`.
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Writes the address of this machine that the datagram was sent to, even where the socket is bound
+/// to all of them: "127.0.0.2:53". For a broadcast or multicast it is the one that a reply has.
 ///
-/// Makes no system call.
+/// Returns as `omni_datagram_peer`. System calls: none. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn omni_datagram_local(
     datagram: *const omni_datagram,
@@ -124,6 +115,6 @@ pub unsafe extern "C" fn omni_datagram_local(
 ) -> c_int {
     with("omni_datagram_local", datagram, |datagram| {
         // SAFETY: as this function's contract says.
-        unsafe { text::give(&datagram.local().to_string(), buffer, capacity) }
+        unsafe { write_str(&datagram.local().to_string(), buffer, capacity) }
     })
 }

@@ -84,7 +84,7 @@ impl Failure {
 
     /// What the call returns. Its words become the thread's last error.
     #[cold]
-    fn tell(&self, function: &str) -> c_int {
+    fn record(&self, function: &str) -> c_int {
         let mut text = [0; LONGEST];
         // The last byte stays 0. Words that don't fit are cut off.
         let mut room = &mut text[..LONGEST - 1];
@@ -110,26 +110,27 @@ pub(crate) fn errno(error: &io::Error) -> c_int {
 
 /// Runs something whose panic becomes an error.
 #[inline]
-pub(crate) fn guarded(body: impl FnOnce() -> Result<c_int, Failure>) -> Result<c_int, Failure> {
+pub(crate) fn catch_panic(body: impl FnOnce() -> Result<c_int, Failure>) -> Result<c_int, Failure> {
     catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| Err(Failure::panicked(panic)))
 }
 
 /// What `function` returns to C.
 #[inline]
-pub(crate) fn answer(function: &str, outcome: Result<c_int, Failure>) -> c_int {
-    outcome.unwrap_or_else(|failure| failure.tell(function))
+pub(crate) fn to_c_result(function: &str, outcome: Result<c_int, Failure>) -> c_int {
+    outcome.unwrap_or_else(|failure| failure.record(function))
 }
 
 fn meaning(errno: c_int) -> Option<(&'static str, &'static CStr)> {
     MEANINGS.iter().find(|(number, ..)| *number == errno).map(|&(_, name, words)| (name, words))
 }
 
-/// What an error number means, in words: `omni_strerror(-EEXIST)` is "it is
-/// registered already". Takes what the functions return, or the errno without its sign. A
-/// number that this library gives no meaning of its own gets the system's text.
+/// Describes an error number: `omni_strerror(-EEXIST)` is "it is registered already". Takes what
+/// the functions return, or an errno without the sign. A number that has no meaning of its own in
+/// this library gets the system's text.
 ///
-/// Never NULL. Owned by the library, not to be freed; valid until this thread calls
-/// `omni_strerror` again or ends. May be called from any thread.
+/// Never NULL. The text is the library's, and valid until this thread calls `omni_strerror` again
+/// or ends. System calls: none. Since 0.1.
+#[must_use]
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_strerror(error: c_int) -> *const c_char {
     let errno = error.saturating_abs();
@@ -146,12 +147,13 @@ pub extern "C" fn omni_strerror(error: c_int) -> *const c_char {
     SYSTEM_TEXT.with(Cell::as_ptr).cast_const().cast()
 }
 
-/// What the last failed call of this thread has to say, with the function's name and the error's:
-/// "omni_poller_remove: the descriptor is not registered (ENOENT)". Empty when none has failed yet; a
-/// call that succeeds leaves it as it is. `omni_poller_wake` never sets it.
+/// Describes the last call of this thread that failed, with the function's name and the error's:
+/// "omni_poller_remove: the descriptor is not registered (ENOENT)". Empty when none has failed yet;
+/// a call that succeeds leaves it as it is, and so do `omni_poller_wake` and `omni_server_stop`.
 ///
-/// Never NULL. Owned by the library, not to be freed; valid until the next call of this thread
-/// fails or the thread ends. May be called from any thread.
+/// Never NULL. The text is the library's, and valid until the next call of this thread fails or the
+/// thread ends. System calls: none. Since 0.1.
+#[must_use]
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_last_error() -> *const c_char {
     LAST_ERROR.with(Cell::as_ptr).cast_const().cast()

@@ -7,23 +7,24 @@ use std::ptr;
 
 use omnipoll::{Conn, Datagram, Handler};
 
-use crate::conn::omni_conn;
-use crate::current::lend;
-use crate::datagram::{self, omni_datagram};
+use crate::callback_scope::enter;
+use crate::conn::handle_of;
+use crate::datagram;
 use crate::error::errno;
 use crate::sized::Sized32;
+use crate::types::{omni_conn, omni_datagram};
 
-/// What a server does for its clients: functions that it calls, each with `context` last. One
-/// that is NULL does what it says of that.
+/// The callbacks of a server, each of which gets `context` as its last argument. A callback that is
+/// NULL does what it says of that.
 ///
-/// Calls for one connection come one after another, never at once, and always from the loop it
-/// lives on. Calls for different connections come from several threads at once under
+/// Calls for one connection come one after another, never at once, and always from the connection's
+/// own loop. Calls for different connections come from several threads at once under
 /// OMNI_MODEL_CORES and OMNI_MODEL_THREAD, and in processes of their own under OMNI_MODEL_FORK and
-/// OMNI_MODEL_PREFORK. A call that takes long keeps the other clients of its loop waiting.
+/// OMNI_MODEL_PREFORK. A long call delays the other clients of its loop.
 ///
-/// A callback may call any function of this library, `omni_server_stop` and `omni_server_free`
-/// too. It returns in the ordinary way: no longjmp, no exception of C++, no pthread_exit. It may
-/// fork; the child does not return, but executes a program or ends by `_exit`: under
+/// A callback may call any function of this library, including `omni_server_stop` and
+/// `omni_server_free`. It must return normally: no longjmp, no C++ exception, no pthread_exit. It may
+/// fork; the child must not return, but execute a program or end by `_exit`: under
 /// OMNI_MODEL_REACTOR `omni_server_run` is -EOWNERDEAD in one that does, under the other models it
 /// ends with status 1.
 #[allow(non_camel_case_types)]
@@ -32,33 +33,35 @@ use crate::sized::Sized32;
 pub struct omni_handler {
     /// sizeof(omni_handler).
     pub size: u32,
-    /// The caller's, handed to every call. Stays in use until `omni_server_run` has returned.
+    /// Must be 0.
+    pub reserved: u32,
+    /// The caller's, passed to every callback. Stays in use until `omni_server_run` has returned.
     pub context: *mut c_void,
-    /// A client has come. Returns 0 to serve it. Anything else refuses it: what was written to it
-    /// is sent, and no further call comes for it, `on_close` neither. NULL: serves all.
+    /// A client has connected. Return 0 to serve it. Anything else refuses it: what was written to it
+    /// is sent, and no further callback comes for it, not even `on_close`. NULL: serves all.
     pub on_open: Option<unsafe extern "C" fn(conn: *mut omni_conn, context: *mut c_void) -> c_int>,
-    /// Bytes have arrived: as many as one read brought, which may be part of a message or
-    /// several. They are valid until it returns. NULL: they are thrown away.
+    /// Bytes have arrived: as many as one read returned, which may be part of a message or several
+    /// messages. They are valid until the callback returns. NULL: they are dropped.
     pub on_data: Option<
         unsafe extern "C" fn(conn: *mut omni_conn, data: *const u8, length: usize, context: *mut c_void),
     >,
     /// More bytes than `high_water` were waiting to be sent, and no more than `low_water` are now.
     pub on_drain: Option<unsafe extern "C" fn(conn: *mut omni_conn, context: *mut c_void)>,
-    /// The connection has ended, and no further call comes for it. Called exactly once for each
-    /// that `on_open` took, when all that was to be sent has been or was given up. `error` is 0
-    /// when it ended in order, or a negative errno: -ECONNRESET; -ETIMEDOUT; -ECONNABORTED after
+    /// The connection has ended, and no further callback comes for it. Called exactly once for each
+    /// that `on_open` accepted, when all that was queued was sent or dropped. `error` is 0 when it
+    /// ended cleanly, or a negative errno: -ECONNRESET; -ETIMEDOUT; -ECONNABORTED after
     /// `omni_conn_abort`; -ECANCELED when the server has stopped and the time to drain it is
-    /// over; or what the system said.
+    /// over; or an error of the system.
     pub on_close: Option<unsafe extern "C" fn(conn: *mut omni_conn, error: c_int, context: *mut c_void)>,
     /// The peer has ended its direction. NULL: the connection is closed, as by `omni_conn_close`.
-    /// A handler that goes on writing closes it later.
+    /// A handler that continues to write closes it later.
     pub on_end: Option<unsafe extern "C" fn(conn: *mut omni_conn, context: *mut c_void)>,
     /// `omni_conn_post` was called with this value.
     pub on_post: Option<unsafe extern "C" fn(conn: *mut omni_conn, value: i64, context: *mut c_void)>,
-    /// The server has begun to stop. A connection with nothing under way is best closed here;
-    /// the others have until the drain's end.
+    /// The server has begun to stop. Close a connection here that is between two requests; the
+    /// others have time until the drain ends.
     pub on_stop: Option<unsafe extern "C" fn(conn: *mut omni_conn, context: *mut c_void)>,
-    /// A datagram has arrived on a "udp:" address. Handle and bytes are valid until it returns.
+    /// A datagram has arrived on a "udp:" address. Handle and bytes are valid until the callback returns.
     pub on_datagram: Option<
         unsafe extern "C" fn(
             datagram: *mut omni_datagram,
@@ -71,7 +74,7 @@ pub struct omni_handler {
 
 // SAFETY: as declared above; a function's zero is none.
 unsafe impl Sized32 for omni_handler {
-    const LEAST: usize = offset_of!(Self, on_datagram) + size_of::<usize>();
+    const MIN_SIZE: usize = offset_of!(Self, on_datagram) + size_of::<usize>();
     const UNSET: &'static str = "the size of the handler is not set";
 }
 
@@ -94,7 +97,7 @@ impl Handler for Callbacks {
     fn on_open(&self, conn: &mut Conn<'_>) -> io::Result<*mut c_void> {
         let mut state = ptr::null_mut();
         let Some(on_open) = self.0.on_open else { return Ok(state) };
-        match lend(conn, &mut state, |conn| unsafe { on_open(conn, self.0.context) }) {
+        match enter(conn, &mut state, |id| unsafe { on_open(handle_of(id), self.0.context) }) {
             0 => Ok(state),
             _ => Err(io::ErrorKind::ConnectionRefused.into()),
         }
@@ -103,35 +106,35 @@ impl Handler for Callbacks {
     #[inline]
     fn on_data(&self, conn: &mut Conn<'_>, state: &mut *mut c_void, data: &[u8]) {
         let Some(on_data) = self.0.on_data else { return };
-        lend(conn, state, |conn| unsafe { on_data(conn, data.as_ptr(), data.len(), self.0.context) });
+        enter(conn, state, |id| unsafe { on_data(handle_of(id), data.as_ptr(), data.len(), self.0.context) });
     }
 
     fn on_end(&self, conn: &mut Conn<'_>, state: &mut *mut c_void) {
         match self.0.on_end {
-            Some(on_end) => lend(conn, state, |conn| unsafe { on_end(conn, self.0.context) }),
+            Some(on_end) => enter(conn, state, |id| unsafe { on_end(handle_of(id), self.0.context) }),
             None => conn.close(),
         }
     }
 
     fn on_drain(&self, conn: &mut Conn<'_>, state: &mut *mut c_void) {
         let Some(on_drain) = self.0.on_drain else { return };
-        lend(conn, state, |conn| unsafe { on_drain(conn, self.0.context) });
+        enter(conn, state, |id| unsafe { on_drain(handle_of(id), self.0.context) });
     }
 
     fn on_post(&self, conn: &mut Conn<'_>, state: &mut *mut c_void, value: i64) {
         let Some(on_post) = self.0.on_post else { return };
-        lend(conn, state, |conn| unsafe { on_post(conn, value, self.0.context) });
+        enter(conn, state, |id| unsafe { on_post(handle_of(id), value, self.0.context) });
     }
 
     fn on_stop(&self, conn: &mut Conn<'_>, state: &mut *mut c_void) {
         let Some(on_stop) = self.0.on_stop else { return };
-        lend(conn, state, |conn| unsafe { on_stop(conn, self.0.context) });
+        enter(conn, state, |id| unsafe { on_stop(handle_of(id), self.0.context) });
     }
 
     fn on_close(&self, conn: &mut Conn<'_>, mut state: *mut c_void, error: Option<io::Error>) {
         let Some(on_close) = self.0.on_close else { return };
         let error = error.map_or(0, |error| -errno(&error));
-        lend(conn, &mut state, |conn| unsafe { on_close(conn, error, self.0.context) });
+        enter(conn, &mut state, |id| unsafe { on_close(handle_of(id), error, self.0.context) });
     }
 
     fn on_datagram(&self, datagram: &mut Datagram<'_>, data: &[u8]) {

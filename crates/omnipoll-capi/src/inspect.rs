@@ -6,18 +6,19 @@ use std::mem::offset_of;
 
 use omnipoll::Stats;
 
+use crate::buffer::write_str;
 use crate::error::Failure;
-use crate::poller::{call, omni_poller};
+use crate::poller::call;
 use crate::sized::{self, Sized32};
-use crate::text;
+use crate::types::omni_poller;
 
 /// What a poller holds, and what it has done since it was made, or since `omni_poller_after_fork`.
 #[allow(non_camel_case_types)]
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct omni_poller_statistics {
-    /// Set it to sizeof(omni_poller_statistics) before the call. After it: how much of the struct is filled
-    /// in, which is less when the library is older than the header.
+    /// Set it to sizeof(omni_poller_statistics) before the call. After it: how much of the struct is
+    /// filled in, which is less when the library is older than the header.
     pub size: u32,
     /// Signals watched now.
     pub signals: u32,
@@ -27,26 +28,26 @@ pub struct omni_poller_statistics {
     pub timers: u64,
     /// Children watched now.
     pub children: u64,
-    /// Posts that wait to be taken now.
+    /// Posts that wait to be returned now.
     pub posts: u64,
     /// Waits begun.
     pub waits: u64,
-    /// System calls made by the waits: one for each, and one more after every one that brought
+    /// System calls made by the waits: one for each, and one more after every one that returned
     /// nothing.
     pub system_calls: u64,
-    /// System calls of a wait that returned, though its time was not up, with nothing to tell.
+    /// System calls of a wait that returned before its time was up, but without an event.
     pub spurious: u64,
-    /// Events of kind OMNI_EVENT_IO told; wraps after 2^42 of them.
+    /// Events of kind OMNI_EVENT_IO returned; wraps after 2^42 of them.
     pub io_events: u64,
-    /// Events of kind OMNI_EVENT_TIMER told.
+    /// Events of kind OMNI_EVENT_TIMER returned.
     pub timer_events: u64,
-    /// Events of kind OMNI_EVENT_SIGNAL told.
+    /// Events of kind OMNI_EVENT_SIGNAL returned.
     pub signal_events: u64,
-    /// Events of kind OMNI_EVENT_CHILD told.
+    /// Events of kind OMNI_EVENT_CHILD returned.
     pub child_events: u64,
-    /// Events of kind OMNI_EVENT_WAKE told.
+    /// Events of kind OMNI_EVENT_WAKE returned.
     pub wake_events: u64,
-    /// Events of kind OMNI_EVENT_POST told.
+    /// Events of kind OMNI_EVENT_POST returned.
     pub post_events: u64,
     /// The longest time a thread took from a wait that returned events to its next wait, in
     /// nanoseconds. Measured under OMNI_STRICT only; -1 without it.
@@ -55,19 +56,18 @@ pub struct omni_poller_statistics {
 
 // SAFETY: as declared above; each zero is a number's.
 unsafe impl Sized32 for omni_poller_statistics {
-    const LEAST: usize = offset_of!(Self, longest_dispatch_ns) + size_of::<i64>();
+    const MIN_SIZE: usize = offset_of!(Self, longest_dispatch_ns) + size_of::<i64>();
     const UNSET: &'static str = "out->size is not set";
 }
 
-/// Stores in `*out` what a poller holds and has done. Taken piece by piece while other threads go
-/// on: the numbers may be some moments apart.
+/// cbindgen:postfix=OMNI_NONNULL(1,2)
+/// Stores in `*out` what a poller holds and has done. Other threads are not stopped meanwhile: the
+/// numbers may be of slightly different moments.
 ///
-/// Returns 0, or, with nothing written:
-///   -EINVAL: `poller` or `out` is NULL; `out->size` is no version's.
-///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
+/// Returns 0, or:
+///   -EINVAL: `out->size` is no version's.
 ///
-/// May be called from any thread. Makes no system call; takes time in proportion to the
-/// registrations.
+/// System calls: none. Takes time in proportion to the registrations. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn omni_poller_stats(
     poller: *mut omni_poller,
@@ -105,19 +105,16 @@ fn stats(stats: &Stats) -> omni_poller_statistics {
     }
 }
 
-/// Writes what a poller watches as text for people to read, one line for each registration, the
-/// lowest descriptor first: the descriptor, what it is, token, interest, what is armed; and under
-/// OMNI_STRICT its age and last event. What the lines say exactly may change with each version.
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Writes what a poller watches as text for people, a line for each registration, the lowest
+/// descriptor first: the descriptor, what it is, token, interest, what is armed; and under
+/// OMNI_STRICT its age and last event. The text may change with each version.
 ///
-/// Works like snprintf(3): at most `capacity` bytes are written to `buffer`, the last of them a
-/// zero. `buffer` may be NULL when `capacity` is 0.
+/// Works like snprintf(3): writes at most `capacity` bytes to `buffer`, including a final zero.
+/// `buffer` may be NULL when `capacity` is 0.
 ///
-/// Returns the length of the whole text without the zero, whether there was room for it or not;
-/// or:
-///   -EINVAL: `poller` is NULL; `buffer` is NULL and `capacity` is not 0.
-///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
-///
-/// May be called from any thread. System calls: readlink for each registration.
+/// Returns the length of the whole text without the zero, whether there was room for it or not, or
+/// an error. System calls: readlink for each registration. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn omni_poller_dump(
     poller: *mut omni_poller,
@@ -130,6 +127,6 @@ pub unsafe extern "C" fn omni_poller_dump(
             let _ = writeln!(text, "{registered}");
         }
         // SAFETY: as this function's contract says.
-        unsafe { text::give(&text, buffer, capacity) }
+        unsafe { write_str(&text, buffer, capacity) }
     })
 }

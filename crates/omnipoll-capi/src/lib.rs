@@ -13,16 +13,19 @@
 // cbindgen puts what is `pub` into the header; no Rust crate can reach it.
 #![allow(unreachable_pub)]
 
+mod buffer;
+mod callback_scope;
 mod conn;
-mod constants;
-mod current;
 mod datagram;
+mod engine;
 mod error;
 mod event;
 mod handle;
 mod handler;
 mod inspect;
-mod library;
+mod interest;
+mod model;
+mod mute;
 mod options;
 mod poller;
 mod server;
@@ -30,11 +33,12 @@ mod sized;
 mod sources;
 mod statistics;
 mod strict;
-mod text;
+mod types;
+mod version;
 
 // The fuzz targets call what C calls, as Rust.
 #[cfg(fuzzing)]
 pub use {
-    conn::*, constants::*, datagram::*, error::*, event::*, handler::*, inspect::*, library::*, options::*,
-    poller::*, server::*, sources::*, statistics::*, strict::*,
+    conn::*, datagram::*, engine::*, error::*, event::*, handler::*, inspect::*, interest::*, model::*,
+    options::*, poller::*, server::*, sources::*, statistics::*, strict::*, types::*, version::*,
 };

@@ -5,30 +5,40 @@ use std::time::Duration;
 
 use omnipoll::{Model, ServerOptions};
 
-use crate::constants::{OMNI_SERVER_REUSE_PORT, OMNI_SERVER_SHARE_PORT, OMNI_SERVER_SIGNALS};
+use crate::engine::engine_kind;
 use crate::error::Failure;
-use crate::poller::chosen;
 use crate::sized::Sized32;
 
-/// How a server serves. 0 is the default in every field: fill it with zeros, set `size`, and then
-/// what is to differ.
+/// Flag of omni_server_options: SIGTERM and SIGINT stop the server; its clients then have
+/// `drain_ns` to finish, and a second signal ends it at once. Without it the program handles
+/// signals.
+pub const OMNI_SERVER_SIGNALS: u32 = 0x1;
+/// Flag of omni_server_options: each worker has a listening socket of its own (SO_REUSEPORT), and
+/// the system gives each the same share of the clients. OMNI_MODEL_CORES does this by default.
+pub const OMNI_SERVER_REUSE_PORT: u32 = 0x2;
+/// Flag of omni_server_options: the workers share one listening socket, so that no client is
+/// lost when one of them dies. OMNI_MODEL_PREFORK does this by default.
+pub const OMNI_SERVER_SHARE_PORT: u32 = 0x4;
+
+/// How a server serves. 0 is the default in every field: fill the struct with zeros, set `size`, and
+/// then what is to differ.
 #[allow(non_camel_case_types)]
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct omni_server_options {
     /// sizeof(omni_server_options).
     pub size: u32,
-    /// The way to serve: OMNI_MODEL_REACTOR and so on; 0 is that.
+    /// OMNI_MODEL_REACTOR (as is 0) and so on.
     pub model: u32,
     /// The engine of every loop: OMNI_ENGINE_AUTO and so on.
     pub engine: u32,
-    /// OMNI_SERVER_SIGNALS and so on, those that are wanted joined by `|`.
+    /// OMNI_SERVER_SIGNALS and so on, combined by `|`.
     pub flags: u32,
     /// How many loops or processes there are under OMNI_MODEL_CORES and OMNI_MODEL_PREFORK. 0: one
     /// for each core that the process may use.
     pub workers: u32,
     /// How many clients are served at once; those beyond wait in the listening socket's queue. 0:
-    /// 512 under OMNI_MODEL_THREAD and OMNI_MODEL_FORK, elsewhere as many as come. The workers of
+    /// 512 under OMNI_MODEL_THREAD and OMNI_MODEL_FORK, elsewhere no limit. The workers of
     /// OMNI_MODEL_CORES and OMNI_MODEL_PREFORK have equal shares.
     pub max_clients: u32,
     /// How many clients may wait to be accepted, as listen(2) takes it. 0: 4,096. The system's
@@ -59,13 +69,13 @@ pub struct omni_server_options {
     /// direction too. 0: two seconds; negative: no time.
     pub linger_ns: i64,
     /// How long clients may still be served after a signal (OMNI_SERVER_SIGNALS), or in a process
-    /// whose parent has died. 0: ten seconds; negative: for ever.
+    /// whose parent has died. 0: ten seconds; negative: no limit.
     pub drain_ns: i64,
 }
 
 // SAFETY: as declared above; each zero is a number's.
 unsafe impl Sized32 for omni_server_options {
-    const LEAST: usize = offset_of!(Self, drain_ns) + size_of::<i64>();
+    const MIN_SIZE: usize = offset_of!(Self, drain_ns) + size_of::<i64>();
     const UNSET: &'static str = "the size of the options is not set";
 }
 
@@ -94,7 +104,7 @@ impl omni_server_options {
                 bytes(self.low_water).unwrap_or(16 << 10),
                 bytes(self.high_water).unwrap_or(64 << 10),
             );
-        let options = with(options, chosen(self.engine)?, ServerOptions::engine);
+        let options = with(options, engine_kind(self.engine)?, ServerOptions::engine);
         let options = with(options, ports, ServerOptions::reuse_port);
         let options = with(options, bytes(self.workers.into()), ServerOptions::workers);
         let options = with(options, bytes(self.max_clients.into()), ServerOptions::max_clients);

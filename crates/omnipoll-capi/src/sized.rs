@@ -12,14 +12,14 @@ use crate::error::Failure;
 /// the default throughout.
 pub(crate) unsafe trait Sized32: Copy {
     /// The size of its first version.
-    const LEAST: usize;
+    const MIN_SIZE: usize;
     /// What to say of a size below that.
     const UNSET: &'static str;
 }
 
 /// No version of a struct is longer. A size beyond is garbage, and reading so far might leave the
 /// caller's memory; clone3(2) and openat2(2) have the same bound.
-const MOST: usize = 4096;
+const MAX_SIZE: usize = 4096;
 
 /// Reads a struct that a program of another age may have filled in: what an older one lacks is
 /// zero, and what a newer one has besides must be.
@@ -29,10 +29,10 @@ const MOST: usize = 4096;
 pub(crate) unsafe fn read<T: Sized32>(from: *const T) -> Result<T, Failure> {
     // SAFETY: every version of the struct begins with its size.
     let size = unsafe { from.cast::<u32>().read() } as usize;
-    if size < T::LEAST {
+    if size < T::MIN_SIZE {
         return Err(Failure::new(libc::EINVAL, T::UNSET));
     }
-    if size > MOST {
+    if size > MAX_SIZE {
         return Err(Failure::new(libc::E2BIG, "no version of the struct has that size"));
     }
     let known = size.min(mem::size_of::<T>());
@@ -59,7 +59,7 @@ pub(crate) unsafe fn read<T: Sized32>(from: *const T) -> Result<T, Failure> {
 pub(crate) unsafe fn write<T: Sized32>(from: &T, to: *mut T) -> Result<(), Failure> {
     // SAFETY: every version of the struct begins with its size.
     let room = unsafe { to.cast::<u32>().read() } as usize;
-    if !(T::LEAST..=MOST).contains(&room) {
+    if !(T::MIN_SIZE..=MAX_SIZE).contains(&room) {
         return Err(Failure::new(libc::EINVAL, T::UNSET));
     }
     let known = room.min(mem::size_of::<T>());

@@ -3,23 +3,27 @@
 use std::ffi::c_int;
 use std::time::{Duration, SystemTime};
 
-use crate::error::Failure;
-use crate::poller::{call, omni_poller};
+use libc::pid_t;
 
-/// Arms a timer: an event of kind OMNI_EVENT_TIMER when `delay_ns` nanoseconds have passed, and
-/// again after each `period_ns`; a period of 0 is none. Its id, which is never 0, is stored in
-/// `*id`; with NULL nobody can change or cancel it.
+use crate::error::Failure;
+use crate::poller::call;
+use crate::types::omni_poller;
+
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Starts a timer: an event of kind OMNI_EVENT_TIMER when `delay_ns` nanoseconds have passed, and
+/// again after each `period_ns`, if that is not 0. Its id, which is never 0, is stored in `*id`,
+/// unless that is NULL.
 ///
-/// Measured on the monotonic clock, and never early. The soonest is told first, and of two with
-/// the same deadline the older. A periodic timer that is late is told once, with how many of
-/// its periods have passed; the next one is on time. Without a period it ends when it is told.
+/// The time is measured on the monotonic clock and never too short. Timers are returned in the
+/// order of their deadlines; of two with the same deadline the older comes first. A periodic timer
+/// that is late is returned once, with the number of periods that have passed; the next one is on
+/// time. One without a period ends when it is returned.
 ///
 /// Returns 0, or:
-///   -EINVAL: `poller` is NULL; `delay_ns` or `period_ns` is negative.
-///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
+///   -EINVAL: `delay_ns` or `period_ns` is negative.
 ///
-/// May be called from any thread. System calls: none, but a write to an eventfd where a thread
-/// waits that must get up sooner now.
+/// System calls: none; a write to an eventfd where a thread waits that must return sooner now.
+/// Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn omni_poller_timer_add(
     poller: *mut omni_poller,
@@ -36,19 +40,19 @@ pub unsafe extern "C" fn omni_poller_timer_add(
     })
 }
 
-/// Arms a timer for a time of the wall clock, in nanoseconds since 1970 began (UTC); it follows
-/// the clock when somebody sets that, forth and back. A time that has passed is told at once. The
-/// event is one of `omni_poller_timer_add`; `id` is as there.
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Starts a timer for a time of the wall clock, in nanoseconds since 1970-01-01 (UTC). It follows
+/// the clock when that is set, in both directions. A time that has passed expires at once. The
+/// event and `id` are as for `omni_poller_timer_add`.
 ///
 /// Returns 0, or:
-///   -EINVAL: `poller` is NULL; `unix_ns` is negative.
+///   -EINVAL: `unix_ns` is negative.
 ///   -ENOTSUP: the system is not Linux.
-///   -EMFILE, -ENFILE, -ENOMEM, -ENOSPC: the poller's first such timer takes a descriptor of the
-///       poller's own, which the system refused or could not watch.
-///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
+///   -EMFILE, -ENFILE, -ENOSPC: the poller's first such timer takes a descriptor of the poller's
+///       own, which the system refused or could not watch.
 ///
-/// May be called from any thread. System calls: timerfd_create for the first one, timerfd_settime
-/// when it is the soonest.
+/// System calls: timerfd_create for the first one, timerfd_settime when it is the soonest. Since
+/// 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn omni_poller_timer_add_at(
     poller: *mut omni_poller,
@@ -65,18 +69,17 @@ pub unsafe extern "C" fn omni_poller_timer_add_at(
     })
 }
 
+/// cbindgen:postfix=OMNI_NONNULL(1)
 /// Moves a timer: it expires when `delay_ns` from now have passed, and then has this period, or
-/// none. Token and id stay. A timer that has expired is armed again, also while its event is in
-/// a batch that was not looked at yet: so an idle timer is put off by what comes in that batch.
+/// none. Token and id stay. A timer that has expired starts again, even while its event is in a
+/// batch that was not handled yet: so an idle timer is put off by what arrives in the same batch.
 ///
-/// Returns 0, or, with nothing changed:
-///   -ESTALE: no timer has this id: it was cancelled, or has expired and 65,536 others after it; or
-///       the poller was freed.
-///   -EINVAL: as for `omni_poller_timer_add`; or the timer is one of `omni_poller_timer_add_at`: cancel it and
-///       add another.
-///   -EOWNERDEAD, -ENOTRECOVERABLE: as for `omni_poller_add`.
+/// Returns 0, or:
+///   -ESTALE: no timer has this id: it was cancelled, or has expired and 65,536 others after it.
+///   -EINVAL: as for `omni_poller_timer_add`; or the timer is one of `omni_poller_timer_add_at`:
+///       cancel it and add another.
 ///
-/// May be called from any thread. System calls: as for `omni_poller_timer_add`.
+/// System calls: as for `omni_poller_timer_add`. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_poller_timer_set(
     poller: *mut omni_poller,
@@ -90,16 +93,15 @@ pub extern "C" fn omni_poller_timer_set(
     })
 }
 
-/// Disarms a timer: no wait that begins later tells it. Its id is not used again before two
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Cancels a timer: no wait that begins later returns it. Its id is not used again before two
 /// thousand million timers were in its place.
 ///
 /// Returns 0, or:
-///   -ESTALE: no timer of this id is armed: it has expired or was cancelled; or the poller was
-///       freed. The id is stale from now on.
-///   -EINVAL: `poller` is NULL.
-///   -EOWNERDEAD, -ENOTRECOVERABLE: as for `omni_poller_add`.
+///   -ESTALE: no timer of this id is armed: it has expired or was cancelled. The id is stale from
+///       now on.
 ///
-/// May be called from any thread. Makes no system call.
+/// System calls: none. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_poller_timer_cancel(poller: *mut omni_poller, id: u64) -> c_int {
     call("omni_poller_timer_cancel", poller, |poller| {
@@ -108,21 +110,21 @@ pub extern "C" fn omni_poller_timer_cancel(poller: *mut omni_poller, id: u64) ->
     })
 }
 
-/// Turns a signal into events of kind OMNI_EVENT_SIGNAL, whichever thread of the process gets it.
-/// A signal that comes several times before it is told is one event, with how often in `ready`.
-/// (The system itself keeps one of each standard signal while it is blocked or being handled.)
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Turns a signal into events of kind OMNI_EVENT_SIGNAL, whichever thread of the process gets it. A
+/// signal that arrives several times before it is returned is one event, with the count in `ready`.
+/// (The kernel itself keeps one of each standard signal while it is blocked or being handled.)
 ///
-/// Several pollers may watch one signal; each is told. The signal's disposition is replaced by a
-/// handler, with SA_RESTART, until the last of them stops to watch it or is freed; then it is as
-/// it was. Don't set it with sigaction meanwhile, and don't block it in every thread.
+/// Several pollers may watch one signal, and each returns it. The signal's disposition is replaced
+/// by a handler, with SA_RESTART, until the last of them stops watching or is freed; then it is
+/// restored. Don't set it with sigaction meanwhile, and don't block it in every thread.
 ///
-/// Returns 0, or, with nothing changed:
+/// Returns 0, or:
 ///   -EEXIST: this poller watches the signal.
-///   -EINVAL: `poller` is NULL; no signal has this number; SIGKILL and SIGSTOP, which nobody can
-///       catch; SIGSEGV, SIGBUS, SIGFPE and SIGILL, after which nobody could go on.
-///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
+///   -EINVAL: no signal has this number; SIGKILL and SIGSTOP, which can't be caught; SIGSEGV,
+///       SIGBUS, SIGFPE and SIGILL, after which the program can't continue.
 ///
-/// May be called from any thread. System calls: sigaction.
+/// System calls: sigaction. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_poller_signal_add(poller: *mut omni_poller, signo: c_int, token: u64) -> c_int {
     call("omni_poller_signal_add", poller, |poller| {
@@ -131,15 +133,14 @@ pub extern "C" fn omni_poller_signal_add(poller: *mut omni_poller, signo: c_int,
     })
 }
 
-/// Watches a signal no more. What of it was not told is dropped. When no other poller watches
-/// it, its former disposition is restored, unless somebody has set another one since.
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Stops watching a signal. Events of it that were not returned yet are dropped. When no other
+/// poller watches it, its former disposition is restored, unless another one was set since.
 ///
 /// Returns 0, or:
-///   -ENOENT: this poller does not watch the signal.
-///   -EINVAL: `poller` is NULL.
-///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
+///   -ENOENT: this poller doesn't watch the signal.
 ///
-/// May be called from any thread. System calls: sigaction.
+/// System calls: sigaction. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_poller_signal_remove(poller: *mut omni_poller, signo: c_int) -> c_int {
     call("omni_poller_signal_remove", poller, |poller| {
@@ -148,60 +149,57 @@ pub extern "C" fn omni_poller_signal_remove(poller: *mut omni_poller, signo: c_i
     })
 }
 
-/// Watches for the end of a child of this process: one event of kind OMNI_EVENT_CHILD with its
-/// wait status. The library reaps the child then, and the watch is over. A child that has ended
-/// already, and was not reaped, is told by the next wait.
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Watches for the end of a child of this process: one event of kind OMNI_EVENT_CHILD with its wait
+/// status. The library then reaps the child and stops watching. A child that has ended already, and
+/// was not reaped, is returned by the next wait.
 ///
-/// Don't wait for the child yourself, and don't ignore SIGCHLD: the status would be lost, and
-/// the event's value -1. Other children are not touched.
+/// Don't wait for the child yourself, and don't ignore SIGCHLD: the status would be lost, and the
+/// event's value -1. Other children are not touched.
 ///
-/// Returns 0, or, with nothing changed:
+/// Returns 0, or:
 ///   -ECHILD: this process has no such child, or it was reaped.
 ///   -EEXIST: this poller watches the child.
-///   -EINVAL: `poller` is NULL.
-///   -EMFILE, -ENFILE, -ENOMEM, -ENOSPC: each watched child takes a descriptor of the poller's
-///       own, which the system refused or could not watch.
-///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
+///   -EMFILE, -ENFILE, -ENOSPC: each watched child takes a descriptor of the poller's own, which
+///       the system refused or could not watch.
 ///
-/// May be called from any thread. System calls: waitid, pidfd_open (Linux 5.3; sigaction of
-/// SIGCHLD before that), and those of `omni_poller_add`.
+/// System calls: waitid, pidfd_open (Linux 5.3; sigaction of SIGCHLD before), and those of
+/// `omni_poller_add`. Since 0.1.
 #[unsafe(no_mangle)]
-pub extern "C" fn omni_poller_child_add(poller: *mut omni_poller, pid: c_int, token: u64) -> c_int {
+pub extern "C" fn omni_poller_child_add(poller: *mut omni_poller, pid: pid_t, token: u64) -> c_int {
     call("omni_poller_child_add", poller, |poller| {
         poller.child_add(pid, token)?;
         Ok(0)
     })
 }
 
-/// Forgets a child without reaping it: it is the caller's to wait for again.
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Stops watching a child without reaping it: it is the caller's to wait for again.
 ///
 /// Returns 0, or:
-///   -ENOENT: this poller does not watch the child: its end was told, maybe.
-///   -EINVAL: `poller` is NULL.
-///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
+///   -ENOENT: this poller doesn't watch the child; its end may have been returned.
 ///
-/// May be called from any thread. System calls: close, and those of `omni_poller_remove`.
+/// System calls: close, and those of `omni_poller_remove`. Since 0.1.
 #[unsafe(no_mangle)]
-pub extern "C" fn omni_poller_child_remove(poller: *mut omni_poller, pid: c_int) -> c_int {
+pub extern "C" fn omni_poller_child_remove(poller: *mut omni_poller, pid: pid_t) -> c_int {
     call("omni_poller_child_remove", poller, |poller| {
         poller.child_remove(pid)?;
         Ok(0)
     })
 }
 
-/// Hands a value to whoever waits: an event of kind OMNI_EVENT_POST with this token and value,
-/// told once, to one thread. Posts are told in the order they were made, and none is lost.
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Passes a value to the waiting thread: an event of kind OMNI_EVENT_POST with this token and
+/// value, returned once, by one wait. Posts are returned in their order, and none is lost.
 ///
-/// `value` may be a pointer (`(int64_t)(intptr_t)result`): what the posting thread wrote before,
-/// the waiting one reads after. Posts that nobody took are dropped by `omni_poller_free`.
+/// `value` may be a pointer, `(int64_t)(intptr_t)result`: what the posting thread wrote before, the
+/// waiting one reads. Posts that no wait has returned are dropped by `omni_poller_free`.
 ///
-/// Returns 0, or, with nothing posted:
-///   -EAGAIN: 65,536 posts wait to be taken. Post again when some of them were.
-///   -EINVAL: `poller` is NULL.
-///   -EOWNERDEAD, -ESTALE, -ENOTRECOVERABLE: as for `omni_poller_add`.
+/// Returns 0, or:
+///   -EAGAIN: 65,536 posts are waiting. Post again when some were returned.
 ///
-/// May be called from any thread, but not from a signal handler: `omni_poller_wake` may. System calls: a
-/// write to an eventfd where a thread waits.
+/// Not for signal handlers, which may call `omni_poller_wake`. System calls: a write to an eventfd
+/// where a thread waits. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_poller_post(poller: *mut omni_poller, token: u64, value: i64) -> c_int {
     call("omni_poller_post", poller, |poller| {

@@ -5,10 +5,11 @@ use std::mem::offset_of;
 
 use omnipoll::WorkerStats;
 
+use crate::buffer::to_count;
 use crate::error::Failure;
-use crate::server::{call, omni_server};
+use crate::server::call;
 use crate::sized::{self, Sized32};
-use crate::text::capped;
+use crate::types::omni_server;
 
 /// What a worker of a server, or the whole server, has counted since it was made.
 #[allow(non_camel_case_types)]
@@ -26,21 +27,21 @@ pub struct omni_server_statistics {
     pub active: u64,
     /// Bytes read from clients.
     pub bytes_in: u64,
-    /// Bytes that the kernel took for clients.
+    /// Bytes that the kernel accepted for clients.
     pub bytes_out: u64,
-    /// Clients that were refused: by `on_open`, or for want of a thread or process.
+    /// Clients that were refused: by `on_open`, or for lack of a thread or process.
     pub refused: u64,
-    /// Connections that ended because they were silent for too long.
+    /// Connections that were ended by a timeout.
     pub timed_out: u64,
-    /// How often accepting paused for want of descriptors or memory.
+    /// How often accepting paused for lack of descriptors or memory.
     pub accept_pauses: u64,
-    /// How often `omni_server_broadcast` passed over a client that had no room for it.
+    /// How often `omni_server_broadcast` skipped a client that had no room for it.
     pub writes_refused: u64,
     /// Datagrams that arrived.
     pub datagrams_in: u64,
-    /// Datagrams that the kernel took.
+    /// Datagrams that the kernel accepted.
     pub datagrams_out: u64,
-    /// Datagrams that could not be sent to where they should go.
+    /// Datagrams that could not be sent.
     pub datagrams_dropped: u64,
     /// How often a worker process died and was replaced.
     pub restarts: u64,
@@ -48,21 +49,20 @@ pub struct omni_server_statistics {
 
 // SAFETY: as declared above; each zero is a number's.
 unsafe impl Sized32 for omni_server_statistics {
-    const LEAST: usize = offset_of!(Self, restarts) + size_of::<u64>();
+    const MIN_SIZE: usize = offset_of!(Self, restarts) + size_of::<u64>();
     const UNSET: &'static str = "out->size is not set";
 }
 
+/// cbindgen:postfix=OMNI_NONNULL(1,3)
 /// Stores in `*out` what worker number `worker` has counted, from 0 on; UINT32_MAX is all of them
 /// together. Under OMNI_MODEL_FORK and OMNI_MODEL_PREFORK that is what all the processes have. The
-/// numbers may be some moments apart.
+/// numbers may be of slightly different moments.
 ///
-/// Returns 0, or, with nothing written:
-///   -EINVAL: `server` or `out` is NULL; `out->size` is no version's.
+/// Returns 0, or:
+///   -EINVAL: `out->size` is no version's.
 ///   -ENOENT: there is no worker of that number.
-///   -ESTALE: the server was freed.
-///   -ENOTRECOVERABLE: a bug in the library has left the server unusable: free it.
 ///
-/// May be called from any thread. Makes no system call.
+/// System calls: none. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn omni_server_stats(
     server: *const omni_server,
@@ -85,17 +85,14 @@ pub unsafe extern "C" fn omni_server_stats(
     })
 }
 
+/// cbindgen:postfix=OMNI_NONNULL(1)
 /// How many workers the server has: loops under OMNI_MODEL_CORES, processes under
 /// OMNI_MODEL_PREFORK, and 1 under the other models.
 ///
-/// Returns the number, or:
-///   -EINVAL: `server` is NULL.
-///   -ESTALE, -ENOTRECOVERABLE: as for `omni_server_stats`.
-///
-/// May be called from any thread. Makes no system call.
+/// Returns the number or an error. System calls: none. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_server_workers(server: *const omni_server) -> c_int {
-    call("omni_server_workers", server, |server| Ok(capped(server.handle.stats().workers.len())))
+    call("omni_server_workers", server, |server| Ok(to_count(server.handle.stats().workers.len())))
 }
 
 fn translate(stats: &WorkerStats) -> omni_server_statistics {

@@ -99,6 +99,45 @@ static void modify(uint32_t engine)
     close_pair(pair);
 }
 
+static void set(uint32_t engine)
+{
+    omni_poller *poller = new_poller(engine);
+    struct pair pair = socket_pair();
+    const int none[] = {-1, INT_MAX, closed_descriptor()};
+    IS(omni_poller_set(poller, pair.ours, 0, 1), 0);
+    IS(omni_poller_remove(poller, pair.ours), -ENOENT);
+    /* Added, modified, removed; and so once more. */
+    for (uint64_t token = 1; token < 4; token += 2) {
+        IS(omni_poller_set(poller, pair.ours, OMNI_WRITE, token), 0);
+        IS(one_event(poller, pair.ours, token), OMNI_WRITE);
+        IS(omni_poller_set(poller, pair.ours, OMNI_READ, token + 1), 0);
+        IS(look(poller), 0);
+        put(pair.theirs, 1);
+        IS(one_event(poller, pair.ours, token + 1), OMNI_READ);
+        drain(pair.ours);
+        IS(omni_poller_set(poller, pair.ours, 0, 0), 0);
+        put(pair.theirs, 1);
+        IS(look(poller), 0);
+        drain(pair.ours);
+        IS(omni_poller_remove(poller, pair.ours), -ENOENT);
+    }
+    /* A trigger is as good as with the others. */
+    IS(omni_poller_set(poller, pair.ours, OMNI_WRITE | OMNI_ONESHOT, 5), 0);
+    IS(one_event(poller, pair.ours, 5), OMNI_WRITE);
+    IS(look(poller), 0);
+    IS(omni_poller_set(poller, pair.ours, OMNI_WRITE | OMNI_ONESHOT, 6), 0);
+    IS(one_event(poller, pair.ours, 6), OMNI_WRITE);
+    /* What is wrong changes nothing. */
+    IS(omni_poller_set(poller, pair.ours, OMNI_READ | OMNI_HANGUP, 7), -EINVAL);
+    IS(omni_poller_set(poller, pair.ours, 0x80000000, 7), -EINVAL);
+    IS(omni_poller_modify(poller, pair.ours, OMNI_WRITE, 8), 0);
+    IS(one_event(poller, pair.ours, 8), OMNI_WRITE);
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++)
+        IS(omni_poller_set(poller, none[i], OMNI_READ, 9), -EBADF);
+    omni_poller_free(poller);
+    close_pair(pair);
+}
+
 static void registration_errors(uint32_t engine)
 {
     omni_poller *poller = new_poller(engine);
@@ -770,6 +809,7 @@ static const struct behaviour behaviours[] = {
     {"EDGE is reported once, and after rearm again", edge},
     {"ONESHOT is reported once, and after modify again", oneshot},
     {"modify replaces interest and token", modify},
+    {"set adds, modifies and removes", set},
     {"EEXIST, ENOENT and EBADF", registration_errors},
     {"hang-up alone without a direction", no_direction},
     {"EINVAL for bits that mean nothing", interest_bits},
@@ -800,7 +840,19 @@ static const struct behaviour behaviours[] = {
 static void library(void)
 {
     omni_poller *poller = NULL;
+    char version[32];
     OK(omni_version() >= OMNI_VERSION);
+    IS(OMNI_VERSION, OMNI_VERSION_MAJOR << 24 | OMNI_VERSION_MINOR << 16 | OMNI_VERSION_PATCH << 8);
+    snprintf(version, sizeof version, "%d.%d.%d", OMNI_VERSION_MAJOR, OMNI_VERSION_MINOR, OMNI_VERSION_PATCH);
+    OK(!strcmp(version, OMNI_VERSION_STRING));
+    snprintf(version, sizeof version, "%u.%u.%u", (unsigned)(omni_version() >> 24),
+             (unsigned)(omni_version() >> 16 & 0xff), (unsigned)(omni_version() >> 8 & 0xff));
+    OK(!strcmp(version, omni_version_string()));
+    for (uint32_t engine = OMNI_ENGINE_AUTO; engine <= OMNI_ENGINE_KQUEUE; engine++)
+        IS(omni_engine_by_name(omni_engine_name(engine)), engine);
+    const char *const no_engines[] = {NULL, "", "Epoll", "epoll ", "uring", "\xff"};
+    for (size_t i = 0; i < sizeof no_engines / sizeof *no_engines; i++)
+        IS(omni_engine_by_name(no_engines[i]), -EINVAL);
     IS(omni_engine_available(OMNI_ENGINE_AUTO), 1);
     IS(omni_engine_available(OMNI_ENGINE_KQUEUE), 0);
     IS(omni_poller_new(OMNI_ENGINE_KQUEUE, 0, &poller), -ENOSYS);

@@ -65,6 +65,7 @@ CALL(omni_poller_engine, omni_poller_engine(handle) != 0)
 CALL(omni_poller_capabilities, fine(omni_poller_capabilities(handle)))
 CALL(omni_poller_add, omni_poller_add(handle, readable, OMNI_READ, 7))
 CALL(omni_poller_modify, omni_poller_modify(handle, readable, OMNI_READ, 7))
+CALL(omni_poller_set, omni_poller_set(handle, readable, OMNI_READ, 7))
 CALL(omni_poller_rearm, omni_poller_rearm(handle, readable, OMNI_READ))
 CALL(omni_poller_remove, omni_poller_remove(handle, readable))
 CALL(omni_poller_wake, omni_poller_wake(handle))
@@ -131,6 +132,7 @@ static const struct call of_pollers[] = {
     ROW(omni_poller_capabilities, -EINVAL, -ESTALE, 0),
     ROW(omni_poller_add, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_poller_modify, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_set, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_poller_rearm, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_poller_remove, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_poller_wake, -EINVAL, -ESTALE, -EOWNERDEAD),
@@ -268,6 +270,7 @@ static void null_pointers(uint32_t engine)
     IS(omni_poller_stats(poller, NULL), -EINVAL);
     IS(omni_poller_dump(poller, NULL, 1), -EINVAL);
     IS(omni_model_by_name(NULL), -EINVAL);
+    IS(omni_engine_by_name(NULL), -EINVAL);
     IS(omni_server_new(NULL, NULL, &server), -EINVAL);
     IS(omni_server_new(NULL, &handler, NULL), -EINVAL);
     IS(omni_server_listen(idle, NULL), -EINVAL);
@@ -519,6 +522,7 @@ static void numbers(uint32_t engine)
 {
     (void)engine;
     IS(omni_version(), OMNI_VERSION);
+    OK(omni_version_string());
     OK(omni_strerror(INT32_MIN) && omni_strerror(INT32_MAX) && omni_strerror(0) && omni_last_error());
     for (uint32_t number = 6; number != 0; number = number > UINT32_MAX / 3 ? 0 : number * 3) {
         omni_poller *poller = NULL;

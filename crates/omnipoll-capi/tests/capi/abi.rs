@@ -35,11 +35,22 @@ fn every_exported_function_is_called_with_what_is_wrong() {
     assert!(missing.is_empty(), "tests/c/misuse.c has no {missing:?}");
 }
 
-/// `int omni_poller_add(struct omni_poller *poller, ...` declares `omni_poller_add`.
+/// `OMNI_API int omni_poller_add(omni_poller *poller, ...` declares `omni_poller_add`.
 fn declared_function(line: &str) -> Option<&str> {
-    let name = line.split('(').next()?.rsplit([' ', '*']).next()?;
-    let is_declaration = line.starts_with(|first: char| first.is_ascii_lowercase()) && line.contains('(');
-    (is_declaration && name.starts_with("omni_")).then_some(name)
+    let (before, _) = line.strip_prefix("OMNI_API ")?.split_once('(')?;
+    before.rsplit([' ', '*']).next()
+}
+
+#[test]
+fn every_function_says_since_when_it_exists() {
+    let header = std::fs::read_to_string(workspace("include/omnipoll.h")).unwrap();
+    // Comments end where declarations begin.
+    for (comment, declaration) in header.split("/**").filter_map(|piece| piece.split_once("*/")) {
+        if let Some(name) = declaration.lines().find_map(declared_function) {
+            let words: Vec<_> = comment.split_whitespace().filter(|&word| word != "*").collect();
+            assert!(matches!(words[..], [.., "Since", version] if version.starts_with("0.")), "{name}");
+        }
+    }
 }
 
 #[test]

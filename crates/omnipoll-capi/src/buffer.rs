@@ -1,6 +1,6 @@
-//! Texts of any length, given to C as snprintf(3) gives them.
+//! Bytes and texts from C, and texts for it, written as snprintf(3) writes them.
 
-use std::ffi::{c_char, c_int, CStr};
+use std::ffi::{c_char, c_int, c_void, CStr};
 use std::ptr;
 
 use crate::error::Failure;
@@ -10,7 +10,7 @@ use crate::error::Failure;
 ///
 /// # Safety
 /// `buffer` is NULL, or has `capacity` bytes.
-pub(crate) unsafe fn give(text: &str, buffer: *mut c_char, capacity: usize) -> Result<c_int, Failure> {
+pub(crate) unsafe fn write_str(text: &str, buffer: *mut c_char, capacity: usize) -> Result<c_int, Failure> {
     if buffer.is_null() && capacity > 0 {
         return Err(Failure::new(libc::EINVAL, "buffer is NULL"));
     }
@@ -22,14 +22,14 @@ pub(crate) unsafe fn give(text: &str, buffer: *mut c_char, capacity: usize) -> R
             buffer.add(length).write(0);
         }
     }
-    Ok(capped(text.len()))
+    Ok(to_count(text.len()))
 }
 
 /// The text that C has passed.
 ///
 /// # Safety
 /// `text` is NULL, or ends with a zero, and stays as it is meanwhile.
-pub(crate) unsafe fn taken<'a>(text: *const c_char, null: &'static str) -> Result<&'a str, Failure> {
+pub(crate) unsafe fn read_str<'a>(text: *const c_char, null: &'static str) -> Result<&'a str, Failure> {
     if text.is_null() {
         return Err(Failure::new(libc::EINVAL, null));
     }
@@ -38,7 +38,23 @@ pub(crate) unsafe fn taken<'a>(text: *const c_char, null: &'static str) -> Resul
     text.to_str().map_err(|_| Failure::new(libc::EINVAL, "the text is not UTF-8"))
 }
 
+/// The bytes that C has passed.
+///
+/// # Safety
+/// `data` is NULL, or has `length` bytes, which stay as they are meanwhile.
+pub(crate) unsafe fn read_bytes<'a>(data: *const c_void, length: usize) -> Result<&'a [u8], Failure> {
+    match (data.is_null(), length) {
+        (_, 0) => Ok(&[]),
+        (true, _) => Err(Failure::new(libc::EINVAL, "data is NULL")),
+        (false, _) if length > isize::MAX as usize => {
+            Err(Failure::new(libc::EINVAL, "length is more than there is memory"))
+        }
+        // SAFETY: not NULL, and so as promised.
+        (false, _) => Ok(unsafe { std::slice::from_raw_parts(data.cast(), length) }),
+    }
+}
+
 /// A count as C gets it.
-pub(crate) fn capped(count: usize) -> c_int {
+pub(crate) fn to_count(count: usize) -> c_int {
     count.try_into().unwrap_or(c_int::MAX)
 }
