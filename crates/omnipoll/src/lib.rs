@@ -174,6 +174,8 @@ mod engine;
 mod errno;
 mod error;
 mod event;
+#[cfg(feature = "serve")]
+mod event_loop;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -1,193 +1,25 @@
-//! [`Conn`]: a connection in the hands of its handler.
+//! [`Conn`]: a connection as its handler's callbacks get it.
 //!
 //! A write goes straight to the socket. What the kernel does not take is queued, and while
-//! something is queued the connection is watched for WRITE. While more than the high mark is
-//! queued nothing more is read: a client that does not read its answers gets to send no further
+//! something is queued the connection is registered for WRITE. While more than the high mark is
+//! queued nothing more is read: a client that does not read its answers can't send further
 //! requests, and memory does not grow.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::account::{no_room_for_all, Room};
 use super::conn_id::ConnId;
+use super::connection::{Connection, Stage};
 use super::loop_context::LoopContext;
-use super::ring_io::RingIo;
-use super::timeouts::Timeouts;
 use super::write_queue::WriteQueue;
 use crate::error::{fail, plain, Describe};
 use crate::sys::{socket, Address};
-use crate::Interest;
 
-/// A ring sends many small writes with one system call, but has to keep a copy of each; for more
-/// bytes than this a call of their own costs less.
-const WORTH_A_CALL: usize = 2 * 1024;
-
-/// How far a connection has got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// Both directions are in use.
-    Open,
-    /// It is to end once the queue is empty.
-    Closing,
-    /// All is sent and said; the peer's last bytes are thrown away until it ends too. A socket
-    /// closed with unread bytes is reset, and a reset takes from the peer what it had not read.
-    Lingering,
-    /// It has ended, and waits to be taken away.
-    Over,
-}
-
-/// The state of one connection, but for what its handler keeps.
-#[derive(Debug)]
-pub(crate) struct Connection {
-    socket: OwnedFd,
-    pub(crate) id: ConnId,
-    pub(crate) peer: Address,
-    pub(crate) queue: WriteQueue,
-    pub(crate) timeouts: Timeouts,
-    stage: Stage,
-    /// The handler wants no data at present.
-    paused: bool,
-    /// More than the high mark was queued, and not yet less than the low one.
-    pub(crate) above_high_water: bool,
-    /// The peer has ended its direction.
-    pub(crate) peer_ended: bool,
-    /// We end ours once the queue is empty, or have: `Some(done)`.
-    shutdown: Option<bool>,
-    /// The interest it is registered with.
-    pub(crate) registered: Option<Interest>,
-    /// What of it a ring has under way.
-    pub(crate) ring_io: RingIo,
-    /// Why it ended.
-    pub(crate) error: Option<i32>,
-}
-
-impl Connection {
-    pub(crate) fn new(
-        socket: OwnedFd,
-        peer: Address,
-        id: ConnId,
-        queue: WriteQueue,
-        timeouts: Timeouts,
-    ) -> Self {
-        Self {
-            socket,
-            id,
-            peer,
-            queue,
-            timeouts,
-            stage: Stage::Open,
-            paused: false,
-            above_high_water: false,
-            peer_ended: false,
-            shutdown: None,
-            registered: None,
-            ring_io: RingIo::default(),
-            error: None,
-        }
-    }
-
-    pub(crate) fn is_over(&self) -> bool {
-        self.stage == Stage::Over
-    }
-
-    pub(crate) fn is_lingering(&self) -> bool {
-        self.stage == Stage::Lingering
-    }
-
-    /// Ends it now, with what is queued unsent.
-    pub(crate) fn end(&mut self, error: Option<i32>) {
-        if self.stage != Stage::Over {
-            self.stage = Stage::Over;
-            self.error = error;
-        }
-    }
-
-    /// Whether it is open with nothing queued and nothing asked for but to read, as most are after
-    /// most calls.
-    #[inline]
-    pub(crate) fn is_only_reading(&self) -> bool {
-        self.is_reading() && self.shutdown.is_none() && self.queue.is_empty()
-    }
-
-    /// Whether what arrives is read, and handed to the handler.
-    #[inline]
-    fn is_reading(&self) -> bool {
-        self.stage == Stage::Open && !self.paused && !self.above_high_water && !self.peer_ended
-    }
-
-    /// Whether what arrives is read.
-    #[inline]
-    pub(crate) fn wants_input(&self) -> bool {
-        match self.stage {
-            Stage::Open => self.is_reading(),
-            Stage::Lingering => true,
-            Stage::Closing | Stage::Over => false,
-        }
-    }
-
-    /// Whether there is data for the handler, or may be.
-    pub(crate) fn is_open(&self) -> bool {
-        self.stage == Stage::Open
-    }
-
-    /// What it is to be watched for.
-    #[inline]
-    pub(crate) fn interest(&self) -> Option<Interest> {
-        match (self.wants_input(), !self.queue.is_empty()) {
-            (true, true) => Some(Interest::READ | Interest::WRITE),
-            (true, false) => Some(Interest::READ),
-            (false, true) => Some(Interest::WRITE),
-            (false, false) => None,
-        }
-    }
-
-    /// What is to be done now that the queue is empty.
-    pub(crate) fn advance(&mut self) {
-        if !self.queue.is_empty() || self.stage == Stage::Over {
-            return;
-        }
-        if self.shutdown == Some(false) || self.stage == Stage::Closing {
-            self.shutdown = Some(true);
-            // It fails when the peer has reset the connection, which the next read tells.
-            let _ = socket::shutdown_write(self.socket.as_fd());
-        }
-        let both_ended = self.shutdown == Some(true) && self.peer_ended;
-        match self.stage {
-            _ if both_ended => self.stage = Stage::Over,
-            Stage::Closing => self.stage = Stage::Lingering,
-            _ => {}
-        }
-    }
-
-    /// Makes the close of the socket a reset, and throws away what is queued.
-    pub(crate) fn reset(&mut self) {
-        // It fails on kinds of sockets that have no reset: closing is all there is then.
-        let _ = socket::reset_on_close(self.socket.as_fd());
-        self.queue.clear();
-    }
-
-    pub(crate) fn descriptor(&self) -> RawFd {
-        self.socket.as_raw_fd()
-    }
-
-    fn check_open(&self) -> io::Result<()> {
-        match self.stage {
-            Stage::Open if self.shutdown.is_none() => Ok(()),
-            _ => Err(fail(libc::EPIPE, "the connection is closing, or its sending side is shut down")),
-        }
-    }
-}
-
-impl AsFd for Connection {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
-/// An open connection, as each call of a [`Handler`](crate::Handler) gets it. From elsewhere it
-/// is reached by its [`id`](Conn::id).
+/// An open connection, as each callback of a [`Handler`](crate::Handler) gets it. Elsewhere its
+/// [`id`](Conn::id) stands for it.
 #[derive(Debug)]
 pub struct Conn<'a> {
     pub(crate) connection: &'a mut Connection,
@@ -197,18 +29,18 @@ pub struct Conn<'a> {
 /// Writing.
 impl Conn<'_> {
     /// Writes `data` with `send(2)`, queues what the kernel does not take, and returns how many
-    /// bytes are queued now: 0 when all has gone. The data is copied only if queued. When more than
+    /// bytes are queued now: 0 when all is sent. The data is copied only if queued. When more than
     /// the [high mark](crate::ServerOptions::water_marks) are, [`on_drain`](crate::Handler::on_drain)
     /// will be called.
     ///
     /// `ENOBUFS` when more would be queued than the [limits](crate::ServerOptions::queue_limit)
-    /// allow: nothing was written then, and the connection goes on. What the kernel takes at once
-    /// does not count, so that others who fill the server's queues keep nobody from writing.
+    /// allow: nothing was written then, and the connection continues. What the kernel takes at once
+    /// does not count, so that connections that fill the server's queues don't keep others from writing.
     /// `ENOMEM` when there is no memory to queue it: nothing was written either.
     /// `EPIPE` after `close`, `abort` and `shutdown`. Any other error, such as `ECONNRESET`, ends
-    /// the connection; [`on_close`](crate::Handler::on_close) tells it too. So does `ECONNABORTED`,
-    /// for which `on_close` has `ENOMEM`: the kernel has taken a part, and the rest can't be kept
-    /// for want of memory, or because other threads have meanwhile used up the limits.
+    /// the connection; [`on_close`](crate::Handler::on_close) gets it too. So does `ECONNABORTED`,
+    /// for which `on_close` gets `ENOMEM`: the kernel has taken a part, and the rest can't be queued
+    /// because memory has run out, or other threads have meanwhile used up the limits.
     #[inline]
     pub fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         self.connection.check_open()?;
@@ -250,8 +82,8 @@ impl Conn<'_> {
         Ok(self.queued())
     }
 
-    /// Bytes from another thread, which were counted when they were taken; `above_high_water` when it was
-    /// told that more than the high mark waits.
+    /// Bytes from another thread, which are counted already; `above_high_water` when its result was more
+    /// than the high mark.
     pub(crate) fn write_shared(&mut self, data: Arc<Vec<u8>>, above_high_water: bool) {
         self.connection.above_high_water |= above_high_water;
         let sent = match self.connection.check_open() {
@@ -261,7 +93,7 @@ impl Conn<'_> {
         };
         self.connection.queue.account().release(sent);
         if let Err(error) = self.queue(|queue| queue.push_shared(data, sent)) {
-            // The writer was told that it would be sent.
+            // The writer's result said that it would be sent.
             self.fail(error);
         }
     }
@@ -274,7 +106,7 @@ impl Conn<'_> {
     /// connection with `EIO`.
     ///
     /// `EPIPE` as for `write`, `EMFILE` when it can't be duplicated, `ENOBUFS` when 16 files wait
-    /// on this connection: each holds a descriptor. Nothing was taken then.
+    /// on this connection, each of which holds a descriptor. Nothing was queued then.
     pub fn send_file(&mut self, file: &impl AsFd, offset: u64, length: u64) -> io::Result<()> {
         self.connection.check_open()?;
         if !self.connection.queue.has_room_for_a_file() {
@@ -291,7 +123,7 @@ impl Conn<'_> {
     }
 
     /// How many bytes wait in memory to be sent. Above the server's high mark, nothing more is
-    /// read from the connection until it has fallen to the low one.
+    /// read from the connection until they have fallen to the low one.
     #[inline]
     pub fn queued(&self) -> usize {
         self.connection.queue.queued()
@@ -310,7 +142,7 @@ impl Conn<'_> {
         }
     }
 
-    /// One attempt to send; what would block sends nothing.
+    /// One attempt to send; 0 when it would block.
     #[inline]
     fn send(&mut self, send: impl FnOnce(BorrowedFd<'_>) -> io::Result<usize>) -> io::Result<usize> {
         match send(self.connection.socket.as_fd()) {
@@ -343,14 +175,14 @@ impl Conn<'_> {
         Ok(())
     }
 
-    /// Whether so many bytes go to the socket at once: nothing is before them, and no ring sends
-    /// them cheaper.
+    /// Whether so many bytes go to the socket at once: nothing is queued before them, and the driver
+    /// has no cheaper way.
     #[inline]
     fn can_send_directly(&self, length: usize) -> bool {
-        self.connection.queue.is_empty() && (!self.context.uses_ring || length > WORTH_A_CALL)
+        self.connection.queue.is_empty() && length >= self.context.min_direct_write
     }
 
-    /// Whether so many bytes are to be sent at once. `ENOBUFS` when they are not to be written.
+    /// Whether so many bytes are sent at once. `ENOBUFS` when they may not be written at all.
     #[inline]
     fn sends_directly(&self, length: usize) -> io::Result<bool> {
         if !self.can_send_directly(length) && !self.connection.queue.is_empty() {
@@ -358,7 +190,7 @@ impl Conn<'_> {
         }
         match self.connection.queue.account().room(length)? {
             Room::Enough => Ok(self.can_send_directly(length)),
-            // What can't wait is sent only if the kernel takes it as a whole.
+            // What can't be queued is sent only if the kernel takes it as a whole.
             Room::NoneOfAll if socket::has_room(self.connection.socket.as_fd(), length) => Ok(true),
             Room::NoneOfAll => Err(no_room_for_all()),
         }
@@ -368,8 +200,8 @@ impl Conn<'_> {
         self.connection.queue.account().reserve(rest).map(drop)
     }
 
-    /// The rest of a write can't be kept: there is no memory, or other threads were faster to use
-    /// up what the server may hold. Nothing is written then, unless a part of it already is.
+    /// The rest of a write can't be queued: there is no memory, or other threads were faster to use up
+    /// the server's limit. Nothing is written then, unless a part of it already is.
     #[cold]
     fn queue_failed(&mut self, error: io::Error, is_part_written: bool) -> io::Error {
         if is_part_written {
@@ -381,10 +213,10 @@ impl Conn<'_> {
 
     /// A send has failed.
     pub(crate) fn fail(&mut self, error: io::Error) -> io::Error {
-        // What the peer has got is not the whole, and must not look like it.
+        // What the peer has got is incomplete, and must not look complete.
         self.connection.reset();
-        // We end our direction ourselves only when all is sent: the pipe was broken by a reset, of
-        // which another call has been told.
+        // We end our direction ourselves only when all is sent: EPIPE comes from a reset that another
+        // call has returned.
         let errno = error.raw_os_error().filter(|&errno| errno != libc::EPIPE);
         self.connection.end(errno.or(Some(libc::ECONNRESET)));
         plain(error.raw_os_error().unwrap_or(libc::EIO))
@@ -393,8 +225,8 @@ impl Conn<'_> {
 
 /// Ending.
 impl Conn<'_> {
-    /// Ends the connection in order: no more data is handed to the handler, what is queued is
-    /// sent, the peer is told the end, and is given the server's
+    /// Ends the connection cleanly: the handler gets no more data, what is queued is sent, our
+    /// direction is shut down, and the peer has the server's
     /// [linger](crate::ServerOptions::linger) time to read it all. Then `on_close` is called.
     pub fn close(&mut self) {
         if self.connection.stage == Stage::Open {
@@ -403,10 +235,10 @@ impl Conn<'_> {
         }
     }
 
-    /// Ends the connection at once: what is queued is thrown away and the peer sees a reset.
-    /// `on_close` is called with `ECONNABORTED` when the present call has returned.
+    /// Ends the connection at once: what is queued is discarded and the peer sees a reset.
+    /// `on_close` is called with `ECONNABORTED` when the current callback has returned.
     pub fn abort(&mut self) {
-        if !self.connection.is_over() {
+        if !self.connection.is_ended() {
             self.connection.reset();
             self.connection.end(Some(libc::ECONNABORTED));
         }
@@ -425,13 +257,13 @@ impl Conn<'_> {
 
 /// Reading.
 impl Conn<'_> {
-    /// Takes no more data from the peer, which by and by can't send either. That it ends or
-    /// resets the connection is noticed after [`resume`](Conn::resume), or by a failing write.
+    /// Reads no more from the peer, which eventually can't send either. That it ends or resets the
+    /// connection is noticed after [`resume`](Conn::resume), or by a failing write.
     pub fn pause(&mut self) {
         self.connection.paused = true;
     }
 
-    /// Takes data again.
+    /// Reads again.
     pub fn resume(&mut self) {
         if self.connection.paused {
             self.connection.paused = false;
@@ -450,30 +282,29 @@ impl Conn<'_> {
     }
 }
 
-/// Its surroundings.
+/// Identity, addresses and limits.
 impl Conn<'_> {
-    /// What other threads know it by.
+    /// What other threads name it by.
     pub fn id(&self) -> ConnId {
         self.connection.id
     }
 
-    /// Who is at the other end.
+    /// The peer's address.
     pub fn peer(&self) -> &Address {
         &self.connection.peer
     }
 
-    /// The address it came to. `getsockname(2)`.
+    /// The local address: `getsockname(2)`.
     pub fn local(&self) -> io::Result<Address> {
         socket::local_address(self.connection.socket.as_fd()).describe("getsockname")
     }
 
-    /// The socket, for its options. Reading, writing or closing it is the loop's.
+    /// The socket, for its options. Only the loop may read, write or close it.
     pub fn socket(&self) -> BorrowedFd<'_> {
         self.connection.socket.as_fd()
     }
 
-    /// Ends the connection with `ETIMEDOUT` when nothing was read or written for so long; this
-    /// one's own, instead of [`ServerOptions::idle_timeout`](crate::ServerOptions::idle_timeout).
+    /// Ends the connection with `ETIMEDOUT` when nothing was read or written for so long, instead of [`ServerOptions::idle_timeout`](crate::ServerOptions::idle_timeout).
     pub fn set_idle_timeout(&mut self, timeout: Option<Duration>) {
         self.connection.timeouts.set_idle(timeout, &self.context.clock);
     }

@@ -10,7 +10,7 @@ use super::counters::WorkerCounters;
 use super::timeouts::Clock;
 use crate::Poller;
 
-/// One loop's surroundings, lent to each connection while its handler is called.
+/// A loop as its connections need it.
 #[derive(Debug)]
 pub(crate) struct LoopContext {
     pub(crate) poller: Arc<Poller>,
@@ -22,6 +22,6 @@ pub(crate) struct LoopContext {
     pub(crate) linger: Duration,
     pub(crate) worker: usize,
     pub(crate) stopping: Cell<bool>,
-    /// A ring receives and sends for them.
-    pub(crate) uses_ring: bool,
+    /// Of [`DriverKind::min_direct_write`](super::driver::DriverKind::min_direct_write).
+    pub(crate) min_direct_write: usize,
 }

@@ -1,8 +1,8 @@
-//! The processes that serve, as their parent sees them: forked, held by a leash, reaped.
+//! The processes that serve, as their parent sees them: forked, stopped, reaped.
 //!
-//! The leash is a pipe of which the children have the reading end. When the parent stops it
-//! closes its end, and when it dies the system does: either way every child sees the end of
-//! the pipe, and stops. There is a second one for a stop that shall be sooner than was said.
+//! The children have the reading end of a pipe. When the parent stops it closes the writing end, and
+//! when it dies the system does: either way every child sees the end of the pipe, and stops. A second
+//! pipe is for a stop that comes sooner than was announced.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,20 +10,20 @@ use std::os::fd::OwnedFd;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::time::Duration;
 
-use super::event_loop::EventLoop;
 use super::shared::Shared;
 use super::tokens;
+use crate::event_loop::EventLoop;
 use crate::net;
 use crate::sys::child_process::kill;
 use crate::sys::process;
 use crate::{Event, EventKind};
 
-/// What a process that should have ended by itself is given before it is killed.
-const KILL_CHILDREN: Duration = Duration::from_secs(1);
-/// What a child exits with that could not serve, and one that has panicked.
+/// How long a process that should have ended by itself has before it is killed.
+const KILL_DELAY: Duration = Duration::from_secs(1);
+/// The exit status of a child that could not serve, and of one that has panicked.
 const FAILED: i32 = 1;
 const PANICKED: i32 = 2;
-/// The status of a child that somebody else has reaped.
+/// Stands for the status of a child that the program has reaped.
 const UNKNOWN: i32 = -1;
 
 /// A child that has ended.
@@ -41,9 +41,9 @@ impl Ended {
 }
 
 pub(super) struct ChildProcesses {
-    /// The processes, by the tokens of their events: numbers of processes are used again.
+    /// The processes, by the tokens of their events: process numbers are used again.
     alive: BTreeMap<u64, i32>,
-    /// Those among them whose end the poller does not report yet.
+    /// Those whose end the poller does not report yet.
     unwatched: Vec<u64>,
     /// How many there have been.
     forked: u64,
@@ -68,26 +68,28 @@ impl ChildProcesses {
         self.alive.len()
     }
 
-    /// Forks a child that runs `serve`, given its ends of the leash, and ends with it: with status
+    /// Forks a child that runs `serve`, given its ends of the stop pipes, and then exits: with status
     /// [`FAILED`] if that fails. The ids of its connections differ from its siblings' unless it has
-    /// more than `share` of them.
+    /// more than `max_ids` of them.
     pub(super) fn fork(
         &mut self,
         event_loop: &mut EventLoop,
-        share: u32,
+        shared: &Shared,
+        max_ids: u32,
         serve: impl FnOnce(Vec<OwnedFd>) -> io::Result<()>,
     ) -> io::Result<u64> {
-        net::reserve_generations(share);
-        match fork(&event_loop.shared)? {
+        net::reserve_generations(max_ids);
+        match fork(shared)? {
             0 => {
                 self.writers.clear();
                 let stop_pipes = std::mem::take(&mut self.readers);
-                event_loop.leave_to_parent_process();
+                event_loop.leave_to_parent();
+                shared.leave_to_parent_process();
                 let served = catch_unwind(AssertUnwindSafe(|| serve(stop_pipes)));
                 process::exit(match served {
                     Ok(Ok(())) => 0,
                     Ok(Err(error)) => {
-                        event_loop.shared.publish_failure(&error);
+                        shared.publish_failure(&error);
                         FAILED
                     }
                     Err(_) => PANICKED,
@@ -102,9 +104,9 @@ impl ChildProcesses {
         }
     }
 
-    /// Has the poller report the end of those of whom it doesn't yet, and returns who has ended
-    /// already: reaped by the program, or by the system because SIGCHLD is ignored. Where the system
-    /// is short of something, accepting pauses, and the next call tries again.
+    /// Has the poller report the ends that it doesn't report yet, and returns the children that have
+    /// ended already: reaped by the program, or by the system because SIGCHLD is ignored. When the
+    /// system is out of something, accepting pauses, and the next call tries again.
     pub(super) fn watch_all(&mut self, event_loop: &mut EventLoop) -> io::Result<Vec<Ended>> {
         let mut ended = Vec::new();
         while let Some(child) = self.unwatched.pop() {
@@ -114,7 +116,7 @@ impl ChildProcesses {
                 Err(Some(libc::ECHILD | libc::ESRCH)) => ended.extend(self.remove(child, UNKNOWN)),
                 Err(_) => {
                     self.unwatched.push(child);
-                    event_loop.acceptor.retry_later(&event_loop.poller, &event_loop.counters)?;
+                    event_loop.retry_accepting_later()?;
                     break;
                 }
             }
@@ -142,21 +144,21 @@ impl ChildProcesses {
         self.alive.values().for_each(|&pid| kill(pid, libc::SIGKILL));
     }
 
-    /// Tells them to stop, or to stop sooner. From the third time on they aren't told.
+    /// Has them stop, or stop sooner; there is no third time.
     pub(super) fn stop(&mut self, shared: &Shared) {
         shared.publish_stop();
         self.writers.pop();
     }
 
-    /// Their time is up, and they know it: those that don't end now are killed.
+    /// Their time is up, which they measure too: those that don't end by themselves are killed.
     pub(super) fn force_close(&mut self, event_loop: &EventLoop) {
-        if event_loop.poller.timer_add(KILL_CHILDREN, None, tokens::KILL_CHILDREN).is_err() {
+        if event_loop.poller.timer_add(KILL_DELAY, None, tokens::KILL_CHILDREN).is_err() {
             self.kill_all();
         }
     }
 }
 
-/// Forks, with what surrounds it.
+/// Forks, by way of the function that the options give.
 fn fork(shared: &Shared) -> io::Result<i32> {
     let mut forked = Ok(-1);
     let mut fork = || {

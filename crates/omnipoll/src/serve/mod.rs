@@ -1,25 +1,19 @@
-//! Servers: one handler, and the ways to serve many clients with it.
+//! Servers: one handler, and the [`models`] to serve many clients with it.
 //!
-//! [`event_loop`] is the loop that all of them run; what becomes of a client that comes in at its
-//! doors is what tells one model from another.
+//! Under every model clients are accepted in a [`server_loop`]; a [`worker`] serves them in the same loop,
+//! while THREAD and FORK start one for each client.
 
-mod acceptor;
 mod child_processes;
-mod connections;
-mod cores;
-mod event_loop;
-mod fork;
-mod handler;
+mod models;
 mod options;
-mod prefork;
 mod server;
+mod server_loop;
 mod shared;
 mod stats;
-mod thread;
 mod tokens;
 mod worker;
 
-pub use handler::Handler;
+pub use crate::event_loop::Handler;
 pub use options::{AroundFork, Model, ServerOptions};
 pub use server::{Server, ServerHandle};
 pub use stats::{ServerStats, WorkerStats};

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::event_loop::{unwatch_stop_signals, watch_stop_signals};
-use super::handler::Handler;
+use super::models::{cores, fork, prefork, reactor, thread as threads};
 use super::options::{Model, ServerOptions};
+use super::server_loop::{unwatch_stop_signals, watch_stop_signals};
 use super::shared::Shared;
 use super::stats::ServerStats;
 use super::worker::WorkerSockets;
-use super::{cores, fork, prefork, thread as threads, worker};
 use crate::error::{explain, fail};
+use crate::event_loop::Handler;
 use crate::net::{Bound, ListenAddress};
 use crate::sys::lock;
 use crate::{ConnId, EngineKind};
@@ -162,9 +162,7 @@ impl<H: Handler> Server<H> {
             watch_stop_signals(&shared.control)?;
         }
         let served = match shared.options.model {
-            Model::Reactor => {
-                worker::serve(handler, shared, shared.control.clone(), 0, sockets.remove(0), None)
-            }
+            Model::Reactor => reactor::run(handler, shared, sockets.remove(0)),
             Model::Cores => cores::run(handler, shared, sockets),
             Model::Thread => threads::run(handler, shared, sockets.remove(0)),
             Model::Fork => fork::run(handler, shared, sockets.remove(0)),
@@ -192,7 +190,7 @@ impl<H: Handler> Server<H> {
                     }
                     Bound::Stream(listener) => {
                         sockets.listeners.push(listener.try_clone()?);
-                        sockets.shared |= workers > 1 && !listener.shares_port();
+                        sockets.is_shared |= workers > 1 && !listener.shares_port();
                     }
                 }
             }

@@ -8,8 +8,9 @@ use std::time::Duration;
 use super::options::{Model, ServerOptions};
 use super::stats::ServerStats;
 use crate::error::{bare, explain, fail, plain};
+use crate::net::driver::{AnyDriver, DriverKind};
 use crate::net::{copy_of, Bound, Budget, Counter, Counters, Mailbox};
-use crate::sys::{fork, lock, CompletionRing, SharedWords};
+use crate::sys::{fork, lock, SharedWords};
 use crate::{EngineKind, Poller};
 
 /// What a server's loops have in common.
@@ -19,9 +20,8 @@ pub(super) struct Shared {
     pub(super) control: Arc<Poller>,
     /// What the clients are served by.
     pub(super) engine: EngineKind,
-    /// Whether a ring receives and sends for them. What else a loop waits for it has in a poller
-    /// on epoll, which the ring watches. One client alone is not worth a ring of its own.
-    pub(super) uses_ring: bool,
+    /// The driver of the loops that serve them.
+    pub(super) driver_kind: DriverKind,
     pub(super) counters: Counters,
     pub(super) budget: Arc<Budget>,
     pub(super) addresses: Mutex<Vec<String>>,
@@ -48,16 +48,14 @@ fn encode(drain: Option<Duration>) -> u64 {
 impl Shared {
     pub(super) fn new(options: ServerOptions, workers: usize) -> io::Result<Self> {
         let engine = options.engine.map_or_else(EngineKind::auto, Ok)?;
-        // Where the kernel has io_uring but not all that streams need of it, its polls serve them.
-        let uses_ring = engine == EngineKind::IoUring
-            && !matches!(options.model, Model::Thread | Model::Fork)
-            && CompletionRing::is_available()?;
-        let beside = if uses_ring { EngineKind::Epoll } else { engine };
+        let many = !matches!(options.model, Model::Thread | Model::Fork);
+        let driver_kind = DriverKind::of(engine, many)?;
+        let poller_engine = driver_kind.poller_engine(engine);
         let budget = Budget::new(options.queue_limit, options.total_queue_limit, options.high_water);
         Ok(Self {
-            control: Arc::new(crate::Options::new().engine(beside).interruptible(true).build()?),
+            control: Arc::new(crate::Options::new().engine(poller_engine).interruptible(true).build()?),
             engine,
-            uses_ring,
+            driver_kind,
             counters: Counters::new(workers)?,
             budget: Arc::new(budget),
             addresses: Mutex::default(),
@@ -76,6 +74,11 @@ impl Shared {
         Ok(Arc::new(Poller::with_engine(self.control.engine())?))
     }
 
+    /// The driver of a loop that serves.
+    pub(super) fn driver(&self) -> io::Result<AnyDriver> {
+        AnyDriver::new(self.driver_kind)
+    }
+
     /// A server is its process's, unless it is itself what forks.
     pub(super) fn check_owner(&self) -> io::Result<()> {
         let anothers = |_| fail(libc::EOWNERDEAD, "the server belongs to the parent process: make another");
@@ -86,8 +89,10 @@ impl Shared {
         lock(&self.loops).push(mailbox);
     }
 
-    pub(super) fn unregister_loop(&self, mailbox: &Arc<Mailbox>) {
+    /// The loop of this mailbox has ended, and with it all its connections.
+    pub(super) fn close_mailbox(&self, mailbox: &Arc<Mailbox>) {
         lock(&self.loops).retain(|other| !Arc::ptr_eq(other, mailbox));
+        mailbox.close();
     }
 
     /// Whether this process serves, and may wait for the locks. Async-signal-safe.

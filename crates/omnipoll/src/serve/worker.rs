@@ -1,29 +1,26 @@
-//! A loop's whole life: with the doors it has, until the server stops. All there is to
-//! [`Model::Reactor`](crate::Model::Reactor), and each worker under CORES and PREFORK.
+//! A worker: one loop with its connections, from its start until the server stops.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::acceptor::Acceptor;
-use super::connections::Connections;
-use super::event_loop::{watch_stop_signals, EventLoop, Until};
-use super::handler::Handler;
+use super::server_loop::{watch_stop_signals, ServerLoop, Until};
 use super::shared::Shared;
-use crate::net::{DatagramSocket, Listener};
+use crate::event_loop::{Acceptor, ConnectionLimits, Connections, Handler};
+use crate::net::{Clock, DatagramSocket, Listener, LoopContext, Mailbox};
 use crate::sys::Address;
 use crate::Poller;
 
-/// Where one worker's clients come in.
+/// The sockets of one worker.
 #[derive(Debug, Default)]
 pub(super) struct WorkerSockets {
     pub(super) listeners: Vec<Listener>,
     /// Other workers accept from the same sockets.
-    pub(super) shared: bool,
+    pub(super) is_shared: bool,
     pub(super) datagrams: Vec<DatagramSocket>,
 }
 
-/// Runs `serve` in a thread or process that the server has made, as the handler wants it.
+/// Runs `serve` in a thread or process that the server has made, by the handler's `on_worker`.
 pub(super) fn run_worker<H: Handler>(handler: &H, serve: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     let mut serve = Some(serve);
     let mut served = Ok(());
@@ -31,8 +28,8 @@ pub(super) fn run_worker<H: Handler>(handler: &H, serve: impl FnOnce() -> io::Re
     served
 }
 
-/// Serves as worker number `worker` until the server stops, or, in a process of its own, its
-/// parent tells it to by the `stop_pipes`.
+/// Serves as worker number `worker` until the server stops, or, in a process of its own, until its
+/// parent closes the `stop_pipes`.
 pub(super) fn serve<H: Handler>(
     handler: &H,
     shared: &Arc<Shared>,
@@ -41,26 +38,27 @@ pub(super) fn serve<H: Handler>(
     sockets: WorkerSockets,
     stop_pipes: Option<Vec<OwnedFd>>,
 ) -> io::Result<()> {
-    let mut connections =
-        Connections::new(handler, shared, &poller, worker, shared.share_of_clients(worker))?;
-    let acceptor = Acceptor::new(sockets.listeners, sockets.shared, shared.options.max_clients.is_none());
-    let mut event_loop = EventLoop::new(shared.clone(), poller, acceptor, worker);
+    let driver = shared.driver()?;
+    let mut connections = connections(handler, shared, &poller, worker, shared.share_of_clients(worker))?;
+    let is_unlimited = shared.options.max_clients.is_none();
+    let acceptor = Acceptor::new(sockets.listeners, sockets.is_shared, is_unlimited);
+    let mut server_loop = ServerLoop::new(shared.clone(), poller, driver, acceptor, worker);
     let served = || {
         connections.watch_datagrams(sockets.datagrams)?;
         if shared.options.signals && stop_pipes.is_some() {
-            watch_stop_signals(&event_loop.poller)?;
+            watch_stop_signals(&server_loop.event_loop.poller)?;
         }
         if let Some(stop_pipes) = stop_pipes {
-            event_loop.watch_stop_pipes(stop_pipes)?;
+            server_loop.watch_stop_pipes(stop_pipes)?;
         }
-        event_loop.run(&mut connections, Until::Stopped)
+        server_loop.run(&mut connections, Until::Stopped)
     };
     let served = served();
-    connections.leave(shared);
+    shared.close_mailbox(connections.mailbox());
     served
 }
 
-/// Serves one client that has been accepted, until it has gone.
+/// Serves one accepted connection until it has ended.
 pub(super) fn serve_client<H: Handler>(
     handler: &H,
     shared: &Arc<Shared>,
@@ -68,19 +66,52 @@ pub(super) fn serve_client<H: Handler>(
     (socket, peer): (OwnedFd, Address),
     stop_pipes: Option<Vec<OwnedFd>>,
 ) -> io::Result<()> {
-    let mut connections = Connections::new(handler, shared, &poller, 0, 1)?;
-    let mut event_loop = EventLoop::new(shared.clone(), poller, Acceptor::default(), 0);
+    let driver = shared.driver()?;
+    let mut connections = connections(handler, shared, &poller, 0, 1)?;
+    let mut server_loop = ServerLoop::new(shared.clone(), poller, driver, Acceptor::default(), 0);
     let served = || {
         if let Some(stop_pipes) = stop_pipes {
-            event_loop.watch_stop_pipes(stop_pipes)?;
+            server_loop.watch_stop_pipes(stop_pipes)?;
             if shared.options.signals {
-                watch_stop_signals(&event_loop.poller)?;
+                watch_stop_signals(&server_loop.event_loop.poller)?;
             }
         }
-        connections.open(socket, peer, shared);
-        event_loop.run(&mut connections, Until::Empty)
+        connections.open(&mut server_loop.event_loop.driver, socket, peer);
+        server_loop.run(&mut connections, Until::Empty)
     };
     let served = served();
-    connections.leave(shared);
+    shared.close_mailbox(connections.mailbox());
     served
+}
+
+/// The connections of a loop that waits on `poller`, as the server's options have them.
+fn connections<'h, H: Handler>(
+    handler: &'h H,
+    shared: &Shared,
+    poller: &Arc<Poller>,
+    worker: usize,
+    max_connections: usize,
+) -> io::Result<Connections<'h, H>> {
+    let options = &shared.options;
+    let mailbox = Mailbox::open(worker, poller.clone(), shared.budget.clone())?;
+    shared.register_loop(mailbox.clone());
+    let context = LoopContext {
+        poller: poller.clone(),
+        mailbox,
+        budget: shared.budget.clone(),
+        counters: shared.counters.of(worker),
+        clock: Clock::new(),
+        low_water: options.low_water,
+        linger: options.linger,
+        worker,
+        stopping: false.into(),
+        min_direct_write: shared.driver_kind.min_direct_write(),
+    };
+    let limits = ConnectionLimits {
+        max_connections,
+        idle_timeout: options.idle_timeout,
+        read_timeout: options.read_timeout,
+        write_timeout: options.write_timeout,
+    };
+    Ok(Connections::new(handler, context, limits))
 }

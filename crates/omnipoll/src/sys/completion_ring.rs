@@ -1,61 +1,49 @@
-//! `io_uring(7)` for the streams: a ring that accepts, receives and sends for one loop, instead of
-//! telling when it could.
+//! `io_uring(7)` for connections: a ring that accepts, receives and sends for one loop, where other
+//! engines report that the loop could.
 //!
 //! The system call's own flaws, and what is done about them:
 //!
-//! - What the kernel reads from or writes to must stay where it is until the completion, which
-//!   may come after everybody has lost interest. So the ring owns it: the buffers it receives
-//!   into, and the bytes it sends.
-//! - A ring that is closed ends its requests some time later. It is dropped only when it has
-//!   none; should that take too long, its memory is left to the kernel.
-//! - A lasting receive ends when the buffers have run out (`ENOBUFS`), or when completions
-//!   overflow: it is asked for anew.
-//! - A receive that is cancelled may have brought something before: it is told like any other. So is
-//!   whom a lasting accept has let in before it was.
-//! - A lasting accept knows no limit but that of descriptors, as it was when it began, and takes
-//!   clients whom a free worker might have served: it is for loops that have their listening sockets,
-//!   and as many clients as come, for themselves.
+//! - The memory that the kernel reads from or writes to must stay in place until the completion, which
+//!   may come after the connection has ended. So the ring owns it: the buffers it receives into, and
+//!   the bytes it sends.
+//! - The requests of a ring that is closed end some time later. It is dropped only when it has none;
+//!   should that take too long, its memory is leaked.
+//! - A multishot receive ends when the buffers have run out (`ENOBUFS`), or when completions
+//!   overflow: it is submitted again.
+//! - A receive that is cancelled may have brought something before, which is delivered like any other.
+//!   So are the connections that a multishot accept has accepted before it was cancelled.
+//! - A multishot accept has no limit but that of descriptors, as it was when it began, and takes
+//!   connections that an idle worker might have served: it is for loops that share their listening
+//!   sockets with no other, and whose connections are not limited in number.
 //! - A ring may be used by one thread at a time; only then can the kernel leave its work for the
-//!   moment that thread enters it, and interrupt nobody (IORING_SETUP_DEFER_TASKRUN, Linux 6.1).
+//!   moment that thread enters it, and interrupt no thread (IORING_SETUP_DEFER_TASKRUN, Linux 6.1).
 //!   This ring belongs to the thread that made it.
-//! - Its queues are kept from forked children, who could not use them: a child that returns from the
-//!   callback that has forked it comes by here, and is refused before it touches them.
+//! - Its queues are not inherited by forked children, which could not use them. A child that returns
+//!   from the callback that has forked it comes by here: it gets an error before it touches them.
 
-use std::alloc::{alloc_zeroed, dealloc, Layout};
 use std::io::{self, Write};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
-use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
+use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{cqueue, opcode, squeue, IoUring};
 use slab::Slab;
 
-use super::fork;
-use super::{above_stdio, descriptor, socket, Address};
+use super::completion::{Chunk, Completion};
+use super::receive_buffers::{ReceiveBuffers, BUFFER, GROUP};
+use super::{above_stdio, descriptor, fork, socket};
 use crate::errno::{self, ErrorClass};
-use crate::error::{bare, fail, system, Describe, Error};
+use crate::error::{bare, fail, Describe, Error};
 
 /// Requests that are handed over in one system call at most.
 const REQUESTS: u32 = 1024;
 /// Completions there is room for; the kernel keeps those beyond.
 const COMPLETIONS: u32 = 4096;
-/// The buffers that receives share, and the size of each.
-const BUFFERS: u16 = 32;
-const BUFFER: usize = 64 * 1024;
-const GROUP: u16 = 0;
-/// `IOU_PBUF_RING_INC` and `IORING_CQE_F_BUF_MORE` of linux/io_uring.h (Linux 6.12): what is
-/// received is put one after another into a buffer, so that few of them, which are warm, serve
-/// many connections. Without it each receive takes a buffer.
-const INCREMENTAL: u16 = 2;
-const BUFFER_GOES_ON: u32 = 1 << 4;
-
-/// What a request was, in the upper byte of its key. The rest says whose it was.
+/// What a request does, in the upper byte of its user data. The rest is the caller's key.
 const RECEIVE: u64 = 1 << 56;
 const SEND: u64 = 2 << 56;
 const WATCH: u64 = 3 << 56;
@@ -63,61 +51,32 @@ const CANCEL: u64 = 4 << 56;
 const ACCEPT: u64 = 5 << 56;
 const KIND: u64 = 0xff << 56;
 
-/// What has come to an end, or, if `more`, has brought something.
-#[derive(Debug)]
-pub(crate) enum Completion {
-    /// A client has come in at this door, with a socket that is non-blocking and closed by `exec`;
-    /// or why none does.
-    Accepted { key: usize, result: io::Result<(OwnedFd, Address)>, more: bool },
-    /// Bytes have arrived, or an end or an error.
-    Received { key: usize, result: io::Result<Chunk>, more: bool },
-    /// Bytes have been sent, up to the `sent`th: not all if something has come between.
-    Sent { key: usize, result: io::Result<usize>, bytes: Vec<u8>, sent: usize },
-    /// The descriptor that is watched besides is readable. It is watched no more.
-    Readable,
-}
+/// Whether multishot receives can be limited, once it is known.
+static CAPPED: OnceLock<bool> = OnceLock::new();
+/// How long to let the system find what it needs to take requests.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(1);
+/// How often to try while there is no room for another request, or signals interrupt.
+const TRIES: u32 = 100;
+/// How long to wait for the end of a request that was cancelled.
+const CANCEL_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Received bytes, in one of the ring's buffers; to be [given back](Completion::give_back).
-/// None are the end of the stream, which takes no buffer.
-#[derive(Debug)]
-pub(crate) struct Chunk {
-    buffer: u16,
-    start: usize,
-    length: usize,
-    /// It is the last in its buffer.
-    is_last: bool,
-    is_partial: bool,
-}
-
-/// What is being sent, from where on, and for whom.
+/// What is being sent, from where on, and the key of its connection.
 struct InFlightSend {
     key: usize,
     bytes: Vec<u8>,
     start: usize,
 }
 
-impl Chunk {
-    #[inline]
-    pub(crate) fn length(&self) -> usize {
-        self.length
-    }
-
-    /// Whether more had arrived, which is missing only because the buffer was full or the receive had
-    /// brought all that it may: a read into a buffer of its own would have brought it too.
-    #[inline]
-    pub(crate) fn is_partial(&self) -> bool {
-        self.is_partial
-    }
-}
-
 pub(crate) struct CompletionRing {
     ring: ManuallyDrop<IoUring>,
-    buffers: ManuallyDrop<Buffers>,
+    buffers: ManuallyDrop<ReceiveBuffers>,
     sends: ManuallyDrop<Slab<InFlightSend>>,
     /// Requests that have not ended.
     in_flight: usize,
-    /// Whether the kernel ends a lasting receive that has brought enough; else each is for once.
+    /// Whether the kernel ends a multishot receive that has brought enough; else each is single-shot.
     is_capped: bool,
+    /// A descriptor is watched.
+    is_watching: bool,
     /// The process that made it, as [`fork::epoch`] numbers it.
     owner: u32,
 }
@@ -130,7 +89,7 @@ impl CompletionRing {
         if let Some(&is_available) = AVAILABLE.get() {
             return Ok(is_available);
         }
-        // In a thread of its own: when the ring is gone, the kernel interrupts who made it.
+        // In a thread of its own: when the ring is gone, the kernel interrupts the thread that made it.
         let probe = thread::Builder::new().spawn(|| Self::probe().map_err(Error::from));
         let panicked = |_| Err(bare(libc::ENOTRECOVERABLE).into());
         let made = probe.describe("pthread_create")?.join().unwrap_or_else(panicked).map_err(io::Error::from);
@@ -140,19 +99,20 @@ impl CompletionRing {
         }
     }
 
-    /// `EINVAL` when the kernel is too old, `ENOSYS` or `EPERM` when it does not let us, `ENOMEM`.
+    /// `EINVAL` when the kernel is too old, `ENOSYS` or `EPERM` when it is not permitted, `ENOMEM`.
     pub(crate) fn new() -> io::Result<Self> {
         let mut builder = IoUring::builder();
         builder.dontfork().setup_cqsize(COMPLETIONS).setup_single_issuer().setup_defer_taskrun();
         let ring = descriptor::make_above_stdio(|| builder.build(REQUESTS))?;
-        let buffers = Buffers::new()?;
-        buffers.register(&ring, INCREMENTAL).or_else(|_| buffers.register(&ring, 0))?;
+        let buffers = ReceiveBuffers::new()?;
+        buffers.register(&ring)?;
         Ok(Self {
             ring: ManuallyDrop::new(ring),
             buffers: ManuallyDrop::new(buffers),
             sends: ManuallyDrop::default(),
             in_flight: 0,
             is_capped: CAPPED.get().is_some_and(|&is_capped| is_capped),
+            is_watching: false,
             owner: fork::epoch(),
         })
     }
@@ -163,7 +123,7 @@ impl CompletionRing {
         Ok(())
     }
 
-    /// Whether a lasting receive may have a cap (Linux 6.17); it is `EINVAL` before.
+    /// Whether a multishot receive may have a limit (Linux 6.17); it is `EINVAL` before.
     fn takes_a_cap(&mut self) -> io::Result<bool> {
         let (ours, mut theirs) = UnixStream::pair()?;
         theirs.write_all(b"x")?;
@@ -171,7 +131,7 @@ impl CompletionRing {
         self.receive(ours.as_fd(), 0)?;
         for _ in 0..TRIES {
             match self.wait(None) {
-                // A signal is no answer.
+                // A signal says nothing about it.
                 Err(error) if errno::classify_wait(&error) == ErrorClass::WouldBlock => continue,
                 waited => drop(waited?),
             }
@@ -182,21 +142,21 @@ impl CompletionRing {
         Err(bare(libc::EINTR))
     }
 
-    /// Accepts whoever comes, until it is told otherwise or fails.
+    /// Accepts connections, until it is cancelled or fails.
     pub(crate) fn accept(&mut self, listener: BorrowedFd<'_>, key: usize) -> io::Result<()> {
         let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         let request = opcode::AcceptMulti::new(Fd(listener.as_raw_fd())).flags(flags).build();
         self.push(request.user_data(ACCEPT | key as u64))
     }
 
-    /// Ends a lasting accept. It is told when it has ended.
+    /// Cancels an accept. A last completion says that it has ended.
     pub(crate) fn cancel_accept(&mut self, key: usize) -> io::Result<()> {
         self.cancel(ACCEPT | key as u64)
     }
 
-    /// Receives what arrives, until it is told otherwise or has brought as much as one read of other
-    /// engines would: a loop can end a receive only by the next system call, and one without bound
-    /// would by then have taken up to 2 MiB from the client of a connection that has been paused.
+    /// Receives what arrives, until it is cancelled or has brought as much as one read of other engines
+    /// would: a loop can end a receive only by the next system call, and one without limit would by
+    /// then have taken up to 2 MiB from the peer of a connection that has been paused.
     pub(crate) fn receive(&mut self, fd: BorrowedFd<'_>, key: usize) -> io::Result<()> {
         let fd = Fd(fd.as_raw_fd());
         let request = if self.is_capped {
@@ -208,7 +168,7 @@ impl CompletionRing {
         self.push(request.user_data(RECEIVE | key as u64))
     }
 
-    /// Ends a lasting receive. It is told when it has ended.
+    /// Cancels a receive. A last completion says that it has ended.
     pub(crate) fn cancel_receive(&mut self, key: usize) -> io::Result<()> {
         self.cancel(RECEIVE | key as u64)
     }
@@ -225,22 +185,30 @@ impl CompletionRing {
         let request = opcode::Send::new(Fd(fd.as_raw_fd()), rest.as_ptr(), rest.len() as u32)
             .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
             .build();
-        let send = self.sends.insert(InFlightSend { key, bytes, start });
-        self.push(request.user_data(SEND | send as u64))
+        let index = self.sends.insert(InFlightSend { key, bytes, start });
+        self.push(request.user_data(SEND | index as u64))
     }
 
-    /// Ends a send that is under way.
+    /// Cancels the send of a connection, if one is in flight.
     pub(crate) fn cancel_send(&mut self, key: usize) -> io::Result<()> {
-        let send = self.sends.iter().find(|(_, send)| send.key == key).map(|(key, _)| key);
-        match send {
-            Some(send) => self.cancel(SEND | send as u64),
+        let found = self.sends.iter().find(|(_, send)| send.key == key);
+        match found.map(|(index, _)| index) {
+            Some(index) => self.cancel(SEND | index as u64),
             None => Ok(()),
         }
     }
 
-    /// Watches one descriptor besides, once.
+    /// Completes the next wait also when a descriptor is readable, once: poll(2).
     pub(crate) fn watch(&mut self, fd: RawFd) -> io::Result<()> {
-        self.push(opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32).build().user_data(WATCH))
+        self.push(opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32).build().user_data(WATCH))?;
+        self.is_watching = true;
+        Ok(())
+    }
+
+    /// Whether a descriptor is watched: not since it was readable.
+    #[inline]
+    pub(crate) fn is_watching(&self) -> bool {
+        self.is_watching
     }
 
     fn cancel(&mut self, key: u64) -> io::Result<()> {
@@ -265,10 +233,10 @@ impl CompletionRing {
         let mut tries = 0;
         while self.ring.submission().is_full() {
             match self.ring.submit() {
-                // What the kernel is short of, it may have in a moment. A signal is none of ours.
+                // What the kernel is short of, it may have in a moment. A signal does not concern the ring.
                 Err(error) if tries < TRIES && errno::classify_wait(&error) != ErrorClass::Permanent => {
                     tries += 1;
-                    thread::sleep(SHORTAGE);
+                    thread::sleep(SHORTAGE_PAUSE);
                 }
                 submitted => drop(submitted?),
             }
@@ -281,15 +249,15 @@ impl CompletionRing {
         Ok(())
     }
 
-    /// Hands over the requests and waits until something is done, for no longer than `limit`.
-    /// Returns false when time was up. One system call.
+    /// Submits the requests and waits for a completion, for no longer than `limit`. False when the
+    /// time was up. One system call.
     pub(crate) fn wait(&mut self, limit: Option<Duration>) -> io::Result<bool> {
         self.check_owner()?;
         if !self.ring.completion().is_empty() && self.ring.submission().is_empty() {
             return Ok(true);
         }
-        // One completion is asked for even by a look: a ring of this kind does its work only for
-        // those who ask, and a loop that never sleeps would starve it.
+        // One completion is asked for even without time to wait: a ring of this kind does its work only
+        // when asked for some, and a loop that never sleeps would starve it.
         let waited = match limit {
             Some(limit) => {
                 let limit = Timespec::from(limit);
@@ -306,7 +274,7 @@ impl CompletionRing {
         }
     }
 
-    /// What is done, one thing after another.
+    /// The next completion.
     #[inline]
     pub(crate) fn next(&mut self) -> Option<Completion> {
         if !self.is_owner() {
@@ -337,12 +305,12 @@ impl CompletionRing {
                     let result = result.and_then(|fd| {
                         // SAFETY: the kernel has just given us this number.
                         let socket = above_stdio(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })?;
-                        let peer = socket::peer(socket.as_fd());
+                        let peer = socket::peer_address(socket.as_fd());
                         Ok((socket, peer))
                     });
                     return Some(Completion::Accepted { key, result, more });
                 }
-                WATCH => return Some(Completion::Readable),
+                WATCH => self.is_watching = false,
                 _ => {}
             }
         }
@@ -354,39 +322,37 @@ impl CompletionRing {
         self.buffers.bytes(chunk)
     }
 
-    /// Lets the kernel receive into its buffer again.
+    /// Lets the kernel receive into its buffer again, once all its chunks are recycled.
     #[inline]
     pub(crate) fn recycle(&mut self, chunk: Chunk) {
-        if chunk.is_last {
-            self.buffers.offer(chunk.buffer);
-        }
+        self.buffers.recycle(&chunk);
     }
 }
 
 impl Drop for CompletionRing {
     fn drop(&mut self) {
         if !self.is_owner() {
-            // The mapping of the queues is not there; the process is about to end.
+            // The queues are not mapped here; the process is about to end.
             return;
         }
         if self.in_flight > 0 {
             let everything = io_uring::types::CancelBuilder::any();
             let _ = self.ring.submit();
             let _ = self.ring.submitter().register_sync_cancel(None, everything);
-            // A wait without time only submits: the kernel tells the ends to who waits for one.
-            while self.in_flight > 0 && self.wait(Some(GRACE)).unwrap_or(false) {
+            // A wait without time only submits: completions are there for a wait that asks for one.
+            while self.in_flight > 0 && self.wait(Some(CANCEL_TIMEOUT)).unwrap_or(false) {
                 while self.next().is_some() {}
             }
         }
-        // The sockets of clients that nobody has heard of are closed.
+        // Closes the sockets that were accepted and are not served.
         while self.next().is_some() {}
         if self.in_flight > 0 {
-            // The memory is rather lost than written to when it is somebody else's.
-            // SAFETY: the descriptor is the ring's, which nobody uses after this.
+            // Leaked memory is better than memory that the kernel writes to when others use it.
+            // SAFETY: the descriptor is the ring's, which is not used after this.
             unsafe { libc::close(self.ring.as_raw_fd()) };
             return;
         }
-        // SAFETY: none of them is used after this, and the kernel uses the memory no more.
+        // SAFETY: none of them is used after this, and the kernel does not use the memory any more.
         unsafe {
             ManuallyDrop::drop(&mut self.ring);
             ManuallyDrop::drop(&mut self.buffers);
@@ -401,120 +367,17 @@ impl std::fmt::Debug for CompletionRing {
     }
 }
 
-/// Whether lasting receives have a cap, once it is known.
-static CAPPED: OnceLock<bool> = OnceLock::new();
-
-/// A lasting receive that ends when it has brought a buffer's worth.
+/// Lets a multishot receive end when it has brought a buffer's worth.
 fn capped(mut request: squeue::Entry) -> squeue::Entry {
     /// `optlen` of `struct io_uring_sqe` in linux/io_uring.h, all that a receive may bring.
     const OPTLEN: usize = 44;
     const { assert!(size_of::<squeue::Entry>() == 64) };
     let all = (BUFFER as u32).to_ne_bytes();
-    // SAFETY: an entry is a `struct io_uring_sqe`, as it says, in which any bytes are valid.
+    // SAFETY: an entry is a `struct io_uring_sqe`, as its type says, in which any bytes are valid.
     unsafe {
         std::ptr::from_mut(&mut request).cast::<u8>().add(OPTLEN).cast::<[u8; 4]>().write(all);
     }
     request
-}
-
-/// How long to let the system find what it needs to take requests.
-const SHORTAGE: Duration = Duration::from_millis(1);
-/// How often to try it while there is no room for another request, or signals come between.
-const TRIES: u32 = 100;
-/// How long to wait for the end of a request that was cancelled.
-const GRACE: Duration = Duration::from_millis(100);
-
-/// The memory that receives share, and the ring in which its parts are offered to the kernel.
-struct Buffers {
-    entries: NonNull<BufRingEntry>,
-    memory: NonNull<u8>,
-    tail: u16,
-    /// How far each buffer is filled.
-    filled: Vec<usize>,
-}
-
-impl Buffers {
-    const ENTRIES: Layout = match Layout::from_size_align(BUFFERS as usize * size_of::<BufRingEntry>(), 4096)
-    {
-        Ok(layout) => layout,
-        Err(_) => panic!("the size is a constant"),
-    };
-    const MEMORY: Layout = match Layout::from_size_align(BUFFERS as usize * BUFFER, 4096) {
-        Ok(layout) => layout,
-        Err(_) => panic!("the size is a constant"),
-    };
-
-    fn new() -> io::Result<Self> {
-        // SAFETY: neither layout is empty.
-        let (entries, memory) = unsafe { (alloc_zeroed(Self::ENTRIES), alloc_zeroed(Self::MEMORY)) };
-        let (Some(entries), Some(memory)) = (NonNull::new(entries.cast()), NonNull::new(memory)) else {
-            return Err(system("no memory for the ring's buffers"));
-        };
-        let mut buffers = Self { entries, memory, tail: 0, filled: vec![0; BUFFERS.into()] };
-        (0..BUFFERS).for_each(|buffer| buffers.offer(buffer));
-        Ok(buffers)
-    }
-
-    fn register(&self, ring: &IoUring, flags: u16) -> io::Result<()> {
-        let entries = self.entries.as_ptr() as u64;
-        // SAFETY: the entries are of this number, aligned to a page, and freed after the ring.
-        unsafe { ring.submitter().register_buf_ring_with_flags(entries, BUFFERS, GROUP, flags) }
-    }
-
-    /// Where the kernel has put what it received: behind what it put into that buffer before.
-    #[inline]
-    fn chunk(&mut self, flags: u32, length: usize) -> Chunk {
-        let Some(buffer) = cqueue::buffer_select(flags) else {
-            return Chunk { buffer: 0, start: 0, length: 0, is_last: false, is_partial: false };
-        };
-        let filled = &mut self.filled[usize::from(buffer)];
-        let start = *filled;
-        *filled += length;
-        assert!(*filled <= BUFFER);
-        let is_last = flags & BUFFER_GOES_ON == 0;
-        // A receive that is for once may be cut before the end of its buffer: the kernel bounds it by
-        // the room that there was when it first tried.
-        let has_bound = is_last || !cqueue::more(flags);
-        let is_partial = cqueue::sock_nonempty(flags) && has_bound && length < BUFFER;
-        Chunk { buffer, start, length, is_last, is_partial }
-    }
-
-    #[inline]
-    fn offer(&mut self, buffer: u16) {
-        self.filled[usize::from(buffer)] = 0;
-        let place = usize::from(self.tail % BUFFERS);
-        // SAFETY: the place is within the entries, and the kernel does not read it before the
-        // tail has passed it. The tail lies in the first entry's unused part.
-        unsafe {
-            let entry = &mut *self.entries.as_ptr().add(place);
-            entry.set_addr(self.memory.as_ptr().add(usize::from(buffer) * BUFFER) as u64);
-            entry.set_len(BUFFER as u32);
-            entry.set_bid(buffer);
-            self.tail = self.tail.wrapping_add(1);
-            let tail = BufRingEntry::tail(self.entries.as_ptr()).cast::<AtomicU16>();
-            (*tail).store(self.tail, Ordering::Release);
-        }
-    }
-
-    #[inline]
-    fn bytes(&self, chunk: &Chunk) -> &[u8] {
-        // SAFETY: the chunk is within its buffer, and the kernel does not write there before the
-        // buffer is offered again, for which its last chunk has to be given back.
-        unsafe {
-            let start = self.memory.as_ptr().add(usize::from(chunk.buffer) * BUFFER + chunk.start);
-            std::slice::from_raw_parts(start, chunk.length)
-        }
-    }
-}
-
-impl Drop for Buffers {
-    fn drop(&mut self) {
-        // SAFETY: both were allocated with these layouts.
-        unsafe {
-            dealloc(self.entries.as_ptr().cast(), Self::ENTRIES);
-            dealloc(self.memory.as_ptr(), Self::MEMORY);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@
 pub(crate) mod address;
 pub(crate) mod child_process;
 #[cfg(feature = "serve")]
-#[cfg_attr(not(io_uring), path = "no_completion_ring.rs")]
+pub(crate) mod completion;
+#[cfg(all(feature = "serve", io_uring))]
 pub(crate) mod completion_ring;
 pub(crate) mod descriptor;
 pub(crate) mod file;
@@ -18,6 +19,8 @@ pub(crate) mod probe;
 #[cfg(feature = "serve")]
 pub(crate) mod process;
 pub(crate) mod raw_syscalls;
+#[cfg(all(feature = "serve", io_uring))]
+mod receive_buffers;
 #[cfg(feature = "serve")]
 pub(crate) mod shared_memory;
 #[cfg(all(feature = "serve", target_os = "linux"))]
@@ -36,7 +39,9 @@ use crate::error::system;
 #[cfg(feature = "serve")]
 pub use address::Address;
 #[cfg(feature = "serve")]
-pub(crate) use completion_ring::{Chunk, Completion, CompletionRing};
+pub(crate) use completion::{Chunk, Completion};
+#[cfg(all(feature = "serve", io_uring))]
+pub(crate) use completion_ring::CompletionRing;
 pub(crate) use descriptor::{above_stdio, pipe, replace, FIRST_ABOVE_STDIO};
 #[cfg(feature = "serve")]
 pub(crate) use shared_memory::SharedWords;

@@ -274,7 +274,7 @@ pub(crate) fn local_address(fd: BorrowedFd<'_>) -> io::Result<Address> {
 /// Who is at the other end, as accept(2) would have told: getpeername(2), and for a TCP connection
 /// that has been reset already `SO_PEERNAME`, which wants to know how long the address is.
 #[cfg(io_uring)]
-pub(crate) fn peer(fd: BorrowedFd<'_>) -> Address {
+pub(crate) fn peer_address(fd: BorrowedFd<'_>) -> Address {
     // linux/socket.h; libc has no name for it.
     const SO_PEERNAME: c_int = 28;
     let mut address = SocketAddress::new();

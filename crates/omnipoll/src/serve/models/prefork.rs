@@ -1,47 +1,48 @@
 //! [`Model::Prefork`](crate::Model::Prefork): a fixed set of processes, each serving many
-//! clients with a loop of its own. One that dies is replaced; the listening sockets, and who
-//! waits in their queues, outlive it in the parent.
+//! clients with a loop of its own. One that dies is replaced; the listening sockets, and what waits in
+//! their queues, outlive it in the parent.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::acceptor::Acceptor;
-use super::child_processes::{ChildProcesses, Ended};
-use super::event_loop::{Clients, EventLoop, Until};
-use super::handler::Handler;
-use super::shared::Shared;
-use super::worker::{self, WorkerSockets};
+use super::super::child_processes::{ChildProcesses, Ended};
+use super::super::server_loop::{ServerLoop, Until};
+use super::super::shared::Shared;
+use super::super::worker::{self, WorkerSockets};
+use crate::event_loop::{Acceptor, Clients, EventLoop, Handler, Hooks};
+use crate::net::driver::{AnyDriver, DriverKind};
 use crate::net::Counter;
 use crate::sys::Address;
 use crate::{Event, EventKind};
 
-/// A worker that dies sooner than this is replaced after a delay, twice as long each time.
+/// A worker that dies sooner than this is replaced after a delay, which doubles each time.
 const SOON: Duration = Duration::from_secs(1);
 const SHORTEST_DELAY: Duration = Duration::from_millis(10);
 const LONGEST_DELAY: Duration = Duration::from_secs(10);
-/// When each of the workers has failed so often, one time after another, none ever will serve.
-const MOST_FAILURES: u32 = 5;
-/// Ids that a worker may use up before they meet those of its successor.
-const SHARE: u32 = 1 << 16;
+/// When each of the workers has failed so often in a row, the server gives up.
+const MAX_FAILURES: u32 = 5;
+/// Ids that a worker may use before they meet those of its successor.
+const IDS_PER_WORKER: u32 = 1 << 16;
 
 struct Worker {
     sockets: WorkerSockets,
     child: Option<u64>,
     began: Instant,
-    /// How often it could not serve since it last could.
+    /// How often in a row it could not serve.
     failures: u32,
     delay: Duration,
 }
 
 struct Workers<'h, H> {
     handler: &'h H,
+    shared: Arc<Shared>,
     workers: Vec<Worker>,
     children: ChildProcesses,
 }
 
-pub(super) fn run<H: Handler>(
+pub(in super::super) fn run<H: Handler>(
     handler: &H,
     shared: &Arc<Shared>,
     sockets: Vec<WorkerSockets>,
@@ -50,28 +51,35 @@ pub(super) fn run<H: Handler>(
         |sockets| Worker { sockets, child: None, began: Instant::now(), failures: 0, delay: Duration::ZERO };
     let mut workers = Workers {
         handler,
+        shared: shared.clone(),
         workers: sockets.into_iter().map(worker).collect(),
         children: ChildProcesses::new()?,
     };
-    let mut event_loop = EventLoop::new(shared.clone(), shared.control.clone(), Acceptor::default(), 0);
+    let mut server_loop = ServerLoop::new(
+        shared.clone(),
+        shared.control.clone(),
+        AnyDriver::new(DriverKind::Readiness)?,
+        Acceptor::default(),
+        0,
+    );
     for number in 0..workers.workers.len() {
-        workers.start(&mut event_loop, number)?;
+        workers.start(&mut server_loop.event_loop, number)?;
     }
-    event_loop.run(&mut workers, Until::Stopped)
+    server_loop.run(&mut workers, Until::Stopped)
 }
 
 impl Worker {
     fn has_given_up(&self) -> bool {
-        self.failures >= MOST_FAILURES
+        self.failures >= MAX_FAILURES
     }
 }
 
 impl<H: Handler> Workers<'_, H> {
     fn start(&mut self, event_loop: &mut EventLoop, number: usize) -> io::Result<()> {
-        let (handler, shared) = (self.handler, event_loop.shared.clone());
+        let (handler, shared) = (self.handler, self.shared.clone());
         let workers = &mut self.workers;
-        let forked = self.children.fork(event_loop, SHARE, |stop_pipes| {
-            // The others' sockets are closed here.
+        let forked = self.children.fork(event_loop, &self.shared, IDS_PER_WORKER, |stop_pipes| {
+            // Closes the sockets of the others.
             let sockets = std::mem::take(workers).swap_remove(number).sockets;
             let serve =
                 || worker::serve(handler, &shared, shared.poller()?, number, sockets, Some(stop_pipes));
@@ -84,7 +92,7 @@ impl<H: Handler> Workers<'_, H> {
                 worker.began = Instant::now();
                 Ok(())
             }
-            // The system is short of processes.
+            // The system is out of processes.
             Err(_) => self.start_later(event_loop, number),
         }
     }
@@ -101,14 +109,14 @@ impl<H: Handler> Workers<'_, H> {
         };
         let worker = &mut self.workers[number];
         worker.child = None;
-        let counters = event_loop.shared.counters.of(number);
+        let counters = self.shared.counters.of(number);
         counters.leave_active(0);
-        if event_loop.is_stopping() {
+        if event_loop.is_stopping {
             return Ok(());
         }
         counters.add(Counter::Restarts, 1);
         let was_soon = worker.began.elapsed() < SOON;
-        let failure = event_loop.shared.last_failure().filter(|_| was_soon && ended.has_failed());
+        let failure = self.shared.last_failure().filter(|_| was_soon && ended.has_failed());
         worker.failures = if failure.is_some() { worker.failures + 1 } else { 0 };
         if let (Some(failure), true) = (failure, self.workers.iter().all(Worker::has_given_up)) {
             return Err(failure);
@@ -122,7 +130,7 @@ impl<H: Handler> Workers<'_, H> {
 }
 
 impl<H: Handler> Clients for Workers<'_, H> {
-    /// The parent has no doors.
+    /// The parent does not accept.
     fn on_accept(&mut self, _: &mut EventLoop, _: OwnedFd, _: Address) -> io::Result<()> {
         Ok(())
     }
@@ -135,20 +143,28 @@ impl<H: Handler> Clients for Workers<'_, H> {
         self.children.len() == 0
     }
 
-    fn event(&mut self, event_loop: &mut EventLoop, event: &Event) -> io::Result<()> {
+    fn on_stop(&mut self, _: &mut EventLoop) {
+        // New connections are refused: they must not wait in a queue that no worker accepts from.
+        self.workers.iter_mut().for_each(|worker| worker.sockets = WorkerSockets::default());
+        self.children.stop(&self.shared);
+    }
+
+    fn force_close(&mut self, event_loop: &mut EventLoop) {
+        self.children.force_close(event_loop);
+    }
+}
+
+impl<H: Handler> Hooks for Workers<'_, H> {
+    fn on_event(&mut self, event_loop: &mut EventLoop, event: &Event) -> io::Result<()> {
         if let Some(ended) = self.children.ended(event) {
             return self.replace(event_loop, &ended);
         }
         match event.kind() {
-            EventKind::Timer if event.token() < self.workers.len() as u64 && !event_loop.is_stopping() => {
+            EventKind::Timer if event.token() < self.workers.len() as u64 && !event_loop.is_stopping => {
                 self.start(event_loop, event.token() as usize)
             }
             _ => Ok(()),
         }
-    }
-
-    fn interrupted(&mut self) -> io::Result<()> {
-        self.handler.on_interrupt()
     }
 
     fn before_wait(&mut self, event_loop: &mut EventLoop) -> io::Result<()> {
@@ -158,13 +174,7 @@ impl<H: Handler> Clients for Workers<'_, H> {
         Ok(())
     }
 
-    fn stop(&mut self, event_loop: &mut EventLoop) {
-        // Who comes now is refused, and does not wait in a queue that nobody will look into.
-        self.workers.iter_mut().for_each(|worker| worker.sockets = WorkerSockets::default());
-        self.children.stop(&event_loop.shared);
-    }
-
-    fn force_close(&mut self, event_loop: &mut EventLoop) {
-        self.children.force_close(event_loop);
+    fn on_interrupt(&mut self) -> io::Result<()> {
+        self.handler.on_interrupt()
     }
 }

@@ -1,6 +1,6 @@
 //! [`Model::Cores`](crate::Model::Cores): a loop for each core, each in a thread of its own.
 //!
-//! The first is in the thread that called `run`, and tells the others when to stop: it ends last.
+//! The first is in the thread that called `run`, and wakes the others when they must stop: it ends last.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -8,19 +8,19 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::handler::Handler;
-use super::shared::Shared;
-use super::worker::{self, WorkerSockets};
+use super::super::shared::Shared;
+use super::super::worker::{self, WorkerSockets};
 use crate::error::{Describe, Error};
+use crate::event_loop::Handler;
 use crate::Poller;
 
-pub(super) fn run<H: Handler>(
+pub(in super::super) fn run<H: Handler>(
     handler: &H,
     shared: &Arc<Shared>,
     sockets: Vec<WorkerSockets>,
 ) -> io::Result<()> {
     let serve = &|number: usize, poller: Arc<Poller>, sockets: WorkerSockets| {
-        // One loop that fails ends them all.
+        // If one loop fails, all end.
         worker::serve(handler, shared, poller, number, sockets, None).inspect_err(|_| stop_all(shared))
     };
     thread::scope(|scope| {
@@ -29,8 +29,8 @@ pub(super) fn run<H: Handler>(
         let mut others = Vec::new();
         let mut served = Ok(());
         for (number, sockets) in sockets {
-            let follow = move |poller| {
-                // Its words go with it to the thread that returns it.
+            let run = move |poller| {
+                // The words of an error belong to a thread: they go with it to the one that returns it.
                 let served =
                     worker::run_worker(handler, || serve(number, poller, sockets)).map_err(Error::from);
                 leave(shared);
@@ -41,7 +41,7 @@ pub(super) fn run<H: Handler>(
                 let name = format!("omnipoll-{number}");
                 thread::Builder::new()
                     .name(name)
-                    .spawn_scoped(scope, move || follow(poller))
+                    .spawn_scoped(scope, move || run(poller))
                     .describe("pthread_create")
             });
             match thread {
@@ -63,13 +63,13 @@ pub(super) fn run<H: Handler>(
     })
 }
 
-/// A loop has ended; the first may have waited for that.
+/// A loop has ended, which the first may wait for.
 fn leave(shared: &Shared) {
     shared.other_loops.fetch_sub(1, Ordering::Release);
     let _ = shared.control.wake();
 }
 
 fn stop_all(shared: &Shared) {
-    // It fails only when the control poller's own descriptor was closed by somebody.
+    // It fails only if the program has closed the control poller's descriptor.
     let _ = shared.stop(Some(Duration::ZERO));
 }

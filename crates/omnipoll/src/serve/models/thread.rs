@@ -1,4 +1,4 @@
-//! [`Model::Thread`](crate::Model::Thread): a thread for each client, which ends with it.
+//! [`Model::Thread`](crate::Model::Thread): a thread for each client, which ends when it has gone.
 //!
 //! Each thread runs a loop for its one client, so that it can be written to from other threads,
 //! time out and be stopped like any other.
@@ -9,11 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, Scope, ScopedJoinHandle};
 
-use super::acceptor::Acceptor;
-use super::event_loop::{Clients, EventLoop, Until};
-use super::handler::Handler;
-use super::shared::Shared;
-use super::worker::{self, WorkerSockets};
+use super::super::server_loop::{ServerLoop, Until};
+use super::super::shared::Shared;
+use super::super::worker::{self, WorkerSockets};
+use crate::event_loop::{Acceptor, Clients, EventLoop, Handler, Hooks};
 use crate::net::{Counter, MAX_LOOPS};
 use crate::sys::{lock, Address};
 use crate::Event;
@@ -21,37 +20,50 @@ use crate::Event;
 struct Threads<'scope, 'env, H> {
     scope: &'scope Scope<'scope, 'env>,
     handler: &'env H,
-    most: usize,
+    shared: Arc<Shared>,
+    max: usize,
     running: Arc<AtomicUsize>,
     /// Every thread that has not been joined. A scope's end, and `running`, wait for what a thread
     /// does, not for the destructors of its thread-specific data.
     threads: Vec<ScopedJoinHandle<'scope, ()>>,
-    /// A client for whom there are no descriptors, or no thread, at present.
+    /// A client that can't be served at present: the system is out of descriptors or threads.
     waiting: Option<(OwnedFd, Address)>,
 }
 
-pub(super) fn run<H: Handler>(handler: &H, shared: &Arc<Shared>, sockets: WorkerSockets) -> io::Result<()> {
+pub(in super::super) fn run<H: Handler>(
+    handler: &H,
+    shared: &Arc<Shared>,
+    sockets: WorkerSockets,
+) -> io::Result<()> {
     thread::scope(|scope| {
-        let most = shared.share_of_clients(0).min(MAX_LOOPS / 2);
-        let mut threads =
-            Threads { scope, handler, most, running: Arc::default(), threads: Vec::new(), waiting: None };
-        let acceptor = Acceptor::new(sockets.listeners, sockets.shared, false);
-        let mut event_loop = EventLoop::new(shared.clone(), shared.control.clone(), acceptor, 0);
-        let served = event_loop.run(&mut threads, Until::Stopped);
+        let max = shared.share_of_clients(0).min(MAX_LOOPS / 2);
+        let mut threads = Threads {
+            scope,
+            handler,
+            shared: shared.clone(),
+            max,
+            running: Arc::default(),
+            threads: Vec::new(),
+            waiting: None,
+        };
+        let acceptor = Acceptor::new(sockets.listeners, sockets.is_shared, false);
+        let mut server_loop =
+            ServerLoop::new(shared.clone(), shared.control.clone(), shared.driver()?, acceptor, 0);
+        let served = server_loop.run(&mut threads, Until::Stopped);
         threads.threads.into_iter().for_each(join);
         served
     })
 }
 
 impl<'scope, H: Handler> Threads<'scope, '_, H> {
-    /// Starts the thread of a client, or has it wait until that can be done.
+    /// Starts the thread of a client, or keeps the client until that is possible.
     fn start(&mut self, event_loop: &mut EventLoop, client: (OwnedFd, Address)) -> io::Result<()> {
-        let (shared, handler, running) = (event_loop.shared.clone(), self.handler, self.running.clone());
+        let (shared, handler, running) = (self.shared.clone(), self.handler, self.running.clone());
         // The thread takes it from here, if there is one.
         let handed_over = Arc::new(Mutex::new(Some(client)));
         let client = handed_over.clone();
         self.running.fetch_add(1, Ordering::Relaxed);
-        let started = event_loop.shared.poller().and_then(|poller| {
+        let started = self.shared.poller().and_then(|poller| {
             thread::Builder::new().name("omnipoll-client".into()).spawn_scoped(self.scope, move || {
                 let client = lock(&client).take();
                 let served = client.map(|client| {
@@ -72,7 +84,7 @@ impl<'scope, H: Handler> Threads<'scope, '_, H> {
         }
         self.running.fetch_sub(1, Ordering::Relaxed);
         self.waiting = lock(&handed_over).take();
-        event_loop.acceptor.retry_later(&event_loop.poller, &event_loop.counters)
+        event_loop.retry_accepting_later()
     }
 }
 
@@ -83,25 +95,32 @@ impl<'scope, H: Handler> Clients for Threads<'scope, '_, H> {
     }
 
     fn is_full(&self) -> bool {
-        self.waiting.is_some() || self.running.load(Ordering::Acquire) >= self.most
+        self.waiting.is_some() || self.running.load(Ordering::Acquire) >= self.max
     }
 
     fn is_empty(&self) -> bool {
         self.waiting.is_none() && self.running.load(Ordering::Acquire) == 0
     }
 
-    // The threads' wakes make the front look at `is_full` and `is_empty` again, too.
-    fn event(&mut self, _: &mut EventLoop, _: &Event) -> io::Result<()> {
+    // Each thread's own loop is woken.
+    fn on_stop(&mut self, _: &mut EventLoop) {}
+
+    fn force_close(&mut self, event_loop: &mut EventLoop) {
+        if self.waiting.take().is_some() {
+            refuse(&event_loop.counters);
+        }
+    }
+}
+
+impl<'scope, H: Handler> Hooks for Threads<'scope, '_, H> {
+    // The wake of a thread that ends also has the loop look at `is_full` and `is_empty` again.
+    fn on_event(&mut self, _: &mut EventLoop, _: &Event) -> io::Result<()> {
         for index in (0..self.threads.len()).rev() {
             if self.threads[index].is_finished() {
                 join(self.threads.swap_remove(index));
             }
         }
         Ok(())
-    }
-
-    fn interrupted(&mut self) -> io::Result<()> {
-        self.handler.on_interrupt()
     }
 
     fn before_wait(&mut self, event_loop: &mut EventLoop) -> io::Result<()> {
@@ -111,17 +130,12 @@ impl<'scope, H: Handler> Clients for Threads<'scope, '_, H> {
         }
     }
 
-    // Each thread's own loop is told.
-    fn stop(&mut self, _: &mut EventLoop) {}
-
-    fn force_close(&mut self, event_loop: &mut EventLoop) {
-        if self.waiting.take().is_some() {
-            refuse(&event_loop.counters);
-        }
+    fn on_interrupt(&mut self) -> io::Result<()> {
+        self.handler.on_interrupt()
     }
 }
 
-/// What its handler's `on_worker` may have panicked with is the program's own.
+/// A panic of its handler's `on_worker` continues in the program.
 fn join(thread: ScopedJoinHandle<'_, ()>) {
     if let Err(panic) = thread.join() {
         std::panic::resume_unwind(panic);

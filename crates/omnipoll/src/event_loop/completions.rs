@@ -1,0 +1,110 @@
+//! What a driver has received and sent by itself.
+
+use std::io;
+
+use super::connections::{Connections, READ};
+use super::handler::Handler;
+use crate::net::driver::{AnyDriver, Driver};
+use crate::net::Conn;
+use crate::sys::{Chunk, Completion};
+
+impl<H: Handler> Connections<'_, H> {
+    pub(super) fn complete(&mut self, driver: &mut AnyDriver, completion: Completion) {
+        match completion {
+            Completion::Received { key, result, more } => self.received(driver, key, result, more),
+            Completion::Sent { key, result, bytes, sent } => {
+                let connection = &mut self.slots[key].connection;
+                connection.io.send_ended();
+                connection.queue.finish_send(bytes, sent);
+                self.sent(driver, key, result);
+            }
+            Completion::Accepted { .. } => {}
+        }
+    }
+
+    fn received(&mut self, driver: &mut AnyDriver, slot: usize, result: io::Result<Chunk>, more: bool) {
+        let connection = &mut self.slots[slot].connection;
+        if !more {
+            connection.io.receive_ended();
+        }
+        if connection.is_ended() {
+            result.map(|chunk| driver.recycle(chunk)).ok();
+            return;
+        }
+        match result {
+            Ok(chunk) if chunk.length() == 0 => {
+                self.deliver_complete(slot);
+                self.end_received(slot);
+            }
+            Ok(chunk) => {
+                self.chunk_received(driver, slot, &chunk);
+                driver.recycle(chunk);
+            }
+            // Out of buffers, for a moment; or cancelled.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ECANCELED)) => {}
+            Err(_) if connection.is_lingering() => connection.end(None),
+            Err(error) => {
+                self.deliver_complete(slot);
+                self.slots[slot].connection.end(error.raw_os_error());
+            }
+        }
+        self.update_if_needed(driver, slot);
+    }
+
+    /// Nothing more belongs to what is kept: delivers it.
+    fn deliver_complete(&mut self, slot: usize) {
+        self.slots[slot].connection.io.end_partial();
+        self.deliver_unread(slot);
+    }
+
+    fn end_received(&mut self, slot: usize) {
+        let connection = &mut self.slots[slot].connection;
+        if connection.is_lingering() {
+            connection.end(None);
+        } else if connection.wants_input() {
+            self.on_end(slot);
+        }
+        // Else the next receive reports it again.
+    }
+
+    fn chunk_received(&mut self, driver: &AnyDriver, slot: usize, chunk: &Chunk) {
+        let client = &mut self.slots[slot];
+        let connection = &mut client.connection;
+        if connection.is_lingering() {
+            connection.timeouts.extend_linger(&self.context.clock);
+        }
+        if !connection.is_open() {
+            return;
+        }
+        self.context.counters.received(chunk.length() as u64);
+        connection.timeouts.note_read(&self.context.clock);
+        let unread = connection.io.unread_length();
+        // No more is waited for than one read of other engines would bring.
+        let is_partial = chunk.is_partial() && unread + chunk.length() < READ;
+        if is_partial {
+            self.partial.push(slot);
+        }
+        if is_partial || unread > 0 || !connection.wants_input() {
+            if connection.io.keep_unread(driver.bytes(chunk), is_partial).is_err() {
+                connection.end(Some(libc::ENOMEM));
+            }
+            return;
+        }
+        Self::call_with(self.handler, &self.context, client, |handler, conn, state| {
+            handler.on_data(conn, state, driver.bytes(chunk));
+        });
+    }
+
+    fn sent(&mut self, driver: &mut AnyDriver, slot: usize, result: io::Result<usize>) {
+        let connection = &mut self.slots[slot].connection;
+        if connection.is_ended() {
+            return;
+        }
+        let mut conn = Conn { connection, context: &self.context };
+        match result {
+            Ok(bytes) => conn.sent(bytes as u64),
+            Err(error) => drop(conn.fail(error)),
+        }
+        self.update_if_needed(driver, slot);
+    }
+}

@@ -1,0 +1,177 @@
+//! The state of a connection.
+//!
+//! ```text
+//! Open --close--> Closing --queue empty--> Lingering --peer ended, or time up--> Ended
+//!   \______________________ an error, an abort, both sides shut down ______________/
+//! ```
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use super::conn_id::ConnId;
+use super::io_state::IoState;
+use super::timeouts::Timeouts;
+use super::write_queue::WriteQueue;
+use crate::error::fail;
+use crate::sys::{socket, Address};
+use crate::Interest;
+
+/// How far a connection has got; it never goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Both directions are in use.
+    Open,
+    /// It ends once the queue is empty.
+    Closing,
+    /// All is sent and our direction shut down; the peer's last bytes are discarded until it ends too.
+    /// A socket closed with unread bytes is reset, and a reset takes from the peer what it had not
+    /// read.
+    Lingering,
+    /// It waits to be removed.
+    Ended,
+}
+
+/// One connection, without what its handler keeps for it.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(super) socket: OwnedFd,
+    pub(crate) id: ConnId,
+    pub(crate) peer: Address,
+    pub(crate) queue: WriteQueue,
+    pub(crate) timeouts: Timeouts,
+    pub(super) stage: Stage,
+    /// The handler wants no data at present.
+    pub(super) paused: bool,
+    /// More than the high mark was queued, and not yet less than the low one.
+    pub(crate) above_high_water: bool,
+    /// The peer has ended its direction.
+    pub(crate) peer_ended: bool,
+    /// Our direction ends once the queue is empty, or has ended: `Some(done)`.
+    pub(super) shutdown: Option<bool>,
+    /// What its driver has in progress.
+    pub(crate) io: IoState,
+    /// Why it ended.
+    pub(crate) error: Option<i32>,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        socket: OwnedFd,
+        peer: Address,
+        id: ConnId,
+        queue: WriteQueue,
+        timeouts: Timeouts,
+    ) -> Self {
+        Self {
+            socket,
+            id,
+            peer,
+            queue,
+            timeouts,
+            stage: Stage::Open,
+            paused: false,
+            above_high_water: false,
+            peer_ended: false,
+            shutdown: None,
+            io: IoState::default(),
+            error: None,
+        }
+    }
+
+    pub(crate) fn is_ended(&self) -> bool {
+        self.stage == Stage::Ended
+    }
+
+    pub(crate) fn is_lingering(&self) -> bool {
+        self.stage == Stage::Lingering
+    }
+
+    /// Ends it now; what is queued is not sent.
+    pub(crate) fn end(&mut self, error: Option<i32>) {
+        if self.stage != Stage::Ended {
+            self.stage = Stage::Ended;
+            self.error = error;
+        }
+    }
+
+    /// Whether it is open and reading, with nothing queued: the state of most after most callbacks.
+    #[inline]
+    pub(crate) fn is_only_reading(&self) -> bool {
+        self.is_reading() && self.shutdown.is_none() && self.queue.is_empty()
+    }
+
+    /// Whether what arrives is read for the handler.
+    #[inline]
+    fn is_reading(&self) -> bool {
+        self.stage == Stage::Open && !self.paused && !self.above_high_water && !self.peer_ended
+    }
+
+    /// Whether what arrives is read.
+    #[inline]
+    pub(crate) fn wants_input(&self) -> bool {
+        match self.stage {
+            Stage::Open => self.is_reading(),
+            Stage::Lingering => true,
+            Stage::Closing | Stage::Ended => false,
+        }
+    }
+
+    /// Whether the handler gets its data.
+    pub(crate) fn is_open(&self) -> bool {
+        self.stage == Stage::Open
+    }
+
+    /// The interest that it needs.
+    #[inline]
+    pub(crate) fn interest(&self) -> Option<Interest> {
+        match (self.wants_input(), !self.queue.is_empty()) {
+            (true, true) => Some(Interest::READ | Interest::WRITE),
+            (true, false) => Some(Interest::READ),
+            (false, true) => Some(Interest::WRITE),
+            (false, false) => None,
+        }
+    }
+
+    /// Once the queue is empty: shuts down our direction if that was asked for, and moves on to the next
+    /// stage.
+    pub(crate) fn advance(&mut self) {
+        if !self.queue.is_empty() || self.stage == Stage::Ended {
+            return;
+        }
+        if self.shutdown == Some(false) || self.stage == Stage::Closing {
+            self.shutdown = Some(true);
+            // It fails when the peer has reset the connection, which the next read reports.
+            let _ = socket::shutdown_write(self.socket.as_fd());
+        }
+        let both_ended = self.shutdown == Some(true) && self.peer_ended;
+        match self.stage {
+            _ if both_ended => self.stage = Stage::Ended,
+            Stage::Closing => self.stage = Stage::Lingering,
+            _ => {}
+        }
+    }
+
+    /// Makes the close of the socket a reset, and discards what is queued.
+    pub(crate) fn reset(&mut self) {
+        // It fails on kinds of sockets that have no reset, which are just closed.
+        let _ = socket::reset_on_close(self.socket.as_fd());
+        self.queue.clear();
+    }
+
+    pub(crate) fn descriptor(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+
+    pub(super) fn check_open(&self) -> io::Result<()> {
+        match self.stage {
+            Stage::Open if self.shutdown.is_none() => Ok(()),
+            _ => Err(fail(libc::EPIPE, "the connection is closing, or its sending side is shut down")),
+        }
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

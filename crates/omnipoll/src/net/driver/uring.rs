@@ -1,0 +1,164 @@
+//! Where the kernel completes requests: a ring accepts, receives and sends. The loop waits in the
+//! ring, which watches the loop's poller for all else.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use super::super::connection::Connection;
+use super::super::io_state::Receive;
+use super::super::listener::Listener;
+use super::super::loop_context::LoopContext;
+use super::{AcceptMode, Driver};
+use crate::errno::{self, ErrorClass};
+use crate::sys::{Chunk, Completion, CompletionRing};
+use crate::{Events, Interest, Poller};
+
+/// A ring sends many small writes with one system call, but has to keep a copy of each; from this size
+/// on a system call of their own costs less.
+pub(super) const MIN_DIRECT_WRITE: usize = 2 * 1024 + 1;
+
+#[derive(Debug)]
+pub(crate) struct Uring {
+    ring: CompletionRing,
+    /// Connections with something to send before the next wait.
+    unsent: Vec<u64>,
+    /// The last wait ended because one of the poller's timers is due, or without a wait.
+    is_poller_due: bool,
+}
+
+impl Uring {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self { ring: CompletionRing::new()?, unsent: Vec::new(), is_poller_due: false })
+    }
+}
+
+impl Driver for Uring {
+    fn accept(
+        &mut self,
+        listener: &Listener,
+        interest: Interest,
+        token: u64,
+        is_unlimited: bool,
+        poller: &Poller,
+    ) -> io::Result<AcceptMode> {
+        if is_unlimited {
+            self.ring.accept(listener.as_fd(), token as usize)?;
+            return Ok(AcceptMode::Multishot);
+        }
+        poller.add(listener, interest, token)?;
+        Ok(AcceptMode::Polled)
+    }
+
+    fn cancel_accept(&mut self, token: u64) -> io::Result<()> {
+        self.ring.cancel_accept(token as usize)
+    }
+
+    fn sync(&mut self, connection: &mut Connection, token: u64, context: &LoopContext) -> io::Result<()> {
+        if !connection.io.is_sending && !connection.queue.is_empty() {
+            self.unsent.push(token);
+        }
+        match (connection.io.receive, connection.wants_input()) {
+            (Receive::Idle, true) => {
+                self.ring.receive(connection.as_fd(), token as usize)?;
+                connection.io.receive = Receive::Active;
+            }
+            (Receive::Active, false) => {
+                self.ring.cancel_receive(token as usize)?;
+                connection.io.receive = Receive::Cancelling;
+            }
+            _ => {}
+        }
+        // A ring has no sendfile.
+        let wanted = connection.queue.is_file_next().then_some(Interest::WRITE);
+        let fd = connection.descriptor();
+        connection.io.register(fd, wanted, token, &context.poller)
+    }
+
+    #[inline]
+    fn is_only_receiving(&self, connection: &Connection) -> bool {
+        let io = &connection.io;
+        io.receive == Receive::Active && io.unread.is_empty() && io.registered.is_none()
+    }
+
+    #[inline]
+    fn next_unsent(&mut self) -> Option<u64> {
+        self.unsent.pop()
+    }
+
+    fn send(&mut self, connection: &mut Connection, token: u64) -> io::Result<()> {
+        if connection.io.is_sending {
+            return Ok(());
+        }
+        if let Some((bytes, start)) = connection.queue.begin_send()? {
+            self.ring.send(connection.as_fd(), token as usize, bytes, start)?;
+            connection.io.is_sending = true;
+        }
+        Ok(())
+    }
+
+    fn cancel(&mut self, connection: &mut Connection, token: u64, context: &LoopContext) {
+        let fd = connection.descriptor();
+        connection.io.unregister(fd, &context.poller);
+        // A ring that takes no requests keeps the connection until its requests end.
+        if connection.io.receive == Receive::Active && self.ring.cancel_receive(token as usize).is_ok() {
+            connection.io.receive = Receive::Cancelling;
+        }
+        if connection.io.is_sending {
+            let _ = self.ring.cancel_send(token as usize);
+        }
+    }
+
+    /// One system call submits the requests and waits. The poller is asked only when it has events,
+    /// or one of its timers is due.
+    fn wait(&mut self, poller: &Poller, _: &mut Events, limit: Option<Duration>) -> io::Result<()> {
+        if let (false, Some(descriptor)) = (self.ring.is_watching(), poller.descriptor()) {
+            self.ring.watch(descriptor.as_raw_fd())?;
+        }
+        self.is_poller_due = poller.sleep_elsewhere(|next_timer| {
+            let limit = limit.or(next_timer);
+            let is_done = self.ring.wait(limit)?;
+            Ok(!is_done || limit == Some(Duration::ZERO))
+        })?;
+        Ok(())
+    }
+
+    fn events(&mut self, waited: io::Result<()>, poller: &Poller, events: &mut Events) -> io::Result<()> {
+        match waited {
+            // The poller's events do not depend on the ring.
+            Err(error) if errno::classify_wait(&error) == ErrorClass::Temporary => {
+                match poller.wait(events, Some(Duration::ZERO))? {
+                    0 => Err(error),
+                    _ => Ok(()),
+                }
+            }
+            Err(error) => Err(error),
+            Ok(()) if self.is_poller_due || !self.ring.is_watching() => {
+                poller.wait(events, Some(Duration::ZERO)).map(drop)
+            }
+            Ok(()) => {
+                events.clear();
+                Ok(())
+            }
+        }
+    }
+
+    fn wait_for_completions(&mut self, limit: Duration) -> io::Result<()> {
+        self.ring.wait(Some(limit)).map(drop)
+    }
+
+    #[inline]
+    fn next(&mut self) -> Option<Completion> {
+        self.ring.next()
+    }
+
+    #[inline]
+    fn bytes(&self, chunk: &Chunk) -> &[u8] {
+        self.ring.bytes(chunk)
+    }
+
+    #[inline]
+    fn recycle(&mut self, chunk: Chunk) {
+        self.ring.recycle(chunk);
+    }
+}

@@ -1,0 +1,109 @@
+//! What a driver has in progress for a connection.
+
+use std::io;
+use std::os::fd::RawFd;
+
+use crate::{Interest, Poller};
+
+/// The state of a multishot receive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Receive {
+    #[default]
+    Idle,
+    Active,
+    /// Cancelled, without its last completion yet.
+    Cancelling,
+}
+
+/// The registration and the requests of a connection.
+#[derive(Debug, Default)]
+pub(crate) struct IoState {
+    /// The interest it is registered with.
+    pub(super) registered: Option<Interest>,
+    pub(super) receive: Receive,
+    /// A send is in flight.
+    pub(super) is_sending: bool,
+    /// What was received before it was known that it is not wanted yet, or before its rest.
+    pub(super) unread: Vec<u8>,
+    /// More has arrived that belongs to `unread`, and is delivered with it.
+    is_partial: bool,
+}
+
+impl IoState {
+    /// Whether the kernel refers to the connection in no request: it may be removed.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.receive == Receive::Idle && !self.is_sending
+    }
+
+    /// Registers the interest that is wanted now. Its events carry `token`.
+    pub(super) fn register(
+        &mut self,
+        fd: RawFd,
+        wanted: Option<Interest>,
+        token: u64,
+        poller: &Poller,
+    ) -> io::Result<()> {
+        match (self.registered, wanted) {
+            (None, Some(interest)) => poller.add_raw(fd, interest, token)?,
+            (Some(_), None) => poller.remove_raw(fd)?,
+            (Some(now), Some(interest)) if now != interest => poller.modify_raw(fd, interest, token)?,
+            _ => {}
+        }
+        self.registered = wanted;
+        Ok(())
+    }
+
+    pub(super) fn unregister(&mut self, fd: RawFd, poller: &Poller) {
+        if self.registered.take().is_some() {
+            let _ = poller.remove_raw(fd);
+        }
+    }
+
+    /// The poller has reported that the descriptor was closed, and holds no registration any more.
+    pub(crate) fn registration_ended(&mut self) {
+        self.registered = None;
+    }
+
+    /// A receive has brought its last completion.
+    pub(crate) fn receive_ended(&mut self) {
+        self.receive = Receive::Idle;
+    }
+
+    /// A send has ended.
+    pub(crate) fn send_ended(&mut self) {
+        self.is_sending = false;
+    }
+
+    #[inline]
+    pub(crate) fn unread_length(&self) -> usize {
+        self.unread.len()
+    }
+
+    /// Keeps what is not wanted yet; `is_partial` when more of it has arrived and will follow.
+    pub(crate) fn keep_unread(
+        &mut self,
+        bytes: &[u8],
+        is_partial: bool,
+    ) -> Result<(), std::collections::TryReserveError> {
+        self.unread.try_reserve(bytes.len())?;
+        self.unread.extend_from_slice(bytes);
+        self.is_partial = is_partial;
+        Ok(())
+    }
+
+    /// What is kept is delivered as it is.
+    pub(crate) fn end_partial(&mut self) {
+        self.is_partial = false;
+    }
+
+    /// Whether something is kept that can be delivered.
+    #[inline]
+    pub(crate) fn has_unread(&self) -> bool {
+        !self.unread.is_empty() && !self.is_partial
+    }
+
+    #[inline]
+    pub(crate) fn take_unread(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.unread)
+    }
+}

@@ -1,0 +1,130 @@
+//! The buffers that all receives of a ring share: io_uring_register_buf_ring(3).
+
+use std::alloc::{alloc_zeroed, dealloc, Layout};
+use std::io;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use io_uring::types::BufRingEntry;
+use io_uring::{cqueue, IoUring};
+
+use super::completion::Chunk;
+use crate::error::system;
+
+/// How many buffers there are, and the size of each.
+const BUFFERS: u16 = 32;
+pub(super) const BUFFER: usize = 64 * 1024;
+/// The group by which requests name them.
+pub(super) const GROUP: u16 = 0;
+
+/// `IOU_PBUF_RING_INC` and `IORING_CQE_F_BUF_MORE` of linux/io_uring.h (Linux 6.12): what is
+/// received is put one after another into a buffer, so that few of them, which stay in the cache,
+/// serve many connections. Without it each receive takes a buffer.
+const INCREMENTAL: u16 = 2;
+const BUFFER_HAS_MORE: u32 = 1 << 4;
+
+/// The memory, and the ring in which free buffers are offered to the kernel.
+pub(super) struct ReceiveBuffers {
+    entries: NonNull<BufRingEntry>,
+    memory: NonNull<u8>,
+    tail: u16,
+    /// How far each buffer is filled.
+    filled: Vec<usize>,
+}
+
+impl ReceiveBuffers {
+    const ENTRIES: Layout = match Layout::from_size_align(BUFFERS as usize * size_of::<BufRingEntry>(), 4096)
+    {
+        Ok(layout) => layout,
+        Err(_) => panic!("the size is a constant"),
+    };
+    const MEMORY: Layout = match Layout::from_size_align(BUFFERS as usize * BUFFER, 4096) {
+        Ok(layout) => layout,
+        Err(_) => panic!("the size is a constant"),
+    };
+
+    pub(super) fn new() -> io::Result<Self> {
+        // SAFETY: neither layout is empty.
+        let (entries, memory) = unsafe { (alloc_zeroed(Self::ENTRIES), alloc_zeroed(Self::MEMORY)) };
+        let (Some(entries), Some(memory)) = (NonNull::new(entries.cast()), NonNull::new(memory)) else {
+            return Err(system("no memory for the ring's buffers"));
+        };
+        let mut buffers = Self { entries, memory, tail: 0, filled: vec![0; BUFFERS.into()] };
+        (0..BUFFERS).for_each(|buffer| buffers.offer(buffer));
+        Ok(buffers)
+    }
+
+    /// Registers them with a ring, which must be closed before they are dropped.
+    pub(super) fn register(&self, ring: &IoUring) -> io::Result<()> {
+        self.register_with(ring, INCREMENTAL).or_else(|_| self.register_with(ring, 0))
+    }
+
+    fn register_with(&self, ring: &IoUring, flags: u16) -> io::Result<()> {
+        let entries = self.entries.as_ptr() as u64;
+        // SAFETY: there are that many entries, aligned to a page, and freed after the ring.
+        unsafe { ring.submitter().register_buf_ring_with_flags(entries, BUFFERS, GROUP, flags) }
+    }
+
+    /// Where the kernel has put what it received: behind what it put into that buffer before.
+    #[inline]
+    pub(super) fn chunk(&mut self, flags: u32, length: usize) -> Chunk {
+        let Some(buffer) = cqueue::buffer_select(flags) else {
+            return Chunk { buffer: 0, start: 0, length: 0, is_last: false, is_partial: false };
+        };
+        let filled = &mut self.filled[usize::from(buffer)];
+        let start = *filled;
+        *filled += length;
+        assert!(*filled <= BUFFER);
+        let is_last = flags & BUFFER_HAS_MORE == 0;
+        // A single-shot receive may end before the end of its buffer: the kernel limits it to the
+        // room that there was when it first tried.
+        let is_limited = is_last || !cqueue::more(flags);
+        let is_partial = cqueue::sock_nonempty(flags) && is_limited && length < BUFFER;
+        Chunk { buffer, start, length, is_last, is_partial }
+    }
+
+    #[inline]
+    pub(super) fn bytes(&self, chunk: &Chunk) -> &[u8] {
+        // SAFETY: the chunk is within its buffer, and the kernel does not write there before the
+        // buffer is offered again, for which its last chunk has to be recycled.
+        unsafe {
+            let start = self.memory.as_ptr().add(usize::from(chunk.buffer) * BUFFER + chunk.start);
+            std::slice::from_raw_parts(start, chunk.length)
+        }
+    }
+
+    /// Offers the buffer to the kernel again if this was its last chunk.
+    #[inline]
+    pub(super) fn recycle(&mut self, chunk: &Chunk) {
+        if chunk.is_last {
+            self.offer(chunk.buffer);
+        }
+    }
+
+    #[inline]
+    fn offer(&mut self, buffer: u16) {
+        self.filled[usize::from(buffer)] = 0;
+        let index = usize::from(self.tail % BUFFERS);
+        // SAFETY: the index is within the entries, and the kernel does not read the entry before the
+        // tail has passed it. The tail lies in the first entry's unused part.
+        unsafe {
+            let entry = &mut *self.entries.as_ptr().add(index);
+            entry.set_addr(self.memory.as_ptr().add(usize::from(buffer) * BUFFER) as u64);
+            entry.set_len(BUFFER as u32);
+            entry.set_bid(buffer);
+            self.tail = self.tail.wrapping_add(1);
+            let tail = BufRingEntry::tail(self.entries.as_ptr()).cast::<AtomicU16>();
+            (*tail).store(self.tail, Ordering::Release);
+        }
+    }
+}
+
+impl Drop for ReceiveBuffers {
+    fn drop(&mut self) {
+        // SAFETY: both were allocated with these layouts.
+        unsafe {
+            dealloc(self.entries.as_ptr().cast(), Self::ENTRIES);
+            dealloc(self.memory.as_ptr(), Self::MEMORY);
+        }
+    }
+}
