@@ -186,28 +186,7 @@ impl Engine for Epoll {
         if batch.filled == count {
             return Ok(batch);
         }
-        let mut has_stale = false;
-        let mut registry = lock(registry);
-        for index in batch.filled..count {
-            let epoll_event { events: bits, u64: key } = found(index);
-            match self.decode(&mut registry, key, bits, clock) {
-                Some((Role::User, event)) => {
-                    fill(batch.filled, event);
-                    batch.filled += 1;
-                }
-                Some((Role::Internal(source), event)) => {
-                    batch.internal.push(InternalEvent { fd: event.value() as RawFd, source });
-                }
-                None => has_stale |= self.is_stale(&registry, key, &mut batch),
-            }
-        }
-        if has_stale {
-            let rebuilt = self.rebuild_set(&mut registry);
-            if batch.filled == 0 && !batch.woken {
-                rebuilt?;
-            }
-        }
-        Ok(batch)
+        self.decode_rest(&mut lock(registry), clock, count, batch, found, fill)
     }
 
     fn rebuild(&self, registry: &mut Registry) -> io::Result<()> {
@@ -234,6 +213,40 @@ impl Epoll {
             placeholders: Mutex::default(),
             seen_stale: Mutex::default(),
         })
+    }
+
+    /// Decodes what [`decode_fast`] has left of the `count` events that were found, with a look at
+    /// the registry for each.
+    fn decode_rest(
+        &self,
+        registry: &mut Registry,
+        clock: u32,
+        count: usize,
+        mut batch: Batch,
+        found: impl Fn(usize) -> epoll_event,
+        fill: impl Fn(usize, Event),
+    ) -> io::Result<Batch> {
+        let mut has_stale = false;
+        for index in batch.filled..count {
+            let epoll_event { events: bits, u64: key } = found(index);
+            match self.decode(registry, key, bits, clock) {
+                Some((Role::User, event)) => {
+                    fill(batch.filled, event);
+                    batch.filled += 1;
+                }
+                Some((Role::Internal(source), event)) => {
+                    batch.internal.push(InternalEvent { fd: event.value() as RawFd, source });
+                }
+                None => has_stale |= self.is_stale(registry, key, &mut batch),
+            }
+        }
+        if has_stale {
+            let rebuilt = self.rebuild_set(registry);
+            if batch.filled == 0 && !batch.woken {
+                rebuilt?;
+            }
+        }
+        Ok(batch)
     }
 
     /// Decodes one event of the kernel's. `None` when it is no registration's.

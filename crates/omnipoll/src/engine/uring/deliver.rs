@@ -18,6 +18,24 @@ pub(super) enum Age {
 }
 
 impl State {
+    /// What there is without a sleep, if anything.
+    pub(super) fn deliver_queued(
+        &mut self,
+        registry: &mut Registry,
+        events: &mut [MaybeUninit<Event>],
+    ) -> io::Result<Option<Batch>> {
+        self.reap_all(registry)?;
+        if !self.has_queued() {
+            return Ok(None);
+        }
+        // What has been added may be ready too. What is ready must not wait for the others.
+        if self.has_pending() && self.submit(registry).is_ok() {
+            self.reap(registry)?;
+        }
+        let batch = self.deliver(registry, events, Age::Unknown)?;
+        Ok(batch.has_anything().then_some(batch))
+    }
+
     /// Reports those in the queue, each once, as far as there is room. Their completions are as
     /// old as said.
     pub(super) fn deliver(

@@ -43,6 +43,7 @@ mod poll_snapshot;
 mod ring;
 mod slot_state;
 mod state;
+mod submit;
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -186,16 +187,8 @@ impl Engine for Uring {
                 shared => shared?,
             }
         }
-        state.reap_all(&mut locked)?;
-        if state.has_queued() {
-            // What has been added may be ready too. What is ready must not wait for the others.
-            if state.has_pending() && state.submit(&mut locked).is_ok() {
-                state.reap(&mut locked)?;
-            }
-            let batch = state.deliver(&mut locked, events, Age::Unknown)?;
-            if batch.has_anything() {
-                return self.finish(state, &mut locked, batch);
-            }
+        if let Some(batch) = state.deliver_queued(&mut locked, events)? {
+            return self.finish(state, &mut locked, batch);
         }
         let requests = state.write_requests(&mut locked)?;
         let (handle, reaped) = (state.ring.handle(), state.reaped);
