@@ -19,7 +19,7 @@ const WAKE_AGAIN: Duration = Duration::from_millis(10);
 pub(super) struct InFlightWaits {
     /// Locked only while the registry is.
     inner: Mutex<Inner>,
-    /// How many there are. It changes with the registry locked, so that whoever has changed the
+    /// How many there are. It changes with the registry locked, so that a thread that has changed the
     /// registry sees each wait that began before.
     count: AtomicUsize,
     ended: Condvar,

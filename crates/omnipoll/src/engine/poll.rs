@@ -26,9 +26,10 @@ use crate::event::Ready;
 use crate::registry::{Registration, Registry};
 use crate::sys;
 
-pub(super) const CAPABILITIES: Capabilities = match cfg!(target_os = "linux") {
-    true => Capabilities::TELLS_HANGUP.and(Capabilities::TELLS_READ_CLOSED),
-    false => Capabilities::TELLS_HANGUP,
+pub(super) const CAPABILITIES: Capabilities = if cfg!(target_os = "linux") {
+    Capabilities::TELLS_HANGUP.and(Capabilities::TELLS_READ_CLOSED)
+} else {
+    Capabilities::TELLS_HANGUP
 };
 
 /// A dense array. [`Registration::engine_data`] is the [`Index`], so that adding, changing and
@@ -67,9 +68,10 @@ pub(crate) struct Call {
 
 impl Set for Array {
     const KIND: EngineKind = EngineKind::Poll;
-    const END_FLAGS: u8 = match cfg!(target_os = "linux") {
-        true => (Ready::HANGUP.bits() | Ready::ERROR.bits() | Ready::READ_CLOSED.bits()) as u8,
-        false => (Ready::HANGUP.bits() | Ready::ERROR.bits()) as u8,
+    const END_FLAGS: u8 = if cfg!(target_os = "linux") {
+        (Ready::HANGUP.bits() | Ready::ERROR.bits() | Ready::READ_CLOSED.bits()) as u8
+    } else {
+        (Ready::HANGUP.bits() | Ready::ERROR.bits()) as u8
     };
     type Call = Call;
 

@@ -166,11 +166,11 @@ impl Call {
             let bit = left.trailing_zeros() as usize;
             left &= left - 1;
             let position = index * BITS + bit;
-            let bits = match self.closed {
-                true => libc::POLLNVAL,
-                false => (0..3)
-                    .filter(|&set| self.word(set, index) >> bit & 1 != 0)
-                    .fold(0, |bits, set| bits | READY[set]),
+            let bits = if self.closed {
+                libc::POLLNVAL
+            } else {
+                let sets = (0..3).filter(|&set| self.word(set, index) >> bit & 1 != 0);
+                sets.fold(0, |bits, set| bits | READY[set])
             };
             visitor(ReadyFd { fd: position as RawFd, bits: bits as u16, position })?;
         }
@@ -202,9 +202,12 @@ fn words(nfds: usize) -> usize {
 fn select(call: &mut Call, timeout: Option<Duration>) -> libc::c_int {
     let timeout = timeout.map(timespec);
     let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-    let [read, write, priority] = call.sets.each_mut().map(|set| match set.is_empty() {
-        true => std::ptr::null_mut(),
-        false => set.as_mut_ptr().cast::<libc::fd_set>(),
+    let [read, write, priority] = call.sets.each_mut().map(|set| {
+        if set.is_empty() {
+            std::ptr::null_mut()
+        } else {
+            set.as_mut_ptr().cast::<libc::fd_set>()
+        }
     });
     // SAFETY: each set that is passed has a bit for every descriptor below `nfds`, which is all
     // the kernel touches of it; the timeout, if any, is readable; the signal mask is left out.

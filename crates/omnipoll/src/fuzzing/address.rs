@@ -14,7 +14,7 @@ pub fn address(data: &[u8]) {
         Ok(ListenAddress::Unix(name)) => {
             let shown = name.to_string();
             assert!(!shown.contains(char::is_control), "{shown:?}");
-            let is_plain = text.chars().all(|letter| letter.is_ascii_graphic() && letter != '\\');
+            let is_plain = text.chars().all(|c| c.is_ascii_graphic() && c != '\\');
             assert!(!is_plain || shown == text, "{shown:?} is not {text:?}");
         }
         Ok(_) => {}

@@ -1,5 +1,5 @@
 //! The write queue of a connection beside a string of bytes: what is queued arrives once and in order,
-//! whoever sends it, and is counted exactly as long as it waits.
+//! however it is sent, and is counted exactly as long as it waits.
 
 use std::collections::VecDeque;
 use std::fs::File;

@@ -1,8 +1,8 @@
 //! What a wait reports besides descriptors: timers, signals, children, wakes and posts.
 //!
 //! [`Sources`] holds them all. It limits how long a wait may sleep, and delivers what there is.
-//! There is no thread behind it: what comes while nobody waits is found by the next wait, and
-//! what comes while a thread waits wakes it.
+//! There is no thread behind it: what comes while no thread waits is found by the next wait, and
+//! what comes while one waits wakes it.
 //!
 //! # The lost-wake protocol
 //!

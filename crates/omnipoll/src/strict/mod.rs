@@ -140,10 +140,11 @@ impl Strict {
         let notes = &mut lock(&self.notes).by_fd;
         notes.retain(|&fd, note| {
             let is_registered = note.is_of(registry.get(fd));
-            findings.extend(match is_registered {
-                true => note.inspect(self.limit, now),
+            findings.extend(if is_registered {
+                note.check(self.limit, now)
+            } else {
                 // The engine has ended it, which it does only when the descriptor was closed.
-                false => note.closed(),
+                note.closed()
             });
             is_registered
         });
@@ -178,9 +179,12 @@ impl Strict {
     /// The poller is dropped.
     pub(crate) fn dropped(&self, registry: &Registry) -> Vec<Finding> {
         let notes = &mut lock(&self.notes).by_fd;
-        let left = notes.iter_mut().filter_map(|(&fd, note)| match note.is_of(registry.get(fd)) {
-            true => note.leaked(),
-            false => note.closed(),
+        let left = notes.iter_mut().filter_map(|(&fd, note)| {
+            if note.is_of(registry.get(fd)) {
+                note.leaked()
+            } else {
+                note.closed()
+            }
         });
         left.collect()
     }

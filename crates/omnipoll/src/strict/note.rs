@@ -109,24 +109,26 @@ impl Note {
 
     /// The registration outlives its poller.
     pub(super) fn leaked(&mut self) -> Option<Finding> {
-        match self.is_same_file() {
-            true => self.report(FindingKind::Leaked),
-            false => self.closed(),
+        if self.is_same_file() {
+            self.report(FindingKind::Leaked)
+        } else {
+            self.closed()
         }
     }
 
     /// Checks the descriptor before a wait. What was read until `EAGAIN` and is ready again
     /// the engine reports, so rearm plays no part; and room to write is nothing left undone.
-    pub(super) fn inspect(&mut self, limit: Duration, now: Instant) -> Option<Finding> {
+    pub(super) fn check(&mut self, limit: Duration, now: Instant) -> Option<Finding> {
         if !self.is_same_file() {
             return self.closed();
         }
         if self.busy.as_ref().is_some_and(|busy| probe::written(self.fd) != Some(busy.stamp)) {
             self.busy = None;
         }
-        let (kind, waits) = match self.interest.is_oneshot() {
-            true => (FindingKind::ForgottenOneshot, FORGOTTEN),
-            false => (FindingKind::Undrained, 1),
+        let (kind, waits) = if self.interest.is_oneshot() {
+            (FindingKind::ForgottenOneshot, FORGOTTEN)
+        } else {
+            (FindingKind::Undrained, 1)
         };
         let delivered = Interest::from_bits(self.delivered.into());
         let is_new = self.reported & kind.bit() == 0;

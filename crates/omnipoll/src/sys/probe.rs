@@ -3,7 +3,7 @@
 
 use std::os::fd::RawFd;
 
-/// The type of a file and its identity, as far as `fstat(2)` tells them: pipes and sockets have
+/// The type of a file and its identity, as far as `fstat(2)` knows them: pipes and sockets have
 /// inode numbers of their own, but all eventfds, timerfds and epolls share one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Identity {

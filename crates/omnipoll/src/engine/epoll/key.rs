@@ -120,7 +120,7 @@ fn numbers(key: u64) -> (RawFd, u64) {
     ((numbers >> 32) as RawFd, u64::from(numbers as u32))
 }
 
-/// The event of a key that has the token, and needs no look at the registration: hang-up and
+/// The event of a key that has the token, and needs no lookup of the registration: hang-up and
 /// errors mean what was asked for, anything else was.
 #[inline]
 pub(super) fn decode_fast(found: epoll_event) -> Option<Event> {

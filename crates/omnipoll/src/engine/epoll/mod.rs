@@ -215,7 +215,7 @@ impl Epoll {
         })
     }
 
-    /// Decodes what [`decode_fast`] has left of the `count` events that were found, with a look at
+    /// Decodes what [`decode_fast`] has left of the `count` events that were found, with a lookup in
     /// the registry for each.
     fn decode_rest(
         &self,

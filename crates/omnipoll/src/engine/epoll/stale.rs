@@ -1,7 +1,7 @@
 //! Stale entries: the set holds open files, so that a registration whose descriptor was closed
 //! stays in it as long as a duplicate lives, and can be named by no number.
 //!
-//! While there may be one, no event is decoded without a look at the registry, where its
+//! While there may be one, no event is decoded without a lookup in the registry, where its
 //! generation gives it away. Since a LEVEL one would spin, the set is rebuilt without it.
 
 use std::io;
