@@ -203,7 +203,7 @@ impl Poller {
 impl Poller {
     /// Continues a wait whose last round brought `batch`, before which the sources were `due`.
     #[cold]
-    pub(super) fn wait_slow(
+    fn wait_slow(
         &self,
         events: &mut [MaybeUninit<Event>],
         deadline: &Deadline,
@@ -248,11 +248,7 @@ impl Poller {
     }
 
     /// One round, and whether the sources were due before it.
-    pub(super) fn round(
-        &self,
-        events: &mut [MaybeUninit<Event>],
-        left: Option<Duration>,
-    ) -> (io::Result<Batch>, bool) {
+    fn round(&self, events: &mut [MaybeUninit<Event>], left: Option<Duration>) -> (io::Result<Batch>, bool) {
         let guard = self.sources.begin_wait();
         let SleepLimit { timeout, due } = self.sources.sleep_limit(left);
         // Neither the descriptors nor the sources must fill every batch.
@@ -329,6 +325,76 @@ impl Poller {
     }
 }
 
-pub(super) fn zero_capacity() -> io::Error {
+// ---- The strict path: strict mode, or the poller of another process ----------------------------
+
+/// A strict wait keeps a list of what it brings, whatever room the caller says there is.
+const MOST_STRICT_EVENTS: usize = 4_096;
+
+impl Poller {
+    /// A wait that [is special](Self::is_special): an ordinary one between two checks of
+    /// everything. As long as something is left unread it returns in between to check again: the
+    /// mistake may be that nothing will ever end the wait.
+    #[cold]
+    fn wait_strictly(
+        &self,
+        events: &mut [MaybeUninit<Event>],
+        timeout: Option<Duration>,
+    ) -> io::Result<usize> {
+        self.check_owner()?;
+        let Some(strict) = &self.strict else { return Err(zero_capacity()) };
+        if events.is_empty() {
+            return Err(zero_capacity());
+        }
+        self.in_strict_mode(self.registry(), |strict, _| strict.wait_begins());
+        let deadline = Deadline::after(timeout);
+        let mut left = timeout;
+        loop {
+            let mut has_unread = false;
+            self.in_strict_mode(self.registry(), |strict, registry| {
+                let (findings, unread) = strict.before_wait(registry);
+                has_unread = unread;
+                findings
+            });
+            let slice = if has_unread {
+                Some(left.map_or(strict.limit(), |left| left.min(strict.limit())))
+            } else {
+                left
+            };
+            let filled = self.wait_and_check(events, slice)?;
+            if filled > 0 || slice == left {
+                return Ok(filled);
+            }
+            left = deadline.left();
+            // Only the slice is over: that is no wait of the caller's, and nothing spurious.
+            self.counters.retries.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// An ordinary wait, and a check of what it brought.
+    fn wait_and_check(
+        &self,
+        events: &mut [MaybeUninit<Event>],
+        timeout: Option<Duration>,
+    ) -> io::Result<usize> {
+        // The callback of a finding may have forked: this may be the child.
+        self.check_owner()?;
+        let deadline = Deadline::after(timeout);
+        let most = events.len().min(MOST_STRICT_EVENTS);
+        let mut list = Vec::with_capacity(most);
+        engine::fill(&mut list, most, |slots| {
+            let (batch, due) = self.round(slots, timeout);
+            self.wait_slow(slots, &deadline, batch, due)
+        })?;
+        for (slot, event) in events.iter_mut().zip(&list) {
+            slot.write(*event);
+        }
+        self.in_strict_mode(self.registry(), |strict, registry| {
+            strict.after_wait(registry, &list, list.len() == most)
+        });
+        Ok(list.len())
+    }
+}
+
+fn zero_capacity() -> io::Error {
     fail(libc::EINVAL, "there is no room for an event")
 }
