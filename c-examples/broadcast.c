@@ -1,5 +1,5 @@
 /*
- * broadcast.c: a chat: every line that somebody sends, all who are there get. What chat.c does
+ * broadcast.c: a chat: every line goes to all clients. What chat.c does
  * by itself, a server's omni_server_broadcast does here.
  *
  * It works under the models whose clients live in one process: reactor, cores and thread. Under
@@ -41,7 +41,7 @@ static void on_data(omni_conn *conn, const uint8_t *data, size_t length, void *c
     for (size_t i = 0; i < length; i++) {
         client->line[client->length++] = (char)data[i];
         if (data[i] == '\n' || client->length == LONGEST_LINE) {
-            /* Who has no room for it, because of not reading, goes without. */
+            /* A client that doesn't read has no room for it and misses it. */
             omni_server_broadcast(server, client->line, client->length);
             client->length = 0;
         }
@@ -99,7 +99,7 @@ int main(int argc, char **argv)
         default: return EXIT_FAILURE;
         }
     check(omni_server_new(&options, &handler, &server));
-    check(omni_server_broadcast(server, "", 0)); /* to nobody yet: is it to be had at all? */
+    check(omni_server_broadcast(server, "", 0)); /* to no client yet: does the model have it? */
     check(omni_server_listen(server, address));
     check(omni_server_address(server, listening, sizeof listening));
     printf("listening on %s\n", listening);

@@ -175,7 +175,7 @@ static void accept_client(void)
         check(omni_poller_remove(poller, listener));
         paused = true;
     }
-    /* Any other error is that connection's own, or nobody is there any more (EAGAIN). */
+    /* Any other error is that connection's own, or none is left (EAGAIN). */
 }
 
 /* Writes what the socket takes of the queue. */
@@ -244,7 +244,7 @@ static void read_lines(struct client *client)
     memmove(client->line, client->line + complete, client->typed);
 }
 
-/* Writes the queues, closes who is gone, and asks to be told of room where it is needed. */
+/* Writes the queues, closes the clients that are gone, and watches for room where it is needed. */
 static void finish_batch(void)
 {
     struct client **link = &clients;

@@ -79,7 +79,7 @@ static void start(struct worker *worker)
         worker->work(worker->runs);
         _exit(EXIT_SUCCESS);
     }
-    /* Should it have ended already, the next wait tells. */
+    /* If it has ended already, the next wait returns that. */
     check(omni_poller_child_add(poller, pid, (uintptr_t)worker));
 }
 

@@ -3,14 +3,14 @@
  *
  * That is a mistake: omni_poller_remove comes before close. Straight on the system calls it has
  * three outcomes: select fails with EBADF for all descriptors, poll returns POLLNVAL at
- * once, for ever, and epoll is silent. The library cannot undo the mistake, but it keeps
- * the harm small and alike: the wait goes on for the other descriptors and never spins.
- * Where the system tells of the mistake (select and poll), the descriptor is reported once
+ * once, again and again, and epoll is silent. The library cannot undo the mistake, but it keeps
+ * the harm small and alike: the wait continues for the other descriptors and never spins.
+ * Where the system reports the mistake (select and poll), the descriptor is reported once
  * as OMNI_INVALID and its registration is over. (When it is closed while select sleeps, Linux
  * first has select call it readable, for a read would not block: it fails. The next wait
- * tells.) epoll drops a descriptor that is closed without telling anybody; removing it
- * afterwards is still allowed. io_uring does not tell either, and holds on to the file until
- * it is removed, so that a peer is not told that it was closed.
+ * reports.) epoll drops a descriptor that is closed without reporting it; removing it
+ * afterwards is still allowed. io_uring doesn't report it either, and holds the file until
+ * it is removed, so that the peer doesn't notice that it was closed.
  *
  * Build:  cc -std=c11 -O2 -pthread -o closed closed.c $(pkg-config --cflags --libs omnipoll)
  * Run:    ./closed
@@ -37,7 +37,7 @@ static const int64_t QUIET_NS = 50 * 1000 * 1000;
 
 struct pipes {
     int closed[2]; /* its read end is closed while it is waited for */
-    int other[2];  /* this one must go on working */
+    int other[2];  /* this one must keep working */
 };
 
 /* For the functions of omnipoll, whose messages name the function. */
@@ -60,7 +60,7 @@ static void check_system(ssize_t result, const char *what)
 
 static void *close_one_write_other(void *argument)
 {
-    /* Most likely the wait has begun by then. If not, what it tells is still the same. */
+    /* Most likely the wait has begun by then. If not, what it returns is still the same. */
     const struct timespec a_while = { .tv_nsec = 20 * 1000 * 1000 };
     const struct pipes *pipes = argument;
 

@@ -175,7 +175,7 @@ static void accept_client(void)
         check(omni_poller_remove(poller, listener));
         paused = true;
     }
-    /* Any other error is that connection's own, or nobody is there any more (EAGAIN). */
+    /* Any other error is that connection's own, or none is left (EAGAIN). */
 }
 
 /* Reads what there is room for. False when the connection is broken. */

@@ -9,7 +9,7 @@
  *    HTTP/1.0 asks for it;
  *  - a clean stop on SIGINT and SIGTERM: idle connections are closed, one with a request under
  *    way gets its answer first;
- *  - limits: a head above 8 KiB is 431, what is no HTTP is 400, and who says nothing for 30
+ *  - limits: a head above 8 KiB is 431, what is no HTTP is 400, and a client that sends nothing for 30
  *    seconds is let go.
  * It keeps nothing that clients share, so it is the same under every model. It takes GET and HEAD
  * without a body: whatever else it would have to read, it refuses and closes the connection.
@@ -264,7 +264,7 @@ static void on_data(omni_conn *client, const uint8_t *data, size_t length, void 
     ptrdiff_t served;
     (void)context;
     while (part && length > 0) {
-        /* What has begun goes on, for as much as there is room for. */
+        /* What has begun continues, for as much as there is room for. */
         size_t room = sizeof part->bytes - part->length, more = length < room ? length : room;
         memcpy(part->bytes + part->length, text, more);
         part->length += more;

@@ -10,7 +10,7 @@
  *    requests are kept, and answered when it has read;
  *  - one table for many threads: a lock, held for one request at a time, under the models that
  *    have threads, and none under the others;
- *  - a clean stop on SIGINT and SIGTERM: who has nothing under way is let go.
+ *  - a clean stop on SIGINT and SIGTERM: clients between two requests are closed.
  *
  * What the clients share depends on the model:
  *  - reactor, cores, thread: one table. What one client sets, all the others get.
@@ -44,7 +44,7 @@ enum {
     HIGH_WATER = 64 * 1024,       /* bytes of answers: more are made when the client has read these */
 };
 
-/* Bytes that are somebody else's. */
+/* Bytes of another owner. */
 struct word {
     const char *bytes;
     size_t length;

@@ -6,9 +6,9 @@
  *  - A signal that arrives just before the wait must not be lost: SIGINT and SIGTERM stay
  *    blocked except inside epoll_pwait. With omnipoll the handler calls omni_poller_wake.
  *  - EPOLLHUP and EPOLLERR arrive without EPOLLIN and unasked for, so they have to be read
- *    as "try to read, it will tell". omnipoll reports OMNI_READ there on every engine.
+ *    as "try to read and see". omnipoll reports OMNI_READ there on every engine.
  *  - Timeouts are whole milliseconds, and a descriptor closed while a duplicate of it is
- *    open goes on being reported. Neither matters here; omnipoll handles both.
+ *    open is still reported. Neither matters here; omnipoll handles both.
  *
  * Build:  cc -std=c11 -O2 -o raw_epoll raw_epoll.c
  * Run:    ./raw_epoll [--engine epoll] [--address 127.0.0.1:7000]
@@ -166,7 +166,7 @@ static void accept_client(void)
         check(control(EPOLL_CTL_MOD, listener, 0, NULL), "epoll_ctl");
         paused = true;
     }
-    /* Any other error is that connection's own, or nobody is there any more (EAGAIN). */
+    /* Any other error is that connection's own, or none is left (EAGAIN). */
 }
 
 /* Reads what there is room for. False when the connection is broken. */
@@ -199,7 +199,7 @@ static bool drain(struct client *client)
 
 static void serve_client(struct client *client, uint32_t ready)
 {
-    /* With a full queue, or at the end of input, it was not asked to be told of input. */
+    /* With a full queue, or at the end of input, input was not watched. */
     bool readable = (client->interest & EPOLLIN) && (ready & (EPOLLIN | EPOLLHUP | EPOLLERR));
 
     if ((readable && !fill(client)) || !drain(client)) {

@@ -9,7 +9,7 @@
  *  - A signal that arrives just before the wait must not be lost: SIGINT and SIGTERM stay
  *    blocked except inside ppoll. With omnipoll the handler calls omni_poller_wake.
  *  - POLLHUP and POLLERR arrive without POLLIN and unasked for, so they have to be read as
- *    "try to read, it will tell". omnipoll reports OMNI_READ there on every engine.
+ *    "try to read and see". omnipoll reports OMNI_READ there on every engine.
  *
  * Build:  cc -std=c11 -O2 -o raw_poll raw_poll.c
  * Run:    ./raw_poll [--engine poll] [--address 127.0.0.1:7000]
@@ -169,7 +169,7 @@ static void accept_client(int listener)
         fprintf(stderr, "raw_poll: accept: %s\n", strerror(errno));
         paused = true;
     }
-    /* Any other error is that connection's own, or nobody is there any more (EAGAIN). */
+    /* Any other error is that connection's own, or none is left (EAGAIN). */
 }
 
 /* Reads what there is room for. False when the connection is broken. */
@@ -204,7 +204,7 @@ static void serve_client(size_t i)
 {
     struct client *client = clients[i];
     int fd = watched[i].fd;
-    /* With a full queue, or at the end of input, it was not asked to be told of input. */
+    /* With a full queue, or at the end of input, input was not watched. */
     bool readable = (watched[i].events & POLLIN)
         && (watched[i].revents & (POLLIN | POLLHUP | POLLERR));
 

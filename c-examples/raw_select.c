@@ -149,7 +149,7 @@ static void accept_client(int listener)
         fprintf(stderr, "raw_select: accept: %s\n", strerror(errno));
         paused = true;
     }
-    /* Any other error is that connection's own, or nobody is there any more (EAGAIN). */
+    /* Any other error is that connection's own, or none is left (EAGAIN). */
 }
 
 /* Reads what there is room for. False when the connection is broken. */

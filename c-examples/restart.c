@@ -87,7 +87,7 @@ static int spawn(int ready, pid_t *pid)
     return error;
 }
 
-/* Waits for it no longer. If it is there, it finds nobody to say that it serves, and ends. */
+/* Stops waiting for it. If it is running, it can't report that it serves, and ends. */
 static void forget_next(void)
 {
     omni_poller_remove(poller, next_one);
@@ -192,7 +192,7 @@ static void prepare_next(void)
     setenv("READY_FD", number, 1);
 }
 
-/* Has the process before this one stop. SIGPIPE ends this one when nobody listens any more: that one
+/* Has the process before this one stop. SIGPIPE ends this one when none listens any more: that one
  * was stopped meanwhile, or has died. */
 static void say_that_it_serves(int ready)
 {

@@ -6,7 +6,7 @@
  *  - SIGTERM and SIGINT: the server stops accepting, closes the connections on which nothing
  *    has been asked, answers what has, and then ends. It gives itself a second for that; when
  *    that is over, or the signal comes again, it ends at once, with status 1;
- *  - SIGHUP: it "reloads", without losing anybody;
+ *  - SIGHUP: it "reloads", without losing a client;
  *  - a signal is an event, handled in the loop like any other: no handler, no volatile
  *    variables, and everything may be called;
  *  - descriptors, timers (each client's work is one here) and signals in one wait. A client is
@@ -170,14 +170,14 @@ static void answer_client(struct client *client)
     client->work = 0;
     client->length -= line;
     memmove(client->line, client->line + line, client->length);
-    /* A socket that does not take these few bytes is full of answers that nobody reads. */
+    /* A socket that does not take these few bytes is full of answers that are not read. */
     if (send(client->fd, answer, (size_t)length, MSG_NOSIGNAL) == length)
         read_client(client); /* it may have asked more meanwhile */
     else
         close_client(client);
 }
 
-/* Accepts nobody any more, and lets go those who have asked nothing. */
+/* Accepts no more clients, and closes those that have asked nothing. */
 static void begin_to_drain(void)
 {
     struct client *next;
@@ -193,7 +193,7 @@ static void begin_to_drain(void)
     }
 }
 
-/* Serves until it has ended gracefully: true; or was told, or has the time, no more: false. */
+/* Serves until it has ended gracefully: true; or was stopped, or is out of time: false. */
 static bool serve(void)
 {
     while (!draining || clients != NULL) {

@@ -86,7 +86,7 @@ static void said(const omni_finding *finding, void *context)
     omni_poller_wake(audience->poller);
 }
 
-/* Right: O_NONBLOCK, for only a read that can say EAGAIN tells that everything was read. */
+/* Right: O_NONBLOCK, for only a read that can return EAGAIN shows that everything was read. */
 static void blocking_edge(omni_poller *poller, int ours, int theirs)
 {
     (void)theirs;

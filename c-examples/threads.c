@@ -5,8 +5,8 @@
  * found; the main thread adds it up. In a server it would serve its clients in the same wait.
  *
  * Shows, on each engine:
- *  - omni_poller_post from any thread: each post is told once, and those of one thread in their order;
- *  - a post's value may be a pointer: whoever takes it owns what it points to. What was
+ *  - omni_poller_post from any thread: each post is returned once, and those of one thread in their order;
+ *  - a post's value may be a pointer: the thread that takes it owns what it points to. What was
  *    written before the post is seen after the wait, without a lock of ours;
  *  - what a worker does when the queue is full (65,536 posts): it posts again later.
  *

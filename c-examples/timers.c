@@ -2,10 +2,10 @@
  * timers.c: several timers in one wait: the soonest first, late by a little, never early.
  *
  * Shows, on each engine:
- *  - timers armed in any order, told in the order of their deadlines; one that was cancelled
- *    is not told, and one that was moved is told when it should be then;
+ *  - timers armed in any order, returned in the order of their deadlines; one that was cancelled
+ *    is not returned, and one that was moved is returned when it is due then;
  *  - a timer with a period, until it is cancelled;
- *  - a timer with a period in a program that has no time for it: it is told once, with how
+ *  - a timer with a period in a program that has no time for it: it is returned once, with how
  *    many periods have passed, and not once for each of them.
  * An event's token says whose it is: here the place in an array.
  *
@@ -74,7 +74,7 @@ static void print(omni_poller *poller, const struct timer *timer)
 }
 
 /* Keeps the books of one event. */
-static struct timer *told(const omni_event *event, struct timer *timers)
+static struct timer *timer_of(const omni_event *event, struct timer *timers)
 {
     struct timer *timer = &timers[event->token];
 
@@ -106,7 +106,7 @@ static void once(omni_poller *poller)
         int count = omni_poller_wait(poller, events, BATCH, FOREVER);
         check(count);
         for (int i = 0; i < count; i++, left--)
-            print(poller, told(&events[i], timers));
+            print(poller, timer_of(&events[i], timers));
     }
     print(poller, &timers[2]);
 }
@@ -119,7 +119,7 @@ static void periodic(omni_poller *poller)
     while (timer.periods < 5) {
         omni_event event;
         check(omni_poller_wait(poller, &event, 1, FOREVER));
-        told(&event, &timer);
+        timer_of(&event, &timer);
     }
     check(omni_poller_timer_cancel(poller, timer.id));
     print(poller, &timer);
@@ -134,7 +134,7 @@ static void late(omni_poller *poller)
     while (now_ns() - timer.armed_ns < 20 * MS)
         ; /* busy with something else */
     check(omni_poller_wait(poller, &event, 1, FOREVER));
-    told(&event, &timer);
+    timer_of(&event, &timer);
     check(omni_poller_timer_cancel(poller, timer.id));
     print(poller, &timer);
 }

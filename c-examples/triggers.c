@@ -1,10 +1,10 @@
 /*
- * triggers.c: LEVEL, EDGE and ONESHOT, told apart by one experiment with a pipe.
+ * triggers.c: LEVEL, EDGE and ONESHOT, compared by one experiment with a pipe.
  *
  * Its read end is registered. Then
  *   1. 2 kB are written into it, and we wait;
  *   2. 1 kB is read, so that 1 kB is left, and we wait again;
- *   3. the rest is read until EAGAIN, the library is told so in the manner of the trigger
+ *   3. the rest is read until EAGAIN, and the library is informed as the trigger needs
  *      (nothing for LEVEL, omni_poller_rearm for EDGE, omni_poller_modify for ONESHOT), one byte is
  *      written, and we wait a last time.
  * LEVEL reports at step 2 what EDGE and ONESHOT keep quiet about; all report at step 3. The

@@ -598,7 +598,7 @@ OMNI_API int omni_poller_rearm(omni_poller *poller, int fd, uint32_t interest) O
  *   -ENOMEM, -EAGAIN, -EBUSY: the kernel had no memory for the system call. It was tried again
  *       every millisecond, for ten of them or until the time was up. Nothing is lost: a later
  *       wait returns it.
- *   -EBADF: a descriptor of the poller's own was closed by somebody else.
+ *   -EBADF: a descriptor of the poller's own was closed by the program.
  *   -ESTALE: the poller was freed, before or during the wait.
  *
  * Several threads may wait on one poller: an event under OMNI_EDGE or OMNI_ONESHOT, and every one

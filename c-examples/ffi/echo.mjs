@@ -2,8 +2,8 @@
 //
 // Shows that the facts of omnipoll.h are all it takes: koffi is given the declarations below,
 // copied from it; its constants are written as numbers, and struct omni_event is read by its
-// layout. The sockets are libc's, because Node does not tell the descriptors of its own.
-// omni_poller_wait runs on a worker thread, so that Node's own loop goes on: its signal events end
+// layout. The sockets are libc's, because Node doesn't expose the descriptors of its own.
+// omni_poller_wait runs on a worker thread, so that Node's own loop continues: its signal events end
 // the server with omni_poller_wake.
 //
 // Install:  npm install koffi

@@ -83,7 +83,7 @@ struct figure {
 };
 
 /* A line of JSON: what one contender came to. */
-static inline void tell(const char *contender, const struct figure *figures, int count, int turns) {
+static inline void report(const char *contender, const struct figure *figures, int count, int turns) {
     printf("{\"contender\": \"%s\", \"figures\": {", contender);
     for (int i = 0; i < count; i++) {
         printf("%s\"%s\": [", i > 0 ? ", " : "", figures[i].name);

@@ -1,7 +1,7 @@
 /* What a timer costs, by several libraries that take turns in one process.
  *
  *   timers ARMED MILLISECONDS
- *       With so many others armed: the time to arm one, to cancel one, and to be told of one that is
+ *       With so many others armed: the time to arm one, to cancel one, and to get one that is
  *       due. "again" cancels one of the others, chosen at random, and arms another in its place.
  *       Prints a line of JSON for each library, with one value for each turn.
  */
@@ -9,7 +9,7 @@
 
 enum { FIGURES = 4, MOST_CONTENDERS = 4 };
 
-int told;
+int expired;
 static const struct timers *contenders[MOST_CONTENDERS];
 static int contestants;
 
@@ -59,7 +59,7 @@ static void take_turn(const struct timers *timers, int armed, double figures[FIG
     while (now() < begin + 12e6)
         ;
     begin = now();
-    for (told = 0; told < BATCH;)
+    for (expired = 0; expired < BATCH;)
         timers->run();
     figures[3] = now() - begin;
 }
@@ -79,7 +79,7 @@ static void compare(int armed, double budget) {
     for (int index = 0; index < contestants; index++) {
         for (int figure = 0; figure < FIGURES; figure++)
             figures[index][figure].name = names[figure];
-        tell(contenders[index]->name, figures[index], FIGURES, turns);
+        report(contenders[index]->name, figures[index], FIGURES, turns);
     }
 }
 

@@ -7,8 +7,8 @@
 /* Timers are numbered: those that stay armed from 0, those of a turn from MOST. */
 enum { BATCH = 1000, MOST = 1000000 };
 
-/* How many were told. */
-extern int told;
+/* How many have expired. */
+extern int expired;
 
 struct timers {
     const char *name;

@@ -8,7 +8,7 @@ static struct event timers[MOST + BATCH];
 
 static void on_told(evutil_socket_t fd, short what, void *context) {
     (void)fd, (void)what, (void)context;
-    told++;
+    expired++;
 }
 
 static void open_timers(void) {

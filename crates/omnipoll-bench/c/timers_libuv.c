@@ -7,7 +7,7 @@ static uv_timer_t timers[MOST + BATCH];
 
 static void on_told(uv_timer_t *timer) {
     (void)timer;
-    told++;
+    expired++;
 }
 
 static void open_timers(void) {

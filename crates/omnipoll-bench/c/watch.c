@@ -5,8 +5,8 @@
  *       A turn of a contender adds them all; then, round after round, makes READY of the pairs
  *       readable, waits, and reads the byte from each; then changes the pairs' interest from
  *       reading to writing, which never is possible; and removes them all. Changes count when a
- *       wait has been told of them, so each kind is timed with one wait of no time after all of
- *       them. The contenders take turns for so long, in an order drawn anew each time, for what one
+ *       wait has taken them, so each kind is timed with one wait of no time after all of
+ *       them. The contenders take turns for so long, in an order drawn again each time, for what one
  *       leaves behind in the kernel's caches is found by the next. Prints a line of JSON for each:
  *       nanoseconds of an event, of an addition, a change and a removal, and the bytes allocated
  *       for a registration.
@@ -21,7 +21,7 @@
 
 enum { MOST_ROUNDS = 100, MOST_CONTENDERS = 16 };
 
-/* How long the rounds of a turn go on, in nanoseconds, unless it needs longer for three. */
+/* How long the rounds of a turn last, in nanoseconds, unless it needs longer for three. */
 static const double ROUNDS_TIME = 1e6;
 
 int watched, *descriptors, visited, reads = 1;
@@ -105,7 +105,7 @@ static void open_descriptors(int idle) {
         must((descriptors[i] = eventfd(0, EFD_NONBLOCK)) >= 0, "eventfd");
 }
 
-/* Drawn anew each time: a set used twice would be in the cache the second time. */
+/* Drawn again each time: a set used twice would be in the cache the second time. */
 static void make_ready(int count) {
     for (int i = 0; i < count; i++) {
         int other = i + (int)drawn((uint64_t)(pairs - i)), chosen = order[other];
@@ -194,7 +194,7 @@ static void compare(int ready, double budget) {
         }
     }
     for (int i = 0; i < contestants; i++)
-        tell(contenders[i].name, contenders[i].figures, FIGURES, turns);
+        report(contenders[i].name, contenders[i].figures, FIGURES, turns);
 }
 
 static void measure_clock(void) {

@@ -1,11 +1,11 @@
-/* A loop on io_uring's lasting polls, which tell edges, with liburing and nothing else: it does not
+/* A loop on io_uring's multishot polls, which report edges, with liburing and nothing else: it does not
  * ask whether a descriptor is open, or still stands for the file it was added for. What it costs is
  * what the kernel's polls cost. */
 #include "watcher.h"
 #include <liburing.h>
 #include <poll.h>
 
-/* Requests handed over at once: few, so that what they are written to stays in the cache. */
+/* Requests submitted at once: few, so that what they are written to stays in the cache. */
 enum { REQUESTS = 64, COMPLETIONS = 32768 };
 
 static struct io_uring ring;

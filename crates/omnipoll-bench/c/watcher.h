@@ -34,7 +34,7 @@ struct watcher {
     void (*add)(int index);
     void (*change)(int index, enum interest interest);
     void (*remove)(int index);
-    /* Waits once, for ever or not at all, and visits what is ready. */
+    /* Waits once, indefinitely or not at all, and visits what is ready. */
     void (*wait)(int for_ever);
 };
 

@@ -86,7 +86,7 @@ static inline int listen_on_loopback(void) {
     return fd;
 }
 
-/* The next client, or NULL when nobody is waiting. */
+/* The next client, or NULL when none is waiting. */
 static inline struct client *accept_client(int listener) {
     int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0)

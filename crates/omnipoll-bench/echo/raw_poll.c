@@ -28,7 +28,7 @@ int main(void) {
         int left = poll(entries, (nfds_t)watched, -1);
         int knocked = entries[0].revents != 0;
         left -= knocked;
-        /* Downwards, so that who takes the place of another has been looked at. */
+        /* Downwards, so that one that takes the place of another has been looked at. */
         for (int i = watched - 1; left > 0 && i > 0; i--) {
             if (entries[i].revents == 0)
                 continue;

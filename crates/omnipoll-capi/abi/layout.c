@@ -7,7 +7,7 @@
 #define FIELD(type, field, offset, size)                                                      \
     _Static_assert(offsetof(type, field) == (offset), #type "." #field " has moved");         \
     _Static_assert(sizeof(((type *)0)->field) == (size), #type "." #field " has grown")
-/* Nothing of a struct is padding, whose value would be anybody's. */
+/* No byte of a struct is padding, whose value would be undefined. */
 #define FILLED(type, last) \
     _Static_assert(sizeof(type) == offsetof(type, last) + sizeof(((type *)0)->last), #type " is padded")
 #define VALUE(name, value) _Static_assert((name) == (value), #name " has changed")

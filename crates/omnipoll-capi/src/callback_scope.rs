@@ -37,6 +37,6 @@ pub(crate) fn enter<T>(conn: &mut Conn<'_>, context: &mut *mut c_void, callback:
 pub(crate) fn with<T>(id: u64, body: impl FnOnce(&mut Conn<'_>, &mut *mut c_void) -> T) -> Option<T> {
     let current = CURRENT.get().filter(|current| current.id == id)?;
     // SAFETY: `enter` has borrowed both from its caller until the callback returns, into which
-    // this thread has called us; and the core calls nobody back out of `body`.
+    // this thread has called us; and the core makes no callback out of `body`.
     Some(unsafe { body(&mut *current.conn, &mut *current.context) })
 }

@@ -9,7 +9,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 
 /// What each errno means when it comes from this library.
 const MEANINGS: [(c_int, &str, &CStr); 29] = [
-    (libc::EPERM, "EPERM", c"a file of this kind can't be watched, or this can't be done from here"),
+    (libc::EPERM, "EPERM", c"a file of this kind can't be watched, or the call is not permitted here"),
     (libc::ENOENT, "ENOENT", c"it is not registered, or there is none of that number"),
     (libc::ECHILD, "ECHILD", c"this process has no such child, or it was reaped"),
     (libc::EINTR, "EINTR", c"a signal has ended the wait"),
@@ -27,8 +27,8 @@ const MEANINGS: [(c_int, &str, &CStr); 29] = [
     (libc::EPIPE, "EPIPE", c"the connection is closing, or its sending side is shut down"),
     (libc::ENOSYS, "ENOSYS", c"the engine is not available here"),
     (libc::ELOOP, "ELOOP", c"epolls would watch each other in a circle, or more than five deep"),
-    (libc::ENOTSUP, "ENOTSUP", c"it is not to be had on this system, or under this model"),
-    (libc::EADDRINUSE, "EADDRINUSE", c"somebody else listens on that address"),
+    (libc::ENOTSUP, "ENOTSUP", c"it is not available on this system, or under this model"),
+    (libc::EADDRINUSE, "EADDRINUSE", c"another socket listens on that address"),
     (libc::EADDRNOTAVAIL, "EADDRNOTAVAIL", c"the address is not one of this machine"),
     (libc::ECONNABORTED, "ECONNABORTED", c"the connection was aborted on this side"),
     (libc::ECONNRESET, "ECONNRESET", c"the peer has reset the connection"),
@@ -53,7 +53,7 @@ thread_local! {
     static SYSTEM_TEXT: Cell<[u8; LONGEST]> = const { Cell::new([0; LONGEST]) };
 }
 
-/// Why a call did not do what was asked for.
+/// Why a call failed.
 pub(crate) struct Failure {
     errno: c_int,
     words: Cow<'static, str>,

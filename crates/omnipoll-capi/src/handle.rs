@@ -13,18 +13,17 @@
 //!         users    | POISONED CLOSING OPEN | generation | kind |
 //! ```
 //!
-//! Entering adds a user and looks at the generation in the same instruction; leaving takes the
-//! user away. Neither takes a lock, and slots don't share cache lines. They are made in blocks,
-//! when they are needed, and stay where they are. The object is dropped by
-//! whoever takes the last user away from a slot that is closing, so that it can be freed while
-//! other threads are inside it.
+//! Entering adds a user and reads the generation in the same instruction; leaving removes the user.
+//! Neither takes a lock, and slots don't share cache lines. They are allocated in blocks, when they
+//! are needed, and stay where they are. The object is dropped by the thread that removes the last user
+//! of a slot that is closing, so that it can be freed while other threads are using it.
 //!
-//! A forked child has one thread, and the users that it has inherited will never leave, except for
-//! those that are this thread's own: it has forked in a callback, or in the handler of a signal
-//! that came during a call, and returns from there. So a thread knows how many uses it is inside
-//! of. Outside of all of them, [`Table::after_fork`] sets the child's counts to 0. Inside of one it
-//! leaves them as they are, and what its parent's other threads were using is not dropped in the
-//! child. Nor is it in a child that no `fork(2)` has made.
+//! A forked child has one thread. Users that it has inherited will never leave, except for that
+//! thread's own: it has forked in a callback, or in the handler of a signal that arrived during a call,
+//! and returns from there. So each thread counts its uses. Outside of all of them,
+//! [`Table::after_fork`] sets the child's counts to 0. Inside of one it leaves them as they are, and
+//! what the parent's other threads were using is not dropped in the child. The same is true of a child
+//! that was not made by `fork(2)`.
 
 use std::alloc::{alloc_zeroed, dealloc, Layout};
 use std::cell::Cell;
@@ -43,7 +42,7 @@ const OPEN: u64 = 1 << 32;
 const CLOSING: u64 = 1 << 33;
 /// A panic has left the slot's object in an unknown state.
 const POISONED: u64 = 1 << 34;
-/// One user. The count is uppermost, so that whatever happens to it stays out of the rest.
+/// One user. The count is in the highest bits, so that an overflow leaves the others as they are.
 const USER: u64 = 1 << 40;
 /// Generation and kind.
 const NAME: u64 = u32::MAX as u64;
@@ -83,7 +82,7 @@ pub(crate) struct Table<T, const KIND: u8, const SLOTS: usize> {
     vacant: AtomicUsize,
     /// No slot from here on was ever used.
     end: AtomicUsize,
-    /// Some slot is closing, and its last user has left without dropping its object.
+    /// A slot is closing, and its last user has left without dropping its object.
     abandoned: AtomicBool,
 }
 
@@ -98,7 +97,7 @@ struct Slot<T> {
 }
 
 thread_local! {
-    /// How many uses this thread is inside of, without the quiet ones.
+    /// The uses that this thread is inside of, without those by signal handlers.
     static INSIDE: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -111,7 +110,7 @@ pub(crate) struct Entry<'a, T: Send + Sync, const KIND: u8, const SLOTS: usize> 
     found: u64,
     /// This thread's [`INSIDE`], whose address is asked for once: after a system call a call through a
     /// pointer is mispredicted, and a shared library finds its thread's storage by one. `None` in a
-    /// quiet use, which never drops the object, and touches no storage of the thread's.
+    /// signal handler, which never drops the object, and touches no storage of the thread's.
     inside: Option<NonNull<Cell<u32>>>,
 }
 
@@ -186,16 +185,16 @@ impl<T: Send + Sync, const KIND: u8, const SLOTS: usize> Table<T, KIND, SLOTS> {
     }
 
     /// Enters for a signal handler, which can't drop an object, nor touch storage of its thread's:
-    /// the first touch may allocate. Should this be the last user of a closing slot, the next
-    /// `insert` drops it.
+    /// the first touch may allocate. If this is the last user of a closing slot, the next
+    /// `insert` drops the object.
     pub(crate) fn enter_signal_safe(&self, handle: usize) -> Option<Entry<'_, T, KIND, SLOTS>> {
         self.enter_as(handle, true)
     }
 
-    fn enter_as(&self, handle: usize, quiet: bool) -> Option<Entry<'_, T, KIND, SLOTS>> {
+    fn enter_as(&self, handle: usize, in_handler: bool) -> Option<Entry<'_, T, KIND, SLOTS>> {
         let index = handle as u16;
         let slot = self.slot(index)?;
-        let inside = (!quiet).then(|| INSIDE.with(|inside| NonNull::from(inside)));
+        let inside = (!in_handler).then(|| INSIDE.with(|inside| NonNull::from(inside)));
         // First, and taken back last: a handler that forks in between finds this thread inside.
         count_inside(inside, 1);
         let found = slot.state.fetch_add(USER, Ordering::Acquire);
@@ -216,7 +215,7 @@ impl<T: Send + Sync, const KIND: u8, const SLOTS: usize> Table<T, KIND, SLOTS> {
         self.abandoned.store(true, Ordering::Relaxed);
     }
 
-    /// Drops what is in a slot, if it is closing and nobody uses it.
+    /// Drops what is in a slot, if it is closing and unused.
     fn retire(&self, index: usize) {
         if self.slot(index as u16).is_some_and(Slot::retire) {
             self.vacant.fetch_min(index, Ordering::Relaxed);
@@ -263,7 +262,7 @@ impl<T> Slot<T> {
         name
     }
 
-    /// Drops the object of a slot that is closing and that nobody uses; says whether it did.
+    /// Drops the object of a slot that is closing and unused; says whether it did.
     fn retire(&self) -> bool {
         let state = self.state.load(Ordering::Relaxed);
         let is_over = state & CLOSING != 0 && state < USER;
@@ -280,13 +279,13 @@ impl<T> Slot<T> {
         // SAFETY: from `Box::into_raw` in `insert`. The exchange above has one winner, found no
         // user, and lets none in any more.
         let object = unsafe { Box::from_raw(object) };
-        // A panic in the object's `drop` has nobody to tell: the handle is gone.
+        // A panic in the object's `drop` can't be returned by any call: the handle is stale.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(object)));
         true
     }
 }
 
-/// What was found behind a handle, unless it is of no use; then why not.
+/// The object of a handle, or the errno of one that can't be used.
 pub(crate) fn checked<T: Send + Sync, const KIND: u8, const SLOTS: usize>(
     handle: usize,
     entry: Option<Entry<'_, T, KIND, SLOTS>>,
@@ -299,8 +298,8 @@ pub(crate) fn checked<T: Send + Sync, const KIND: u8, const SLOTS: usize>(
     }
 }
 
-/// What a C function of an object returns that a signal handler may call: without words, which
-/// would be kept in storage of the thread's.
+/// Runs a call that a signal handler may make, and returns its result as C gets it: without a text,
+/// which would be kept in storage of the thread's.
 pub(crate) fn call_signal_safe<T: Send + Sync, const KIND: u8, const SLOTS: usize>(
     table: &Table<T, KIND, SLOTS>,
     handle: usize,
@@ -332,7 +331,7 @@ impl<'a, T: Send + Sync, const KIND: u8, const SLOTS: usize> Entry<'a, T, KIND, 
     }
 
     /// Makes the handle stale: the object is dropped when its last user has left. False when
-    /// somebody else was faster.
+    /// another thread was faster.
     pub(crate) fn close(&self) -> bool {
         self.slot.state.fetch_or(CLOSING, Ordering::Release) & CLOSING == 0
     }

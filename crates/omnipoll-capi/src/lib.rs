@@ -1,13 +1,15 @@
 //! The C library of omnipoll. Its documentation is `include/omnipoll.h`, generated from the
 //! comments in here; what this crate adds to the core is translation and handles.
 //!
-//! `constants` has the numbers of the API, `event` what a wait returns, `library` what the
-//! library says of itself, `poller` what a poller is and does with descriptors, `sources` what it
-//! waits for besides, `strict` and `inspect` what it says of its use, `error` the errnos and words
-//! for them, and `handle` the reason why a stale `omni_poller *` is an error and not undefined
-//! behaviour. `server` is what serves clients, with its `options`, its `handler` and its
-//! `statistics`; `conn` and `datagram` are what the handler gets, and `current` the reason why a
-//! connection's handle is good anywhere. `sized` has the structs that grow, `text` strings.
+//! `omnipoll.h.in` is the header's frame: its chapters stand for the modules here. `types` has the
+//! handles; `version`, `error` and `engine` what needs none; `interest`, `event` and `poller` pollers,
+//! `sources` what they wait for besides descriptors; `model`, `options`, `handler`, `server` and
+//! `statistics` servers; `conn` and `datagram` what a handler gets; `inspect` and `strict` what a
+//! poller reports of its use.
+//!
+//! Without a chapter: `handle` makes a stale handle an error instead of undefined behaviour,
+//! `callback_scope` finds the connection whose callback is running, `mute` keeps strict mode silent,
+//! `sized` reads and writes structs that grow, `buffer` bytes and strings.
 
 #![warn(rust_2018_idioms)]
 // cbindgen puts what is `pub` into the header; no Rust crate can reach it.

@@ -314,7 +314,7 @@ pub extern "C" fn omni_poller_rearm(poller: *mut omni_poller, fd: c_int, interes
 ///   -ENOMEM, -EAGAIN, -EBUSY: the kernel had no memory for the system call. It was tried again
 ///       every millisecond, for ten of them or until the time was up. Nothing is lost: a later
 ///       wait returns it.
-///   -EBADF: a descriptor of the poller's own was closed by somebody else.
+///   -EBADF: a descriptor of the poller's own was closed by the program.
 ///   -ESTALE: the poller was freed, before or during the wait.
 ///
 /// Several threads may wait on one poller: an event under OMNI_EDGE or OMNI_ONESHOT, and every one

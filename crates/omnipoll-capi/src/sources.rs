@@ -222,7 +222,7 @@ fn nanoseconds(count: i64, complaint: &'static str) -> Result<Duration, Failure>
     Ok(Duration::from_nanos(count))
 }
 
-/// Tells the caller an id, if it was asked for.
+/// Stores an id for the caller, if it was asked for.
 ///
 /// # Safety
 ///

@@ -149,7 +149,7 @@ fn the_object_lives_until_its_last_user_has_left() {
 }
 
 #[test]
-fn a_quiet_user_drops_nothing_and_the_next_insert_does() {
+fn a_signal_handler_drops_nothing_and_the_next_insert_does() {
     let alive = Arc::default();
     let table = Table::<_, POLLER, 2>::new();
     let handle = table.insert(Object::new(&alive)).unwrap();
@@ -179,7 +179,7 @@ fn a_forked_child_can_free_what_its_parents_threads_were_using() {
     let alive = Arc::default();
     let table = Table::<_, POLLER, 2>::new();
     let [open, closing] = [(); 2].map(|()| table.insert(Object::new(&alive)).unwrap());
-    // Users who will never leave: in the child, their threads don't exist.
+    // Users that will never leave: in the child, their threads don't exist.
     thread::scope(|scope| {
         scope.spawn(|| [open, closing].map(|handle| std::mem::forget(table.enter(handle))));
     });
@@ -215,7 +215,7 @@ fn a_child_forked_inside_a_use_frees_the_object_when_that_and_all_others_are_ove
 }
 
 #[test]
-fn a_quiet_use_that_the_parent_began_is_not_taken_from_the_childs_count() {
+fn a_signal_handlers_use_that_the_parent_began_is_not_taken_from_the_childs_count() {
     let alive = Arc::default();
     let table = Table::<_, POLLER, 1>::new();
     let handle = table.insert(Object::new(&alive)).unwrap();
@@ -244,7 +244,7 @@ fn a_panic_in_drop_goes_no_further() {
 }
 
 /// Threads use, free and make objects in two slots, with handles fresh and stale. Each
-/// object must be dropped once, and never while somebody is inside.
+/// object must be dropped once, and never while a thread is inside.
 #[test]
 fn freeing_while_others_use_is_safe() {
     const THREADS: usize = 4;
@@ -276,7 +276,7 @@ fn freeing_while_others_use_is_safe() {
     for handle in handles {
         free(&table, handle.into_inner());
     }
-    // What quiet users have abandoned is dropped by this; what lost its handle, when another
+    // What signal handlers have abandoned is dropped by this; what lost its handle, when another
     // was stored over it, still has a slot.
     while table.insert(Object::new(&alive)).is_ok() {}
     assert_eq!(alive.load(Ordering::Relaxed), 2);

@@ -71,7 +71,7 @@ static void oneshot(uint32_t engine)
     IS(omni_poller_modify(poller, pipe.ours, OMNI_READ | OMNI_ONESHOT, 8), 0);
     IS(one_event(poller, pipe.ours, 8), OMNI_READ);
     IS(look(poller), 0);
-    /* Not even the end of the pipe is told, and it doesn't spin. */
+    /* Not even the end of the pipe is reported, and it doesn't spin. */
     close(pipe.theirs);
     IS(look(poller), 0);
     IS(omni_poller_modify(poller, pipe.ours, OMNI_READ | OMNI_ONESHOT | OMNI_EDGE, 9), 0);
@@ -121,7 +121,7 @@ static void set(uint32_t engine)
         drain(pair.ours);
         IS(omni_poller_remove(poller, pair.ours), -ENOENT);
     }
-    /* A trigger is as good as with the others. */
+    /* Triggers are taken as well. */
     IS(omni_poller_set(poller, pair.ours, OMNI_WRITE | OMNI_ONESHOT, 5), 0);
     IS(one_event(poller, pair.ours, 5), OMNI_WRITE);
     IS(look(poller), 0);
@@ -372,7 +372,7 @@ static void closed_while_waiting(uint32_t engine)
     start_waiting(&waiter, poller, FOREVER);
     close(closed.ours);
     put(other.theirs, 1);
-    /* The other one is told; the closed one with it, afterwards, or never, but once. select(2)
+    /* The other one is reported; the closed one with it, afterwards, or never, but once. select(2)
      * itself calls a descriptor readable that was closed meanwhile. */
     for (count = finish_waiting(&waiter); count > 0;
          count = omni_poller_wait(poller, waiter.events, ROOM, LOOK)) {
@@ -490,7 +490,7 @@ static void signals(uint32_t engine)
     omni_poller *poller = new_poller(engine), *interruptible = NULL;
     IS(sigaction(SIGUSR1, &action, &old), 0);
 
-    /* The wait goes on; a signal is no event. */
+    /* The wait continues; a signal is no event. */
     interruptions = 0;
     start_waiting(&waiter, poller, FOREVER);
     for (int i = 1; i <= 10; i++) {

@@ -597,13 +597,13 @@ static void ids_in_a_race(uint32_t engine)
 }
 
 static const struct behaviour behaviours[] = {
-    {"a handle is good anywhere, and stale in the end", handles},
+    {"a handle is valid anywhere, and stale in the end", handles},
     {"a callback does with its connection what it likes", in_a_callback},
     {"a connection keeps a pointer", contexts},
     {"writes of every kind arrive in order", writes_of_every_kind},
     {"what can't be queued is refused whole", limits},
     {"threads write to a connection", writes_from_threads},
-    {"a handler goes on after the peer's end", half_closed},
+    {"a handler continues after the peer's end", half_closed},
     {"a connection is paused, resumed and posted to", paused_and_posted},
     {"a connection is aborted, closed or reset", aborted_and_reset},
     {"a silent or stuck connection times out, never early", timeouts},

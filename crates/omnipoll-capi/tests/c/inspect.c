@@ -161,7 +161,7 @@ static void strict(uint32_t engine)
 }
 
 static const struct behaviour behaviours[] = {
-    {"stats count what there is and what was told", stats},
+    {"stats count what there is and what was returned", stats},
     {"structs of other sizes", struct_sizes},
     {"dump has a line for each registration, and cuts off like snprintf", dump},
     {"strict mode adds age, last event and longest dispatch", strict},

@@ -1,4 +1,4 @@
-/* A program as somebody would write it who has just installed the library. */
+/* A first program with the library just installed. */
 
 #include <omnipoll.h>
 

@@ -29,7 +29,7 @@ static omni_event event;
 static omni_poller_statistics stats = {.size = sizeof stats};
 static omni_server_statistics statistics = {.size = sizeof statistics};
 
-static void hear_finding(const omni_finding *finding, void *context)
+static void ignore_finding(const omni_finding *finding, void *context)
 {
     (void)finding, (void)context;
 }
@@ -79,7 +79,7 @@ CALL(omni_poller_signal_remove, omni_poller_signal_remove(handle, SIGUSR2))
 CALL(omni_poller_child_add, omni_poller_child_add(handle, child, 7))
 CALL(omni_poller_child_remove, omni_poller_child_remove(handle, child))
 CALL(omni_poller_post, omni_poller_post(handle, 7, 7))
-CALL(omni_poller_on_finding, omni_poller_on_finding(handle, hear_finding, NULL))
+CALL(omni_poller_on_finding, omni_poller_on_finding(handle, ignore_finding, NULL))
 CALL(omni_poller_stats, omni_poller_stats(handle, &stats))
 CALL(omni_poller_dump, fine(omni_poller_dump(handle, room, sizeof room)))
 CALL(omni_poller_after_fork, omni_poller_after_fork(handle))
@@ -337,7 +337,7 @@ static int begin(struct service *service, uint32_t engine, uint32_t model)
     memset(live, 0, sizeof live);
     memset(stale, 0, sizeof stale);
     IS(omni_poller_new(engine, OMNI_STRICT, (omni_poller **)&live[POLLER]), 0);
-    IS(omni_poller_on_finding(live[POLLER], hear_finding, NULL), 0);
+    IS(omni_poller_on_finding(live[POLLER], ignore_finding, NULL), 0);
     stale[POLLER] = new_poller(engine);
     omni_poller_free(stale[POLLER]);
     stale[SERVER] = new_server(&options, &handler);
@@ -471,7 +471,7 @@ static void handles_of_the_parent(uint32_t engine)
     }
 }
 
-/* A child that a callback has forked, and that returns from it, has no loop to go on with. */
+/* A child that a callback has forked, and that returns from it, has no loop to continue with. */
 static void fork_it(omni_conn *conn, const uint8_t *data, size_t length, void *context)
 {
     int status;

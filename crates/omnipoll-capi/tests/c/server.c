@@ -1,5 +1,5 @@
 /* Servers, checked through the public header on every engine and under every model that applies:
- * their options, addresses, life and end, and what is told of them.
+ * their options, addresses, life and end, and what is reported of them.
  *
  * One line for each behaviour and engine. Ends with status 1 at the first thing that is not as
  * promised, and by itself in any case. */
@@ -324,7 +324,7 @@ static void files_of_sockets(uint32_t engine)
             finish(&service);
             IS(access(name.sun_path, F_OK), kept ? 0 : -1);
             if (kept) {
-                /* The path leads to who has the socket now, whose file it is not. */
+                /* The path leads to the socket's present owner, whose file it is not. */
                 snprintf(address, sizeof address, "fd:%d", listener);
                 service = (struct service){.server = new_server(&options, &handler)};
                 IS(omni_server_listen(service.server, address), 0);
@@ -477,7 +477,7 @@ static void socket_activation(uint32_t engine)
         IS(waitpid(pid, &status, 0), pid);
         OK(WIFEXITED(status));
         IS(WEXITSTATUS(status), 42);
-        /* Who comes now waits for the next one that is started. */
+        /* A client that comes now waits for the next one that is started. */
         close(client());
         for (int i = 0; i < PASSED; i++)
             close(sockets[i]);
@@ -554,7 +554,7 @@ static void nothing_to_call(uint32_t engine)
         struct service service;
         serve(&service, engine, model, (omni_handler){.size = sizeof(omni_handler)});
         int fd = client();
-        say(fd, "to nobody");
+        say(fd, "to no client");
         IS(shutdown(fd, SHUT_WR), 0);
         IS(hear_end(fd), 0);
         close(fd);
@@ -779,7 +779,7 @@ static void stopped_before_it_runs(uint32_t engine)
     }
 }
 
-/* Under THREAD a client's thread may be told before its server's. */
+/* Under THREAD a client's thread may stop before its server's. */
 static void until_refused(int port)
 {
     int fd;
@@ -843,7 +843,7 @@ static void signals_option(uint32_t engine)
         pid_t pid = fork();
         if (pid == 0) {
             alarm(60);
-            /* One worker: the first is who watches signals, and must be there when they come. */
+            /* One worker: the first watches signals, and must be running when they arrive. */
             omni_server_options options = {.size = sizeof options,
                                            .engine = engine,
                                            .model = model,
@@ -982,7 +982,7 @@ static const struct behaviour behaviours[] = {
     {"a datagram has the address that was asked", addresses_of_datagrams},
     {"a stop counts before the run", stopped_before_it_runs},
     {"a signal handler stops it", stopped_by_a_signal_handler},
-    {"a drain without time resets who is left", drained_in_no_time},
+    {"a drain without time resets the clients that are left", drained_in_no_time},
     {"SIGTERM and SIGINT stop it if asked to", signals_option},
     {"a server is freed while it runs", freed_while_it_runs},
     {"a server is freed by its own callback", freed_by_a_callback},

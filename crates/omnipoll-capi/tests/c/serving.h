@@ -24,8 +24,8 @@ static const int64_t SECOND = 1000 * MS;
 static struct seen {
     _Atomic int port;
     _Atomic int opened, closed, ended, drained, stopped, posted;
-    _Atomic int error;            /* the last that on_close was told */
-    _Atomic int64_t value;        /* the last that on_post was told */
+    _Atomic int error;            /* the last that on_close got */
+    _Atomic int64_t value;        /* the last that on_post got */
     _Atomic(omni_conn *) conn;    /* the last that came */
 } *seen;
 

@@ -1,4 +1,4 @@
-/* What a wait tells besides descriptors, checked through the public header on every engine:
+/* What a wait returns besides descriptors, checked through the public header on every engine:
  * timers, signals, children, posts, and all of them in one wait.
  *
  * One line for each behaviour and engine: "ok  epoll timers come in order and never early".
@@ -35,9 +35,9 @@ static void timer_order(uint32_t engine)
     const int64_t delays[] = {9 * MS, 2 * MS, 0, 5 * MS, 0, 1, 0};
     enum { TIMERS = sizeof delays / sizeof *delays };
     omni_poller *poller = new_poller(engine);
-    /* Between which times each deadline is; the latest of those told. */
+    /* Between which times each deadline is; the latest of those returned. */
     int64_t earliest[TIMERS], latest[TIMERS], last = 0;
-    int told[TIMERS] = {0}, all = 0;
+    int returned[TIMERS] = {0}, all = 0;
     for (uint64_t i = 0; i < TIMERS; i++) {
         earliest[i] = now_ns() + delays[i];
         IS(omni_poller_timer_add(poller, delays[i], 0, i, NULL), 0);
@@ -51,13 +51,13 @@ static void timer_order(uint32_t engine)
             uint64_t token = events[i].token;
             IS(events[i].kind, OMNI_EVENT_TIMER);
             IS(events[i].value, 1);
-            OK(token < TIMERS && !told[token]++);
+            OK(token < TIMERS && !returned[token]++);
             OK(earliest[token] <= now);
             OK(last <= latest[token]);
             last = earliest[token] > last ? earliest[token] : last;
-            /* Of equal delays the older is told first. */
-            OK(token != 4 || told[2]);
-            OK(token != 6 || told[4]);
+            /* Of equal delays the older is returned first. */
+            OK(token != 4 || returned[2]);
+            OK(token != 6 || returned[4]);
         }
     }
     IS(look(poller), 0);
@@ -100,7 +100,7 @@ static void timer_set(uint32_t engine)
     IS(omni_poller_timer_add(poller, 0, 0, 1, &id), 0);
     IS(omni_poller_timer_set(poller, id, INT64_MAX, 0), 0);
     IS(look(poller), 0);
-    /* Sooner, while somebody waits. */
+    /* Sooner, during a wait. */
     start_waiting(&waiter, poller, FOREVER);
     int64_t start = now_ns();
     IS(omni_poller_timer_set(poller, id, 3 * MS, INT64_MAX), 0);
@@ -133,7 +133,7 @@ static void timer_late(uint32_t engine)
     int64_t most = (now_ns() - before - delay) / period + 1;
     OK(least >= 19 && least <= events[0].value && events[0].value <= most);
 
-    /* The periods that follow go on from the first deadline; none is counted twice or never. */
+    /* The periods that follow continue from the first deadline; none is counted twice or never. */
     int64_t periods = events[0].value;
     while (periods < 40) {
         OK(omni_poller_wait(poller, events, ROOM, FOREVER) == 1 && events[0].value >= 1);
@@ -227,7 +227,7 @@ static void signal_counts(uint32_t engine)
     IS(event.value, SIGUSR1);
     IS(event.ready, 3);
     IS(look(poller), 0);
-    /* The other poller is told of these and of one more. */
+    /* The other poller returns these and one more. */
     IS(raise(SIGUSR1), 0);
     IS(one_of(other, OMNI_EVENT_SIGNAL, 2).ready, 4);
     IS(one_of(poller, OMNI_EVENT_SIGNAL, 1).ready, 1);
@@ -243,7 +243,7 @@ static void signal_counts(uint32_t engine)
     IS(finish_waiting(&waiter), 1);
     IS(waiter.events[0].value, SIGUSR1);
 
-    /* What came and was not told goes with the watch. */
+    /* What arrived and was not returned ends with the watch. */
     IS(raise(SIGUSR1), 0);
     IS(omni_poller_signal_remove(poller, SIGUSR1), 0);
     IS(omni_poller_signal_add(poller, SIGUSR1, 4), 0);
@@ -315,11 +315,11 @@ static void signal_errors(uint32_t engine)
 
 /* ---- Children ------------------------------------------------------------------------------ */
 
-/* A child that lives until it is told to end, or nobody is left who could, and then ends with
+/* A child that lives until a byte or the end of the pipe arrives, and then ends with
  * this status; or, with a negative one, is killed by that signal. */
 struct child {
     pid_t pid;
-    int leash;
+    int life;
 };
 
 static struct child start_child(int status)
@@ -342,8 +342,8 @@ static struct child start_child(int status)
 
 static void end(struct child child)
 {
-    put(child.leash, 1);
-    close(child.leash);
+    put(child.life, 1);
+    close(child.life);
 }
 
 static void wait_until_dead(pid_t pid)
@@ -395,7 +395,7 @@ static void child_status(uint32_t engine)
     IS(open_descriptors(), before);
 }
 
-static void child_of_somebody_else(uint32_t engine)
+static void child_of_another_process(uint32_t engine)
 {
     omni_poller *poller = new_poller(engine);
     struct child mine = start_child(0), forgotten = start_child(5), taken = start_child(6);
@@ -418,7 +418,7 @@ static void child_of_somebody_else(uint32_t engine)
     IS(waitpid(forgotten.pid, &status, 0), forgotten.pid);
     IS(WEXITSTATUS(status), 5);
 
-    /* One that somebody else has reaped: that it ended is told, and that nobody knows how. */
+    /* One that was reaped elsewhere: that it ended is returned, but not how. */
     IS(omni_poller_child_add(poller, taken.pid, 4), 0);
     end(taken);
     IS(waitpid(taken.pid, &status, 0), taken.pid);
@@ -438,14 +438,14 @@ static void post_order(uint32_t engine)
     struct waiter waiter;
     for (int64_t i = 0; i < POSTS; i++)
         IS(omni_poller_post(poller, UINT64_MAX - (uint64_t)i, INT64_MIN + i), 0);
-    for (int64_t told = 0; told < POSTS;) {
+    for (int64_t returned = 0; returned < POSTS;) {
         omni_event events[ROOM];
         int count = omni_poller_wait(poller, events, ROOM, FOREVER);
         OK(count > 0);
-        for (int i = 0; i < count; i++, told++) {
+        for (int i = 0; i < count; i++, returned++) {
             IS(events[i].kind, OMNI_EVENT_POST);
-            IS(events[i].token, UINT64_MAX - (uint64_t)told);
-            IS(events[i].value, INT64_MIN + told);
+            IS(events[i].token, UINT64_MAX - (uint64_t)returned);
+            IS(events[i].value, INT64_MIN + returned);
             IS(events[i].ready, 0);
         }
     }
@@ -470,11 +470,11 @@ static void post_full(uint32_t engine)
     IS(events[0].value, 0);
     IS(omni_poller_post(poller, 0, MOST), 0);
     IS(omni_poller_post(poller, 0, MOST + 1), -EAGAIN);
-    for (int64_t told = 1; told <= MOST;) {
+    for (int64_t returned = 1; returned <= MOST;) {
         int count = omni_poller_wait(poller, events, ROOM, FOREVER);
         OK(count > 0);
-        for (int i = 0; i < count; i++, told++)
-            IS(events[i].value, told);
+        for (int i = 0; i < count; i++, returned++)
+            IS(events[i].value, returned);
     }
     IS(look(poller), 0);
     omni_poller_free(poller);
@@ -508,11 +508,11 @@ static void posts_from_threads(uint32_t engine)
         posters[i] = (struct poster){.poller = poller, .number = i};
         IS(pthread_create(&posters[i].thread, NULL, post_many, &posters[i]), 0);
     }
-    for (int told = 0; told < POSTERS * EACH;) {
+    for (int returned = 0; returned < POSTERS * EACH;) {
         omni_event events[ROOM];
         int count = omni_poller_wait(poller, events, ROOM, FOREVER);
         OK(count > 0);
-        for (int i = 0; i < count; i++, told++)
+        for (int i = 0; i < count; i++, returned++)
             IS(events[i].value, next[events[i].token]++);
     }
     for (int i = 0; i < POSTERS; i++)
@@ -557,7 +557,7 @@ static struct child prepare_all(omni_poller *poller, struct pair pair)
     return child;
 }
 
-/* One wait tells every kind; and so do single slots, one after the other, though the descriptor
+/* One wait returns every kind; and so do single slots, one after the other, though the descriptor
  * stays ready all the time. */
 static void every_kind(uint32_t engine)
 {
@@ -566,16 +566,16 @@ static void every_kind(uint32_t engine)
     for (uint32_t capacity = 1; capacity <= ROOM; capacity += ROOM - 1) {
         omni_poller *poller = new_poller(engine);
         struct pair pair = pipe_pair();
-        int seen[KINDS] = {0}, told = 0;
+        int seen[KINDS] = {0}, returned = 0;
         prepare_all(poller, pair);
-        for (int waits = 0; told < 6 && waits < 100; waits++) {
+        for (int waits = 0; returned < 6 && waits < 100; waits++) {
             omni_event events[ROOM];
             int count = omni_poller_wait(poller, events, capacity, FOREVER);
             OK(count > 0);
             for (int i = 0; i < count; i++) {
                 OK(events[i].kind < KINDS);
                 IS(events[i].token, events[i].kind == OMNI_EVENT_WAKE ? 0 : events[i].kind);
-                told += events[i].kind != OMNI_EVENT_IO;
+                returned += events[i].kind != OMNI_EVENT_IO;
                 seen[events[i].kind]++;
             }
         }
@@ -680,22 +680,22 @@ static const struct behaviour behaviours[] = {
     {"timers come in order and never early", timer_order},
     {"a cancelled timer is silent, and its id stale", timer_cancel},
     {"a timer is moved, sooner and later", timer_set},
-    {"a late periodic timer is told once, with its periods", timer_late},
+    {"a late periodic timer is returned once, with its periods", timer_late},
     {"timers and timeouts don't disturb each other", timer_while_waiting},
     {"timers by the wall clock", wall_clock},
     {"EINVAL for negative times", timer_bad_input},
     {"signals are counted, for each poller", signal_counts},
     {"a signal's former disposition is restored", signal_disposition},
     {"EEXIST, ENOENT and EINVAL of signals", signal_errors},
-    {"children are told with their status, and reaped once", child_status},
-    {"ECHILD for somebody else's child, which is left alone", child_of_somebody_else},
+    {"children are returned with their status, and reaped once", child_status},
+    {"ECHILD for another process's child, which is left alone", child_of_another_process},
     {"posts come in order", post_order},
     {"EAGAIN when 65,536 posts wait", post_full},
     {"posts of four threads, none lost", posts_from_threads},
     {"wakes are merged, posts are not", wakes_merge},
-    {"one wait tells every kind, and none starves", every_kind},
+    {"one wait returns every kind, and none starves", every_kind},
     {"a freed poller gives back what it held", freed_with_all},
-    {"a forked child: EOWNERDEAD, after_fork, and what goes on", forked},
+    {"a forked child: EOWNERDEAD, after_fork, and what continues", forked},
 };
 
 int main(void)

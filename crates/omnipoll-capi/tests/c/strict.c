@@ -8,7 +8,7 @@
 
 #include <sys/wait.h>
 
-/* What the callback was told. */
+/* What the callback got. */
 struct report {
     omni_poller *poller;
     int blocks; /* the loop is blocked on purpose */
@@ -217,7 +217,7 @@ static void fork_once(const omni_finding *finding, void *context)
         omni_poller_free(forker->poller);
 }
 
-/* The callback is called by a wait, which goes on in the child as well. */
+/* The callback is called by a wait, which continues in the child as well. */
 static void forked_in_a_callback(uint32_t engine)
 {
     for (int frees = 0; frees < 2; frees++) {

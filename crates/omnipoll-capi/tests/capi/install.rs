@@ -23,7 +23,7 @@ fn installed() -> &'static Path {
     static PREFIX: OnceLock<PathBuf> = OnceLock::new();
     PREFIX.get_or_init(|| {
         let prefix = scratch("prefix");
-        // The machine's loader is not to be told.
+        // The machine's loader cache stays as it is.
         let ldconfig = "LDCONFIG=true".into();
         make(&["library".into(), "install".into(), format!("PREFIX={}", prefix.display()), ldconfig]);
         prefix
@@ -117,29 +117,30 @@ fn the_private_libraries_are_those_that_rustc_names() {
 
 /// glibc's loader finds a library where its cache has it; what is staged is not there yet.
 #[test]
-fn the_loader_is_told_unless_the_installation_is_staged() {
+fn the_loader_cache_is_updated_unless_the_installation_is_staged() {
     installed();
     let folder = scratch("loader");
-    let told = |cached: &str, more: &[String]| {
+    let called = |cached: &str, more: &[String]| {
         let ldconfig = folder.join("ldconfig");
-        let script = format!("#!/bin/sh\necho told $* >> '{0}/told'\necho ' {cached}'\n", folder.display());
+        let script =
+            format!("#!/bin/sh\necho called $* >> '{0}/called'\necho ' {cached}'\n", folder.display());
         fs::write(&ldconfig, script).unwrap();
         fs::set_permissions(&ldconfig, fs::Permissions::from_mode(0o755)).unwrap();
-        let _ = fs::remove_file(folder.join("told"));
+        let _ = fs::remove_file(folder.join("called"));
         let words = [
             "install".into(),
             format!("PREFIX={}", folder.display()),
             format!("LDCONFIG={}", ldconfig.display()),
         ];
         let printed = make(&[&words, more].concat());
-        let told = fs::read_to_string(folder.join("told")).unwrap_or_default();
-        (told, printed.lines().any(|line| line.contains("LD_LIBRARY_PATH=")))
+        let called = fs::read_to_string(folder.join("called")).unwrap_or_default();
+        (called, printed.lines().any(|line| line.contains("LD_LIBRARY_PATH=")))
     };
     let lib = folder.join("lib/libomnipoll.so.0").display().to_string();
-    let run_and_looked_at = "told\ntold -p\n".to_owned();
-    assert_eq!(told(&lib, &[]), (run_and_looked_at.clone(), false));
-    assert_eq!(told("elsewhere", &[]), (run_and_looked_at, true));
-    assert_eq!(told("elsewhere", &[format!("DESTDIR={}", folder.display())]), (String::new(), false));
+    let run_and_looked_at = "called\ncalled -p\n".to_owned();
+    assert_eq!(called(&lib, &[]), (run_and_looked_at.clone(), false));
+    assert_eq!(called("elsewhere", &[]), (run_and_looked_at, true));
+    assert_eq!(called("elsewhere", &[format!("DESTDIR={}", folder.display())]), (String::new(), false));
 }
 
 #[test]

@@ -75,7 +75,7 @@ fuzz_target!(|input: Input| {
                     scope.spawn(move || be_client(port, usize::from(length), waits))
                 }));
                 servers.push(scope.spawn(move || {
-                    omni_server_run(ptr::without_provenance_mut(server));
+                    let _ = omni_server_run(ptr::without_provenance_mut(server));
                 }));
             }
         }
@@ -120,6 +120,7 @@ impl Serving {
         options.linger_ns = i64::from(self.linger);
         let handler = omni_handler {
             size: size_of::<omni_handler>() as u32,
+            reserved: 0,
             context: ptr::from_ref(context).cast_mut().cast(),
             on_open: Some(on_open),
             on_data: Some(on_data),

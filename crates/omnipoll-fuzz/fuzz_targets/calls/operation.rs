@@ -30,6 +30,7 @@ pub(crate) enum Operation {
     PollerFree { poller: Handle },
     Add { poller: Handle, fd: Fd, interest: u16, token: u64 },
     Modify { poller: Handle, fd: Fd, interest: u32, token: u64 },
+    Set { poller: Handle, fd: Fd, interest: u16, token: u64 },
     Remove { poller: Handle, fd: Fd },
     Rearm { poller: Handle, fd: Fd, interest: u16 },
     Wait { poller: Handle, capacity: u8, microseconds: u8 },
@@ -115,7 +116,7 @@ impl Operation {
                     }
                 }
                 Self::PollerNewGarbage { engine, flags } => {
-                    omni_poller_new(*engine, *flags, ptr::null_mut());
+                    let _ = omni_poller_new(*engine, *flags, ptr::null_mut());
                 }
                 Self::PollerFree { poller: handle } => omni_poller_free(poller(handle)),
                 Self::Add { poller: handle, fd, interest, token } => {
@@ -123,6 +124,9 @@ impl Operation {
                 }
                 Self::Modify { poller: handle, fd, interest, token } => {
                     omni_poller_modify(poller(handle), fd.number(objects), *interest, *token);
+                }
+                Self::Set { poller: handle, fd, interest, token } => {
+                    omni_poller_set(poller(handle), fd.number(objects), u32::from(*interest), *token);
                 }
                 Self::Remove { poller: handle, fd } => {
                     omni_poller_remove(poller(handle), fd.number(objects));
@@ -133,10 +137,10 @@ impl Operation {
                 Self::Wait { poller: handle, capacity, microseconds } => {
                     let mut events = Vec::with_capacity(usize::from(*capacity));
                     let timeout = i64::from(*microseconds) * 1000;
-                    omni_poller_wait(poller(handle), events.as_mut_ptr(), u32::from(*capacity), timeout);
+                    let _ = omni_poller_wait(poller(handle), events.as_mut_ptr(), u32::from(*capacity), timeout);
                 }
                 Self::WaitNowhere { poller: handle, capacity } => {
-                    omni_poller_wait(poller(handle), ptr::null_mut(), *capacity, 0);
+                    let _ = omni_poller_wait(poller(handle), ptr::null_mut(), *capacity, 0);
                 }
                 Self::Wake { poller: handle } => {
                     omni_poller_wake(poller(handle));
@@ -195,7 +199,7 @@ impl Operation {
                     let text: Vec<u8> = [&b"udp:127.0.0.1:"[..], address].concat();
                     let text = text.split(|&byte| byte == 0).next().unwrap_or_default();
                     let text = CString::new(text).unwrap_or_default();
-                    omni_server_listen(server(handle), text.as_ptr());
+                    let _ = omni_server_listen(server(handle), text.as_ptr());
                 }
                 Self::ServerAddress { server: handle, capacity } => {
                     omni_server_address(server(handle), text.as_mut_ptr(), usize::from(*capacity));
@@ -203,7 +207,7 @@ impl Operation {
                 // A second run of one that runs, or one of nothing.
                 Self::ServerRun { server: handle } => {
                     if !matches!(handle, Handle::Ours(_)) {
-                        omni_server_run(server(handle));
+                        let _ = omni_server_run(server(handle));
                     }
                 }
                 Self::ServerStop { server: handle, drain } => {
@@ -293,7 +297,7 @@ impl Fd {
         match self {
             Self::Ours(slot) => objects.number(slot),
             Self::Negative(number) => -c_int::from(number.unsigned_abs()),
-            // Beyond the limit of open files, so that it is nobody's.
+            // Beyond the limit of open files, so that it is never open.
             Self::Far(number) => 1 << 20 | c_int::from(number),
         }
     }
