@@ -1,11 +1,11 @@
 //! What the kernel hands back with an event: 64 bits of ours, in one of three formats.
 //!
 //! ```text
-//!         63 62 61        52 51          32 31           20 19           0
-//! long     0 |    generation (31 bits)     |       descriptor (32 bits)
-//! short    1  0 |   descriptor (30 bits)   |         token (32 bits)
-//! edge     1  1 | gen. high | descriptor   | generation low |    token
-//!                 (10 bits)   (20 bits)      (12 bits)        (20 bits)
+//! bit   63  62  61            52  51          32  31            20  19            0
+//! long   0 | generation (31 bits)               | descriptor (32 bits)            |
+//! short  1 | 0 | descriptor (30 bits)           | token (32 bits)                 |
+//! edge   1 | 1 | generation >> 12 | descriptor  | generation & 0xfff | token      |
+//!                (10 bits)          (20 bits)     (12 bits)            (20 bits)
 //! ```
 //!
 //! - From a long key the token is looked up, which costs the lock, and a cache miss for each

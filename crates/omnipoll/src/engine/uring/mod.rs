@@ -35,6 +35,24 @@
 //!   be dropped there, and [`Uring::rebuild`] makes a new one. The child's copy of the descriptor
 //!   keeps the ring alive, so that its polls are cancelled before it is closed (Linux 5.19).
 //! - Some are not allowed to use it, and others have an old one: it is tried out before use.
+//!
+//! # The states of a registration
+//!
+//! ```text
+//!              submit            completion
+//! add --> PENDING -------> WATCHED ---------> QUEUED
+//!            ^                ^                  | deliver
+//!            |                |                  v
+//!            |   poll ended   |   poll lives   LEVEL, ready: an event, and QUEUED again
+//!            +----------------+--------------- EDGE, or not ready: an event if ready
+//!            +-------------------------------- ONESHOT, not ready: MULTISHOT from now on
+//!            +------------ modify <----------- ONESHOT, ready: an event, and disarmed
+//!                                              no file any more: CLOSED
+//! ```
+//!
+//! A multishot poll stays WATCHED while it is QUEUED. Always ready files are QUEUED from the
+//! beginning and never WATCHED. [`slot_state`] has the bits, [`submit`], [`complete`] and
+//! [`deliver`] the arrows.
 
 mod availability;
 mod complete;

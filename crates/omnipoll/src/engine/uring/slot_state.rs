@@ -5,22 +5,7 @@
 //! word holds the bits of poll(2) that completions brought), or in neither. Whether the kernel
 //! watches it is independent of that.
 //!
-//! ```text
-//!           submit            completion           deliver
-//! PENDING ----------> WATCHED ----------> QUEUED -----------+--> event
-//!    ^                   ^                  ^               |
-//!    |                   |                  +- LEVEL, ready +
-//!    |                   +-- EDGE, or not ready: poll lives +
-//!    +---------------------- EDGE, or not ready: poll ended +
-//!    +---------------- ONESHOT, not ready: MULTISHOT now ---+
-//!    ^                                                      |
-//!    |     modify                                           |
-//!    +----------- disarmed <------------ ONESHOT, reported -+
-//!                 CLOSED <---------------- no file any more +
-//! ```
-//!
-//! A multishot poll stays WATCHED while it is QUEUED. Always ready files (ALWAYS_READY) are
-//! QUEUED from the beginning and never WATCHED.
+//! The [engine's documentation](super) draws the ways between them.
 
 use crate::registry::Registration;
 
