@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import platform
 import resource
 import signal
 import socket
@@ -229,8 +230,18 @@ def test_a_file_is_refused_unless_taken_as_ready(engine: str) -> None:
 def test_a_refused_modify_changes_nothing(poller: Poller, pipe: Pipe) -> None:
     poller.add(pipe.writer, WRITE, "token")
     with pytest.raises(ValueError):
-        poller.modify(pipe.writer, 0, "other")
+        poller.modify(pipe.writer, WRITE | 0x800, "other")
     assert ready(poller) == {"token": WRITE}
+
+
+def test_no_direction_reports_hang_up_alone(poller: Poller, pair: Pair) -> None:
+    ours, theirs = pair
+    poller.add(ours, 0, "token")
+    theirs.send(b"x")
+    assert ready(poller, 0) == {}
+    theirs.close()
+    tells = poller.capabilities & omnipoll.TELLS_HANGUP
+    assert ready(poller, LONG if tells else 0) == ({"token": HANGUP} if tells else {})
 
 
 def test_descriptors_above_1023(poller: Poller, pipe: Pipe) -> None:
@@ -496,9 +507,23 @@ def test_threads_that_wait_while_the_interpreter_ends(engine: str) -> None:
 # ---- Fork ----------------------------------------------------------------------------------
 
 
-def in_child(body: Callable[[], bool]) -> bool:
-    """Whether `body` said yes in a forked child."""
-    child = os.fork()
+def forks() -> dict[str, Callable[[], int]]:
+    """The ways to fork that this system has. The last two run no handler of pthread_atfork(3)."""
+    libc = ctypes.PyDLL(None)
+    calls: dict[str, Callable[[], int]] = {"fork": os.fork}
+    if hasattr(libc, "_Fork"):
+        calls["_Fork"] = libc._Fork
+    if number := {"x86_64": 56, "aarch64": 220, "riscv64": 220}.get(platform.machine()):
+        calls["clone"] = lambda: libc.syscall(number, int(signal.SIGCHLD), 0, 0, 0, 0)
+    return calls
+
+
+FORKS = forks()
+
+
+def in_child(body: Callable[[], bool], fork: Callable[[], int] = os.fork) -> bool:
+    """Whether `body` returned True in a forked child."""
+    child = fork()
     if child == 0:
         status = 1
         try:
@@ -573,9 +598,26 @@ def waiting(poller: Poller) -> threading.Thread:
 beside_threads = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
 
+@pytest.mark.parametrize("fork", FORKS)
+def test_every_kind_of_fork_is_noticed(poller: Poller, fork: str, pipe: Pipe) -> None:
+    poller.add(pipe.writer, WRITE, "token")
+
+    def child() -> bool:
+        with pytest.raises(OSError) as error:
+            poller.wait(0)
+        poller.after_fork()
+        return error.value.errno == 130 and ready(poller, 0) == {"token": WRITE}  # EOWNERDEAD
+
+    assert in_child(child, FORKS[fork])
+    assert ready(poller, 0) == {"token": WRITE}
+
+
 @beside_threads
+@pytest.mark.parametrize("fork", FORKS)
 @pytest.mark.parametrize("rebuilt", [False, True])
-def test_a_child_closes_what_another_thread_waited_for(engine: str, rebuilt: bool, pipe: Pipe) -> None:
+def test_a_child_closes_what_another_thread_waited_for(
+    engine: str, rebuilt: bool, fork: str, pipe: Pipe
+) -> None:
     before = descriptors()
     poller = Poller(engine)
     thread = waiting(poller)
@@ -589,8 +631,32 @@ def test_a_child_closes_what_another_thread_waited_for(engine: str, rebuilt: boo
         poller.close()
         return descriptors() == before
 
-    assert in_child(child)
+    assert in_child(child, FORKS[fork])
     poller.close()
+    thread.join(LONG)
+    assert descriptors() == before
+
+
+@beside_threads
+@pytest.mark.parametrize("fork", FORKS)
+def test_a_child_closes_what_was_closed_while_a_thread_left_its_wait(engine: str, fork: str) -> None:
+    before = descriptors()
+    poller = Poller(engine)
+    thread = waiting(poller)
+
+    def child() -> bool:
+        poller.close()
+        return descriptors() == before
+
+    interval = sys.getswitchinterval()
+    # The thread has been woken, and can't have the interpreter's lock before the fork.
+    sys.setswitchinterval(1000)
+    try:
+        poller.close()
+        closed = in_child(child, FORKS[fork])
+    finally:
+        sys.setswitchinterval(interval)
+    assert closed
     thread.join(LONG)
     assert descriptors() == before
 

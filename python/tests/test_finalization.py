@@ -26,6 +26,12 @@ COMMON = """
         inside.wait()
     def having(**methods):
         return type("Having", (), {**methods, "__slots__": ()})()
+    def no_text():
+        # Refused; the words of the error ask its class for its name.
+        class Meta(type):
+            def __getattribute__(cls, name):
+                stay()
+        return object.__new__(Meta("Odd", (), {}))
     class Echo:
         def on_data(self, connection, data):
             connection.write(data)
@@ -147,6 +153,9 @@ INSIDE = {
     "option_of_a_server": """
         in_a_thread(lambda: omnipoll.Server(Echo(), backlog=having(__index__=stay)))
     """,
+    "address_of_a_server": """
+        in_a_thread(omnipoll.Server(Echo()).listen, no_text())
+    """,
     "drain": """
         in_a_thread(omnipoll.Server(Echo()).stop, having(__float__=stay))
     """,
@@ -233,6 +242,12 @@ def test_in_a_handler_of_datagrams(model: str) -> None:
     serves_and_ends_well(
         model, "    on_datagram = stay", "connect(socket.SOCK_DGRAM)", address="udp:127.0.0.1:0"
     )
+
+
+def test_with_a_datagram_that_the_program_has_kept() -> None:
+    handler = "    on_datagram = lambda self, datagram, data: connections.put(datagram)"
+    use = "connect(socket.SOCK_DGRAM); in_a_thread(connections.get().send_to, no_text(), b'')"
+    serves_and_ends_well("reactor", handler, use, address="udp:127.0.0.1:0")
 
 
 @pytest.mark.parametrize("model", ["reactor", "cores", "thread"])

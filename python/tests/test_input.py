@@ -56,8 +56,6 @@ def test_what_is_no_descriptor(poller: Poller, fd: Any, error: type[Exception]) 
 
 
 NO_INTERESTS = [
-    (0, ValueError),
-    (EDGE, ValueError),
     (READ | 8, ValueError),
     (READ | 0x800, ValueError),
     (READ | 2**16, ValueError),

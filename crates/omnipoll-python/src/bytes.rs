@@ -6,7 +6,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes};
 
-use crate::ending::keep_thread;
+use crate::finalization::protect_thread;
 
 /// The bytes of a bytes-like object. The buffer protocol is in the limited API only since 3.11:
 /// what is neither `bytes` nor `bytearray` is copied.
@@ -26,7 +26,7 @@ impl<'py> Bytes<'py> {
         if let Ok(bytes) = object.cast::<PyByteArray>() {
             return Ok(Self::Mutable(bytes.clone()));
         }
-        keep_thread();
+        protect_thread();
         let py = object.py();
         // SAFETY: both take a live object and return a new reference, the second one to bytes.
         let copy = unsafe {

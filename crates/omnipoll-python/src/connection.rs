@@ -13,9 +13,9 @@ use pyo3::prelude::*;
 
 use crate::bytes::Bytes;
 use crate::convert::{self, descriptor, error, number};
-use crate::ending::keep_thread;
 use crate::fastcall::{Argument, Method};
-use crate::loan::{Lent, Loan};
+use crate::finalization::protect_thread;
+use crate::scoped_ref::{ScopedGuard, ScopedRef};
 
 /// A client's connection: the same object in every call of the handler, from on_open to
 /// on_close. It takes any attribute, and is the place for what is known of the client. It has no
@@ -28,7 +28,7 @@ use crate::loan::{Lent, Loan};
 /// PermissionError elsewhere.
 #[pyclass(frozen, dict, weakref, name = "Connection", module = "omnipoll")]
 pub(crate) struct PyConnection {
-    conn: Loan<Conn<'static>>,
+    conn: ScopedRef<Conn<'static>>,
     number: ConnId,
     address: Address,
     loop_number: usize,
@@ -41,7 +41,7 @@ pub(crate) struct PyConnection {
 
 impl Drop for PyConnection {
     fn drop(&mut self) {
-        keep_thread();
+        protect_thread();
     }
 }
 
@@ -49,7 +49,7 @@ impl Drop for PyConnection {
 impl PyConnection {
     pub(crate) fn new(py: Python<'_>, conn: &Conn<'_>) -> Self {
         Self {
-            conn: Loan::new(py),
+            conn: ScopedRef::new(py),
             number: conn.id(),
             address: conn.peer().clone(),
             loop_number: conn.worker(),
@@ -61,7 +61,11 @@ impl PyConnection {
 
     /// Lends the core's connection to this one.
     #[inline]
-    pub(crate) fn lend<'a>(&'a self, py: Python<'a>, conn: &'a mut Conn<'_>) -> Lent<'a, Conn<'static>> {
+    pub(crate) fn lend<'a>(
+        &'a self,
+        py: Python<'a>,
+        conn: &'a mut Conn<'_>,
+    ) -> ScopedGuard<'a, Conn<'static>> {
         // SAFETY: the exclusive reference is ours for 'a, and the guard lives no longer.
         unsafe { self.conn.lend(py, NonNull::from(conn).cast()) }
     }
@@ -80,7 +84,7 @@ impl PyConnection {
 impl PyConnection {
     /// Acts on the connection, in a callback of its own.
     fn here<R>(&self, py: Python<'_>, act: impl FnOnce(&mut Conn<'static>) -> R) -> PyResult<R> {
-        keep_thread();
+        protect_thread();
         self.conn.with(py, act).ok_or_else(|| match self.number.is_open() {
             true => PyOSError::new_err((libc::EPERM, "only in a call of the handler for this connection")),
             false => PyOSError::new_err((libc::ESTALE, "the connection is gone")),
@@ -94,7 +98,7 @@ impl PyConnection {
         here: impl FnOnce(&mut Conn<'static>),
         elsewhere: impl FnOnce(ConnId) -> io::Result<()>,
     ) -> PyResult<()> {
-        keep_thread();
+        protect_thread();
         match self.conn.with(py, here) {
             Some(()) => Ok(()),
             None => elsewhere(self.number).map_err(error),
@@ -133,7 +137,7 @@ impl PyConnection {
 impl PyConnection {
     /// write() of several bytes-like objects one after another.
     fn writelines(&self, py: Python<'_>, lines: &Bound<'_, PyAny>) -> PyResult<usize> {
-        keep_thread();
+        protect_thread();
         let mut all = Vec::new();
         for line in lines.try_iter()? {
             all.extend_from_slice(&Bytes::of(&line?)?);

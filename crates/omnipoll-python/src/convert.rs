@@ -10,8 +10,8 @@ use pyo3::exceptions::{PyOSError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use crate::ending::keep_thread;
 use crate::fastcall::Argument;
+use crate::finalization::protect_thread;
 
 /// `EINVAL` is a `ValueError`; every other errno is the subclass of `OSError` Python has for it.
 pub(crate) fn error(error: io::Error) -> PyErr {
@@ -73,13 +73,19 @@ pub(crate) fn not_known<const N: usize>(py: Python<'_>, kind: &str, name: &str, 
 
 /// An int or a float as an argument of a method, or anything with `__index__()` or `__float__()`.
 pub(crate) fn number<'a, 'py, T: FromPyObjectOwned<'py>>(object: &'a Bound<'py, PyAny>) -> PyResult<T> {
-    keep_thread();
+    protect_thread();
     object.extract().map_err(Into::into)
+}
+
+/// A str.
+pub(crate) fn text(object: &Bound<'_, PyAny>) -> PyResult<String> {
+    protect_thread();
+    object.extract()
 }
 
 /// An int, or anything with `fileno()`.
 pub(crate) fn descriptor(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
-    keep_thread();
+    protect_thread();
     // SAFETY: `object` is a live object of the interpreter this thread is attached to.
     let fd: c_int = unsafe { ffi::PyObject_AsFileDescriptor(object.as_ptr()) };
     if fd < 0 {
@@ -96,7 +102,7 @@ pub(crate) fn interest(object: &Bound<'_, PyAny>) -> PyResult<Interest> {
     };
     known.ok_or_else(|| {
         PyValueError::new_err(format!(
-            "invalid interest {object}: READ, WRITE or PRIORITY, with EDGE, ONESHOT or EXCLUSIVE if need be; \
+            "invalid interest {object}: READ, WRITE and PRIORITY, or 0, with EDGE, ONESHOT or EXCLUSIVE; \
              EXCLUSIVE goes neither with PRIORITY nor with ONESHOT"
         ))
     })

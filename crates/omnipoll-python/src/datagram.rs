@@ -8,14 +8,15 @@ use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::bytes::Bytes;
-use crate::convert::error;
-use crate::loan::Loan;
+use crate::convert::{error, text};
+use crate::finalization::protect_thread;
+use crate::scoped_ref::ScopedRef;
 
 /// A datagram that has arrived, and the way to answer it: valid in the call of on_datagram that
 /// it is handed to.
 #[pyclass(frozen, name = "Datagram", module = "omnipoll")]
 pub(crate) struct PyDatagram {
-    datagram: Loan<Datagram<'static>>,
+    datagram: ScopedRef<Datagram<'static>>,
     sender: Address,
     local: Address,
 }
@@ -28,7 +29,7 @@ impl PyDatagram {
         call: impl FnOnce(&Py<PyAny>) -> PyResult<R>,
     ) -> PyResult<R> {
         let (sender, local) = (datagram.peer().clone(), datagram.local());
-        let ours = Py::new(py, Self { datagram: Loan::new(py), sender, local })?;
+        let ours = Py::new(py, Self { datagram: ScopedRef::new(py), sender, local })?;
         // SAFETY: the exclusive reference is ours during this call, and the guard lives no
         // longer.
         let _lent = unsafe { ours.get().datagram.lend(py, NonNull::from(datagram).cast()) };
@@ -36,6 +37,7 @@ impl PyDatagram {
     }
 
     fn here<R>(&self, py: Python<'_>, act: impl FnOnce(&mut Datagram<'_>) -> R) -> PyResult<R> {
+        protect_thread();
         self.datagram
             .with(py, |datagram| act(datagram))
             .ok_or_else(|| PyOSError::new_err((libc::ESTALE, "a datagram is valid in its on_datagram only")))
@@ -70,7 +72,12 @@ impl PyDatagram {
     ///
     /// Raises ValueError for what is no address, OSError (EMSGSIZE) past 65,507 bytes and
     /// (ENOBUFS) when too many wait to be sent, (ESTALE) outside its on_datagram.
-    fn send_to(&self, py: Python<'_>, address: &str, data: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn send_to(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = text)] address: String,
+        data: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
         let parsed: SocketAddr = address
             .parse()
             .map_err(|_| PyValueError::new_err(format!("'{address}' is no IP address with a port")))?;

@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyInt;
 use pyo3::{PyTraverseError, PyVisit};
 
-use crate::ending::keep_thread;
+use crate::finalization::protect_thread;
 
 /// One event of a wait. It can't be changed, and while a descriptor's readiness stays the same
 /// the same object is handed out again and again.
@@ -34,7 +34,7 @@ pub(crate) struct PyEvent {
 
 impl Drop for PyEvent {
     fn drop(&mut self) {
-        keep_thread();
+        protect_thread();
     }
 }
 
@@ -57,7 +57,7 @@ pub(crate) fn make<'py>(
 #[pymethods]
 impl PyEvent {
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        keep_thread();
+        protect_thread();
         let (kind, value) = (self.kind.extract::<u32>(py)?, self.value.bind(py));
         let name = KINDS.iter().find(|(_, number)| *number as u32 == kind).map_or("?", |(name, _)| name);
         if kind == EventKind::Wake as u32 {

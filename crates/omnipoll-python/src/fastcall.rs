@@ -16,7 +16,7 @@ use pyo3::pyclass::boolean_struct::True;
 use pyo3::types::{PyString, PyTuple};
 use pyo3::{ffi, Borrowed, PyClass};
 
-use crate::ending::keep_thread;
+use crate::finalization::protect_thread;
 
 /// As in CPython's methodobject.h.
 const METH_FASTCALL: c_int = 0x80;
@@ -72,7 +72,7 @@ unsafe extern "C" fn entry<C: Method<N>, const N: usize>(
     // until the next such entry: on a wait's way objects are dropped with the token at hand.
     // SAFETY: CPython calls methods attached.
     let py = unsafe { Python::assume_attached() };
-    keep_thread();
+    protect_thread();
     let call = || {
         // SAFETY: CPython holds `this`, the arguments and their names during the call, and
         // the method descriptor has checked the type of `this`.

@@ -4,12 +4,12 @@ use std::process;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::Arc;
 
-use omnipoll::{AroundFork, ServerHandle};
+use omnipoll::{process_epoch, AroundFork, ServerHandle};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use crate::ending::attach;
-use crate::loan::this_thread;
+use crate::finalization::attach;
+use crate::scoped_ref::this_thread;
 
 /// Set in children that a server has forked, and inherited by theirs.
 static IN_CHILD: AtomicBool = AtomicBool::new(false);
@@ -17,29 +17,29 @@ static IN_CHILD: AtomicBool = AtomicBool::new(false);
 /// The process whose clients are served: a child that a handler forks by itself is another.
 static SERVING: AtomicU32 = AtomicU32::new(0);
 
-/// Counts the forks, from a process to its child, that led to this one.
-static FORKS: AtomicU32 = AtomicU32::new(0);
+/// The last child in which the handlers of `pthread_atfork(3)` ran, as [`process_epoch`] has it, and
+/// the thread that forked it: the only one that there is in both processes.
+static FORKED_CHILD: AtomicU32 = AtomicU32::new(0);
+static FORKING_THREAD: AtomicUsize = AtomicUsize::new(0);
 
-/// The thread that made the last of them, the only one that there is in both processes.
-static FORKED_BY: AtomicUsize = AtomicUsize::new(0);
-
-/// Begins to count forks.
-pub(crate) fn count() {
+/// Has the forking thread noted in each child from now on.
+pub(crate) fn observe() {
     extern "C" fn in_child() {
-        FORKS.fetch_add(1, Ordering::Relaxed);
-        FORKED_BY.store(this_thread(), Ordering::Relaxed);
+        FORKED_CHILD.store(process_epoch(), Ordering::Relaxed);
+        FORKING_THREAD.store(this_thread(), Ordering::Relaxed);
     }
-    // SAFETY: the function may be called in any forked child. Without memory none is counted.
+    // SAFETY: the function may be called in any forked child. Without memory none is noted.
     unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
 }
 
-pub(crate) fn forks() -> u32 {
-    FORKS.load(Ordering::Relaxed)
-}
-
-/// Whether it is the thread that made the last of these forks.
-pub(crate) fn made_the_fork(thread: usize) -> bool {
-    FORKED_BY.load(Ordering::Relaxed) == thread
+/// Whether it is the thread that forked this process. No handler runs in a child of `_Fork(3)` or
+/// `clone(2)`: there the first thread that asks is taken for it.
+pub(crate) fn is_forking_thread(thread: usize) -> bool {
+    if FORKED_CHILD.load(Ordering::Relaxed) == process_epoch() {
+        FORKING_THREAD.load(Ordering::Relaxed) == thread
+    } else {
+        this_thread() == thread
+    }
 }
 
 /// This process serves.

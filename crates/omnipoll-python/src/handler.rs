@@ -13,10 +13,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes};
 use pyo3::{ffi, PyTraverseError, PyVisit};
 
-use crate::attached::Attached;
 use crate::connection::PyConnection;
 use crate::datagram::PyDatagram;
-use crate::ending::attach;
+use crate::finalization::attach;
+use crate::gil_cell::GilCell;
 use crate::{forking, log};
 
 /// The handler's methods, looked up once. What it hasn't is `None`.
@@ -37,7 +37,7 @@ pub(crate) struct PyHandler {
     /// Set when the server has been made.
     pub(crate) server: OnceLock<ServerHandle>,
     /// A KeyboardInterrupt, SystemExit or the like, which is to come out of `run`.
-    ending: Attached<Option<PyErr>>,
+    ending: GilCell<Option<PyErr>>,
 }
 
 impl PyHandler {
@@ -58,11 +58,11 @@ impl PyHandler {
             on_close: method("on_close")?,
             on_datagram: method("on_datagram")?,
         };
-        Ok(Self { methods, server: OnceLock::new(), ending: Attached::new(py, None) })
+        Ok(Self { methods, server: OnceLock::new(), ending: GilCell::new(py, None) })
     }
 
     /// What is to come out of `run`, if anything.
-    pub(crate) fn take_ending(&self, py: Python<'_>) -> Option<PyErr> {
+    pub(crate) fn take_exit(&self, py: Python<'_>) -> Option<PyErr> {
         self.ending.borrow(py).take()
     }
 

@@ -4,8 +4,8 @@ use omnipoll::{Registered, Stats};
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use crate::ending::keep_thread;
 use crate::event::names;
+use crate::finalization::protect_thread;
 
 /// What a poller holds, and what it has done since it was made. Taken piece by piece while
 /// other threads go on: the numbers may be some moments apart.
@@ -154,14 +154,14 @@ impl PyRegistered {
 
 impl Drop for PyRegistered {
     fn drop(&mut self) {
-        keep_thread();
+        protect_thread();
     }
 }
 
 #[pymethods]
 impl PyRegistered {
     fn __str__(&self, py: Python<'_>) -> PyResult<String> {
-        keep_thread();
+        protect_thread();
         let Self { fd, what, .. } = self;
         let mut line = format!("{fd} {what} token {} {}", self.token.bind(py).repr()?, names(self.interest));
         line += &match self.armed {

@@ -3,31 +3,32 @@
 //! Nothing but translation. The core knows 64-bit tokens; here a token leads to a Python object
 //! (`table`, `sources`), a wait to a list (`wait`), an errno to an exception (`convert`).
 
-mod attached;
 mod bytes;
 mod connection;
 mod convert;
 mod datagram;
-mod ending;
 mod event;
 mod fastcall;
+mod finalization;
 mod forking;
+mod gil_cell;
 mod handler;
+mod init_cell;
 mod inspect;
-mod list;
-mod loan;
+mod list_builder;
 mod log;
-mod made;
 mod poller;
+mod poller_core;
+mod scoped_ref;
 mod selector;
 mod server;
 mod sources;
+mod state;
 mod statistics;
 mod strict;
 mod table;
 mod wait;
 mod waits;
-mod watch;
 
 use pyo3::prelude::*;
 
@@ -64,7 +65,7 @@ mod _native {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        forking::count();
+        forking::observe();
         fastcall::install::<PyPoller, 2>(module.py())?;
         fastcall::install::<Selector, 1>(module.py())?;
         fastcall::install::<PyConnection, 1>(module.py())?;

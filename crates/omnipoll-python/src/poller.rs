@@ -11,9 +11,9 @@ use pyo3::{intern, PyTraverseError, PyVisit};
 use crate::convert::{self, descriptor, number, Timeout};
 use crate::event;
 use crate::fastcall::{Argument, Method};
+use crate::init_cell::InitCell;
 use crate::inspect::{PyRegistered, PyStats};
-use crate::made::Made;
-use crate::watch::Watch;
+use crate::poller_core::PollerCore;
 
 /// Watches descriptors, timers, signals and children, takes what other threads post, and waits
 /// for all of it at once; any thread may call any method.
@@ -44,7 +44,7 @@ use crate::watch::Watch;
 /// >>> os.close(reader); os.close(writer)
 #[pyclass(frozen, subclass, weakref, name = "Poller", module = "omnipoll")]
 pub(crate) struct PyPoller {
-    watch: Made<Watch>,
+    core: InitCell<PollerCore>,
 }
 
 #[pymethods]
@@ -55,7 +55,7 @@ impl PyPoller {
         text_signature = "(engine=None, *, files_always_ready=False, strict=False, on_finding=None)"
     )]
     fn new(_arguments: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> Self {
-        Self { watch: Made::not_yet() }
+        Self { core: InitCell::new() }
     }
 
     #[pyo3(signature = (engine=None, *, files_always_ready=false, strict=false, on_finding=None))]
@@ -69,13 +69,13 @@ impl PyPoller {
     ) -> PyResult<()> {
         convert::check_greenlets(py)?;
         let core = convert::poller(py, engine, files_always_ready, strict)?;
-        self.watch.make(Watch::new(py, core, on_finding)?)
+        self.core.make(PollerCore::new(py, core, on_finding)?)
     }
 
     /// Starts watching a descriptor: an int, or anything with fileno().
     ///
-    /// interest: READ, WRITE and PRIORITY, joined by |, with EDGE, ONESHOT or EXCLUSIVE if need
-    /// be. token: any object, handed back by each event of this descriptor; without it, fd as
+    /// interest: READ, WRITE and PRIORITY, joined by |, with EDGE, ONESHOT or EXCLUSIVE if need be;
+    /// without any of the first three, hang-up and errors alone are reported. token: any object, handed back by each event of this descriptor; without it, fd as
     /// it was given. The descriptor stays the caller's: remove it before it is closed.
     ///
     /// Raises FileExistsError when it is registered, OSError (EBADF) when it is not open,
@@ -90,9 +90,9 @@ impl PyPoller {
         token: Option<Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let number = descriptor(&fd)?;
-        self.watch
+        self.core
             .get()?
-            .call(|watch| watch.add(py, number, convert::interest(&interest)?, token.unwrap_or(fd).unbind()))
+            .call(|core| core.add(py, number, convert::interest(&interest)?, token.unwrap_or(fd).unbind()))
     }
 
     /// Replaces the interest, and the token if one is given. Makes a ONESHOT that has fired and
@@ -108,8 +108,8 @@ impl PyPoller {
         interest: Bound<'_, PyAny>,
         token: Option<Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        self.watch.get()?.call(|watch| {
-            watch.modify(py, descriptor(fd)?, convert::interest(&interest)?, token.map(Bound::unbind))
+        self.core.get()?.call(|core| {
+            core.modify(py, descriptor(fd)?, convert::interest(&interest)?, token.map(Bound::unbind))
         })
     }
 
@@ -117,7 +117,7 @@ impl PyPoller {
     ///
     /// Raises FileNotFoundError when it is not registered.
     fn remove(&self, py: Python<'_>, fd: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.watch.get()?.call(|watch| watch.remove(py, descriptor(fd)?))
+        self.core.get()?.call(|core| core.remove(py, descriptor(fd)?))
     }
 
     /// Says of an EDGE registration that these directions were read or written until
@@ -126,7 +126,7 @@ impl PyPoller {
     /// Raises FileNotFoundError when the descriptor is not registered, ValueError when it is
     /// registered with ONESHOT, which modify() re-enables.
     fn rearm(&self, py: Python<'_>, fd: &Bound<'_, PyAny>, interest: Bound<'_, PyAny>) -> PyResult<()> {
-        self.watch.get()?.call(|watch| watch.rearm(py, descriptor(fd)?, convert::interest(&interest)?))
+        self.core.get()?.call(|core| core.rearm(py, descriptor(fd)?, convert::interest(&interest)?))
     }
 
     /// Arms a timer and returns its id: a TIMER event when delay seconds have passed, and again
@@ -155,8 +155,8 @@ impl PyPoller {
         period: Option<&Bound<'_, PyAny>>,
         token: Option<Bound<'_, PyAny>>,
     ) -> PyResult<u64> {
-        self.watch.get()?.call(|watch| {
-            watch.timer_add(py, convert::delay(delay)?, convert::period(period)?, token.map(Bound::unbind))
+        self.core.get()?.call(|core| {
+            core.timer_add(py, convert::delay(delay)?, convert::period(period)?, token.map(Bound::unbind))
         })
     }
 
@@ -180,7 +180,7 @@ impl PyPoller {
         when: &Bound<'_, PyAny>,
         token: Option<Bound<'_, PyAny>>,
     ) -> PyResult<u64> {
-        self.watch.get()?.call(|watch| watch.timer_add_at(py, convert::time(when)?, token.map(Bound::unbind)))
+        self.core.get()?.call(|core| core.timer_add_at(py, convert::time(when)?, token.map(Bound::unbind)))
     }
 
     /// Moves a timer to a new delay from now, and to a new period or none; arms it again if it has
@@ -203,9 +203,7 @@ impl PyPoller {
         delay: &Bound<'_, PyAny>,
         period: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        self.watch
-            .get()?
-            .call(|watch| watch.timer_set(py, id, convert::delay(delay)?, convert::period(period)?))
+        self.core.get()?.call(|core| core.timer_set(py, id, convert::delay(delay)?, convert::period(period)?))
     }
 
     /// Disarms a timer, and lets go of its token: no later wait tells it.
@@ -213,7 +211,7 @@ impl PyPoller {
     /// Raises OSError (ESTALE) when it was cancelled before, and when it has expired, of which the id
     /// and the token are given up all the same.
     fn timer_cancel(&self, py: Python<'_>, #[pyo3(from_py_with = number)] id: u64) -> PyResult<()> {
-        self.watch.get()?.call(|watch| watch.timer_cancel(py, id))
+        self.core.get()?.call(|core| core.timer_cancel(py, id))
     }
 
     /// Turns a signal into SIGNAL events: event.value is its number, event.count how often it
@@ -246,9 +244,7 @@ impl PyPoller {
         signum: Bound<'_, PyAny>,
         token: Option<Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        self.watch
-            .get()?
-            .call(|watch| watch.signal_add(py, signum.extract()?, token.unwrap_or(signum).unbind()))
+        self.core.get()?.call(|core| core.signal_add(py, signum.extract()?, token.unwrap_or(signum).unbind()))
     }
 
     /// Watches a signal no more; the last poller to do so restores what was done about it
@@ -256,7 +252,7 @@ impl PyPoller {
     ///
     /// Raises FileNotFoundError when this poller does not watch it.
     fn signal_remove(&self, py: Python<'_>, #[pyo3(from_py_with = number)] signum: i32) -> PyResult<()> {
-        self.watch.get()?.call(|watch| watch.signal_remove(py, signum))
+        self.core.get()?.call(|core| core.signal_remove(py, signum))
     }
 
     /// Tells by a CHILD event that a child of this process has ended, and reaps it; the watch
@@ -284,16 +280,16 @@ impl PyPoller {
         process: Bound<'_, PyAny>,
         token: Option<Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        self.watch
+        self.core
             .get()?
-            .call(|watch| watch.child_add(py, convert::process(&process)?, token.unwrap_or(process).unbind()))
+            .call(|core| core.child_add(py, convert::process(&process)?, token.unwrap_or(process).unbind()))
     }
 
     /// Forgets a child without reaping it.
     ///
     /// Raises FileNotFoundError when it is not watched.
     fn child_remove(&self, py: Python<'_>, process: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.watch.get()?.call(|watch| watch.child_remove(py, convert::process(process)?))
+        self.core.get()?.call(|core| core.child_remove(py, convert::process(process)?))
     }
 
     /// Hands something to the thread that waits: a POST event with this token, which may be any
@@ -316,13 +312,13 @@ impl PyPoller {
         token: Py<PyAny>,
         #[pyo3(from_py_with = number)] value: i64,
     ) -> PyResult<()> {
-        self.watch.get()?.call(|watch| watch.post(py, token, value))
+        self.core.get()?.call(|core| core.post(py, token, value))
     }
 
     /// Makes a wait return with a WAKE event: the one under way, or else the next. Wakes that
     /// come before it are counted into one event. Any thread may call it, and a signal handler.
     fn wake(&self, py: Python<'_>) -> PyResult<()> {
-        self.watch.get()?.call(|watch| watch.wake(py))
+        self.core.get()?.call(|core| core.wake(py))
     }
 
     /// Rebuilds an inherited poller in a forked child, with all its registrations, timers and
@@ -332,7 +328,7 @@ impl PyPoller {
     /// Raises OSError (EBUSY) when another thread of the parent was changing the poller at the
     /// very moment of the fork: make a new one then.
     fn after_fork(&self, py: Python<'_>) -> PyResult<()> {
-        self.watch.get()?.call(|watch| watch.after_fork(py))
+        self.core.get()?.call(|core| core.after_fork(py))
     }
 
     /// How much there is, and how much was done: a Stats. Makes no system call.
@@ -345,7 +341,7 @@ impl PyPoller {
     /// >>> stats.waits, stats.wake_events, stats.io_events
     /// (1, 1, 0)
     fn stats(&self, py: Python<'_>) -> PyResult<PyStats> {
-        self.watch.get()?.call(|watch| watch.stats(py))
+        self.core.get()?.call(|core| core.stats(py))
     }
 
     /// Every registered descriptor, the lowest first: a list of Registered, of which each is one
@@ -360,7 +356,7 @@ impl PyPoller {
     /// 'client' READ|ONESHOT armed READ
     /// >>> ours.close(); theirs.close()
     fn dump(&self, py: Python<'_>) -> PyResult<Vec<PyRegistered>> {
-        self.watch.get()?.call(|watch| watch.dump(py))
+        self.core.get()?.call(|core| core.dump(py))
     }
 
     /// The engine's own descriptor, readable while something registered is ready, so that another
@@ -369,15 +365,15 @@ impl PyPoller {
     /// Raises io.UnsupportedOperation, an OSError, on other engines, ValueError when the poller is
     /// closed.
     fn fileno(&self, py: Python<'_>) -> PyResult<RawFd> {
-        self.watch.get()?.descriptor(py)
+        self.core.get()?.descriptor(py)
     }
 
     /// Ends the waits under way with ValueError and gives everything back; the descriptors that
     /// were registered stay open. Closing twice is closing once.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        let Some(watch) = self.watch.get_opt() else { return Ok(()) };
-        watch.call(|watch| {
-            watch.close(py);
+        let Some(core) = self.core.get_opt() else { return Ok(()) };
+        core.call(|core| {
+            core.close(py);
             Ok(())
         })
     }
@@ -385,20 +381,20 @@ impl PyPoller {
     /// Whether close() was called.
     #[getter]
     fn closed(&self, py: Python<'_>) -> PyResult<bool> {
-        Ok(self.watch.get()?.is_closed(py))
+        Ok(self.core.get()?.is_closed(py))
     }
 
     /// The name of the engine.
     #[getter]
     fn engine(&self) -> PyResult<&'static str> {
-        Ok(self.watch.get()?.engine.name())
+        Ok(self.core.get()?.engine.name())
     }
 
     /// What the engine can tell apart: TELLS_HANGUP, TELLS_READ_CLOSED, NATIVE_EDGE and
     /// HAS_EXCLUSIVE, joined by |.
     #[getter]
     fn capabilities(&self) -> PyResult<u32> {
-        Ok(self.watch.get()?.capabilities().bits())
+        Ok(self.core.get()?.capabilities().bits())
     }
 
     fn __enter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
@@ -427,16 +423,16 @@ impl PyPoller {
 
     /// wait() for the iterator: None ends it.
     fn _wait_unless_closed<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyList>>> {
-        self.watch.get()?.call(|watch| watch.wait(py, None, None, event::make))
+        self.core.get()?.call(|core| core.wait(py, None, None, event::make))
     }
 
     fn __repr__(&self, py: Python<'_>) -> String {
-        let Some(watch) = self.watch.get_opt() else { return "<omnipoll.Poller, not initialized>".into() };
-        let engine = watch.engine.name();
-        match watch.is_closed(py) {
+        let Some(core) = self.core.get_opt() else { return "<omnipoll.Poller, not initialized>".into() };
+        let engine = core.engine.name();
+        match core.is_closed(py) {
             true => format!("<omnipoll.Poller on {engine}, closed>"),
             false => {
-                let (registered, others) = watch.len(py);
+                let (registered, others) = core.len(py);
                 let others = if others > 0 { format!(" and {others} others") } else { String::new() };
                 format!("<omnipoll.Poller on {engine}, {registered} registered{others}>")
             }
@@ -444,12 +440,12 @@ impl PyPoller {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.watch.get_opt().map_or(Ok(()), |watch| watch.traverse(&visit))
+        self.core.get_opt().map_or(Ok(()), |core| core.traverse(&visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
-        if let Some(watch) = self.watch.get_opt() {
-            watch.close(py);
+        if let Some(core) = self.core.get_opt() {
+            core.close(py);
         }
     }
 }
@@ -487,7 +483,7 @@ closed, also while it waits; OverflowError for a timeout of more than 292 years;
         // What is less than one event is no room.
         let most = max_events.map(|most| most.extract::<isize>()).transpose()?;
         let most = most.map(|most| usize::try_from(most).unwrap_or(0));
-        let events = self.watch.get()?.call(|watch| watch.wait(py, timeout, most, event::make))?;
+        let events = self.core.get()?.call(|core| core.wait(py, timeout, most, event::make))?;
         events.map(Bound::into_any).ok_or_else(convert::closed)
     }
 }

@@ -12,8 +12,8 @@ use omnipoll::Event;
 
 use crate::convert;
 use crate::fastcall::{Argument, Method};
-use crate::made::Made;
-use crate::watch::Watch;
+use crate::init_cell::InitCell;
+use crate::poller_core::PollerCore;
 
 /// READ, WRITE and PRIORITY.
 const DIRECTIONS: u32 = 7;
@@ -21,7 +21,7 @@ const DIRECTIONS: u32 = 7;
 /// What the selectors have in common; not for use by itself.
 #[pyclass(frozen, subclass, weakref, module = "omnipoll._native")]
 pub(crate) struct Selector {
-    watch: Made<Watch>,
+    core: InitCell<PollerCore>,
 }
 
 #[pymethods]
@@ -32,72 +32,72 @@ impl Selector {
         text_signature = "(engine, files_always_ready)"
     )]
     fn new(_arguments: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> Self {
-        Self { watch: Made::not_yet() }
+        Self { core: InitCell::new() }
     }
 
     fn __init__(&self, py: Python<'_>, engine: Option<&str>, files_always_ready: bool) -> PyResult<()> {
         convert::check_greenlets(py)?;
         let core = convert::poller(py, engine, files_always_ready, false)?;
-        self.watch.make(Watch::new(py, core, None)?)
+        self.core.make(PollerCore::new(py, core, None)?)
     }
 
     /// The name of the engine.
     #[getter]
     fn engine(&self) -> PyResult<&'static str> {
-        Ok(self.watch.get()?.engine.name())
+        Ok(self.core.get()?.engine.name())
     }
 
     /// Rebuilds an inherited selector in a forked child, with all its registrations: until then
     /// its use there is an OSError (EOWNERDEAD). Does nothing in the process that made it.
     fn after_fork(&self, py: Python<'_>) -> PyResult<()> {
-        self.watch.get()?.call(|watch| watch.after_fork(py))
+        self.core.get()?.call(|core| core.after_fork(py))
     }
 
     fn _fileno(&self, py: Python<'_>) -> PyResult<RawFd> {
-        self.watch.get()?.descriptor(py)
+        self.core.get()?.descriptor(py)
     }
 
     fn _add(&self, py: Python<'_>, fd: RawFd, events: &Bound<'_, PyAny>, key: Py<PyAny>) -> PyResult<()> {
-        self.watch.get()?.call(|watch| watch.add(py, fd, convert::interest(events)?, key))
+        self.core.get()?.call(|core| core.add(py, fd, convert::interest(events)?, key))
     }
 
     fn _modify(&self, py: Python<'_>, fd: RawFd, events: &Bound<'_, PyAny>, key: Py<PyAny>) -> PyResult<()> {
-        self.watch.get()?.call(|watch| watch.modify(py, fd, convert::interest(events)?, Some(key)))
+        self.core.get()?.call(|core| core.modify(py, fd, convert::interest(events)?, Some(key)))
     }
 
     fn _rename(&self, py: Python<'_>, fd: RawFd, key: Py<PyAny>) -> PyResult<()> {
-        self.watch.get()?.rename(py, fd, key);
+        self.core.get()?.rename(py, fd, key);
         Ok(())
     }
 
     fn _remove(&self, py: Python<'_>, fd: RawFd) -> PyResult<()> {
-        self.watch.get()?.call(|watch| watch.remove(py, fd))
+        self.core.get()?.call(|core| core.remove(py, fd))
     }
 
     fn _forget(&self, py: Python<'_>, fd: RawFd) -> PyResult<()> {
-        self.watch.get()?.forget(py, fd);
+        self.core.get()?.forget(py, fd);
         Ok(())
     }
 
     fn _rearm(&self, py: Python<'_>, fd: RawFd, events: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.watch.get()?.call(|watch| watch.rearm(py, fd, convert::interest(events)?))
+        self.core.get()?.call(|core| core.rearm(py, fd, convert::interest(events)?))
     }
 
     fn _close(&self, py: Python<'_>) -> PyResult<()> {
-        let Some(watch) = self.watch.get_opt() else { return Ok(()) };
-        watch.call(|watch| {
-            watch.close(py);
+        let Some(core) = self.core.get_opt() else { return Ok(()) };
+        core.call(|core| {
+            core.close(py);
             Ok(())
         })
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.watch.get_opt().map_or(Ok(()), |watch| watch.traverse(&visit))
+        self.core.get_opt().map_or(Ok(()), |core| core.traverse(&visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
-        if let Some(watch) = self.watch.get_opt() {
-            watch.close(py);
+        if let Some(core) = self.core.get_opt() {
+            core.close(py);
         }
     }
 }
@@ -120,7 +120,7 @@ number; OverflowError for one of more than 292 years.";
 
     fn call<'py>(&self, py: Python<'py>, [timeout]: [Argument<'_, 'py>; 1]) -> PyResult<Bound<'py, PyAny>> {
         let timeout = convert::timeout(timeout)?.duration();
-        let list = self.watch.get()?.call(|watch| watch.wait(py, timeout, None, make))?;
+        let list = self.core.get()?.call(|core| core.wait(py, timeout, None, make))?;
         list.map(Bound::into_any).ok_or_else(convert::closed)
     }
 }

@@ -9,15 +9,15 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::bytes::Bytes;
-use crate::convert::{self, error, not_known, number};
+use crate::convert::{self, error, not_known, number, text};
 use crate::forking;
 use crate::handler::PyHandler;
-use crate::made::Made;
+use crate::init_cell::InitCell;
 use crate::statistics::PyServerStats;
 
 /// The native half of omnipoll.Server.
 #[pyclass(frozen, subclass, weakref, name = "Server", module = "omnipoll._native")]
-pub(crate) struct PyServer(Made<Serving>);
+pub(crate) struct PyServer(InitCell<Serving>);
 
 struct Serving {
     server: Server<PyHandler>,
@@ -37,7 +37,7 @@ impl PyServer {
                           signals=False, drain=10.0)"
     )]
     fn new(_arguments: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> Self {
-        Self(Made::not_yet())
+        Self(InitCell::new())
     }
 
     #[pyo3(
@@ -118,8 +118,8 @@ impl PyServer {
     ///
     /// Raises ValueError for what is no address, OSError (EADDRINUSE, EADDRNOTAVAIL, EACCES) as
     /// the system says, OSError (ENOTSUP) for datagrams under "thread" and "fork".
-    fn listen(&self, address: &str) -> PyResult<String> {
-        self.0.get()?.server.listen(address).map_err(error)
+    fn listen(&self, #[pyo3(from_py_with = text)] address: String) -> PyResult<String> {
+        self.0.get()?.server.listen(&address).map_err(error)
     }
 
     /// The addresses it listens on, with their real ports: a list of strings.
@@ -133,7 +133,7 @@ impl PyServer {
         let server = &self.0.get()?.server;
         forking::serve_here();
         let served = py.detach(|| server.run());
-        match server.handler().take_ending(py) {
+        match server.handler().take_exit(py) {
             Some(ending) => Err(ending),
             None => served.map_err(error),
         }

@@ -10,7 +10,7 @@ use omnipoll::Event;
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use crate::table::Leftover;
+use crate::table::DeferredDrop;
 
 /// How many timers without a period keep their ids after they have expired, as in the core.
 const MOST_EXPIRED: usize = 65_536;
@@ -103,10 +103,10 @@ impl Sources {
     }
 
     /// Ends a timer.
-    pub(crate) fn end_timer(&mut self, token: u64) -> Leftover {
+    pub(crate) fn end_timer(&mut self, token: u64) -> DeferredDrop {
         match self.timer(token) {
             Some(_) => self.end(token),
-            None => Leftover::default(),
+            None => DeferredDrop::default(),
         }
     }
 
@@ -120,15 +120,15 @@ impl Sources {
 
     /// A timer without a period is told. It keeps its id until it is cancelled, or until so many
     /// others have expired.
-    fn expire(&mut self, token: u64) -> Leftover {
+    fn expire(&mut self, token: u64) -> DeferredDrop {
         let number = self.expiries + 1;
-        let Some(timer) = self.timer(token) else { return Leftover::default() };
+        let Some(timer) = self.timer(token) else { return DeferredDrop::default() };
         let was_armed = timer.expired.replace(number).is_none();
         self.resting += usize::from(was_armed);
         self.expiries = number;
         self.expired.push_back((token, number));
         if self.expired.len() <= MOST_EXPIRED {
-            return Leftover::default();
+            return DeferredDrop::default();
         }
         let oldest = self.expired.pop_front();
         let is_as_then = |&(token, number): &(u64, u64)| {
@@ -136,7 +136,7 @@ impl Sources {
         };
         match oldest.filter(is_as_then) {
             Some((token, _)) => self.end(token),
-            None => Leftover::default(),
+            None => DeferredDrop::default(),
         }
     }
 
@@ -145,8 +145,8 @@ impl Sources {
         self.all.insert(token, Source { object, kind: Kind::Signal });
     }
 
-    pub(crate) fn remove_signal(&mut self, signo: i32) -> Leftover {
-        self.signals.remove(&signo).map_or_else(Leftover::default, |token| self.end(token))
+    pub(crate) fn remove_signal(&mut self, signo: i32) -> DeferredDrop {
+        self.signals.remove(&signo).map_or_else(DeferredDrop::default, |token| self.end(token))
     }
 
     pub(crate) fn add_child(&mut self, token: u64, pid: i32, object: Py<PyAny>) {
@@ -154,8 +154,8 @@ impl Sources {
         self.all.insert(token, Source { object, kind: Kind::Child(pid) });
     }
 
-    pub(crate) fn remove_child(&mut self, pid: i32) -> Leftover {
-        self.children.get(&pid).copied().map_or_else(Leftover::default, |token| self.end(token))
+    pub(crate) fn remove_child(&mut self, pid: i32) -> DeferredDrop {
+        self.children.get(&pid).copied().map_or_else(DeferredDrop::default, |token| self.end(token))
     }
 
     pub(crate) fn add_post(&mut self, token: u64, object: Py<PyAny>) {
@@ -163,15 +163,15 @@ impl Sources {
     }
 
     /// Ends a source.
-    pub(crate) fn end(&mut self, token: u64) -> Leftover {
-        let Some(source) = self.all.remove(&token) else { return Leftover::default() };
+    pub(crate) fn end(&mut self, token: u64) -> DeferredDrop {
+        let Some(source) = self.all.remove(&token) else { return DeferredDrop::default() };
         match source.kind {
             Kind::Timer(timer) => self.resting -= usize::from(timer.expired.is_some()),
             // Its number may already stand for another child.
             Kind::Child(pid) if self.children.get(&pid) == Some(&token) => _ = self.children.remove(&pid),
             Kind::Child(_) | Kind::Signal | Kind::Post => {}
         }
-        Leftover::of(source.object)
+        DeferredDrop::of(source.object)
     }
 
     /// The object of the source that this event is of.
@@ -180,12 +180,12 @@ impl Sources {
     }
 
     /// Ends the source that this event is of, if it is the last one.
-    pub(crate) fn told(&mut self, event: &Event) -> Leftover {
+    pub(crate) fn told(&mut self, event: &Event) -> DeferredDrop {
         match self.all.get(&event.token()).map(|source| source.kind) {
-            Some(Kind::Timer(Timer { clock: Clock::Periodic, .. }) | Kind::Signal) => Leftover::default(),
+            Some(Kind::Timer(Timer { clock: Clock::Periodic, .. }) | Kind::Signal) => DeferredDrop::default(),
             // Another thread has set it after the core had told it.
             Some(Kind::Timer(Timer { clock: Clock::Once(time), .. })) if Instant::now() < time => {
-                Leftover::default()
+                DeferredDrop::default()
             }
             Some(Kind::Timer(Timer { clock: Clock::Once(_), .. })) => self.expire(event.token()),
             _ => self.end(event.token()),
@@ -193,7 +193,7 @@ impl Sources {
     }
 
     /// In a forked child: its parent's children and posts are not its own.
-    pub(crate) fn after_fork(&mut self) -> Vec<Leftover> {
+    pub(crate) fn after_fork(&mut self) -> Vec<DeferredDrop> {
         self.children.clear();
         let inherited = |source: &Source| matches!(source.kind, Kind::Child(_) | Kind::Post);
         let tokens = self.all.iter().filter(|(_, source)| inherited(source)).map(|(token, _)| *token);

@@ -15,9 +15,9 @@ use pyo3::exceptions::{PyException, PyRuntimeWarning};
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use crate::attached::Attached;
-use crate::ending::keep_thread;
-use crate::watch::State;
+use crate::finalization::protect_thread;
+use crate::gil_cell::GilCell;
+use crate::state::State;
 
 create_exception!(
     omnipoll,
@@ -39,12 +39,12 @@ impl Findings {
     /// What the core tells its findings to.
     pub(crate) fn listener(
         self: Arc<Self>,
-        state: Weak<Attached<State>>,
+        state: Weak<GilCell<State>>,
     ) -> Box<dyn Fn(&Finding) + Send + Sync> {
         Box::new(move |finding| {
             self.with(|queue| queue.push(finding.clone()));
             // Not while the interpreter ends.
-            keep_thread();
+            protect_thread();
             let _ = Python::try_attach(|py| {
                 let Some(state) = state.upgrade() else { return };
                 self.tell(py, &state);
@@ -56,7 +56,7 @@ impl Findings {
     }
 
     /// Tells all there is, unless somebody is in the middle of a change, who will do it then.
-    pub(crate) fn tell(&self, py: Python<'_>, state: &Attached<State>) {
+    pub(crate) fn tell(&self, py: Python<'_>, state: &GilCell<State>) {
         let Some(state) = state.try_borrow(py) else { return };
         let findings = self.with(mem::take);
         let told = |finding: Finding| {
@@ -89,7 +89,7 @@ pub(crate) fn take_raised() -> Option<PyErr> {
 }
 
 /// So that a wait that has found something can raise: there is none without a core.
-fn end_wait(py: Python<'_>, state: &Attached<State>) {
+fn end_wait(py: Python<'_>, state: &GilCell<State>) {
     let core = state.try_borrow(py).and_then(|state| state.core.clone());
     // It fails in a forked child only.
     let _ = core.map(|core| core.wake());
@@ -154,7 +154,7 @@ pub(crate) struct PyFinding {
 
 impl Drop for PyFinding {
     fn drop(&mut self) {
-        keep_thread();
+        protect_thread();
     }
 }
 
@@ -165,7 +165,7 @@ impl PyFinding {
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        keep_thread();
+        protect_thread();
         let Self { kind, words, .. } = self;
         let (fd, token) = (self.fd.into_pyobject(py)?.repr()?, self.token.bind(py).repr()?);
         Ok(format!("Finding(kind={kind:?}, fd={fd}, token={token}, words={words:?})"))

@@ -31,9 +31,9 @@ struct Slot {
 /// a finalizer may come back to it.
 #[must_use = "release it"]
 #[derive(Default)]
-pub(crate) struct Leftover(Option<Py<PyAny>>, Option<Py<PyAny>>);
+pub(crate) struct DeferredDrop(Option<Py<PyAny>>, Option<Py<PyAny>>);
 
-impl Leftover {
+impl DeferredDrop {
     pub(crate) fn of(object: Py<PyAny>) -> Self {
         Self(Some(object), None)
     }
@@ -63,32 +63,32 @@ impl Table {
     }
 
     /// Makes a descriptor lead to a slot; what it led to before is over.
-    pub(crate) fn link(&mut self, fd: RawFd, token: u64) -> Leftover {
+    pub(crate) fn link(&mut self, fd: RawFd, token: u64) -> DeferredDrop {
         match self.tokens.insert(fd, token) {
             Some(old) => self.free(old),
-            None => Leftover::default(),
+            None => DeferredDrop::default(),
         }
     }
 
     /// Gives back a slot.
-    pub(crate) fn free(&mut self, token: u64) -> Leftover {
-        let Some(slot) = self.slot_mut(token) else { return Leftover::default() };
+    pub(crate) fn free(&mut self, token: u64) -> DeferredDrop {
+        let Some(slot) = self.slot_mut(token) else { return DeferredDrop::default() };
         slot.generation = next(slot.generation);
-        let leftover = Leftover(slot.object.take(), slot.report.take());
+        let dropped = DeferredDrop(slot.object.take(), slot.report.take());
         self.free.push(index(token) as u32);
-        leftover
+        dropped
     }
 
     /// Ends what a descriptor leads to.
-    pub(crate) fn remove(&mut self, fd: RawFd) -> Leftover {
+    pub(crate) fn remove(&mut self, fd: RawFd) -> DeferredDrop {
         match self.tokens.remove(&fd) {
             Some(token) => self.free(token),
-            None => Leftover::default(),
+            None => DeferredDrop::default(),
         }
     }
 
     /// Ends a registration, if it is still the one its descriptor leads to.
-    pub(crate) fn end(&mut self, fd: RawFd, token: u64) -> Leftover {
+    pub(crate) fn end(&mut self, fd: RawFd, token: u64) -> DeferredDrop {
         if self.tokens.get(&fd) == Some(&token) {
             self.tokens.remove(&fd);
         }
@@ -96,27 +96,27 @@ impl Table {
     }
 
     /// The token a descriptor's registration will have once modified; 0 when there is none.
-    pub(crate) fn renewed(&self, fd: RawFd) -> u64 {
+    pub(crate) fn next_token(&self, fd: RawFd) -> u64 {
         self.tokens.get(&fd).map_or(0, |&now| token(index(now) as u32, next(generation(now))))
     }
 
-    /// Goes over to the token of [`Table::renewed`], and to a new object if there is one.
-    pub(crate) fn renew(&mut self, fd: RawFd, object: Option<Py<PyAny>>) -> Leftover {
-        let renewed = self.renewed(fd);
-        let Some(now) = self.tokens.get_mut(&fd) else { return Leftover(object, None) };
-        let now = std::mem::replace(now, renewed);
-        let Some(slot) = self.slot_mut(now) else { return Leftover(object, None) };
-        slot.generation = generation(renewed);
+    /// Goes over to the token of [`Table::next_token`], and to a new object if there is one.
+    pub(crate) fn renew(&mut self, fd: RawFd, object: Option<Py<PyAny>>) -> DeferredDrop {
+        let next_token = self.next_token(fd);
+        let Some(now) = self.tokens.get_mut(&fd) else { return DeferredDrop(object, None) };
+        let now = std::mem::replace(now, next_token);
+        let Some(slot) = self.slot_mut(now) else { return DeferredDrop(object, None) };
+        slot.generation = generation(next_token);
         let replaced = object.and_then(|object| slot.object.replace(object));
-        Leftover(replaced, slot.report.take())
+        DeferredDrop(replaced, slot.report.take())
     }
 
     /// Changes a registration's object and nothing else.
-    pub(crate) fn rename(&mut self, fd: RawFd, object: Py<PyAny>) -> Leftover {
+    pub(crate) fn rename(&mut self, fd: RawFd, object: Py<PyAny>) -> DeferredDrop {
         let token = self.tokens.get(&fd).copied();
         match token.and_then(|token| self.slot_mut(token)) {
-            Some(slot) => Leftover(slot.object.replace(object), slot.report.take()),
-            None => Leftover(Some(object), None),
+            Some(slot) => DeferredDrop(slot.object.replace(object), slot.report.take()),
+            None => DeferredDrop(Some(object), None),
         }
     }
 
@@ -137,10 +137,10 @@ impl Table {
     }
 
     /// Keeps a report for the next time.
-    pub(crate) fn remember(&mut self, token: u64, ready: u32, report: Py<PyAny>) -> Leftover {
-        let Some(slot) = self.slot_mut(token) else { return Leftover(Some(report), None) };
+    pub(crate) fn remember(&mut self, token: u64, ready: u32, report: Py<PyAny>) -> DeferredDrop {
+        let Some(slot) = self.slot_mut(token) else { return DeferredDrop(Some(report), None) };
         slot.ready = ready;
-        Leftover(slot.report.replace(report), None)
+        DeferredDrop(slot.report.replace(report), None)
     }
 
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {

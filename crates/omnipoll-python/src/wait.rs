@@ -10,8 +10,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use crate::convert::error;
-use crate::list::Filling;
-use crate::watch::{State, Watch};
+use crate::list_builder::ListBuilder;
+use crate::poller_core::PollerCore;
+use crate::state::State;
 
 /// How much room a wait has for what is no descriptor's. A million armed timers need not fit.
 const ROOM: usize = 1000;
@@ -21,7 +22,7 @@ const ROOM: usize = 1000;
 pub(crate) type Make =
     for<'py> fn(Python<'py>, Option<Bound<'py, PyAny>>, &Event) -> PyResult<Option<Bound<'py, PyAny>>>;
 
-impl Watch {
+impl PollerCore {
     /// Waits until there is something to report, time is up or the poller is closed. `most` is
     /// the most events to return; 0 is `EINVAL`. `None` when the poller is closed, unless the wait has
     /// an exception of its own to raise, of a signal handler that has closed it, say.
@@ -39,7 +40,7 @@ impl Watch {
             let waited = self.block(py, &core, &mut events, left);
             let list = waited.and_then(|()| self.collect(py, &events, make));
             // Nothing in time: a signal came, or all of it is of registrations that have ended.
-            let again = list.as_ref().is_ok_and(Filling::is_empty) && !self.is_closed(py);
+            let again = list.as_ref().is_ok_and(ListBuilder::is_empty) && !self.is_closed(py);
             if !again {
                 break list;
             }
@@ -57,7 +58,7 @@ impl Watch {
     /// the poller is closed.
     fn enter(&self, py: Python<'_>, most: Option<usize>) -> Option<(Rc<Poller>, Events)> {
         let mut state = self.state.borrow(py);
-        state.forget_the_parents_waits();
+        state.drop_inherited_waits();
         let core = state.core.clone()?;
         // One more than is registered: a WAKE event may come with them.
         let wanted = state.table.len() + state.sources.len().min(ROOM) + 1;
@@ -97,8 +98,8 @@ impl Watch {
 
     /// Makes the reports; the last one of a registration serves again while its readiness is
     /// the same.
-    fn collect<'py>(&self, py: Python<'py>, events: &Events, make: Make) -> PyResult<Filling<'py>> {
-        let mut list = Filling::new(py, events.len())?;
+    fn collect<'py>(&self, py: Python<'py>, events: &Events, make: Make) -> PyResult<ListBuilder<'py>> {
+        let mut list = ListBuilder::new(py, events.len())?;
         let mut state = self.state.borrow(py);
         for event in events {
             if let Some(report) = state.table.report(event.token(), event.ready().bits()) {
@@ -126,12 +127,12 @@ impl Watch {
         let Some(object) = object else { return Ok(None) };
         let Some(report) = make(py, Some(object.into_bound(py)), event)? else { return Ok(None) };
         let mut state = self.state.borrow(py);
-        let leftover = match ready.contains(Ready::INVALID) {
+        let dropped = match ready.contains(Ready::INVALID) {
             true => state.table.end(event.value() as i32, token),
             false => state.table.remember(token, ready.bits(), report.clone().unbind()),
         };
         drop(state);
-        leftover.release(py);
+        dropped.release(py);
         Ok(Some(report.unbind()))
     }
 
@@ -139,8 +140,8 @@ impl Watch {
     fn report_source(&self, py: Python<'_>, event: &Event, make: Make) -> PyResult<Option<Py<PyAny>>> {
         let object = self.state.borrow(py).sources.object(event).map(|object| object.clone_ref(py));
         let Some(object) = object else { return Ok(None) };
-        let leftover = self.state.borrow(py).sources.told(event);
-        leftover.release(py);
+        let dropped = self.state.borrow(py).sources.told(event);
+        dropped.release(py);
         Ok(make(py, Some(object.into_bound(py)), event)?.map(Bound::unbind))
     }
 }
@@ -152,7 +153,7 @@ fn leave(mut state: RefMut<'_, State>, core: &Poller, events: Events) -> bool {
         state.events = events;
         return true;
     }
-    if !state.waits.are_none() {
+    if !state.waits.is_empty() {
         // One wake ends one wait: hand it on. It fails in a forked child only.
         let _ = core.wake();
     }

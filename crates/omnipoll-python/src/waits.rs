@@ -1,18 +1,20 @@
-//! The waits under way on a poller.
+//! The waits in progress on a poller.
 
-use crate::forking::{forks, made_the_fork};
-use crate::loan::this_thread;
+use omnipoll::process_epoch;
+
+use crate::forking::is_forking_thread;
+use crate::scoped_ref::this_thread;
 
 /// By the thread that waits.
 pub(crate) struct Waits {
     threads: Vec<usize>,
-    /// Those of [`forks`] that led to the process whose threads these are.
-    forks: u32,
+    /// The process whose threads these are, as [`process_epoch`] has it.
+    process: u32,
 }
 
 impl Waits {
     pub(crate) fn none() -> Self {
-        Self { threads: Vec::new(), forks: forks() }
+        Self { threads: Vec::new(), process: process_epoch() }
     }
 
     #[inline]
@@ -26,19 +28,20 @@ impl Waits {
         ours.inspect(|&ours| _ = self.threads.swap_remove(ours));
     }
 
-    pub(crate) fn are_none(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.threads.is_empty()
     }
 
     /// Takes out the waits of threads that a fork has left in the parent, and returns how many.
     #[inline]
-    pub(crate) fn forget_the_parents(&mut self) -> usize {
-        if self.forks == forks() {
+    pub(crate) fn drop_inherited(&mut self) -> usize {
+        let process = process_epoch();
+        if self.process == process {
             return 0;
         }
-        self.forks = forks();
+        self.process = process;
         let inherited = self.threads.len();
-        self.threads.retain(|&thread| made_the_fork(thread));
+        self.threads.retain(|&thread| is_forking_thread(thread));
         inherited - self.threads.len()
     }
 }

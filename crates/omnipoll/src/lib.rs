@@ -204,3 +204,11 @@ pub use serve::{AroundFork, Handler, Model, Server, ServerHandle, ServerOptions,
 pub use strict::{Finding, FindingKind};
 #[cfg(feature = "serve")]
 pub use sys::Address;
+
+/// For the bindings: a number that this process has and none of its ancestors had, as soon as a
+/// poller was made.
+#[doc(hidden)]
+#[inline]
+pub fn process_epoch() -> u32 {
+    sys::fork::epoch()
+}

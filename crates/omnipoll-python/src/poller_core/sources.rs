@@ -1,4 +1,4 @@
-//! What a [`Watch`] waits for besides descriptors.
+//! What a [`PollerCore`] waits for besides descriptors.
 
 use std::io;
 use std::time::{Duration, SystemTime};
@@ -6,13 +6,13 @@ use std::time::{Duration, SystemTime};
 use omnipoll::Poller;
 use pyo3::prelude::*;
 
-use super::Watch;
+use super::PollerCore;
 use crate::convert::error;
 use crate::sources::{Clock, Sources};
-use crate::table::Leftover;
+use crate::table::DeferredDrop;
 
 /// Timers. Python knows one by its token, which is its object, too, unless there is another.
-impl Watch {
+impl PollerCore {
     pub(crate) fn timer_add(
         &self,
         py: Python<'_>,
@@ -74,14 +74,14 @@ impl Watch {
             Ok(()) => true,
             Err(error) => error.raw_os_error() == Some(libc::ESTALE),
         };
-        let leftover = if ended { state.sources.end_timer(id) } else { Leftover::default() };
+        let dropped = if ended { state.sources.end_timer(id) } else { DeferredDrop::default() };
         drop(state);
-        leftover.release(py);
+        dropped.release(py);
         cancelled.map_err(error)
     }
 }
 
-impl Watch {
+impl PollerCore {
     pub(crate) fn signal_add(&self, py: Python<'_>, signo: i32, object: Py<PyAny>) -> PyResult<()> {
         let keep = |sources: &mut Sources, token, object| sources.add_signal(token, signo, object);
         self.begin(py, object, |core, token| core.signal_add(signo, token), keep)
@@ -90,9 +90,9 @@ impl Watch {
     pub(crate) fn signal_remove(&self, py: Python<'_>, signo: i32) -> PyResult<()> {
         let mut state = self.change(py);
         state.core()?.signal_remove(signo).map_err(error)?;
-        let leftover = state.sources.remove_signal(signo);
+        let dropped = state.sources.remove_signal(signo);
         drop(state);
-        leftover.release(py);
+        dropped.release(py);
         Ok(())
     }
 
@@ -104,9 +104,9 @@ impl Watch {
     pub(crate) fn child_remove(&self, py: Python<'_>, pid: i32) -> PyResult<()> {
         let mut state = self.change(py);
         state.core()?.child_remove(pid).map_err(error)?;
-        let leftover = state.sources.remove_child(pid);
+        let dropped = state.sources.remove_child(pid);
         drop(state);
-        leftover.release(py);
+        dropped.release(py);
         Ok(())
     }
 

@@ -11,15 +11,15 @@ compile_error!("omnipoll needs an interpreter with a global lock: free-threaded 
 /// What only the thread attached to the interpreter touches. Of such threads there is one at a
 /// time, so no lock is taken; and a mistake (running Python in the middle of a change, which
 /// then comes back for another) is a panic, and so an exception, not a deadlock.
-pub(crate) struct Attached<T>(RefCell<T>);
+pub(crate) struct GilCell<T>(RefCell<T>);
 
 // SAFETY: the value and the borrow flag are touched by attached threads only: see the methods.
 // One stops being attached, and the next begins, under the interpreter's lock.
-unsafe impl<T> Send for Attached<T> {}
+unsafe impl<T> Send for GilCell<T> {}
 // SAFETY: as above.
-unsafe impl<T> Sync for Attached<T> {}
+unsafe impl<T> Sync for GilCell<T> {}
 
-impl<T> Attached<T> {
+impl<T> GilCell<T> {
     pub(crate) fn new(_py: Python<'_>, value: T) -> Self {
         Self(RefCell::new(value))
     }

@@ -6,14 +6,14 @@ use std::sync::OnceLock;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
-use crate::ending::keep_thread;
+use crate::finalization::protect_thread;
 
 /// All that a class holds, so that whatever its objects are used for comes by here.
-pub(crate) struct Made<T>(OnceLock<T>);
+pub(crate) struct InitCell<T>(OnceLock<T>);
 
-impl<T> Made<T> {
-    pub(crate) fn not_yet() -> Self {
-        keep_thread();
+impl<T> InitCell<T> {
+    pub(crate) fn new() -> Self {
+        protect_thread();
         Self(OnceLock::new())
     }
 
@@ -32,13 +32,13 @@ impl<T> Made<T> {
     /// `None` when `__init__` was not called.
     #[inline]
     pub(crate) fn get_opt(&self) -> Option<&T> {
-        keep_thread();
+        protect_thread();
         self.0.get()
     }
 }
 
-impl<T> Drop for Made<T> {
+impl<T> Drop for InitCell<T> {
     fn drop(&mut self) {
-        keep_thread();
+        protect_thread();
     }
 }

@@ -4,14 +4,14 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
-/// A list under construction. Nobody else has it until [`Filling::finish`].
-pub(crate) struct Filling<'py> {
+/// A list under construction. Nobody else has it until [`ListBuilder::finish`].
+pub(crate) struct ListBuilder<'py> {
     list: Bound<'py, PyList>,
     size: ffi::Py_ssize_t,
     filled: ffi::Py_ssize_t,
 }
 
-impl<'py> Filling<'py> {
+impl<'py> ListBuilder<'py> {
     pub(crate) fn new(py: Python<'py>, size: usize) -> PyResult<Self> {
         let size = size as ffi::Py_ssize_t;
         // SAFETY: a new list is an owned reference, to a list; its elements are NULL.

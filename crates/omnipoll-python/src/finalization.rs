@@ -14,16 +14,16 @@
 
 use pyo3::prelude::*;
 
-pub(crate) use cleanup::keep_thread;
+pub(crate) use cleanup::protect_thread;
 
 /// Attaches to the interpreter, as [`Python::attach`] does. When that has ended, or is about to, it
 /// does not return.
 pub(crate) fn attach<R>(body: impl FnOnce(Python<'_>) -> R) -> R {
-    keep_thread();
-    Python::try_attach(body).unwrap_or_else(|| wait_for_the_end())
+    protect_thread();
+    Python::try_attach(body).unwrap_or_else(|| wait_for_process_end())
 }
 
-fn wait_for_the_end() -> ! {
+fn wait_for_process_end() -> ! {
     loop {
         // SAFETY: takes no pointer.
         unsafe { libc::pause() };
@@ -32,7 +32,7 @@ fn wait_for_the_end() -> ! {
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod cleanup {
-    use super::wait_for_the_end;
+    use super::wait_for_process_end;
     use std::ffi::{c_int, c_void};
     use std::mem::{transmute, zeroed};
     use std::ptr::{from_mut, null_mut};
@@ -63,7 +63,7 @@ mod cleanup {
     /// Called before Python may run below a frame of ours: from now on the end of the interpreter
     /// ends this thread below none.
     #[inline]
-    pub(crate) fn keep_thread() {
+    pub(crate) fn protect_thread() {
         let _ = HANDLER.try_with(|_| ());
     }
 
@@ -101,7 +101,7 @@ mod cleanup {
     /// Runs whenever a thread ends by `pthread_exit`: in CPython 3.9 and 3.10 every thread does.
     unsafe extern "C" fn stay(_: *mut c_void) {
         if is_below_ours() {
-            wait_for_the_end();
+            wait_for_process_end();
         }
     }
 
@@ -149,5 +149,5 @@ mod cleanup {
 /// Elsewhere `pthread_exit` unwinds nothing.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 mod cleanup {
-    pub(crate) fn keep_thread() {}
+    pub(crate) fn protect_thread() {}
 }

@@ -4,14 +4,14 @@ use std::ptr::NonNull;
 
 use pyo3::prelude::*;
 
-use crate::attached::Attached;
+use crate::gil_cell::GilCell;
 
 /// Holds what the core has lent, while the callback runs and for the thread that it runs on.
-pub(crate) struct Loan<T>(Attached<Option<(usize, NonNull<T>)>>);
+pub(crate) struct ScopedRef<T>(GilCell<Option<(usize, NonNull<T>)>>);
 
-impl<T> Loan<T> {
+impl<T> ScopedRef<T> {
     pub(crate) fn new(py: Python<'_>) -> Self {
-        Self(Attached::new(py, None))
+        Self(GilCell::new(py, None))
     }
 
     /// Lends it until the guard is dropped.
@@ -20,9 +20,9 @@ impl<T> Loan<T> {
     /// `lent` must be the caller's alone while the guard lives. `T` may claim longer lifetimes
     /// than it has: they end with the guard.
     #[inline]
-    pub(crate) unsafe fn lend<'a>(&'a self, py: Python<'a>, lent: NonNull<T>) -> Lent<'a, T> {
+    pub(crate) unsafe fn lend<'a>(&'a self, py: Python<'a>, lent: NonNull<T>) -> ScopedGuard<'a, T> {
         *self.0.borrow(py) = Some((this_thread(), lent));
-        Lent { loan: self, py }
+        ScopedGuard { loan: self, py }
     }
 
     /// Acts on it; `None` on another thread, and when nothing is lent.
@@ -41,12 +41,12 @@ impl<T> Loan<T> {
 }
 
 /// A loan that ends when this is dropped.
-pub(crate) struct Lent<'a, T> {
-    loan: &'a Loan<T>,
+pub(crate) struct ScopedGuard<'a, T> {
+    loan: &'a ScopedRef<T>,
     py: Python<'a>,
 }
 
-impl<T> Drop for Lent<'_, T> {
+impl<T> Drop for ScopedGuard<'_, T> {
     fn drop(&mut self) {
         *self.loan.0.borrow(self.py) = None;
     }

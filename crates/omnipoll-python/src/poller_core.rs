@@ -1,15 +1,12 @@
-//! [`Watch`]: a core poller and what its tokens stand for. `Poller` and the selectors differ in
-//! what they make of an event and share everything else.
-//!
-//! Whoever has borrowed the state runs no Python, allocates no Python object (the collector
-//! might run a finalizer), drops none, and doesn't detach from the interpreter.
+//! [`PollerCore`]: a core poller and what its tokens stand for ([`State`]). `Poller` and the selectors
+//! differ in what they make of an event and share everything else.
 
 mod sources;
 
 use std::cell::RefMut;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd, RawFd};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::{mem, process};
 
@@ -17,53 +14,37 @@ use omnipoll::{Capabilities, EngineKind, Events, Interest, Poller};
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use crate::attached::Attached;
-use crate::convert::{closed, error};
+use crate::convert::error;
+use crate::gil_cell::GilCell;
 use crate::inspect::{PyRegistered, PyStats};
-use crate::sources::Sources;
+use crate::state::State;
 use crate::strict::{self, Findings};
-use crate::table::{Leftover, Table};
-use crate::waits::Waits;
+use crate::table::DeferredDrop;
 
-pub(crate) struct Watch {
+pub(crate) struct PollerCore {
     pub(crate) engine: EngineKind,
     /// Shared with the findings of strict mode alone.
-    pub(crate) state: Arc<Attached<State>>,
+    pub(crate) state: Arc<GilCell<State>>,
     /// When it is strict.
     findings: Option<Arc<Findings>>,
-}
-
-pub(crate) struct State {
-    /// `None` once closed. A wait under way holds it, too.
-    pub(crate) core: Option<Rc<Poller>>,
-    pub(crate) table: Table,
-    pub(crate) sources: Sources,
-    /// What the last wait filled, for the next one.
-    pub(crate) events: Events,
-    pub(crate) waits: Waits,
-    /// What to call with the findings of strict mode; `None` warns.
-    pub(crate) listener: Option<Py<PyAny>>,
-    /// What is to be removed when it is rebuilt in this forked child.
-    forgotten: Vec<RawFd>,
-    /// The process that made the poller, or has rebuilt it.
-    owner: u32,
 }
 
 /// Its fields are dropped in this order.
 struct Change<'a> {
     state: RefMut<'a, State>,
-    _said: Said<'a>,
+    _reporter: Reporter<'a>,
 }
 
-struct Said<'a> {
-    watch: &'a Watch,
+/// Reports what strict mode has found, when it is dropped.
+struct Reporter<'a> {
+    core: &'a PollerCore,
     py: Python<'a>,
 }
 
-impl Drop for Said<'_> {
+impl Drop for Reporter<'_> {
     fn drop(&mut self) {
-        if let Some(findings) = &self.watch.findings {
-            findings.tell(self.py, &self.watch.state);
+        if let Some(findings) = &self.core.findings {
+            findings.tell(self.py, &self.core.state);
         }
     }
 }
@@ -81,44 +62,17 @@ impl DerefMut for Change<'_> {
     }
 }
 
-impl State {
-    pub(crate) fn core(&self) -> PyResult<&Rc<Poller>> {
-        self.core.as_ref().ok_or_else(closed)
-    }
-
-    /// In a forked child: the threads that waited in the parent are not here, and would keep the
-    /// core for ever.
-    pub(crate) fn forget_the_parents_waits(&mut self) {
-        let left_behind = self.waits.forget_the_parents();
-        for core in self.core.iter().cycle().take(left_behind) {
-            // SAFETY: each wait has a reference to the core, and these drop theirs never.
-            unsafe { Rc::decrement_strong_count(Rc::as_ptr(core)) };
-        }
-    }
-}
-
-impl Watch {
+impl PollerCore {
     /// `EINVAL` for a listener when the core is not strict.
     pub(crate) fn new(py: Python<'_>, core: Poller, listener: Option<Py<PyAny>>) -> PyResult<Self> {
         let engine = core.engine();
-        let events = Events::with_capacity(0);
-        let state = State {
-            core: Some(Rc::new(core)),
-            table: Table::default(),
-            sources: Sources::default(),
-            events,
-            waits: Waits::none(),
-            listener,
-            forgotten: Vec::new(),
-            owner: process::id(),
-        };
-        let state = Arc::new(Attached::new(py, state));
+        let state = Arc::new(GilCell::new(py, State::new(core, listener)));
         let findings = Self::listen(py, &state)?;
         Ok(Self { engine, state, findings })
     }
 
     /// Takes the findings, if there may be any.
-    fn listen(py: Python<'_>, state: &Arc<Attached<State>>) -> PyResult<Option<Arc<Findings>>> {
+    fn listen(py: Python<'_>, state: &Arc<GilCell<State>>) -> PyResult<Option<Arc<Findings>>> {
         let findings = Arc::<Findings>::default();
         let listener = findings.clone().listener(Arc::downgrade(state));
         let state = state.borrow(py);
@@ -132,7 +86,7 @@ impl Watch {
     /// The state, for a change of the core's. When it is done, what strict mode has found is
     /// told.
     fn change<'a>(&'a self, py: Python<'a>) -> Change<'a> {
-        Change { state: self.state.borrow(py), _said: Said { watch: self, py } }
+        Change { state: self.state.borrow(py), _reporter: Reporter { core: self, py } }
     }
 
     /// A call of the caller's. It raises what strict mode has to say as an exception; what it has
@@ -171,12 +125,12 @@ impl Watch {
         let core = state.core()?.clone();
         let token = state.table.insert(object);
         let added = core.add_raw(fd, interest, token).map_err(error);
-        let leftover = match added {
+        let dropped = match added {
             Ok(()) => state.table.link(fd, token),
             Err(_) => state.table.free(token),
         };
         drop(state);
-        leftover.release(py);
+        dropped.release(py);
         added
     }
 
@@ -190,18 +144,18 @@ impl Watch {
     ) -> PyResult<()> {
         let mut state = self.change(py);
         // What is not registered here is not in the core, which has the words for it.
-        let renewed = state.table.renewed(fd);
-        state.core()?.modify_raw(fd, interest, renewed).map_err(error)?;
-        let leftover = state.table.renew(fd, object);
+        let next_token = state.table.next_token(fd);
+        state.core()?.modify_raw(fd, interest, next_token).map_err(error)?;
+        let dropped = state.table.renew(fd, object);
         drop(state);
-        leftover.release(py);
+        dropped.release(py);
         Ok(())
     }
 
     /// Replaces the object alone. Nothing happens when the registration has ended.
     pub(crate) fn rename(&self, py: Python<'_>, fd: RawFd, object: Py<PyAny>) {
-        let leftover = self.state.borrow(py).table.rename(fd, object);
-        leftover.release(py);
+        let dropped = self.state.borrow(py).table.rename(fd, object);
+        dropped.release(py);
     }
 
     pub(crate) fn remove(&self, py: Python<'_>, fd: RawFd) -> PyResult<()> {
@@ -211,9 +165,9 @@ impl Watch {
             Ok(()) => true,
             Err(error) => error.raw_os_error() == Some(libc::ENOENT),
         };
-        let leftover = if ended { state.table.remove(fd) } else { Leftover::default() };
+        let dropped = if ended { state.table.remove(fd) } else { DeferredDrop::default() };
         drop(state);
-        leftover.release(py);
+        dropped.release(py);
         removed.map_err(error)
     }
 
@@ -221,10 +175,10 @@ impl Watch {
     /// is done then.
     pub(crate) fn forget(&self, py: Python<'_>, fd: RawFd) {
         let mut state = self.state.borrow(py);
-        let leftover = state.table.remove(fd);
-        state.forgotten.push(fd);
+        let dropped = state.table.remove(fd);
+        state.removed_in_child.push(fd);
         drop(state);
-        leftover.release(py);
+        dropped.release(py);
     }
 
     pub(crate) fn rearm(&self, py: Python<'_>, fd: RawFd, interest: Interest) -> PyResult<()> {
@@ -238,15 +192,15 @@ impl Watch {
     pub(crate) fn after_fork(&self, py: Python<'_>) -> PyResult<()> {
         let mut state = self.change(py);
         state.core()?.after_fork().map_err(error)?;
-        state.forget_the_parents_waits();
-        for fd in mem::take(&mut state.forgotten) {
+        state.drop_inherited_waits();
+        for fd in mem::take(&mut state.removed_in_child) {
             // One that was closed meanwhile is gone already.
             let _ = state.core()?.remove_raw(fd);
         }
         let is_child = mem::replace(&mut state.owner, process::id()) != process::id();
-        let leftovers = if is_child { state.sources.after_fork() } else { Vec::new() };
+        let dropped = if is_child { state.sources.after_fork() } else { Vec::new() };
         drop(state);
-        leftovers.into_iter().for_each(|leftover| leftover.release(py));
+        dropped.into_iter().for_each(|dropped| dropped.release(py));
         Ok(())
     }
 
@@ -283,11 +237,12 @@ impl Watch {
     /// Ends the waits under way and gives everything back. Closing twice is closing once.
     pub(crate) fn close(&self, py: Python<'_>) {
         let mut state = self.change(py);
-        state.forget_the_parents_waits();
+        state.drop_inherited_waits();
         let core = state.core.take();
-        let somebody_waits = !state.waits.are_none();
+        let has_waiters = !state.waits.is_empty();
+        state.closed = core.as_ref().map_or_else(Weak::new, Rc::downgrade);
         drop(state);
-        if let Some(core) = core.filter(|_| somebody_waits) {
+        if let Some(core) = core.filter(|_| has_waiters) {
             // It fails in a forked child only, where the thread that waits is this one.
             let _ = core.wake();
         }
@@ -301,14 +256,12 @@ impl Watch {
 
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         let Some(state) = self.state.visit(visit) else { return Ok(()) };
-        state.table.traverse(visit)?;
-        state.sources.traverse(visit)?;
-        visit.call(&state.listener)
+        state.traverse(visit)
     }
 }
 
 /// What was left registered is told with its tokens.
-impl Drop for Watch {
+impl Drop for PollerCore {
     fn drop(&mut self) {
         if self.findings.is_some() {
             let _ = Python::try_attach(|py| {
