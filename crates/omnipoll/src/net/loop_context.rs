@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::account::Budget;
-use super::conn_id::Mailbox;
 use super::counters::WorkerCounters;
+use super::mailbox::Mailbox;
 use super::timeouts::Clock;
 use crate::Poller;
 

@@ -9,7 +9,7 @@ use super::options::{Model, ServerOptions};
 use super::stats::ServerStats;
 use crate::error::{bare, explain, fail, plain};
 use crate::net::driver::{AnyDriver, DriverKind};
-use crate::net::{copy_of, Bound, Budget, Counter, Counters, Mailbox};
+use crate::net::{self, copy_of, Bound, Budget, Counter, Counters, Mailbox};
 use crate::sys::{fork, lock, SharedWords};
 use crate::{EngineKind, Poller};
 
@@ -92,7 +92,7 @@ impl Shared {
     /// The loop of this mailbox has ended, and with it all its connections.
     pub(super) fn close_mailbox(&self, mailbox: &Arc<Mailbox>) {
         lock(&self.loops).retain(|other| !Arc::ptr_eq(other, mailbox));
-        mailbox.close();
+        net::close_mailbox(mailbox);
     }
 
     /// Whether this process serves, and may wait for the locks. Async-signal-safe.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::server_loop::{watch_stop_signals, ServerLoop, Until};
 use super::shared::Shared;
 use crate::event_loop::{Acceptor, ConnectionLimits, Connections, Handler};
-use crate::net::{Clock, DatagramSocket, Listener, LoopContext, Mailbox};
+use crate::net::{open_mailbox, Clock, DatagramSocket, Listener, LoopContext};
 use crate::sys::Address;
 use crate::Poller;
 
@@ -93,7 +93,7 @@ fn connections<'h, H: Handler>(
     max_connections: usize,
 ) -> io::Result<Connections<'h, H>> {
     let options = &shared.options;
-    let mailbox = Mailbox::open(worker, poller.clone(), shared.budget.clone())?;
+    let mailbox = open_mailbox(worker, poller.clone(), shared.budget.clone())?;
     shared.register_loop(mailbox.clone());
     let context = LoopContext {
         poller: poller.clone(),

@@ -1,0 +1,265 @@
+//! [`Mailbox`]: what other threads ask of a loop's connections.
+//!
+//! A connection belongs to one loop, and only that loop touches it. What other threads want is left in
+//! the loop's mailbox, which also knows the connections that are open, so that a command for one that
+//! has ended is an error at once.
+
+use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::account::{Account, Budget};
+use super::conn_id::{ConnId, LAST_GENERATION};
+use crate::error::{fail, no_memory};
+use crate::sys::lock;
+use crate::Poller;
+
+/// The highest generation of any connection, in this process and those that it descends from.
+pub(super) static HIGHEST_GENERATION: AtomicU32 = AtomicU32::new(0);
+
+/// What another thread asks of a connection.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Bytes that are counted, and whether the writer's result was more than the high mark.
+    Write {
+        data: Arc<Vec<u8>>,
+        above_high_water: bool,
+    },
+    Post(i64),
+    Pause(bool),
+    Close,
+    Abort,
+}
+
+/// A command, with the slot and the id of its connection, which may have ended when it is read.
+pub(crate) type PendingCommand = (usize, ConnId, Command);
+
+/// How many posts and writes to one connection may wait for its loop.
+const MAX_PENDING: u32 = 16 * 1024;
+
+/// A connection as other threads know it.
+#[derive(Default, Debug)]
+struct Entry {
+    /// How many connections this entry has had, this one included.
+    generation: u32,
+    /// Its bytes that wait to be sent; `None` when it has ended.
+    account: Option<Arc<Account>>,
+    /// Its slot in the loop.
+    slot: usize,
+    /// Whether it takes no more commands but to abort.
+    closing: bool,
+    /// Whether it has been aborted.
+    aborted: bool,
+    /// Whether it takes no more writes.
+    shut: bool,
+    /// How many posts and writes wait for the loop.
+    pending: u32,
+    /// The last pause or resume that waits for the loop.
+    pause: Option<bool>,
+}
+
+impl Entry {
+    /// Whether one more post or write may wait for the loop.
+    fn has_room(&self) -> bool {
+        self.pending < MAX_PENDING
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    entries: Vec<Entry>,
+    /// Entries of connections that have ended.
+    free: Vec<usize>,
+    commands: Vec<PendingCommand>,
+}
+
+impl State {
+    fn entry(&mut self, id: ConnId) -> io::Result<&mut Entry> {
+        match self.entries.get_mut(id.entry()) {
+            Some(entry) if entry.account.is_some() && entry.generation == id.generation() => Ok(entry),
+            _ => Err(stale()),
+        }
+    }
+}
+
+/// The commands for one loop.
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    loop_index: usize,
+    /// The generations of its entries are above this.
+    first_generation: u32,
+    poller: Arc<Poller>,
+    budget: Arc<Budget>,
+    state: Mutex<State>,
+}
+
+impl Mailbox {
+    pub(super) fn new(
+        loop_index: usize,
+        first_generation: u32,
+        poller: Arc<Poller>,
+        budget: Arc<Budget>,
+    ) -> Self {
+        Self { loop_index, first_generation, poller, budget, state: Mutex::default() }
+    }
+
+    pub(super) fn loop_index(&self) -> usize {
+        self.loop_index
+    }
+
+    /// The highest generation of its entries.
+    pub(super) fn last_generation(&self) -> u32 {
+        let last = lock(&self.state).entries.iter().map(|entry| entry.generation).max();
+        last.unwrap_or(self.first_generation)
+    }
+
+    pub(super) fn has_budget(&self, budget: &Arc<Budget>) -> bool {
+        Arc::ptr_eq(&self.budget, budget)
+    }
+
+    /// The loop has a new connection in `slot`.
+    pub(crate) fn add(&self, slot: usize) -> (ConnId, Arc<Account>) {
+        let account = Account::new(self.budget.clone());
+        let mut state = lock(&self.state);
+        let index = state.free.pop().unwrap_or(state.entries.len());
+        if index == state.entries.len() {
+            state.entries.push(Entry { generation: self.first_generation, ..Entry::default() });
+        }
+        let generation = state.entries[index].generation + 1;
+        HIGHEST_GENERATION.fetch_max(generation, Ordering::Relaxed);
+        let here = Some(account.clone());
+        state.entries[index] = Entry { generation, account: here, slot, ..Entry::default() };
+        (ConnId::new(generation, self.loop_index, index), account)
+    }
+
+    pub(super) fn has(&self, id: ConnId) -> bool {
+        lock(&self.state).entry(id).is_ok()
+    }
+
+    /// From now on the connection is closing, and takes no more writes.
+    pub(crate) fn set_closing(&self, id: ConnId) {
+        if let Ok(entry) = lock(&self.state).entry(id) {
+            entry.closing = true;
+        }
+    }
+
+    /// From now on it takes no more writes.
+    pub(crate) fn set_shut(&self, id: ConnId) {
+        if let Ok(entry) = lock(&self.state).entry(id) {
+            entry.shut = true;
+        }
+    }
+
+    /// The connection has ended.
+    pub(crate) fn remove(&self, id: ConnId) {
+        let mut state = lock(&self.state);
+        if let Ok(entry) = state.entry(id) {
+            entry.account = None;
+            if entry.generation < LAST_GENERATION {
+                state.free.push(id.entry());
+            }
+        }
+    }
+
+    pub(super) fn write(&self, id: ConnId, data: Arc<Vec<u8>>) -> io::Result<usize> {
+        let mut state = lock(&self.state);
+        state.commands.try_reserve(1).map_err(no_memory)?;
+        let entry = state.entry(id)?;
+        if entry.closing {
+            return Err(stale());
+        }
+        if entry.shut {
+            return Err(fail(libc::EPIPE, "the connection's sending side is shut down"));
+        }
+        if !entry.has_room() {
+            return Err(fail(libc::ENOBUFS, "16,384 writes and posts to the connection wait for its loop"));
+        }
+        let Some(account) = &entry.account else { return Err(stale()) };
+        let waiting = account.reserve(data.len())?;
+        entry.pending += 1;
+        let (slot, above_high_water) = (entry.slot, waiting > self.budget.high_water);
+        state.commands.push((slot, id, Command::Write { data, above_high_water }));
+        drop(state);
+        self.poller.wake()?;
+        Ok(waiting)
+    }
+
+    pub(super) fn send(&self, id: ConnId, command: Command) -> io::Result<()> {
+        let mut state = lock(&self.state);
+        state.commands.try_reserve(1).map_err(no_memory)?;
+        let entry = state.entry(id)?;
+        if entry.closing && !matches!(command, Command::Abort) {
+            return Err(stale());
+        }
+        let is_waiting = match command {
+            Command::Post(_) if !entry.has_room() => {
+                return Err(fail(
+                    libc::EAGAIN,
+                    "16,384 writes and posts to the connection wait for its loop: post again later",
+                ));
+            }
+            Command::Pause(pause) => entry.pause.replace(pause).is_some(),
+            Command::Abort => std::mem::replace(&mut entry.aborted, true),
+            _ => false,
+        };
+        if is_waiting {
+            return Ok(());
+        }
+        entry.pending += u32::from(matches!(command, Command::Post(_)));
+        entry.closing |= matches!(command, Command::Close | Command::Abort);
+        let slot = entry.slot;
+        state.commands.push((slot, id, command));
+        drop(state);
+        self.poller.wake()
+    }
+
+    /// Queues `data` on every open connection that has room for it, and returns on how many it did and
+    /// did not.
+    pub(crate) fn broadcast(&self, data: &Arc<Vec<u8>>) -> io::Result<(usize, usize)> {
+        let (mut queued, mut full) = (0, 0);
+        let mut state = lock(&self.state);
+        let State { entries, commands, .. } = &mut *state;
+        for (index, entry) in entries.iter_mut().enumerate() {
+            let Some(account) = entry.account.as_ref().filter(|_| !entry.closing && !entry.shut) else {
+                continue;
+            };
+            let has_room = entry.has_room() && commands.try_reserve(1).is_ok();
+            if !has_room || account.reserve(data.len()).is_err() {
+                full += 1;
+                continue;
+            }
+            entry.pending += 1;
+            let id = ConnId::new(entry.generation, self.loop_index, index);
+            commands.push((entry.slot, id, Command::Write { data: data.clone(), above_high_water: false }));
+            queued += 1;
+        }
+        drop(state);
+        if queued > 0 {
+            self.poller.wake()?;
+        }
+        Ok((queued, full))
+    }
+
+    /// Takes all commands.
+    pub(crate) fn take(&self, into: &mut Vec<PendingCommand>) {
+        let mut state = lock(&self.state);
+        std::mem::swap(&mut state.commands, into);
+        for (_, id, command) in into {
+            let Ok(entry) = state.entry(*id) else { continue };
+            entry.pending = 0;
+            if let Command::Pause(pause) = command {
+                // Of several calls the last counts.
+                *pause = entry.pause.take().unwrap_or(*pause);
+            }
+        }
+    }
+
+    /// Ends the loop's wait.
+    pub(crate) fn wake(&self) -> io::Result<()> {
+        self.poller.wake()
+    }
+}
+
+pub(super) fn stale() -> io::Error {
+    fail(libc::ESTALE, "the connection is gone")
+}

@@ -1,0 +1,94 @@
+//! What other threads can do with a connection, by its [`ConnId`].
+
+use std::io;
+use std::sync::Arc;
+
+use super::account::Budget;
+use super::conn_id::ConnId;
+use super::loop_table::LoopTable;
+use super::mailbox::{stale, Command, Mailbox};
+use super::write_queue::copy_of;
+use crate::error::fail;
+
+impl ConnId {
+    /// Queues a copy of `data` after what was written before, and returns how many bytes wait to be
+    /// sent then.
+    ///
+    /// `ESTALE` when the connection has ended or is closing, `EOWNERDEAD` when it belongs to the process
+    /// that has forked this one, `EPIPE` when its sending side is
+    /// [shut down](crate::Conn::shutdown), `ENOBUFS` when more would wait than the server's
+    /// [limits](crate::ServerOptions::queue_limit) allow, or 16,384 writes and posts to this
+    /// connection wait for its loop, `ENOMEM` when there is no memory for a copy: nothing was queued
+    /// then. When the result is more than the [high mark](crate::ServerOptions::water_marks),
+    /// [`on_drain`](crate::Handler::on_drain) will be called.
+    pub fn write(self, data: &[u8]) -> io::Result<usize> {
+        self.mailbox()?.write(self, Arc::new(copy_of(data)?))
+    }
+
+    /// Hands a value to the connection's handler: [`Handler::on_post`](crate::Handler::on_post)
+    /// is called with it on the connection's own loop. `ESTALE` and `EOWNERDEAD` as for `write`, as
+    /// for every method; `EAGAIN` when 16,384 posts and writes to this connection wait for its
+    /// loop: try again later.
+    pub fn post(self, value: i64) -> io::Result<()> {
+        self.send(Command::Post(value))
+    }
+
+    /// [`Conn::close`](crate::Conn::close), from any thread. `ESTALE` as for `write`.
+    pub fn close(self) -> io::Result<()> {
+        self.send(Command::Close)
+    }
+
+    /// [`Conn::abort`](crate::Conn::abort), from any thread. `ESTALE` when it has ended.
+    pub fn abort(self) -> io::Result<()> {
+        self.send(Command::Abort)
+    }
+
+    /// [`Conn::pause`](crate::Conn::pause), from any thread. `ESTALE` as for `write`. Of several
+    /// calls of `pause` and `resume` before the loop comes to them, the last counts.
+    pub fn pause(self) -> io::Result<()> {
+        self.send(Command::Pause(true))
+    }
+
+    /// [`Conn::resume`](crate::Conn::resume), from any thread. `ESTALE` as for `write`.
+    pub fn resume(self) -> io::Result<()> {
+        self.send(Command::Pause(false))
+    }
+
+    /// Whether the connection is open at this moment, and this process's.
+    pub fn is_open(self) -> bool {
+        self.check().is_ok()
+    }
+
+    /// For the bindings: why it is not open, `ESTALE` or `EOWNERDEAD`.
+    #[doc(hidden)]
+    pub fn check(self) -> io::Result<()> {
+        if self.mailbox()?.has(self) {
+            Ok(())
+        } else {
+            Err(stale())
+        }
+    }
+
+    fn send(self, command: Command) -> io::Result<()> {
+        self.mailbox()?.send(self, command)
+    }
+
+    /// Whether it is open, in the server that has this budget.
+    pub(crate) fn belongs_to(self, budget: &Arc<Budget>) -> bool {
+        self.mailbox().is_ok_and(|mailbox| mailbox.has_budget(budget) && mailbox.has(self))
+    }
+
+    /// `EOWNERDEAD` where only processes that this one descends from have had loops.
+    fn mailbox(self) -> io::Result<Arc<Mailbox>> {
+        let Some(loops) = LoopTable::of_this_process().get() else {
+            return Err(if LoopTable::first().get().is_some() { owner_dead() } else { stale() });
+        };
+        let loops = loops.read();
+        let entry = loops.get(self.loop_index()).filter(|_| self.is_connection());
+        entry.and_then(|entry| entry.mailbox.clone()).ok_or_else(stale)
+    }
+}
+
+fn owner_dead() -> io::Error {
+    fail(libc::EOWNERDEAD, "the connection belongs to the parent process")
+}
