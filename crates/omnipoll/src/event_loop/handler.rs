@@ -6,12 +6,11 @@ use crate::net::{Conn, Datagram};
 
 /// What a server does for its clients; one handler serves them all, under every model.
 ///
-/// Calls for one connection come one after another, never at once, and always from the loop it
-/// lives on. Calls for different connections come from several threads at once under
+/// Calls for one connection come one after another, never at once, and always from its own loop. Calls for different connections come from several threads at once under
 /// [`Model::Cores`](crate::Model::Cores) and [`Model::Thread`](crate::Model::Thread). A call
-/// that takes long keeps the other clients of its loop waiting.
+/// that takes long delays the other clients of its loop.
 ///
-/// A panic in a call ends that connection, with `ENOTRECOVERABLE`, and nothing else.
+/// A panic in a call ends only that connection, with `ENOTRECOVERABLE`.
 ///
 /// ```
 /// use omnipoll::{Conn, Handler};
@@ -42,56 +41,56 @@ pub trait Handler: Send + Sync {
     /// What is kept for each connection, from `on_open` to `on_close`.
     type State;
 
-    /// A client has come. An error refuses it: what was written to it is sent, and it hears no
-    /// more; `on_close` is not called for it.
+    /// A client has connected. An error refuses it: what was written to it is sent, and the connection
+    /// is closed; `on_close` is not called for it.
     fn on_open(&self, conn: &mut Conn<'_>) -> io::Result<Self::State>;
 
-    /// Bytes have arrived: as many as one read brought, which may be part of a message or
-    /// several. They are the handler's until it returns.
+    /// Bytes have arrived: as many as one read returned, which may be part of a message or several.
+    /// They are valid until the handler returns.
     fn on_data(&self, conn: &mut Conn<'_>, state: &mut Self::State, data: &[u8]);
 
-    /// The peer has ended its direction. Unless told otherwise we then end ours, and thereby
-    /// the connection, when what is queued has been sent. A handler that goes on writing closes
-    /// the connection later.
+    /// The peer has ended its direction. By default we then end ours, and thereby the connection,
+    /// when what is queued has been sent. A handler that continues to write closes the connection
+    /// later.
     fn on_end(&self, conn: &mut Conn<'_>, state: &mut Self::State) {
         let _ = state;
         conn.close();
     }
 
-    /// What was queued had risen above the high mark and has fallen to the low one.
+    /// The queued bytes were above the high mark and have fallen to the low one.
     fn on_drain(&self, conn: &mut Conn<'_>, state: &mut Self::State) {
         let _ = (conn, state);
     }
 
-    /// Somebody called [`ConnId::post`](crate::ConnId::post) with this value.
+    /// [`ConnId::post`](crate::ConnId::post) was called with this value.
     fn on_post(&self, conn: &mut Conn<'_>, state: &mut Self::State, value: i64) {
         let _ = (conn, state, value);
     }
 
-    /// The server has begun to stop. A connection that has nothing under way is best closed
-    /// here; others have until the drain's end.
+    /// The server has begun to stop. A connection that is idle is best closed here; others have until
+    /// the drain's end.
     fn on_stop(&self, conn: &mut Conn<'_>, state: &mut Self::State) {
         let _ = (conn, state);
     }
 
     /// The connection has ended, and no further call comes for it. Called exactly once for each
-    /// that `on_open` took, when all that was queued has been sent or was given up. `error` is
-    /// `None` when it ended in order; else `ECONNRESET`, `ETIMEDOUT`, `ECONNABORTED` after an
-    /// abort, `ECANCELED` when the server's drain was over, or what the system said.
+    /// that `on_open` accepted, when all that was queued has been sent or discarded. `error` is `None`
+    /// when it ended cleanly; else `ECONNRESET`, `ETIMEDOUT`, `ECONNABORTED` after an abort,
+    /// `ECANCELED` when the server's drain was over, or the system's error.
     fn on_close(&self, conn: &mut Conn<'_>, state: Self::State, error: Option<io::Error>) {
         let _ = (conn, state, error);
     }
 
     /// A signal interrupted the wait of the thread that called [`Server::run`](crate::Server::run).
-    /// An error ends the server at once, and is what `run` returns: for runtimes that must look
-    /// at their own signals in an ordinary thread.
+    /// An error ends the server at once, and `run` returns it: for runtimes that must handle their own
+    /// signals in an ordinary thread.
     fn on_interrupt(&self) -> io::Result<()> {
         Ok(())
     }
 
-    /// A thread or process that the server has made is to serve: calls `serve`, which returns
-    /// when there is nothing left to serve. For runtimes that must know of their threads, or do
-    /// something before a process ends.
+    /// Called in each thread or process that the server makes: it must call `serve`, which returns when
+    /// there is nothing left to serve. For runtimes that must know their threads, or do something
+    /// before a process ends.
     fn on_worker(&self, serve: &mut dyn FnMut()) {
         serve();
     }

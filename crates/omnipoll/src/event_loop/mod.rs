@@ -1,4 +1,4 @@
-//! One loop in one thread: it accepts connections, waits, and hands events and completions on.
+//! One loop in one thread: it accepts connections, waits, and dispatches events and completions.
 //!
 //! What is done with an accepted connection is up to its [`Clients`]: [`Connections`] serves it in
 //! this loop; a server's models may start a thread or a process for it.
@@ -112,7 +112,7 @@ impl EventLoop {
         }
     }
 
-    /// Handles an event of the loop, or hands it on.
+    /// Handles an event of the loop itself; others go to the hooks.
     #[inline]
     pub(crate) fn dispatch(&mut self, clients: &mut (impl Clients + Hooks), event: &Event) -> io::Result<()> {
         match (event.kind(), event.token()) {
@@ -129,12 +129,12 @@ impl EventLoop {
         self.acceptor.resume(&self.poller, &self.counters, &mut self.driver)
     }
 
-    /// Pauses accepting, until it may help to try again.
+    /// Pauses accepting for a moment.
     pub(crate) fn retry_accepting_later(&mut self) -> io::Result<()> {
         self.acceptor.retry_later(&self.poller, &self.counters)
     }
 
-    /// Hands on connections that the driver has accepted; of many, the rest after the next wait.
+    /// Takes connections that the driver has accepted; of many, the rest after the next wait.
     pub(crate) fn take_accepted(&mut self, clients: &mut impl Clients) -> io::Result<()> {
         for _ in 0..self.acceptor.batch() {
             self.poller.check_owner()?;

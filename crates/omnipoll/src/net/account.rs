@@ -1,10 +1,18 @@
 //! How many bytes wait to be sent: the one place where they are counted, for one connection and for
 //! the whole process.
 //!
-//! The counts are exact, whichever threads write: [`Budget::used`] is the sum of what every
-//! [`Account`] says, and an account says what its connection's queue holds in memory, whether or not
-//! a ring is sending it, and what other threads have written that the loop has not taken yet. A
-//! byte is counted before it is kept, and until nobody keeps it any more.
+//! The invariants, exact whichever threads write:
+//!
+//! 1. An account's count is what its connection's queue holds in memory
+//!    ([`WriteQueue::queued`](super::WriteQueue::queued), with what is in flight) and what other
+//!    threads have written that is still in the loop's mailbox.
+//! 2. A budget's count is the sum of its accounts' counts.
+//! 3. Neither is ever above its limit: a byte is counted ([`Account::reserve`]) before it is kept, and
+//!    until it is kept no longer ([`Account::release`], or the end of the account).
+//!
+//! Debug builds assert 3 here, the upper bound of 1 wherever a queue grows or shrinks, and 2 when an
+//! account ends. Bytes of files are in no memory and not counted; those of datagrams are limited for
+//! each socket by its own queue.
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,12 +20,13 @@ use std::sync::Arc;
 
 use crate::error::fail;
 
-/// How many bytes may wait to be sent, and how many do, in all of a process.
+/// How many bytes may wait to be sent, and how many do, in the whole process.
 #[derive(Debug)]
 pub(crate) struct Budget {
+    /// The limits of one connection and of them all.
     each: usize,
     all: usize,
-    /// Above so many, a connection is not read from.
+    /// While more wait on a connection, nothing is read from it.
     pub(crate) high_water: usize,
     used: AtomicUsize,
 }
@@ -27,7 +36,7 @@ impl Budget {
         Self { each, all, high_water, used: AtomicUsize::new(0) }
     }
 
-    /// How many bytes wait in all of the process.
+    /// How many bytes wait in the whole process.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
@@ -45,8 +54,8 @@ pub(crate) struct Account {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Room {
     Enough,
-    /// What the kernel does not take can't be kept: others use up what the process may hold.
-    NoneOfAll,
+    /// What the kernel does not take can't be queued: others use up the limit of the process.
+    TotalExhausted,
 }
 
 impl Account {
@@ -63,10 +72,10 @@ impl Account {
     #[inline]
     pub(crate) fn room(&self, more: usize) -> io::Result<Room> {
         if self.waiting().saturating_add(more) > self.budget.each {
-            return Err(no_room_for_one());
+            return Err(connection_limit());
         }
         let used = self.budget.used.load(Ordering::Relaxed);
-        Ok(if used.saturating_add(more) > self.budget.all { Room::NoneOfAll } else { Room::Enough })
+        Ok(if used.saturating_add(more) > self.budget.all { Room::TotalExhausted } else { Room::Enough })
     }
 
     /// Counts `more` bytes, and returns how many wait then. `ENOBUFS` when they are more than the
@@ -77,15 +86,16 @@ impl Account {
             let within = |now: usize| now.checked_add(more).filter(|&then| then <= limit);
             to.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within)
         };
-        let before = add(&self.waiting, self.budget.each).map_err(|_| no_room_for_one())?;
+        let before = add(&self.waiting, self.budget.each).map_err(|_| connection_limit())?;
         if add(&self.budget.used, self.budget.all).is_err() {
             self.waiting.fetch_sub(more, Ordering::Relaxed);
-            return Err(no_room_for_all());
+            return Err(total_limit());
         }
+        debug_assert!(before + more <= self.budget.each);
         Ok(before + more)
     }
 
-    /// So many bytes are kept no more.
+    /// So many bytes are kept no longer.
     #[inline]
     pub(crate) fn release(&self, bytes: usize) {
         let waiting = self.waiting.fetch_sub(bytes, Ordering::Relaxed);
@@ -96,15 +106,17 @@ impl Account {
 
 impl Drop for Account {
     fn drop(&mut self) {
-        self.budget.used.fetch_sub(*self.waiting.get_mut(), Ordering::Relaxed);
+        let waiting = *self.waiting.get_mut();
+        let used = self.budget.used.fetch_sub(waiting, Ordering::Relaxed);
+        debug_assert!(used >= waiting, "{waiting} of {used} bytes");
     }
 }
 
-fn no_room_for_one() -> io::Error {
+fn connection_limit() -> io::Error {
     fail(libc::ENOBUFS, "the connection would hold more unsent bytes than queue_limit")
 }
 
-pub(crate) fn no_room_for_all() -> io::Error {
+pub(crate) fn total_limit() -> io::Error {
     fail(libc::ENOBUFS, "the server would hold more unsent bytes than total_queue_limit")
 }
 
@@ -114,7 +126,7 @@ mod tests {
     use std::thread;
 
     #[test]
-    fn limits_are_exact_whoever_writes() {
+    fn limits_are_exact_whichever_threads_write() {
         let budget = Arc::new(Budget::new(600, 1000, 0));
         let accounts = [(); 4].map(|()| Account::new(budget.clone()));
         for _ in 0..100 {
@@ -135,13 +147,13 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_takes_its_bytes_along() {
+    fn an_account_that_ends_releases_its_bytes() {
         let budget = Arc::new(Budget::new(600, 1000, 0));
         let account = Account::new(budget.clone());
         assert_eq!(account.reserve(600).unwrap(), 600);
         assert_eq!(account.reserve(1).unwrap_err().raw_os_error(), Some(libc::ENOBUFS));
         let other = Account::new(budget.clone());
-        assert_eq!(other.room(401).unwrap(), Room::NoneOfAll);
+        assert_eq!(other.room(401).unwrap(), Room::TotalExhausted);
         assert_eq!(other.reserve(401).unwrap_err().raw_os_error(), Some(libc::ENOBUFS));
         assert_eq!(other.waiting(), 0);
         drop(account);

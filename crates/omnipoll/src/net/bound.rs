@@ -1,4 +1,4 @@
-//! What an address opens: sockets that clients connect to, and sockets for datagrams.
+//! The sockets that a server's addresses stand for: listeners and datagram sockets.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
@@ -10,7 +10,7 @@ use super::{DatagramSocket, Listener};
 use crate::error::{fail, Describe};
 use crate::sys::socket;
 
-/// A socket that a server has at an address.
+/// One of them.
 #[derive(Debug)]
 pub(crate) enum Bound {
     Stream(Listener),
@@ -22,8 +22,8 @@ impl Bound {
     ///
     /// `backlog` and `reuse_port` as [`Listener::open`]; `ENOTSUP` for datagrams unless
     /// `takes_datagrams`. An inherited descriptor is duplicated; its number stays open, and is closed
-    /// by `exec` from now on, and its socket is made non-blocking for all who have it. On an error
-    /// nothing of either has changed.
+    /// by `exec` from now on, and its socket is made non-blocking for every process that has it. On an
+    /// error neither has changed.
     pub(crate) fn open(
         address: &ListenAddress,
         backlog: i32,
@@ -46,7 +46,7 @@ impl Bound {
     fn of(socket: Socket, takes_datagrams: bool) -> io::Result<Self> {
         let kind = socket.r#type().describe("SO_TYPE")?;
         let domain = socket.local_addr().describe("getsockname")?.domain();
-        // Elsewhere accept(2) tells, with EINVAL.
+        // Elsewhere accept(2) fails with EINVAL.
         #[cfg(any(target_os = "linux", target_os = "freebsd"))]
         let listens = socket.is_listener().describe("SO_ACCEPTCONN")?;
         #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
@@ -101,7 +101,7 @@ impl AsFd for Bound {
     }
 }
 
-/// The sockets behind numbers that this process was started with.
+/// The sockets behind descriptors that this process was started with.
 fn inherit(numbers: &[RawFd], takes_datagrams: bool) -> io::Result<Vec<Bound>> {
     let mut all = Vec::new();
     for number in numbers {
@@ -111,12 +111,12 @@ fn inherit(numbers: &[RawFd], takes_datagrams: bool) -> io::Result<Vec<Bound>> {
             fail(errno, format!("descriptor {number}: {}", crate::explain(&error)))
         })?);
     }
-    // The caller's descriptors are changed only when all of them will do.
+    // The caller's descriptors are changed only when all of them are usable.
     all.iter().try_for_each(Bound::prepare)?;
     numbers.iter().try_for_each(|number| socket::close_on_exec(*number))?;
     Ok(all)
 }
 
 fn no_datagrams() -> io::Error {
-    fail(libc::ENOTSUP, "a datagram belongs to no client: THREAD and FORK have nobody to serve it")
+    fail(libc::ENOTSUP, "THREAD and FORK serve connections only: datagrams have none")
 }

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::account::{no_room_for_all, Room};
+use super::account::{total_limit, Room};
 use super::conn_id::ConnId;
 use super::connection::{Connection, Stage};
 use super::loop_context::LoopContext;
@@ -191,8 +191,8 @@ impl Conn<'_> {
         match self.connection.queue.account().room(length)? {
             Room::Enough => Ok(self.can_send_directly(length)),
             // What can't be queued is sent only if the kernel takes it as a whole.
-            Room::NoneOfAll if socket::has_room(self.connection.socket.as_fd(), length) => Ok(true),
-            Room::NoneOfAll => Err(no_room_for_all()),
+            Room::TotalExhausted if socket::has_room(self.connection.socket.as_fd(), length) => Ok(true),
+            Room::TotalExhausted => Err(total_limit()),
         }
     }
 

@@ -1,4 +1,4 @@
-//! What each worker of a server counts.
+//! The counters of a server's workers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
@@ -35,7 +35,7 @@ impl Counters {
         Ok(Self(Arc::new(SharedWords::new(workers * ROW)?)))
     }
 
-    /// A worker's own.
+    /// Those of one worker.
     pub(crate) fn of(&self, worker: usize) -> WorkerCounters {
         WorkerCounters { words: self.0.clone(), row: worker * ROW }
     }
@@ -77,7 +77,7 @@ impl WorkerCounters {
         self.add(Counter::BytesOut, bytes);
     }
 
-    /// Only so many clients are left of all that were accepted: others died with their process.
+    /// Only so many clients are left of all that were accepted: the others ended with their process.
     pub(crate) fn leave_active(&self, active: u64) {
         self.word(Counter::Closed).store(self.get(Counter::Accepted) - active, Ordering::Relaxed);
     }

@@ -36,7 +36,7 @@ pub(crate) struct DatagramSocket {
     received: Vec<Received>,
     waiting: Waiting,
     dropped: u64,
-    /// A poller tells when something has arrived.
+    /// It is registered with a poller.
     pub(crate) is_watched: bool,
     is_write_watched: bool,
 }
@@ -72,12 +72,12 @@ impl DatagramSocket {
         })
     }
 
-    /// The same socket once more, with buffers of its own: a datagram comes to one of the two.
+    /// A duplicate with buffers of its own: each datagram goes to one of the two.
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
         Self::of(socket::duplicate(self.as_fd())?.into())
     }
 
-    /// Has the kernel tell to which of the machine's addresses a datagram has come.
+    /// Has the kernel report to which of the machine's addresses a datagram was sent.
     pub(super) fn prepare(&self) -> io::Result<()> {
         match self.local.as_socket_addr() {
             Some(local) if local.ip().is_unspecified() => pktinfo::enable(self.as_fd(), local.is_ipv6()),
@@ -90,7 +90,7 @@ impl DatagramSocket {
         format!("udp:{}", self.local)
     }
 
-    /// Hands on up to 32 datagrams that have arrived, if any has.
+    /// Calls `each` for up to 32 datagrams that have arrived.
     pub(crate) fn receive(
         &mut self,
         counters: &WorkerCounters,
@@ -118,14 +118,14 @@ impl DatagramSocket {
         result.map(drop)
     }
 
-    /// Sends once more what the kernel takes, and counts the rest as dropped: nobody will.
+    /// Sends what the kernel still takes, and counts the rest as dropped.
     pub(crate) fn flush_and_drop(mut self, counters: &WorkerCounters) {
-        // Whatever failed, what is left tells how many.
+        // Whatever failed, what is left in the queue was not sent.
         let _ = self.flush(counters);
         counters.add(Counter::DatagramsDropped, self.waiting.datagrams.len() as u64);
     }
 
-    /// Makes `poller` tell of READ, and of WRITE while datagrams wait to be sent.
+    /// Registers it for READ, and for WRITE while datagrams wait to be sent.
     pub(crate) fn watch(&mut self, poller: &Poller, token: u64) -> io::Result<()> {
         let is_write_wanted = !self.waiting.is_empty();
         if self.is_watched && is_write_wanted == self.is_write_watched {
@@ -141,8 +141,8 @@ impl DatagramSocket {
         Ok(())
     }
 
-    /// Takes up to 32 datagrams in place of the last ones: recvmmsg(2). `EAGAIN` when none
-    /// waits. That an earlier datagram of ours did not arrive is no error.
+    /// Replaces the last datagrams by up to 32 new ones: recvmmsg(2). `EAGAIN` when none waits. That an
+    /// earlier datagram of ours did not arrive is no error.
     fn receive_batch(&mut self) -> io::Result<usize> {
         if self.memory.is_empty() {
             self.memory = vec![0; BATCH * SLOT];
@@ -155,8 +155,8 @@ impl DatagramSocket {
         }
     }
 
-    /// Sends what is queued: sendmmsg(2). `false` when the kernel takes no more: go on when the
-    /// socket is ready for WRITE. A datagram that can't be sent is dropped and counted, and the
+    /// Sends what is queued: sendmmsg(2). `false` when the kernel takes no more: to be continued when
+    /// the socket is ready for WRITE. A datagram that can't be sent is dropped and counted, and the
     /// next is tried.
     fn send_waiting(&mut self) -> io::Result<bool> {
         let mut failed = false;
@@ -168,7 +168,7 @@ impl DatagramSocket {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) if errno::classify_send(&error) == ErrorClass::Permanent => return Err(error),
-                // It may tell of an earlier datagram, once: only a second error is this one's.
+                // It may be about an earlier datagram, once: only a second error is about this one.
                 Err(_) if !failed => failed = true,
                 Err(_) => {
                     self.waiting.pop(1);
@@ -181,7 +181,7 @@ impl DatagramSocket {
     }
 }
 
-/// A datagram that has arrived, and the way to answer it.
+/// A datagram that has arrived, and the means to answer it.
 pub struct Datagram<'a> {
     received: &'a Received,
     bound: &'a Address,
@@ -189,7 +189,7 @@ pub struct Datagram<'a> {
 }
 
 impl Datagram<'_> {
-    /// Who sent it.
+    /// The sender's address.
     pub fn peer(&self) -> &Address {
         &self.received.peer
     }
@@ -213,7 +213,7 @@ impl Datagram<'_> {
     /// after the handler has seen the batch. One that the system refuses then is counted as
     /// dropped.
     ///
-    /// The system chooses from which of the machine's addresses, if the socket is bound to all.
+    /// The system chooses the source address if the socket is bound to all of the machine's.
     /// `EMSGSIZE` past 65,507 bytes; `ENOBUFS` when 1,024 datagrams or 4 MiB wait; `ENOMEM`;
     /// `EAFNOSUPPORT` for the peer of a unix socket.
     pub fn send_to(&mut self, peer: &Address, data: &[u8]) -> io::Result<()> {
@@ -390,7 +390,7 @@ mod tests {
     #[test]
     fn nothing_received_is_no_error() {
         let mut socket = bound("udp:127.0.0.1:0");
-        socket.receive(&counters(), |_, _| panic!("nobody sent anything")).unwrap();
+        socket.receive(&counters(), |_, _| panic!("nothing was sent")).unwrap();
     }
 
     #[test]
@@ -475,7 +475,7 @@ mod tests {
         let (mut socket, counters) = (bound("udp:127.0.0.1:0"), counters());
         let client = client(&socket);
         let dead = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        // Only a connected socket is told what ICMP said.
+        // Only a connected socket gets the errors that ICMP reports.
         let refuse = |socket: &DatagramSocket| {
             socket.socket.connect(&dead.into()).unwrap();
             socket.socket.send(b"lost").unwrap();
@@ -488,7 +488,7 @@ mod tests {
         assert_eq!(counters.get(Counter::DatagramsDropped), 0);
 
         refuse(&socket);
-        socket.receive(&counters, |_, _| panic!("nobody sent anything")).unwrap();
+        socket.receive(&counters, |_, _| panic!("nothing was sent")).unwrap();
     }
 
     #[test]

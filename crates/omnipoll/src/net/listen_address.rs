@@ -1,4 +1,4 @@
-//! Where a server listens, as it is written.
+//! [`ListenAddress`]: what a program writes to say where its server listens.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
@@ -28,7 +28,7 @@ pub(crate) enum ListenAddress {
     Unix(Address),
     /// The number of an inherited descriptor.
     Descriptor(RawFd),
-    /// Those that `LISTEN_FDS` counts.
+    /// The descriptors that systemd passed.
     Systemd,
 }
 
@@ -39,7 +39,7 @@ pub(crate) enum Host {
     Any,
     /// A numeric address; IPv6 may have a scope, and then is a name.
     Ip(IpAddr),
-    /// What the resolver knows.
+    /// A name for the resolver.
     Name(String),
 }
 
@@ -50,7 +50,7 @@ const MAX_PATH: usize =
 impl FromStr for ListenAddress {
     type Err = io::Error;
 
-    /// `EINVAL` for what none of the forms is; [`explain`](crate::explain) tells why. Names are
+    /// `EINVAL` for any other text; [`explain`](crate::explain) says why. Names are
     /// looked up later, when a socket is opened.
     fn from_str(text: &str) -> io::Result<Self> {
         if text == "systemd" {
@@ -127,7 +127,7 @@ fn wrong(words: &'static str) -> io::Error {
 impl Host {
     /// Opens a socket on each address of this host, and returns them.
     ///
-    /// A name may stand for an address that this machine has not, `::1` without IPv6: what can
+    /// A name may stand for an address that this machine does not have, `::1` without IPv6: one that can
     /// be opened is enough. Every address of a machine without IPv6 is `0.0.0.0`.
     /// `EADDRNOTAVAIL` when the resolver doesn't know the name.
     pub(crate) fn open_each<T>(
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_is_understood() {
+    fn every_form_is_parsed() {
         let v6 = || Host::Ip(Ipv6Addr::LOCALHOST.into());
         assert_eq!(parsed("127.0.0.1:0"), ListenAddress::Tcp(Host::Ip(Ipv4Addr::LOCALHOST.into()), 0));
         assert_eq!(parsed("[::1]:80"), ListenAddress::Tcp(v6(), 80));
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_told_in_words() {
+    fn every_mistake_is_explained() {
         let long = format!("unix:/{}", "x".repeat(MAX_PATH));
         for (text, words) in [
             ("", "no port"),

@@ -35,7 +35,7 @@ pub(crate) struct Listener {
 impl Listener {
     /// Listens on everything that a TCP or unix address stands for: one socket at least.
     ///
-    /// `backlog` is how many clients may wait to be accepted, listen(2). `reuse_port` lets
+    /// `backlog` is how many connections may wait to be accepted, listen(2). `reuse_port` lets
     /// [`sibling`](Self::sibling) add sockets to a TCP address; a unix address is what it is.
     /// `EADDRINUSE` when another listens there already, with `SO_REUSEPORT` too.
     pub(crate) fn open(address: &ListenAddress, backlog: i32, reuse_port: bool) -> io::Result<Vec<Self>> {
@@ -43,13 +43,13 @@ impl Listener {
             ListenAddress::Tcp(host, port) => host.open_each(*port, |address| {
                 if reuse_port && address.port() != 0 {
                     // Programs of one user may share a port without knowing: only a socket
-                    // without SO_REUSEPORT is told that it is taken.
+                    // without SO_REUSEPORT gets EADDRINUSE.
                     tcp(address, false)?;
                 }
                 Self::listen(tcp(address, reuse_port)?, backlog, reuse_port)
             }),
             ListenAddress::Unix(name) => Ok(vec![Self::unix(name, backlog)?]),
-            _ => Err(fail(libc::EINVAL, "the address has no clients to accept")),
+            _ => Err(fail(libc::EINVAL, "the address is not one that accepts connections")),
         }
     }
 
@@ -67,8 +67,7 @@ impl Listener {
         Self::listen(sibling, backlog, true)
     }
 
-    /// The same socket once more, whose queue of clients both share. The file of a unix socket
-    /// stays with this one.
+    /// A duplicate, with the same queue of connections. The file of a unix socket stays with this one.
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
         let socket = socket::duplicate(self.as_fd())?.into();
         Ok(Self { file: None, socket, local: self.local.clone(), shares_port: self.shares_port })
@@ -81,7 +80,7 @@ impl Listener {
         }
     }
 
-    /// Whether it may have [siblings](Self::sibling): not when somebody else has opened it.
+    /// Whether it may have [siblings](Self::sibling): not when it was inherited.
     pub(crate) fn shares_port(&self) -> bool {
         self.shares_port
     }
@@ -91,7 +90,7 @@ impl Listener {
         self.local.to_string()
     }
 
-    /// The next client: its socket, non-blocking and closed by `exec`, and its address.
+    /// The next connection: its socket, non-blocking and closed by `exec`, and the peer's address.
     /// `EAGAIN` when none waits.
     #[inline]
     pub(crate) fn accept(&self) -> io::Result<(OwnedFd, Address)> {
@@ -156,7 +155,7 @@ impl AsRawFd for Listener {
     }
 }
 
-/// A TCP socket bound to `address`, at once after a server there has ended too.
+/// A TCP socket bound to `address`, also right after a server there has ended.
 fn tcp(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
     let socket = socket::open(Domain::for_address(address), Type::STREAM)?;
     socket.set_reuse_address(true).describe("SO_REUSEADDR")?;
@@ -176,8 +175,8 @@ pub(super) fn only_v6_if_named(socket: &Socket, address: SocketAddr) -> io::Resu
     Ok(())
 }
 
-/// Removes a socket file that a dead server left, and tells whether the path is free now. The
-/// directory is locked.
+/// Removes a socket file that a dead server left. Whether the path is free now. The directory is
+/// locked.
 fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<bool> {
     let Ok(found) = fs::symlink_metadata(path) else { return Ok(true) };
     if !found.file_type().is_socket() {
@@ -210,7 +209,7 @@ impl DirectoryLock {
             _ => Path::new("."),
         };
         let Ok(directory) = fs::File::open(directory) else { return Ok(Self(None)) };
-        // Whoever can read a directory can lock it, and a server must not hang at that.
+        // Any process that can read a directory can lock it, and must not be able to hang a server.
         for _ in 0..1000 {
             match socket::lock_file(directory.as_fd()) {
                 Ok(()) => return Ok(Self(Some(directory))),
@@ -266,7 +265,7 @@ impl SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if self.is_ours() {
-            // Nobody is left to be told that it could not be removed.
+            // There is no caller for an error.
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -340,7 +339,7 @@ mod tests {
         (socket.into(), peer)
     }
 
-    /// As proc_pid_fdinfo(5) tells it.
+    /// From proc_pid_fdinfo(5).
     #[cfg(target_os = "linux")]
     fn closes_on_exec(fd: &impl AsRawFd) -> bool {
         let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).unwrap();
@@ -397,7 +396,7 @@ mod tests {
 
     #[test]
     fn the_address_of_a_listener_opens_it_again() {
-        let _nobody_forks = FORKING.read().unwrap();
+        let _no_fork = FORKING.read().unwrap();
         let directory = Directory::new("again");
         for text in ["127.0.0.1:0", "[::1]:0", ":0", &directory.socket().1] {
             let address = one(text).address();
@@ -407,7 +406,7 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_told_even_where_it_could_be_shared() {
-        let _nobody_forks = FORKING.read().unwrap();
+        let _no_fork = FORKING.read().unwrap();
         let other = Listener::open(&"127.0.0.1:0".parse().unwrap(), 16, true).unwrap().remove(0);
         let address: ListenAddress = other.address().parse().unwrap();
         for reuse_port in [false, true] {
@@ -419,7 +418,7 @@ mod tests {
 
     #[test]
     fn siblings_share_the_clients_of_a_port() {
-        let _nobody_forks = FORKING.read().unwrap();
+        let _no_fork = FORKING.read().unwrap();
         let first = Listener::open(&"127.0.0.1:0".parse().unwrap(), 16, true).unwrap().remove(0);
         let second = first.sibling(16).unwrap();
         assert_eq!(first.address(), second.address());
@@ -447,7 +446,7 @@ mod tests {
 
     #[test]
     fn a_stale_socket_file_is_replaced() {
-        let _nobody_forks = FORKING.read().unwrap();
+        let _no_fork = FORKING.read().unwrap();
         let directory = Directory::new("stale");
         let (path, address) = directory.socket();
         drop(UnixListener::bind(&path).unwrap());
@@ -459,7 +458,7 @@ mod tests {
 
     #[test]
     fn a_file_in_use_is_left_alone() {
-        let _nobody_forks = FORKING.read().unwrap();
+        let _no_fork = FORKING.read().unwrap();
         let directory = Directory::new("in-use");
         let (path, address) = directory.socket();
         let server = UnixListener::bind(&path).unwrap();
@@ -480,7 +479,7 @@ mod tests {
 
     #[test]
     fn the_file_of_another_is_not_removed() {
-        let _nobody_forks = FORKING.read().unwrap();
+        let _no_fork = FORKING.read().unwrap();
         let directory = Directory::new("another");
         let (path, address) = directory.socket();
         let first = one(&address);

@@ -1,5 +1,11 @@
-//! Connections: sockets whose writes are queued when the kernel takes no more, that time out,
-//! are paused and resumed, and are known by an id to other threads.
+//! Sockets and connections, without a loop.
+//!
+//! - Opening: [`listen_address`], [`listener`], [`bound`].
+//! - A connection's state is in [`connection`] and what it holds: [`write_queue`], [`timeouts`] with
+//!   its [`timer`], and [`io_state`], which its [`driver`] keeps. Callbacks get it as a [`Conn`].
+//! - Other threads have its [`ConnId`]: [`remote`] finds the [`mailbox`] of its loop in the
+//!   [`loop_table`].
+//! - Counting: [`account`] the bytes that wait, [`counters`] what was done.
 
 mod account;
 mod bound;

@@ -1,13 +1,12 @@
-//! How long a connection may be silent.
+//! [`Timeouts`]: how long a connection may be silent.
 //!
-//! A timer that was moved at each byte would cost more than the byte. So each connection notes
-//! when it last heard and last said something, and has one timer at its soonest deadline, which
-//! is moved only when it has expired and turns out to be early, or when the deadline has come
-//! nearer.
+//! A timer that was moved at each byte would cost more than the byte. So each connection records when
+//! it last read and last wrote, and has one timer at its soonest deadline, which is moved only when it
+//! has expired and turns out to be early, or when the deadline has come nearer.
 
 use std::time::{Duration, Instant};
 
-/// The time. It is read anew each time: a handler's call may take long, and what is heard or said
+/// The time. It is read again at each use: a handler's call may take long, and what is read or written
 /// after it must not count as old.
 #[derive(Debug)]
 pub(crate) struct Clock {
@@ -25,16 +24,16 @@ impl Clock {
     }
 }
 
-/// What of a connection's state matters for its deadlines.
+/// The part of a connection's state that its deadlines depend on.
 #[derive(Clone, Copy)]
 pub(crate) struct Activity {
     pub(crate) is_reading: bool,
     pub(crate) is_writing: bool,
-    /// It has ended and gives the peer this long to end too.
+    /// It lingers, for so long.
     pub(crate) linger: Option<Duration>,
 }
 
-/// How many times as long as a silent peer one that goes on sending may take to end.
+/// How many times the linger time a peer that keeps sending gets in all.
 const LONGEST_LINGER: u64 = 15;
 
 /// The limits of one connection in nanoseconds, 0 for none, and what they are counted from.
@@ -89,7 +88,7 @@ impl Timeouts {
         self.note_queued(clock);
     }
 
-    /// Something was read, or reading begins anew.
+    /// Something was read, or reading resumes.
     #[inline]
     pub(crate) fn note_read(&mut self, clock: &Clock) {
         if self.idle | self.read != 0 {
@@ -98,7 +97,7 @@ impl Timeouts {
     }
 
     /// Something was sent; `waits` when that was not all. Most connections have a write timeout, and
-    /// most writes nothing left to time, for which the clock need not be read.
+    /// most writes leave nothing to wait for, so that the clock need not be read.
     #[inline]
     pub(crate) fn note_sent(&mut self, waits: bool, clock: &Clock) {
         if self.idle != 0 || waits && self.write != 0 {
@@ -125,7 +124,7 @@ impl Timeouts {
         self.last_read = clock.now();
     }
 
-    /// When the connection has been silent for too long, if it may not be for ever.
+    /// When the connection will have been silent for too long, if it has a limit.
     #[inline]
     pub(crate) fn deadline(&self, activity: Activity) -> Option<u64> {
         if let Some(linger) = activity.linger {

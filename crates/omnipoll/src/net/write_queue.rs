@@ -1,8 +1,7 @@
-//! What a connection has been given to write and the kernel has not taken yet.
+//! [`WriteQueue`]: what was written to a connection and the kernel has not taken yet.
 //!
 //! `send(2)` on a non-blocking socket takes a part, or nothing. The rest waits here in order and
-//! goes out with `sendmsg(2)`, many pieces in one call, or straight from a file with
-//! `sendfile(2)`.
+//! is sent by `sendmsg(2)`, many pieces in one call, or from a file by `sendfile(2)`.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -17,9 +16,9 @@ use crate::sys::socket;
 const PIECE: usize = 16 * 1024;
 /// Pieces that one `sendmsg(2)` takes; the kernel's limit (`IOV_MAX`) is 1,024.
 const PIECES_PER_CALL: usize = 64;
-/// Files that one connection may queue: each holds a descriptor, which others need too.
+/// Files that one connection may queue: each holds a descriptor, of which there are not many.
 const MAX_FILES: usize = 16;
-/// What one flush sends at most, so that a fast reader does not keep its loop from the others.
+/// What one flush sends at most, so that a fast reader does not delay the loop's other connections.
 const BYTES_PER_FLUSH: u64 = 1024 * 1024;
 
 #[derive(Debug)]
@@ -29,7 +28,7 @@ enum Piece {
     File { file: OwnedFd, offset: u64, left: u64 },
 }
 
-/// A copy of bytes from a caller, who may choose to write more than there is memory for.
+/// A copy of a caller's bytes, which may be more than there is memory for: `ENOMEM`.
 pub(crate) fn copy_of(data: &[u8]) -> io::Result<Vec<u8>> {
     let mut copy = Vec::new();
     copy.try_reserve_exact(data.len()).map_err(no_memory)?;
@@ -37,13 +36,13 @@ pub(crate) fn copy_of(data: &[u8]) -> io::Result<Vec<u8>> {
     Ok(copy)
 }
 
-/// A queue of bytes and stretches of files.
+/// A queue of bytes and parts of files.
 #[derive(Debug)]
 pub(crate) struct WriteQueue {
     pieces: VecDeque<Piece>,
-    /// The bytes held in memory, which the account has among those that wait.
+    /// The bytes held in memory, all of which the account counts.
     queued: usize,
-    /// Those among them that a ring has taken to send.
+    /// Those among them that the driver is sending.
     in_flight: usize,
     /// How many of the pieces are files, and what is left of them all.
     files: usize,
@@ -60,25 +59,25 @@ impl WriteQueue {
         self.pieces.is_empty() && self.in_flight == 0
     }
 
-    /// How many bytes it holds in memory; what is left of a file is not among them.
+    /// How many bytes it holds in memory, which excludes files.
     #[inline]
     pub(crate) fn queued(&self) -> usize {
         self.queued
     }
 
     /// How many bytes wait to be sent: those in memory, those of files, and what other threads
-    /// have written that the loop has not come to.
+    /// have written that the loop has not taken.
     pub(crate) fn waiting(&self) -> usize {
         self.account.waiting().saturating_add(usize::try_from(self.left_of_files).unwrap_or(usize::MAX))
     }
 
-    /// What is counted of its bytes.
+    /// The count of its bytes.
     #[inline]
     pub(crate) fn account(&self) -> &Account {
         &self.account
     }
 
-    /// Queues bytes that the account has counted. `ENOMEM`: they are counted no more.
+    /// Queues bytes that the account has counted. On `ENOMEM` they are released.
     pub(crate) fn push(&mut self, data: &[u8]) -> io::Result<()> {
         let copied = self.copy(data);
         self.add(data.len());
@@ -104,8 +103,8 @@ impl WriteQueue {
         Ok(())
     }
 
-    /// Queues bytes that many connections are given, of which this one's are `sent` up to there and
-    /// counted from there on; each holds a reference. `ENOMEM`: they are counted no more.
+    /// Queues bytes that connections share. Those before `sent` are sent, the rest is counted. On
+    /// `ENOMEM` it is released.
     pub(crate) fn push_shared(&mut self, bytes: Arc<Vec<u8>>, sent: usize) -> io::Result<()> {
         let left = bytes.len() - sent;
         if left == 0 {
@@ -135,20 +134,27 @@ impl WriteQueue {
 
     fn add(&mut self, more: usize) {
         self.queued += more;
-        debug_assert!(self.queued <= self.account.waiting(), "{} bytes are held uncounted", self.queued);
+        self.check_count();
     }
 
-    /// Holds so many bytes no more.
+    /// In debug builds: it holds no byte that is not counted.
+    fn check_count(&self) {
+        debug_assert!(self.queued <= self.account.waiting(), "{} bytes are not counted", self.queued);
+        debug_assert!(self.in_flight <= self.queued);
+    }
+
+    /// So many bytes are held no longer.
     #[inline]
     fn release(&mut self, bytes: usize) {
         if bytes > 0 {
             self.queued -= bytes;
             self.account.release(bytes);
+            self.check_count();
         }
     }
 
-    /// Lends the first piece of bytes, and where in it to begin; `None` while one is lent, or
-    /// when a file comes first. `ENOMEM`.
+    /// Gives the first piece of bytes to a send, and where in it to begin; `None` while one is in
+    /// flight, or when a file comes first. `ENOMEM`.
     pub(crate) fn begin_send(&mut self) -> io::Result<Option<(Vec<u8>, usize)>> {
         if self.in_flight > 0 || self.is_file_next() {
             return Ok(None);
@@ -162,7 +168,7 @@ impl WriteQueue {
         Ok(Some((bytes, sent)))
     }
 
-    /// Takes back what was lent, of which what is before `sent` has been sent.
+    /// Takes back what was in flight, of which the part before `sent` is sent.
     pub(crate) fn finish_send(&mut self, bytes: Vec<u8>, sent: usize) {
         let left = bytes.len() - sent;
         let in_flight = std::mem::take(&mut self.in_flight);
@@ -179,9 +185,9 @@ impl WriteQueue {
         self.in_flight == 0 && matches!(self.pieces.front(), Some(Piece::File { .. }))
     }
 
-    /// Gives the kernel what it takes, and returns how much that was. It is empty afterwards,
-    /// or has sent its share, or the socket is full. A file that turns out shorter than was
-    /// said is `EIO`: the peer can't be told otherwise.
+    /// Sends what the kernel takes, and returns how much that was. Afterwards the queue is empty, or
+    /// the socket's buffer is full, or the limit of one flush is reached. A file that is shorter than
+    /// was announced is `EIO`: the peer has no other way to know.
     pub(crate) fn flush(&mut self, socket: BorrowedFd<'_>) -> io::Result<u64> {
         let mut total = 0;
         while !self.pieces.is_empty() && total < BYTES_PER_FLUSH {
@@ -199,7 +205,7 @@ impl WriteQueue {
             }
         }
         if self.pieces.is_empty() {
-            // Most connections never queue again: they shall not keep the memory.
+            // Most connections never queue again, and must not keep the memory.
             self.pieces = VecDeque::new();
         }
         Ok(total)
@@ -223,7 +229,7 @@ impl WriteQueue {
         socket::send_vectored(socket, &slices[..filled])
     }
 
-    /// Drops what has been sent from the front.
+    /// Removes what has been sent from the front.
     fn advance(&mut self, count: usize) {
         if matches!(self.pieces.front(), Some(Piece::File { .. })) {
             return self.advance_file(count);
@@ -249,7 +255,7 @@ impl WriteQueue {
         }
     }
 
-    /// Counts what has been sent of the file at the front, and drops it when that was all.
+    /// The same for a file at the front.
     fn advance_file(&mut self, count: usize) {
         self.left_of_files = self.left_of_files.saturating_sub(count as u64);
         if let Some(Piece::File { left: 0, .. }) = self.pieces.front() {
@@ -258,7 +264,7 @@ impl WriteQueue {
         }
     }
 
-    /// Throws away what is not lent.
+    /// Discards all but what is in flight.
     pub(crate) fn clear(&mut self) {
         self.pieces = VecDeque::new();
         (self.files, self.left_of_files) = (0, 0);

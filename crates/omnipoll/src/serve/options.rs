@@ -1,4 +1,4 @@
-//! How a server serves.
+//! [`Model`] and [`ServerOptions`]: how a server serves.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::EngineKind;
 #[repr(u32)]
 #[non_exhaustive]
 pub enum Model {
-    /// One loop in one thread, for all the clients. Nothing runs at once; all is shared.
+    /// One loop in one thread, for all clients. No two calls run at once; all memory is shared.
     #[default]
     Reactor = 1,
     /// A loop for each core, each with its share of the clients. Memory is shared between
@@ -18,8 +18,8 @@ pub enum Model {
     Cores = 2,
     /// A thread for each client. Memory is shared between threads.
     Thread = 3,
-    /// A process for each client, forked when it comes. It sees memory as it was then, and
-    /// what it changes dies with it. A crash is one client's.
+    /// A process for each client, forked when it is accepted. It sees memory as it was then, and its
+    /// changes end with it. A crash ends one client.
     Fork = 4,
     /// A fixed set of processes, forked at the start, and again when one dies. Each has memory
     /// of its own and serves many clients.
@@ -57,9 +57,8 @@ impl Model {
     }
 }
 
-/// Calls the function it is given, which forks, and returns what that returned: the child's
-/// number, or 0 in the child. A language whose runtime must know of a fork prepares it before
-/// and mends it after.
+/// Calls the function it is given, which forks, and returns its result: the child's process number, or
+/// 0 in the child. For a language whose runtime must prepare for a fork and repair itself afterwards.
 pub type AroundFork = Arc<dyn Fn(&mut dyn FnMut() -> i32) -> i32 + Send + Sync>;
 
 /// How a [`Server`](crate::Server) serves; the default is one loop on the best engine.
@@ -114,7 +113,7 @@ impl ServerOptions {
         Self::default()
     }
 
-    /// The way to serve: [`Model::Reactor`] unless told.
+    /// The model: [`Model::Reactor`] by default.
     pub fn model(mut self, model: Model) -> Self {
         self.model = model;
         self
@@ -126,23 +125,23 @@ impl ServerOptions {
         self
     }
 
-    /// How many loops or processes there are under CORES and PREFORK: unless told, one for each
-    /// core that this process may use.
+    /// How many loops or processes there are under CORES and PREFORK: by default one for each core that
+    /// this process may use.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = Some(workers);
         self
     }
 
     /// How many clients are served at once; those beyond wait in the listening socket's queue.
-    /// Unless told 512 under THREAD and FORK, and elsewhere as many as come. CORES and PREFORK
-    /// give each worker an equal share.
+    /// By default 512 under THREAD and FORK, and no limit elsewhere. CORES and PREFORK give each worker
+    /// an equal share.
     pub fn max_clients(mut self, clients: usize) -> Self {
         self.max_clients = Some(clients);
         self
     }
 
-    /// How many clients may wait to be accepted, as `listen(2)` takes it: 4,096 unless told.
-    /// The system's own bound, `net.core.somaxconn`, holds besides.
+    /// How many clients may wait to be accepted, as `listen(2)` takes it: 4,096 by default.
+    /// The system's own limit, `net.core.somaxconn`, applies too.
     pub fn backlog(mut self, clients: i32) -> Self {
         self.backlog = clients;
         self
@@ -151,22 +150,22 @@ impl ServerOptions {
     /// Whether each worker has a listening socket of its own (SO_REUSEPORT): the system then
     /// gives each the same share of the clients. Without it they share one, on which the engine
     /// wakes one worker for each client where it can (EXCLUSIVE): they take turns, more or less,
-    /// and no client has to wait for a worker that has died. Unless told, with it under CORES
-    /// and without under PREFORK. Unix sockets, and those that were inherited, are always shared.
+    /// and no client has to wait for a worker that has died. By default with it under CORES and
+    /// without it under PREFORK. Unix sockets, and those that were inherited, are always shared.
     pub fn reuse_port(mut self, yes: bool) -> Self {
         self.reuse_port = Some(yes);
         self
     }
 
     /// How many bytes may wait to be sent on one connection; a write beyond is `ENOBUFS`. 16 MiB
-    /// unless told.
+    /// by default.
     pub fn queue_limit(mut self, bytes: usize) -> Self {
         self.queue_limit = bytes;
         self
     }
 
     /// How many bytes may wait to be sent in the whole process; a write beyond is `ENOBUFS`.
-    /// 256 MiB unless told.
+    /// 256 MiB by default.
     pub fn total_queue_limit(mut self, bytes: usize) -> Self {
         self.total_queue_limit = bytes;
         self
@@ -174,8 +173,8 @@ impl ServerOptions {
 
     /// While more than `high` bytes wait to be sent on a connection, nothing is read from it;
     /// when no more than `low` do, [`on_drain`](crate::Handler::on_drain) is called and reading
-    /// goes on. 64 and 16 KiB by default. On io_uring the kernel may have received more by then,
-    /// which is kept, and handed over when reading goes on: less than 128 KiB from Linux 6.17 on,
+    /// resumes. 64 and 16 KiB by default. On io_uring the kernel may have received more by then,
+    /// which is kept, and delivered when reading resumes: less than 128 KiB from Linux 6.17 on,
     /// and before that as much as arrives until the receive has been cancelled.
     pub fn water_marks(mut self, low: usize, high: usize) -> Self {
         self.low_water = low;
@@ -184,7 +183,7 @@ impl ServerOptions {
     }
 
     /// Ends a connection with `ETIMEDOUT` on which nothing was read or written for so long. The
-    /// peer sees an end, or, if something was still to be sent, a reset; so it is with the others.
+    /// peer sees an end, or, if something was still to be sent, a reset, as with the other timeouts.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.idle_timeout = Some(timeout);
         self
@@ -206,8 +205,8 @@ impl ServerOptions {
     }
 
     /// How long a closed connection waits for its peer to read what was sent and to end its
-    /// direction too: two seconds unless told. While the peer sends, it is given as long again
-    /// after each arrival, up to 15 times as long in all.
+    /// direction too: two seconds by default. While the peer sends, the time starts again after each
+    /// arrival, up to 15 times as long in all.
     pub fn linger(mut self, time: Duration) -> Self {
         self.linger = time;
         self
@@ -221,13 +220,13 @@ impl ServerOptions {
     }
 
     /// How long clients may still be served after a signal, or in a worker whose parent has
-    /// died: ten seconds unless told; `None` is for ever.
+    /// died: ten seconds by default; `None` is no limit.
     pub fn drain(mut self, time: Option<Duration>) -> Self {
         self.drain = time;
         self
     }
 
-    /// What to do around each fork; nothing unless told.
+    /// What to do around each fork; nothing by default.
     pub fn around_fork(mut self, around: AroundFork) -> Self {
         self.around_fork = Some(around);
         self
@@ -249,7 +248,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_never_reads_is_reset_after_a_minute_by_default() {
+    fn a_client_that_never_reads_is_reset_after_a_minute_by_default() {
         let minute = Duration::from_secs(60);
         assert_eq!(ServerOptions::new().write_timeout, Some(minute));
         assert_eq!(ServerOptions::new().write_timeout(2 * minute).write_timeout, Some(2 * minute));

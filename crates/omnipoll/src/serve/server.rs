@@ -19,7 +19,7 @@ use crate::net::{Bound, ListenAddress};
 use crate::sys::lock;
 use crate::{ConnId, EngineKind};
 
-/// Serves clients with a [`Handler`], in the way its [options](ServerOptions) name.
+/// Serves clients by a [`Handler`], as its [options](ServerOptions) say.
 ///
 /// ```
 /// use omnipoll::{Conn, Handler, Server};
@@ -60,7 +60,7 @@ pub struct Server<H> {
     ran: AtomicBool,
 }
 
-/// A server seen from other threads, and from its own handler.
+/// A server, for other threads and for its own handler.
 #[derive(Clone)]
 pub struct ServerHandle {
     shared: Arc<Shared>,
@@ -72,8 +72,8 @@ impl<H: Handler> Server<H> {
         Self::with_options(handler, ServerOptions::new())
     }
 
-    /// `ENOSYS` when the engine is not to be had here, `EINVAL` when an option makes no sense,
-    /// `EMFILE`/`ENFILE`/`ENOMEM` as the system says.
+    /// `ENOSYS` when the engine is not available, `EINVAL` when an option makes no sense,
+    /// `EMFILE`/`ENFILE`/`ENOMEM` from the system.
     pub fn with_options(handler: H, options: ServerOptions) -> io::Result<Self> {
         if options.low_water > options.high_water {
             return Err(fail(libc::EINVAL, "the low mark is above the high one"));
@@ -85,7 +85,7 @@ impl<H: Handler> Server<H> {
             Model::Cores | Model::Prefork => options.workers.unwrap_or_else(cores_of_this_process),
             _ => 1,
         };
-        // One that may serve nobody would keep the clients that the kernel gives it waiting.
+        // One that may serve no client would keep waiting those that the kernel gives it.
         let workers = options.max_clients.map_or(workers, |clients| workers.min(clients));
         Ok(Self { handler, shared: Arc::new(Shared::new(options, workers)?), ran: AtomicBool::new(false) })
     }
@@ -102,7 +102,7 @@ impl<H: Handler> Server<H> {
     /// child; `EADDRINUSE`, `EADDRNOTAVAIL`, `EACCES` as `bind(2)` says, `ENOTSUP` for datagrams under
     /// THREAD and FORK.
     pub fn listen(&self, address: &str) -> io::Result<String> {
-        // The words are of the error that is at hand.
+        // The explanation belongs to this very error.
         self.open(address).map_err(|error| {
             let errno = error.raw_os_error().unwrap_or(libc::EIO);
             fail(errno, format!("{address:?}: {}", explain(&error)))
@@ -124,7 +124,7 @@ impl<H: Handler> Server<H> {
         Ok(addresses.join(" "))
     }
 
-    /// The loops take what there is when they begin.
+    /// The loops take the sockets when they start.
     fn check_is_new(&self) -> io::Result<()> {
         if self.ran.load(Ordering::SeqCst) {
             return Err(fail(libc::EINVAL, "a server listens before it runs, not afterwards"));
@@ -158,7 +158,7 @@ impl<H: Handler> Server<H> {
         let (handler, shared) = (&self.handler, &self.shared);
         let mut sockets = self.sockets()?;
         if shared.options.signals {
-            // Before anybody is served: until then a signal ends the process.
+            // Before the first client: until then a signal ends the process.
             watch_stop_signals(&shared.control)?;
         }
         let served = match shared.options.model {
@@ -170,13 +170,13 @@ impl<H: Handler> Server<H> {
         };
         lock(&shared.bound).clear();
         match shared.options.signals {
-            // From now on they are the program's again.
+            // From now on the program handles them again.
             true => served.and(unwatch_stop_signals(&shared.control)),
             false => served,
         }
     }
 
-    /// Where the clients of each worker come in.
+    /// The sockets of each worker.
     fn sockets(&self) -> io::Result<Vec<WorkerSockets>> {
         let bound = lock(&self.shared.bound);
         let workers = self.shared.counters.workers();
@@ -201,8 +201,8 @@ impl<H: Handler> Server<H> {
 
 impl ServerHandle {
     /// Stops the server: no new clients, while those that are served have `drain` to finish
-    /// (`None`: as long as they like; zero: no time) before their connections are reset. It
-    /// counts if it comes before [`Server::run`], too; a second call sets a new limit.
+    /// (`None`: no limit; zero: no time) before their connections are reset. A
+    /// stop before [`Server::run`] counts too; a second call sets a new limit.
     ///
     /// From any thread, and async-signal-safe in the process that made the server. In a process
     /// that FORK or PREFORK has forked, it ends that process's serving only; in any other forked
@@ -216,7 +216,7 @@ impl ServerHandle {
         id.belongs_to(&self.shared.budget)
     }
 
-    /// Has `data` written to every connection that has room for it, and returns to how many;
+    /// Writes `data` to every connection that has room for it, and returns to how many;
     /// the others are counted in [`WorkerStats::writes_refused`](crate::WorkerStats).
     ///
     /// `ENOMEM` when there is no memory for a copy of it. `ENOTSUP` under FORK and PREFORK, whose
@@ -237,8 +237,8 @@ impl ServerHandle {
     }
 
     /// A duplicate of the socket at one of its [addresses](Self::addresses), by its place among
-    /// them: to set an option, or for a new process that takes over without a moment in which
-    /// nobody listens. Give that one the descriptors from 3 on and their number in `LISTEN_FDS`, let
+    /// them: to set an option, or for a new process that takes over without a gap in
+    /// listening. Give that one the descriptors from 3 on and their number in `LISTEN_FDS`, let
     /// it listen on `"systemd"`, and stop this one when it serves. Nothing else changes: see
     /// [`keep_files`](Self::keep_files).
     ///

@@ -1,4 +1,4 @@
-//! What a server's loops have in common, and what other threads reach of a server.
+//! What a server's loops share, with each other and with the threads that control the server.
 
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -13,12 +13,12 @@ use crate::net::{self, copy_of, Bound, Budget, Counter, Counters, Mailbox};
 use crate::sys::{fork, lock, SharedWords};
 use crate::{EngineKind, Poller};
 
-/// What a server's loops have in common.
+/// What a server's loops share.
 pub(super) struct Shared {
     pub(super) options: ServerOptions,
     /// The poller of the loop that `run` runs in its own thread.
     pub(super) control: Arc<Poller>,
-    /// What the clients are served by.
+    /// The engine that the server was asked for.
     pub(super) engine: EngineKind,
     /// The driver of the loops that serve them.
     pub(super) driver_kind: DriverKind,
@@ -29,18 +29,18 @@ pub(super) struct Shared {
     pub(super) bound: Mutex<Vec<Bound>>,
     loops: Mutex<Vec<Arc<Mailbox>>>,
     /// The process that may wait for these locks, as [`fork::epoch`] numbers it: the one that made the
-    /// server, or that a model has forked while nobody held any. One that the program itself has forked
+    /// server, or that a model has forked while no thread held any. One that the program itself has forked
     /// may have inherited them locked.
     process: AtomicU32,
-    /// How many loops rely on the control loop to be told of a stop.
+    /// How many loops the control loop must wake for a stop, and wait for.
     pub(super) other_loops: AtomicUsize,
-    /// What this process has been told: see [`encode`].
+    /// The stop of this process: see [`encode`].
     stop: AtomicU64,
-    /// What the children of this process are told, and why one of them last could not serve.
+    /// The stop of this process's children, and the last error for which one of them could not serve.
     for_children: SharedWords,
 }
 
-/// A stop as a number: 0 is none, and `u64::MAX` one that waits for ever.
+/// A stop as a number: 0 is none, and `u64::MAX` one without limit.
 fn encode(drain: Option<Duration>) -> u64 {
     drain.map_or(u64::MAX, |drain| u64::try_from(drain.as_nanos()).unwrap_or(u64::MAX).saturating_add(1))
 }
@@ -79,10 +79,10 @@ impl Shared {
         AnyDriver::new(self.driver_kind)
     }
 
-    /// A server is its process's, unless it is itself what forks.
+    /// A server belongs to the process that made it, and to those that it forks itself.
     pub(super) fn check_owner(&self) -> io::Result<()> {
-        let anothers = |_| fail(libc::EOWNERDEAD, "the server belongs to the parent process: make another");
-        self.control.check_owner().map_err(anothers)
+        let in_child = |_| fail(libc::EOWNERDEAD, "the server belongs to the parent process: make another");
+        self.control.check_owner().map_err(in_child)
     }
 
     pub(super) fn register_loop(&self, mailbox: Arc<Mailbox>) {
@@ -120,8 +120,8 @@ impl Shared {
         self.counters.workers() > 1 && self.options.reuse_port.unwrap_or(self.options.model == Model::Cores)
     }
 
-    /// How many clients a worker may have: all the shares are the bound, and none is empty, because
-    /// there are no more workers than clients.
+    /// How many clients a worker may have. The shares add up to the limit, and none is 0, because there
+    /// are no more workers than clients.
     pub(super) fn share_of_clients(&self, worker: usize) -> usize {
         let workers = self.counters.workers();
         match (self.options.max_clients, self.options.model) {
@@ -131,7 +131,7 @@ impl Shared {
         }
     }
 
-    /// Tells this process to stop. Async-signal-safe in the process that made the server.
+    /// Stops this process. Async-signal-safe in the process that made the server.
     /// `EOWNERDEAD` in one that the program has forked.
     pub(super) fn stop(&self, drain: Option<Duration>) -> io::Result<()> {
         if !self.is_of_this_process() {
@@ -149,7 +149,7 @@ impl Shared {
         }
     }
 
-    /// The stop that this process has been told, if there is one, and how long it may take.
+    /// The stop of this process, if there is one, and how long it may take.
     pub(super) fn wanted_stop(&self) -> Option<Option<Duration>> {
         match self.stop.load(Ordering::SeqCst) {
             0 => None,
@@ -158,61 +158,61 @@ impl Shared {
         }
     }
 
-    /// Tells the other loops of this process.
+    /// Wakes the other loops of this process.
     pub(super) fn wake_workers(&self) {
         for mailbox in lock(&self.loops).iter() {
             let _ = mailbox.wake();
         }
     }
 
-    /// Tells the children that are forked how to stop, once they see that they shall.
+    /// Leaves the children how long they may take to stop, for when their pipe ends.
     pub(super) fn publish_stop(&self) {
         self.for_children[0].store(self.stop.load(Ordering::SeqCst), Ordering::SeqCst);
     }
 
-    /// In a child: does as the parent has announced, or, if it died before it could, what the
-    /// options say.
+    /// In a child: stops as the parent has announced, or, if it died before it could, as the options
+    /// say.
     pub(super) fn adopt_parent_stop(&self) {
-        let told = match self.for_children[0].load(Ordering::SeqCst) {
+        let stop = match self.for_children[0].load(Ordering::SeqCst) {
             0 => encode(self.options.drain),
-            told => told,
+            stop => stop,
         };
-        self.stop.store(told, Ordering::SeqCst);
+        self.stop.store(stop, Ordering::SeqCst);
     }
 
-    /// In a child: leaves its parent the reason why it could not serve.
+    /// In a child: leaves the error for which it could not serve to its parent.
     pub(super) fn publish_failure(&self, error: &io::Error) {
         let errno = error.raw_os_error().unwrap_or(libc::EIO);
         self.for_children[1].store(errno.unsigned_abs().into(), Ordering::SeqCst);
     }
 
-    /// The reason that a child has left, if one has.
+    /// The error that a child has left, if one has.
     pub(super) fn last_failure(&self) -> Option<io::Error> {
         let errno = self.for_children[1].load(Ordering::SeqCst) as i32;
         (errno != 0).then(|| fail(errno, format!("no worker process can serve: {}", explain(&plain(errno)))))
     }
 
-    /// Gives `data` to every connection of this process, and returns to how many.
+    /// Writes `data` to every connection of this process, and returns to how many.
     pub(super) fn broadcast(&self, data: &[u8]) -> io::Result<usize> {
         if self.options.model.forks() {
             return Err(fail(
                 libc::ENOTSUP,
                 "under FORK and PREFORK clients are served by processes that share no memory: \
-                 no one of them reaches the clients of the others",
+                 none of them reaches the clients of the others",
             ));
         }
         self.check_owner()?;
         let data = Arc::new(copy_of(data)?);
-        let (mut all_given, mut all_full) = (0, 0);
+        let (mut all_queued, mut all_full) = (0, 0);
         for mailbox in lock(&self.loops).iter() {
-            let (given, full) = mailbox.broadcast(&data)?;
-            all_given += given;
+            let (queued, full) = mailbox.broadcast(&data)?;
+            all_queued += queued;
             all_full += full;
         }
         if all_full > 0 {
             self.counters.of(0).add(Counter::WritesRefused, all_full as u64);
         }
-        Ok(all_given)
+        Ok(all_queued)
     }
 
     pub(super) fn stats(&self) -> ServerStats {

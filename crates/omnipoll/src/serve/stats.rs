@@ -1,4 +1,4 @@
-//! What a server has done.
+//! [`ServerStats`]: what a server has counted.
 
 use crate::net::{Counter, Counters, WorkerCounters};
 
@@ -14,19 +14,19 @@ pub struct WorkerStats {
     pub bytes_in: u64,
     /// Bytes that the kernel took for clients.
     pub bytes_out: u64,
-    /// Clients that were refused: by `on_open`, or for want of a thread or process.
+    /// Clients that were refused: by `on_open`, or because there was no thread or process for them.
     pub refused: u64,
     /// Connections that ended because they were silent for too long.
     pub timed_out: u64,
-    /// How often accepting paused for want of descriptors or memory.
+    /// How often accepting paused because descriptors or memory had run out.
     pub accept_pauses: u64,
-    /// How often a broadcast passed over a client that had no room for it.
+    /// How often a broadcast skipped a client that had no room for it.
     pub writes_refused: u64,
     /// Datagrams that arrived.
     pub datagrams_in: u64,
     /// Datagrams that the kernel took.
     pub datagrams_out: u64,
-    /// Datagrams that could not be sent to where they should go.
+    /// Datagrams that could not be sent.
     pub datagrams_dropped: u64,
     /// How often a worker process died and was replaced.
     pub restarts: u64,

@@ -1,16 +1,16 @@
-//! Who is at the other end of a connection.
+//! [`Address`]: the address of a socket.
 
 use std::fmt::{self, Write};
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::sync::Arc;
 
-/// The address of a socket: of a client as `accept(2)` tells it, or our own.
+/// The address of a socket: a peer's, as `accept(2)` returns it, or our own.
 ///
 /// Shown as [`Server::listen`](crate::Server::listen) reads it: `127.0.0.1:80`, `[::1]:80`,
 /// `unix:/path`, `unix:@name`, and `unix:` for a socket without a name, which most unix clients are.
-/// A client chooses its name: control characters, whatever else is not printed, bytes that are no
+/// A client chooses its name: control characters, all else that is not printable, bytes that are not
 /// UTF-8, and backslashes are shown as Rust's escapes, so that a name can't end a line of a log or
-/// command a terminal. [`Unix`](Self::Unix) holds the bytes themselves.
+/// control a terminal. [`Unix`](Self::Unix) holds the bytes themselves.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
     /// A unix socket that was bound to no name.
@@ -62,7 +62,7 @@ impl fmt::Display for Address {
         match self {
             Self::Unnamed => f.write_str("unix:"),
             Self::V4(address) => address.fmt(f),
-            // A client of IPv4 that came to a socket of both kinds: one client has one name.
+            // IPv4 on a socket for both: a client must have one name, whichever socket it connects to.
             Self::V6(address) => match address.ip().to_ipv4_mapped() {
                 Some(ip) => SocketAddrV4::new(ip, address.port()).fmt(f),
                 None => address.fmt(f),
@@ -77,10 +77,10 @@ impl fmt::Display for Address {
 
 fn write_escaped(f: &mut fmt::Formatter<'_>, name: &[u8]) -> fmt::Result {
     for chunk in name.utf8_chunks() {
-        for letter in chunk.valid().chars() {
-            match letter {
-                '\'' | '"' => f.write_char(letter)?,
-                _ => write!(f, "{}", letter.escape_debug())?,
+        for character in chunk.valid().chars() {
+            match character {
+                '\'' | '"' => f.write_char(character)?,
+                _ => write!(f, "{}", character.escape_debug())?,
             }
         }
         chunk.invalid().iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))?;
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_shown_without_what_commands_a_terminal() {
+    fn a_name_is_shown_without_terminal_controls() {
         for (name, shown) in [
             (&b"/a\nb\x1b[2J"[..], r"unix:/a\nb\u{1b}[2J"),
             (b"/it's \"\xc3\xa9\"", "unix:/it's \"\u{e9}\""),

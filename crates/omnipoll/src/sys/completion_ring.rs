@@ -39,7 +39,7 @@ use super::{above_stdio, descriptor, fork, socket};
 use crate::errno::{self, ErrorClass};
 use crate::error::{bare, fail, Describe, Error};
 
-/// Requests that are handed over in one system call at most.
+/// Requests that one system call submits at most.
 const REQUESTS: u32 = 1024;
 /// Completions there is room for; the kernel keeps those beyond.
 const COMPLETIONS: u32 = 4096;

@@ -1,10 +1,10 @@
-//! To which of the machine's addresses a datagram has come, and from which one an answer goes:
+//! To which of the machine's addresses a datagram was sent, and from which one an answer is:
 //! `IP_PKTINFO` of ip(7) and `IPV6_PKTINFO` of ipv6(7), beside the data of a message.
 //!
-//! A socket that is bound to every address answers from the one that the route to the client
-//! begins with. A client that is connected to another one never gets to see that. What comes to an
-//! IPv6 socket from IPv4 tells both; only the former knows the address to answer a broadcast from.
-//! Systems other than Linux choose by themselves.
+//! By default a socket that is bound to every address answers from the address of the route to the
+//! client, and a client that is connected to another one does not receive that. A datagram from IPv4 on
+//! an IPv6 socket has both kinds of information; only IPv4's has the address to answer a broadcast
+//! from. On systems other than Linux the system chooses.
 
 use std::io;
 use std::net::IpAddr;
@@ -30,11 +30,11 @@ mod linux {
     /// Room for one message of each kind: 32 and 40 bytes.
     const CAPACITY: usize = 72;
 
-    /// What goes with a datagram beside its data.
+    /// The control messages of a datagram: cmsg(3).
     #[repr(align(8))]
     pub(crate) struct Control([u8; CAPACITY]);
 
-    /// Has the kernel tell it of each datagram.
+    /// Has the kernel report it for each datagram.
     pub(crate) fn enable(fd: BorrowedFd<'_>, is_ipv6: bool) -> io::Result<()> {
         set(fd, libc::IPPROTO_IP, libc::IP_PKTINFO)?;
         if is_ipv6 {
@@ -58,7 +58,7 @@ mod linux {
             Self([0; CAPACITY])
         }
 
-        /// Has the kernel write here what it tells.
+        /// Has the kernel write the control messages here.
         #[inline]
         pub(crate) fn lend(&mut self, header: &mut msghdr) {
             header.msg_control = self.0.as_mut_ptr().cast();
@@ -102,8 +102,8 @@ mod linux {
         }
     }
 
-    /// The address that a datagram has come to, and that an answer is to be sent from; none if the
-    /// kernel has not told, or for a multicast, which nothing can be sent from.
+    /// The address that a datagram was sent to, and that an answer is sent from; none if the kernel has
+    /// not reported it, or for a multicast address, from which nothing can be sent.
     #[inline]
     pub(crate) fn local(header: &msghdr) -> Option<IpAddr> {
         let mut found = None;

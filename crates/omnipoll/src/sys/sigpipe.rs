@@ -1,9 +1,8 @@
-//! Keeps SIGPIPE from a system call that has no flag against it.
+//! Suppresses SIGPIPE for a system call that has no flag against it.
 //!
-//! `sendfile(2)` to a socket whose peer is gone raises the signal, which ends a program that has
-//! not thought of it. It is for the thread that made the call, so that it can be blocked there
-//! meanwhile, and taken back before it is let through again: `pthread_sigmask(3)` and
-//! `sigtimedwait(2)`.
+//! `sendfile(2)` to a socket whose peer is gone raises the signal, which by default ends the program.
+//! It is sent to the thread that made the call, so that it can be blocked there meanwhile and taken
+//! before it is unblocked: `pthread_sigmask(3)` and `sigtimedwait(2)`.
 
 use std::io;
 use std::mem::zeroed;

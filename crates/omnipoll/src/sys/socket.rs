@@ -1,7 +1,7 @@
-//! The system calls of streams and datagrams, and the kernel's form of addresses.
+//! The system calls of sockets.
 //!
-//! Each repeats what a signal interrupted, and returns every other error as the system tells
-//! it: `EAGAIN` too.
+//! Each is repeated when a signal interrupts it, and returns every other error of the system, `EAGAIN`
+//! too.
 
 use std::io::{self, IoSlice};
 use std::mem::{offset_of, size_of, zeroed};
@@ -47,7 +47,7 @@ fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
     }
 }
 
-/// Takes a client: its socket, non-blocking and closed by `exec`, and its address. accept4(2)
+/// Accepts a connection: its socket, non-blocking and closed by `exec`, and the peer's address. accept4(2)
 /// on Linux, accept(2) and fcntl(2) elsewhere.
 #[inline]
 pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Address)> {
@@ -110,7 +110,7 @@ pub(crate) fn duplicate_number(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
-/// Has `exec` close a number.
+/// Has `exec` close a descriptor.
 pub(crate) fn close_on_exec(number: RawFd) -> io::Result<()> {
     // SAFETY: fcntl with this command takes no pointer; a number that is no file is an error.
     retry(|| unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) as isize })
@@ -123,13 +123,13 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&fd).set_nonblocking(true).describe("O_NONBLOCK")
 }
 
-/// Locks a file against everybody else, or `EAGAIN`: flock(2).
+/// Locks a file, or `EAGAIN` when another process has locked it: flock(2).
 pub(crate) fn lock_file(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: takes no pointer.
     retry(|| unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) as isize }).map(drop)
 }
 
-/// Lets others lock it.
+/// Unlocks it.
 pub(crate) fn unlock_file(fd: BorrowedFd<'_>) {
     // SAFETY: takes no pointer; it can't fail for a file that is locked.
     unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_UN) };
@@ -203,7 +203,7 @@ pub(crate) fn send_file(
     Ok(sent)
 }
 
-/// Ends what we send; the peer may go on sending: shutdown(2).
+/// Ends our direction; the peer may continue to send: shutdown(2).
 pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: takes no pointer.
     retry(|| unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_WR) as isize }).map(drop)
@@ -215,7 +215,6 @@ pub(crate) fn reset_on_close(fd: BorrowedFd<'_>) -> io::Result<()> {
     set_option(fd, libc::SOL_SOCKET, libc::SO_LINGER, &libc::linger { l_onoff: 1, l_linger: 0 })
 }
 
-/// Sends small writes at once: `TCP_NODELAY`, tcp(7). An error on what is no TCP socket.
 /// Whether the kernel takes `length` bytes on a stream as a whole, unless it is short of memory:
 /// there is room for twice as many, as each may need as much for what belongs to its packet.
 /// `SO_MEMINFO` (Linux 4.12).
@@ -242,12 +241,13 @@ pub(crate) fn has_room(fd: BorrowedFd<'_>, length: usize) -> bool {
     got == 0 && length.saturating_mul(2).saturating_add(used + OVERHEAD) <= info[LIMIT] as usize
 }
 
-/// Whether the kernel takes `length` bytes as a whole: nobody can say.
+/// Whether the kernel takes `length` bytes as a whole: unknown here.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn has_room(_: BorrowedFd<'_>, _: usize) -> bool {
     false
 }
 
+/// Sends small writes at once: `TCP_NODELAY`, tcp(7). An error on other than TCP sockets.
 pub(crate) fn no_delay(fd: BorrowedFd<'_>) -> io::Result<()> {
     set_option::<c_int>(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1)
 }
@@ -271,8 +271,8 @@ pub(crate) fn local_address(fd: BorrowedFd<'_>) -> io::Result<Address> {
     Ok(address.peer())
 }
 
-/// Who is at the other end, as accept(2) would have told: getpeername(2), and for a TCP connection
-/// that has been reset already `SO_PEERNAME`, which wants to know how long the address is.
+/// The peer's address, as accept(2) returns it: getpeername(2), and for a TCP connection that has been
+/// reset already `SO_PEERNAME`, which needs the length of the address.
 #[cfg(io_uring)]
 pub(crate) fn peer_address(fd: BorrowedFd<'_>) -> Address {
     // linux/socket.h; libc has no name for it.
@@ -359,11 +359,11 @@ fn option(fd: BorrowedFd<'_>, level: c_int, name: c_int) -> Option<[c_int; 4]> {
     Some(value)
 }
 
-/// What one datagram said of itself.
+/// A datagram that was received.
 pub(crate) struct Received {
-    /// Who sent it.
+    /// The sender's address.
     pub(crate) peer: Address,
-    /// Which of this machine's addresses it came to, where [`pktinfo`] was enabled.
+    /// Which of this machine's addresses it was sent to, where [`pktinfo`] was enabled.
     pub(crate) local: Option<IpAddr>,
     /// Its bytes, from the beginning of its slot.
     pub(crate) length: usize,
@@ -372,13 +372,13 @@ pub(crate) struct Received {
 /// A datagram to be sent.
 pub(crate) struct Outgoing<'a> {
     pub(crate) peer: &'a Address,
-    /// From which of this machine's addresses, if the system is not to choose.
+    /// From which of this machine's addresses; by default the system chooses.
     pub(crate) from: Option<IpAddr>,
     pub(crate) data: &'a [u8],
 }
 
-/// Takes the datagrams that wait, one in each `slot` bytes of `memory` and at most [`BATCH`],
-/// and replaces `received` by them. What is longer than a slot is cut. recvmmsg(2) on Linux, a
+/// Receives the datagrams that wait, one into each `slot` bytes of `memory` and at most [`BATCH`],
+/// and replaces `received` by them. One that is longer than a slot is truncated. recvmmsg(2) on Linux, a
 /// loop of recvmsg(2) elsewhere.
 pub(crate) fn receive_batch(
     fd: BorrowedFd<'_>,
@@ -490,7 +490,7 @@ fn send_headers(fd: RawFd, headers: &mut [Header]) -> io::Result<usize> {
     })
 }
 
-/// How many went well before the first error, which counts only if none did.
+/// How many calls succeeded before the first error, which is returned only if none did.
 #[cfg(not(target_os = "linux"))]
 fn each(headers: &mut [Header], mut call: impl FnMut(&mut Header) -> io::Result<()>) -> io::Result<usize> {
     for (done, header) in headers.iter_mut().enumerate() {
@@ -522,7 +522,7 @@ impl SocketAddress {
         ptr::from_mut(&mut self.storage).cast()
     }
 
-    /// What the kernel wrote; unnamed for a family that has no peers here.
+    /// What the kernel wrote; unnamed for any other family.
     #[inline]
     fn peer(&self) -> Address {
         let storage = ptr::from_ref(&self.storage);
@@ -555,7 +555,7 @@ impl SocketAddress {
         bytes.get(offset_of!(sockaddr_un, sun_path)..).unwrap_or_default()
     }
 
-    /// What the kernel is to read.
+    /// Sets what the kernel will read.
     #[inline]
     fn set(&mut self, peer: &Address) -> io::Result<()> {
         let storage = ptr::from_mut(&mut self.storage);
@@ -605,8 +605,8 @@ pub(crate) mod tests {
     use std::os::unix::net::UnixStream;
     use std::sync::RwLock;
 
-    /// Written by who forks, read by who needs a socket to be closed when it is dropped: a child
-    /// has every descriptor once more, until it ends or executes a program.
+    /// Write-locked by tests that fork, read-locked by tests that need a socket to be closed when it is
+    /// dropped: a child has a copy of every descriptor until it ends or executes a program.
     pub(crate) static FORKING: RwLock<()> = RwLock::new(());
 
     /// The exit status of a child that runs `body`, which takes no lock.
@@ -653,7 +653,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_write_to_nobody_is_an_error_and_no_signal() {
+    fn a_write_to_a_closed_peer_is_an_error_and_no_signal() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         shutdown_write(theirs.as_fd()).unwrap();
         assert_eq!(receive(ours.as_fd(), &mut [0]).unwrap(), 0);
@@ -663,12 +663,12 @@ pub(crate) mod tests {
             unsafe { libc::shutdown(theirs.as_raw_fd(), libc::SHUT_RDWR) };
             // SAFETY: the default action needs no handler; the runtime of Rust ignores the signal.
             unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-            let is_told = |result: io::Result<usize>| {
+            let is_broken_pipe = |result: io::Result<usize>| {
                 result.is_err_and(|error| error.raw_os_error() == Some(libc::EPIPE))
             };
             let sent = send(ours.as_fd(), b"x");
             let pieces = send_vectored(ours.as_fd(), &[IoSlice::new(b"x")]);
-            i32::from(!(is_told(sent) && is_told(pieces)))
+            i32::from(!(is_broken_pipe(sent) && is_broken_pipe(pieces)))
         });
         assert_eq!(status, 0);
     }
@@ -688,11 +688,11 @@ pub(crate) mod tests {
     /// The harness ignores SIGPIPE, as every Rust program does.
     #[test]
     #[cfg(target_os = "linux")]
-    fn a_file_for_nobody_raises_no_signal() {
+    fn a_file_for_a_closed_peer_raises_no_signal() {
         extern "C" fn die(_: c_int) {
             std::process::abort();
         }
-        let _nobody_forks = FORKING.read().unwrap();
+        let _no_fork = FORKING.read().unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
         drop(theirs);
         let file = std::fs::File::open("/proc/self/exe").unwrap();

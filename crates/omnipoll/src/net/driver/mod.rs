@@ -1,5 +1,5 @@
 //! How the connections of a loop do their input and output: the one place where a kernel that reports
-//! readiness and a kernel that completes requests are told apart.
+//! readiness and a kernel that completes requests differ.
 //!
 //! | | [`readiness`] | [`uring`] |
 //! |---|---|---|
