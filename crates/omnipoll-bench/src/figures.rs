@@ -1,7 +1,7 @@
 //! Figures as the programs print them: a line of JSON for each contender.
 
 /// Prints what one contender came to: each figure's name and its value in each turn.
-pub fn tell(contender: &str, figures: &[(&str, Vec<f64>)]) {
+pub fn print(contender: &str, figures: &[(&str, Vec<f64>)]) {
     let figures: Vec<_> = figures.iter().map(|(name, values)| format!("\"{name}\": {values:.2?}")).collect();
     println!("{{\"contender\": \"{contender}\", \"figures\": {{{}}}}}", figures.join(", "));
 }

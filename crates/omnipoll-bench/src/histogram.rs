@@ -54,8 +54,8 @@ mod tests {
         let mut histogram = Histogram::default();
         (1..=100_000).for_each(|value| histogram.add(value));
         for (part, exact) in [(0.0001, 10.0), (0.5, 50_000.0), (0.99, 99_000.0), (1.0, 100_000.0)] {
-            let told = histogram.quantile(part) as f64;
-            assert!((exact..=exact * 1.02).contains(&told), "{part}: {told}");
+            let found = histogram.quantile(part) as f64;
+            assert!((exact..=exact * 1.02).contains(&found), "{part}: {found}");
         }
     }
 }

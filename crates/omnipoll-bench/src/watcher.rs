@@ -162,7 +162,7 @@ impl Watcher for Mio {
     }
 }
 
-/// polling, told to be level-triggered.
+/// polling, set to be level-triggered.
 pub struct Polling {
     poller: polling::Poller,
     events: polling::Events,

@@ -133,12 +133,12 @@ impl Load {
 
     /// Lets these clients send messages until then, each at least one, and ends when every message
     /// has come back. Returns how many there were.
-    fn exchange(&mut self, who: std::ops::Range<usize>, until: Instant) -> Result<u64, Failure> {
+    fn exchange(&mut self, clients: std::ops::Range<usize>, until: Instant) -> Result<u64, Failure> {
         let mut count = 0;
         let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; 1024];
-        who.into_iter().try_for_each(|index| self.begin(index, Instant::now()))?;
+        clients.into_iter().try_for_each(|index| self.begin(index, Instant::now()))?;
         while self.under_way > 0 {
-            // SAFETY: there is room for as many events as it is told.
+            // SAFETY: there is room for as many events as it is passed.
             let ready = unsafe { libc::epoll_wait(self.set, events.as_mut_ptr(), 1024, PATIENCE_MS) };
             if ready == 0 {
                 return Err(format!("{} messages did not come back", self.under_way).into());

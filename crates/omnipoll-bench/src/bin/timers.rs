@@ -3,7 +3,7 @@
 //!
 //! Besides tokio's, a hierarchical wheel stands beside the library's heap. It is given what the
 //! poller does about its heap: a lock, a look at the clock, a note of the soonest. It sorts what
-//! falls into one of its ticks (65,536 ns) and tells a timer up to a tick late; the heap has no
+//! falls into one of its ticks (65,536 ns) and expires a timer up to a tick late; the heap has no
 //! ticks, tokio's are milliseconds.
 
 use std::future::Future;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use omnipoll::{Events, Poller};
 use omnipoll_bench::{figures, machine, random::Random, wheel::Wheel};
 
-/// Timers that are armed, and cancelled or told, in one turn.
+/// Timers that are armed, and cancelled or expired, in one turn.
 const BATCH: usize = 1_000;
 const FIGURES: [&str; 4] = ["arm_ns", "cancel_ns", "again_ns", "expire_ns"];
 
@@ -81,23 +81,23 @@ impl Timers for OnWheel {
     fn run(&mut self) -> usize {
         let mut wheel = self.wheel.lock().expect("a lock");
         let now = self.now();
-        let told = (0..BATCH).map_while(|_| wheel.expire(now)).map(std::hint::black_box).count();
+        let expired = (0..BATCH).map_while(|_| wheel.expire(now)).map(std::hint::black_box).count();
         self.note(&wheel);
-        told
+        expired
     }
 }
 
 struct Tokio {
     runtime: tokio::runtime::Runtime,
-    told: Arc<Told>,
+    expired: Arc<Expired>,
     waker: Waker,
     sleeps: Vec<Option<Pin<Box<tokio::time::Sleep>>>>,
 }
 
 #[derive(Default)]
-struct Told(AtomicUsize);
+struct Expired(AtomicUsize);
 
-impl Wake for Told {
+impl Wake for Expired {
     fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
@@ -118,13 +118,13 @@ impl Timers for Tokio {
 
     fn run(&mut self) -> usize {
         self.runtime.block_on(tokio::task::yield_now());
-        self.told.0.swap(0, Ordering::Relaxed)
+        self.expired.0.swap(0, Ordering::Relaxed)
     }
 }
 
 fn contenders(timers: usize) -> Vec<(&'static str, Box<dyn Timers>)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    let told = Arc::new(Told::default());
+    let expired = Arc::new(Expired::default());
     let ours = Ours {
         poller: Poller::new().expect("a poller"),
         events: Events::with_capacity(BATCH),
@@ -137,7 +137,7 @@ fn contenders(timers: usize) -> Vec<(&'static str, Box<dyn Timers>)> {
         ids: vec![0; timers],
     };
     let sleeps = (0..timers).map(|_| None).collect();
-    let tokio = Tokio { runtime, waker: Waker::from(told.clone()), told, sleeps };
+    let tokio = Tokio { runtime, waker: Waker::from(expired.clone()), expired, sleeps };
     vec![
         ("omnipoll, Rust", Box::new(ours)),
         ("tokio, Rust", Box::new(tokio)),
@@ -175,11 +175,11 @@ fn main() {
         }
     }
     for ((name, _), times) in contenders.iter().zip(times) {
-        figures::tell(name, &FIGURES.into_iter().zip(times).collect::<Vec<_>>());
+        figures::print(name, &FIGURES.into_iter().zip(times).collect::<Vec<_>>());
     }
 }
 
-/// Nanoseconds to arm, to cancel, to do both to one of the others, and to be told.
+/// Nanoseconds to arm, to cancel, to do both to one of the others, and to expire.
 fn turn(timers: &mut dyn Timers, armed: usize, random: &mut Random) -> [f64; FIGURES.len()] {
     let delays: Vec<_> = (0..BATCH).map(|_| long(random)).collect();
     let mut order: Vec<_> = (armed..armed + BATCH).collect();
@@ -202,9 +202,9 @@ fn turn(timers: &mut dyn Timers, armed: usize, random: &mut Random) -> [f64; FIG
         std::hint::spin_loop();
     }
     let expire = each(|| {
-        let mut told = 0;
-        while told < BATCH {
-            told += timers.run();
+        let mut expired = 0;
+        while expired < BATCH {
+            expired += timers.run();
         }
     });
     [arm, cancel, again, expire]

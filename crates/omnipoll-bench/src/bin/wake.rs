@@ -36,7 +36,7 @@ impl Bed for Poller {
 
 /// An eventfd that an epoll watches: what any program would write by hand.
 struct Bare {
-    bell: OwnedFd,
+    eventfd: OwnedFd,
     set: OwnedFd,
     has_edge: bool,
 }
@@ -46,13 +46,13 @@ impl Bare {
         // SAFETY: no pointer is passed but the event's, which lives through its call; both
         // numbers are new.
         unsafe {
-            let bell = OwnedFd::from_raw_fd(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK));
+            let eventfd = OwnedFd::from_raw_fd(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK));
             let set = OwnedFd::from_raw_fd(libc::epoll_create1(libc::EPOLL_CLOEXEC));
             let edge = if has_edge { libc::EPOLLET } else { 0 };
             let mut event = libc::epoll_event { events: (libc::EPOLLIN | edge) as u32, u64: 0 };
             let add = libc::EPOLL_CTL_ADD;
-            assert_eq!(libc::epoll_ctl(set.as_raw_fd(), add, bell.as_raw_fd(), &mut event), 0);
-            Self { bell, set, has_edge }
+            assert_eq!(libc::epoll_ctl(set.as_raw_fd(), add, eventfd.as_raw_fd(), &mut event), 0);
+            Self { eventfd, set, has_edge }
         }
     }
 }
@@ -61,7 +61,7 @@ impl Bed for Bare {
     fn wake(&self) {
         let one = 1u64;
         // SAFETY: `one` is readable for its length.
-        let written = unsafe { libc::write(self.bell.as_raw_fd(), (&raw const one).cast(), 8) };
+        let written = unsafe { libc::write(self.eventfd.as_raw_fd(), (&raw const one).cast(), 8) };
         assert_eq!(written, 8);
     }
 
@@ -72,7 +72,7 @@ impl Bed for Bare {
         unsafe {
             assert_eq!(libc::epoll_wait(self.set.as_raw_fd(), &mut event, 1, -1), 1);
             if !self.has_edge {
-                assert_eq!(libc::read(self.bell.as_raw_fd(), (&raw mut count).cast(), 8), 8);
+                assert_eq!(libc::read(self.eventfd.as_raw_fd(), (&raw mut count).cast(), 8), 8);
             }
         }
     }
@@ -124,7 +124,7 @@ fn measure_wakes(name: &str, shared: bool, turns: usize) {
 fn rounds(beds: &[impl Bed; 2], shared: bool) -> f64 {
     let [here, there] = beds;
     thread::scope(|scope| {
-        // Threads inherit the core of who starts them.
+        // Threads inherit the core of the one that starts them.
         scope.spawn(|| {
             if !shared {
                 machine::settle_down();

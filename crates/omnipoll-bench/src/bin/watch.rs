@@ -125,7 +125,7 @@ impl Match {
     }
 }
 
-/// The contenders take turns, in an order drawn anew each time, for what one leaves behind in the
+/// The contenders take turns, in an order drawn again each time, for what one leaves behind in the
 /// kernel's caches is found by the next. The first turn of each is for our own.
 fn compare(mut own: Match, budget: Duration) {
     own.clock = machine::Clock::measured();
@@ -146,7 +146,7 @@ fn compare(mut own: Match, budget: Duration) {
         }
     }
     for (contender, values) in contenders.iter().zip(figures) {
-        figures::tell(&contender.name, &FIGURES.into_iter().zip(values).collect::<Vec<_>>());
+        figures::print(&contender.name, &FIGURES.into_iter().zip(values).collect::<Vec<_>>());
     }
 }
 
