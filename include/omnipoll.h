@@ -260,12 +260,12 @@ typedef struct omni_server omni_server;
  * Capability: OMNI_HANGUP and OMNI_ERROR are reported. Without it they show as OMNI_READ and
  * OMNI_WRITE alone.
  */
-#define OMNI_TELLS_HANGUP 0x1
+#define OMNI_REPORTS_HANGUP 0x1
 
 /**
  * Capability: OMNI_READ_CLOSED is reported. Without it it shows as OMNI_READ alone.
  */
-#define OMNI_TELLS_READ_CLOSED 0x2
+#define OMNI_REPORTS_READ_CLOSED 0x2
 
 /**
  * Capability: edges come from the kernel, and `omni_poller_rearm` is not needed.
@@ -326,19 +326,19 @@ OMNI_API OMNI_MUST_USE int omni_engine_by_name(const char *name) OMNI_NONNULL(1)
 
 /**
  * Ready: the peer will send no more; what it sent may still have to be read. Reported only where
- * the engine has OMNI_TELLS_READ_CLOSED (poll, epoll, io_uring) and OMNI_READ was asked for.
+ * the engine has OMNI_REPORTS_READ_CLOSED (poll, epoll, io_uring) and OMNI_READ was asked for.
  */
 #define OMNI_READ_CLOSED 0x8
 
 /**
  * Ready: both directions are closed; what was sent may still have to be read. Reported only where
- * the engine has OMNI_TELLS_HANGUP, and then without being asked for.
+ * the engine has OMNI_REPORTS_HANGUP, and then without being asked for.
  */
 #define OMNI_HANGUP 0x10
 
 /**
  * Ready: an error is pending: the next read or write returns it, or getsockopt(SO_ERROR). Reported
- * only where the engine has OMNI_TELLS_HANGUP, and then without being asked for.
+ * only where the engine has OMNI_REPORTS_HANGUP, and then without being asked for.
  */
 #define OMNI_ERROR 0x20
 
@@ -487,7 +487,7 @@ OMNI_API void omni_poller_free(omni_poller *poller);
 OMNI_API uint32_t omni_poller_engine(const omni_poller *poller) OMNI_NONNULL(1);
 
 /**
- * What the poller's engine can distinguish: OMNI_TELLS_HANGUP, OMNI_TELLS_READ_CLOSED,
+ * What the poller's engine can distinguish: OMNI_REPORTS_HANGUP, OMNI_REPORTS_READ_CLOSED,
  * OMNI_NATIVE_EDGE and OMNI_HAS_EXCLUSIVE, combined by `|`; 0 on select.
  *
  * Returns these bits or an error. System calls: none. Since 0.1.
@@ -499,7 +499,7 @@ OMNI_API int omni_poller_capabilities(const omni_poller *poller) OMNI_NONNULL(1)
  *
  * `interest` is OMNI_READ, OMNI_WRITE and OMNI_PRIORITY, combined by `|` with triggers: OMNI_EDGE,
  * OMNI_ONESHOT, OMNI_EXCLUSIVE. Without any of the first three, only hang-up and errors are
- * reported, where the engine has OMNI_TELLS_HANGUP. Waits in progress take it into account. The
+ * reported, where the engine has OMNI_REPORTS_HANGUP. Waits in progress take it into account. The
  * descriptor stays the caller's: make it non-blocking, and remove it before closing it.
  *
  * Returns 0, or:

@@ -22,9 +22,9 @@ __all__ = [
     "PRIORITY",
     "READ",
     "READ_CLOSED",
+    "REPORTS_HANGUP",
+    "REPORTS_READ_CLOSED",
     "SIGNAL",
-    "TELLS_HANGUP",
-    "TELLS_READ_CLOSED",
     "TIMER",
     "WAKE",
     "WRITE",
@@ -63,8 +63,8 @@ CHILD: Final[int]
 WAKE: Final[int]
 POST: Final[int]
 
-TELLS_HANGUP: Final[int]
-TELLS_READ_CLOSED: Final[int]
+REPORTS_HANGUP: Final[int]
+REPORTS_READ_CLOSED: Final[int]
 NATIVE_EDGE: Final[int]
 HAS_EXCLUSIVE: Final[int]
 

@@ -21,8 +21,8 @@ HELP = "which engines and features this machine has, and why not"
 ENGINES = ("select", "poll", "epoll", "io_uring")
 
 CAPABILITIES = {
-    omnipoll.TELLS_HANGUP: "tells hang-up and error from readiness",
-    omnipoll.TELLS_READ_CLOSED: "tells that the peer has ended its direction",
+    omnipoll.REPORTS_HANGUP: "distinguishes hang-up and error from readiness",
+    omnipoll.REPORTS_READ_CLOSED: "reports that the peer has ended its direction",
     omnipoll.NATIVE_EDGE: "edge trigger of its own (rearm is not needed)",
     omnipoll.HAS_EXCLUSIVE: "exclusive wake-ups (EXCLUSIVE)",
 }

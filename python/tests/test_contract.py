@@ -124,10 +124,10 @@ def test_hang_up_is_read_and_its_reason_where_the_engine_can_tell(poller: Poller
     theirs.close()
     flags = ready(poller)[ours]
     assert flags & READ
-    tells_hangup = bool(poller.capabilities & omnipoll.TELLS_HANGUP)
-    tells_closed = bool(poller.capabilities & omnipoll.TELLS_READ_CLOSED)
-    assert bool(flags & HANGUP) == tells_hangup == (poller.engine != "select")
-    assert bool(flags & READ_CLOSED) == tells_closed
+    reports_hangup = bool(poller.capabilities & omnipoll.REPORTS_HANGUP)
+    reports_closed = bool(poller.capabilities & omnipoll.REPORTS_READ_CLOSED)
+    assert bool(flags & HANGUP) == reports_hangup == (poller.engine != "select")
+    assert bool(flags & READ_CLOSED) == reports_closed
     assert ours.recv(1) == b""
 
 
@@ -140,7 +140,7 @@ def test_half_close_is_read(poller: Poller, connection: Pair) -> None:
         flags = ready(poller)[ours]
     assert flags & WRITE
     assert not flags & HANGUP
-    assert bool(flags & READ_CLOSED) == bool(poller.capabilities & omnipoll.TELLS_READ_CLOSED)
+    assert bool(flags & READ_CLOSED) == bool(poller.capabilities & omnipoll.REPORTS_READ_CLOSED)
 
 
 def test_an_error_is_what_was_asked_for(poller: Poller, pipe: Pipe) -> None:
@@ -148,7 +148,7 @@ def test_an_error_is_what_was_asked_for(poller: Poller, pipe: Pipe) -> None:
     os.close(pipe.reader)
     flags = ready(poller)[pipe.writer]
     assert flags & WRITE
-    assert bool(flags & ERROR) == bool(poller.capabilities & omnipoll.TELLS_HANGUP)
+    assert bool(flags & ERROR) == bool(poller.capabilities & omnipoll.REPORTS_HANGUP)
 
 
 def test_closed_while_registered(poller: Poller, pipes: list[Pipe]) -> None:

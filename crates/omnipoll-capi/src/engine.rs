@@ -23,9 +23,9 @@ pub const OMNI_ENGINE_KQUEUE: u32 = 5;
 
 /// Capability: OMNI_HANGUP and OMNI_ERROR are reported. Without it they show as OMNI_READ and
 /// OMNI_WRITE alone.
-pub const OMNI_TELLS_HANGUP: u32 = 0x1;
+pub const OMNI_REPORTS_HANGUP: u32 = 0x1;
 /// Capability: OMNI_READ_CLOSED is reported. Without it it shows as OMNI_READ alone.
-pub const OMNI_TELLS_READ_CLOSED: u32 = 0x2;
+pub const OMNI_REPORTS_READ_CLOSED: u32 = 0x2;
 /// Capability: edges come from the kernel, and `omni_poller_rearm` is not needed.
 pub const OMNI_NATIVE_EDGE: u32 = 0x4;
 /// Capability: OMNI_EXCLUSIVE is available.
@@ -38,8 +38,8 @@ const _: () = {
     assert!(OMNI_ENGINE_EPOLL == EngineKind::Epoll as u32);
     assert!(OMNI_ENGINE_IO_URING == EngineKind::IoUring as u32);
     assert!(OMNI_ENGINE_KQUEUE == EngineKind::Kqueue as u32);
-    assert!(OMNI_TELLS_HANGUP == Capabilities::TELLS_HANGUP.bits());
-    assert!(OMNI_TELLS_READ_CLOSED == Capabilities::TELLS_READ_CLOSED.bits());
+    assert!(OMNI_REPORTS_HANGUP == Capabilities::REPORTS_HANGUP.bits());
+    assert!(OMNI_REPORTS_READ_CLOSED == Capabilities::REPORTS_READ_CLOSED.bits());
     assert!(OMNI_NATIVE_EDGE == Capabilities::NATIVE_EDGE.bits());
     assert!(OMNI_HAS_EXCLUSIVE == Capabilities::HAS_EXCLUSIVE.bits());
 };

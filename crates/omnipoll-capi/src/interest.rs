@@ -11,13 +11,13 @@ pub const OMNI_WRITE: u32 = 0x2;
 /// Interest and ready: urgent data (POLLPRI, the third set of select).
 pub const OMNI_PRIORITY: u32 = 0x4;
 /// Ready: the peer will send no more; what it sent may still have to be read. Reported only where
-/// the engine has OMNI_TELLS_READ_CLOSED (poll, epoll, io_uring) and OMNI_READ was asked for.
+/// the engine has OMNI_REPORTS_READ_CLOSED (poll, epoll, io_uring) and OMNI_READ was asked for.
 pub const OMNI_READ_CLOSED: u32 = 0x8;
 /// Ready: both directions are closed; what was sent may still have to be read. Reported only where
-/// the engine has OMNI_TELLS_HANGUP, and then without being asked for.
+/// the engine has OMNI_REPORTS_HANGUP, and then without being asked for.
 pub const OMNI_HANGUP: u32 = 0x10;
 /// Ready: an error is pending: the next read or write returns it, or getsockopt(SO_ERROR). Reported
-/// only where the engine has OMNI_TELLS_HANGUP, and then without being asked for.
+/// only where the engine has OMNI_REPORTS_HANGUP, and then without being asked for.
 pub const OMNI_ERROR: u32 = 0x20;
 /// Ready: the descriptor was closed while it was registered. Reported once; the registration has
 /// ended. Only the select and poll engines notice (select may report OMNI_READ first, if it was

@@ -152,7 +152,7 @@ pub extern "C" fn omni_poller_engine(poller: *const omni_poller) -> u32 {
 }
 
 /// cbindgen:postfix=OMNI_NONNULL(1)
-/// What the poller's engine can distinguish: OMNI_TELLS_HANGUP, OMNI_TELLS_READ_CLOSED,
+/// What the poller's engine can distinguish: OMNI_REPORTS_HANGUP, OMNI_REPORTS_READ_CLOSED,
 /// OMNI_NATIVE_EDGE and OMNI_HAS_EXCLUSIVE, combined by `|`; 0 on select.
 ///
 /// Returns these bits or an error. System calls: none. Since 0.1.
@@ -166,7 +166,7 @@ pub extern "C" fn omni_poller_capabilities(poller: *const omni_poller) -> c_int 
 ///
 /// `interest` is OMNI_READ, OMNI_WRITE and OMNI_PRIORITY, combined by `|` with triggers: OMNI_EDGE,
 /// OMNI_ONESHOT, OMNI_EXCLUSIVE. Without any of the first three, only hang-up and errors are
-/// reported, where the engine has OMNI_TELLS_HANGUP. Waits in progress take it into account. The
+/// reported, where the engine has OMNI_REPORTS_HANGUP. Waits in progress take it into account. The
 /// descriptor stays the caller's: make it non-blocking, and remove it before closing it.
 ///
 /// Returns 0, or:

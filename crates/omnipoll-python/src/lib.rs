@@ -75,8 +75,8 @@ mod _native {
         for (name, kind) in event::KINDS {
             module.add(name, kind as u32)?;
         }
-        module.add("TELLS_HANGUP", Capabilities::TELLS_HANGUP.bits())?;
-        module.add("TELLS_READ_CLOSED", Capabilities::TELLS_READ_CLOSED.bits())?;
+        module.add("REPORTS_HANGUP", Capabilities::REPORTS_HANGUP.bits())?;
+        module.add("REPORTS_READ_CLOSED", Capabilities::REPORTS_READ_CLOSED.bits())?;
         module.add("NATIVE_EDGE", Capabilities::NATIVE_EDGE.bits())?;
         module.add("HAS_EXCLUSIVE", Capabilities::HAS_EXCLUSIVE.bits())?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))

@@ -390,7 +390,7 @@ impl PyPoller {
         Ok(self.core.get()?.engine.name())
     }
 
-    /// What the engine can tell apart: TELLS_HANGUP, TELLS_READ_CLOSED, NATIVE_EDGE and
+    /// What the engine can tell apart: REPORTS_HANGUP, REPORTS_READ_CLOSED, NATIVE_EDGE and
     /// HAS_EXCLUSIVE, joined by |.
     #[getter]
     fn capabilities(&self) -> PyResult<u32> {

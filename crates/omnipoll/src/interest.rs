@@ -29,7 +29,7 @@ impl Interest {
     /// # Portability
     ///
     /// `events = 0` of `poll(2)` and `epoll_ctl(2)`. An engine without
-    /// [`TELLS_HANGUP`](crate::Capabilities::TELLS_HANGUP) (select) reports nothing for it.
+    /// [`REPORTS_HANGUP`](crate::Capabilities::REPORTS_HANGUP) (select) reports nothing for it.
     pub const NONE: Self = Self(0);
     /// Data to read, end of file, or a connection to accept (`POLLIN`).
     pub const READ: Self = Self(1);

@@ -12,7 +12,7 @@
 
 /* ---- The contract -------------------------------------------------------------------------- */
 
-static int engine_tells(omni_poller *poller, int capability)
+static int engine_reports(omni_poller *poller, int capability)
 {
     return omni_poller_capabilities(poller) & capability;
 }
@@ -174,7 +174,7 @@ static void no_direction(uint32_t engine)
     IS(write(pair.theirs, "x", 1), 1);
     IS(omni_poller_wait(poller, &event, 1, 0), 0);
     close(pair.theirs);
-    if (engine_tells(poller, OMNI_TELLS_HANGUP))
+    if (engine_reports(poller, OMNI_REPORTS_HANGUP))
         IS(one_event(poller, pair.ours, 1), OMNI_HANGUP);
     else
         IS(omni_poller_wait(poller, &event, 1, 0), 0);
@@ -210,7 +210,7 @@ static void exclusive(uint32_t engine)
 {
     omni_poller *poller = new_poller(engine);
     struct pair pair = socket_pair();
-    if (engine_tells(poller, OMNI_HAS_EXCLUSIVE)) {
+    if (engine_reports(poller, OMNI_HAS_EXCLUSIVE)) {
         IS(omni_poller_add(poller, pair.ours, OMNI_READ | OMNI_EXCLUSIVE, 7), 0);
         put(pair.theirs, 1);
         IS(one_event(poller, pair.ours, 7), OMNI_READ);
@@ -247,8 +247,8 @@ static void regular_files(uint32_t engine)
 static void hangup(uint32_t engine)
 {
     omni_poller *poller = new_poller(engine);
-    uint32_t hung_up = engine_tells(poller, OMNI_TELLS_HANGUP) ? OMNI_HANGUP : 0;
-    uint32_t read_closed = engine_tells(poller, OMNI_TELLS_READ_CLOSED) ? OMNI_READ_CLOSED : 0;
+    uint32_t hung_up = engine_reports(poller, OMNI_REPORTS_HANGUP) ? OMNI_HANGUP : 0;
+    uint32_t read_closed = engine_reports(poller, OMNI_REPORTS_READ_CLOSED) ? OMNI_READ_CLOSED : 0;
     struct pair pair = socket_pair();
     IS(omni_poller_add(poller, pair.ours, OMNI_READ, 1), 0);
     IS(shutdown(pair.theirs, SHUT_WR), 0);
@@ -327,7 +327,7 @@ static void small_capacity(uint32_t engine)
 }
 
 /* Whether the engine notices that a registered descriptor was closed. */
-static int tells_closed(uint32_t engine)
+static int reports_closed(uint32_t engine)
 {
     return engine == OMNI_ENGINE_SELECT || engine == OMNI_ENGINE_POLL;
 }
@@ -339,12 +339,12 @@ static void closed_while_registered(uint32_t engine)
     IS(omni_poller_add(poller, closed.ours, OMNI_READ, 1), 0);
     IS(omni_poller_add(poller, other.ours, OMNI_READ, 2), 0);
     close(closed.ours);
-    if (tells_closed(engine))
+    if (reports_closed(engine))
         IS(one_event(poller, closed.ours, 1), OMNI_INVALID);
     IS(look(poller), 0);
     put(other.theirs, 1);
     IS(one_event(poller, other.ours, 2), OMNI_READ);
-    IS(omni_poller_remove(poller, closed.ours), tells_closed(engine) ? -ENOENT : 0);
+    IS(omni_poller_remove(poller, closed.ours), reports_closed(engine) ? -ENOENT : 0);
 
     /* The number's next file gets no event of the old one. */
     struct pair next = pipe_pair();
@@ -366,7 +366,7 @@ static void closed_while_waiting(uint32_t engine)
     omni_poller *poller = new_poller(engine);
     struct pair closed = pipe_pair(), other = pipe_pair();
     struct waiter waiter;
-    int told_closed = 0, told_ready = 0, count;
+    int reported_closed = 0, told_ready = 0, count;
     IS(omni_poller_add(poller, closed.ours, OMNI_READ, 1), 0);
     IS(omni_poller_add(poller, other.ours, OMNI_READ | OMNI_ONESHOT, 2), 0);
     start_waiting(&waiter, poller, FOREVER);
@@ -377,13 +377,13 @@ static void closed_while_waiting(uint32_t engine)
     for (count = finish_waiting(&waiter); count > 0;
          count = omni_poller_wait(poller, waiter.events, ROOM, LOOK)) {
         for (int i = 0; i < count; i++) {
-            told_closed += waiter.events[i].token == 1 && waiter.events[i].ready == OMNI_INVALID;
+            reported_closed += waiter.events[i].token == 1 && waiter.events[i].ready == OMNI_INVALID;
             told_ready += waiter.events[i].token == 2 && waiter.events[i].ready == OMNI_READ;
         }
     }
     IS(count, 0);
     IS(told_ready, 1);
-    IS(told_closed, tells_closed(engine));
+    IS(reported_closed, reports_closed(engine));
     omni_poller_free(poller);
     close(closed.theirs);
     close_pair(other);

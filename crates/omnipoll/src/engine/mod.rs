@@ -51,9 +51,9 @@ pub struct Capabilities(u32);
 impl Capabilities {
     /// HANGUP and ERROR are reported as such, besides READ and WRITE, and to an interest
     /// [without a direction](crate::Interest::NONE) too.
-    pub const TELLS_HANGUP: Self = Self(1);
+    pub const REPORTS_HANGUP: Self = Self(1);
     /// READ_CLOSED is reported when the peer has shut down its sending side.
-    pub const TELLS_READ_CLOSED: Self = Self(2);
+    pub const REPORTS_READ_CLOSED: Self = Self(2);
     /// Edges come from the kernel: exact without [`rearm`](crate::Poller::rearm).
     pub const NATIVE_EDGE: Self = Self(4);
     /// [`Trigger::EXCLUSIVE`](crate::Trigger::EXCLUSIVE) is available.
@@ -79,7 +79,7 @@ impl Capabilities {
 impl std::fmt::Debug for Capabilities {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         const NAMES: [(u32, &str); 4] =
-            [(1, "TELLS_HANGUP"), (2, "TELLS_READ_CLOSED"), (4, "NATIVE_EDGE"), (8, "HAS_EXCLUSIVE")];
+            [(1, "REPORTS_HANGUP"), (2, "REPORTS_READ_CLOSED"), (4, "NATIVE_EDGE"), (8, "HAS_EXCLUSIVE")];
         crate::event::write_names(f, self.0, &NAMES)
     }
 }

@@ -27,9 +27,9 @@ use crate::registry::{Registration, Registry};
 use crate::sys;
 
 pub(super) const CAPABILITIES: Capabilities = if cfg!(target_os = "linux") {
-    Capabilities::TELLS_HANGUP.and(Capabilities::TELLS_READ_CLOSED)
+    Capabilities::REPORTS_HANGUP.and(Capabilities::REPORTS_READ_CLOSED)
 } else {
-    Capabilities::TELLS_HANGUP
+    Capabilities::REPORTS_HANGUP
 };
 
 /// A dense array. [`Registration::engine_data`] is the [`Index`], so that adding, changing and

@@ -39,7 +39,7 @@ fn closed_is_reported_once_where_the_system_reports_it(kind: EngineKind, trigger
     poller.add(&reader, read(trigger), 1).unwrap();
     poller.add(&other, Interest::READ, 2).unwrap();
     let number = close(reader);
-    if tells_closed(&poller) {
+    if reports_closed(&poller) {
         expect_event(&poller, 1, Ready::INVALID);
     }
     expect_quiet(&poller);
@@ -47,7 +47,7 @@ fn closed_is_reported_once_where_the_system_reports_it(kind: EngineKind, trigger
     for _ in 0..3 {
         expect_event(&poller, 2, Ready::READ);
     }
-    match tells_closed(&poller) {
+    match reports_closed(&poller) {
         true => expect_error(poller.modify_raw(number, read(trigger), 1), libc::ENOENT),
         false => poller.remove_raw(number).unwrap(),
     }
@@ -74,7 +74,7 @@ fn many_closed_at_once_are_reported_one_by_one(kind: EngineKind) {
         }
     }
     found.sort_unstable();
-    let reported = if tells_closed(&poller) { 0..100 } else { 0..0 };
+    let reported = if reports_closed(&poller) { 0..100 } else { 0..0 };
     assert_eq!(found, reported.chain([1000]).collect::<Vec<_>>());
     expect_quiet(&poller);
 }
@@ -95,7 +95,7 @@ fn closed_beyond_the_table_of_descriptors(kind: EngineKind, trigger: Trigger) {
             poke(&writer);
             let found: Vec<_> = (0..4).flat_map(|_| wait(&poller, 8, Duration::ZERO)).collect();
             let invalid = found.iter().filter(|event| event.token() == 1).collect::<Vec<_>>();
-            let expected = if tells_closed(&poller) { 1 } else { 0 };
+            let expected = if reports_closed(&poller) { 1 } else { 0 };
             assert!(invalid.iter().all(|event| event.ready() == Ready::INVALID), "{found:?}");
             assert_eq!(invalid.len(), expected, "{found:?}");
             assert!(tokens(&found).contains(&2), "{found:?}");
@@ -119,13 +119,13 @@ fn closed_by_another_thread_during_a_wait(kind: EngineKind) {
         let events = waiter.events();
         assert!(tokens(&events).contains(&2), "{events:?}");
         let is_right = |token, ready| match token {
-            1 => tells_closed(&poller) && [Ready::INVALID, Ready::READ].contains(&ready),
+            1 => reports_closed(&poller) && [Ready::INVALID, Ready::READ].contains(&ready),
             _ => ready == Ready::READ,
         };
         assert!(events.iter().all(|event| is_right(event.token(), event.ready())), "{events:?}");
     });
     drain(&other);
-    if tells_closed(&poller) {
+    if reports_closed(&poller) {
         wait(&poller, 64, Duration::ZERO);
     }
     expect_quiet(&poller);
@@ -208,7 +208,7 @@ fn a_fd_reused_by_an_eventfd_gets_no_old_event(kind: EngineKind) {
     poller.add(&old, Interest::READ, 1).unwrap();
     expect_event(&poller, 1, Ready::READ);
     let number = sys::dup_to(&new, close(old));
-    match tells_closed(&poller) {
+    match reports_closed(&poller) {
         true => {
             expect_error(poller.add(&number, Interest::READ, 2), libc::EEXIST);
             poller.modify(&number, Interest::READ, 2).unwrap();
@@ -243,7 +243,7 @@ fn duplicated_closed_duplicated_back_and_watched_again(kind: EngineKind, trigger
         let number = sys::dup_to(&duplicate, number);
         if let Err(error) = poller.remove(&number) {
             assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
-            assert!(waits_between && tells_closed(&poller), "the registration had ended unseen");
+            assert!(waits_between && reports_closed(&poller), "the registration had ended unseen");
         }
         poller.add(&number, read(trigger), 2).unwrap();
         expect_quiet(&poller);
@@ -279,7 +279,7 @@ fn closed_while_a_duplicate_lives_neither_spins_nor_is_reported(kind: EngineKind
     poller.add(&reader, read(trigger), 1).unwrap();
     let duplicate = dup(&reader);
     let number = close(reader);
-    match tells_closed(&poller) {
+    match reports_closed(&poller) {
         true => {
             expect_event(&poller, 1, Ready::INVALID);
             expect_error(poller.remove_raw(number), libc::ENOENT);
@@ -312,7 +312,7 @@ fn stale_entry(poller: &Poller, trigger: Trigger) -> (OwnedFd, File) {
     let (reader, writer) = pipe();
     poller.add(&reader, read(trigger), 666).unwrap();
     let duplicate = dup(&reader);
-    if tells_closed(poller) {
+    if reports_closed(poller) {
         poller.remove(&reader).unwrap();
         close(reader);
     } else {

@@ -203,9 +203,9 @@ fn the_peer_s_close_is_reported_though_nothing_was_drained(kind: EngineKind) {
         expect_event(&poller, 1, Ready::READ | room);
         expect_quiet(&poller);
         theirs.shutdown(Shutdown::Write).unwrap();
-        expect_end(&poller, Ready::READ | Ready::READ_CLOSED, Capabilities::TELLS_READ_CLOSED);
+        expect_end(&poller, Ready::READ | Ready::READ_CLOSED, Capabilities::REPORTS_READ_CLOSED);
         drop(theirs);
-        expect_end(&poller, Ready::READ | Ready::HANGUP, Capabilities::TELLS_HANGUP);
+        expect_end(&poller, Ready::READ | Ready::HANGUP, Capabilities::REPORTS_HANGUP);
     }
 }
 
@@ -217,7 +217,7 @@ fn an_error_is_reported_though_nothing_was_drained(kind: EngineKind) {
     expect_event(&poller, 1, Ready::WRITE);
     expect_quiet(&poller);
     drop(reader);
-    expect_end(&poller, Ready::WRITE | Ready::ERROR, Capabilities::TELLS_HANGUP);
+    expect_end(&poller, Ready::WRITE | Ready::ERROR, Capabilities::REPORTS_HANGUP);
     poller.remove(&writer).unwrap();
 
     let (ours, theirs) = tcp();
@@ -228,7 +228,7 @@ fn an_error_is_reported_though_nothing_was_drained(kind: EngineKind) {
     expect_quiet(&poller);
     // What it has not read makes its close a reset.
     drop(theirs);
-    expect_end(&poller, Ready::READ | Ready::ERROR, Capabilities::TELLS_HANGUP);
+    expect_end(&poller, Ready::READ | Ready::ERROR, Capabilities::REPORTS_HANGUP);
 }
 
 fn rearming_an_unregistered_direction_is_ignored(kind: EngineKind) {

@@ -25,7 +25,7 @@ fn none(trigger: Trigger) -> Interest {
 
 /// It is reported, where the engine can distinguish it, as the trigger says.
 fn expect_failure(poller: &Poller, fd: &impl std::os::fd::AsFd, trigger: Trigger, ready: Ready) {
-    if !poller.capabilities().contains(Capabilities::TELLS_HANGUP) {
+    if !poller.capabilities().contains(Capabilities::REPORTS_HANGUP) {
         expect_none(poller);
         return;
     }
@@ -77,7 +77,7 @@ fn a_waiting_thread_is_woken_by_a_hang_up(kind: EngineKind, trigger: Trigger) {
     std::thread::scope(|scope| {
         let waiter = waiter(scope, &poller, LONG);
         drop(theirs);
-        if poller.capabilities().contains(Capabilities::TELLS_HANGUP) {
+        if poller.capabilities().contains(Capabilities::REPORTS_HANGUP) {
             assert_eq!(tokens(&waiter.events()), [1]);
         } else {
             poller.wake().unwrap();
@@ -118,7 +118,7 @@ fn the_list_of_registrations_shows_it(kind: EngineKind) {
     let armed = |poller: &Poller| poller.dump().unwrap()[0].armed;
     assert_eq!(armed(&poller), Some(Interest::NONE));
     drop(theirs);
-    if poller.capabilities().contains(Capabilities::TELLS_HANGUP) {
+    if poller.capabilities().contains(Capabilities::REPORTS_HANGUP) {
         expect_event(&poller, 1, Ready::HANGUP);
         assert_eq!(armed(&poller), None);
     }

@@ -54,7 +54,7 @@ fn high(kind: EngineKind, trigger: Trigger, number: i32) {
     expect_event(&poller, 3, Ready::READ);
     poller.modify(&high, Interest::PRIORITY | trigger, 3).unwrap();
     close(high);
-    match tells_closed(&poller) {
+    match reports_closed(&poller) {
         true => expect_event(&poller, 3, Ready::INVALID),
         false => poller.remove_raw(number).unwrap(),
     }

@@ -6,14 +6,14 @@ use omnipoll::{Capabilities, EngineKind, Event, EventKind, Interest, Poller, Rea
 
 use crate::channel::Channel;
 use crate::program::SLOTS;
-use crate::support::expect::tells_closed;
+use crate::support::expect::reports_closed;
 
 pub(crate) struct Contract {
     registrations: [Option<Registration>; SLOTS],
     wakes: i64,
     /// The flags that the engine can distinguish.
     tellable: u32,
-    tells_closed: bool,
+    reports_closed: bool,
     /// The engine may report an edge without checking whether it still is one.
     believes_edges: bool,
 }
@@ -45,11 +45,11 @@ impl Contract {
     pub(crate) fn new(poller: &Poller) -> Self {
         let flag = |what, flags: Ready| if poller.capabilities().contains(what) { flags.bits() } else { 0 };
         let tellable = DIRECTIONS
-            | flag(Capabilities::TELLS_HANGUP, Ready::HANGUP | Ready::ERROR)
-            | flag(Capabilities::TELLS_READ_CLOSED, Ready::READ_CLOSED);
+            | flag(Capabilities::REPORTS_HANGUP, Ready::HANGUP | Ready::ERROR)
+            | flag(Capabilities::REPORTS_READ_CLOSED, Ready::READ_CLOSED);
         let believes_edges = poller.engine() == EngineKind::IoUring;
-        let tells_closed = tells_closed(poller);
-        Self { registrations: [None; SLOTS], wakes: 0, tellable, tells_closed, believes_edges }
+        let reports_closed = reports_closed(poller);
+        Self { registrations: [None; SLOTS], wakes: 0, tellable, reports_closed, believes_edges }
     }
 
     pub(crate) fn add(&mut self, slot: usize, interest: Interest, token: u64) -> Result<(), i32> {
@@ -144,7 +144,7 @@ impl Contract {
     fn report(&mut self, what: &str, slot: usize, ready: u32, channel: Option<&Channel>) {
         let Some(registration) = &mut self.registrations[slot] else { return };
         let Some(channel) = channel else {
-            assert!(self.tells_closed && ready == Ready::INVALID.bits(), "{what}: closed");
+            assert!(self.reports_closed && ready == Ready::INVALID.bits(), "{what}: closed");
             self.registrations[slot] = None;
             return;
         };
@@ -168,7 +168,7 @@ impl Contract {
             _ => true,
         };
         match channel {
-            None => asks && self.tells_closed,
+            None => asks && self.reports_closed,
             Some(channel) => {
                 let condition = channel.condition(registration.interest) & self.tellable;
                 match registration.is(Trigger::EDGE) && !registration.is(Trigger::ONESHOT) {

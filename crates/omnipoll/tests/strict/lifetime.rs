@@ -34,7 +34,7 @@ fn closed_while_registered(kind: EngineKind, trigger: Trigger) {
     strict.add(&reader, Interest::READ | trigger, 7).unwrap();
     let number = close(reader);
     let invalid = look(&strict).iter().any(|event| event.ready() == Ready::INVALID);
-    assert_eq!(invalid, tells_closed(&strict));
+    assert_eq!(invalid, reports_closed(&strict));
     strict.found.expect(FindingKind::Closed, &number, 7);
     for _ in 0..3 {
         assert!(look(&strict).is_empty());

@@ -129,9 +129,9 @@ pub(crate) fn reported(poller: &Poller, ready: Ready) -> Ready {
         (Ready::READ, true),
         (Ready::WRITE, true),
         (Ready::PRIORITY, true),
-        (Ready::READ_CLOSED, can(Capabilities::TELLS_READ_CLOSED)),
-        (Ready::HANGUP, can(Capabilities::TELLS_HANGUP)),
-        (Ready::ERROR, can(Capabilities::TELLS_HANGUP)),
+        (Ready::READ_CLOSED, can(Capabilities::REPORTS_READ_CLOSED)),
+        (Ready::HANGUP, can(Capabilities::REPORTS_HANGUP)),
+        (Ready::ERROR, can(Capabilities::REPORTS_HANGUP)),
         (Ready::INVALID, true),
     ];
     let reported = tellable.into_iter().filter(|&(flag, reported)| reported && ready.contains(flag));
@@ -142,7 +142,7 @@ pub(crate) fn reported(poller: &Poller, ready: Ready) -> Ready {
 }
 
 /// Whether the engine detects descriptors that are closed while registered.
-pub(crate) fn tells_closed(poller: &Poller) -> bool {
+pub(crate) fn reports_closed(poller: &Poller) -> bool {
     matches!(poller.engine(), EngineKind::Select | EngineKind::Poll)
 }
 

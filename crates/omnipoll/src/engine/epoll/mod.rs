@@ -39,8 +39,8 @@ use crate::sys::{lock, Waker};
 use key::{decode_fast, is_of_newer, Entry, WAKER};
 use set::{control_error, Set};
 
-pub(super) const CAPABILITIES: Capabilities = Capabilities::TELLS_HANGUP
-    .and(Capabilities::TELLS_READ_CLOSED)
+pub(super) const CAPABILITIES: Capabilities = Capabilities::REPORTS_HANGUP
+    .and(Capabilities::REPORTS_READ_CLOSED)
     .and(Capabilities::NATIVE_EDGE)
     .and(Capabilities::HAS_EXCLUSIVE);
 

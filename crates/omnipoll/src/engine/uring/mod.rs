@@ -85,8 +85,8 @@ use ring::{Entered, Ring, RingHandle, Threads};
 use slot_state::SlotState;
 use state::{key, poll_for, State};
 
-pub(super) const CAPABILITIES: Capabilities = Capabilities::TELLS_HANGUP
-    .and(Capabilities::TELLS_READ_CLOSED)
+pub(super) const CAPABILITIES: Capabilities = Capabilities::REPORTS_HANGUP
+    .and(Capabilities::REPORTS_READ_CLOSED)
     .and(Capabilities::NATIVE_EDGE)
     .and(Capabilities::HAS_EXCLUSIVE);
 
