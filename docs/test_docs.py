@@ -27,9 +27,9 @@ TREE = Path(__file__).resolve().parent.parent
 
 
 def engines() -> tuple[str, ...]:
-    """Those that are to be had: io_uring may be too old here, or forbidden."""
-    asked = "import omnipoll; omnipoll.Poller('io_uring')"
-    refused = subprocess.run((sys.executable, "-c", asked), capture_output=True).returncode
+    """The available ones: io_uring may be missing here, or forbidden."""
+    program = "import omnipoll; omnipoll.Poller('io_uring')"
+    refused = subprocess.run((sys.executable, "-c", program), capture_output=True).returncode
     return ("select", "poll", "epoll") + (() if refused else ("io_uring",))
 
 
@@ -49,9 +49,9 @@ def snippets(name: str, language: str) -> list[str]:
 
 
 def run(*command: str | Path, cwd: Path = TREE, seconds: int = LIMIT, **environment: str) -> str:
-    """What a command prints. Anything but success is an error, and nothing it started outlives it."""
+    """What a command prints. Anything but success is an error; what it has started is killed."""
     with tempfile.TemporaryFile("w+") as output:
-        # A file, and not a pipe: what an example has started may hold it open when that has failed.
+        # A file, not a pipe: a process that a failed example has left behind may keep a pipe open.
         process = subprocess.Popen(
             ("timeout", "--signal=ABRT", str(seconds), *command),
             cwd=cwd,
@@ -71,21 +71,6 @@ def run(*command: str | Path, cwd: Path = TREE, seconds: int = LIMIT, **environm
     return said
 
 
-@contextlib.contextmanager
-def talk(*command: str | Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """A program to talk with. It has to end well by itself."""
-    with subprocess.Popen(
-        ("timeout", str(LIMIT), *command),
-        env={**os.environ, **environment},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        yield process
-    if process.returncode != 0:
-        raise AssertionError(f"{command} {environment} ended with {process.returncode}")
-
-
 class Documents(unittest.TestCase):
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory()
@@ -97,10 +82,22 @@ class Documents(unittest.TestCase):
         path.write_text(text)
         return path
 
+    def rust(self, name: str, program: str) -> Path:
+        """Compiles a program against the crate."""
+        source = self.write(f"{name}.rs", program)
+        binary = self.folder / name
+        run("cargo", "build", "--quiet", "-p", "omnipoll", seconds=BUILDING)
+        target = TREE / "target" / "debug"
+        run(
+            *("rustc", "--edition=2021", "-D", "warnings", "-o", binary, source),
+            *("-L", target / "deps", "--extern", f"omnipoll={target / 'libomnipoll.rlib'}"),
+        )
+        return binary
+
 
 @contextlib.contextmanager
 def serve(*command: str | Path, **environment: str) -> Iterator[socket.socket]:
-    """A client of a server, which is stopped by SIGTERM and has to end well."""
+    """A client of a server that is stopped by SIGTERM and must end with success."""
     process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout
@@ -117,96 +114,39 @@ def serve(*command: str | Path, **environment: str) -> Iterator[socket.socket]:
 
 
 class Readme(Documents):
-    def installed(self, example: str) -> tuple[str, str]:
-        """Installs the library and builds a program as the README says: what to set, and to run."""
+    def check(self, *command: str | Path, answer: bytes, **environment: str) -> None:
+        with serve(*command, **environment) as client:
+            client.sendall(b"hello")
+            self.assertEqual(client.recv(100), answer)
+
+    def test_c(self) -> None:
+        """Installs the library and builds the program as the README says."""
         if shutil.which("pkg-config") is None:
             self.skipTest("pkg-config is not here")
+        self.write("echo.c", snippets("README.md", "c")[0])
         lines = next(text for text in snippets("README.md", "sh") if "pkg-config" in text).splitlines()
         install, export, build, run_it = lines
         home = str(self.folder)
         run("make", "library", seconds=BUILDING)
         run("sh", "-ec", install, HOME=home)
         # The same line with every warning an error.
-        build = build.replace("cc ", f"cc {WARNINGS} ").replace("silence", example)
-        run("sh", "-ec", f"{export}\n{build}", cwd=self.folder, HOME=home)
-        return export, run_it
-
-    def test_c_server_with_the_installed_library(self) -> None:
-        self.write("echo.c", snippets("README.md", "c")[0])
-        export, _ = self.installed("echo")
+        run("sh", "-ec", f"{export}\n{build.replace('cc ', f'cc {WARNINGS} ')}", cwd=self.folder, HOME=home)
+        program = run_it.split()[0].replace(".", str(self.folder), 1)
         for model in MODELS:
             for engine in ENGINES:
-                command = ("sh", "-ec", f"{export}\nexec {self.folder}/echo {model}")
                 with self.subTest(model=model, engine=engine):
-                    with serve(*command, HOME=str(self.folder), OMNIPOLL_ENGINE=engine) as client:
-                        client.sendall(b"hello")
-                        self.assertEqual(client.recv(100), b"hello")
+                    command = ("sh", "-ec", f"{export}\nexec {program} {model}")
+                    self.check(*command, answer=b"hello", HOME=home, OMNIPOLL_ENGINE=engine)
 
-    def test_c_poller_with_the_installed_library(self) -> None:
-        self.write("silence.c", snippets("README.md", "c")[1])
-        export, example = self.installed("silence")
-        for engine in ENGINES:
-            said = run(
-                *("sh", "-ec", f"{export}\n{example}"),
-                cwd=self.folder,
-                HOME=str(self.folder),
-                OMNIPOLL_ENGINE=engine,
-            )
-            self.assertRegex(said, r"\A(nothing for half a second\n)+hello\n\Z")
-
-    def test_python_server(self) -> None:
+    def test_python(self) -> None:
         path = self.write("shout.py", snippets("README.md", "python")[0])
         for engine in ENGINES:
-            with serve(sys.executable, path, OMNIPOLL_ENGINE=engine) as client, client.makefile() as lines:
-                host, port = client.getsockname()
-                self.assertEqual(lines.readline(), f"I am listening, {host}:{port}\n")
-                client.sendall(b"hello\n")
-                self.assertEqual(lines.readline(), "HELLO\n")
+            self.check(sys.executable, path, answer=b"HELLO", OMNIPOLL_ENGINE=engine)
 
-    def test_python_poller(self) -> None:
-        path = self.write("commands.py", snippets("README.md", "python")[1])
+    def test_rust(self) -> None:
+        binary = self.rust("echo", snippets("README.md", "rust")[0])
         for engine in ENGINES:
-            said = run(sys.executable, path, OMNIPOLL_ENGINE=engine).splitlines()
-            third = "echo first; sleep 0.4; echo last; exit 3: "
-            self.assertEqual(
-                [line for line in said if line.startswith(third)],
-                [third + "first", third + "last", third + "ended with status 3"],
-            )
-            self.assertIn("sleep 0.2; echo later: later", said)
-            self.assertIn("uname -s: Linux", said)
-            self.assertEqual(len(said), 7)
-
-    def rust(self, name: str, program: str) -> Path:
-        source = self.write(f"{name}.rs", program)
-        binary = self.folder / name
-        run("cargo", "build", "--quiet", "-p", "omnipoll", seconds=BUILDING)
-        target = TREE / "target" / "debug"
-        run(
-            *("rustc", "--edition=2021", "-D", "warnings", "-o", binary, source),
-            *("-L", target / "deps", "--extern", f"omnipoll={target / 'libomnipoll.rlib'}"),
-        )
-        return binary
-
-    def test_rust_server(self) -> None:
-        binary = self.rust("count", snippets("README.md", "rust")[0])
-        for engine in ENGINES:
-            with serve(binary, OMNIPOLL_ENGINE=engine) as client, client.makefile() as lines:
-                client.sendall(b"hello")
-                self.assertEqual(lines.readline(), "5 bytes\n")
-                client.sendall(b"again")
-                self.assertEqual(lines.readline(), "10 bytes\n")
-
-    def test_rust_poller(self) -> None:
-        binary = self.rust("greet", snippets("README.md", "rust")[1])
-        for engine in ENGINES:
-            with talk(binary, OMNIPOLL_ENGINE=engine) as process:
-                assert process.stdin and process.stdout
-                found = re.fullmatch(r"connect to 127\.0\.0\.1:(\d+), .*\n", process.stdout.readline())
-                assert found
-                with socket.create_connection(("127.0.0.1", int(found[1])), LIMIT) as client:
-                    host, port = client.getsockname()
-                    self.assertEqual(client.makefile().readline(), f"hello, {host}:{port}\n")
-                process.stdin.write("\n")
+            self.check(binary, answer=b"hello", OMNIPOLL_ENGINE=engine)
 
     def test_every_make_target_that_is_named_exists(self) -> None:
         targets = set(re.findall(r"^([a-z-]+):", text_of("Makefile"), re.M))
@@ -216,8 +156,8 @@ class Readme(Documents):
 
 
 class Guides(Documents):
-    def build(self, name: str, main: str) -> tuple[Path, list[str]]:
-        """The examples of a guide as one program, and their names. `main` has CALLS in it."""
+    def c(self, name: str, main: str) -> tuple[Path, list[str]]:
+        """The C examples of a guide as one program, and their names. `main` has CALLS in it."""
         beginning, *examples = snippets(f"docs/{name}.md", "c")
         names = re.findall(r"^void (\w+)\(void\)$", "".join((beginning, *examples)), re.M)
         self.assertGreaterEqual(len(names), len(examples))
@@ -232,35 +172,91 @@ class Guides(Documents):
         )
         return binary, names
 
-    def test_special_problems(self) -> None:
-        binary, names = self.build("guide", "int main(void)\n{\nCALLS    return 0;\n}\n")
+    def check_python(self, name: str) -> None:
+        """Each example in Python is a program."""
+        examples = snippets(f"docs/{name}.md", "python")
+        self.assertGreaterEqual(len(examples), 3)
+        for number, example in enumerate(examples):
+            path = self.write(f"{name}{number}.py", example)
+            for engine in ENGINES:
+                with self.subTest(number=number, engine=engine):
+                    run(sys.executable, "-W", "error", path, OMNIPOLL_ENGINE=engine)
+
+    def check_rust(self, name: str) -> None:
+        """Each example in Rust ends with the function to call; together they are one program."""
+        examples = snippets(f"docs/{name}.md", "rust")
+        self.assertGreaterEqual(len(examples), 3)
+        modules, calls = [], []
+        for number, example in enumerate(examples):
+            function = re.findall(r"^fn (\w+)\(\) -> ", example, re.M)[-1]
+            # A module exports its function, which the document need not say.
+            example = example.replace(f"\nfn {function}(", f"\npub fn {function}(")
+            modules.append(f"mod m{number} {{\n{example}pub use {function} as run;\n}}\n")
+            calls.append(f'    println!("{function}");\n    m{number}::run()?;\n')
+        program = "".join(modules) + f"fn main() -> std::io::Result<()> {{\n{''.join(calls)}    Ok(())\n}}\n"
+        binary = self.rust(name, program)
+        for engine in ENGINES:
+            with self.subTest(engine=engine):
+                run(binary, OMNIPOLL_ENGINE=engine)
+
+    def test_pollers_in_python(self) -> None:
+        self.check_python("guide")
+
+    def test_serving_in_python(self) -> None:
+        self.check_python("serving")
+
+    def test_pollers_in_rust(self) -> None:
+        self.check_rust("guide")
+
+    def test_serving_in_rust(self) -> None:
+        self.check_rust("serving")
+
+    def test_pollers_in_c(self) -> None:
+        binary, names = self.c("guide", "int main(void)\n{\nCALLS    return 0;\n}\n")
         for engine in ENGINES:
             self.assertEqual(run(binary, OMNIPOLL_ENGINE=engine).split(), names)
-            # Strict mode has nothing to say but of those that show a mistake.
+            # Strict mode reports the examples that show a mistake, and no other.
             said = run(binary, OMNIPOLL_ENGINE=engine, OMNIPOLL_STRICT="1")
             mistaken = re.findall(r"^(\w+)\nomnipoll: (?!.* too long)", said, re.M)
-            self.assertEqual(mistaken, ["closed_too_early", "ghost", "child"], said)
+            self.assertEqual(mistaken, ["closed_too_early", "stale_entry", "child"], said)
 
-    def test_serving(self) -> None:
+    def test_serving_in_c(self) -> None:
         main = (
             "int main(int argc, char **argv)\n{\n"
             '    if (getenv("LISTEN_FDS")) {\n        successor();\n        return 0;\n    }\n'
             "    model = (uint32_t)ok(omni_model_by_name(argv[argc - 1]));\nCALLS    return 0;\n}\n"
         )
-        binary, names = self.build("serving", main)
+        binary, names = self.c("serving", main)
         for model in MODELS:
             for engine in ENGINES:
                 with self.subTest(model=model, engine=engine):
                     self.assertEqual(run(binary, model, OMNIPOLL_ENGINE=engine).split(), names)
 
 
+def anchors(document: Path) -> set[str]:
+    headings = re.findall(
+        r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.M | re.S), re.M
+    )
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 class Words(unittest.TestCase):
-    def test_links_lead_somewhere(self) -> None:
+    def test_links_lead_to_files_and_headings(self) -> None:
         for pattern in ("*.md", "docs/*.md", "c-examples/*.md", "python/*.md"):
             for document in TREE.glob(pattern):
-                for link in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):
+                for link in re.findall(r"\]\(([^)]+)\)", document.read_text()):
+                    name, _, heading = link.partition("#")
                     if "://" not in link:
-                        self.assertTrue((document.parent / link).exists(), f"{document}: {link}")
+                        target = document.parent / name if name else document
+                        self.assertTrue(target.exists(), f"{document}: {link}")
+                        if heading:
+                            self.assertIn(heading, anchors(target), f"{document}: {link}")
+
+    def test_the_code_that_the_architecture_names_exists(self) -> None:
+        source = TREE / "crates/omnipoll"
+        for name in re.findall(r"[a-z_/]+\.rs\b", text_of("ARCHITECTURE.md")):
+            found = list(source.glob(name)) or list(source.glob(f"src/**/{name}"))
+            self.assertTrue(found, name)
 
     def test_the_changelog_lists_what_the_header_declares(self) -> None:
         header = re.sub(r"/\*.*?\*/", "", text_of("include/omnipoll.h"), flags=re.S)
@@ -270,7 +266,7 @@ class Words(unittest.TestCase):
     def test_every_function_that_is_named_exists(self) -> None:
         header = text_of("include/omnipoll.h")
         guides = ("docs/guide.md", "docs/serving.md", "c-examples/README.md")
-        for name in ("README.md", "CONTRIBUTING.md", *guides):
+        for name in ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", *guides):
             for word in set(re.findall(r"\b(?:omni|OMNI)_\w*[a-zA-Z]\b", text_of(name))):
                 self.assertIn(word, header, name)
 
