@@ -16,7 +16,7 @@ use super::connection::{Connection, Stage};
 use super::loop_context::LoopContext;
 use super::write_queue::WriteQueue;
 use crate::error::{fail, plain, Describe};
-use crate::sys::{socket, Address};
+use crate::sys::{socket, socket_options, Address};
 
 /// An open connection, as each callback of a [`Handler`](crate::Handler) gets it. Elsewhere its
 /// [`id`](Conn::id) stands for it.
@@ -191,7 +191,9 @@ impl Conn<'_> {
         match self.connection.queue.account().room(length)? {
             Room::Enough => Ok(self.can_send_directly(length)),
             // What can't be queued is sent only if the kernel takes it as a whole.
-            Room::TotalExhausted if socket::has_room(self.connection.socket.as_fd(), length) => Ok(true),
+            Room::TotalExhausted if socket_options::has_room(self.connection.socket.as_fd(), length) => {
+                Ok(true)
+            }
             Room::TotalExhausted => Err(total_limit()),
         }
     }

@@ -13,7 +13,7 @@ use super::io_state::IoState;
 use super::timeouts::Timeouts;
 use super::write_queue::WriteQueue;
 use crate::error::fail;
-use crate::sys::{socket, Address};
+use crate::sys::{socket, socket_options, Address};
 use crate::Interest;
 
 /// How far a connection has got; it never goes back.
@@ -154,7 +154,7 @@ impl Connection {
     /// Makes the close of the socket a reset, and discards what is queued.
     pub(crate) fn reset(&mut self) {
         // It fails on kinds of sockets that have no reset, which are just closed.
-        let _ = socket::reset_on_close(self.socket.as_fd());
+        let _ = socket_options::reset_on_close(self.socket.as_fd());
         self.queue.clear();
     }
 

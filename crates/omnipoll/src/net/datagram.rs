@@ -1,32 +1,26 @@
 //! Datagram sockets: many datagrams in one system call, both ways.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use socket2::{Domain, Socket, Type};
 
+use super::datagram_queue::DatagramQueue;
 use super::listen_address::ListenAddress;
 use super::listener::only_v6_if_named;
 use super::{Counter, WorkerCounters};
 use crate::errno::{self, ErrorClass};
-use crate::error::{fail, no_memory, Describe};
+use crate::error::{fail, Describe};
+use crate::sys::datagrams::{self, Received, BATCH};
 use crate::sys::pktinfo;
-use crate::sys::socket::{self, Outgoing, Received, BATCH};
+use crate::sys::socket;
 use crate::sys::Address;
 use crate::{Interest, Poller};
 
 /// The memory for one incoming datagram: no UDP datagram is longer.
 const SLOT: usize = 64 * 1024;
-/// What an IPv4 packet has room for, with its header and UDP's.
-const MAX_LENGTH: usize = 65_507;
-/// How many datagrams may wait to be sent.
-const MAX_WAITING: usize = 1024;
-/// How many bytes of them may wait.
-const MAX_WAITING_BYTES: usize = 4 * 1024 * 1024;
-
 /// A UDP socket: non-blocking, closed by `exec`. Its buffers are made once, the first time that it
 /// receives; the memory for incoming datagrams, 2 MiB, is touched only as far as they reach.
 pub(crate) struct DatagramSocket {
@@ -34,7 +28,7 @@ pub(crate) struct DatagramSocket {
     local: Address,
     memory: Vec<u8>,
     received: Vec<Received>,
-    waiting: Waiting,
+    queue: DatagramQueue,
     dropped: u64,
     /// It is registered with a poller.
     pub(crate) is_watched: bool,
@@ -65,7 +59,7 @@ impl DatagramSocket {
             socket,
             memory: Vec::new(),
             received: Vec::with_capacity(BATCH),
-            waiting: Waiting::default(),
+            queue: DatagramQueue::default(),
             dropped: 0,
             is_watched: false,
             is_write_watched: false,
@@ -102,7 +96,7 @@ impl DatagramSocket {
         };
         counters.add(Counter::DatagramsIn, self.received.len() as u64);
         for (received, slot) in self.received.iter().zip(self.memory.chunks_exact(SLOT)) {
-            let mut datagram = Datagram { received, bound: &self.local, waiting: &mut self.waiting };
+            let mut datagram = Datagram { received, bound: &self.local, queue: &mut self.queue };
             each(&mut datagram, &slot[..received.length]);
         }
         Ok(())
@@ -110,11 +104,11 @@ impl DatagramSocket {
 
     /// Sends what is queued, as much as the kernel takes.
     pub(crate) fn flush(&mut self, counters: &WorkerCounters) -> io::Result<()> {
-        let (before, dropped) = (self.waiting.datagrams.len(), self.dropped);
+        let (before, dropped) = (self.queue.len(), self.dropped);
         let result = self.send_waiting();
         let dropped = self.dropped - dropped;
         counters.add(Counter::DatagramsDropped, dropped);
-        counters.add(Counter::DatagramsOut, (before - self.waiting.datagrams.len()) as u64 - dropped);
+        counters.add(Counter::DatagramsOut, (before - self.queue.len()) as u64 - dropped);
         result.map(drop)
     }
 
@@ -122,12 +116,12 @@ impl DatagramSocket {
     pub(crate) fn flush_and_drop(mut self, counters: &WorkerCounters) {
         // Whatever failed, what is left in the queue was not sent.
         let _ = self.flush(counters);
-        counters.add(Counter::DatagramsDropped, self.waiting.datagrams.len() as u64);
+        counters.add(Counter::DatagramsDropped, self.queue.len() as u64);
     }
 
     /// Registers it for READ, and for WRITE while datagrams wait to be sent.
     pub(crate) fn watch(&mut self, poller: &Poller, token: u64) -> io::Result<()> {
-        let is_write_wanted = !self.waiting.is_empty();
+        let is_write_wanted = !self.queue.is_empty();
         if self.is_watched && is_write_wanted == self.is_write_watched {
             return Ok(());
         }
@@ -148,7 +142,7 @@ impl DatagramSocket {
             self.memory = vec![0; BATCH * SLOT];
         }
         loop {
-            match socket::receive_batch(self.socket.as_fd(), &mut self.memory, SLOT, &mut self.received) {
+            match datagrams::receive_batch(self.socket.as_fd(), &mut self.memory, SLOT, &mut self.received) {
                 Err(error) if errno::classify_receive(&error) == ErrorClass::Peer => {}
                 result => return result,
             }
@@ -160,10 +154,10 @@ impl DatagramSocket {
     /// next is tried.
     fn send_waiting(&mut self) -> io::Result<bool> {
         let mut failed = false;
-        while !self.waiting.is_empty() {
-            match socket::send_batch(self.socket.as_fd(), self.waiting.first()) {
+        while !self.queue.is_empty() {
+            match datagrams::send_batch(self.socket.as_fd(), self.queue.first()) {
                 Ok(sent) => {
-                    self.waiting.pop(sent);
+                    self.queue.pop(sent);
                     failed = false;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
@@ -171,7 +165,7 @@ impl DatagramSocket {
                 // It may be about an earlier datagram, once: only a second error is about this one.
                 Err(_) if !failed => failed = true,
                 Err(_) => {
-                    self.waiting.pop(1);
+                    self.queue.pop(1);
                     self.dropped += 1;
                     failed = false;
                 }
@@ -185,7 +179,7 @@ impl DatagramSocket {
 pub struct Datagram<'a> {
     received: &'a Received,
     bound: &'a Address,
-    waiting: &'a mut Waiting,
+    queue: &'a mut DatagramQueue,
 }
 
 impl Datagram<'_> {
@@ -206,7 +200,7 @@ impl Datagram<'_> {
     /// Sends a datagram to its sender, from the address that it was sent to. Errors as
     /// [`send_to`](Self::send_to).
     pub fn reply(&mut self, data: &[u8]) -> io::Result<()> {
-        self.waiting.queue(&self.received.peer, self.received.local, data)
+        self.queue.queue(&self.received.peer, self.received.local, data)
     }
 
     /// Sends a datagram from the same socket: copied now, sent with others by `sendmmsg(2)`
@@ -217,7 +211,7 @@ impl Datagram<'_> {
     /// `EMSGSIZE` past 65,507 bytes; `ENOBUFS` when 1,024 datagrams or 4 MiB wait; `ENOMEM`;
     /// `EAFNOSUPPORT` for the peer of a unix socket.
     pub fn send_to(&mut self, peer: &Address, data: &[u8]) -> io::Result<()> {
-        self.waiting.queue(peer, None, data)
+        self.queue.queue(peer, None, data)
     }
 }
 
@@ -245,80 +239,9 @@ impl AsRawFd for DatagramSocket {
     }
 }
 
-/// A datagram that waits, without its bytes.
-struct Queued {
-    peer: Address,
-    from: Option<IpAddr>,
-    length: usize,
-}
-
-/// Datagrams one after the other in one buffer.
-#[derive(Default)]
-struct Waiting {
-    datagrams: VecDeque<Queued>,
-    bytes: Vec<u8>,
-    /// Where the first datagram begins.
-    start: usize,
-}
-
-impl Waiting {
-    fn is_empty(&self) -> bool {
-        self.datagrams.is_empty()
-    }
-
-    /// The bytes of all of them.
-    fn length(&self) -> usize {
-        self.bytes.len() - self.start
-    }
-
-    /// Errors as [`Datagram::send_to`].
-    fn queue(&mut self, peer: &Address, from: Option<IpAddr>, data: &[u8]) -> io::Result<()> {
-        if data.len() > MAX_LENGTH {
-            return Err(fail(libc::EMSGSIZE, "a datagram has room for 65,507 bytes"));
-        }
-        if peer.as_socket_addr().is_none() {
-            return Err(fail(libc::EAFNOSUPPORT, "a datagram can't be sent to a unix socket"));
-        }
-        if self.datagrams.len() == MAX_WAITING || self.length() + data.len() > MAX_WAITING_BYTES {
-            return Err(fail(libc::ENOBUFS, "too many datagrams wait to be sent"));
-        }
-        self.bytes.try_reserve(data.len()).map_err(no_memory)?;
-        self.datagrams.try_reserve(1).map_err(no_memory)?;
-        self.push(peer, from, data);
-        Ok(())
-    }
-
-    fn push(&mut self, peer: &Address, from: Option<IpAddr>, data: &[u8]) {
-        // Each byte is moved once at most for each byte sent.
-        if self.start > self.bytes.len() / 2 {
-            self.bytes.drain(..self.start);
-            self.start = 0;
-        }
-        self.datagrams.push_back(Queued { peer: peer.clone(), from, length: data.len() });
-        self.bytes.extend_from_slice(data);
-    }
-
-    /// The datagrams in their order.
-    fn first(&self) -> impl Iterator<Item = Outgoing<'_>> {
-        let mut rest = &self.bytes[self.start..];
-        self.datagrams.iter().map(move |Queued { peer, from, length }| {
-            let (data, after) = rest.split_at(*length);
-            rest = after;
-            Outgoing { peer, from: *from, data }
-        })
-    }
-
-    fn pop(&mut self, count: usize) {
-        self.start += self.datagrams.drain(..count).map(|queued| queued.length).sum::<usize>();
-        if self.datagrams.is_empty() {
-            self.bytes.clear();
-            self.start = 0;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::datagram_queue::{MAX_LENGTH, MAX_WAITING, MAX_WAITING_BYTES};
     use super::*;
     use crate::net::Counters;
     use crate::Events;
@@ -439,19 +362,19 @@ mod tests {
     fn what_cannot_be_sent_is_refused_at_once() {
         let socket = &mut bound("udp:127.0.0.1:0");
         let peer = socket.local.clone();
-        assert_eq!(errno(socket.waiting.queue(&peer, None, &vec![0; MAX_LENGTH + 1])), libc::EMSGSIZE);
-        assert_eq!(errno(socket.waiting.queue(&Address::Unnamed, None, b"")), libc::EAFNOSUPPORT);
+        assert_eq!(errno(socket.queue.queue(&peer, None, &vec![0; MAX_LENGTH + 1])), libc::EMSGSIZE);
+        assert_eq!(errno(socket.queue.queue(&Address::Unnamed, None, b"")), libc::EAFNOSUPPORT);
         for _ in 0..MAX_WAITING {
-            socket.waiting.queue(&peer, None, b"x").unwrap();
+            socket.queue.queue(&peer, None, b"x").unwrap();
         }
-        assert_eq!(errno(socket.waiting.queue(&peer, None, b"x")), libc::ENOBUFS);
-        socket.waiting.pop(MAX_WAITING);
+        assert_eq!(errno(socket.queue.queue(&peer, None, b"x")), libc::ENOBUFS);
+        socket.queue.pop(MAX_WAITING);
         let data = vec![0; MAX_LENGTH];
         for _ in 0..MAX_WAITING_BYTES / MAX_LENGTH {
-            socket.waiting.queue(&peer, None, &data).unwrap();
+            socket.queue.queue(&peer, None, &data).unwrap();
         }
-        assert_eq!(errno(socket.waiting.queue(&peer, None, &data)), libc::ENOBUFS);
-        socket.waiting.queue(&peer, None, b"x").unwrap();
+        assert_eq!(errno(socket.queue.queue(&peer, None, &data)), libc::ENOBUFS);
+        socket.queue.queue(&peer, None, b"x").unwrap();
     }
 
     #[test]
@@ -463,7 +386,7 @@ mod tests {
         for (peer, data) in
             [(&peer_of(&client), b"1"), (&nowhere, b"2"), (&nowhere, b"3"), (&peer_of(&client), b"4")]
         {
-            socket.waiting.queue(peer, None, data).unwrap();
+            socket.queue.queue(peer, None, data).unwrap();
         }
         socket.flush(&counters).unwrap();
         assert_eq!((read(&client), read(&client)), (b"1".to_vec(), b"4".to_vec()));
@@ -482,7 +405,7 @@ mod tests {
             wait(socket);
         };
         refuse(&socket);
-        socket.waiting.queue(&peer_of(&client), None, b"kept").unwrap();
+        socket.queue.queue(&peer_of(&client), None, b"kept").unwrap();
         socket.flush(&counters).unwrap();
         assert_eq!(read(&client), b"kept");
         assert_eq!(counters.get(Counter::DatagramsDropped), 0);
@@ -495,34 +418,18 @@ mod tests {
     fn what_is_left_at_the_end_is_sent_or_counted() {
         let (mut socket, counters) = (bound("udp:127.0.0.1:0"), counters());
         let client = client(&socket);
-        socket.waiting.queue(&peer_of(&client), None, b"the last").unwrap();
+        socket.queue.queue(&peer_of(&client), None, b"the last").unwrap();
         socket.flush_and_drop(&counters);
         assert_eq!(read(&client), b"the last");
         assert_eq!((counters.get(Counter::DatagramsDropped), counters.get(Counter::DatagramsOut)), (0, 1));
 
         let mut socket = bound("udp:127.0.0.1:0");
-        (0..3).for_each(|_| socket.waiting.queue(&peer_of(&client), None, b"too late").unwrap());
+        (0..3).for_each(|_| socket.queue.queue(&peer_of(&client), None, b"too late").unwrap());
         // EPIPE for all of them.
         socket.socket.connect(&client.local_addr().unwrap().into()).unwrap();
         socket.socket.shutdown(std::net::Shutdown::Write).unwrap();
         socket.flush_and_drop(&counters);
         assert_eq!((counters.get(Counter::DatagramsDropped), counters.get(Counter::DatagramsOut)), (3, 1));
-    }
-
-    #[test]
-    fn the_buffer_of_what_waits_does_not_grow_with_what_has_gone() {
-        let mut waiting = Waiting::default();
-        let peer = Address::from(SocketAddr::from(([127, 0, 0, 1], 9)));
-        for number in 0..10_000u32 {
-            waiting.queue(&peer, None, &number.to_ne_bytes()).unwrap();
-            if number >= 10 {
-                let oldest = (number - 10).to_ne_bytes();
-                let first = waiting.first().next().map(|first| (first.peer, first.data));
-                assert_eq!(first, Some((&peer, &oldest[..])));
-                waiting.pop(1);
-            }
-        }
-        assert!(waiting.bytes.capacity() < 1024);
     }
 
     #[test]
@@ -532,10 +439,10 @@ mod tests {
         socket.watch(&poller, 1).unwrap();
         let mut events = Events::with_capacity(1);
         let peer = socket.local.clone();
-        socket.waiting.queue(&peer, None, b"x").unwrap();
+        socket.queue.queue(&peer, None, b"x").unwrap();
         socket.watch(&poller, 1).unwrap();
         assert_eq!(poller.wait(&mut events, Some(Duration::from_secs(30))).unwrap(), 1);
-        socket.waiting.pop(1);
+        socket.queue.pop(1);
         socket.watch(&poller, 1).unwrap();
         assert_eq!(poller.wait(&mut events, Some(Duration::ZERO)).unwrap(), 0);
     }

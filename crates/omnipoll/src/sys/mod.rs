@@ -9,6 +9,8 @@ pub(crate) mod child_process;
 pub(crate) mod completion;
 #[cfg(all(feature = "serve", io_uring))]
 pub(crate) mod completion_ring;
+#[cfg(feature = "serve")]
+pub(crate) mod datagrams;
 pub(crate) mod descriptor;
 pub(crate) mod file;
 pub(crate) mod fork;
@@ -22,11 +24,17 @@ pub(crate) mod raw_syscalls;
 #[cfg(all(feature = "serve", io_uring))]
 mod receive_buffers;
 #[cfg(feature = "serve")]
+mod retry;
+#[cfg(feature = "serve")]
 pub(crate) mod shared_memory;
 #[cfg(all(feature = "serve", target_os = "linux"))]
 mod sigpipe;
 #[cfg(feature = "serve")]
+mod sockaddr;
+#[cfg(feature = "serve")]
 pub(crate) mod socket;
+#[cfg(feature = "serve")]
+pub(crate) mod socket_options;
 pub(crate) mod timeout;
 pub(crate) mod timerfd;
 mod waker;
