@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use omnipoll::{EngineKind, Interest, Ready};
+use omnipoll::{EngineKind, Interest, Ready, Trigger};
 
 use crate::suite::Suite;
 use crate::support::expect::*;
@@ -14,6 +14,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(several_interests_make_one_event);
     suite.on_each_engine(only_the_requested_interest_is_reported);
     suite.on_each_engine(a_change_of_interest_and_token_counts_for_the_next_wait);
+    suite.on_each_trigger(the_new_interest_is_watched_though_it_is_not_ready_yet);
     suite.on_each_engine(removed_means_silent_even_when_ready);
     suite.on_each_engine(many_descriptors_each_with_its_own_token);
 }
@@ -81,6 +82,24 @@ fn a_change_of_interest_and_token_counts_for_the_next_wait(kind: EngineKind) {
     expect_event(&poller, 2, Ready::WRITE);
     poller.modify(&ours, Interest::READ, 3).unwrap();
     expect_none(&poller);
+}
+
+/// Under every trigger: neither direction is ready when it is asked for.
+fn the_new_interest_is_watched_though_it_is_not_ready_yet(kind: EngineKind, trigger: Trigger) {
+    let poller = poller(kind);
+    let (ours, theirs) = pair();
+    fill(&ours);
+    poller.add(&ours, Interest::READ | trigger, 1).unwrap();
+    expect_none(&poller);
+    poller.modify(&ours, Interest::WRITE | trigger, 2).unwrap();
+    expect_none(&poller);
+    drain(&theirs);
+    expect_event(&poller, 2, Ready::WRITE);
+    fill(&ours);
+    poller.modify(&ours, Interest::READ | trigger, 3).unwrap();
+    expect_none(&poller);
+    poke(&theirs);
+    expect_event(&poller, 3, Ready::READ);
 }
 
 fn removed_means_silent_even_when_ready(kind: EngineKind) {
