@@ -1,7 +1,7 @@
-"""Tells everybody what one has said: python chat.py [ADDRESS [MODEL]].
+"""Sends what one client has said to all of them: python chat.py [ADDRESS [MODEL]].
 
 Talk to it with `nc 127.0.0.1 7001`. The model may be reactor, cores or thread: under fork and
-prefork nobody could be told what a client of another process has said.
+prefork it would not reach the clients of other processes.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ class Chat:
 
     def on_open(self, connection: Client) -> None:
         connection.unread = b""
-        self.tell(f"{connection.peer} has come")
+        self.send_to_all(f"{connection.peer} has come")
 
     def on_data(self, connection: Client, data: bytes) -> None:
         *lines, connection.unread = (connection.unread + data).split(b"\n")
         for line in lines:
-            self.tell(f"{connection.peer}: {line.decode(errors='replace').rstrip()}")
+            self.send_to_all(f"{connection.peer}: {line.decode(errors='replace').rstrip()}")
         if len(connection.unread) > 1000:
             connection.abort()
 
     def on_close(self, connection: Connection, error: OSError | None) -> None:
-        self.tell(f"{connection.peer} has left")
+        self.send_to_all(f"{connection.peer} has left")
 
-    def tell(self, words: str) -> None:
+    def send_to_all(self, words: str) -> None:
         self.server.broadcast(f"{words}\n".encode())
 
 

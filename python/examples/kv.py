@@ -32,7 +32,7 @@ class Refusal(Exception):
     """An answer that says why not."""
 
 
-class Farewell(Exception):
+class LastReply(Exception):
     """The last answer to a client."""
 
 
@@ -44,7 +44,7 @@ def take(unread: bytearray) -> list[bytes] | None:
     end = unread.find(b"\n")
     if end < 0:
         if len(unread) > HIGH_WATER:
-            raise Farewell("-ERR Protocol error: too big inline request")
+            raise LastReply("-ERR Protocol error: too big inline request")
         return None
     if unread[0] != ord("*"):  # Words typed by a human, or redis-benchmark's PING_INLINE.
         words = bytes(unread[:end]).split()
@@ -57,7 +57,7 @@ def take(unread: bytearray) -> list[bytes] | None:
         if end < 0:
             return None
         if unread[begin] != ord("$"):
-            raise Farewell(f"-ERR Protocol error: expected '$', got '{chr(unread[begin])}'")
+            raise LastReply(f"-ERR Protocol error: expected '$', got '{chr(unread[begin])}'")
         begin, end = end + 1, end + 1 + number(unread[begin + 1 : end], LARGEST)
         words.append(bytes(unread[begin:end]))
         end += 1  # The carriage return; the line feed is the end.
@@ -73,7 +73,7 @@ def number(digits: bytearray, most: int) -> int:
     except ValueError:
         value = -1
     if not 0 <= value <= most:
-        raise Farewell("-ERR Protocol error: invalid length")
+        raise LastReply("-ERR Protocol error: invalid length")
     return value
 
 
@@ -148,7 +148,7 @@ class Store:
         return value
 
     def quit(self, *_: bytes) -> Reply:
-        raise Farewell("+OK")
+        raise LastReply("+OK")
 
     def command(self, *_: bytes) -> Reply:
         return []
@@ -234,8 +234,8 @@ class Handler:
                 if connection.write(answers) > HIGH_WATER:
                     return  # on_drain goes on.
                 answers.clear()
-        except Farewell as farewell:
-            connection.write(answers + line(farewell))
+        except LastReply as last:
+            connection.write(answers + line(last))
             connection.close()
 
     def fill(self, answers: bytearray, client: Client) -> bool:

@@ -23,7 +23,7 @@ def check() -> None:
 
 
 def patcher() -> str | None:
-    """Who has patched the standard library, if anybody."""
+    """What has patched the standard library, if anything."""
     for name, module, function in (
         ("gevent", "gevent.monkey", "is_module_patched"),
         ("eventlet", "eventlet.patcher", "is_monkey_patched"),

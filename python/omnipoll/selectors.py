@@ -15,10 +15,10 @@ Where they differ from the standard ones:
 - A regular file is refused on every engine (PermissionError), not on epoll alone, unless the
   selector is made with files_always_ready=True; so is a descriptor that is not open.
 - A file object closed while registered is reported once with all its events, where the system
-  lets us know (select and poll); the standard PollSelector reports it for ever, and the
+  lets us know (select and poll); the standard PollSelector reports it endlessly, and the
   standard SelectSelector raises. Its key stays in the map until it is unregistered.
 - Any thread may register and unregister while another is in `select`; the change counts at once.
-- Closing a selector ends a `select` under way with ValueError.
+- Closing a selector ends a `select` in progress with ValueError.
 - After `os.fork` the child's use of an inherited selector is an OSError (EOWNERDEAD) until it
   calls `after_fork`; but `unregister` and `close` work, and change nothing of the parent's.
 """
@@ -114,7 +114,7 @@ class _Selector(_native.Selector, BaseSelector):
         try:
             self._remove(key.fd)
         except FileNotFoundError:
-            pass  # It was closed, and that was told.
+            pass  # It was closed, and that was reported.
         except OSError as error:
             if error.errno != errno.EOWNERDEAD:
                 raise
@@ -125,7 +125,7 @@ class _Selector(_native.Selector, BaseSelector):
     def modify(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
         """Change what a registered file object is watched for, or its data.
 
-        A ONESHOT that has fired and an EDGE report anew, even when nothing is changed.
+        A ONESHOT that has fired and an EDGE report again, even when nothing is changed.
         Raises KeyError when the file object is not registered, and else as `register`; when
         the engine refuses the change, the file object is no longer registered.
         """

@@ -29,7 +29,7 @@ class Server(_native.Server):
     - on_data(connection, data): bytes have arrived, part of a message or several.
     - on_end(connection): the peer has ended its direction. By default, connection.close().
     - on_drain(connection): what was queued had risen above high_water and has fallen to low_water.
-    - on_post(connection, value): somebody called connection.post(value).
+    - on_post(connection, value): connection.post(value) was called.
     - on_stop(connection): the server has begun to stop; one that is idle is best closed here.
     - on_close(connection, error): the last call for it, exactly one. error: None when it ended in
       order, else an OSError: ConnectionResetError, TimeoutError, ConnectionAbortedError after an
@@ -143,7 +143,7 @@ def serve(
 ) -> None:
     """Serves on address until SIGTERM or SIGINT comes: `Server(handler, address, **options).run()`.
 
-    options: as `Server` takes them, with signals=True unless told.
+    options: as `Server` takes them, with signals=True by default.
     """
     options.setdefault("signals", True)
     Server(handler, address, **options).run()

@@ -40,20 +40,20 @@ class Echo:
 
 
 class Recorder(Echo):
-    """Echoes, and hands on everything it is told, in the order in which it was."""
+    """Echoes, and queues its calls in their order."""
 
     def __init__(self) -> None:
-        self.told: queue.Queue[tuple[Any, ...]] = queue.Queue()
+        self.calls: queue.Queue[tuple[Any, ...]] = queue.Queue()
 
     def on_open(self, connection: Connection) -> bool | None:
-        self.told.put(("open", connection))
+        self.calls.put(("open", connection))
         return None
 
     def on_close(self, connection: Connection, error: OSError | None) -> None:
-        self.told.put(("close", connection, error))
+        self.calls.put(("close", connection, error))
 
     def next(self) -> tuple[Any, ...]:
-        return self.told.get(timeout=LONG)
+        return self.calls.get(timeout=LONG)
 
     def opened(self) -> Connection:
         what, connection = self.next()
@@ -81,7 +81,7 @@ def connect(address: str | Server) -> socket.socket:
 
 
 def refused(address: str) -> None:
-    """Waits until nobody listens any more."""
+    """Waits until nothing listens any more."""
     while True:
         try:
             connect(address).close()

@@ -21,7 +21,7 @@ LONG = 30
 
 
 def serve_clients(address: tuple[str, int]) -> None:
-    """Has many clients say something, and hear it back."""
+    """Has many clients send something, and receive it back."""
     clients = [socket.create_connection(address, timeout=LONG) for _ in range(CLIENTS)]
     for number in range(ROUNDS):
         for index, client in enumerate(clients):

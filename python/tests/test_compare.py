@@ -149,7 +149,7 @@ def test_the_figures(complete: Path) -> None:
         assert f"({name}.svg)" in (complete / "compare.md").read_text()
 
 
-def test_without_the_extra_the_table_is_plain_and_the_command_that_installs_it_is_told(
+def test_without_the_extra_the_table_is_plain_and_the_command_that_installs_it_is_printed(
     tmp_path: Path,
 ) -> None:
     options = ("--models", "reactor", "--engines", "epoll", "--clients", "1", "--out", str(tmp_path))
@@ -175,8 +175,8 @@ def test_another_program_is_measured(tmp_path: Path) -> None:
     [
         ("import os; os.kill(os.getpid(), 9)", "the server was killed by SIGKILL"),
         ("raise SystemExit('out of order')", "the server ended with status 1: out of order"),
-        ("print('hello', flush=True); input(); input()", "the server has told no address, but 'hello'"),
-        ("print(flush=True); input(); input()", "the server has told no address, but ''"),
+        ("print('hello', flush=True); input(); input()", "the server has printed no address, but 'hello'"),
+        ("print(flush=True); input(); input()", "the server has printed no address, but ''"),
     ],
 )
 def test_a_server_that_does_not_start(tmp_path: Path, server: str, words: str) -> None:
@@ -271,16 +271,16 @@ def test_what_can_not_run_is_named_with_its_reason(obstacles: plan.Obstacles) ->
 
 def test_a_refused_engine_is_left_out_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(info, "engine", lambda name: {"available": False, "reason": "forbidden", "tells": []})
-    told: list[Combination] = []
-    results, left_out = compare.measure_all(Settings(models=("cores",), clients=(1, 10)), told.append)
+    announced: list[Combination] = []
+    results, left_out = compare.measure_all(Settings(models=("cores",), clients=(1, 10)), announced.append)
     assert results == []
-    assert told == Settings(models=("cores",), clients=(1, 10)).combinations()
+    assert announced == Settings(models=("cores",), clients=(1, 10)).combinations()
     lines = report.left_out_in_words(left_out)
     assert lines == [f"cores on {engine} with 1, 10 clients: forbidden" for engine in info.ENGINES]
     assert f"- {lines[0]}\n" in report.markdown(results, left_out, [], [])
 
 
-def test_a_busy_machine_is_told_of(complete: Path) -> None:
+def test_a_busy_machine_is_mentioned(complete: Path) -> None:
     results = [Result(**one) for one in results_in(complete)["results"]]
     assert all(result.others_busy >= 0 for result in results)
     quiet = [replace(result, others_busy=0.1) for result in results]
@@ -356,7 +356,7 @@ def test_names_beside_lines_keep_apart() -> None:
     assert middle == pytest.approx((0.5 + 0.5 + 0.51) / 3)
 
 
-def test_the_load_says_when_nobody_listens() -> None:
+def test_the_load_says_when_nothing_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         host, port = listener.getsockname()
     with pytest.raises(ConnectionRefusedError):

@@ -118,7 +118,9 @@ def test_urgent_data_is_priority(poller: Poller, connection: Pair) -> None:
     assert ours.recv(1, socket.MSG_OOB) == b"!"
 
 
-def test_hang_up_is_read_and_its_reason_where_the_engine_can_tell(poller: Poller, pair: Pair) -> None:
+def test_hang_up_is_read_and_its_reason_where_the_engine_can_tell_them_apart(
+    poller: Poller, pair: Pair
+) -> None:
     ours, theirs = pair
     poller.add(ours, READ)
     theirs.close()
@@ -159,7 +161,7 @@ def test_closed_while_registered(poller: Poller, pipes: list[Pipe]) -> None:
     seen = [report for _ in range(4) for report in ready(poller).items()]
     assert seen.count(("other", WRITE)) >= 3
     if poller.engine in ("epoll", "io_uring"):
-        assert set(seen) == {("other", WRITE)}  # The kernel doesn't tell.
+        assert set(seen) == {("other", WRITE)}  # The kernel doesn't report it.
         poller.remove(gone.reader)
     else:
         assert seen.count(("gone", INVALID)) == 1
@@ -275,7 +277,7 @@ def test_the_token_is_any_object_and_the_descriptor_by_default(poller: Poller, p
     assert ready(poller) == {token: WRITE, "new": WRITE}
 
 
-def test_an_event_tells_and_cannot_be_changed(poller: Poller, pipe: Pipe) -> None:
+def test_an_event_has_all_there_is_and_cannot_be_changed(poller: Poller, pipe: Pipe) -> None:
     poller.add(pipe.writer, WRITE, "name")
     poller.wake()
     events = {event.kind: event for event in poller.wait()}
@@ -306,14 +308,14 @@ def test_an_event_is_a_snapshot(poller: Poller, pair: Pair) -> None:
 def test_what_does_not_fit_comes_later(poller: Poller, pipes: list[Pipe], max_events: int) -> None:
     for pipe in pipes:
         poller.add(pipe.writer, WRITE)
-    everybody = {pipe.writer for pipe in pipes}
+    everyone = {pipe.writer for pipe in pipes}
     seen: set[int] = set()
     for _ in range(3 * len(pipes)):
         events = poller.wait(LONG, max_events)
         assert 1 <= len(events) <= max_events
         seen |= {event.token for event in events}
-    assert seen == everybody
-    assert {event.token for event in poller.wait(LONG, max_events=1000)} == everybody
+    assert seen == everyone
+    assert {event.token for event in poller.wait(LONG, max_events=1000)} == everyone
 
 
 def test_iteration_goes_on_until_the_poller_is_closed(poller: Poller, pipe: Pipe) -> None:

@@ -82,7 +82,7 @@ def test_all_is_there() -> None:
             assert hasattr(module, name)
 
 
-def test_signatures_are_told() -> None:
+def test_signatures_are_shown() -> None:
     if sys.version_info >= (3, 10):  # 3.9 knows no signatures of native classes.
         signature = "(engine=None, *, files_always_ready=False, strict=False, on_finding=None)"
         assert str(inspect.signature(omnipoll.Poller)) == signature

@@ -25,7 +25,7 @@ MAKERS: list[Any] = [
     ("module", "function"),
     [("gevent.monkey", "is_module_patched"), ("eventlet.patcher", "is_monkey_patched")],
 )
-def test_who_has_patched_is_named(
+def test_what_has_patched_is_named(
     module: str, function: str, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     patched = {"socket"}

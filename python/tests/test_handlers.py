@@ -78,7 +78,7 @@ def test_what_is_one(handler: Any) -> None:
 if TYPE_CHECKING:
 
     class Client(Connection):
-        heard: int
+        received: int
 
 
 def test_types_see_what_a_connection_has_not() -> None:
@@ -86,7 +86,7 @@ def test_types_see_what_a_connection_has_not() -> None:
 
     class Declared(Echo):
         def on_open(self, connection: Client) -> None:
-            connection.heard = 0
+            connection.received = 0
 
     class Misspelt(Echo):
         def on_open(self, connection: Connection) -> None:

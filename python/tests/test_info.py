@@ -34,7 +34,7 @@ def facts(**environment: str) -> Any:
     return json.loads(say("--json", **environment))
 
 
-def test_every_engine_is_listed_with_what_it_tells_or_why_it_is_refused() -> None:
+def test_every_engine_is_listed_with_what_it_can_or_why_it_is_refused() -> None:
     engines = facts()["engines"]
     assert list(engines) == ["select", "poll", "epoll", "io_uring"]
     for name, said in engines.items():
@@ -65,7 +65,7 @@ def test_the_default_engine_and_the_environment() -> None:
     assert said["environment"]["OMNIPOLL_STRICT"] == "0"
 
 
-def test_a_wrong_environment_is_told_and_not_an_error() -> None:
+def test_a_wrong_environment_is_reported_and_not_an_error() -> None:
     assert facts(OMNIPOLL_ENGINE="abacus")["default_engine"] is None
     assert "OMNIPOLL_ENGINE=abacus is not to be had" in say(OMNIPOLL_ENGINE="abacus")
 

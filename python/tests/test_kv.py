@@ -191,13 +191,13 @@ def test_echo() -> None:
 def test_chat(model: str) -> None:
     with example("chat.py", "127.0.0.1:0", model) as address, connect(address) as one:
         name = "{}:{}".format(*one.getsockname())
-        with one.makefile() as heard:
-            assert heard.readline() == f"{name} has come\n"
+        with one.makefile() as received:
+            assert received.readline() == f"{name} has come\n"
             with connect(address) as other:
                 name = "{}:{}".format(*other.getsockname())
-                assert heard.readline() == f"{name} has come\n"
+                assert received.readline() == f"{name} has come\n"
                 other.sendall(b"hel")
                 other.sendall(b"lo\nall\n")
-                assert heard.readline() == f"{name}: hello\n"
-                assert heard.readline() == f"{name}: all\n"
-            assert heard.readline() == f"{name} has left\n"
+                assert received.readline() == f"{name}: hello\n"
+                assert received.readline() == f"{name}: all\n"
+            assert received.readline() == f"{name} has left\n"

@@ -85,7 +85,7 @@ def test_invalid_lets_go_of_the_token(poller: Poller, pipe: Pipe) -> None:
     poller.add(pipe.reader, READ, token)
     os.close(pipe.reader)
     if poller.engine in ("epoll", "io_uring"):
-        assert poller.wait(0) == []  # The kernel doesn't tell.
+        assert poller.wait(0) == []  # The kernel doesn't report it.
         poller.remove(pipe.reader)
     else:
         assert [event.ready for event in poller.wait()] == [INVALID]

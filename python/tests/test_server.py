@@ -76,16 +76,16 @@ def test_echo(serve: Serve) -> None:
     for number, client in enumerate(clients):
         assert ask(client, b"hello %d" % number) == b"hello %d" % number
         client.close()
-    told = [handler.next() for _ in range(10)]
-    opened = [connection for what, connection, *_ in told if what == "open"]
-    closed = [connection for what, connection, *_ in told if what == "close"]
+    calls = [handler.next() for _ in range(10)]
+    opened = [connection for what, connection, *_ in calls if what == "open"]
+    closed = [connection for what, connection, *_ in calls if what == "close"]
     assert len(set(opened)) == 5
     assert set(opened) == set(closed)
-    assert all(error is None for what, _, *error in told if what == "close" for error in error)
+    assert all(error is None for what, _, *error in calls if what == "close" for error in error)
     serve.end()
     total = server.stats().total
     assert (total.accepted, total.active, total.bytes_in, total.bytes_out) == (5, 0, 35, 35)
-    assert handler.told.empty()
+    assert handler.calls.empty()
 
 
 def test_a_slow_reader_grows_no_queue(serve: Serve) -> None:
@@ -227,7 +227,7 @@ def test_nothing_is_written_after_close(serve: Serve) -> None:
                 getattr(connection, way)()
                 with pytest.raises(BrokenPipeError):
                     connection.write(b"more")
-                self.told.put(("done", connection))
+                self.calls.put(("done", connection))
 
         handler = Closing()
         with connect(serve(handler)) as client:
@@ -241,19 +241,19 @@ def test_nothing_is_written_after_close(serve: Serve) -> None:
 
 
 def test_half_closed_both_ways(serve: Serve) -> None:
-    """Our end is told, and the peer's data still comes; its end is told, and it still hears us."""
+    """Our end is sent, and the peer's data still comes; its end is reported, and it still gets ours."""
 
     class Half(Recorder):
         def on_open(self, connection: Any) -> None:
-            connection.heard = b""
+            connection.received = b""
             connection.shutdown()
 
         def on_data(self, connection: Any, data: bytes) -> None:
-            connection.heard += data
+            connection.received += data
 
         def on_end(self, connection: Any) -> None:
             assert connection.has_ended
-            self.told.put(("end", connection.heard))
+            self.calls.put(("end", connection.received))
             connection.close()
 
     handler = Half()
@@ -266,7 +266,7 @@ def test_half_closed_both_ways(serve: Serve) -> None:
 
     class Late(Recorder):
         def on_end(self, connection: Connection) -> None:
-            self.told.put(("end", connection))
+            self.calls.put(("end", connection))
 
     late = Late()
     with connect(serve(late)) as client:
@@ -284,7 +284,7 @@ def reset(client: socket.socket) -> None:
     client.close()
 
 
-def test_a_reset_is_told_and_not_logged(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_reset_is_reported_and_not_logged(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     is_reset = threading.Event()
 
     class Writer(Recorder):
@@ -320,7 +320,7 @@ def test_on_open_refuses(serve: Serve) -> None:
         assert connection.fileno() == -1
     serve.end()
     assert server.stats().total.refused == 1
-    assert handler.told.empty()
+    assert handler.calls.empty()
 
 
 @pytest.mark.parametrize("answer", [None, True, 0, "", "anything"])
@@ -461,7 +461,7 @@ def test_what_a_connection_says_of_itself(serve: Serve) -> None:
             assert not connection.has_ended
             assert not connection.is_stopping
             assert connection.queued == 0
-            self.told.put((connection.local, connection.peer, connection.fileno()))
+            self.calls.put((connection.local, connection.peer, connection.fileno()))
 
     handler = Curious()
     server = serve(handler)
@@ -481,15 +481,15 @@ def test_what_a_connection_says_of_itself(serve: Serve) -> None:
 def test_a_value_is_posted(serve: Serve) -> None:
     class Posted(Recorder):
         def on_post(self, connection: Connection, value: int) -> None:
-            self.told.put((value, connection, connection.queued, threading.get_ident()))
+            self.calls.put((value, connection, connection.queued, threading.get_ident()))
 
     handler = Posted()
     with connect(serve(handler)):
         connection = handler.opened()
         for value in (1, -(2**63), 2**63 - 1):
             connection.post(value)
-            posted, told, queued, thread = handler.next()
-            assert (posted, told, queued) == (value, connection, 0)
+            posted, target, queued, thread = handler.next()
+            assert (posted, target, queued) == (value, connection, 0)
             assert thread != threading.get_ident()
         with pytest.raises(OverflowError):
             connection.post(2**63)
@@ -505,10 +505,10 @@ def test_a_paused_connection_hears_nothing(serve: Serve) -> None:
             connection.pause()
 
         def on_data(self, connection: Connection, data: bytes) -> None:
-            self.told.put(("data", data))
+            self.calls.put(("data", data))
 
         def on_post(self, connection: Connection, value: int) -> None:
-            self.told.put(("posted", value))
+            self.calls.put(("posted", value))
 
     handler = Paused()
     with connect(serve(handler)) as client:
@@ -541,7 +541,7 @@ def test_broadcast(serve: Serve) -> None:
             server.broadcast("text")  # type: ignore[arg-type]
 
 
-def test_a_broadcast_passes_over_who_has_no_room(serve: Serve) -> None:
+def test_a_broadcast_passes_over_a_client_without_room(serve: Serve) -> None:
     handler = Recorder()
     server = serve(handler, queue_limit=1000)
     with connect(server):
@@ -625,7 +625,7 @@ def test_an_exception_in_on_open_refuses(serve: Serve, caplog: pytest.LogCapture
     with pytest.raises(ConnectionResetError), connect(server) as client:
         client.recv(1)
     serve.end()
-    assert handler.told.empty()
+    assert handler.calls.empty()
     assert [record.getMessage().split(" for ")[0] for record in caplog.records] == ["exception in on_open"]
 
 
@@ -704,7 +704,7 @@ def test_a_connection_takes_any_attribute(serve: Serve) -> None:
             connection.write(data)
 
         def on_close(self, connection: Any, error: OSError | None) -> None:
-            self.told.put(("close", connection.count, error))
+            self.calls.put(("close", connection.count, error))
 
     handler = Counter()
     with connect(serve(handler)) as client:
@@ -765,7 +765,7 @@ def test_descriptors_are_given_back(model: str, engine: str) -> None:
 def test_stop_drains(serve: Serve) -> None:
     class Draining(Recorder):
         def on_stop(self, connection: Connection) -> None:
-            self.told.put(("stop", connection, connection.is_stopping))
+            self.calls.put(("stop", connection, connection.is_stopping))
 
     handler = Draining()
     server = serve(handler)
@@ -775,10 +775,10 @@ def test_stop_drains(serve: Serve) -> None:
         assert handler.next() == ("stop", connection, True)
         refused(server.addresses[0])
         assert ask(client, b"still there") == b"still there"
-    told: tuple[Any, ...] = ()
-    while told[:2] != ("close", connection):  # Others may have come in the last moment.
-        told = handler.next()
-    assert told[2] is None
+    call: tuple[Any, ...] = ()
+    while call[:2] != ("close", connection):  # Others may have come in the last moment.
+        call = handler.next()
+    assert call[2] is None
 
 
 def test_when_the_drain_is_over_connections_are_reset(serve: Serve) -> None:
@@ -949,8 +949,8 @@ class Whereabouts:
         datagram.reply(datagram.local.encode())
 
 
-def test_a_datagram_tells_the_address_that_was_asked(serve: Serve) -> None:
-    """The answer comes from there: a connected client hears no other."""
+def test_a_datagram_has_the_address_that_was_asked(serve: Serve) -> None:
+    """The answer comes from there: a connected client receives no other."""
     if serve.model == "thread":
         return
     for address in ("udp:0.0.0.0:0", "udp:*:0"):

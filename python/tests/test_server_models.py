@@ -92,7 +92,7 @@ def test_what_systemd_passes_is_served_and_left_open(model: str, engine: str) ->
                 with connect(address) as client:
                     assert ask(client, b"hello") == b"hello"
             assert end(process) == ("", "")
-            # Who comes now is not refused: systemd starts the next one.
+            # A client that comes now is not refused: systemd starts the next one.
             connect(addresses.split()[0]).close()
         for number in passed:
             os.close(number)
@@ -282,17 +282,17 @@ def test_a_killed_child_is_one_processs_end(forking: str, engine: str) -> None:
     with program(PIDS, forking, engine) as (process, address), contextlib.ExitStack() as stack:
         clients = [stack.enter_context(connect(address)) for _ in range(6)]
         for client in clients:
-            client.sendall(b"who?")
+            client.sendall(b"which?")
         pids = [int(receive(client, 10)) for client in clients]
         os.kill(pids[0], signal.SIGKILL)
         with contextlib.suppress(ConnectionResetError):
             assert read_all(clients[0]) == b""
         for client, pid in zip(clients, pids):
             if pid != pids[0]:
-                client.sendall(b"who?")
+                client.sendall(b"which?")
                 assert int(receive(client, 10)) == pid
         with connect(address) as new:
-            new.sendall(b"who?")
+            new.sendall(b"which?")
             assert int(receive(new, 10)) != pids[0]
         stack.close()
         assert end(process) == ("", "")
@@ -302,11 +302,11 @@ def test_a_worker_is_replaced(engine: str) -> None:
     with program(PIDS, "prefork", engine) as (process, address):
         for restarts in range(1, 4):
             with connect(address) as client, contextlib.suppress(ConnectionResetError):
-                client.sendall(b"who?")
+                client.sendall(b"which?")
                 os.kill(int(receive(client, 10)), signal.SIGKILL)
                 read_all(client)
             seen = 0
-            while seen < restarts:  # The parent is told of the death in its own time.
+            while seen < restarts:  # The parent learns of the death in its own time.
                 with connect(address) as client:
                     client.shutdown(1)
                     seen = int(receive(client, 10))
@@ -328,12 +328,12 @@ print("served")
             client.sendall(b"exit")
             read_all(client)
         for _ in range(100):
-            # Who comes to the process that ends, in its last moment, is reset too.
+            # A client of the process that ends, in its last moment, is reset too.
             with contextlib.suppress(ConnectionResetError), connect(address) as client:
                 assert ask(client, b"still there") == b"still there"
                 break
         else:
-            raise AssertionError("nobody serves")
+            raise AssertionError("nothing serves")
         assert end(process) == ("served\n", "")
 
 

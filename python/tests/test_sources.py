@@ -73,7 +73,7 @@ def test_the_soonest_comes_first(poller: Poller) -> None:
         assert deadlines[earlier][0] <= deadlines[later][1]
 
 
-def test_a_period_goes_on_and_a_late_one_is_told_once(poller: Poller) -> None:
+def test_a_period_goes_on_and_a_late_one_is_reported_once(poller: Poller) -> None:
     begin = time.monotonic()
     timer = poller.timer_add(0, period=0.001, token="tick")
     periods = 0
@@ -96,7 +96,7 @@ def test_without_a_token_it_is_the_id(poller: Poller) -> None:
     assert set(tokens(poller) + tokens(poller, 0)) == {first, second}
 
 
-def test_a_cancelled_timer_is_not_told(poller: Poller) -> None:
+def test_a_cancelled_timer_is_not_reported(poller: Poller) -> None:
     timer = poller.timer_add(0, token="cancelled")
     poller.timer_add(0, token="kept")
     poller.timer_cancel(timer)
@@ -348,7 +348,7 @@ def test_closing_restores_pythons_handler(engine: str, handled: list[int]) -> No
     assert handled == [signal.SIGUSR1]
 
 
-def test_each_poller_is_told(engine: str, handled: list[int]) -> None:
+def test_each_poller_reports_it(engine: str, handled: list[int]) -> None:
     with Poller(engine) as first, Poller(engine) as second:
         first.signal_add(signal.SIGUSR1, "first")
         second.signal_add(signal.SIGUSR1, "second")

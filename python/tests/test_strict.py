@@ -27,7 +27,7 @@ LIMIT = 0.1  # What strict mode takes for too long.
 class Found(list[Finding]):
     """What was found, but for what a busy machine makes of any program: that it was held up."""
 
-    def tell(self, finding: Finding) -> None:
+    def record(self, finding: Finding) -> None:
         if finding.kind != "BLOCKED_LOOP":
             self.append(finding)
 
@@ -39,7 +39,7 @@ def found() -> Found:
 
 @pytest.fixture
 def strict(engine: str, found: Found) -> Iterator[Poller]:
-    with Poller(engine, strict=True, on_finding=found.tell) as poller:
+    with Poller(engine, strict=True, on_finding=found.record) as poller:
         yield poller
 
 
@@ -66,17 +66,17 @@ def test_an_edge_that_blocks(strict: Poller, found: Found, pair: Pair) -> None:
     assert len(found) == 1
 
 
-def test_what_is_left_undrained_is_told_during_the_wait(engine: str, pair: Pair) -> None:
+def test_what_is_left_undrained_is_reported_during_the_wait(engine: str, pair: Pair) -> None:
     """Nothing else would ever end this wait."""
     ours, theirs = pair
     found = Found()
 
-    def tell(finding: Finding) -> None:
-        found.tell(finding)
+    def record(finding: Finding) -> None:
+        found.record(finding)
         if found:
             poller.wake()
 
-    with Poller(engine, strict=True, on_finding=tell) as poller:
+    with Poller(engine, strict=True, on_finding=record) as poller:
         poller.add(ours, READ | EDGE, "client")
         theirs.send(b"x")
         assert [event.token for event in poller.wait(LONG)] == ["client"]
@@ -120,7 +120,7 @@ def test_a_blocked_loop(engine: str) -> None:
 
 @pytest.mark.parametrize("how", ["close", "drop"])
 def test_what_is_left_registered(engine: str, found: Found, pipe: Pipe, how: str) -> None:
-    poller = Poller(engine, strict=True, on_finding=found.tell)
+    poller = Poller(engine, strict=True, on_finding=found.record)
     poller.add(pipe.writer, WRITE, "left")
     if how == "close":
         poller.close()
@@ -171,7 +171,7 @@ def test_correct_code_is_met_with_silence(strict: Poller, found: Found, pair: Pa
     assert found == []
 
 
-# ---- Whom it is told to --------------------------------------------------------------------
+# ---- What it is reported to ----------------------------------------------------------------
 
 
 def test_without_a_callable_it_is_a_warning(engine: str, pair: Pair) -> None:
@@ -220,7 +220,7 @@ def test_it_may_use_the_poller(engine: str, pair: Pair) -> None:
         poller.remove(ours)
 
 
-def test_its_exception_is_nobodys(engine: str, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_exception_reaches_no_caller(engine: str, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, _ = pair
     ours.setblocking(True)
     raised: list[Any] = []
@@ -288,9 +288,9 @@ def test_a_warning_that_is_an_error_ends_a_wait(engine: str, pair: Pair) -> None
 def test_a_callable_in_a_cycle_is_collected(engine: str) -> None:
     class Owner:
         def __init__(self) -> None:
-            self.poller = Poller(engine, strict=True, on_finding=self.tell)
+            self.poller = Poller(engine, strict=True, on_finding=self.record)
 
-        def tell(self, finding: Finding) -> None:
+        def record(self, finding: Finding) -> None:
             pass
 
     owner = Owner()

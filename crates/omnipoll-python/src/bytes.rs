@@ -44,8 +44,8 @@ impl Deref for Bytes<'_> {
     fn deref(&self) -> &[u8] {
         match self {
             Self::Fixed(bytes) => bytes.as_bytes(),
-            // SAFETY: no Python runs between this and the last use of the slice, so nobody
-            // resizes it: whoever has a `Bytes` only hands it to the core.
+            // SAFETY: no Python runs between this and the last use of the slice, so nothing
+            // resizes it: code that has a `Bytes` only hands it to the core.
             Self::Mutable(bytes) => unsafe { bytes.as_bytes() },
         }
     }

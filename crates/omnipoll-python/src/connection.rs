@@ -59,23 +59,23 @@ impl PyConnection {
         }
     }
 
-    /// Lends the core's connection to this one.
+    /// Makes this one stand for the core's connection, until the guard is dropped.
     #[inline]
-    pub(crate) fn lend<'a>(
+    pub(crate) fn set<'a>(
         &'a self,
         py: Python<'a>,
         conn: &'a mut Conn<'_>,
     ) -> ScopedGuard<'a, Conn<'static>> {
         // SAFETY: the exclusive reference is ours for 'a, and the guard lives no longer.
-        unsafe { self.conn.lend(py, NonNull::from(conn).cast()) }
+        unsafe { self.conn.set(py, NonNull::from(conn).cast()) }
     }
 
-    /// The connection has ended, and its descriptor is somebody else's from now on.
+    /// The connection has ended, and its descriptor may be another file's from now on.
     pub(crate) fn end(&self) {
         self.fd.store(-1, Ordering::Relaxed);
     }
 
-    /// Whether a write has found it broken, which on_close will tell.
+    /// Whether a write has found it broken, which on_close will report.
     pub(crate) fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Relaxed)
     }
@@ -173,7 +173,7 @@ impl PyConnection {
         self.here(py, |conn| conn.send_file(&file, offset, length))?.map_err(|refused| self.refused(refused))
     }
 
-    /// Ends the connection in order: what is queued is sent, and the peer is told the end and
+    /// Ends the connection cleanly: what is queued is sent, and the peer sees the end and
     /// has the server's linger time to read it all. No more data comes to the handler.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         self.anywhere(py, |conn| self.finish(conn, |conn| conn.close()), ConnId::close)
@@ -190,7 +190,7 @@ impl PyConnection {
         self.here(py, |conn| self.finish(conn, |conn| conn.shutdown()))
     }
 
-    /// Takes no more data from the peer, which by and by can't send either.
+    /// Takes no more data from the peer, which eventually can't send either.
     fn pause(&self, py: Python<'_>) -> PyResult<()> {
         self.anywhere(py, Conn::pause, ConnId::pause)
     }
@@ -220,7 +220,7 @@ impl PyConnection {
         self.number.number()
     }
 
-    /// Who is at the other end: "127.0.0.1:5000", "[::1]:5000", "unix:/path", "unix:" for a unix
+    /// The address of the other end: "127.0.0.1:5000", "[::1]:5000", "unix:/path", "unix:" for a unix
     /// socket without a name.
     #[getter]
     fn peer(&self) -> String {
@@ -276,7 +276,7 @@ impl PyConnection {
     }
 
     /// Ends this connection (on_close with TimeoutError) when nothing was read or written for
-    /// so many seconds; None is for ever. In a call of the handler.
+    /// so many seconds; None is without limit. In a call of the handler.
     fn set_idle_timeout(
         &self,
         py: Python<'_>,
@@ -329,13 +329,13 @@ impl Method<1> for PyConnection {
 Writes a bytes-like object and returns how many bytes then wait to be sent: what the system does
 not take at once is copied and queued.
 
-While more than high_water bytes wait, nothing more is read from this client; on_drain tells when
+While more than high_water bytes wait, nothing more is read from this client; on_drain is called when
 no more than low_water do.
 
 Raises OSError (ENOBUFS) when more would be queued than queue_limit or total_queue_limit allow,
 or (ENOMEM) when there is no memory to queue it: nothing was written then, and the connection goes
 on. BrokenPipeError after close(), abort() and shutdown(). Any other OSError, as ConnectionResetError, ends the connection; a handler need not
-catch it: it is no failure of the handler's, and on_close is told.";
+catch it: it is no failure of the handler's, and on_close is called with it.";
 
     #[inline]
     fn call<'py>(&self, py: Python<'py>, [data]: [Argument<'_, 'py>; 1]) -> PyResult<Bound<'py, PyAny>> {

@@ -110,7 +110,7 @@ pub(crate) fn interest(object: &Bound<'_, PyAny>) -> PyResult<Interest> {
 
 /// A span of time as the caller gave it.
 pub(crate) enum Timeout {
-    /// `None`: for ever.
+    /// `None`: indefinitely.
     Never,
     /// Zero: look and return.
     Look,
@@ -129,7 +129,7 @@ impl Timeout {
     }
 }
 
-/// A wait's timeout in seconds; `None` is for ever.
+/// A wait's timeout in seconds; `None` is indefinitely.
 pub(crate) fn timeout(object: Argument<'_, '_>) -> PyResult<Timeout> {
     object.map_or(Ok(Timeout::Never), |object| seconds(&object, "timeout"))
 }

@@ -22,8 +22,8 @@ pub(crate) struct PyDatagram {
 }
 
 impl PyDatagram {
-    /// Lends the core's datagram to one of Python's, for a call.
-    pub(crate) fn lend<R>(
+    /// Calls with an object that stands for the core's datagram meanwhile.
+    pub(crate) fn with<R>(
         py: Python<'_>,
         datagram: &mut Datagram<'_>,
         call: impl FnOnce(&Py<PyAny>) -> PyResult<R>,
@@ -32,7 +32,7 @@ impl PyDatagram {
         let ours = Py::new(py, Self { datagram: ScopedRef::new(py), sender, local })?;
         // SAFETY: the exclusive reference is ours during this call, and the guard lives no
         // longer.
-        let _lent = unsafe { ours.get().datagram.lend(py, NonNull::from(datagram).cast()) };
+        let _guard = unsafe { ours.get().datagram.set(py, NonNull::from(datagram).cast()) };
         call(ours.as_any())
     }
 
@@ -46,7 +46,7 @@ impl PyDatagram {
 
 #[pymethods]
 impl PyDatagram {
-    /// Who sent it: "127.0.0.1:5000", "[::1]:5000".
+    /// The sender: "127.0.0.1:5000", "[::1]:5000".
     #[getter]
     fn peer(&self) -> String {
         self.sender.to_string()

@@ -17,7 +17,7 @@ pub(crate) struct PyEvent {
     token: Py<PyAny>,
     /// IO: the descriptor. TIMER: how many of its periods have passed. SIGNAL: the signal's
     /// number. CHILD: the status os.wait() has, of which os.waitstatus_to_exitcode() makes an
-    /// exit code; -1 when somebody else has reaped the child, so that nobody can know. WAKE:
+    /// exit code; -1 when the child was reaped elsewhere, which leaves it unknown. WAKE:
     /// how many calls of wake() this event stands for. POST: the value posted.
     #[pyo3(get)]
     value: Py<PyInt>,
@@ -27,7 +27,7 @@ pub(crate) struct PyEvent {
     /// IO, TIMER, SIGNAL, CHILD, WAKE or POST.
     #[pyo3(get)]
     kind: Py<PyInt>,
-    /// How often a signal came that is told once; 1 unless the kind is SIGNAL.
+    /// How often the signal came, of which there is one event; 1 unless the kind is SIGNAL.
     #[pyo3(get)]
     count: u32,
 }
@@ -77,7 +77,7 @@ impl PyEvent {
     }
 }
 
-/// What an event tells of.
+/// What an event is about.
 pub(crate) const KINDS: [(&str, EventKind); 6] = [
     ("IO", EventKind::Io),
     ("TIMER", EventKind::Timer),

@@ -52,7 +52,7 @@ pub(crate) fn install<C: Method<N>, const N: usize>(py: Python<'_>) -> PyResult<
         ml_flags: METH_FASTCALL | ffi::METH_KEYWORDS,
         ml_doc: C::DOCUMENTATION.as_ptr(),
     });
-    // SAFETY: the class is alive, and the definition stays for ever.
+    // SAFETY: the class is alive, and the definition is never freed.
     let method = unsafe {
         let method = ffi::PyDescr_NewMethod(class.as_type_ptr(), Box::leak(definition));
         Bound::from_owned_ptr_or_err(py, method)?

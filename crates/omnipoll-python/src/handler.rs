@@ -87,9 +87,9 @@ impl PyHandler {
         argument: Option<Bound<'_, PyAny>>,
     ) -> Option<Bound<'py, PyAny>> {
         let ours = connection.get();
-        let lent = ours.lend(py, conn);
+        let guard = ours.set(py, conn);
         let called = invoke(py, method, connection.as_any(), argument.as_ref());
-        drop(lent);
+        drop(guard);
         let failed = match called {
             Ok(result) => return Some(result),
             Err(failed) => failed,
@@ -113,7 +113,7 @@ impl PyHandler {
         forking::leave_child(py, &failed);
         self.end(py, failed);
         if let Some(server) = self.server.get() {
-            // It fails only when the server's own descriptors were closed by somebody.
+            // It fails only when the server's own descriptors were closed elsewhere.
             let _ = server.stop(Some(Duration::ZERO));
         }
     }
@@ -234,7 +234,7 @@ impl Handler for PyHandler {
         let Some(method) = &self.methods.on_datagram else { return };
         attach(|py| {
             let peer = datagram.peer().to_string();
-            let called = PyDatagram::lend(py, datagram, |ours| {
+            let called = PyDatagram::with(py, datagram, |ours| {
                 invoke(py, method, ours, Some(&PyBytes::new(py, data).into_any()))
             });
             if let Err(failed) = called {

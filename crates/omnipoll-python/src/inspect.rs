@@ -56,43 +56,43 @@ impl PyStats {
         self.0.system_calls
     }
 
-    /// System calls of a wait that returned early and without anything to tell.
+    /// System calls of a wait that returned early and without an event.
     #[getter]
     fn spurious(&self) -> u64 {
         self.0.spurious
     }
 
-    /// IO events told.
+    /// IO events returned.
     #[getter]
     fn io_events(&self) -> u64 {
         self.0.io_events
     }
 
-    /// TIMER events told.
+    /// TIMER events returned.
     #[getter]
     fn timer_events(&self) -> u64 {
         self.0.timer_events
     }
 
-    /// SIGNAL events told.
+    /// SIGNAL events returned.
     #[getter]
     fn signal_events(&self) -> u64 {
         self.0.signal_events
     }
 
-    /// CHILD events told.
+    /// CHILD events returned.
     #[getter]
     fn child_events(&self) -> u64 {
         self.0.child_events
     }
 
-    /// WAKE events told.
+    /// WAKE events returned.
     #[getter]
     fn wake_events(&self) -> u64 {
         self.0.wake_events
     }
 
-    /// POST events told.
+    /// POST events returned.
     #[getter]
     fn post_events(&self) -> u64 {
         self.0.post_events
@@ -125,7 +125,7 @@ pub(crate) struct PyRegistered {
     /// What was asked for: READ, WRITE, ... joined by |, with EDGE, ONESHOT or EXCLUSIVE.
     #[pyo3(get)]
     interest: u32,
-    /// What the engine will report before it is told more; 0 for a ONESHOT that has fired, and,
+    /// What the engine will report before it is rearmed or modified; 0 for a ONESHOT that has fired, and,
     /// on engines without NATIVE_EDGE, for an EDGE until rearm().
     #[pyo3(get)]
     armed: u32,

@@ -4,7 +4,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
-/// A list under construction. Nobody else has it until [`ListBuilder::finish`].
+/// A list under construction. Nothing else refers to it until [`ListBuilder::finish`].
 pub(crate) struct ListBuilder<'py> {
     list: Bound<'py, PyList>,
     size: ffi::Py_ssize_t,

@@ -96,7 +96,7 @@ impl PyPoller {
     }
 
     /// Replaces the interest, and the token if one is given. Makes a ONESHOT that has fired and
-    /// an EDGE report anew: what is ready now is reported by the next wait.
+    /// an EDGE report again: what is ready now is reported by the next wait.
     ///
     /// Raises FileNotFoundError when the descriptor is not registered, OSError (EBADF) when it
     /// is not open, ValueError as add() and for a registration with EXCLUSIVE.
@@ -130,7 +130,7 @@ impl PyPoller {
     }
 
     /// Arms a timer and returns its id: a TIMER event when delay seconds have passed, and again
-    /// after each period, if there is one. Never early; the soonest first. A late timer is told
+    /// after each period, if there is one. Never early; the soonest first. A late timer is reported
     /// once, and event.value says how many of its periods have passed.
     ///
     /// delay, period: seconds, with fractions down to a nanosecond, on the monotonic clock.
@@ -164,7 +164,7 @@ impl PyPoller {
     /// come, also when the clock was set meanwhile.
     ///
     /// when: seconds since 1970, as time.time() has them, or a datetime (one without a time zone
-    /// is local time). What is past is told by the next wait. token: as in timer_add(). Raises
+    /// is local time). What is past is reported by the next wait. token: as in timer_add(). Raises
     /// OSError (ENOTSUP) on systems other than Linux.
     ///
     /// >>> import datetime, omnipoll
@@ -206,7 +206,7 @@ impl PyPoller {
         self.core.get()?.call(|core| core.timer_set(py, id, convert::delay(delay)?, convert::period(period)?))
     }
 
-    /// Disarms a timer, and lets go of its token: no later wait tells it.
+    /// Disarms a timer, and releases its token: no later wait reports it.
     ///
     /// Raises OSError (ESTALE) when it was cancelled before, and when it has expired, of which the id
     /// and the token are given up all the same.
@@ -215,7 +215,7 @@ impl PyPoller {
     }
 
     /// Turns a signal into SIGNAL events: event.value is its number, event.count how often it
-    /// came. Several pollers may watch one signal; each is told. Any thread may call it.
+    /// came. Several pollers may watch one signal; each reports it. Any thread may call it.
     ///
     /// It replaces the handler that the system calls, and that is the one in which Python takes
     /// note of signals: until signal_remove() or close(), a handler set by signal.signal() does
@@ -255,12 +255,12 @@ impl PyPoller {
         self.core.get()?.call(|core| core.signal_remove(py, signum))
     }
 
-    /// Tells by a CHILD event that a child of this process has ended, and reaps it; the watch
+    /// Reports by a CHILD event that a child of this process has ended, and reaps it; the watch
     /// ends with that. event.value is its status as os.wait() has it:
     /// os.waitstatus_to_exitcode(event.value) makes an exit code of it.
     ///
-    /// The poller has reaped the child then, so nobody else can know the status: wait() and
-    /// poll() of a subprocess.Popen would say 0. Tell it: process.returncode = exit code.
+    /// The poller has reaped the child then, so nothing else can know the status: wait() and
+    /// poll() of a subprocess.Popen would return 0. Set it: process.returncode = exit code.
     ///
     /// process: a subprocess.Popen, anything else with pid, or an int. token: any object;
     /// without it, process as it was given. Raises ChildProcessError when there is no such
@@ -315,7 +315,7 @@ impl PyPoller {
         self.core.get()?.call(|core| core.post(py, token, value))
     }
 
-    /// Makes a wait return with a WAKE event: the one under way, or else the next. Wakes that
+    /// Makes a wait return with a WAKE event: the one in progress, or else the next. Wakes that
     /// come before it are counted into one event. Any thread may call it, and a signal handler.
     fn wake(&self, py: Python<'_>) -> PyResult<()> {
         self.core.get()?.call(|core| core.wake(py))
@@ -368,7 +368,7 @@ impl PyPoller {
         self.core.get()?.descriptor(py)
     }
 
-    /// Ends the waits under way with ValueError and gives everything back; the descriptors that
+    /// Ends the waits in progress with ValueError and releases everything; the descriptors that
     /// were registered stay open. Closing twice is closing once.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let Some(core) = self.core.get_opt() else { return Ok(()) };
@@ -458,8 +458,8 @@ impl Method<2> for PyPoller {
 
 Waits until something is ready and returns the events as a list, empty when time was up.
 
-timeout: seconds, with fractions down to a nanosecond, and never early; None waits for ever, 0
-looks and returns. max_events: at most so many, and at least one; what else is ready is told by
+timeout: seconds, with fractions down to a nanosecond, and never early; None waits indefinitely, 0
+looks and returns. max_events: at most so many, and at least one; what else is ready is returned by
 the waits that follow. Without it there is room for every descriptor and 1,000 others.
 
 Other threads run meanwhile. A signal's handler runs at once; the wait then goes on with the

@@ -44,7 +44,7 @@ struct Reporter<'a> {
 impl Drop for Reporter<'_> {
     fn drop(&mut self) {
         if let Some(findings) = &self.core.findings {
-            findings.tell(self.py, &self.core.state);
+            findings.report(self.py, &self.core.state);
         }
     }
 }
@@ -84,7 +84,7 @@ impl PollerCore {
     }
 
     /// The state, for a change of the core's. When it is done, what strict mode has found is
-    /// told.
+    /// reported.
     fn change<'a>(&'a self, py: Python<'a>) -> Change<'a> {
         Change { state: self.state.borrow(py), _reporter: Reporter { core: self, py } }
     }
@@ -234,7 +234,7 @@ impl PollerCore {
         Ok(known.collect())
     }
 
-    /// Ends the waits under way and gives everything back. Closing twice is closing once.
+    /// Ends the waits in progress and releases everything. Closing twice is closing once.
     pub(crate) fn close(&self, py: Python<'_>) {
         let mut state = self.change(py);
         state.drop_inherited_waits();
@@ -246,7 +246,7 @@ impl PollerCore {
             // It fails in a forked child only, where the thread that waits is this one.
             let _ = core.wake();
         }
-        // The core is gone, and has told with their tokens what was left registered.
+        // The core is gone, and has reported with their tokens what was left registered.
         let mut state = self.state.borrow(py);
         let objects = (mem::take(&mut state.table), mem::take(&mut state.sources), state.listener.take());
         state.events = Events::with_capacity(0);
@@ -260,14 +260,14 @@ impl PollerCore {
     }
 }
 
-/// What was left registered is told with its tokens.
+/// What was left registered is reported with its tokens.
 impl Drop for PollerCore {
     fn drop(&mut self) {
         if self.findings.is_some() {
             let _ = Python::try_attach(|py| {
                 let pending = PyErr::take(py);
                 self.close(py);
-                // Nobody has called.
+                // There is no caller.
                 strict::take_raised().into_iter().for_each(|error| error.write_unraisable(py, None));
                 pending.into_iter().for_each(|error| error.restore(py));
             });

@@ -110,9 +110,9 @@ impl Method<1> for Selector {
 
 Waits until something is ready and returns a list of (key, events), empty when time was up.
 
-timeout: seconds, with fractions down to a nanosecond; None waits for ever, 0 or less looks and
+timeout: seconds, with fractions down to a nanosecond; None waits indefinitely, 0 or less looks and
 returns. events are those of the key's that the file object is ready for; all of them when it
-was closed while registered, which select and poll tell once.
+was closed while registered, which select and poll report once.
 
 Signals and other threads are treated as the standard library's selectors do (PEP 475). Raises
 ValueError when the selector is closed, also while it waits, and for a timeout that is no

@@ -166,7 +166,7 @@ impl PyServer {
     }
 
     /// A duplicate of the socket at addresses[number], as a descriptor that the caller owns: to set
-    /// an option, or for a new process that takes over without a moment in which nobody listens. Give
+    /// an option, or for a new process that takes over without a moment in which nothing listens. Give
     /// that one the descriptors from 3 on and their number in LISTEN_FDS, let it listen on "systemd",
     /// and stop this one when it serves. Nothing else changes: see keep_files().
     ///

@@ -22,7 +22,7 @@ pub(crate) struct Sources {
     signals: HashMap<i32, u64>,
     children: HashMap<i32, u64>,
     /// Timers that have expired, the oldest first: the token and the number of the expiry, which
-    /// tells whether one was set again since.
+    /// shows whether one was set again since.
     expired: VecDeque<(u64, u64)>,
     /// How many timers of `all` are not armed.
     resting: usize,
@@ -118,7 +118,7 @@ impl Sources {
         }
     }
 
-    /// A timer without a period is told. It keeps its id until it is cancelled, or until so many
+    /// A timer without a period is delivered. It keeps its id until it is cancelled, or until so many
     /// others have expired.
     fn expire(&mut self, token: u64) -> DeferredDrop {
         let number = self.expiries + 1;
@@ -180,10 +180,10 @@ impl Sources {
     }
 
     /// Ends the source that this event is of, if it is the last one.
-    pub(crate) fn told(&mut self, event: &Event) -> DeferredDrop {
+    pub(crate) fn delivered(&mut self, event: &Event) -> DeferredDrop {
         match self.all.get(&event.token()).map(|source| source.kind) {
             Some(Kind::Timer(Timer { clock: Clock::Periodic, .. }) | Kind::Signal) => DeferredDrop::default(),
-            // Another thread has set it after the core had told it.
+            // Another thread has set it after the core had returned its event.
             Some(Kind::Timer(Timer { clock: Clock::Once(time), .. })) if Instant::now() < time => {
                 DeferredDrop::default()
             }

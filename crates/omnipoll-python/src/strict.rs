@@ -1,8 +1,8 @@
 //! Strict mode: findings to a callable of the caller's, or else to `warnings`.
 //!
-//! The core says what it finds at once and on any thread: in the middle of a change, when no
-//! Python may run, or of a wait that nothing else may ever end. So each finding is put down,
-//! and told by whoever can first: the core's call itself, or the change when it is done.
+//! The core reports what it finds at once and on any thread: in the middle of a change, when no
+//! Python may run, or of a wait that nothing else may ever end. So each finding is queued, and
+//! reported as soon as Python may run: by the core's call itself, or when the change is done.
 
 use std::cell::RefCell;
 use std::ffi::CString;
@@ -23,20 +23,20 @@ create_exception!(
     omnipoll,
     StrictWarning,
     PyRuntimeWarning,
-    "A mistake that strict mode has found, when there is no on_finding to be told."
+    "A mistake that strict mode has found, when there is no on_finding."
 );
 
 thread_local! {
-    /// What the call under way on this thread is to raise when it is done.
+    /// What the call in progress on this thread is to raise when it is done.
     static RAISED: RefCell<Option<PyErr>> = const { RefCell::new(None) };
 }
 
-/// What was found and not yet told.
+/// What was found and not yet reported.
 #[derive(Default)]
 pub(crate) struct Findings(Mutex<Vec<Finding>>);
 
 impl Findings {
-    /// What the core tells its findings to.
+    /// What the core calls with its findings.
     pub(crate) fn listener(
         self: Arc<Self>,
         state: Weak<GilCell<State>>,
@@ -47,7 +47,7 @@ impl Findings {
             protect_thread();
             let _ = Python::try_attach(|py| {
                 let Some(state) = state.upgrade() else { return };
-                self.tell(py, &state);
+                self.report(py, &state);
                 if RAISED.with_borrow(Option::is_some) {
                     end_wait(py, &state);
                 }
@@ -55,19 +55,19 @@ impl Findings {
         })
     }
 
-    /// Tells all there is, unless somebody is in the middle of a change, who will do it then.
-    pub(crate) fn tell(&self, py: Python<'_>, state: &GilCell<State>) {
+    /// Reports all there is, unless a change is in progress, which does it when it is done.
+    pub(crate) fn report(&self, py: Python<'_>, state: &GilCell<State>) {
         let Some(state) = state.try_borrow(py) else { return };
         let findings = self.with(mem::take);
-        let told = |finding: Finding| {
+        let with_token = |finding: Finding| {
             let token = state.table.object(finding.token).map(|object| object.clone_ref(py));
             (finding, token)
         };
-        let findings: Vec<_> = findings.into_iter().map(told).collect();
+        let findings: Vec<_> = findings.into_iter().map(with_token).collect();
         let listener = state.listener.as_ref().map(|listener| listener.clone_ref(py));
         drop(state);
         for (finding, token) in findings {
-            match tell(py, listener.as_ref(), &finding, token) {
+            match report(py, listener.as_ref(), &finding, token) {
                 Ok(()) => {}
                 // What fails in on_finding is no failure of the call that has found something.
                 Err(error) if listener.is_some() && error.is_instance_of::<PyException>(py) => {
@@ -95,7 +95,7 @@ fn end_wait(py: Python<'_>, state: &GilCell<State>) {
     let _ = core.map(|core| core.wake());
 }
 
-fn tell(
+fn report(
     py: Python<'_>,
     listener: Option<&Py<PyAny>>,
     finding: &Finding,
@@ -125,11 +125,11 @@ fn tell(
 /// `BlockingEdge` as Python names constants: `BLOCKING_EDGE`.
 fn upper_snake(camel: &str) -> String {
     let mut name = String::new();
-    for letter in camel.chars() {
-        if letter.is_uppercase() && !name.is_empty() {
+    for character in camel.chars() {
+        if character.is_uppercase() && !name.is_empty() {
             name.push('_');
         }
-        name.push(letter.to_ascii_uppercase());
+        name.push(character.to_ascii_uppercase());
     }
     name
 }

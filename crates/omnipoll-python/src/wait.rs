@@ -140,7 +140,7 @@ impl PollerCore {
     fn report_source(&self, py: Python<'_>, event: &Event, make: Make) -> PyResult<Option<Py<PyAny>>> {
         let object = self.state.borrow(py).sources.object(event).map(|object| object.clone_ref(py));
         let Some(object) = object else { return Ok(None) };
-        let dropped = self.state.borrow(py).sources.told(event);
+        let dropped = self.state.borrow(py).sources.delivered(event);
         dropped.release(py);
         Ok(make(py, Some(object.into_bound(py)), event)?.map(Bound::unbind))
     }

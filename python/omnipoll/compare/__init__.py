@@ -95,12 +95,12 @@ def raise_the_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def measure_all(settings: Settings, tell: Callable[[Combination], None]) -> Outcome:
-    """Every combination's result, or the reason why there is none. `tell` hears of each before."""
+def measure_all(settings: Settings, announce: Callable[[Combination], None]) -> Outcome:
+    """Every combination's result, or the reason why there is none. `announce` is called with each before."""
     obstacles = Obstacles()
     results, left_out = [], []
     for combination in settings.combinations():
-        tell(combination)
+        announce(combination)
         reason = obstacles.to(combination)
         if reason is None:
             try:
@@ -123,15 +123,15 @@ def progress(total: int) -> Iterator[Callable[[Combination], None]]:
     except ImportError:
         number = 0
 
-        def tell(combination: Combination) -> None:
+        def announce(combination: Combination) -> None:
             nonlocal number
             number += 1
             print(f"[{number}/{total}] {combination}", file=sys.stderr, flush=True)
 
-        yield tell
+        yield announce
         return
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    # The load must not compete with the bar: it is drawn anew only when something has changed.
+    # The load must not compete with the bar: it is drawn again only when something has changed.
     with Progress(*columns, console=Console(stderr=True), auto_refresh=False) as bar:
         task = bar.add_task("", total=total)
         done = 0
@@ -188,8 +188,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"can't make the folder {options.out}: {error.strerror}", file=sys.stderr)
         return 2
     raise_the_descriptor_limit()
-    with progress(len(settings.combinations())) as tell:
-        results, left_out = measure_all(settings, tell)
+    with progress(len(settings.combinations())) as announce:
+        results, left_out = measure_all(settings, announce)
     sentences = report.notes(settings, facts) + report.disturbance(results)
     print_report(results, left_out, sentences)
     captions = " ".join([sentences[0], *report.disturbance(results)])

@@ -2,7 +2,7 @@
 
 A panel for each engine, two panels a row, so that a figure can be read in a page of text. A colour
 and a marker for each model, and its name beside its line. The colours are after Okabe and Ito, and
-can be told apart with every kind of colour vision.
+can be distinguished with every kind of colour vision.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python -m omnipoll.compare.load ADDRESS MESSAGE-SIZE
 
-Each client has one message under way: it sends it, waits until it has come back whole, and sends
+Each client has one message in progress: it sends it, waits until it has come back whole, and sends
 it again. Obeys lines on standard input, and answers each with a line of JSON:
 
     connect N      N more clients connect, one after another, and stay
@@ -89,7 +89,7 @@ class Load:
         return {"first_answers": times}
 
     def run(self, seconds: float) -> dict[str, Any]:
-        """Lets the clients send and receive; what is under way at the end is waited for."""
+        """Lets the clients send and receive; what is in progress at the end is waited for."""
         latencies = array("q")
         cpu = time.process_time_ns()
         begin = now()

@@ -69,7 +69,7 @@ class Clients:
     """The processes that the clients are in."""
 
     def __init__(self, stage: Stage, address: str, settings: Settings, clients: int) -> None:
-        """Starts the processes; nobody connects yet."""
+        """Starts the processes; no client connects yet."""
         self.stage = stage
         count = min(plan.loads(), clients)
         command = [sys.executable, "-m", "omnipoll.compare.load", address, str(settings.message_size)]
@@ -78,20 +78,20 @@ class Clients:
 
     def probe(self, times: int) -> list[int]:
         """How many nanoseconds one more client waits for its first answer, one after another."""
-        self.programs[0].tell(f"probe {times}")
+        self.programs[0].send(f"probe {times}")
         return list(self._answer(self.programs[0], SLACK)["first_answers"])
 
     def connect(self) -> None:
         """All the clients connect, and stay."""
         for program, share in zip(self.programs, self.shares):
-            program.tell(f"connect {share}")
+            program.send(f"connect {share}")
         for program in self.programs:
             self._answer(program, SLACK + sum(self.shares) / 50)
 
     def run(self, seconds: float) -> list[dict[str, Any]]:
         """What each process says of the exchange."""
         for program in self.programs:
-            program.tell(f"run {seconds}")
+            program.send(f"run {seconds}")
         reports = [self._answer(program, seconds + SLACK) for program in self.programs]
         if lost := [reason for report in reports for reason in report["lost"]]:
             self._fail(f"{len(lost)} of {sum(self.shares):,} clients were lost: {lost[0]}")
@@ -165,7 +165,7 @@ def address_in(line: str) -> str:
     """The address at the end of a server's first line, as in 'listening on 127.0.0.1:7000'."""
     address = line.split()[-1] if line.strip() else ""
     if not address.rpartition(":")[2].isdigit():
-        raise Failed(f"the server has told no address, but {line!r}")
+        raise Failed(f"the server has printed no address, but {line!r}")
     return address
 
 

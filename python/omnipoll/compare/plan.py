@@ -18,7 +18,7 @@ LARGEST_MESSAGE = 64 * 1024  # Goes through without the client reading meanwhile
 DESCRIPTORS = {"thread": 4, "fork": 2}  # in one process, for each client; elsewhere 1
 ROOM_FOR_PROBES = 128  # clients beyond those that stay, so that a probe never waits for another's end
 BOUNDED = ("thread", "fork")
-BOUND = 512  # clients that a server takes under these unless told
+BOUND = 512  # clients that a server takes under these by default
 
 
 class Combination(NamedTuple):

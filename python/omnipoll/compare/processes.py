@@ -1,4 +1,4 @@
-"""What a server and all the processes and threads under it use, as /proc tells it.
+"""What a server and all the processes and threads under it use, as /proc shows it.
 
 A server is started in a session of its own, so that its children are known by the session even
 when their parent has died.

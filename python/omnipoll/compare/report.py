@@ -31,7 +31,7 @@ RULE = 3  # A rule between two columns, and the spaces beside it.
 WORDS = 2  # The first columns are text; the others are numbers.
 
 READING = (
-    "Each client has one message under way. Server and clients share the cores, and where the clients' "
+    "Each client has one message in progress. Server and clients share the cores, and where the clients' "
     "process was busy (load cores near 1) messages/s and latencies are as much its own; the server's CPU "
     "per message, which the kernel counts, is not.",
     "First answer: from the connect of one more client to its first byte back, with the others connected "

@@ -27,7 +27,7 @@ class Program:
     def __init__(self, name: str, command: Sequence[str]) -> None:
         """Starts it. Failed, where there is no such program."""
         self.name = name
-        self.heard = b""
+        self.received = b""
         self.complaints = tempfile.TemporaryFile()  # noqa: SIM115 (closed by end)
         try:
             self.process = subprocess.Popen(
@@ -48,7 +48,7 @@ class Program:
         """The session of the program and all its children."""
         return self.process.pid
 
-    def tell(self, line: str) -> None:
+    def send(self, line: str) -> None:
         """Says a line to the program."""
         with suppress(BrokenPipeError):  # That it has ended is found out by the wait for its answer.
             self.ears.write(line.encode() + b"\n")
@@ -96,12 +96,12 @@ class Stage:
     def line_of(self, program: Program, seconds: float) -> str:
         """The program's next line. Failed, when any of the programs ends or it takes too long."""
         deadline = time.monotonic() + seconds
-        while b"\n" not in program.heard:
+        while b"\n" not in program.received:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise Failed(f"{program.name} has not answered for {seconds:.0f} s")
             self.listen(left)
-        line, _, program.heard = program.heard.partition(b"\n")
+        line, _, program.received = program.received.partition(b"\n")
         return line.decode()
 
     def listen(self, seconds: float) -> None:
@@ -116,7 +116,7 @@ class Stage:
             program.process.returncode = os.waitstatus_to_exitcode(event.value)
             raise Failed(program.obituary())
         data = os.read(event.value, 1 << 16)
-        program.heard += data
+        program.received += data
         if not data:
             self.poller.remove(program.mouth)
 

@@ -114,7 +114,7 @@ impl PollerCore {
         self.begin(py, object, |core, token| core.post(token, value), Sources::add_post)
     }
 
-    /// Begins a source, and keeps its object. The thread that is told of it at once can't look
+    /// Begins a source, and keeps its object. A thread that gets its event at once can't look
     /// for the object before we have let go of the state.
     fn begin(
         &self,
