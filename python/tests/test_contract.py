@@ -242,8 +242,8 @@ def test_no_direction_reports_hang_up_alone(poller: Poller, pair: Pair) -> None:
     theirs.send(b"x")
     assert ready(poller, 0) == {}
     theirs.close()
-    tells = poller.capabilities & omnipoll.TELLS_HANGUP
-    assert ready(poller, LONG if tells else 0) == ({"token": HANGUP} if tells else {})
+    reports = poller.capabilities & omnipoll.REPORTS_HANGUP
+    assert ready(poller, LONG if reports else 0) == ({"token": HANGUP} if reports else {})
 
 
 def test_descriptors_above_1023(poller: Poller, pipe: Pipe) -> None:

@@ -20,6 +20,16 @@ use crate::sys::{socket, socket_options, Address};
 
 /// An open connection, as each callback of a [`Handler`](crate::Handler) gets it. Elsewhere its
 /// [`id`](Conn::id) stands for it.
+///
+/// - Writing: [`write`](Conn::write), [`write_vectored`](Conn::write_vectored),
+///   [`send_file`](Conn::send_file), [`queued`](Conn::queued).
+/// - Reading: [`pause`](Conn::pause), [`resume`](Conn::resume), [`has_ended`](Conn::has_ended).
+/// - Ending: [`shutdown`](Conn::shutdown), [`close`](Conn::close), [`abort`](Conn::abort).
+/// - Limits: [`set_idle_timeout`](Conn::set_idle_timeout) and those beside it.
+///
+/// # Portability
+///
+/// Every method is the same on every system and engine, unless it says otherwise.
 #[derive(Debug)]
 pub struct Conn<'a> {
     pub(crate) connection: &'a mut Connection,
@@ -42,6 +52,7 @@ impl Conn<'_> {
     /// for which `on_close` gets `ENOMEM`: the kernel has taken a part, and the rest can't be queued
     /// because memory has run out, or other threads have meanwhile used up the limits.
     #[inline]
+    #[doc(alias = "send")]
     pub fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         self.connection.check_open()?;
         let mut rest = data;
@@ -56,6 +67,8 @@ impl Conn<'_> {
     }
 
     /// [`write`](Conn::write) of several pieces, in one `sendmsg(2)`: `writev(2)` for sockets.
+    #[doc(alias = "writev")]
+    #[doc(alias = "sendmsg")]
     pub fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         self.connection.check_open()?;
         let length = pieces.iter().map(|piece| piece.len()).sum();
@@ -107,6 +120,11 @@ impl Conn<'_> {
     ///
     /// `EPIPE` as for `write`, `EMFILE` when it can't be duplicated, `ENOBUFS` when 16 files wait
     /// on this connection, each of which holds a descriptor. Nothing was queued then.
+    ///
+    /// # Portability
+    ///
+    /// Where there is no `sendfile(2)` to a socket (on all systems but Linux), the file is read and sent.
+    #[doc(alias = "sendfile")]
     pub fn send_file(&mut self, file: &impl AsFd, offset: u64, length: u64) -> io::Result<()> {
         self.connection.check_open()?;
         if !self.connection.queue.has_room_for_a_file() {
@@ -239,6 +257,7 @@ impl Conn<'_> {
 
     /// Ends the connection at once: what is queued is discarded and the peer sees a reset.
     /// `on_close` is called with `ECONNABORTED` when the current callback has returned.
+    #[doc(alias = "SO_LINGER")]
     pub fn abort(&mut self) {
         if !self.connection.is_ended() {
             self.connection.reset();
@@ -297,6 +316,7 @@ impl Conn<'_> {
     }
 
     /// The local address: `getsockname(2)`.
+    #[doc(alias = "getsockname")]
     pub fn local(&self) -> io::Result<Address> {
         socket::local_address(self.connection.socket.as_fd()).describe("getsockname")
     }

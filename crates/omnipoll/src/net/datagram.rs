@@ -176,6 +176,30 @@ impl DatagramSocket {
 }
 
 /// A datagram that has arrived, and the means to answer it.
+///
+/// # Portability
+///
+/// Every method is the same on every system and engine. The address that a datagram was sent to is
+/// known on Linux; elsewhere it is the one that the socket is bound to.
+///
+/// ```
+/// use omnipoll::{Datagram, Handler};
+/// # use omnipoll::Conn;
+///
+/// /// Sends every datagram back.
+/// struct Echo;
+///
+/// impl Handler for Echo {
+///     type State = ();
+///
+///     fn on_datagram(&self, datagram: &mut Datagram<'_>, data: &[u8]) {
+///         // It fails when too many datagrams wait to be sent: this one is dropped then.
+///         let _ = datagram.reply(data);
+///     }
+/// #   fn on_open(&self, _: &mut Conn<'_>) -> std::io::Result<()> { Ok(()) }
+/// #   fn on_data(&self, _: &mut Conn<'_>, _: &mut (), _: &[u8]) {}
+/// }
+/// ```
 pub struct Datagram<'a> {
     received: &'a Received,
     bound: &'a Address,
@@ -210,6 +234,8 @@ impl Datagram<'_> {
     /// The system chooses the source address if the socket is bound to all of the machine's.
     /// `EMSGSIZE` past 65,507 bytes; `ENOBUFS` when 1,024 datagrams or 4 MiB wait; `ENOMEM`;
     /// `EAFNOSUPPORT` for the peer of a unix socket.
+    #[doc(alias = "sendto")]
+    #[doc(alias = "sendmmsg")]
     pub fn send_to(&mut self, peer: &Address, data: &[u8]) -> io::Result<()> {
         self.queue.queue(peer, None, data)
     }

@@ -6,6 +6,13 @@ use std::time::Duration;
 use crate::EngineKind;
 
 /// A way to serve many clients. The handler does not change with it; what its calls share does.
+///
+/// ```
+/// use omnipoll::Model;
+///
+/// assert_eq!(Model::from_name("prefork"), Some(Model::Prefork));
+/// assert!(Model::ALL.into_iter().filter(|model| model.forks()).eq([Model::Fork, Model::Prefork]));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u32)]
 #[non_exhaustive]
@@ -62,7 +69,31 @@ impl Model {
 pub type AroundFork = Arc<dyn Fn(&mut dyn FnMut() -> i32) -> i32 + Send + Sync>;
 
 /// How a [`Server`](crate::Server) serves; the default is one loop on the best engine.
+///
+/// # Portability
+///
+/// Each option means the same on every system and engine, unless it says otherwise.
+///
+/// ```
+/// use omnipoll::{Conn, Handler, Model, Server, ServerOptions};
+/// use std::time::Duration;
+///
+/// # struct Echo;
+/// # impl Handler for Echo {
+/// #     type State = ();
+/// #     fn on_open(&self, _: &mut Conn<'_>) -> std::io::Result<()> { Ok(()) }
+/// #     fn on_data(&self, conn: &mut Conn<'_>, _: &mut (), data: &[u8]) { let _ = conn.write(data); }
+/// # }
+/// let options = ServerOptions::new()
+///     .model(Model::Cores)
+///     .max_clients(10_000)
+///     .idle_timeout(Duration::from_secs(60))
+///     .signals(true);
+/// let server = Server::with_options(Echo, options)?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone)]
+#[must_use = "`Server::with_options` takes them"]
 pub struct ServerOptions {
     pub(super) model: Model,
     pub(super) engine: Option<EngineKind>,
@@ -141,7 +172,9 @@ impl ServerOptions {
     }
 
     /// How many clients may wait to be accepted, as `listen(2)` takes it: 4,096 by default.
-    /// The system's own limit, `net.core.somaxconn`, applies too.
+    /// The system's own limit (on Linux `net.core.somaxconn`) applies too.
+    #[doc(alias = "listen")]
+    #[doc(alias = "somaxconn")]
     pub fn backlog(mut self, clients: i32) -> Self {
         self.backlog = clients;
         self
@@ -152,6 +185,12 @@ impl ServerOptions {
     /// wakes one worker for each client where it can (EXCLUSIVE): they take turns, more or less,
     /// and no client has to wait for a worker that has died. By default with it under CORES and
     /// without it under PREFORK. Unix sockets, and those that were inherited, are always shared.
+    ///
+    /// # Portability
+    ///
+    /// Linux shares the clients out; other systems may give all of them to one of the sockets.
+    /// EXCLUSIVE is epoll's and io_uring's.
+    #[doc(alias = "SO_REUSEPORT")]
     pub fn reuse_port(mut self, yes: bool) -> Self {
         self.reuse_port = Some(yes);
         self
@@ -173,7 +212,11 @@ impl ServerOptions {
 
     /// While more than `high` bytes wait to be sent on a connection, nothing is read from it;
     /// when no more than `low` do, [`on_drain`](crate::Handler::on_drain) is called and reading
-    /// resumes. 64 and 16 KiB by default. On io_uring the kernel may have received more by then,
+    /// resumes. 64 and 16 KiB by default.
+    ///
+    /// # Portability
+    ///
+    /// On io_uring the kernel may have received more by then,
     /// which is kept, and delivered when reading resumes: less than 128 KiB from Linux 6.17 on,
     /// and before that as much as arrives until the receive has been cancelled.
     pub fn water_marks(mut self, low: usize, high: usize) -> Self {
@@ -207,6 +250,7 @@ impl ServerOptions {
     /// How long a closed connection waits for its peer to read what was sent and to end its
     /// direction too: two seconds by default. While the peer sends, the time starts again after each
     /// arrival, up to 15 times as long in all.
+    #[doc(alias = "SO_LINGER")]
     pub fn linger(mut self, time: Duration) -> Self {
         self.linger = time;
         self
@@ -214,6 +258,7 @@ impl ServerOptions {
 
     /// Whether SIGTERM and SIGINT stop the server, with the [drain](ServerOptions::drain) set
     /// here; a second one ends it at once.
+    #[doc(alias = "sigaction")]
     pub fn signals(mut self, yes: bool) -> Self {
         self.signals = yes;
         self
@@ -227,6 +272,8 @@ impl ServerOptions {
     }
 
     /// What to do around each fork; nothing by default.
+    #[doc(alias = "fork")]
+    #[doc(alias = "pthread_atfork")]
     pub fn around_fork(mut self, around: AroundFork) -> Self {
         self.around_fork = Some(around);
         self

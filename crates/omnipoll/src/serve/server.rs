@@ -61,6 +61,33 @@ pub struct Server<H> {
 }
 
 /// A server, for other threads and for its own handler.
+///
+/// # Portability
+///
+/// Every method is the same on every system and engine.
+///
+/// ```
+/// use omnipoll::{Conn, Handler, Server};
+/// use std::time::Duration;
+///
+/// # struct Echo;
+/// # impl Handler for Echo {
+/// #     type State = ();
+/// #     fn on_open(&self, _: &mut Conn<'_>) -> std::io::Result<()> { Ok(()) }
+/// #     fn on_data(&self, conn: &mut Conn<'_>, _: &mut (), data: &[u8]) { let _ = conn.write(data); }
+/// # }
+/// let server = Server::new(Echo)?;
+/// server.listen("127.0.0.1:0")?;
+/// let handle = server.handle();
+/// std::thread::scope(|scope| {
+///     let serving = scope.spawn(|| server.run());
+///     assert_eq!(handle.addresses().len(), 1);
+///     handle.stop(Some(Duration::from_secs(10)))?;
+///     serving.join().unwrap()
+/// })?;
+/// assert_eq!(handle.stats().workers.len(), 1);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct ServerHandle {
     shared: Arc<Shared>,
@@ -68,12 +95,25 @@ pub struct ServerHandle {
 
 impl<H: Handler> Server<H> {
     /// A server with one loop on the best engine. Errors as [`Server::with_options`].
+    ///
+    /// # Portability
+    ///
+    /// As for [`Poller::new`](crate::Poller::new).
     pub fn new(handler: H) -> io::Result<Self> {
         Self::with_options(handler, ServerOptions::new())
     }
 
+    /// A server with these options.
+    ///
+    /// # Errors
+    ///
     /// `ENOSYS` when the engine is not available, `EINVAL` when an option makes no sense,
-    /// `EMFILE`/`ENFILE`/`ENOMEM` from the system.
+    /// `EMFILE`, `ENFILE` and `ENOMEM` from the system.
+    ///
+    /// # Portability
+    ///
+    /// Every model runs on every engine. On io_uring a ring accepts, receives and sends under
+    /// REACTOR, CORES and PREFORK, where the kernel can (Linux 6.1).
     pub fn with_options(handler: H, options: ServerOptions) -> io::Result<Self> {
         if options.low_water > options.high_water {
             return Err(fail(libc::EINVAL, "the low mark is above the high one"));
@@ -98,9 +138,18 @@ impl<H: Handler> Server<H> {
     /// was inherited), `"systemd"` (all that systemd has passed), `"udp:127.0.0.1:53"` (datagrams,
     /// under REACTOR, CORES and PREFORK).
     ///
+    /// # Errors
+    ///
     /// `EINVAL` for an address that is none, and once the server runs; `EOWNERDEAD` in a forked
     /// child; `EADDRINUSE`, `EADDRNOTAVAIL`, `EACCES` as `bind(2)` says, `ENOTSUP` for datagrams under
     /// THREAD and FORK.
+    ///
+    /// # Portability
+    ///
+    /// Abstract names (`"unix:@abstract"`) are Linux's.
+    #[doc(alias = "bind")]
+    #[doc(alias = "socket")]
+    #[doc(alias = "getaddrinfo")]
     pub fn listen(&self, address: &str) -> io::Result<String> {
         // The explanation belongs to this very error.
         self.open(address).map_err(|error| {
@@ -150,6 +199,13 @@ impl<H: Handler> Server<H> {
     ///
     /// A child that a callback of the handler forks should not return from it. In one that does,
     /// `run` is `EOWNERDEAD` under REACTOR, and under the other models the process ends with status 1.
+    ///
+    /// # Portability
+    ///
+    /// The same on every system and engine. The system calls are those of
+    /// [`Poller::wait`](crate::Poller::wait), `accept4(2)`, `recv(2)` and `send(2)`, or on a ring
+    /// `io_uring_enter(2)` for all of them.
+    #[doc(alias = "accept")]
     pub fn run(&self) -> io::Result<()> {
         self.shared.check_owner()?;
         if self.ran.swap(true, Ordering::SeqCst) {
@@ -246,6 +302,8 @@ impl ServerHandle {
     /// PREFORK has forked, there is none at all. `EMFILE` and `ENFILE` as `fcntl(2)` says. `EBUSY` in a
     /// forked child, if another thread of the parent was changing the server at the very moment of the
     /// fork.
+    #[doc(alias = "dup")]
+    #[doc(alias = "fcntl")]
     pub fn dup_listener(&self, number: usize) -> io::Result<OwnedFd> {
         let bound = self
             .shared
