@@ -177,7 +177,7 @@ pub(super) fn only_v6_if_named(socket: &Socket, address: SocketAddr) -> io::Resu
 mod tests {
     use super::*;
     use crate::net::Bound;
-    use crate::sys::socket::tests::FORKING;
+    use crate::sys::socket::tests::{in_child, FORKING};
     use std::fs;
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -454,5 +454,17 @@ mod tests {
             client.read_exact(&mut answer).unwrap();
             assert_eq!(&answer, b"served");
         }
+    }
+
+    #[test]
+    fn a_forked_child_leaves_the_file_of_a_listener() {
+        let path = std::env::temp_dir().join(format!("omnipoll-{}-forked", std::process::id()));
+        let address = format!("unix:{}", path.display()).parse().unwrap();
+        let listener = Listener::open(&address, 1, false).unwrap();
+        let listener = std::cell::Cell::new(Some(listener));
+        assert_eq!(in_child(|| listener.take().map_or(1, |_| 0)), 0);
+        assert!(path.exists());
+        drop(listener);
+        assert!(!path.exists());
     }
 }

@@ -225,11 +225,11 @@ impl<H: Handler> Server<H> {
             Model::Prefork => prefork::run(handler, shared, sockets),
         };
         lock(&shared.bound).clear();
-        match shared.options.signals {
+        if shared.options.signals {
             // From now on the program handles them again.
-            true => served.and(unwatch_stop_signals(&shared.control)),
-            false => served,
+            return served.and(unwatch_stop_signals(&shared.control));
         }
+        served
     }
 
     /// The sockets of each worker.

@@ -102,9 +102,10 @@ impl Shared {
 
     /// Locks, unless a child that the program has forked would wait for a thread it doesn't have.
     pub(super) fn try_lock<'a, T>(&self, mutex: &'a Mutex<T>) -> Option<MutexGuard<'a, T>> {
-        match self.is_of_this_process() {
-            true => Some(lock(mutex)),
-            false => mutex.try_lock().ok(),
+        if self.is_of_this_process() {
+            Some(lock(mutex))
+        } else {
+            mutex.try_lock().ok()
         }
     }
 

@@ -232,7 +232,6 @@ pub(crate) fn peer_address(fd: BorrowedFd<'_>) -> Address {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::net::Listener;
     use std::io::Read;
     use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
@@ -243,7 +242,7 @@ pub(crate) mod tests {
     pub(crate) static FORKING: RwLock<()> = RwLock::new(());
 
     /// The exit status of a child that runs `body`, which takes no lock.
-    fn in_child(body: impl FnOnce() -> i32) -> i32 {
+    pub(crate) fn in_child(body: impl FnOnce() -> i32) -> i32 {
         let _alone = FORKING.write().unwrap();
         // SAFETY: the child runs `body` and exits, without a lock that another thread may hold.
         let child = unsafe { libc::fork() };
@@ -304,18 +303,6 @@ pub(crate) mod tests {
             i32::from(!(is_broken_pipe(sent) && is_broken_pipe(pieces)))
         });
         assert_eq!(status, 0);
-    }
-
-    #[test]
-    fn a_forked_child_leaves_the_file_of_a_listener() {
-        let path = std::env::temp_dir().join(format!("omnipoll-{}-forked", std::process::id()));
-        let address = format!("unix:{}", path.display()).parse().unwrap();
-        let listener = Listener::open(&address, 1, false).unwrap();
-        let listener = std::cell::Cell::new(Some(listener));
-        assert_eq!(in_child(|| listener.take().map_or(1, |_| 0)), 0);
-        assert!(path.exists());
-        drop(listener);
-        assert!(!path.exists());
     }
 
     /// The harness ignores SIGPIPE, as every Rust program does.
