@@ -1,4 +1,4 @@
-# The words a C programmer types. `make help` lists them.
+# The targets; `make help` lists them.
 #
 # Needs a Rust toolchain (rustup.rs), cc and python3; whatever else the tests use goes into
 # .venv, in this tree. Everything built is under target/.
@@ -55,7 +55,7 @@ miri:  ## Run handles, registry, timers and keys under Miri (nightly, miri)
 fuzz:  ## Run each fuzz target for SECONDS=20 (nightly, cargo-fuzz)
 	@crates/omnipoll-fuzz/run.sh $(or $(SECONDS),20)
 
-bench: library python  ## Race everybody and write docs/race.md (15 minutes; OPTIONS=--quick 3)
+bench: library python  ## Compare with other libraries and write docs/race.md (15 minutes; OPTIONS=--quick 3)
 	@$(PYTHON) crates/omnipoll-bench/race $(OPTIONS)
 
 clean:  ## Remove everything built
@@ -109,7 +109,7 @@ endef
 $(CAPI).so $(CAPI).a:
 	@$(MAKE) library
 
-header:  ## Make include/omnipoll.h anew from the sources
+header:  ## Generate include/omnipoll.h from the sources
 	@UPDATE_HEADER=1 $(CARGO) test --quiet -p omnipoll-capi --test capi header::the_committed
 
 # Tests whose tool is not here are passed over, but never with CI=true.

@@ -2,7 +2,7 @@
 """Runs every check and test of the project, or the steps named as arguments.
 
 A step that succeeds prints one line; of one that fails, the whole log follows. The logs stay in
-target/test. A step whose toolchain is not to be had is skipped, and counted as such.
+target/test. A step whose toolchain is not available is skipped, and counted as such.
 """
 
 from __future__ import annotations

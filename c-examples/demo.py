@@ -54,7 +54,7 @@ class Tally:
 
 
 class Client:
-    """One connection, with one message under way at a time."""
+    """One connection, with one message in progress at a time."""
 
     def __init__(self, sock: socket.socket, number: int, tally: Tally) -> None:
         self.sock, self.number, self.tally = sock, number, tally
@@ -98,7 +98,7 @@ class ChatClient(Client):
 
     def enter(self, room: list[ChatClient]) -> None:
         self.room = room
-        self.heard = [-1] * len(room)  # the last line of each of the others
+        self.last = [-1] * len(room)  # the last line of each of the others
         self.incomplete = b""
 
     def start(self) -> None:
@@ -110,9 +110,9 @@ class ChatClient(Client):
         *lines, self.incomplete = (self.incomplete + data).split(b"\n")
         for line in lines:
             number, sequence = map(int, line.split())
-            if number == self.number or sequence != self.heard[number] + 1:
+            if number == self.number or sequence != self.last[number] + 1:
                 raise Wrong(f"client {self.number} got line {sequence} of {number} out of turn")
-            self.heard[number] = sequence
+            self.last[number] = sequence
             self.tally.latencies.append(now - self.room[number].sent_at)
             self.room[number].heard_by_one()
 
@@ -129,7 +129,7 @@ def echo(sockets: list[socket.socket]) -> tuple[Tally, list[Client]]:
 
 
 def chat(sockets: list[socket.socket]) -> tuple[Tally, list[Client]]:
-    # A line goes to those who are in. Clients are let in one by one: the last one is heard by all.
+    # A line goes to the clients that have joined. They join one by one: all get the last one's lines.
     *others, last = sockets
     last.sendall(b"in\n")
     for sock in others:
@@ -182,7 +182,7 @@ def connections(address: Address, count: int) -> Iterator[list[socket.socket]]:
 
 @contextlib.contextmanager
 def server(program: Path, engine: str) -> Iterator[tuple[Address, Callable[[], float]]]:
-    """Runs a server: its address, and what ends it and tells its processor time in seconds."""
+    """Runs a server: its address, and what ends it and returns its processor time in seconds."""
     process = subprocess.Popen([program, "--engine", engine], stdout=subprocess.PIPE, text=True)
 
     def end() -> float:
@@ -245,7 +245,7 @@ def main() -> int:
     results = [serve(program, engine, options.clients) for program, engine in runs]
     print(
         "\nA message is one receipt by one client. Latency is from its sending to its receipt, with a\n"
-        "message of every client under way at any time. The clients are one Python process on the same\n"
+        "message of every client in progress at any time. The clients are one Python process on the same\n"
         "machine: messages/s is their pace, not the servers' limit."
     )
     return 0 if all(results) else 1

@@ -1,5 +1,5 @@
 /*
- * http.c: the same answer to everybody, over HTTP/1.1: what it takes to measure a server with
+ * http.c: the same answer to every request, over HTTP/1.1: what it takes to measure a server with
  * `wrk -c 100 http://127.0.0.1:8080/`, and what every text protocol needs.
  *
  * Shows:

@@ -77,7 +77,7 @@ def build_line(program):
 
 
 def build_plain():
-    """Runs the documented lines where pkg-config speaks of this tree's library."""
+    """Runs the documented lines where pkg-config finds this tree's library."""
     tools = BUILD / "tools"
     tools.mkdir(exist_ok=True)
     pkg_config = tools / "pkg-config"
@@ -140,7 +140,7 @@ def run(command, cwd=None, env=None, seconds=TEST_SECONDS):
 
 
 class Server:
-    """A server process, from the line that tells its port to its end."""
+    """A server process, from the line with its port to its end."""
 
     def __init__(self, command, descriptors=None, env=None):
         def limit_descriptors():
@@ -307,7 +307,7 @@ def drive(clients):
         while selector.get_map():
             ready = selector.select(STEP_SECONDS)
             if not ready:
-                raise AssertionError(f"{len(selector.get_map())} clients hear nothing any more")
+                raise AssertionError(f"{len(selector.get_map())} clients receive nothing any more")
             for key, mask in ready:
                 client = key.data
                 if client.step(mask):
@@ -535,20 +535,20 @@ class ChatServer:
             server.wait_until_said("Too many open files")
             server.wait_until_idle()
             for first, second in zip(clients[::2], clients[1::2]):
-                wait_until(functools.partial(self.hears, first, second), "the next two are let in")
+                wait_until(functools.partial(self.receives, first, second), "the next two are accepted")
                 first.close()
                 second.close()
             self.assertEqual(server.stop(), 0, server.stderr())
 
-    def hears(self, speaker, listener):
-        speaker.sendall(b"hello\n")
-        listener.settimeout(0.1)
+    def receives(self, sender, receiver):
+        sender.sendall(b"hello\n")
+        receiver.settimeout(0.1)
         with contextlib.suppress(socket.timeout):
-            return listener.recv(6) != b""
+            return receiver.recv(6) != b""
         return False
 
     def all_are_in(self, clients):
-        """The server accepts in order: when the last is heard, all are in."""
+        """The server accepts in order: when the last one's line arrives, all are accepted."""
         clients[-1].sendall(b"in\n")
         for client in clients[:-1]:
             self.assertEqual(receive(client, 3), b"in\n")
@@ -613,8 +613,8 @@ class SmallPrograms:
             elif name == "each 2 ms, after 20 ms":
                 self.assertTrue(events == 1 and periods >= 10, numbers)
             else:
-                told = 0 if name.endswith("cancelled") else 1
-                self.assertEqual((events, periods), (told, told), name)
+                expected = 0 if name.endswith("cancelled") else 1
+                self.assertEqual((events, periods), (expected, expected), name)
 
     def test_children(self):
         flaky = [
@@ -889,7 +889,7 @@ class KeyValueServer:
         with Server(self.command) as server:
             idle, asks = self.connect(server), self.connect(server)
             for client in (idle, asks):
-                # The answer tells that what came with its request has been read, too.
+                # After the answer, what came with its request has been read, too.
                 client.sendall(b"PING\r\n" + (b"*1\r\n$4\r\nPI" if client is asks else b""))
                 self.assertEqual(receive_line(client), b"+PONG")
             server.process.send_signal(signal.SIGTERM)
@@ -1040,14 +1040,14 @@ class HttpServer:
             for client in (idle, asks):
                 client.sendall(self.GET)
                 self.assertEqual(receive(client, len(self.OK + self.BODY)), self.OK + self.BODY)
-            # The answer tells that what came with its request has been read, too.
+            # After the answer, what came with its request has been read, too.
             asks.sendall(self.GET + self.GET[:5])
             self.assertEqual(receive(asks, len(self.OK + self.BODY)), self.OK + self.BODY)
             server.process.send_signal(signal.SIGTERM)
             self.assertEqual(receive_all(idle), b"")
             idle.close()
             asks.sendall(self.GET[5:])
-            # Its loop may hear of the stop after that of the idle one, and close it by itself then.
+            # Its loop may get the stop after that of the idle one, and close it then.
             closing = self.OK[:-2] + b"Connection: close\r\n\r\n"
             self.assertIn(receive_all(asks), (closing + self.BODY, self.OK + self.BODY))
             asks.close()
@@ -1064,7 +1064,7 @@ class Broadcast:
             return
         with Server(self.command) as server:
             clients = [self.connect(server) for _ in range(10)]
-            for client in clients:  # each is in when it hears itself
+            for client in clients:  # each has joined when it receives its own line
                 client.sendall(b"in\n")
                 while receive_line(client, b"\n") != b"in":
                     pass
@@ -1074,8 +1074,8 @@ class Broadcast:
             expected = {b"%d: hello" % number for number in range(len(clients))}
             for client in clients:
                 lines = (receive_line(client, b"\n") for _ in iter(int, 1))
-                heard = set(itertools.islice((line for line in lines if line != b"in"), len(clients)))
-                self.assertEqual(heard, expected)
+                received = set(itertools.islice((line for line in lines if line != b"in"), len(clients)))
+                self.assertEqual(received, expected)
                 client.close()
             self.assertEqual(server.stop(), 0, server.stderr())
 
@@ -1100,7 +1100,7 @@ class Restart:
                 for _ in range(3):
                     os.kill(served_by[-1], signal.SIGHUP)
                     served_by.append(self.next_one(server.port, served_by))
-                # The first serves who it has for as long as they like.
+                # The first serves its clients without a time limit.
                 self.assertEqual(self.answer(stays), first)
             finally:
                 enough.set()
@@ -1153,7 +1153,7 @@ class Restart:
             self.goes_on(server, client)
             client.close()
             self.assertEqual(server.stop(), 0, server.stderr())
-            self.assertFalse(self.is_refused(server.port), "nobody holds the socket")
+            self.assertFalse(self.is_refused(server.port), "no process has the socket open")
             os.write(opened, b"go\n")
             wait_until(lambda: self.is_refused(server.port), "the one that started ends")
             self.assertEqual(server.stderr().count("starting"), 1)
@@ -1265,7 +1265,7 @@ def missing_for(program):
 
 
 def install(command):
-    signal.alarm(0)  # how long this takes is the network's affair
+    signal.alarm(0)  # how long this takes depends on the network
     try:
         with (BUILD / "installing").open("w") as turn:
             fcntl.flock(turn, fcntl.LOCK_EX)  # another process may be installing the same

@@ -1,4 +1,4 @@
-"""The race against everybody: builds, measures, and writes docs/race.md, docs/race.json and docs/figures.
+"""The comparison with other libraries: builds, measures, and writes docs/race.md, docs/race.json and docs/figures.
 
     python3 crates/omnipoll-bench/race [--quick] [--only watch,growth,timers,protocols,connections,echo]
                                        [--against RACE.JSON]
@@ -142,7 +142,7 @@ def race_timers(plan: Plan, race: Race) -> Iterator[Result]:
 def race_echo(plan: Plan, race: Race) -> Iterator[Result]:
     chosen, missing = echo.choose([])
     race.missing.update(missing)
-    # What select and poll cost is told by the growth; here they would take the others' time.
+    # The growth shows what select and poll cost; here they would take the others' time.
     chosen = {name: command for name, command in chosen.items() if not re.search(r"\b(select|poll),", name)}
     for number, (clients, size) in enumerate(plan.echo):
         # On a machine that others use, too, each gets a share of the time that is left.
@@ -152,7 +152,7 @@ def race_echo(plan: Plan, race: Race) -> Iterator[Result]:
 
 
 def race_connections(plan: Plan, race: Race) -> Iterator[Result]:
-    chosen, _ = echo.choose([])  # who is missing says the echo
+    chosen, _ = echo.choose([])  # the echo reports which are missing
     for clients in plan.connections:
         budget = plan.connections_ms / 1000
         yield from echo.race(chosen, clients, 64, plan.turn_seconds, CORES[0], 1, budget, reconnect=True)

@@ -15,7 +15,7 @@ BUILT = TREE / "target" / "bench"
 EXAMPLES = TREE / "target" / "examples"
 PYTHON = TREE / ".venv" / "bin" / "python"
 
-# Each of these by itself: what needs a crate that is not to be had is missing, and nothing else.
+# Each of these by itself: what needs a crate that is not available is missing, and nothing else.
 CARGO = (
     ("-p", "omnipoll-capi", "-p", "omnipoll-bench"),
     ("-p", "omnipoll-bench", "--bin", "echo_compio", "--features", "compio"),

@@ -155,7 +155,7 @@ def draw_growth(race: Race) -> None:
 
 
 def draw_timers(race: Race) -> None:
-    steps = {"arm_ns": "arm", "cancel_ns": "cancel", "again_ns": "cancel and arm", "expire_ns": "be told"}
+    steps = {"arm_ns": "arm", "cancel_ns": "cancel", "again_ns": "cancel and arm", "expire_ns": "expire"}
     armed = sorted({int(result.parameters["armed"]) for result in race.of("timers")})
     size = armed[len(armed) // 2]
     results = race.of("timers", armed=size)

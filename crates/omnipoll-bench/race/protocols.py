@@ -29,7 +29,7 @@ TESTS = {
 }
 
 
-# Our servers in C are the examples that everybody reads.
+# Our servers in C are the examples.
 EXAMPLES = {"http": "http", "redis": "kv"}
 
 
@@ -75,7 +75,7 @@ def drive(server: Server, client: list[str]) -> dict[str, float]:
 
 
 def requests_of(text: str) -> tuple[float, int]:
-    """In a second, and in all; redis-benchmark makes as many as it was told, and says 0."""
+    """In a second, and in all; redis-benchmark makes a fixed number, and reports 0."""
     if found := re.search(r"(\d+) requests in .*Requests/sec:\s*([\d.]+)", text, re.S):
         if "Non-2xx" in text or "Socket errors" in text:
             raise RuntimeError(f"wrk had errors:\n{text}")

@@ -84,7 +84,7 @@ def watched(result: Result) -> str:
 
 def section_machine(race: Race) -> str:
     facts = "\n".join(f"- {name}: {fact}" for name, fact in race.machine.items())
-    missing = "\n".join(f"- {name}: {reason}" for name, reason in race.missing.items()) or "Nobody."
+    missing = "\n".join(f"- {name}: {reason}" for name, reason in race.missing.items()) or "None."
     return f"## Measured with\n\n{facts}\n\n## Missing\n\n{missing}\n"
 
 
@@ -95,7 +95,7 @@ One end each of N socket pairs is watched, and K of them are made readable, roun
 of the wait and of reading one byte from each, in nanoseconds an event; the ratio to the loop written
 straight on epoll in the same language, turn by turn, and its quartiles. That loop runs twice: how far
 the second is from 1 is how far to trust the others. "Raw io_uring" asks for polls and believes what it
-is told: what the kernel's polls themselves cost.
+is reported: what the kernel's polls themselves cost.
 
 ![Readiness](figures/watch.svg)
 """
@@ -121,7 +121,7 @@ is told: what the kernel's polls themselves cost.
         ]
         columns.append(("bytes", median("bytes")))
         text += f"""
-One of {most["pairs"]:,} registrations, counted when a wait has been told of all of them; bytes are what the
+One of {most["pairs"]:,} registrations, counted when a wait has reported all of them; bytes are what the
 process allocates for it:
 
 {table(largest, columns)}
@@ -145,7 +145,7 @@ descriptor limit lets one process go.
 def section_timers(race: Race) -> str:
     text = """## Timers
 
-Nanoseconds to arm one, to cancel one, to do both to one of those that stay armed, and to be told of one.
+Nanoseconds to arm one, to cancel one, to do both to one of those that stay armed, and for one to expire.
 libuv and tokio count in milliseconds, libevent in microseconds, libev in what its clock said last; none
 of these takes a lock here. omnipoll takes one, reads the clock, and counts in nanoseconds.
 
@@ -162,9 +162,9 @@ def section_echo(race: Race) -> str:
 
 A server sends back what it gets, over loopback TCP. Each client sends a message, waits for all of it, and
 sends the next. The server has a core of its own, and so has the load, and each turn starts the server
-anew. CPU is what the server's process spends on a message, user and system; raw epoll, for the ratio, runs
+again. CPU is what the server's process spends on a message, user and system; raw epoll, for the ratio, runs
 before and after every four of the others. Few turns fit into a quarter of an hour:
-`crates/omnipoll-bench/race/echo.py` takes as many as it is told, of the servers it is told.
+`crates/omnipoll-bench/race/echo.py` takes any number of clients and a choice of servers.
 
 ![Echo](figures/echo.svg)
 """
@@ -195,7 +195,7 @@ def section_connections(race: Race) -> str:
     text = """## Connections
 
 The same echo of 64 bytes, with a connection of its own for each message: the client connects, sends,
-hears the answer and resets. CPU is what the server's process spends on one.
+receives the answer and resets. CPU is what the server's process spends on one.
 
 ![Connections](figures/connections.svg)
 """
@@ -307,7 +307,7 @@ def write(race: Race, earlier: Race | None, path: Path) -> None:
         sections.append(section_earlier(race, earlier))
     head = """# The race
 
-Made by `make bench`, which builds everything, lets everybody take turns, and writes this page, `race.json`
+Made by `make bench`, which builds everything, runs all programs in turns, and writes this page, `race.json`
 and the figures: no number here was copied by hand. Each is the median of the turns.
 """
     path.write_text("\n".join([head, section_machine(race), *sections]))

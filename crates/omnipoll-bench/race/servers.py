@@ -33,7 +33,7 @@ def serving(command: list[str]) -> Iterator[Server]:
     try:
         line = process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{command[0]} ended without telling its port")
+            raise RuntimeError(f"{command[0]} ended without printing its port")
         yield Server(int(re.findall(rb"\d+", line)[-1]), process.pid)
     finally:
         process.stdin.close()

@@ -1,4 +1,4 @@
-"""Tests that who races does what is measured, and that the load would notice if not.
+"""Tests that each program does what is measured, and that the load would notice if not.
 
 .venv/bin/python -m pytest crates/omnipoll-bench/race
 """

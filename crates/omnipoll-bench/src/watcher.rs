@@ -27,7 +27,7 @@ pub trait Watcher {
     /// Stops watching.
     fn remove(&mut self, fd: RawFd);
 
-    /// Waits once (`None`: for ever), calls `visit` for what is ready and says how much it was.
+    /// Waits once (`None`: indefinitely), calls `visit` for what is ready and says how much it was.
     fn wait(&mut self, timeout: Option<Duration>, visit: impl FnMut(RawFd)) -> usize;
 }
 

@@ -89,7 +89,7 @@ impl Wheel {
         self.due.pop().map(|(_, token)| token)
     }
 
-    /// Goes on to the next tick with timers, which become due, or to `until`.
+    /// Advances to the next tick with timers, which become due, or to `until`.
     fn advance(&mut self, until: u64) {
         while let Some((level, slot, tick)) = self.next_slot().filter(|&(_, _, tick)| tick <= until) {
             self.now = tick;

@@ -57,7 +57,7 @@ impl Options {
     }
 }
 
-/// One client and its message under way.
+/// One client and its message in progress.
 struct Client {
     stream: TcpStream,
     /// Where in the text its message begins: another place each time.

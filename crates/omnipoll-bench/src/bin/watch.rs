@@ -2,7 +2,7 @@
 //! measured, and has the same arguments:
 //!
 //! `watch PAIRS READY IDLE MILLISECONDS`, or `watch count CONTENDER PAIRS READY WAITS`. (mio has
-//! edges only: a wait for what was not read would be for ever.)
+//! edges only: a wait for what was not read would never end.)
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use omnipoll::{Capabilities, EngineKind, Trigger};
 use omnipoll_bench::watcher::{Mio, Omnipoll, Polling, Raw, Watcher, Wish};
 use omnipoll_bench::{figures, machine, pairs, pairs::Pairs, random::Random};
 
-/// How long the rounds of a turn go on, unless it needs longer for three.
+/// How long the rounds of a turn last, unless it needs longer for three.
 const ROUNDS_TIME: Duration = Duration::from_millis(1);
 const MOST_ROUNDS: usize = 100;
 
