@@ -107,8 +107,10 @@
 //!
 //! A module depends on those below it, never on one above:
 //!
-//! - `serve`: the models, over one event loop.
-//! - `net`: connections, listeners, datagrams.
+//! - `serve`: servers and their models.
+//! - `event_loop`: one loop, with its listeners, connections and datagram sockets.
+//! - `net`: connections, listeners, datagrams. Its `driver` is the one place where a kernel that reports
+//!   readiness and a kernel that completes requests differ.
 //! - `poller`: registrations and the wait. It turns what an engine finds, and what the sources have,
 //!   into events.
 //! - `engine`: one file for each system call, behind one trait. An engine knows neither timers nor

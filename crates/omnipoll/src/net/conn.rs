@@ -326,7 +326,8 @@ impl Conn<'_> {
         self.connection.socket.as_fd()
     }
 
-    /// Ends the connection with `ETIMEDOUT` when nothing was read or written for so long, instead of [`ServerOptions::idle_timeout`](crate::ServerOptions::idle_timeout).
+    /// Ends the connection with `ETIMEDOUT` when nothing was read or written for so long, instead of
+    /// [`ServerOptions::idle_timeout`](crate::ServerOptions::idle_timeout).
     pub fn set_idle_timeout(&mut self, timeout: Option<Duration>) {
         self.connection.timeouts.set_idle(timeout, &self.context.clock);
     }

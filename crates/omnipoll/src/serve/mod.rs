@@ -1,7 +1,7 @@
 //! Servers: one handler, and the [`models`] to serve many clients with it.
 //!
-//! Under every model clients are accepted in a [`server_loop`]; a [`worker`] serves them in the same loop,
-//! while THREAD and FORK start one for each client.
+//! Every model accepts clients in a [`server_loop`]. A [`worker`] serves them in the same loop; THREAD
+//! and FORK start a thread or process for each.
 
 mod child_processes;
 mod models;
