@@ -232,7 +232,7 @@ class Handler:
         try:
             while self.fill(answers, connection.client):
                 if connection.write(answers) > HIGH_WATER:
-                    return  # on_drain goes on.
+                    return  # on_drain continues.
                 answers.clear()
         except LastReply as last:
             connection.write(answers + line(last))

@@ -33,7 +33,7 @@ EPOLL_PWAIT2 = 441
 
 
 def engine(name: str) -> dict[str, Any]:
-    """Whether an engine is to be had, what it can tell, and why it is refused."""
+    """Whether an engine is available, what it can report, and why it is refused."""
     try:
         with Poller(name) as poller:
             tells = [words for bit, words in CAPABILITIES.items() if poller.capabilities & bit]
@@ -222,12 +222,12 @@ def sections(facts: dict[str, Any]) -> list[Section]:
 def default_in_words(facts: dict[str, Any]) -> str:
     """The default engine, or what keeps a poller from having one."""
     if facts["default_engine"] is None:
-        return f"none: OMNIPOLL_ENGINE={facts['environment'].get('OMNIPOLL_ENGINE', '')} is not to be had"
+        return f"none: OMNIPOLL_ENGINE={facts['environment'].get('OMNIPOLL_ENGINE', '')} is not available"
     return str(facts["default_engine"])
 
 
 def engine_in_words(one: dict[str, Any], default: bool) -> str:
-    """Whether an engine is to be had and what it tells, in lines."""
+    """Whether an engine is available and what it reports, in lines."""
     if not one["available"]:
         return f"no: {one['reason']}"
     return "yes" + (", the default" if default else "") + "".join(f"\n- {words}" for words in one["tells"])

@@ -15,7 +15,7 @@ Where they differ from the standard ones:
 - A regular file is refused on every engine (PermissionError), not on epoll alone, unless the
   selector is made with files_always_ready=True; so is a descriptor that is not open.
 - A file object closed while registered is reported once with all its events, where the system
-  lets us know (select and poll); the standard PollSelector reports it endlessly, and the
+  reports it (select and poll); the standard PollSelector reports it endlessly, and the
   standard SelectSelector raises. Its key stays in the map until it is unregistered.
 - Any thread may register and unregister while another is in `select`; the change counts at once.
 - Closing a selector ends a `select` in progress with ValueError.

@@ -67,7 +67,7 @@ def test_the_default_engine_and_the_environment() -> None:
 
 def test_a_wrong_environment_is_reported_and_not_an_error() -> None:
     assert facts(OMNIPOLL_ENGINE="abacus")["default_engine"] is None
-    assert "OMNIPOLL_ENGINE=abacus is not to be had" in say(OMNIPOLL_ENGINE="abacus")
+    assert "OMNIPOLL_ENGINE=abacus is not available" in say(OMNIPOLL_ENGINE="abacus")
 
 
 def test_features_are_tried_out() -> None:

@@ -27,7 +27,7 @@ needs_redis = pytest.mark.skipif(
 
 @contextlib.contextmanager
 def example(name: str, *arguments: str) -> Iterator[str]:
-    """Runs an example, and yields the address it prints; SIGTERM must end it in order."""
+    """Runs an example, and yields the address it prints; SIGTERM must end it cleanly."""
     command = [sys.executable, str(EXAMPLES / name), *arguments]
     process = subprocess.Popen(command, bufsize=0, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     with process:

@@ -1,4 +1,4 @@
-"""Signals during a wait: Ctrl-C ends it, other handlers run and it goes on."""
+"""Signals during a wait: Ctrl-C ends it, other handlers run and it continues."""
 
 from __future__ import annotations
 

@@ -123,12 +123,12 @@ impl PyConnection {
     /// What a write has come to. Most errors are the connection's end.
     #[cold]
     fn refused(&self, refused: io::Error) -> PyErr {
-        let goes_on = match refused.raw_os_error() {
+        let continues = match refused.raw_os_error() {
             Some(libc::ENOBUFS | libc::ENOMEM | libc::EMFILE | libc::EBADF) => true,
             Some(libc::EPIPE) => self.closed.load(Ordering::Relaxed),
             _ => false,
         };
-        self.broken.fetch_or(!goes_on, Ordering::Relaxed);
+        self.broken.fetch_or(!continues, Ordering::Relaxed);
         error(refused)
     }
 }

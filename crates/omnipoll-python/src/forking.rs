@@ -47,7 +47,7 @@ pub(crate) fn serve_here() {
     SERVING.store(process::id(), Ordering::Relaxed);
 }
 
-/// Ends a child that a handler has forked by itself, as `sys.exit` asks: there it must neither go on
+/// Ends a child that a handler has forked by itself, as `sys.exit` asks: there it must neither continue
 /// serving nor wait for the clients to be gone.
 pub(crate) fn leave_child(py: Python<'_>, failed: &PyErr) {
     if SERVING.load(Ordering::Relaxed) == process::id() {

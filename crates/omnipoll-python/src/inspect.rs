@@ -8,7 +8,7 @@ use crate::event::names;
 use crate::finalization::protect_thread;
 
 /// What a poller holds, and what it has done since it was made. Taken piece by piece while
-/// other threads go on: the numbers may be some moments apart.
+/// other threads continue: the numbers may be some moments apart.
 #[pyclass(frozen, name = "Stats", module = "omnipoll")]
 pub(crate) struct PyStats(pub(crate) Stats);
 

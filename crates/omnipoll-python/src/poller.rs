@@ -30,8 +30,9 @@ use crate::poller_core::PollerCore;
 /// StrictWarning. Where a filter makes that an error, the call that has met the mistake raises it, as
 /// it does a KeyboardInterrupt or SystemExit of on_finding; what the call has done is done.
 ///
-/// Raises ValueError for a name that is no engine's and for on_finding without strict, OSError (ENOSYS) for an engine that is not
-/// to be had here, OSError (EMFILE, ENFILE, ENOMEM) as the system says.
+/// Raises ValueError for a name that is no engine's and for on_finding without strict, OSError
+/// (ENOSYS) for an engine that is not available here, OSError (EMFILE, ENFILE, ENOMEM) as the system
+/// says.
 ///
 /// >>> import os, omnipoll
 /// >>> reader, writer = os.pipe()
@@ -136,7 +137,7 @@ impl PyPoller {
     /// delay, period: seconds, with fractions down to a nanosecond, on the monotonic clock.
     /// token: any object, handed back by each event; without it, the id. A timer without a period
     /// keeps its id and its token when it has expired: timer_set() arms it again, and
-    /// timer_cancel() lets go of it, or else the 65,536th that expires after it. Raises ValueError for
+    /// timer_cancel() releases it, or else the 65,536th that expires after it. Raises ValueError for
     /// a negative delay and for a period that is not more than 0, OverflowError for more than
     /// 292 years.
     ///
@@ -462,7 +463,7 @@ timeout: seconds, with fractions down to a nanosecond, and never early; None wai
 looks and returns. max_events: at most so many, and at least one; what else is ready is returned by
 the waits that follow. Without it there is room for every descriptor and 1,000 others.
 
-Other threads run meanwhile. A signal's handler runs at once; the wait then goes on with the
+Other threads run meanwhile. A signal's handler runs at once; the wait then continues with the
 time that is left, unless the handler raised an exception (Ctrl-C does).
 
 Raises ValueError for a negative timeout or one that is no number, and when the poller is
@@ -476,7 +477,7 @@ closed, also while it waits; OverflowError for a timeout of more than 292 years;
     ) -> PyResult<Bound<'py, PyAny>> {
         let timeout = match convert::timeout(timeout)? {
             Timeout::Negative => {
-                return Err(PyValueError::new_err("timeout must not be negative: None waits for ever"))
+                return Err(PyValueError::new_err("timeout must not be negative: None waits indefinitely"))
             }
             timeout => timeout.duration(),
         };

@@ -3,7 +3,7 @@
 use omnipoll::{ServerStats, WorkerStats};
 use pyo3::prelude::*;
 
-/// What a server has counted since it was made. Taken while it goes on: the numbers may be some
+/// What a server has counted since it was made. Taken while it continues: the numbers may be some
 /// moments apart.
 #[pyclass(frozen, name = "ServerStats", module = "omnipoll")]
 pub(crate) struct PyServerStats(pub(crate) ServerStats);

@@ -115,7 +115,7 @@ impl PollerCore {
     }
 
     /// Begins a source, and keeps its object. A thread that gets its event at once can't look
-    /// for the object before we have let go of the state.
+    /// for the object before this thread has released the state.
     fn begin(
         &self,
         py: Python<'_>,

@@ -8,7 +8,7 @@ use super::Poller;
 use crate::event::EventKind;
 
 /// What a poller holds, and what it has done since it was made (in a forked child, since
-/// [`Poller::after_fork`]). Taken piece by piece while other threads go on: the numbers may
+/// [`Poller::after_fork`]). Taken piece by piece while other threads continue: the numbers may
 /// be some moments apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
