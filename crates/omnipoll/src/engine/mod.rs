@@ -44,7 +44,7 @@ pub enum EngineKind {
     Kqueue = 5,
 }
 
-/// What an engine can tell apart: a set of flags.
+/// What an engine can distinguish: a set of flags.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities(u32);
 
@@ -121,7 +121,7 @@ impl EngineKind {
         }
     }
 
-    /// What it can tell apart; nothing when it is not available.
+    /// What it can distinguish; nothing when it is not available.
     pub fn capabilities(self) -> Capabilities {
         match self {
             Self::Poll => poll::CAPABILITIES,

@@ -33,7 +33,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 pub(crate) trait Set: Send + Sized + 'static {
     const KIND: EngineKind;
 
-    /// Which of HANGUP, ERROR and READ_CLOSED the system call tells apart from READ and WRITE.
+    /// Which of HANGUP, ERROR and READ_CLOSED the system call distinguishes from READ and WRITE.
     const END_FLAGS: u8;
 
     /// The arguments of one system call.

@@ -99,7 +99,7 @@ impl Poller {
         self.engine.kind()
     }
 
-    /// What that engine can tell apart.
+    /// What that engine can distinguish.
     pub fn capabilities(&self) -> Capabilities {
         self.engine.kind().capabilities()
     }

@@ -21,7 +21,7 @@ impl Poller {
     /// process that made the poller.
     ///
     /// `EBUSY` when another thread of the parent was changing the poller at the very moment of
-    /// the fork: nobody can finish that change; drop the poller and make a new one.
+    /// the fork: no thread can finish that change: drop the poller and make a new one.
     ///
     /// # Portability
     ///

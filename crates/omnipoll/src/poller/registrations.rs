@@ -170,7 +170,7 @@ impl Poller {
 /// The same for a bare number: of a descriptor that the program has from elsewhere, or has closed.
 /// They are safe functions. A poller asks the system whether a file is ready; it never reads,
 /// writes, changes or closes it, so that a wrong number breaks nothing that another part of the
-/// program relies on. It is an error or an event that nobody expects, and [the contract](crate)
+/// program relies on. It is an error or an unexpected event, and [the contract](crate)
 /// says what comes of a number that was closed or used again.
 impl Poller {
     /// [`Poller::add`] by number. `EBADF` when it is not open.

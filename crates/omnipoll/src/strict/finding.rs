@@ -32,7 +32,7 @@ pub enum FindingKind {
     /// A descriptor was closed before it was removed.
     Closed = 4,
     /// A descriptor was closed before it was removed, and its number stands for another file, as
-    /// far as `fstat(2)` can tell them apart: eventfds, timerfds and epolls look all the same.
+    /// far as `fstat(2)` can distinguish them: eventfds, timerfds and epolls look all the same.
     Reused = 5,
     /// A LEVEL descriptor was reported as nothing but writable a thousand times, and nothing was
     /// written. Known of pipes, and of stream sockets of the Unix domain and TCP, on Linux. What

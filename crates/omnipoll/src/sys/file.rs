@@ -13,7 +13,7 @@ use super::descriptor::epoll_create;
 use super::poll::poll;
 use crate::error::{errno, fail, system};
 
-/// An open file, as far as `fstat(2)` can tell it from another: pipes and sockets have inode
+/// An open file, as far as `fstat(2)` can distinguish it from another: pipes and sockets have inode
 /// numbers of their own, but all eventfds, timerfds and epolls share one.
 pub(crate) struct FileInfo {
     /// A hash of device and inode.
