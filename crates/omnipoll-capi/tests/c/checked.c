@@ -6,8 +6,8 @@ static void *be_clients(void *server)
 {
     for (int i = 0; i < 4; i++) {
         int fd = client();
-        say(fd, "hello");
-        hear(fd, "hello");
+        send_text(fd, "hello");
+        receive(fd, "hello");
         close(fd);
     }
     IS(omni_server_stop(server, 10 * SECOND), 0);

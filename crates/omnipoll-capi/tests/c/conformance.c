@@ -821,7 +821,7 @@ static const struct behaviour behaviours[] = {
     {"a capacity smaller than what is ready", small_capacity},
     {"a descriptor closed while registered, and its number used again", closed_while_registered},
     {"a descriptor closed while waiting", closed_while_waiting},
-    {"add and modify count for the wait under way", changes_while_waiting},
+    {"add and modify apply to the wait in progress", changes_while_waiting},
     {"wake before, during and from a signal handler", wake},
     {"timeouts are never early", timeouts},
     {"timeouts of INT64_MIN and INT64_MAX", absurd_timeouts},

@@ -56,7 +56,8 @@ static void handles(uint32_t engine)
     others_are(NULL, -EINVAL);
     omni_poller *poller = new_poller(engine);
     omni_handler idle = {.size = sizeof idle};
-    omni_server *another = new_server(&(omni_server_options){.size = sizeof(omni_server_options), .engine = engine}, &idle);
+    omni_server_options options = {.size = sizeof options, .engine = engine};
+    omni_server *another = new_server(&options, &idle);
     IS(omni_conn_id(NULL), 0);
     for (MODELS_HERE(model)) {
         struct service service;
@@ -80,7 +81,7 @@ static void handles(uint32_t engine)
         IS(omni_datagram_reply((omni_datagram *)conn, "", 0), -ESTALE);
         OK(omni_conn_write(conn, "from ", 5) >= 0);
         OK(omni_conn_write(by_id(omni_conn_id(conn)), "elsewhere", 9) >= 0);
-        hear(fd, "from elsewhere");
+        receive(fd, "from elsewhere");
         close(fd);
         UNTIL(omni_conn_queued(conn) == -ESTALE); /* -EPERM before */
         all_are(conn, -ESTALE);
@@ -90,8 +91,8 @@ static void handles(uint32_t engine)
         UNTIL(seen->opened == 2);
         OK(seen->conn != conn);
         others_are(conn, -ESTALE);
-        say(fd, "hello");
-        hear(fd, "hello");
+        send_text(fd, "hello");
+        receive(fd, "hello");
         close(fd);
         /* Nor is any number a connection. */
         for (int bit = 0; bit < 64; bit++) {
@@ -149,12 +150,12 @@ static void in_a_callback(uint32_t engine)
         UNTIL(seen->opened == 1);
         omni_conn *first = seen->conn;
         int fd = client();
-        say(fd, "go");
-        hear(fd, "done");
+        send_text(fd, "go");
+        receive(fd, "done");
         other_conn = first;
-        say(fd, "go");
-        hear(fd, "done");
-        hear(neighbour, "from a neighbour");
+        send_text(fd, "go");
+        receive(fd, "done");
+        receive(neighbour, "from a neighbour");
         close(fd);
         close(neighbour);
         finish(&service);
@@ -191,12 +192,12 @@ static void contexts(uint32_t engine)
         handler.on_close = give_back_memory;
         serve(&service, engine, model, handler);
         int one = client(), two = client();
-        say(one, "a");
-        hear(one, "1");
-        say(one, "b");
-        hear(one, "2");
-        say(two, "c");
-        hear(two, "1");
+        send_text(one, "a");
+        receive(one, "1");
+        send_text(one, "b");
+        receive(one, "2");
+        send_text(two, "c");
+        receive(two, "1");
         close(one);
         close(two);
         UNTIL(seen->closed == 2);
@@ -236,11 +237,11 @@ static void writes_of_every_kind(uint32_t engine)
         struct service service;
         serve(&service, engine, model, noting(write_pieces));
         int fd = client();
-        say(fd, "go");
-        hear(fd, "one two three");
+        send_text(fd, "go");
+        receive(fd, "one two three");
         hear_bytes(fd, large + 1, LARGE - 2);
-        hear(fd, "end");
-        IS(hear_end(fd), 0);
+        receive(fd, "end");
+        IS(receive_end(fd), 0);
         IS(seen->closed, 0);
         close(fd);
         UNTIL(seen->closed == 1);
@@ -269,20 +270,20 @@ static void limits(uint32_t engine)
 {
     for (EVERY_MODEL(model)) {
         struct service service;
-        char heard[65536];
+        char received[65536];
         serve_with(&service, engine, model, noting(overfill),
                    (omni_server_options){.queue_limit = 1 << 20, .high_water = 65536, .low_water = 1024});
         int fd = client();
-        say(fd, "go");
+        send_text(fd, "go");
         UNTIL(seen->value);
         if (service.server)
             IS(omni_conn_write(seen->conn, large, LARGE), -ENOBUFS);
         IS(seen->drained, 0);
         /* All may have been read by the time it is called. */
-        UNTIL(recv(fd, heard, sizeof heard, MSG_DONTWAIT) == 0 || seen->drained);
+        UNTIL(recv(fd, received, sizeof received, MSG_DONTWAIT) == 0 || seen->drained);
         IS(seen->drained, 1);
         IS(shutdown(fd, SHUT_WR), 0);
-        while (recv(fd, heard, sizeof heard, 0) > 0)
+        while (recv(fd, received, sizeof received, 0) > 0)
             ;
         close(fd);
         finish(&service);
@@ -355,10 +356,10 @@ static void half_closed(uint32_t engine)
         handler.on_end = answer_until_end;
         serve(&service, engine, model, handler);
         int fd = client();
-        say(fd, "hello");
+        send_text(fd, "hello");
         IS(shutdown(fd, SHUT_WR), 0);
-        hear(fd, "helloafter the end");
-        IS(hear_end(fd), 0);
+        receive(fd, "helloafter the end");
+        IS(receive_end(fd), 0);
         close(fd);
         finish(&service);
         IS(seen->ended, 1);
@@ -389,21 +390,21 @@ static void paused_and_posted(uint32_t engine)
         handler.on_post = resume_it;
         serve(&service, engine, model, handler);
         int fd = client();
-        say(fd, "one");
-        hear(fd, "one");
+        send_text(fd, "one");
+        receive(fd, "one");
         UNTIL(seen->posted == 1);
         IS(seen->value, INT64_MIN);
-        say(fd, "two");
+        send_text(fd, "two");
         /* The post is behind the pause, and what the loop does for it behind the data. */
         IS(omni_conn_post(seen->conn, 1), 0);
         UNTIL(seen->posted == 2);
         IS(poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 0), 0);
         IS(omni_conn_post(by_id(omni_conn_id(seen->conn)), 42), 0);
-        hear(fd, "two");
+        receive(fd, "two");
         UNTIL(seen->posted == 4);
-        say(fd, "three");
+        send_text(fd, "three");
         IS(omni_conn_resume(seen->conn), 0);
-        hear(fd, "three");
+        receive(fd, "three");
         IS(omni_conn_resume(seen->conn), 0);
         close(fd);
         UNTIL(seen->closed == 1);
@@ -428,8 +429,8 @@ static void aborted_and_reset(uint32_t engine)
         struct service service;
         serve(&service, engine, model, noting(abort_it));
         int fd = client();
-        say(fd, "go");
-        IS(hear_end(fd), ECONNRESET);
+        send_text(fd, "go");
+        IS(receive_end(fd), ECONNRESET);
         close(fd);
         UNTIL(seen->closed == 1);
         IS(seen->error, -ECONNABORTED);
@@ -447,12 +448,12 @@ static void aborted_and_reset(uint32_t engine)
         int fd = client();
         UNTIL(seen->opened == 1);
         IS(omni_conn_abort(seen->conn), 0);
-        IS(hear_end(fd), ECONNRESET);
+        IS(receive_end(fd), ECONNRESET);
         close(fd);
         fd = client();
         UNTIL(seen->opened == 2);
         IS(omni_conn_close(seen->conn), 0);
-        IS(hear_end(fd), 0);
+        IS(receive_end(fd), 0);
         close(fd);
         UNTIL(seen->closed == 2);
         finish(&service);
@@ -488,7 +489,7 @@ static void timeouts(uint32_t engine)
         serve_with(&service, engine, model, noting(echo), idle);
         int64_t began = now_ns();
         int fd = client();
-        IS(hear_end(fd), 0); /* nothing was queued: it ends in order */
+        IS(receive_end(fd), 0); /* nothing was queued: it ends in order */
         OK(now_ns() - began >= 30 * MS);
         close(fd);
         UNTIL(seen->closed == 1);
@@ -501,8 +502,8 @@ static void timeouts(uint32_t engine)
         fd = client();
         UNTIL(seen->opened == 1);
         let_pass(60 * MS);
-        say(fd, "still there");
-        hear(fd, "still there");
+        send_text(fd, "still there");
+        receive(fd, "still there");
         close(fd);
         finish(&service);
 
@@ -510,7 +511,7 @@ static void timeouts(uint32_t engine)
         serve(&service, engine, model, handler);
         began = now_ns();
         fd = client();
-        IS(hear_end(fd), 0); /* nothing was queued: it ends in order */
+        IS(receive_end(fd), 0); /* nothing was queued: it ends in order */
         OK(now_ns() - began >= 30 * MS);
         close(fd);
         UNTIL(seen->closed == 1);
@@ -519,7 +520,7 @@ static void timeouts(uint32_t engine)
 
         serve_with(&service, engine, model, noting(fill), (omni_server_options){.write_timeout_ns = 30 * MS});
         fd = client();
-        say(fd, "go");
+        send_text(fd, "go");
         UNTIL(seen->closed == 1);
         IS(seen->error, -ETIMEDOUT);
         close(fd);

@@ -378,7 +378,7 @@ static void end(struct service *service, int fd)
     char byte;
     IS(seen->opened, 2);
     IS(seen->closed, 1);
-    say(fd, "misuse it");
+    send_text(fd, "misuse it");
     while (recv(fd, &byte, 1, 0) > 0)
         ;
     close(fd);
@@ -413,9 +413,9 @@ static void right_handles(uint32_t engine)
             int says_what = call->make == call_omni_server_engine || call->make == call_omni_server_model;
             expect(call, call->make == call_omni_server_broadcast ? live[SERVER] : idle, says_what);
         }
-        hear(fd, "x");
+        receive(fd, "x");
         IS(omni_conn_close(live[CONN]), 0);
-        IS(hear_end(fd), 0);
+        IS(receive_end(fd), 0);
         close(fd);
         UNTIL(seen->closed == 2);
         UNTIL(omni_conn_abort(live[CONN]) == -ESTALE);
@@ -507,10 +507,10 @@ static void returns_from_a_callback(uint32_t engine)
     seen->port = listen_somewhere(service.server);
     IS(pthread_create(&service.thread, NULL, run_until_forked, service.server), 0);
     int fd = client(), other = client();
-    say(fd, "hello");
-    hear(fd, "hello");
-    say(other, "hello");
-    hear(other, "hello");
+    send_text(fd, "hello");
+    receive(fd, "hello");
+    send_text(other, "hello");
+    receive(other, "hello");
     close(fd);
     close(other);
     finish(&service);

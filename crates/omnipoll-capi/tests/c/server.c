@@ -286,10 +286,10 @@ static void listeners(uint32_t engine)
     close(listener);
     IS(pthread_create(&next.thread, NULL, run_server, &next), 0);
     int late = client();
-    say(early, "early");
-    say(late, "late");
-    hear(early, "early");
-    hear(late, "late");
+    send_text(early, "early");
+    send_text(late, "late");
+    receive(early, "early");
+    receive(late, "late");
     close(early);
     close(late);
     finish(&next);
@@ -330,8 +330,8 @@ static void files_of_sockets(uint32_t engine)
                 IS(omni_server_listen(service.server, address), 0);
                 IS(pthread_create(&service.thread, NULL, run_server, &service), 0);
                 int fd = client_of(&name, sizeof name);
-                say(fd, "hello");
-                hear(fd, "hello");
+                send_text(fd, "hello");
+                receive(fd, "hello");
                 close(fd);
                 finish(&service);
                 IS(unlink(name.sun_path), 0);
@@ -355,8 +355,8 @@ static void abstract_names(uint32_t engine)
         OK(strcmp(returned, address) == 0);
         IS(pthread_create(&service.thread, NULL, run_server, &service), 0);
         int fd = client_of(&name, length);
-        say(fd, "hello");
-        hear(fd, "hello");
+        send_text(fd, "hello");
+        receive(fd, "hello");
         close(fd);
         UNTIL(seen->closed == 1);
         finish(&service);
@@ -383,7 +383,7 @@ static void reply_local(omni_datagram *datagram, const uint8_t *data, size_t len
     IS(omni_datagram_reply(datagram, local, (size_t)local_length), 0);
 }
 
-/* A client of 127.0.0.`host` hears from that address, and no other, that it has asked there. */
+/* A client of 127.0.0.`host` gets a reply from that address, and no other. */
 static void ask_where(int host, int port)
 {
     struct sockaddr_in to = {.sin_family = AF_INET,
@@ -392,9 +392,9 @@ static void ask_where(int host, int port)
     char expected[64];
     int fd = socket(AF_INET, SOCK_DGRAM, 0);
     IS(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
-    say(fd, "where?");
+    send_text(fd, "where?");
     snprintf(expected, sizeof expected, "127.0.0.%d:%d", host, port);
-    hear(fd, expected);
+    receive(fd, expected);
     close(fd);
 }
 
@@ -467,8 +467,8 @@ static void socket_activation(uint32_t engine)
         }
         int fds[2] = {client(), client_of(&name, name_length)};
         for (int i = 0; i < 2; i++) {
-            say(fds[i], "hello");
-            hear(fds[i], "hello");
+            send_text(fds[i], "hello");
+            receive(fds[i], "hello");
             close(fds[i]);
         }
         if (takes_datagrams(model))
@@ -530,8 +530,8 @@ static void serves(uint32_t engine)
             clients[i] = client();
         for (int round = 0; round < 3; round++)
             for (int i = 0; i < CLIENTS; i++) {
-                say(clients[i], "hello");
-                hear(clients[i], "hello");
+                send_text(clients[i], "hello");
+                receive(clients[i], "hello");
             }
         IS(seen->opened, CLIENTS);
         IS(seen->closed, 0);
@@ -554,9 +554,9 @@ static void nothing_to_call(uint32_t engine)
         struct service service;
         serve(&service, engine, model, (omni_handler){.size = sizeof(omni_handler)});
         int fd = client();
-        say(fd, "to no client");
+        send_text(fd, "to no client");
         IS(shutdown(fd, SHUT_WR), 0);
-        IS(hear_end(fd), 0);
+        IS(receive_end(fd), 0);
         close(fd);
         finish(&service);
     }
@@ -577,8 +577,8 @@ static void refuses(uint32_t engine)
         handler.on_open = refuse;
         serve(&service, engine, model, handler);
         int fd = client();
-        hear(fd, "full");
-        IS(hear_end(fd), 0);
+        receive(fd, "full");
+        IS(receive_end(fd), 0);
         close(fd);
         if (service.server) {
             omni_server_statistics stats = {.size = sizeof stats};
@@ -604,8 +604,8 @@ static void counts(uint32_t engine)
         uint64_t accepted = 0;
         serve_with(&service, engine, model, noting(echo), (omni_server_options){.workers = 2});
         int fd = client(), other = client();
-        say(fd, "hello");
-        hear(fd, "hello");
+        send_text(fd, "hello");
+        receive(fd, "hello");
         UNTIL(seen->opened == 2);
         IS(omni_server_listen(service.server, "127.0.0.1:0"), -EINVAL);
         IS(omni_server_run(service.server), -EINVAL);
@@ -665,11 +665,11 @@ static void broadcasts(uint32_t engine)
             clients[i] = client();
         UNTIL(seen->opened == 3);
         for (int i = 0; i < 3; i++)
-            say(clients[i], i == 0 ? "first" : "next ");
+            send_text(clients[i], i == 0 ? "first" : "next ");
         for (int i = 0; i < 3; i++) {
-            char heard[15];
-            read_whole(clients[i], heard, sizeof heard);
-            OK(memmem(heard, 15, "first", 5));
+            char received[15];
+            read_whole(clients[i], received, sizeof received);
+            OK(memmem(received, 15, "first", 5));
             close(clients[i]);
         }
         finish(&service);
@@ -743,8 +743,8 @@ static void datagrams(uint32_t engine)
         int fd = socket(AF_INET, SOCK_DGRAM, 0);
         IS(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
         for (int i = 0; i < 5; i++) {
-            say(fd, "hello");
-            hear(fd, "hello");
+            send_text(fd, "hello");
+            receive(fd, "hello");
         }
         close(fd);
         omni_datagram *datagram = last_datagram;
@@ -797,13 +797,13 @@ static void stopped_by_a_signal_handler(uint32_t engine)
         stopped_by_signal = service.server;
         signal(SIGUSR1, stop_server);
         int fd = client();
-        say(fd, "hello");
-        hear(fd, "hello");
+        send_text(fd, "hello");
+        receive(fd, "hello");
         IS(kill(getpid(), SIGUSR1), 0);
         UNTIL(seen->stopped == 1);
         /* It is still served. */
-        say(fd, "again");
-        hear(fd, "again");
+        send_text(fd, "again");
+        receive(fd, "again");
         until_refused(seen->port);
         close(fd);
         IS(join(&service), 0);
@@ -820,15 +820,15 @@ static void drained_in_no_time(uint32_t engine)
         struct service service;
         serve(&service, engine, model, noting(echo));
         int fd = client();
-        say(fd, "hello");
-        hear(fd, "hello");
+        send_text(fd, "hello");
+        receive(fd, "hello");
         IS(omni_server_stop(service.server, -1), 0);
         UNTIL(seen->stopped == 1);
         IS(omni_server_stop(service.server, 0), 0);
         IS(join(&service), 0);
         IS(seen->closed, 1);
         IS(seen->error, -ECANCELED);
-        IS(hear_end(fd), ECONNRESET);
+        IS(receive_end(fd), ECONNRESET);
         close(fd);
         omni_server_free(service.server);
     }
@@ -858,8 +858,8 @@ static void signals_option(uint32_t engine)
         }
         UNTIL(seen->port);
         int fd = client();
-        say(fd, "hello");
-        hear(fd, "hello");
+        send_text(fd, "hello");
+        receive(fd, "hello");
         IS(kill(pid, model % 2 ? SIGTERM : SIGINT), 0);
         UNTIL(seen->stopped == 1);
         close(fd);
@@ -877,8 +877,8 @@ static void freed_while_it_runs(uint32_t engine)
         struct service service;
         serve(&service, engine, model, noting(echo));
         int fd = client();
-        say(fd, "hello");
-        hear(fd, "hello");
+        send_text(fd, "hello");
+        receive(fd, "hello");
         omni_conn *conn = seen->conn;
         omni_server_free(service.server);
         IS(omni_server_stop(service.server, 0), -ESTALE);
@@ -887,7 +887,7 @@ static void freed_while_it_runs(uint32_t engine)
         IS(seen->closed, 1);
         IS(seen->error, -ECANCELED);
         IS(omni_conn_write(conn, "late", 4), -ESTALE);
-        IS(hear_end(fd), ECONNRESET);
+        IS(receive_end(fd), ECONNRESET);
         close(fd);
         omni_server_free(service.server);
         IS(open_descriptors(), before);
@@ -912,7 +912,7 @@ static void freed_by_a_callback(uint32_t engine)
         serve(&service, engine, model, noting(free_it));
         to_free = service.server;
         int fd = client();
-        say(fd, "free");
+        send_text(fd, "free");
         IS(join(&service), -ESTALE);
         IS(seen->closed, 1);
         close(fd);
@@ -935,25 +935,25 @@ static void ended_by_a_forked_process(uint32_t engine)
         struct service service;
         serve_with(&service, engine, model, noting(end_it), (omni_server_options){.workers = 2});
         int stays = client();
-        say(stays, "hello");
-        hear(stays, "hello");
+        send_text(stays, "hello");
+        receive(stays, "hello");
         for (int i = 0; i < 2; i++) {
             int fd = client();
             if (model == OMNI_MODEL_FORK) {
-                say(fd, i ? "FREE" : "STOP");
-                hear(fd, i ? "FREE" : "STOP");
-                hear_end(fd);
+                send_text(fd, i ? "FREE" : "STOP");
+                receive(fd, i ? "FREE" : "STOP");
+                receive_end(fd);
                 UNTIL(seen->closed == i + 1);
                 IS(seen->error, -ECANCELED);
             }
             close(fd);
         }
-        say(stays, "still there");
-        hear(stays, "still there");
+        send_text(stays, "still there");
+        receive(stays, "still there");
         close(stays);
         int last = client();
-        say(last, "hello");
-        hear(last, "hello");
+        send_text(last, "hello");
+        receive(last, "hello");
         close(last);
         finish(&service);
     }

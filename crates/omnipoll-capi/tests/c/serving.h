@@ -220,7 +220,7 @@ static inline int client(void)
     return fd;
 }
 
-static inline void say(int fd, const char *text)
+static inline void send_text(int fd, const char *text)
 {
     IS(send(fd, text, strlen(text), MSG_NOSIGNAL), strlen(text));
 }
@@ -238,21 +238,21 @@ static inline void read_whole(int fd, char *bytes, size_t length)
 
 static inline void hear_bytes_at(int fd, const void *expected, size_t length, int line)
 {
-    char heard[4096];
+    char received[4096];
     for (size_t at = 0; at < length;) {
         size_t left = length - at;
-        ssize_t count = recv(fd, heard, left < sizeof heard ? left : sizeof heard, 0);
-        is(count > 0 ? 1 : count < 0 ? -errno : 0, 1, "what is heard", line);
-        is(memcmp((const char *)expected + at, heard, (size_t)count), 0, "the difference", line);
+        ssize_t count = recv(fd, received, left < sizeof received ? left : sizeof received, 0);
+        is(count > 0 ? 1 : count < 0 ? -errno : 0, 1, "what is received", line);
+        is(memcmp((const char *)expected + at, received, (size_t)count), 0, "the difference", line);
         at += (size_t)count;
     }
 }
 
 #define hear_bytes(fd, expected, length) hear_bytes_at(fd, expected, length, __LINE__)
-#define hear(fd, text) hear_bytes_at(fd, text, strlen(text), __LINE__)
+#define receive(fd, text) hear_bytes_at(fd, text, strlen(text), __LINE__)
 
 /* The end of what the server sends: 0, or the errno of a reset. */
-static inline int hear_end(int fd)
+static inline int receive_end(int fd)
 {
     char byte;
     ssize_t count = recv(fd, &byte, 1, 0);

@@ -661,7 +661,7 @@ static void forked(uint32_t engine)
     IS(waitpid(pid, &status, 0), pid);
     IS(status, 0);
 
-    /* The parent has lost nothing, and heard nothing of what was the child's. */
+    /* The parent has lost nothing, and got nothing of what was the child's. */
     omni_event events[ROOM];
     IS(omni_poller_wait(poller, events, ROOM, FOREVER), 2);
     int post = events[0].kind == OMNI_EVENT_POST ? 0 : 1;

@@ -259,7 +259,7 @@ static void leaked(uint32_t engine)
     close_pair(pair);
 }
 
-/* Each trigger used as it should be, and timers and posts: nothing to say. */
+/* Each trigger used as it should be, and timers and posts: no findings. */
 static void correct(uint32_t engine)
 {
     const uint32_t triggers[] = {0, OMNI_EDGE, OMNI_ONESHOT, OMNI_EDGE | OMNI_ONESHOT};
