@@ -156,6 +156,17 @@ static inline uint32_t one_event(omni_poller *poller, int fd, uint64_t token)
     return events[0].ready;
 }
 
+/* The wait returns one event of this kind and token. */
+static inline omni_event one_of(omni_poller *poller, uint32_t kind, uint64_t token)
+{
+    omni_event events[ROOM];
+    IS(omni_poller_wait(poller, events, ROOM, FOREVER), 1);
+    IS(events[0].kind, kind);
+    IS(events[0].token, token);
+    IS(events[0].ready, kind == OMNI_EVENT_SIGNAL ? events[0].ready : 0);
+    return events[0];
+}
+
 /* The wait returns one event, a wake: how many of them. */
 static inline int64_t one_wake(omni_poller *poller)
 {

@@ -276,4 +276,53 @@ static inline void share_what_is_seen(void)
 /* Those whose clients live in this process. */
 #define MODELS_HERE(model) uint32_t model = OMNI_MODEL_REACTOR; model <= OMNI_MODEL_THREAD; model++
 
+/* ---- Datagrams ------------------------------------------------------------------------------- */
+
+static inline int takes_datagrams(uint32_t model)
+{
+    return model != OMNI_MODEL_THREAD && model != OMNI_MODEL_FORK;
+}
+
+/* Answers with the address that the datagram was sent to. */
+static inline void reply_local(omni_datagram *datagram, const uint8_t *data, size_t length, void *context)
+{
+    char local[64], some[5];
+    OK(data && length && context == &seen);
+    int local_length = omni_datagram_local(datagram, local, sizeof local);
+    IS(local_length, strlen(local));
+    IS(omni_datagram_local(datagram, some, sizeof some), local_length);
+    IS(strlen(some), 4);
+    IS(strncmp(some, local, 4), 0);
+    IS(omni_datagram_local(datagram, NULL, 0), local_length);
+    IS(omni_datagram_local(datagram, NULL, 1), -EINVAL);
+    IS(omni_datagram_reply(datagram, local, (size_t)local_length), 0);
+}
+
+/* A client of 127.0.0.`host` gets a reply from that address, and no other. */
+static inline void ask_where(int host, int port)
+{
+    struct sockaddr_in to = {.sin_family = AF_INET,
+                             .sin_port = htons((uint16_t)port),
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK - 1 + (uint32_t)host)};
+    char expected[64];
+    int fd = socket(AF_INET, SOCK_DGRAM, 0);
+    IS(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
+    send_text(fd, "where?");
+    snprintf(expected, sizeof expected, "127.0.0.%d:%d", host, port);
+    receive(fd, expected);
+    close(fd);
+}
+
+/* A socket bound to a port of 127.0.0.1. */
+static inline int bound(int type, int *port)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t length = sizeof address;
+    int fd = socket(AF_INET, type, 0);
+    IS(bind(fd, (struct sockaddr *)&address, length), 0);
+    IS(getsockname(fd, (struct sockaddr *)&address, &length), 0);
+    *port = ntohs(address.sin_port);
+    return fd;
+}
+
 #endif

@@ -25,9 +25,25 @@ fn compile(program: &str, folder: &Path, arguments: &[&str]) -> PathBuf {
 const SHARED: [&str; 3] = ["-L.", "-Wl,-rpath,$ORIGIN/../lib", "-lomnipoll"];
 const STATIC: [&str; 3] = ["libomnipoll.a", "-lm", "-ldl"];
 
+const PROGRAMS: [&str; 13] = [
+    "conformance",
+    "wait",
+    "handles",
+    "timers",
+    "sources",
+    "strict",
+    "inspect",
+    "server",
+    "addresses",
+    "stop",
+    "datagram",
+    "conn",
+    "misuse",
+];
+
 fn check_conformance(name: &str, arguments: &[&str]) {
     let folder = scratch(name);
-    for program in ["conformance", "sources", "strict", "inspect", "server", "conn", "misuse"] {
+    for program in PROGRAMS {
         let printed = run(&mut Command::new(compile(program, &folder, arguments)));
         for engine in EngineKind::ALL.into_iter().filter(|kind| kind.is_available()).map(EngineKind::name) {
             let checked = printed.lines().any(|line| line.starts_with(&format!("ok  {engine} ")));
