@@ -51,7 +51,7 @@ fn allocations_in_waits(kind: EngineKind) -> usize {
     let mut events = Events::with_capacity(16);
     let mut allocations = 0;
     for round in 0..200 {
-        pipes.iter().skip(round % 7).step_by(5).for_each(|(_, writer)| poke(writer));
+        pipes.iter().skip(round % 7).step_by(5).for_each(|(_, writer)| write_byte(writer));
         poller.wake().unwrap();
         loop {
             let before = CALLS.get();
@@ -61,7 +61,7 @@ fn allocations_in_waits(kind: EngineKind) -> usize {
             for event in events.iter().filter(|event| event.is_readable()) {
                 let token = event.token() as usize;
                 drain(&pipes[token].0);
-                support::expect::settle(&poller, &pipes[token].0, interests[token % 3], event.token());
+                support::expect::acknowledge(&poller, &pipes[token].0, interests[token % 3], event.token());
             }
             if count == 0 {
                 break;

@@ -127,7 +127,7 @@ fn edges_that_have_completed_cost_no_system_call() {
         poller.add(reader, read(Trigger::EDGE), token).unwrap();
     }
     expect_none(&poller);
-    pipes.iter().for_each(|(_, writer)| poke(writer));
+    pipes.iter().for_each(|(_, writer)| write_byte(writer));
     forbid_asking();
     let mut found = Vec::new();
     for room in [10, 50, 100] {
@@ -178,7 +178,7 @@ fn more_completions_than_there_is_room_for() {
                         // A poll that is submitted again may report an edge once more.
                         Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
                     }
-                    settle(&poller, eventfd, read(trigger), token);
+                    acknowledge(&poller, eventfd, read(trigger), token);
                 }
             }
             // What is left may be edges that are none.
@@ -201,14 +201,14 @@ fn the_file_of_a_removed_descriptor_is_released_though_it_has_become_ready() {
         scope.spawn(move || {
             expect_none(poller);
             sender.send(sys::thread_id()).unwrap();
-            sys::stay_in_the_kernel_until_readable(&held);
+            sys::block_until_readable(&held);
         });
-        sys::until_it_stays_in_the_kernel(receiver.recv().unwrap());
-        poke(&theirs);
+        sys::wait_until_blocked(receiver.recv().unwrap());
+        write_byte(&theirs);
         poller.remove(&ours).unwrap();
         close(ours);
         expect_none(poller);
-        poke(release);
+        write_byte(release);
     });
     // What was written to it was not read.
     assert_eq!(end_of(theirs), Err(ErrorKind::ConnectionReset));
@@ -242,7 +242,7 @@ fn holding() -> (Poller, i32, UnixStream) {
 
 fn a_closed_file_is_held_until_something_happens_to_it() {
     let (poller, number, theirs) = holding();
-    poke(&theirs);
+    write_byte(&theirs);
     expect_quiet(&poller);
     // What was written to it was not read.
     assert_eq!(end_of(theirs), Err(ErrorKind::ConnectionReset));
@@ -273,10 +273,10 @@ fn what_a_thread_has_submitted_outlives_it() {
         poller.add(&reader, read(trigger), 1).unwrap();
         for _ in 0..5 {
             std::thread::scope(|scope| scope.spawn(|| expect_none(&poller)).join().unwrap());
-            poke(&writer);
+            write_byte(&writer);
             expect_event(&poller, 1, Ready::READ);
             drain(&reader);
-            settle(&poller, &reader, read(trigger), 1);
+            acknowledge(&poller, &reader, read(trigger), 1);
         }
     }
 }
@@ -305,7 +305,7 @@ fn a_second_thread_that_waits_misses_nothing() {
             scope.spawn(until_all_are_delivered);
             (0..round * 30).for_each(|_| std::hint::spin_loop());
             scope.spawn(until_all_are_delivered);
-            pipes.iter().for_each(|(_, writer)| poke(writer));
+            pipes.iter().for_each(|(_, writer)| write_byte(writer));
         });
     }
 }
@@ -458,7 +458,7 @@ fn a_server_s_clients_are_accepted_without_a_call_of_their_own() {
 /// is read: four times as much, in as large portions as the system queues on a socket.
 fn a_server_s_buffers_run_out() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    sys::let_wait_as_much_as_allowed(&listener);
+    sys::maximize_receive_buffer(&listener);
     let served = Summing::on(&[&format!("fd:{}", listener.as_raw_fd())]);
     let data: Vec<u8> = (0..160 * 1024).map(|byte| (byte % 251) as u8).collect();
     served.run(

@@ -1,4 +1,4 @@
-//! More is ready than fits: nothing is lost, and everybody's turn comes.
+//! More is ready than fits: nothing is lost, and every descriptor gets its turn.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -43,13 +43,13 @@ fn events_are_appended_to_a_list(kind: EngineKind) {
 fn busy(poller: &Poller, trigger: Trigger) -> Vec<(File, File)> {
     let pipes: Vec<_> = (0..BUSY).map(|_| pipe()).collect();
     for ((reader, writer), token) in pipes.iter().zip(0..) {
-        poke(writer);
+        write_byte(writer);
         poller.add(reader, read(trigger), token).unwrap();
     }
     pipes
 }
 
-/// The waits in which everybody's turn must have come: twice as many as a perfect rotation of
+/// The waits in which every descriptor must have had its turn: twice as many as a perfect rotation of
 /// `ready` through room for `capacity` takes.
 fn turns(ready: u64, capacity: usize) -> u64 {
     2 * ready.div_ceil(capacity as u64)
@@ -75,7 +75,7 @@ fn one_added_among_busy_ones_does_not_starve(kind: EngineKind) {
     for capacity in [1, 3, 7] {
         for waits in 0..5 {
             (0..waits).for_each(|_| drop(wait(&poller, capacity, Duration::ZERO)));
-            poke(&writer);
+            write_byte(&writer);
             let mut waits = (0..turns(BUSY + 1, capacity)).map(|_| wait(&poller, capacity, Duration::ZERO));
             assert!(waits.any(|events| tokens(&events).contains(&BUSY)), "starved with room for {capacity}");
             drain(&reader);

@@ -43,7 +43,7 @@ fn closed_is_reported_once_where_the_system_reports_it(kind: EngineKind, trigger
         expect_event(&poller, 1, Ready::INVALID);
     }
     expect_quiet(&poller);
-    poke(&other_writer);
+    write_byte(&other_writer);
     for _ in 0..3 {
         expect_event(&poller, 2, Ready::READ);
     }
@@ -63,7 +63,7 @@ fn many_closed_at_once_are_reported_one_by_one(kind: EngineKind) {
         poller.add(reader, Interest::READ, token).unwrap();
     }
     poller.add(&other, read(Trigger::ONESHOT), 1000).unwrap();
-    poke(&other_writer);
+    write_byte(&other_writer);
     drop(pipes);
     let mut found = Vec::new();
     loop {
@@ -79,7 +79,7 @@ fn many_closed_at_once_are_reported_one_by_one(kind: EngineKind) {
     expect_quiet(&poller);
 }
 
-/// A table that was copied is as short as the highest open number lets it be, and select(2) leaves
+/// A copied table is as short as the highest open fd permits, and select(2) leaves
 /// out what is beyond: it looked ready indefinitely.
 fn closed_beyond_the_table_of_descriptors(kind: EngineKind, trigger: Trigger) {
     let poller = poller(kind);
@@ -92,7 +92,7 @@ fn closed_beyond_the_table_of_descriptors(kind: EngineKind, trigger: Trigger) {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             sys::unshare_descriptors();
-            poke(&writer);
+            write_byte(&writer);
             let found: Vec<_> = (0..4).flat_map(|_| wait(&poller, 8, Duration::ZERO)).collect();
             let invalid = found.iter().filter(|event| event.token() == 1).collect::<Vec<_>>();
             let expected = if reports_closed(&poller) { 1 } else { 0 };
@@ -115,7 +115,7 @@ fn closed_by_another_thread_during_a_wait(kind: EngineKind) {
     std::thread::scope(|scope| {
         let waiter = waiter(scope, &poller, LONG);
         close(reader);
-        poke(&other_writer);
+        write_byte(&other_writer);
         let events = waiter.events();
         assert!(tokens(&events).contains(&2), "{events:?}");
         let is_right = |token, ready| match token {
@@ -135,7 +135,7 @@ fn a_disarmed_oneshot_that_is_closed_stays_silent(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
     poller.add(&reader, read(Trigger::ONESHOT), 1).unwrap();
-    poke(&writer);
+    write_byte(&writer);
     expect_event(&poller, 1, Ready::READ);
     let number = close(reader);
     expect_quiet(&poller);
@@ -149,7 +149,7 @@ fn a_disarmed_oneshot_that_is_closed_stays_silent(kind: EngineKind) {
 #[track_caller]
 fn gets_no_old_event(poller: &Poller, number: &OwnedFd, interest: Interest, writer: &File) {
     expect_quiet(poller);
-    poke(writer);
+    write_byte(writer);
     expect_event(poller, 2, Ready::READ);
     poller.modify(number, interest, 3).unwrap();
     expect_event(poller, 3, Ready::READ);
@@ -159,7 +159,7 @@ fn a_reused_fd_after_remove_gets_no_old_event(kind: EngineKind, trigger: Trigger
     let poller = poller(kind);
     let ((old, old_writer), (new, new_writer)) = (pipe(), pipe());
     poller.add(&old, read(trigger), 1).unwrap();
-    poke(&old_writer);
+    write_byte(&old_writer);
     let number = close(old);
     poller.remove_raw(number).unwrap();
     let number = sys::dup_to(&new, number);
@@ -171,16 +171,16 @@ fn a_reused_fd_without_remove_gets_no_old_event(kind: EngineKind, trigger: Trigg
     let poller = poller(kind);
     let ((old, old_writer), (new, new_writer)) = (pipe(), pipe());
     poller.add(&old, read(trigger), 1).unwrap();
-    poke(&old_writer);
+    write_byte(&old_writer);
     let number = sys::dup_to(&new, close(old));
     poller.add(&number, read(trigger), 2).unwrap();
     gets_no_old_event(&poller, &number, read(trigger), &new_writer);
 }
 
-/// epoll goes on reporting a file whose registered number is gone, under what it was
+/// epoll keeps reporting a file whose registered fd is closed, under what it was
 /// registered with: that must not reach the file that has the fd now.
 fn a_reused_fd_with_a_live_duplicate_gets_no_old_event(kind: EngineKind, trigger: Trigger) {
-    // Many use the number for a token: then the old one's is the new one's.
+    // Many programs use the fd as the token: then old and new have the same.
     for (removes, old_token) in [(true, 1), (false, 1), (true, 2), (false, 2)] {
         let poller = poller(kind);
         let ((old, old_writer), (new, new_writer)) = (pipe(), pipe());
@@ -192,7 +192,7 @@ fn a_reused_fd_with_a_live_duplicate_gets_no_old_event(kind: EngineKind, trigger
         }
         let number = sys::dup_to(&new, number);
         poller.add(&number, read(trigger), 2).unwrap();
-        poke(&old_writer);
+        write_byte(&old_writer);
         gets_no_old_event(&poller, &number, read(trigger), &new_writer);
         drop(old_writer);
         poller.remove(&number).unwrap();
@@ -224,7 +224,7 @@ fn modify_of_a_reused_fd_is_enoent(kind: EngineKind) {
     poller.add(&old, Interest::READ, 1).unwrap();
     let number = sys::dup_to(&new, close(old));
     expect_error(poller.modify(&number, Interest::READ, 2), libc::ENOENT);
-    poke(&new_writer);
+    write_byte(&new_writer);
     expect_quiet(&poller);
     poller.add(&number, Interest::READ, 3).unwrap();
     expect_event(&poller, 3, Ready::READ);
@@ -247,7 +247,7 @@ fn duplicated_closed_duplicated_back_and_watched_again(kind: EngineKind, trigger
         }
         poller.add(&number, read(trigger), 2).unwrap();
         expect_quiet(&poller);
-        poke(&writer);
+        write_byte(&writer);
         expect_event(&poller, 2, Ready::READ);
     }
 }
@@ -262,12 +262,12 @@ fn a_descriptor_and_its_duplicate_are_two(kind: EngineKind, trigger: Trigger) {
     poller.remove(&duplicate).unwrap();
     expect_none(&poller);
     poller.add(&duplicate, read(trigger), 3).unwrap();
-    poke(&theirs);
+    write_byte(&theirs);
     expect_events(&poller, &[(1, Ready::READ), (3, Ready::READ)]);
     poller.remove(&ours).unwrap();
     drain(&ours);
-    settle(&poller, &duplicate, read(trigger), 3);
-    poke(&theirs);
+    acknowledge(&poller, &duplicate, read(trigger), 3);
+    write_byte(&theirs);
     expect_event(&poller, 3, Ready::READ);
 }
 
@@ -285,9 +285,9 @@ fn closed_while_a_duplicate_lives_neither_spins_nor_is_reported(kind: EngineKind
             expect_error(poller.remove_raw(number), libc::ENOENT);
         }
         false => {
-            poke(&writer);
+            write_byte(&writer);
             match poller.engine() {
-                // It looks at the number, not at the file.
+                // It looks at the fd, not at the file.
                 EngineKind::IoUring => expect_quiet(&poller),
                 _ => expect_event(&poller, 1, Ready::READ),
             }
@@ -295,7 +295,7 @@ fn closed_while_a_duplicate_lives_neither_spins_nor_is_reported(kind: EngineKind
         }
     }
     for _ in 0..3 {
-        poke(&writer);
+        write_byte(&writer);
         expect_quiet(&poller);
         drain(&File::from(dup(&duplicate)));
     }
@@ -319,7 +319,7 @@ fn stale_entry(poller: &Poller, trigger: Trigger) -> (OwnedFd, File) {
         let number = close(reader);
         poller.remove_raw(number).unwrap();
     }
-    poke(&writer);
+    write_byte(&writer);
     (duplicate, writer)
 }
 
@@ -333,7 +333,7 @@ fn more_stale_entries_than_are_remembered(kind: EngineKind) {
         });
         let (reader, writer) = pipe();
         poller.add(&reader, Interest::READ, 1).unwrap();
-        poke(&writer);
+        write_byte(&writer);
         assert_eq!(tokens(&wait(&poller, capacity, LONG)), [1]);
     }
 }
@@ -346,7 +346,7 @@ fn a_poll_without_timeout_sees_past_stale_entries(kind: EngineKind) {
             (0..stale_entries).map(|_| stale_entry(&poller, Trigger::LEVEL)).collect();
         let (reader, writer) = pipe();
         poller.add(&reader, read(Trigger::ONESHOT), 1).unwrap();
-        poke(&writer);
+        write_byte(&writer);
         assert_eq!(tokens(&wait(&poller, 1, Duration::ZERO)), [1]);
         expect_quiet(&poller);
     }
@@ -368,13 +368,13 @@ fn a_stale_entry_leaves_the_others_unchanged(kind: EngineKind) {
     for (((reader, _), trigger), token) in pipes.iter().zip(triggers).zip(0..) {
         poller.add(reader, read(trigger), token).unwrap();
     }
-    poke(&pipes[3].1);
+    write_byte(&pipes[3].1);
     expect_event(&poller, 3, Ready::READ);
     let _stale_entries = [stale_entry(&poller, Trigger::LEVEL), stale_entry(&poller, Trigger::LEVEL)];
     poller.wake().unwrap();
     expect_wake(&poller, 1);
     expect_quiet(&poller);
-    pipes.iter().for_each(|(_, writer)| poke(writer));
+    pipes.iter().for_each(|(_, writer)| write_byte(writer));
     expect_events(&poller, &[(0, Ready::READ), (1, Ready::READ), (2, Ready::READ)]);
     expect_event(&poller, 0, Ready::READ);
     poller.remove(&pipes[0].0).unwrap();
@@ -383,7 +383,7 @@ fn a_stale_entry_leaves_the_others_unchanged(kind: EngineKind) {
     poller.modify(&file, read(Trigger::ONESHOT), 6).unwrap();
     expect_event(&poller, 6, Ready::READ);
     expect_quiet(&poller);
-    poke(&exclusive_writer);
+    write_byte(&exclusive_writer);
     expect_event(&poller, 7, Ready::READ);
 }
 
@@ -396,18 +396,18 @@ fn a_stale_entry_does_not_cut_off_waiting_threads(kind: EngineKind) {
         std::thread::scope(|scope| {
             let mut waiters = vec![waiter(scope, &poller, LONG), waiter(scope, &poller, LONG)];
             let all_sleep = |waiters: &[Waiter<'_>]| {
-                waiters.iter().for_each(|waiter| sys::until_it_sleeps(waiter.thread));
+                waiters.iter().for_each(|waiter| sys::wait_until_asleep(waiter.thread));
             };
             let (_duplicate, writer) = stale_entry(&poller, Trigger::EDGE);
             for _ in 1..events {
                 all_sleep(&waiters);
-                poke(&writer);
+                write_byte(&writer);
             }
             all_sleep(&waiters);
             for ((reader, writer), token) in pipes.iter().zip(0..) {
                 poller.add(reader, read(Trigger::ONESHOT), token).unwrap();
-                poke(writer);
-                assert_eq!(tokens(&first_to_end(&mut waiters).events()), [token]);
+                write_byte(writer);
+                assert_eq!(tokens(&take_first_ended(&mut waiters).events()), [token]);
             }
         });
     }
@@ -419,7 +419,7 @@ fn an_event_removed_earlier_in_its_batch_is_the_last(kind: EngineKind, trigger: 
     let pipes = [pipe(), pipe()];
     for ((reader, writer), token) in pipes.iter().zip(0..) {
         poller.add(reader, read(trigger), token).unwrap();
-        poke(writer);
+        write_byte(writer);
     }
     let events = next(&poller);
     assert_eq!(events.len(), 2, "{events:?}");
@@ -439,6 +439,6 @@ fn a_dropped_poller_leaves_its_descriptors_open(kind: EngineKind) {
     assert!(sys::is_open(reader.as_raw_fd()));
     let second = poller(kind);
     second.add(&reader, Interest::READ, 2).unwrap();
-    poke(&writer);
+    write_byte(&writer);
     expect_event(&second, 2, Ready::READ);
 }

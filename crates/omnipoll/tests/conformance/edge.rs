@@ -46,7 +46,7 @@ fn the_pipe_experiment_blocks_at_the_second_wait(kind: EngineKind) {
 fn what_is_ready_when_added_is_an_edge(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
-    poke(&writer);
+    write_byte(&writer);
     poller.add(&reader, read_edge(), 1).unwrap();
     expect_event(&poller, 1, Ready::READ);
     expect_none(&poller);
@@ -58,7 +58,7 @@ fn draining_and_rearming_makes_the_next_edge(kind: EngineKind) {
     let (reader, writer) = pipe();
     poller.add(&reader, read_edge(), 1).unwrap();
     for _ in 0..1000 {
-        poke(&writer);
+        write_byte(&writer);
         expect_event(&poller, 1, Ready::READ);
         assert_eq!(drain(&reader), 1);
         poller.rearm(&reader, Interest::READ).unwrap();
@@ -70,10 +70,10 @@ fn what_arrives_between_drain_and_rearm_is_reported(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
     poller.add(&reader, read_edge(), 1).unwrap();
-    poke(&writer);
+    write_byte(&writer);
     expect_event(&poller, 1, Ready::READ);
     drain(&reader);
-    poke(&writer);
+    write_byte(&writer);
     poller.rearm(&reader, Interest::READ).unwrap();
     expect_event(&poller, 1, Ready::READ);
 }
@@ -84,14 +84,14 @@ fn what_arrives_before_the_drain_is_not_lost(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
     poller.add(&reader, read_edge(), 1).unwrap();
-    poke(&writer);
+    write_byte(&writer);
     expect_event(&poller, 1, Ready::READ);
-    poke(&writer);
+    write_byte(&writer);
     wait(&poller, 1, Duration::ZERO);
     assert_eq!(drain(&reader), 2);
     poller.rearm(&reader, Interest::READ).unwrap();
     expect_none(&poller);
-    poke(&writer);
+    write_byte(&writer);
     expect_event(&poller, 1, Ready::READ);
 }
 
@@ -118,7 +118,7 @@ fn each_direction_has_its_own_edge(kind: EngineKind) {
     poller.add(&ours, Interest::READ | Interest::WRITE | Trigger::EDGE, 1).unwrap();
     expect_event(&poller, 1, Ready::WRITE);
     for _ in 0..3 {
-        poke(&theirs);
+        write_byte(&theirs);
         let events = next(&poller);
         assert!(tokens(&events) == [1] && events[0].is_readable(), "{events:?}");
         drain(&ours);
@@ -137,7 +137,7 @@ fn modify_reports_what_is_ready_now(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
     poller.add(&reader, read_edge(), 1).unwrap();
-    poke(&writer);
+    write_byte(&writer);
     expect_event(&poller, 1, Ready::READ);
     for token in 2..5 {
         expect_none(&poller);
@@ -146,23 +146,23 @@ fn modify_reports_what_is_ready_now(kind: EngineKind) {
     }
 }
 
-/// An edge that nobody drained must neither hide another's nor come back with it.
+/// An edge that was not drained must neither hide another's nor come back with it.
 fn an_idle_edge_is_reported_beside_a_busy_one(kind: EngineKind) {
     let poller = poller(kind);
     let ((idle, idle_writer), (busy, busy_writer)) = (pipe(), pipe());
     poller.add(&idle, read_edge(), 1).unwrap();
     poller.add(&busy, read_edge(), 2).unwrap();
-    poke(&idle_writer);
+    write_byte(&idle_writer);
     expect_event(&poller, 1, Ready::READ);
     for _ in 0..10 {
-        poke(&busy_writer);
+        write_byte(&busy_writer);
         expect_event(&poller, 2, Ready::READ);
         drain(&busy);
         poller.rearm(&busy, Interest::READ).unwrap();
     }
     drain(&idle);
     poller.rearm(&idle, Interest::READ).unwrap();
-    poke(&idle_writer);
+    write_byte(&idle_writer);
     expect_event(&poller, 1, Ready::READ);
 }
 
@@ -197,7 +197,7 @@ fn the_peer_s_close_is_reported_though_nothing_was_drained(kind: EngineKind) {
     for others in [Interest::READ, Interest::WRITE] {
         let poller = poller(kind);
         let (ours, theirs) = pair();
-        poke(&theirs);
+        write_byte(&theirs);
         poller.add(&ours, read_edge() | others, 1).unwrap();
         let room = if others == Interest::WRITE { Ready::WRITE } else { Ready::READ };
         expect_event(&poller, 1, Ready::READ | room);
@@ -221,8 +221,8 @@ fn an_error_is_reported_though_nothing_was_drained(kind: EngineKind) {
     poller.remove(&writer).unwrap();
 
     let (ours, theirs) = tcp();
-    poke(&ours);
-    poke(&theirs);
+    write_byte(&ours);
+    write_byte(&theirs);
     poller.add(&ours, read_edge() | Interest::WRITE, 1).unwrap();
     until(&poller, &ours, read_edge() | Interest::WRITE, 1, Ready::READ | Ready::WRITE);
     expect_quiet(&poller);
@@ -238,7 +238,7 @@ fn rearming_an_unregistered_direction_is_ignored(kind: EngineKind) {
     poller.rearm(&ours, Interest::READ | Interest::WRITE | Interest::PRIORITY).unwrap();
     expect_none(&poller);
     poller.modify(&ours, Interest::READ, 1).unwrap();
-    poke(&theirs);
+    write_byte(&theirs);
     poller.rearm(&ours, Interest::WRITE).unwrap();
     expect_event(&poller, 1, Ready::READ);
     expect_event(&poller, 1, Ready::READ);
@@ -249,10 +249,10 @@ fn oneshot_and_edge_together_are_a_oneshot(kind: EngineKind) {
     let (reader, writer) = pipe();
     let both = read(Trigger::EDGE | Trigger::ONESHOT);
     poller.add(&reader, both, 1).unwrap();
-    poke(&writer);
+    write_byte(&writer);
     expect_event(&poller, 1, Ready::READ);
     drain(&reader);
-    poke(&writer);
+    write_byte(&writer);
     expect_quiet(&poller);
     expect_error(poller.rearm(&reader, Interest::READ), libc::EINVAL);
     poller.modify(&reader, both, 2).unwrap();

@@ -41,7 +41,7 @@ fn adding_twice_is_eexist_and_leaves_the_first(kind: EngineKind, trigger: Trigge
     poller.add(&ours, Interest::READ | trigger, 1).unwrap();
     expect_error(poller.add(&ours, Interest::WRITE | trigger, 2), libc::EEXIST);
     expect_none(&poller);
-    poke(&theirs);
+    write_byte(&theirs);
     expect_event(&poller, 1, Ready::READ);
 }
 
@@ -64,7 +64,7 @@ fn an_unregistered_descriptor_is_enoent(kind: EngineKind) {
 fn a_removed_descriptor_is_enoent(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
-    poke(&writer);
+    write_byte(&writer);
     for token in 0..3 {
         poller.add(&reader, Interest::READ, token).unwrap();
         expect_event(&poller, token, Ready::READ);
@@ -94,7 +94,7 @@ fn a_failed_modify_leaves_the_registration(kind: EngineKind) {
     let refused = Interest::WRITE | Trigger::EXCLUSIVE;
     expect_error(poller.modify(&ours, refused, 2), libc::EINVAL);
     expect_none(&poller);
-    poke(&theirs);
+    write_byte(&theirs);
     expect_event(&poller, 1, Ready::READ);
     expect_event(&poller, 1, Ready::READ);
 }
@@ -144,7 +144,7 @@ fn what_has_no_readiness_is_refused_without_free_descriptors(kind: EngineKind) {
     poller.add(&reader, Interest::READ | Trigger::EDGE, 2).unwrap();
     sys::limit_descriptors(1000);
     poller.add(&count, Interest::READ, 3).unwrap();
-    poke(&writer);
+    write_byte(&writer);
     expect_event(&poller, 2, Ready::READ);
     expect_quiet(&poller);
 }
@@ -196,7 +196,7 @@ fn an_always_ready_file_beside_a_busy_pipe(kind: EngineKind) {
     poller.add(&file, Interest::READ, 1).unwrap();
     poller.add(&reader, Interest::READ, 2).unwrap();
     expect_event(&poller, 1, Ready::READ);
-    poke(&writer);
+    write_byte(&writer);
     expect_events(&poller, &[(1, Ready::READ), (2, Ready::READ)]);
 }
 
@@ -224,7 +224,7 @@ fn a_reused_fd_of_an_always_ready_file_gets_no_old_event(kind: EngineKind, trigg
         let number = sys::dup_to(&reader, number);
         poller.add(&number, Interest::READ | trigger, 2).unwrap();
         expect_quiet(&poller);
-        poke(&writer);
+        write_byte(&writer);
         expect_event(&poller, 2, Ready::READ);
     }
 }
@@ -245,7 +245,7 @@ fn a_wait_without_room_is_einval(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
     poller.add(&reader, Interest::READ | Trigger::ONESHOT, 1).unwrap();
-    poke(&writer);
+    write_byte(&writer);
     expect_error(poller.wait(&mut Events::with_capacity(0), None), libc::EINVAL);
     expect_event(&poller, 1, Ready::READ);
 }

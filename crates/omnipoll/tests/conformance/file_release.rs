@@ -24,7 +24,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(a_forked_child_holds_no_file_of_a_poller_on_which_another_thread_waits);
 }
 
-/// There is no other descriptor for the peer of `theirs`, and nobody's system call has its file.
+/// There is no other descriptor for the peer of `theirs`, and no system call in progress has its file.
 #[track_caller]
 fn expect_closed(mut theirs: &UnixStream) {
     // The pair is non-blocking, unless said: the end is there now, not in a while.
@@ -63,7 +63,7 @@ fn removed_and_closed_while_others_wait(kind: EngineKind, trigger: Trigger) {
             for (ours, theirs) in [(early, &early_peer), (late, &late_peer)] {
                 // The removal before has woken them; io_uring may let go later for one that is not
                 // in its wait again.
-                waiters.iter().for_each(|waiter| sys::until_it_sleeps(waiter.thread));
+                waiters.iter().for_each(|waiter| sys::wait_until_asleep(waiter.thread));
                 poller.remove(&ours).unwrap();
                 close(ours);
                 expect_closed(theirs);
@@ -132,7 +132,7 @@ fn removed_repeatedly_while_two_wait(kind: EngineKind) {
             let (ours, theirs) = pair();
             poller.add(&ours, Interest::READ, 1).unwrap();
             if round % 2 == 0 {
-                poke(&busy.1);
+                write_byte(&busy.1);
             }
             poller.remove(&ours).unwrap();
             close(ours);
@@ -154,7 +154,7 @@ fn beside_a_child(kind: EngineKind, parent: impl FnOnce(Poller, UnixStream)) {
     let ready = pipe();
     let child = sys::in_child(|| {
         sys::close_here(&[ours.as_raw_fd(), end.as_raw_fd()]);
-        poke(&ready.1);
+        write_byte(&ready.1);
         sys::set_blocking(&ended);
         assert_eq!((&ended).read(&mut [0]).unwrap(), 0);
     });

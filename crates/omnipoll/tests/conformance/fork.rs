@@ -32,7 +32,7 @@ fn every_call_of_the_child_is_eownerdead(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
     poller.add(&reader, Interest::READ, 1).unwrap();
-    poke(&writer);
+    write_byte(&writer);
     let child = in_child(|| {
         for _ in 0..2 {
             let wait = |timeout| poller.wait(&mut Events::with_capacity(1), timeout);
@@ -55,7 +55,7 @@ fn after_fork_in_the_parent_does_nothing(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
     poller.add(&reader, read(Trigger::ONESHOT), 1).unwrap();
-    poke(&writer);
+    write_byte(&writer);
     expect_event(&poller, 1, Ready::READ);
     in_child(|| ()).succeeds();
     poller.after_fork().unwrap();
@@ -68,7 +68,7 @@ fn rebuilt_the_child_has_every_registration(kind: EngineKind, trigger: Trigger) 
     let ((fired, fired_writer), (fresh, fresh_writer)) = (pipe(), pipe());
     poller.add(&fired, read(trigger), 1).unwrap();
     poller.add(&fresh, read(trigger), 2).unwrap();
-    poke(&fired_writer);
+    write_byte(&fired_writer);
     expect_event(&poller, 1, Ready::READ);
     drain(&fired);
     if trigger == Trigger::EDGE {
@@ -76,8 +76,8 @@ fn rebuilt_the_child_has_every_registration(kind: EngineKind, trigger: Trigger) 
     }
     let go_on = || {
         expect_none(&poller);
-        poke(&fired_writer);
-        poke(&fresh_writer);
+        write_byte(&fired_writer);
+        write_byte(&fresh_writer);
         match trigger {
             Trigger::ONESHOT => expect_event(&poller, 2, Ready::READ),
             _ => expect_events(&poller, &[(1, Ready::READ), (2, Ready::READ)]),
@@ -88,7 +88,7 @@ fn rebuilt_the_child_has_every_registration(kind: EngineKind, trigger: Trigger) 
         expect_event(&poller, 3, Ready::READ);
         drain(&fired);
         drain(&fresh);
-        settle(&poller, &fired, read(trigger), 3);
+        acknowledge(&poller, &fired, read(trigger), 3);
         expect_quiet(&poller);
     };
     let child = in_child(|| {
@@ -111,8 +111,8 @@ fn what_the_child_does_is_not_seen_by_the_parent(kind: EngineKind, trigger: Trig
     let ((first, first_writer), (second, second_writer)) = (pipe(), pipe());
     poller.add(&first, read(trigger), 1).unwrap();
     poller.add(&second, read(trigger), 2).unwrap();
-    poke(&first_writer);
-    poke(&second_writer);
+    write_byte(&first_writer);
+    write_byte(&second_writer);
     match fork() {
         Side::Child => {
             poller.after_fork().unwrap();
@@ -146,7 +146,7 @@ fn a_child_that_drops_everything_does_not_affect_the_parent(kind: EngineKind, tr
         Side::Parent(child) => {
             child.succeeds();
             expect_none(&poller);
-            poke(&writer);
+            write_byte(&writer);
             expect_event(&poller, 1, Ready::READ);
             poller.remove(&reader).unwrap();
             expect_none(&poller);
@@ -165,18 +165,18 @@ fn what_the_child_closed_is_invalid(kind: EngineKind, trigger: Trigger) {
             poller.after_fork().unwrap();
             expect_event(&poller, 1, Ready::INVALID);
             expect_error(poller.remove_raw(number), libc::ENOENT);
-            poke(&open_writer);
+            write_byte(&open_writer);
             expect_event(&poller, 2, Ready::READ);
         }
         Side::Parent(child) => {
             child.succeeds();
-            poke(&closed_writer);
+            write_byte(&closed_writer);
             expect_events(&poller, &[(1, Ready::READ), (2, Ready::READ)]);
         }
     }
 }
 
-/// The child's table of descriptors is shorter than the number, which select(2) passed over.
+/// The child's table of descriptors is shorter than the fd, which select(2) passed over.
 fn what_was_closed_before_the_fork_is_invalid_in_the_child(kind: EngineKind, trigger: Trigger) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
@@ -188,7 +188,7 @@ fn what_was_closed_before_the_fork_is_invalid_in_the_child(kind: EngineKind, tri
         poller.after_fork().unwrap();
         expect_event(&poller, 1, Ready::INVALID);
         expect_quiet(&poller);
-        poke(&writer);
+        write_byte(&writer);
         expect_event(&poller, 2, Ready::READ);
     });
     child.succeeds();
@@ -259,7 +259,7 @@ fn a_grandchild_rebuilds_again(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
     poller.add(&reader, Interest::READ, 1).unwrap();
-    poke(&writer);
+    write_byte(&writer);
     for child_rebuilds in [true, false] {
         let child = in_child(|| {
             if child_rebuilds {
@@ -289,7 +289,7 @@ fn a_poller_made_in_the_child_is_its_own(kind: EngineKind) {
         let poller = poller(kind);
         let (reader, writer) = pipe();
         poller.add(&reader, Interest::READ, 1).unwrap();
-        poke(&writer);
+        write_byte(&writer);
         expect_event(&poller, 1, Ready::READ);
         poller.after_fork().unwrap();
         expect_event(&poller, 1, Ready::READ);
@@ -297,7 +297,7 @@ fn a_poller_made_in_the_child_is_its_own(kind: EngineKind) {
     child.succeeds();
 }
 
-/// The fork happens while a thread of the parent waits; the child's set has nobody waiting.
+/// The fork happens while a thread of the parent waits; no thread waits on the child's set.
 fn a_waiting_parent_keeps_waiting(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
@@ -309,13 +309,13 @@ fn a_waiting_parent_keeps_waiting(kind: EngineKind) {
             expect_none(&poller);
             let (mine, writer) = pipe();
             poller.add(&mine, Interest::READ, 2).unwrap();
-            poke(&writer);
+            write_byte(&writer);
             expect_event(&poller, 2, Ready::READ);
             poller.wake().unwrap();
         });
         child.succeeds();
         assert!(waiter.still_waits());
-        poke(&writer);
+        write_byte(&writer);
         assert_eq!(tokens(&waiter.events()), [1]);
     });
 }
@@ -340,7 +340,7 @@ fn forked_while_other_threads_use_it(kind: EngineKind) {
                 Ok(()) => {
                     let (reader, writer) = pipe();
                     poller.add(&reader, Interest::READ, 3).unwrap();
-                    poke(&writer);
+                    write_byte(&writer);
                     expect_event(&poller, 3, Ready::READ);
                 }
                 Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EBUSY)),

@@ -37,7 +37,7 @@ fn reported_as_long_as_it_holds(kind: EngineKind) {
     poller.add(&reader, Interest::READ, 7).unwrap();
     expect_none(&poller);
     for _ in 0..3 {
-        poke(&writer);
+        write_byte(&writer);
         for _ in 0..3 {
             expect_event(&poller, 7, Ready::READ);
         }
@@ -51,7 +51,7 @@ fn several_interests_make_one_event(kind: EngineKind) {
     let (ours, theirs) = pair();
     poller.add(&ours, Interest::READ | Interest::WRITE, 3).unwrap();
     expect_event(&poller, 3, Ready::WRITE);
-    poke(&theirs);
+    write_byte(&theirs);
     expect_event(&poller, 3, Ready::READ | Ready::WRITE);
     fill(&ours);
     expect_event(&poller, 3, Ready::READ);
@@ -64,7 +64,7 @@ fn several_interests_make_one_event(kind: EngineKind) {
 fn only_the_requested_interest_is_reported(kind: EngineKind) {
     let poller = poller(kind);
     let (ours, theirs) = pair();
-    poke(&theirs);
+    write_byte(&theirs);
     poller.add(&ours, Interest::WRITE, 1).unwrap();
     expect_event(&poller, 1, Ready::WRITE);
     poller.modify(&ours, Interest::READ, 1).unwrap();
@@ -98,14 +98,14 @@ fn the_new_interest_is_watched_though_it_is_not_ready_yet(kind: EngineKind, trig
     fill(&ours);
     poller.modify(&ours, Interest::READ | trigger, 3).unwrap();
     expect_none(&poller);
-    poke(&theirs);
+    write_byte(&theirs);
     expect_event(&poller, 3, Ready::READ);
 }
 
 fn removed_means_silent_even_when_ready(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
-    poke(&writer);
+    write_byte(&writer);
     poller.add(&reader, Interest::READ, 1).unwrap();
     expect_event(&poller, 1, Ready::READ);
     poller.remove(&reader).unwrap();
@@ -121,7 +121,7 @@ fn many_descriptors_each_with_its_own_token(kind: EngineKind) {
         poller.add(reader, Interest::READ, token).unwrap();
     }
     for chosen in [0..1, 39..40, 7..23, 0..40] {
-        pipes[chosen.clone()].iter().for_each(|(_, writer)| poke(writer));
+        pipes[chosen.clone()].iter().for_each(|(_, writer)| write_byte(writer));
         let expected: Vec<_> = chosen.clone().map(|index| (100 + index as u64, Ready::READ)).collect();
         expect_events(&poller, &expected);
         for (reader, _) in &pipes[chosen] {

@@ -97,7 +97,7 @@ fn it_may_be_there_from_the_beginning(kind: EngineKind, trigger: Trigger) {
 fn a_registration_is_silenced_and_asked_again(kind: EngineKind) {
     let poller = poller(kind);
     let (ours, theirs) = pair();
-    poke(&theirs);
+    write_byte(&theirs);
     poller.add(&ours, Interest::NONE, 1).unwrap();
     for _ in 0..3 {
         poller.modify(&ours, Interest::READ | Interest::WRITE, 1).unwrap();

@@ -41,12 +41,12 @@ fn silent_after_one_event_whatever_comes(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
     poller.add(&reader, read_once(), 1).unwrap();
-    poke(&writer);
+    write_byte(&writer);
     expect_event(&poller, 1, Ready::READ);
     for _ in 0..3 {
         drain(&reader);
         expect_none(&poller);
-        poke(&writer);
+        write_byte(&writer);
         expect_none(&poller);
     }
 }
@@ -55,18 +55,18 @@ fn what_came_meanwhile_is_reported_at_once_after_modify(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
     poller.add(&reader, read_once(), 0).unwrap();
-    poke(&writer);
+    write_byte(&writer);
     expect_event(&poller, 0, Ready::READ);
     for token in 1..100 {
         drain(&reader);
-        poke(&writer);
+        write_byte(&writer);
         poller.modify(&reader, read_once(), token).unwrap();
         expect_event(&poller, token, Ready::READ);
     }
     drain(&reader);
     poller.modify(&reader, read_once(), 100).unwrap();
     expect_none(&poller);
-    poke(&writer);
+    write_byte(&writer);
     expect_event(&poller, 100, Ready::READ);
 }
 
@@ -76,7 +76,7 @@ fn one_event_disarms_every_direction(kind: EngineKind) {
     let both = Interest::READ | Interest::WRITE | Trigger::ONESHOT;
     poller.add(&ours, both, 1).unwrap();
     expect_event(&poller, 1, Ready::WRITE);
-    poke(&theirs);
+    write_byte(&theirs);
     expect_quiet(&poller);
     poller.modify(&ours, both, 1).unwrap();
     expect_event(&poller, 1, Ready::READ | Ready::WRITE);
@@ -88,7 +88,7 @@ fn disarmed_it_ignores_the_peer_s_hang_up(kind: EngineKind) {
     let poller = poller(kind);
     let (ours, theirs) = pair();
     poller.add(&ours, read_once(), 1).unwrap();
-    poke(&theirs);
+    write_byte(&theirs);
     expect_event(&poller, 1, Ready::READ);
     drop(theirs);
     expect_quiet(&poller);
@@ -103,8 +103,8 @@ fn disarmed_beside_others_it_stays_silent(kind: EngineKind) {
     let ((once, once_writer), (level, level_writer)) = (pipe(), pipe());
     poller.add(&once, read_once(), 1).unwrap();
     poller.add(&level, Interest::READ, 2).unwrap();
-    poke(&once_writer);
-    poke(&level_writer);
+    write_byte(&once_writer);
+    write_byte(&level_writer);
     expect_events(&poller, &[(1, Ready::READ), (2, Ready::READ)]);
     drop(once_writer);
     for _ in 0..3 {
@@ -119,8 +119,8 @@ fn it_can_be_modified_from_the_handling_of_another_event(kind: EngineKind) {
     let ((first, first_writer), (second, second_writer)) = (pipe(), pipe());
     poller.add(&first, read_once(), 1).unwrap();
     poller.add(&second, read_once(), 2).unwrap();
-    poke(&first_writer);
-    poke(&second_writer);
+    write_byte(&first_writer);
+    write_byte(&second_writer);
     for event in next(&poller) {
         let other = if event.token() == 1 { &second } else { &first };
         poller.modify(other, read_once(), 3 - event.token()).unwrap();
@@ -134,7 +134,7 @@ fn modified_before_it_fired_it_fires_once(kind: EngineKind) {
     let (reader, writer) = pipe();
     poller.add(&reader, read_once(), 1).unwrap();
     poller.modify(&reader, read_once(), 2).unwrap();
-    poke(&writer);
+    write_byte(&writer);
     poller.modify(&reader, read_once(), 3).unwrap();
     expect_event(&poller, 3, Ready::READ);
     expect_none(&poller);
@@ -144,7 +144,7 @@ fn it_can_become_level_and_back(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
     poller.add(&reader, read_once(), 1).unwrap();
-    poke(&writer);
+    write_byte(&writer);
     expect_event(&poller, 1, Ready::READ);
     poller.modify(&reader, Interest::READ, 1).unwrap();
     expect_event(&poller, 1, Ready::READ);
@@ -158,7 +158,7 @@ fn rearm_is_refused(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
     poller.add(&reader, read_once(), 1).unwrap();
-    poke(&writer);
+    write_byte(&writer);
     expect_event(&poller, 1, Ready::READ);
     expect_error(poller.rearm(&reader, Interest::READ), libc::EINVAL);
     expect_none(&poller);

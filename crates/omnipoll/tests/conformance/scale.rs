@@ -39,17 +39,17 @@ fn high(kind: EngineKind, trigger: Trigger, number: i32) {
     poller.add(&high, read(trigger), 2).unwrap();
     for _ in 0..2 {
         expect_none(&poller);
-        poke(&writer);
+        write_byte(&writer);
         expect_event(&poller, 2, Ready::READ);
         drain(&reader);
-        settle(&poller, &high, read(trigger), 2);
+        acknowledge(&poller, &high, read(trigger), 2);
     }
     poller.remove(&high).unwrap();
-    poke(&writer);
-    poke(&low_writer);
+    write_byte(&writer);
+    write_byte(&low_writer);
     expect_event(&poller, 1, Ready::READ);
     drain(&low);
-    settle(&poller, &low, read(trigger), 1);
+    acknowledge(&poller, &low, read(trigger), 1);
     poller.add(&high, read(trigger), 3).unwrap();
     expect_event(&poller, 3, Ready::READ);
     poller.modify(&high, Interest::PRIORITY | trigger, 3).unwrap();
@@ -70,12 +70,12 @@ fn twenty_thousand_descriptors(kind: EngineKind, trigger: Trigger) {
         poller.add(theirs, read(trigger), count + token).unwrap();
     }
     for few in [vec![0], vec![count - 1], vec![17, 1234, count / 2]] {
-        few.iter().for_each(|&token| poke(&pairs[token as usize].1));
+        few.iter().for_each(|&token| write_byte(&pairs[token as usize].1));
         expect_events(&poller, &few.iter().map(|&token| (token, Ready::READ)).collect::<Vec<_>>());
         few.iter().for_each(|&token| expect_sleep(&poller, &pairs, trigger, token));
         assert_eq!(wait(&poller, 8, Duration::ZERO), []);
     }
-    pairs.iter().for_each(|(_, theirs)| poke(theirs));
+    pairs.iter().for_each(|(_, theirs)| write_byte(theirs));
     let mut found = BTreeSet::new();
     while found.len() < pairs.len() {
         for token in tokens(&wait(&poller, 512, LONG)) {
@@ -95,12 +95,12 @@ fn twenty_thousand_descriptors(kind: EngineKind, trigger: Trigger) {
 fn expect_sleep(poller: &Poller, pairs: &[(UnixStream, UnixStream)], trigger: Trigger, token: u64) {
     let ours = &pairs[token as usize].0;
     assert_eq!(drain(ours), 1);
-    settle(poller, ours, read(trigger), token);
+    acknowledge(poller, ours, read(trigger), token);
 }
 
 fn two_thousand_pollers_leave_nothing_open(kind: EngineKind) {
     let (reader, writer) = pipe();
-    poke(&writer);
+    write_byte(&writer);
     drop(poller(kind));
     let before = sys::open_descriptors();
     for round in 0..2000 {
@@ -125,7 +125,7 @@ fn a_poller_that_is_used_for_long(kind: EngineKind) {
     for life in 0..20_000 {
         let (reader, writer) = pipe();
         poller.add(&reader, read(Trigger::ONESHOT), life).unwrap();
-        poke(&writer);
+        write_byte(&writer);
         if life % 2 == 0 {
             assert_eq!(tokens(&wait(&poller, 8, LONG)), [life]);
         }

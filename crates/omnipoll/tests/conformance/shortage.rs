@@ -71,7 +71,7 @@ fn a_shortage_of_memory_loses_nothing(kind: EngineKind, trigger: Trigger) {
         let (reader, writer) = pipe();
         poller.add(&reader, read(trigger), 1).unwrap();
         for _ in 0..2 {
-            poke(&writer);
+            write_byte(&writer);
             expect_event(&poller, 1, Ready::READ);
             // On io_uring what is LEVEL is looked at by the next wait.
             with_failing_calls(calls, errno, || wait_with_failing_calls(&poller, errno));
@@ -79,16 +79,16 @@ fn a_shortage_of_memory_loses_nothing(kind: EngineKind, trigger: Trigger) {
                 expect_event(&poller, 1, Ready::READ);
             }
             drain(&reader);
-            settle(&poller, &reader, read(trigger), 1);
+            acknowledge(&poller, &reader, read(trigger), 1);
             let reported = with_failing_calls(calls, errno, || {
-                poke(&writer);
+                write_byte(&writer);
                 wait_with_failing_calls(&poller, errno)
             });
             if reported.is_empty() || trigger == Trigger::LEVEL {
                 expect_event(&poller, 1, Ready::READ);
             }
             drain(&reader);
-            settle(&poller, &reader, read(trigger), 1);
+            acknowledge(&poller, &reader, read(trigger), 1);
         }
     }
 }
@@ -125,21 +125,21 @@ fn more_are_watched_than_the_limit_of_descriptors_allows(kind: EngineKind, trigg
     let pipes = too_many(&poller, trigger);
     for _ in 0..2 {
         for token in [0, 50, 99] {
-            poke(&pipes[token].1);
+            write_byte(&pipes[token].1);
             for _ in 0..if trigger == Trigger::LEVEL { 3 } else { 1 } {
                 expect_event(&poller, token as u64, Ready::READ);
             }
             drain(&pipes[token].0);
-            settle(&poller, &pipes[token].0, read(trigger), token as u64);
+            acknowledge(&poller, &pipes[token].0, read(trigger), token as u64);
             expect_quiet(&poller);
         }
-        pipes.iter().for_each(|(_, writer)| poke(writer));
+        pipes.iter().for_each(|(_, writer)| write_byte(writer));
         let mut found = tokens(&wait(&poller, 100, LONG));
         found.sort_unstable();
         assert!(found.into_iter().eq(0..100));
         for ((reader, _), token) in pipes.iter().zip(0..) {
             drain(reader);
-            settle(&poller, reader, read(trigger), token);
+            acknowledge(&poller, reader, read(trigger), token);
         }
     }
 }
@@ -159,7 +159,7 @@ fn another_thread_ends_a_wait_for_more_than_the_limit(kind: EngineKind) {
     std::thread::scope(|scope| {
         let waiter = waiter(scope, &poller, None);
         poller.modify(&pipes[99].0, Interest::READ, 1000).unwrap();
-        poke(&pipes[99].1);
+        write_byte(&pipes[99].1);
         assert_eq!(tokens(&waiter.events()), [1000]);
     });
 }
@@ -210,7 +210,7 @@ fn what_is_added_without_memory_is_enomem(kind: EngineKind) {
     // Nothing is lost, and what failed can be done again.
     poller.timer_set(timer, Duration::ZERO, None).unwrap();
     poller.add(&fds[added], Interest::READ, added as u64).unwrap();
-    poke(&writer);
+    write_byte(&writer);
     let mut seen = HashSet::new();
     while !(0..=added as u64).all(|token| seen.contains(&(EventKind::Io, token)))
         || !seen.contains(&(EventKind::Timer, 7))

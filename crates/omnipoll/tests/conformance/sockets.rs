@@ -62,7 +62,7 @@ fn hang_up_after_data(kind: EngineKind, trigger: Trigger) {
     let poller = poller(kind);
     let (ours, theirs) = pair();
     poller.add(&ours, read(trigger), 1).unwrap();
-    poke(&theirs);
+    write_byte(&theirs);
     drop(theirs);
     // What was sent may still have to be read: it must not hide the end, nor the end it.
     for _ in 0..2 {
@@ -118,7 +118,7 @@ fn a_full_pipe_is_reported_when_there_is_room(kind: EngineKind, trigger: Trigger
         drain(&reader);
         expect_event(&poller, 1, Ready::WRITE);
         fill(&writer);
-        settle(&poller, &writer, Interest::WRITE | trigger, 1);
+        acknowledge(&poller, &writer, Interest::WRITE | trigger, 1);
     }
 }
 
@@ -133,7 +133,7 @@ fn half_closed_by_the_peer(kind: EngineKind, trigger: Trigger) {
     // The other half is as good as before.
     poller.modify(&ours, Interest::WRITE | trigger, 2).unwrap();
     expect_event(&poller, 2, Ready::WRITE);
-    poke(&ours);
+    write_byte(&ours);
     poller.add(&theirs, read(trigger), 3).unwrap();
     poller.remove(&ours).unwrap();
     until(&poller, &theirs, read(trigger), 3, Ready::READ);
@@ -146,7 +146,7 @@ fn half_closed_by_ourselves(kind: EngineKind, trigger: Trigger) {
     poller.add(&ours, read(trigger), 1).unwrap();
     ours.shutdown(Shutdown::Write).unwrap();
     expect_quiet(&poller);
-    poke(&theirs);
+    write_byte(&theirs);
     until(&poller, &ours, read(trigger), 1, Ready::READ);
     assert_eq!(drain(&ours), 1);
 }
@@ -204,7 +204,7 @@ fn connecting(address: SocketAddr) -> Socket {
 
 fn a_refused_connect(kind: EngineKind, trigger: Trigger) {
     let poller = poller(kind);
-    // Bound, so that nobody else gets the port, but not listening.
+    // Bound, so that no other socket gets the port, but not listening.
     let deaf = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     deaf.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     let address = deaf.local_addr().unwrap().as_socket().unwrap();
@@ -254,7 +254,7 @@ fn a_connection_to_accept(kind: EngineKind, trigger: Trigger) {
             listener.accept().unwrap();
         }
         assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
-        settle(&poller, &listener, read(trigger), 1);
+        acknowledge(&poller, &listener, read(trigger), 1);
     }
 }
 
@@ -270,7 +270,7 @@ fn an_empty_datagram(kind: EngineKind, trigger: Trigger) {
         expect_event(&poller, 1, Ready::READ);
         assert_eq!(socket.recv(&mut [0; 8]).unwrap(), 0);
         assert_eq!(socket.recv(&mut [0; 8]).unwrap_err().kind(), ErrorKind::WouldBlock);
-        settle(&poller, &socket, read(trigger), 1);
+        acknowledge(&poller, &socket, read(trigger), 1);
     }
 }
 
@@ -287,10 +287,10 @@ fn urgent_data(kind: EngineKind, trigger: Trigger) {
         expect_event(&poller, 1, Ready::PRIORITY);
         let mut byte = [std::mem::MaybeUninit::new(0)];
         assert_eq!(SockRef::from(&ours).recv_out_of_band(&mut byte).unwrap(), 1);
-        settle(&poller, &ours, Interest::PRIORITY | trigger, 1);
+        acknowledge(&poller, &ours, Interest::PRIORITY | trigger, 1);
         expect_none(&poller);
     }
-    poke(&theirs);
+    write_byte(&theirs);
     until(&poller, &duplicate, read(trigger), 2, Ready::READ);
 }
 
@@ -299,7 +299,7 @@ fn unread_data_does_not_spin(kind: EngineKind, trigger: Trigger) {
     let (ours, theirs) = pair();
     poller.add(&ours, read(trigger), 1).unwrap();
     for _ in 0..3 {
-        poke(&theirs);
+        write_byte(&theirs);
     }
     expect_event(&poller, 1, Ready::READ);
     match trigger {
@@ -317,7 +317,7 @@ fn an_eventfd(kind: EngineKind, trigger: Trigger) {
         count.write_all(&1u64.to_ne_bytes()).unwrap();
         expect_event(&poller, 1, Ready::READ);
         count.read_exact(&mut [0; 8]).unwrap();
-        settle(&poller, &count, read(trigger), 1);
+        acknowledge(&poller, &count, read(trigger), 1);
     }
 }
 
@@ -347,10 +347,10 @@ fn a_nested_epoll(kind: EngineKind, trigger: Trigger) {
     poller.add(&inner, read(trigger), 1).unwrap();
     for _ in 0..3 {
         expect_none(&poller);
-        poke(&writer);
+        write_byte(&writer);
         expect_event(&poller, 1, Ready::READ);
         drain(&reader);
-        settle(&poller, &inner, read(trigger), 1);
+        acknowledge(&poller, &inner, read(trigger), 1);
     }
 }
 
@@ -362,10 +362,10 @@ fn several_pollers_of_one_file(kind: EngineKind, trigger: Trigger) {
     }
     for _ in 0..3 {
         pollers.iter().for_each(|poller| expect_none(poller));
-        poke(&writer);
+        write_byte(&writer);
         pollers.iter().for_each(|poller| expect_event(poller, 1, Ready::READ));
         drain(&reader);
-        pollers.iter().for_each(|poller| settle(poller, &reader, read(trigger), 1));
+        pollers.iter().for_each(|poller| acknowledge(poller, &reader, read(trigger), 1));
     }
 }
 
@@ -385,7 +385,7 @@ fn exclusive_where_supported(kind: EngineKind) {
             expect_error(poller.modify(&reader, Interest::READ, 2), libc::EINVAL);
             expect_error(poller.modify(&reader, read(trigger), 2), libc::EINVAL);
         }
-        poke(&writer);
+        write_byte(&writer);
         let found = pollers.iter().map(|poller| wait(poller, 8, Duration::ZERO));
         let found: Vec<u64> = found.flat_map(|events| tokens(&events)).collect();
         assert!(found == [1] || found == [1, 1], "{found:?}");
@@ -394,7 +394,7 @@ fn exclusive_where_supported(kind: EngineKind) {
         pollers[1].remove(&reader).unwrap();
         pollers[0].add(&reader, Interest::READ, 3).unwrap();
         expect_error(pollers[0].modify(&reader, read(trigger), 3), libc::EINVAL);
-        poke(&writer);
+        write_byte(&writer);
         expect_event(&pollers[0], 3, Ready::READ);
     }
 }

@@ -32,18 +32,18 @@ pub(crate) fn behaviours(suite: &mut Suite) {
 fn add_affects_the_wait_in_progress(kind: EngineKind, trigger: Trigger) {
     let poller = poller(kind);
     let ((early, early_writer), (late, late_writer)) = (pipe(), pipe());
-    poke(&early_writer);
+    write_byte(&early_writer);
     std::thread::scope(|scope| {
         let waiter = waiter(scope, &poller, LONG);
         poller.add(&early, read(trigger), 1).unwrap();
         assert_eq!(tokens(&waiter.events()), [1]);
     });
     drain(&early);
-    settle(&poller, &early, read(trigger), 1);
+    acknowledge(&poller, &early, read(trigger), 1);
     std::thread::scope(|scope| {
         let waiter = waiter(scope, &poller, LONG);
         poller.add(&late, read(trigger), 2).unwrap();
-        poke(&late_writer);
+        write_byte(&late_writer);
         assert_eq!(tokens(&waiter.events()), [2]);
     });
 }
@@ -51,7 +51,7 @@ fn add_affects_the_wait_in_progress(kind: EngineKind, trigger: Trigger) {
 fn modify_affects_the_wait_in_progress(kind: EngineKind, trigger: Trigger) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
-    poke(&writer);
+    write_byte(&writer);
     poller.add(&reader, Interest::PRIORITY | trigger, 1).unwrap();
     for token in 2..5 {
         std::thread::scope(|scope| {
@@ -68,12 +68,12 @@ fn rearm_affects_the_wait_in_progress(kind: EngineKind) {
     let (reader, writer) = pipe();
     poller.add(&reader, read(Trigger::EDGE), 1).unwrap();
     for _ in 0..3 {
-        poke(&writer);
+        write_byte(&writer);
         expect_event(&poller, 1, Ready::READ);
         drain(&reader);
         std::thread::scope(|scope| {
             let waiter = waiter(scope, &poller, LONG);
-            poke(&writer);
+            write_byte(&writer);
             poller.rearm(&reader, Interest::READ).unwrap();
             assert_eq!(tokens(&waiter.events()), [1]);
         });
@@ -90,8 +90,8 @@ fn remove_affects_the_wait_in_progress(kind: EngineKind, trigger: Trigger) {
     std::thread::scope(|scope| {
         let waiter = waiter(scope, &poller, LONG);
         poller.remove(&removed).unwrap();
-        poke(&removed_writer);
-        poke(&other_writer);
+        write_byte(&removed_writer);
+        write_byte(&other_writer);
         assert_eq!(tokens(&waiter.events()), [2]);
     });
 }
@@ -106,8 +106,8 @@ fn a_change_reaches_two_waiting_threads(kind: EngineKind) {
             let mut waiters = vec![waiter(scope, &poller, LONG), waiter(scope, &poller, LONG)];
             for ((reader, writer), token) in pipes.iter().zip(0..) {
                 poller.add(reader, read(trigger), token).unwrap();
-                poke(writer);
-                assert_eq!(tokens(&first_to_end(&mut waiters).events()), [token]);
+                write_byte(writer);
+                assert_eq!(tokens(&take_first_ended(&mut waiters).events()), [token]);
             }
         });
     }
@@ -119,7 +119,7 @@ fn a_lasting_condition_is_reported_to_each_waiting_thread(kind: EngineKind) {
     poller.add(&reader, Interest::READ, 1).unwrap();
     std::thread::scope(|scope| {
         let waiters = [waiter(scope, &poller, LONG), waiter(scope, &poller, LONG)];
-        poke(&writer);
+        write_byte(&writer);
         for waiter in waiters {
             assert_eq!(tokens(&waiter.events()), [1]);
         }
@@ -134,13 +134,13 @@ fn goes_to_one_of_two(kind: EngineKind, trigger: Trigger) {
     for _ in 0..50 {
         std::thread::scope(|scope| {
             let mut waiters = vec![waiter(scope, &poller, LONG), waiter(scope, &poller, LONG)];
-            poke(&writer);
-            assert_eq!(tokens(&first_to_end(&mut waiters).events()), [1]);
+            write_byte(&writer);
+            assert_eq!(tokens(&take_first_ended(&mut waiters).events()), [1]);
             poller.wake().unwrap();
-            assert_eq!(tokens(&first_to_end(&mut waiters).events()), []);
+            assert_eq!(tokens(&take_first_ended(&mut waiters).events()), []);
         });
         drain(&reader);
-        settle(&poller, &reader, read(trigger), 1);
+        acknowledge(&poller, &reader, read(trigger), 1);
     }
 }
 
@@ -158,11 +158,11 @@ fn under_edge_a_second_chunk_may_go_to_another(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
     poller.add(&reader, read(Trigger::EDGE), 1).unwrap();
-    poke(&writer);
+    write_byte(&writer);
     expect_event(&poller, 1, Ready::READ);
     std::thread::scope(|scope| {
         let other = waiter(scope, &poller, LONG);
-        poke(&writer);
+        write_byte(&writer);
         if !poller.capabilities().contains(Capabilities::NATIVE_EDGE) {
             assert!(other.still_waits());
             poller.rearm(&reader, Interest::READ).unwrap();
@@ -175,11 +175,11 @@ fn under_oneshot_a_second_chunk_is_not_reported(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
     poller.add(&reader, read(Trigger::ONESHOT), 1).unwrap();
-    poke(&writer);
+    write_byte(&writer);
     expect_event(&poller, 1, Ready::READ);
     std::thread::scope(|scope| {
         let other = waiter(scope, &poller, LONG);
-        poke(&writer);
+        write_byte(&writer);
         poller.wake().unwrap();
         assert_eq!(tokens(&other.events()), []);
     });
@@ -204,7 +204,7 @@ fn two_waiting_threads_each_keep_their_timeout(kind: EngineKind) {
     });
 }
 
-/// The waiter that handles an event finds its descriptor removed by somebody else.
+/// The waiter that handles an event finds its descriptor removed by another thread.
 fn removed_while_its_event_is_handled(kind: EngineKind, trigger: Trigger) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
@@ -212,7 +212,7 @@ fn removed_while_its_event_is_handled(kind: EngineKind, trigger: Trigger) {
     poller.add(&other, read(trigger), 2).unwrap();
     for _ in 0..50 {
         poller.add(&reader, read(trigger), 1).unwrap();
-        poke(&writer);
+        write_byte(&writer);
         std::thread::scope(|scope| {
             let (sender, reported) = channel();
             let handler = scope.spawn(|| {
@@ -226,12 +226,12 @@ fn removed_while_its_event_is_handled(kind: EngineKind, trigger: Trigger) {
             });
             reported.recv().unwrap();
             poller.remove(&reader).unwrap();
-            poke(&other_writer);
+            write_byte(&other_writer);
             handler.join().unwrap();
         });
         drain(&reader);
         drain(&other);
-        settle(&poller, &other, read(trigger), 2);
+        acknowledge(&poller, &other, read(trigger), 2);
     }
 }
 
@@ -250,8 +250,8 @@ fn a_fd_reused_during_the_wait(kind: EngineKind, trigger: Trigger) {
             }
             let number = sys::dup_to(&new, number);
             poller.add(&number, read(trigger), 2).unwrap();
-            poke(&old_writer);
-            poke(&new_writer);
+            write_byte(&old_writer);
+            write_byte(&new_writer);
             assert_eq!(tokens(&waiter.events()), [2]);
             poller.remove(&number).unwrap();
         });
@@ -265,7 +265,7 @@ fn an_old_event_never_reaches_a_new_registration(kind: EngineKind, trigger: Trig
     const SILENT: u64 = 2;
     let poller = poller(kind);
     let ((ready, writer), (silent, _silent_writer)) = (pipe(), pipe());
-    poke(&writer);
+    write_byte(&writer);
     let number = dup(&ready);
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -341,13 +341,13 @@ fn change(poller: &Poller, trigger: Trigger, me: u64, expect_token: impl Fn(u64)
     let (reader, writer) = pipe();
     for round in (0..ROUNDS).map(|round| round * 3) {
         poller.add(&reader, read(trigger), round * CHANGERS + me).unwrap();
-        poke(&writer);
+        write_byte(&writer);
         expect_token(round);
         poller.modify(&reader, read(trigger), (round + 1) * CHANGERS + me).unwrap();
         expect_token(round + 1);
         drain(&reader);
         poller.modify(&reader, read(trigger), (round + 2) * CHANGERS + me).unwrap();
-        poke(&writer);
+        write_byte(&writer);
         expect_token(round + 2);
         poller.remove(&reader).unwrap();
         drain(&reader);
@@ -371,7 +371,7 @@ fn nothing_is_lost_between_two_draining_threads(kind: EngineKind, trigger: Trigg
             for token in tokens(&events) {
                 let reader = &pipes[token as usize].0;
                 drained.fetch_add(drain(reader), Ordering::Relaxed);
-                settle(&poller, reader, read(trigger), token);
+                acknowledge(&poller, reader, read(trigger), token);
             }
         }
         // The other one may be waiting for what will not come.
@@ -381,7 +381,7 @@ fn nothing_is_lost_between_two_draining_threads(kind: EngineKind, trigger: Trigg
         scope.spawn(drain_until_all_is_here);
         scope.spawn(drain_until_all_is_here);
         for byte in 0..BYTES {
-            pipes.iter().for_each(|(_, writer)| poke(writer));
+            pipes.iter().for_each(|(_, writer)| write_byte(writer));
             if byte % 16 == 0 {
                 std::thread::yield_now();
             }

@@ -58,7 +58,7 @@ fn a_deadline_is_never_early(kind: EngineKind) {
         assert!(Instant::now() >= deadline);
         // It has passed: the wait does not block, and finds what there is.
         assert_eq!(poller.wait_deadline(&mut events, deadline).unwrap(), 0);
-        poke(&writer);
+        write_byte(&writer);
         assert_eq!(poller.wait_deadline(&mut events, deadline).unwrap(), 1);
         drain(&reader);
     }
@@ -71,7 +71,7 @@ fn two_in_a_row_are_each_whole(kind: EngineKind) {
     for _ in 0..5 {
         pass(&poller, Duration::from_millis(10));
         pass(&poller, Duration::from_millis(10));
-        poke(&writer);
+        write_byte(&writer);
         expect_event(&poller, 1, Ready::READ);
         pass(&poller, Duration::from_millis(10));
         drain(&reader);
@@ -109,7 +109,7 @@ fn a_kernel_without_epoll_pwait2(kind: EngineKind) {
             expect_sleep(|| (0..100).for_each(|_| pass(&poller, Duration::from_micros(900))));
             let (reader, writer) = pipe();
             poller.add(&reader, Interest::READ, 1).unwrap();
-            poke(&writer);
+            write_byte(&writer);
             expect_event(&poller, 1, Ready::READ);
             poller.remove(&reader).unwrap();
             ends_only_when_woken(&poller, Duration::MAX);
@@ -124,7 +124,7 @@ fn zero_looks_and_returns(kind: EngineKind) {
     for _ in 0..100 {
         assert_eq!(wait(&poller, 8, Duration::ZERO), []);
     }
-    poke(&writer);
+    write_byte(&writer);
     assert_eq!(tokens(&wait(&poller, 8, Duration::ZERO)), [1]);
     poller.wake().unwrap();
     let events = wait(&poller, 8, Duration::ZERO);
@@ -141,7 +141,7 @@ fn ends_only_when_woken(poller: &Poller, timeout: impl Into<Option<Duration>> + 
             let waiter = waiter(scope, poller, timeout);
             match expected.is_empty() {
                 true => poller.wake().unwrap(),
-                false => poke(&writer),
+                false => write_byte(&writer),
             }
             assert_eq!(tokens(&waiter.events()), expected);
         });
@@ -186,7 +186,7 @@ fn changes_by_other_threads_neither_restart_nor_end_it(kind: EngineKind) {
         }
         waiter.join().unwrap();
     });
-    poke(&writer);
+    write_byte(&writer);
     expect_none(&poller);
 }
 
@@ -208,11 +208,11 @@ fn a_storm_of_signals_makes_nothing_early_and_loses_nothing(kind: EngineKind) {
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(1) {
         pass(&poller, Duration::from_millis(3));
-        poke(&once_writer);
+        write_byte(&once_writer);
         expect_event(&poller, 1, Ready::READ);
         assert_eq!(drain(&once), 1);
         poller.modify(&once, read(Trigger::ONESHOT), 1).unwrap();
-        poke(&edge_writer);
+        write_byte(&edge_writer);
         poller.wake().unwrap();
         let events = next(&poller);
         assert_eq!((tokens(&events), wakes(&events)), (vec![2], 1), "{events:?}");
@@ -234,7 +234,7 @@ fn what_comes_as_time_runs_out_is_not_lost(kind: EngineKind) {
             scope.spawn(|| {
                 let begun = Instant::now();
                 while begun.elapsed() < Duration::from_micros(50) {}
-                poke(&writer);
+                write_byte(&writer);
             });
             let events = wait(&poller, 8, timeout);
             match tokens(&events)[..] {

@@ -40,7 +40,7 @@ fn a_wake_before_a_registration(kind: EngineKind) {
     poller.rearm(&reader, Interest::READ).unwrap();
     expect_wake(&poller, 1);
     poller.wake().unwrap();
-    poke(&writer);
+    write_byte(&writer);
     let events = next(&poller);
     assert_eq!((tokens(&events), wakes(&events)), (vec![1], 1), "{events:?}");
     poller.wake().unwrap();
@@ -83,7 +83,7 @@ fn a_wake_goes_to_one_of_two(kind: EngineKind) {
             let mut waiters = vec![waiter(scope, &poller, LONG), waiter(scope, &poller, LONG)];
             for _ in 0..2 {
                 poller.wake().unwrap();
-                let events = first_to_end(&mut waiters).events();
+                let events = take_first_ended(&mut waiters).events();
                 assert_eq!((events.len(), wakes(&events)), (1, 1), "{events:?}");
             }
         });
@@ -134,10 +134,10 @@ fn an_interruptible_wait_ends_with_eintr(kind: EngineKind) {
             expect_error(poller.wait(&mut Events::with_capacity(8), None), libc::EINTR);
         });
         let thread = reported.recv().unwrap();
-        sys::until_it_sleeps(thread);
+        sys::wait_until_asleep(thread);
         sys::signal_thread(thread, libc::SIGUSR1);
         interrupted.join().unwrap();
     });
-    poke(&writer);
+    write_byte(&writer);
     expect_event(&poller, 1, Ready::READ);
 }

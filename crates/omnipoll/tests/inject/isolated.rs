@@ -26,7 +26,7 @@ pub(crate) fn walk(asked: &Asked, tally: &mut Tally, act: impl Fn(&Plan) -> Resu
         .collect();
     let plan = Plan::new();
     while (plan.step.load(Ordering::SeqCst) as usize) < faults.len() {
-        let child = fork(|| go_on(plan, &faults, tally, &act));
+        let child = fork(|| run_faults(plan, &faults, tally, &act));
         let how = match end_of(child, plan) {
             Some(0) => break,
             Some(status) if status == NEXT << 8 => continue,
@@ -37,7 +37,7 @@ pub(crate) fn walk(asked: &Asked, tally: &mut Tally, act: impl Fn(&Plan) -> Resu
         plan.total.fetch_add(1, Ordering::SeqCst);
         match faults.get(failed as usize) {
             Some(fault) => tally.say(fault, &how),
-            None => tally.complain(&how),
+            None => tally.report_failure(&how),
         }
     }
     tally.count(plan.total.load(Ordering::SeqCst), plan.survived.load(Ordering::SeqCst));
@@ -65,7 +65,7 @@ fn end_of(child: i32, plan: &Plan) -> Option<i32> {
     }
 }
 
-fn go_on(
+fn run_faults(
     plan: &'static Plan,
     faults: &[Fault],
     tally: &Tally,

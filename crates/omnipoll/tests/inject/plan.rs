@@ -63,7 +63,7 @@ impl Plan {
     pub(crate) fn new() -> &'static Self {
         let (protection, flags) =
             (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
-        // SAFETY: a new mapping, which nobody else knows.
+        // SAFETY: a new mapping, to which there is no other reference.
         let memory = unsafe { libc::mmap(std::ptr::null_mut(), size_of::<Self>(), protection, flags, -1, 0) };
         assert_ne!(memory, libc::MAP_FAILED, "mmap: {}", std::io::Error::last_os_error());
         // SAFETY: it is large enough, zeroed, and never unmapped.
@@ -88,7 +88,7 @@ impl Plan {
     }
 
     /// Does what is no part of the test, and must not fail.
-    pub(crate) fn spare<T>(&self, act: impl FnOnce() -> T) -> T {
+    pub(crate) fn without_faults<T>(&self, act: impl FnOnce() -> T) -> T {
         let call = self.call.swap(NOTHING, Ordering::SeqCst);
         let done = act();
         self.call.store(call, Ordering::SeqCst);
@@ -100,7 +100,7 @@ impl Plan {
     }
 
     /// A call is about to be made: the error it is to fail with instead.
-    pub(crate) fn judge(&self, data: &libc::seccomp_data) -> Option<i32> {
+    pub(crate) fn fault_for(&self, data: &libc::seccomp_data) -> Option<i32> {
         let number = i64::from(data.nr);
         // Memory that isn't a ring's is the allocator's, and what is said aloud is the test's.
         if number == libc::SYS_mmap && data.args[4] as i32 == -1

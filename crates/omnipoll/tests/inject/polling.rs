@@ -58,15 +58,15 @@ fn expect_nothing(poller: &Poller, plan: &Plan) -> Result<(), String> {
 
 fn descriptors(poller: &Poller, plan: &Plan) -> Result<(), String> {
     for trigger in [Trigger::LEVEL, Trigger::EDGE, Trigger::ONESHOT] {
-        let (ours, theirs) = plan.spare(fds::pair);
-        let (reader, writer) = plan.spare(fds::pipe);
+        let (ours, theirs) = plan.without_faults(fds::pair);
+        let (reader, writer) = plan.without_faults(fds::pipe);
         again(plan, "add", || poller.add(&ours, Interest::READ | trigger, 1))?;
         again(plan, "add", || poller.add(&reader, Interest::READ | trigger, 2))?;
         expect_nothing(poller, plan)?;
         for _ in 0..2 {
-            plan.spare(|| fds::poke(&theirs));
+            plan.without_faults(|| fds::write_byte(&theirs));
             expect(poller, plan, EventKind::Io, 1)?;
-            plan.spare(|| fds::drain(&ours));
+            plan.without_faults(|| fds::drain(&ours));
             if trigger == Trigger::EDGE {
                 again(plan, "rearm", || poller.rearm(&ours, Interest::READ))?;
             } else {
@@ -77,7 +77,7 @@ fn descriptors(poller: &Poller, plan: &Plan) -> Result<(), String> {
         again(plan, "modify", || poller.modify(&ours, Interest::WRITE | trigger, 3))?;
         expect(poller, plan, EventKind::Io, 3)?;
         again(plan, "remove", || poller.remove(&ours))?;
-        plan.spare(|| fds::poke(&writer));
+        plan.without_faults(|| fds::write_byte(&writer));
         expect(poller, plan, EventKind::Io, 2)?;
         again(plan, "remove", || poller.remove(&reader))?;
         expect_nothing(poller, plan)?;
@@ -100,13 +100,13 @@ fn timers(poller: &Poller, plan: &Plan) -> Result<(), String> {
 fn wakes(poller: &Poller, plan: &Plan) -> Result<(), String> {
     std::thread::scope(|scope| {
         let poster = || again(plan, "post", || poller.post(7, 70));
-        let poster = plan.spare(|| scope.spawn(poster));
+        let poster = plan.without_faults(|| scope.spawn(poster));
         let value = expect(poller, plan, EventKind::Post, 7)?;
         poster.join().expect("no panic")?;
         if value != 70 {
             return Err(format!("70 was posted, and {value} has come"));
         }
-        let waker = plan.spare(|| scope.spawn(|| again(plan, "wake", || poller.wake())));
+        let waker = plan.without_faults(|| scope.spawn(|| again(plan, "wake", || poller.wake())));
         expect(poller, plan, EventKind::Wake, 0)?;
         waker.join().expect("no panic")
     })
@@ -124,7 +124,7 @@ fn signals(poller: &Poller, plan: &Plan) -> Result<(), String> {
 
 fn children(poller: &Poller, plan: &Plan) -> Result<(), String> {
     // SAFETY: the child calls but what a signal handler may call.
-    let pid = plan.spare(|| unsafe {
+    let pid = plan.without_faults(|| unsafe {
         match libc::fork() {
             0 => {
                 forget();
@@ -137,8 +137,8 @@ fn children(poller: &Poller, plan: &Plan) -> Result<(), String> {
     let ended = watched.and_then(|()| expect(poller, plan, EventKind::Child, 9));
     // Nobody is left behind.
     let mut status = 0;
-    // SAFETY: the status is writable for the length of the call.
-    let left = plan.spare(|| unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) });
+    // SAFETY: the status is writable during the call.
+    let left = plan.without_faults(|| unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) });
     match ended? {
         status if status != 3 << 8 => Err(format!("the child's status is {status:#x}")),
         _ if left >= 0 => Err(String::from("the child was not reaped")),

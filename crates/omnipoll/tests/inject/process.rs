@@ -1,4 +1,4 @@
-//! The process of a server, and those that it forks.
+//! The process of a server, and the ones that it forks.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -42,7 +42,7 @@ pub(crate) fn fork(life: impl FnOnce() -> i32) -> i32 {
 /// How a child has ended, if it has.
 pub(crate) fn status_of(pid: i32) -> Option<i32> {
     let mut status = 0;
-    // SAFETY: the status is writable for the length of the call.
+    // SAFETY: the status is writable during the call.
     let waited = unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) };
     (waited != 0).then_some(status)
 }
@@ -121,7 +121,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if self.pid != 0 {
-            // SAFETY: takes no pointer, and nobody has reaped the leader of the group.
+            // SAFETY: takes no pointer, and the leader of the group has not been reaped.
             unsafe {
                 libc::kill(-self.pid, libc::SIGKILL);
                 libc::kill(self.pid, libc::SIGKILL);

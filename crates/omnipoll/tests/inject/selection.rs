@@ -48,7 +48,7 @@ impl Tally {
     }
 
     /// Something is wrong that is no single fault's.
-    pub(crate) fn complain(&mut self, words: &str) {
+    pub(crate) fn report_failure(&mut self, words: &str) {
         self.injected += 1;
         println!("FAILED: {}: {words}", self.case);
     }

@@ -10,7 +10,7 @@ use crate::plan::Fault;
 use crate::process::{until, Process};
 use crate::selection::{Asked, Tally, SOME};
 
-/// Calls that fail while nobody serves anybody, in the time of a lasting fault: a loop that spins
+/// Calls that fail while no client is served, during a lasting fault: a loop that spins
 /// makes tens of thousands.
 const SPINS: u32 = 500;
 
@@ -197,7 +197,7 @@ pub(crate) fn faults(model: Model, engine: EngineKind, asked: &Asked, tally: &mu
     let has_leaked = || serving.process.round() != Ok(0) || serving.allocated() > serving.allocated + LEAK;
     if !until(|| !has_leaked()) {
         let leaked = serving.allocated() - serving.allocated;
-        tally.complain(&format!("{leaked} bytes more are allocated than before the faults"));
+        tally.report_failure(&format!("{leaked} bytes more are allocated than before the faults"));
     }
 }
 

@@ -25,13 +25,13 @@ pub(crate) fn faults(model: Model, engine: EngineKind, asked: &Asked, tally: &mu
 }
 
 fn serve(plan: &Plan, model: Model, engine: EngineKind, client: &mut Option<TcpStream>) -> io::Result<()> {
-    let echo = plan.spare(Echo::new);
+    let echo = plan.without_faults(Echo::new);
     let server = Server::with_options(echo, options(model, engine))?;
     let mut bound = Vec::new();
     for address in addresses(model) {
         bound.push(server.listen(address)?);
     }
-    *client = Some(plan.spare(|| {
+    *client = Some(plan.without_faults(|| {
         let mut client = TcpStream::connect(&bound[0]).expect("connect");
         client.write_all(b"hello").expect("write");
         client.shutdown(Shutdown::Write).expect("shutdown");
@@ -45,8 +45,8 @@ fn serve(plan: &Plan, model: Model, engine: EngineKind, client: &mut Option<TcpS
 /// The client was served, or a fault has been its end.
 fn answer(plan: &Plan, mut client: TcpStream) -> Result<(), String> {
     let mut answer = Vec::new();
-    // A ring that is closed lets go of its files a little later.
-    let read = plan.spare(|| {
+    // A closed ring releases its files a little later.
+    let read = plan.without_faults(|| {
         client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         client.read_to_end(&mut answer)
     });

@@ -91,17 +91,17 @@ fn install() -> io::Result<OwnedFd> {
 /// Takes no lock and no memory: a thread that has either may be waiting for the answer.
 fn answer(listener: &OwnedFd, plan: &Plan) {
     loop {
-        // SAFETY: plain old data, which the kernel wants zeroed.
+        // SAFETY: plain old data, which the kernel requires to be zeroed.
         let mut request: libc::seccomp_notif = unsafe { zeroed() };
         // SAFETY: as above.
         let mut response: libc::seccomp_notif_resp = unsafe { zeroed() };
-        // SAFETY: the request is writable for the length of the call.
+        // SAFETY: the request is writable during the call.
         if unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, &mut request) } < 0 {
             continue; // A signal; or the asking process has ended.
         }
         plan.allocated.store(crate::memory::allocated(), Ordering::Relaxed);
         response.id = request.id;
-        match plan.judge(&request.data) {
+        match plan.fault_for(&request.data) {
             Some(errno) => response.error = -errno,
             None => response.flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
         }

@@ -66,7 +66,7 @@ impl Channel {
         let (reads, writes) = (self.kind != Kind::Writer, self.kind != Kind::Reader);
         match (action, &self.theirs) {
             (Action::TheirsWrites, Some(theirs)) if reads => {
-                fds::poke(theirs);
+                fds::write_byte(theirs);
                 self.inbox = true;
             }
             (Action::Drain, _) if reads => {

@@ -125,7 +125,7 @@ fn keep_their_ids_until_many_others_have_expired() {
     expire(1);
     assert_eq!(errno(poller.timer_set(first, LONG, None)), libc::ESTALE);
     poller.timer_set(kept, LONG, None).unwrap();
-    // Those set again are armed, and nobody's to give up.
+    // The ones set again are armed, and must not be discarded.
     let others = expire(MANY);
     [kept, set].into_iter().for_each(|id| poller.timer_cancel(id).unwrap());
     let slots = |ids: &[u64]| ids.iter().map(|id| *id as u32).max().unwrap();

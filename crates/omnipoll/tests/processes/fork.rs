@@ -1,4 +1,4 @@
-//! A poller's sources after `fork(2)`: what came to the parent is the parent's; timers go on
+//! A poller's sources after `fork(2)`: what came to the parent stays with it; timers continue
 //! on both sides.
 
 // The pollers reap them.
@@ -177,7 +177,7 @@ fn until_after_fork_a_signal_has_its_previous_action(kind: EngineKind) {
         Side::Child => loop {
             raise(libc::SIGTERM);
         },
-        Side::Parent(child) => child.dies_by(libc::SIGTERM),
+        Side::Parent(child) => child.expect_killed_by(libc::SIGTERM),
     }
     in_child(|| {
         // Its default is to be ignored.
@@ -215,7 +215,7 @@ fn a_child_watches_what_its_parent_does(kind: EngineKind) {
                 raise(libc::SIGTERM);
             }
         }
-        Side::Parent(child) => child.dies_by(libc::SIGTERM),
+        Side::Parent(child) => child.expect_killed_by(libc::SIGTERM),
     }
     expect_none(&parents);
 }

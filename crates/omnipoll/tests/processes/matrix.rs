@@ -24,7 +24,7 @@ use crate::support::engines;
 use crate::support::expect::{
     expect_error, expect_event, expect_none, expect_wake, poller, tokens, waiter, LONG,
 };
-use crate::support::fds::{close, drain, pipe, poke};
+use crate::support::fds::{close, drain, pipe, write_byte};
 use crate::support::sys::{self, ForkCall};
 
 /// Where the process is forked.
@@ -107,7 +107,7 @@ fn for_each_act(kind: EngineKind, call: ForkCall, place: Place, reaper: Reaper) 
     match reaper {
         Reaper::TheParent => {}
         Reaper::TheSystem => sys::ignore_children(),
-        Reaper::AThread => sys::reap_everybody(),
+        Reaper::AThread => sys::reap_all_children(),
     }
     for act in ACTS {
         let mut scene = Scene::new(kind, call, place, reaper, act);
@@ -222,13 +222,13 @@ impl Scene {
                 events.iter().copied().collect::<Vec<_>>()
             });
             let thread = reported.recv().expect("the thread runs");
-            sys::until_it_sleeps(thread);
+            sys::wait_until_asleep(thread);
             sys::signal_thread(thread, libc::SIGUSR2);
             while self.child.load(Ordering::Acquire) == 0 {
-                sys::let_others_run();
+                sys::yield_briefly();
             }
             self.expect_child_success();
-            poke(&self.writer);
+            write_byte(&self.writer);
             assert_eq!(tokens(&wait.join().expect("a wait")), [1]);
             drain(&self.reader);
         });
@@ -272,7 +272,7 @@ impl Scene {
             fork_here();
             self.expect_child_success();
             assert!(waiters.iter().all(|waiter| waiter.still_waits()));
-            poke(&self.writer);
+            write_byte(&self.writer);
             for waiter in waiters {
                 assert_eq!(tokens(&waiter.events()), [1]);
             }
@@ -293,7 +293,7 @@ impl Scene {
                 }
             });
             while !begun.load(Ordering::Relaxed) {
-                sys::let_others_run();
+                sys::yield_briefly();
             }
             fork_here();
             over.store(true, Ordering::Relaxed);
@@ -320,7 +320,7 @@ impl Scene {
         sys::exit_at_once(i32::from(lived.is_err()))
     }
 
-    /// The child's copy, which nobody uses any more.
+    /// The child's copy, which is not used any more.
     fn take(&self) -> Box<Poller> {
         // SAFETY: from a `Box`. The child does not return to the frames that have borrowed it.
         unsafe { Box::from_raw(self.poller.load(Ordering::Relaxed)) }
@@ -388,10 +388,10 @@ impl Scene {
     }
 
     fn check_parent(mut self) {
-        // SAFETY: from a `Box`, and nobody uses it any more: the threads of the scene have ended.
+        // SAFETY: from a `Box`, and it is not used any more: the threads of the scene have ended.
         let poller = unsafe { Box::from_raw(self.poller.load(Ordering::Relaxed)) };
         expect_none(&poller);
-        poke(&self.writer);
+        write_byte(&self.writer);
         expect_event(&poller, 1, Ready::READ);
         drain(&self.reader);
         expect_none(&poller);
@@ -405,7 +405,7 @@ impl Scene {
         self.watched.kill().unwrap();
         let ended = collect(&poller, 1);
         let killed = (EventKind::Child, 4, libc::SIGKILL.into());
-        // Nobody knows the status of a child that somebody else has reaped.
+        // The status of a child that other code has reaped is unknown.
         assert!(ended == [killed] || (self.reaper != Reaper::TheParent && ended[0].2 == -1), "{ended:?}");
         poller.remove(&self.reader).unwrap();
         expect_none(&poller);
@@ -435,7 +435,7 @@ fn fork_here() {
 fn use_pipe(poller: &Poller) {
     let (reader, writer) = pipe();
     poller.add(&reader, Interest::READ, 7).unwrap();
-    poke(&writer);
+    write_byte(&writer);
     expect_event(poller, 7, Ready::READ);
     poller.remove(&reader).unwrap();
 }

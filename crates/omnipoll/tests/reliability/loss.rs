@@ -91,7 +91,7 @@ fn descriptors_run_out_and_come_back(config: Config) {
     const CLIENTS: usize = 200;
     const ROOM: usize = 60;
     let options = config.options().workers(1);
-    let mut server = serve_with(&["127.0.0.1:0"], options, |_| Echo, |_| sys::leave_room_for(ROOM));
+    let mut server = serve_with(&["127.0.0.1:0"], options, |_| Echo, |_| sys::leave_descriptors(ROOM));
     let begun = Instant::now();
     let clients: Vec<TcpStream> = (0..CLIENTS).map(|_| server.client()).collect();
     let out = server.until("descriptors have run out", |stats| stats.total.accept_pauses > 0);

@@ -90,7 +90,7 @@ fn ten_thousand_idle_and_a_hundred_active_clients(config: Config) {
     server.stop_and_check();
 }
 
-/// A client whose end leaves nothing behind: not a port that nobody may use for a minute.
+/// A client whose end leaves nothing behind: not a port that can't be used for a minute.
 fn quick(server: &crate::running_server::RunningServer) -> TcpStream {
     let client = server.client();
     let linger = socket2::SockRef::from(&client).set_linger(Some(std::time::Duration::ZERO));

@@ -200,7 +200,7 @@ fn many_pieces_go_out_in_order(config: Config) {
     server.stop_and_check();
 }
 
-/// Whether a write is refused for want of room, with nothing written.
+/// Whether a write is refused for lack of room, with nothing written.
 fn is_refused(conn: &mut Conn<'_>, length: usize) -> bool {
     let before = conn.queued();
     let data = vec![1; length];
@@ -267,7 +267,7 @@ fn the_limit_of_the_server_is_exact(config: Config) {
     assert_eq!(server.values(&one, 1), [100_000]);
     other.write_all(b"go").unwrap();
     let others = server.values(&other, 1)[0];
-    // A buffer's worth of the first one's may have gone out meanwhile, and no more: nobody reads.
+    // A buffer's worth of the first one's may have gone out meanwhile, and no more: the client does not read.
     assert!((50_000..100_000).contains(&others), "{others} bytes are queued besides 100,000 of 150,000");
     drop((one, other));
     server.stop_and_check();

@@ -81,7 +81,7 @@ pub(crate) fn send_meanwhile(client: &TcpStream, data: Vec<u8>) -> JoinHandle<()
     std::thread::spawn(move || client.write_all(&data).expect("write"))
 }
 
-/// Sends zeroes until nobody has taken any for a while, and returns how many were taken.
+/// Sends zeroes until none has been taken for a while, and returns how many were taken.
 pub(crate) fn push(mut client: &TcpStream, most: usize) -> usize {
     let before = client.write_timeout().expect("a timeout");
     client.set_write_timeout(Some(Duration::from_millis(200))).expect("a timeout");

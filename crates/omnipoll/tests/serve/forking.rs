@@ -193,7 +193,7 @@ fn in_a_handler(config: Config) {
         exchange(&client, b"hello");
         // Only there may it fork: fork(2) itself is not to be interrupted so, nor is the allocator.
         let pid = server.process.pid;
-        sys::until_it_sleeps_in(pid, pid);
+        sys::wait_until_asleep_in(pid, pid);
         sys::signal_thread_in(pid, pid, libc::SIGUSR2);
         expect_child_has_ended(&server, life);
         exchange(&client, b"still served");

@@ -108,7 +108,7 @@ fn files_for_clients_that_do_not_read_hold_few_descriptors(config: Config) {
     let server = serve(config.options(), handler);
     let good = server.client();
     let silent: Vec<TcpStream> = (0..4).map(|_| small(server.address())).collect();
-    // From here on nobody else's descriptors are opened.
+    // From here on no other descriptors are opened.
     silent.iter().for_each(|client| exchange(client, b"served"));
     for mut client in &silent {
         client.write_all(b"f").unwrap();
@@ -263,7 +263,7 @@ fn a_flood_of_resets_leaks_nothing(config: Config) {
         server
             .until("all have come and gone", |stats| (stats.total.accepted, stats.total.active) == (all, 1));
     };
-    // Every worker has all of its own that it ever needs once it has served somebody.
+    // Every worker has all of its own that it ever needs once it has served a client.
     flood(&mut server, 1);
     let before = held(&server, 1);
     flood(&mut server, 2);

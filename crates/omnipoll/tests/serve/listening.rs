@@ -255,7 +255,7 @@ fn descriptors_run_out_and_come_back(config: Config) {
     // Whichever call is the first to find none, only a client that gets an error is lost.
     for room in 0..10 {
         let mut server = serve_on(&["127.0.0.1:0"], config.options().workers(1), TestHandler::echo(), |_| {
-            sys::leave_room_for(12 + room);
+            sys::leave_descriptors(12 + room);
         });
         let clients: Vec<TcpStream> = (0..40).map(|_| server.client()).collect();
         for mut client in &clients {

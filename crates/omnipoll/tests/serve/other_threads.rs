@@ -70,7 +70,7 @@ fn other_threads_abort(config: Config) {
     let server = serve(config.options(), handler);
     let mut client = small(server.address());
     client.write_all(b"go").unwrap();
-    // As nobody reads there is no other end to it.
+    // As the client does not read there is no other end to it.
     assert_eq!(server.expect(&client, Callback::Close).value, libc::ECONNABORTED.into());
     expect_reset(&client);
     server.stop_and_check();

@@ -12,7 +12,7 @@ pub(crate) struct Process {
 
 /// Forks; `None` in the child, which is killed when its parent dies.
 pub(crate) fn fork() -> Option<Process> {
-    // SAFETY: the child goes on in Rust code. The threads that its parent may have hold no lock
+    // SAFETY: the child continues in Rust code. The threads that its parent may have hold no lock
     // of ours, and libc makes its allocator usable in the child.
     match unsafe { libc::fork() } {
         0 => {
@@ -32,7 +32,7 @@ impl Process {
     #[track_caller]
     pub(crate) fn wait(&mut self) -> i32 {
         let mut status = 0;
-        // SAFETY: the status is writable for the length of the call.
+        // SAFETY: the status is writable during the call.
         let waited = unsafe { libc::waitpid(self.pid, &mut status, 0) };
         assert_eq!(waited, self.pid, "waitpid: {}", std::io::Error::last_os_error());
         self.ended = true;

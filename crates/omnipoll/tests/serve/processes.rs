@@ -80,10 +80,10 @@ fn children_that_the_system_reaps(config: Config) {
 }
 
 fn children_that_the_program_reaps(config: Config) {
-    serve_short_clients(config, sys::reap_everybody);
+    serve_short_clients(config, sys::reap_all_children);
 }
 
-/// Children end before their parent has looked at them, and somebody else takes them.
+/// Children end before their parent has looked at them, and other code reaps them.
 fn serve_short_clients(config: Config, reap: fn()) {
     let options = config.options().max_clients(8);
     let mut server = serve_on(&["127.0.0.1:0"], options, TestHandler::echo(), |_| reap());
@@ -98,7 +98,7 @@ fn serve_short_clients(config: Config, reap: fn()) {
 }
 
 fn workers_reaped_by_the_program_are_replaced(config: Config) {
-    for reap in [sys::ignore_children, sys::reap_everybody] {
+    for reap in [sys::ignore_children, sys::reap_all_children] {
         let mut server = serve_on(&["127.0.0.1:0"], config.options().workers(2), crashing(), |_| reap());
         for restarts in 1..=3 {
             let mut doomed = server.client();
@@ -157,7 +157,7 @@ fn a_crash_affects_one_process_only(config: Config) {
         if config.model == Model::Prefork {
             server.until("it has been replaced", |stats| stats.total.restarts == turn as u64 + 1);
         }
-        // New clients find somebody.
+        // New clients find a worker.
         exchange(&server.client(), b"hello");
     }
     let left = witnesses.len() as u64;

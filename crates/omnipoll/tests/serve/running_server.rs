@@ -1,6 +1,6 @@
 //! A server in a process of its own, and the test's control of it.
 //!
-//! Under FORK and PREFORK a server wants a process without other threads, and its handler's
+//! Under FORK and PREFORK a server needs a process without other threads, and its handler's
 //! calls are made in yet other processes: so that a test is the same for every model, the
 //! server always gets a process, and reports through pipes.
 

@@ -183,7 +183,7 @@ fn no_client_is_accepted_after_a_stop(config: Config) {
     for client in &clients {
         server.expect(client, Callback::Stop);
     }
-    // A listening socket that nobody has open refuses.
+    // A listening socket that no process has open refuses.
     process::until("nothing listens", || TcpStream::connect(server.address()).is_err());
     clients.iter().for_each(|client| exchange(client, b"still here"));
     drop(clients);
@@ -344,11 +344,11 @@ fn a_panic_when_it_stops(config: Config) {
     assert!(config.model != Model::Prefork || outcome.stats.total.restarts == 0, "a worker has died");
 }
 
-/// A file that is no socket, for the places of those that are.
+/// A file that is no socket, to replace sockets.
 static FILE: OnceLock<File> = OnceLock::new();
 
-/// Has the numbers of this process's listening sockets stand for something else, as when somebody
-/// closes descriptors that are not theirs.
+/// Makes the fds of this process's listening sockets refer to another file, as when other code closes
+/// descriptors that it does not own.
 fn replace_listening_sockets() {
     // Without reading a folder, which would need a descriptor.
     for number in (0..1024).filter(|&number| sys::is_open(number)) {
@@ -368,7 +368,7 @@ fn replaced_at(word: &'static [u8]) -> TestHandler {
             conn.abort();
         }
         b"no more" => {
-            sys::leave_room_for(0);
+            sys::leave_descriptors(0);
             conn.write(data).unwrap();
         }
         data => drop(conn.write(data).unwrap()),
@@ -394,7 +394,7 @@ fn a_failing_listener_ends_the_server_with_its_error(config: Config) {
 
 fn a_failure_when_accepting_resumes_is_returned_too(config: Config) {
     // Accepting is paused because there are no descriptors; the next client that leaves resumes it. With a
-    // bound, for a ring that lets in without one keeps to the limit of when it began.
+    // bound, for a ring that accepts without one keeps to the limit of when it began.
     let options = config.options().workers(1).max_clients(100);
     let mut server = serve_on(&["127.0.0.1:0"], options, replaced_at(b"spoil"), with_a_file);
     let (witness, mut other) = (server.client(), server.client());

@@ -270,7 +270,7 @@ fn timeouts_can_be_disabled(config: Config) {
 
 fn a_long_callback_does_not_count_as_idle(config: Config) {
     // A call that lasts longer than the limit keeps its loop from hearing anybody; when it
-    // has returned, everybody has the whole of their time again.
+    // has returned, every client has its whole time again.
     let handler = TestHandler::echo().on_data(|conn, _, data| {
         if data == b"work" {
             std::thread::sleep(2 * LONGER);

@@ -55,14 +55,14 @@ fn exchange_messages(mut client: UnixStream) {
     assert_eq!(answer, b"hello");
 }
 
-/// An abstract name that nobody else uses.
+/// An abstract name that nothing else uses.
 fn name(config: Config) -> (String, SocketAddr) {
     let name = format!("omnipoll-{}-{}-{}", std::process::id(), config.model.name(), config.engine.name());
     let address = SocketAddr::from_abstract_name(&name).unwrap();
     (format!("unix:@{name}"), address)
 }
 
-/// A path that nobody else uses.
+/// A path that nothing else uses.
 fn path(config: Config) -> String {
     let folder = std::env::temp_dir();
     format!("{}/omnipoll-{}-{}", folder.display(), std::process::id(), config.model.name())
@@ -222,7 +222,7 @@ fn sockets_passed_by_systemd_are_served_and_left_open(config: Config) {
     let unix = UnixListener::bind_addr(&name).unwrap();
     let _systemd = pass_as_systemd([tcp.into(), unix.into()]);
     let mut waiting: Option<TcpStream> = None;
-    // It is started again, and nobody is refused meanwhile.
+    // It is started again, and no client is refused meanwhile.
     for _ in 0..2 {
         let reported = |log_writer| {
             announce(2);
@@ -334,7 +334,7 @@ fn one_of_many_servers_gets_the_path(config: Config) {
     let _ = std::fs::remove_file(&path);
 }
 
-/// A program that is started with 0, 1 and 2 closed prints to nobody, and not to a client.
+/// A program that is started with 0, 1 and 2 closed prints nowhere, and not to a client.
 fn no_client_gets_the_fd_of_standard_output(config: Config) {
     let path = path(config);
     let reported = |log_writer| {

@@ -7,7 +7,7 @@ use omnipoll::{EngineKind, Event, EventKind, Interest, Poller, Trigger};
 
 use crate::suite::Suite;
 use crate::support::expect::{poller, wait};
-use crate::support::fds::{pipe, poke};
+use crate::support::fds::{pipe, write_byte};
 use crate::support::sys;
 
 type Waiter<'scope> = ScopedJoinHandle<'scope, Vec<Event>>;
@@ -27,7 +27,7 @@ fn a_timer_fires_though_the_thread_that_armed_it_has_left(kind: EngineKind) {
         thread::scope(|scope| {
             let waiters = [one_event(scope, &poller), one_event(scope, &poller)];
             poller.timer_add(Duration::from_millis(30), None, 2).expect("timer_add");
-            poke(&writer);
+            write_byte(&writer);
             assert_eq!(reported(waiters), [EventKind::Io, EventKind::Timer]);
         });
     }
@@ -53,7 +53,7 @@ fn one_event<'scope>(scope: &'scope Scope<'scope, '_>, poller: &'scope Poller) -
         sender.send(sys::thread_id()).expect("the other thread listens");
         wait(poller, 1, None)
     });
-    sys::until_it_sleeps(reported.recv().expect("the thread runs"));
+    sys::wait_until_asleep(reported.recv().expect("the thread runs"));
     waiter
 }
 

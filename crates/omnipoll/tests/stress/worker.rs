@@ -133,7 +133,7 @@ impl<'a> Worker<'a> {
 
     fn trigger_readiness(&mut self) {
         let index = self.draw(PIPES);
-        // Full, perhaps, while nobody watches it.
+        // Full, perhaps, while it is not watched.
         let _ = std::io::Write::write(&mut &self.writers[index], b".");
     }
 

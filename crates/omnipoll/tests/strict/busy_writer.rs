@@ -50,7 +50,7 @@ fn writing_over_tcp_to_a_peer_that_reads_at_once(kind: EngineKind) {
     strict.add(&ours, Interest::WRITE, 7).unwrap();
     for _ in 0..MANY {
         expect_event(&strict, 7, Ready::WRITE);
-        poke(&ours);
+        write_byte(&ours);
         drain(&theirs);
     }
     strict.remove(&ours).unwrap();
@@ -74,7 +74,7 @@ where
     for round in 0..MANY {
         expect_event(&strict, 7, Ready::WRITE);
         match round % 100 {
-            50 => poke(to),
+            50 => write_byte(to),
             99 => _ = drain(from),
             _ => {}
         }
@@ -100,7 +100,7 @@ fn asked_for_only_when_needed(kind: EngineKind) {
 fn with_something_to_read_as_well(kind: EngineKind) {
     let strict = Strict::on(kind);
     let (ours, theirs) = pair();
-    poke(&theirs);
+    write_byte(&theirs);
     strict.add(&ours, Interest::READ | Interest::WRITE, 7).unwrap();
     for _ in 0..MANY {
         expect_event(&strict, 7, Ready::READ | Ready::WRITE);

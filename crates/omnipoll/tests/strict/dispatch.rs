@@ -37,7 +37,7 @@ fn a_long_dispatch(kind: EngineKind) {
     let strict = Strict::with_limit(kind, LIMIT);
     let (reader, writer) = pipe();
     strict.add(&reader, Interest::READ, 7).unwrap();
-    poke(&writer);
+    write_byte(&writer);
     expect_event(&strict, 7, Ready::READ);
     let away = stay_away();
     expect_event(&strict, 7, Ready::READ);
@@ -54,7 +54,7 @@ fn a_long_dispatch_of_a_removed_descriptor(kind: EngineKind) {
     let strict = Strict::with_limit(kind, LIMIT);
     let ((gone, writer), (next, _next_writer)) = (pipe(), pipe());
     strict.add(&gone, Interest::READ, 7).unwrap();
-    poke(&writer);
+    write_byte(&writer);
     expect_event(&strict, 7, Ready::READ);
     strict.remove(&gone).unwrap();
     let number = close(gone);
@@ -84,7 +84,7 @@ fn a_short_dispatch(kind: EngineKind) {
     let strict = Strict::with_limit(kind, LONG);
     let (reader, writer) = pipe();
     strict.add(&reader, Interest::READ, 7).unwrap();
-    poke(&writer);
+    write_byte(&writer);
     for _ in 0..20 {
         expect_event(&strict, 7, Ready::READ);
     }

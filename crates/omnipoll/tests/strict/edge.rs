@@ -71,7 +71,7 @@ fn left_undrained_it_is_reported_though_nothing_ends_the_wait(kind: EngineKind) 
     let strict = Strict::on(kind);
     let (reader, writer) = pipe();
     strict.add(&reader, read(Trigger::EDGE), 7).unwrap();
-    poke(&writer);
+    write_byte(&writer);
     let (sender, reported) = std::sync::mpsc::channel();
     strict.on_finding(Box::new(move |finding| sender.send(finding.kind).unwrap())).unwrap();
     std::thread::scope(|scope| {
@@ -110,20 +110,20 @@ fn read_until_eagain_and_rearmed(kind: EngineKind) {
     let strict = Strict::on(kind);
     let (ours, theirs) = pair();
     strict.add(&ours, read(Trigger::EDGE), 7).unwrap();
-    poke(&theirs);
+    write_byte(&theirs);
     for round in 0..60 {
         expect_event(&strict, 7, Ready::READ);
         drain(&ours);
         if round % 3 == 0 {
-            poke(&theirs);
+            write_byte(&theirs);
         }
         strict.rearm(&ours, Interest::READ).unwrap();
         if round % 3 == 1 {
-            poke(&theirs);
+            write_byte(&theirs);
         }
         if round % 3 == 2 {
             expect_none(&strict);
-            poke(&theirs);
+            write_byte(&theirs);
         }
     }
     strict.remove(&ours).unwrap();
@@ -137,7 +137,7 @@ fn left_with_room_to_write(kind: EngineKind) {
     strict.add(&ours, Interest::READ | Interest::WRITE | Trigger::EDGE, 7).unwrap();
     expect_event(&strict, 7, Ready::WRITE);
     for _ in 0..20 {
-        poke(&theirs);
+        write_byte(&theirs);
         assert!(next(&strict)[0].is_readable());
         drain(&ours);
         strict.rearm(&ours, Interest::READ).unwrap();
@@ -147,7 +147,7 @@ fn left_with_room_to_write(kind: EngineKind) {
     strict.end().expect_nothing();
 }
 
-/// Nothing follows an end of file, so nobody need rearm after it.
+/// Nothing follows an end of file, so no rearm is needed after it.
 fn left_at_the_end_of_file(kind: EngineKind) {
     let ((reader, writer), (ours, theirs), (server, client)) = (pipe(), pair(), tcp());
     reads_to_the_end(kind, &reader, writer);
@@ -162,7 +162,7 @@ where
 {
     let strict = Strict::on(kind);
     strict.add(from, read(Trigger::EDGE), 7).unwrap();
-    poke(&peer);
+    write_byte(&peer);
     close(peer);
     until_the_end(&strict, from);
     for _ in 0..20 {
@@ -197,14 +197,14 @@ fn more_ready_than_fits(kind: EngineKind) {
     let pipes: Vec<_> = (0..20).map(|_| pipe()).collect();
     for ((reader, writer), token) in pipes.iter().zip(0..) {
         strict.add(reader, read(Trigger::EDGE), token).unwrap();
-        poke(writer);
+        write_byte(writer);
     }
     for _ in 0..200 {
         for token in tokens(&wait(&strict, 1, LONG)) {
             let (reader, writer) = &pipes[token as usize];
             drain(reader);
             strict.rearm(reader, Interest::READ).unwrap();
-            poke(writer);
+            write_byte(writer);
         }
     }
     pipes.iter().for_each(|(reader, _)| strict.remove(reader).unwrap());

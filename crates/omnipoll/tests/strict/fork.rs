@@ -48,7 +48,7 @@ fn rebuilt_by_a_child(kind: EngineKind) {
             close(dropped);
             strict.after_fork().unwrap();
             expect_event(&strict, 2, Ready::INVALID);
-            poke(&writer);
+            write_byte(&writer);
             expect_event(&strict, 1, Ready::READ);
             strict.remove(&kept).unwrap();
             strict.end().expect_nothing();

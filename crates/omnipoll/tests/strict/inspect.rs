@@ -58,8 +58,8 @@ fn counts_waits_and_events(poller: &Poller) {
     let ((one, one_writer), (two, two_writer)) = (pipe(), pipe());
     poller.add(&one, Interest::READ, 1).unwrap();
     poller.add(&two, read(Trigger::EDGE), 2).unwrap();
-    poke(&one_writer);
-    poke(&two_writer);
+    write_byte(&one_writer);
+    write_byte(&two_writer);
     assert_eq!(look(poller, 8), 2);
     for _ in 0..9 {
         assert_eq!(look(poller, 8), 1);
@@ -108,7 +108,7 @@ fn stats_of_many_threads_add_up(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
     poller.add(&reader, Interest::READ, 1).unwrap();
-    poke(&writer);
+    write_byte(&writer);
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| (0..WAITS).for_each(|_| expect_event(&poller, 1, Ready::READ)));
@@ -122,7 +122,7 @@ fn stats_restart_in_a_child(kind: EngineKind) {
     let poller = poller(kind);
     let (reader, writer) = pipe();
     poller.add(&reader, Interest::READ, 1).unwrap();
-    poke(&writer);
+    write_byte(&writer);
     expect_event(&poller, 1, Ready::READ);
     poller.post(1, 1).unwrap();
     look(&poller, 8);
@@ -167,8 +167,8 @@ fn dump_shows_what_is_armed(kind: EngineKind) {
     poller.add(&edge, read(Trigger::EDGE), 2).unwrap();
     let armed = || poller.dump().unwrap().iter().map(|one| one.armed).collect::<Vec<_>>();
     assert_eq!(armed(), [Some(Interest::READ), Some(Interest::READ)]);
-    poke(&once_writer);
-    poke(&edge_writer);
+    write_byte(&once_writer);
+    write_byte(&edge_writer);
     expect_events(&poller, &[(1, Ready::READ), (2, Ready::READ)]);
     let native = poller.capabilities().contains(omnipoll::Capabilities::NATIVE_EDGE);
     assert_eq!(armed(), [None, native.then_some(Interest::READ)]);
@@ -184,7 +184,7 @@ fn dump_shows_ages_when_strict(kind: EngineKind) {
     strict.add(&old, Interest::READ, 1).unwrap();
     let one = &strict.dump().unwrap()[0];
     assert!(one.age.is_some() && one.last_event.is_none(), "{one:?}");
-    poke(&writer);
+    write_byte(&writer);
     expect_event(&strict, 1, Ready::READ);
     strict.add(&young, Interest::READ, 2).unwrap();
     let all = strict.dump().unwrap();

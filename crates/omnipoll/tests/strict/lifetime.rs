@@ -121,7 +121,7 @@ fn removed_before_it_is_closed(kind: EngineKind) {
     for token in 0..20 {
         let (reader, writer) = pipe();
         strict.add(&reader, Interest::READ, token).unwrap();
-        poke(&writer);
+        write_byte(&writer);
         expect_event(&strict, token, Ready::READ);
         strict.remove(&reader).unwrap();
         numbers.push(reader.as_raw_fd());

@@ -37,7 +37,7 @@ fn forgotten_under(kind: EngineKind, trigger: Trigger) {
     let strict = Strict::on(kind);
     let (reader, writer) = pipe();
     strict.add(&reader, read(trigger), 7).unwrap();
-    poke(&writer);
+    write_byte(&writer);
     expect_event(&strict, 7, Ready::READ);
     look(&strict, 16);
     strict.found.expect_nothing();
@@ -50,7 +50,7 @@ fn forgotten_it_is_reported_though_nothing_ends_the_wait(kind: EngineKind) {
     let strict = Strict::on(kind);
     let (reader, writer) = pipe();
     strict.add(&reader, read(Trigger::ONESHOT), 7).unwrap();
-    poke(&writer);
+    write_byte(&writer);
     expect_event(&strict, 7, Ready::READ);
     let (sender, reported) = std::sync::mpsc::channel();
     strict.on_finding(Box::new(move |finding| sender.send(finding.kind).unwrap())).unwrap();
@@ -68,7 +68,7 @@ fn re_enabled_each_time(kind: EngineKind) {
     let strict = Strict::on(kind);
     let (reader, writer) = pipe();
     strict.add(&reader, read(Trigger::ONESHOT), 7).unwrap();
-    poke(&writer);
+    write_byte(&writer);
     // Without a drain: it is ready all the time.
     for _ in 0..40 {
         expect_event(&strict, 7, Ready::READ);
@@ -82,7 +82,7 @@ fn with_nothing_to_read(kind: EngineKind) {
     let strict = Strict::on(kind);
     let (reader, writer) = pipe();
     strict.add(&reader, read(Trigger::ONESHOT), 7).unwrap();
-    poke(&writer);
+    write_byte(&writer);
     expect_event(&strict, 7, Ready::READ);
     drain(&reader);
     look(&strict, 40);
@@ -105,7 +105,7 @@ fn still_being_served(kind: EngineKind) {
     let strict = Strict::with_limit(kind, LONG);
     let (reader, writer) = pipe();
     strict.add(&reader, read(Trigger::ONESHOT), 7).unwrap();
-    poke(&writer);
+    write_byte(&writer);
     expect_event(&strict, 7, Ready::READ);
     look(&strict, 40);
     drain(&reader);

@@ -48,7 +48,7 @@ fn a_callback_may_panic(kind: EngineKind) {
     strict.add(&closed, Interest::READ, 1).unwrap();
     close(closed);
     strict.add(&reader, Interest::READ, 2).unwrap();
-    poke(&writer);
+    write_byte(&writer);
     while tokens(&next(&strict)) != [2] {}
     drain(&reader);
     let _ = strict.remove(&reader);
@@ -112,7 +112,7 @@ fn a_poller_that_is_not_strict_finds_nothing(kind: EngineKind) {
     expect_error(poller.on_finding(Box::new(|_| ())), libc::EINVAL);
     let (reader, writer) = pipe();
     poller.add(&reader, Interest::READ, 7).unwrap();
-    poke(&writer);
+    write_byte(&writer);
     expect_event(&poller, 7, Ready::READ);
     assert_eq!(poller.stats().unwrap().longest_dispatch, None);
 }

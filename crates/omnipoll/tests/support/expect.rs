@@ -95,7 +95,7 @@ pub(crate) fn tokens(events: &[Event]) -> Vec<u64> {
 
 /// Waits until `token`, the only one, has been reported with all of these flags (of those the
 /// engine can distinguish). For what arrives bit by bit over a network; the descriptor's own state
-/// stays, so that `settle` asks for it again.
+/// stays, so that `acknowledge` asks for it again.
 #[track_caller]
 pub(crate) fn until(poller: &Poller, fd: &impl AsFd, interest: Interest, token: u64, ready: Ready) {
     let wanted = reported(poller, ready);
@@ -114,7 +114,7 @@ pub(crate) fn until(poller: &Poller, fd: &impl AsFd, interest: Interest, token: 
 /// What a program does that has read or written until `EAGAIN`, so that the next readiness is
 /// reported: nothing under LEVEL, rearm under EDGE, modify under ONESHOT.
 #[track_caller]
-pub(crate) fn settle(poller: &Poller, fd: &impl AsFd, interest: Interest, token: u64) {
+pub(crate) fn acknowledge(poller: &Poller, fd: &impl AsFd, interest: Interest, token: u64) {
     if interest.trigger().contains(Trigger::ONESHOT) {
         poller.modify(fd, interest, token).expect("modify");
     } else if interest.trigger().contains(Trigger::EDGE) {
@@ -192,7 +192,7 @@ pub(crate) fn waiter<'scope>(
         wait(poller, 64, timeout)
     });
     let thread = reported.recv().expect("the thread runs");
-    sys::until_it_sleeps(thread);
+    sys::wait_until_asleep(thread);
     Waiter { thread, wait }
 }
 
@@ -210,11 +210,11 @@ impl Waiter<'_> {
 }
 
 /// Takes out of `waiters` the first that ends.
-pub(crate) fn first_to_end<'scope>(waiters: &mut Vec<Waiter<'scope>>) -> Waiter<'scope> {
+pub(crate) fn take_first_ended<'scope>(waiters: &mut Vec<Waiter<'scope>>) -> Waiter<'scope> {
     loop {
         match waiters.iter().position(|waiter| !waiter.still_waits()) {
             Some(index) => return waiters.swap_remove(index),
-            None => sys::let_others_run(),
+            None => sys::yield_briefly(),
         }
     }
 }

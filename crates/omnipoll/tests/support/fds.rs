@@ -45,7 +45,7 @@ pub(crate) fn close(file: impl AsFd) -> i32 {
     file.as_fd().as_raw_fd()
 }
 
-/// Reads until there is no more for now; the number of bytes.
+/// Reads until there is no more for now; returns the number of bytes.
 pub(crate) fn drain(mut from: impl Read) -> usize {
     let mut buffer = [0; 65536];
     let mut total = 0;
@@ -60,7 +60,7 @@ pub(crate) fn drain(mut from: impl Read) -> usize {
     }
 }
 
-/// Writes until there is no room; the number of bytes.
+/// Writes until there is no room; returns the number of bytes.
 pub(crate) fn fill(mut to: impl Write) -> usize {
     let mut total = 0;
     loop {
@@ -74,6 +74,6 @@ pub(crate) fn fill(mut to: impl Write) -> usize {
 }
 
 /// Writes one byte, for which there must be room.
-pub(crate) fn poke(mut to: impl Write) {
+pub(crate) fn write_byte(mut to: impl Write) {
     to.write_all(b".").expect("room for one byte");
 }

@@ -13,7 +13,7 @@ fn check(result: libc::c_int, call: &str) -> libc::c_int {
 
 /// A descriptor that the kernel has just returned.
 fn own(fd: libc::c_int) -> OwnedFd {
-    // SAFETY: every caller passes what a successful system call returned, and nobody else owns it.
+    // SAFETY: every caller passes what a successful system call returned, and it has no other owner.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
@@ -45,16 +45,16 @@ pub(crate) fn set_blocking(file: &impl AsRawFd) {
     check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags & !libc::O_NONBLOCK) }, "F_SETFL");
 }
 
-/// Makes `number` stand for the file of `file`; it must not be in use.
+/// Makes `number` refer to the file of `file`; it must not be in use.
 pub(crate) fn dup_to(file: &impl AsRawFd, number: RawFd) -> OwnedFd {
     assert!(!is_open(number), "descriptor {number} is in use");
-    // SAFETY: takes no pointer, and the number belongs to nobody.
+    // SAFETY: takes no pointer, and the fd is free.
     own(check(unsafe { libc::dup3(file.as_raw_fd(), number, libc::O_CLOEXEC) }, "dup3"))
 }
 
-/// Makes the number of `old` stand for the file of `new`, without being free in between.
+/// Makes the fd of `old` refer to the file of `new`, without being free in between.
 pub(crate) fn replace(new: &impl AsRawFd, old: &impl AsRawFd) {
-    // SAFETY: takes no pointer, and both are open for the length of the call.
+    // SAFETY: takes no pointer, and both are open during the call.
     check(unsafe { libc::dup3(new.as_raw_fd(), old.as_raw_fd(), libc::O_CLOEXEC) }, "dup3");
 }
 
@@ -79,7 +79,7 @@ pub(crate) fn close_here(numbers: &[RawFd]) {
     }
 }
 
-/// Whether the number stands for an open file.
+/// Whether the fd is open.
 pub(crate) fn is_open(number: RawFd) -> bool {
     // SAFETY: takes no pointer.
     unsafe { libc::fcntl(number, libc::F_GETFD) >= 0 }
@@ -163,9 +163,8 @@ pub(crate) fn has_epoll_pwait2() -> bool {
     io::Error::last_os_error().raw_os_error() != Some(libc::ENOSYS)
 }
 
-/// As many bytes may wait on the sockets that a listening one accepts as the system lets a program
-/// ask for.
-pub(crate) fn let_wait_as_much_as_allowed(listener: &impl AsRawFd) {
+/// Gives the sockets that a listening one accepts the largest receive buffer that the system permits.
+pub(crate) fn maximize_receive_buffer(listener: &impl AsRawFd) {
     let (most, size) = (1 << 30, size_of::<libc::c_int>() as libc::socklen_t);
     let (level, option) = (libc::SOL_SOCKET, libc::SO_RCVBUF);
     // SAFETY: the option is read from an integer that lives through the call.
@@ -205,7 +204,7 @@ pub(crate) fn forbid(call: libc::c_long, errno: i32) {
 /// The limit of descriptors: what it is, and what it may be raised to.
 fn descriptor_limit() -> libc::rlimit {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the limit is writable for the length of the call.
+    // SAFETY: the limit is writable during the call.
     check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) }, "getrlimit");
     limit
 }
@@ -215,7 +214,7 @@ fn descriptor_limit() -> libc::rlimit {
 pub(crate) fn allow_descriptors(wanted: u64) -> u64 {
     let limit = descriptor_limit();
     let raised = libc::rlimit { rlim_cur: wanted.max(limit.rlim_cur), rlim_max: wanted.max(limit.rlim_max) };
-    // SAFETY: the limit is readable for the length of the call.
+    // SAFETY: the limit is readable during the call.
     if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raised) } == 0 {
         return wanted;
     }
@@ -243,7 +242,7 @@ pub(crate) fn forbid_more_descriptors() {
 /// Lowers the limit of descriptors, below what is open too.
 pub(crate) fn limit_descriptors(most: u64) {
     let limit = libc::rlimit { rlim_cur: most, ..descriptor_limit() };
-    // SAFETY: the limit is readable for the length of the call.
+    // SAFETY: the limit is readable during the call.
     check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, "setrlimit");
 }
 
@@ -254,7 +253,7 @@ pub(crate) fn ignore_children() {
 }
 
 /// Reaps every child of this process, before anything else can, until the process ends.
-pub(crate) fn reap_everybody() {
+pub(crate) fn reap_all_children() {
     std::thread::spawn(|| loop {
         // SAFETY: a status is not asked for.
         if unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) } < 0 {
@@ -263,13 +262,13 @@ pub(crate) fn reap_everybody() {
     });
 }
 
-/// Leaves the process room for that many descriptors besides those that are open.
-pub(crate) fn leave_room_for(more: usize) {
+/// Leaves the process room for that many descriptors besides the open ones.
+pub(crate) fn leave_descriptors(more: usize) {
     let open = open_descriptors();
-    // The limit is one of numbers, and there may be holes among those that are open.
+    // The limit is one of numbers, and there may be holes among the open ones.
     let free = (0..).filter(|number| !open.contains(number)).nth(more).expect("a number");
     let limit = libc::rlimit { rlim_cur: free as u64, ..descriptor_limit() };
-    // SAFETY: the limit is readable for the length of the call.
+    // SAFETY: the limit is readable during the call.
     check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, "setrlimit");
 }
 
@@ -282,7 +281,7 @@ pub(crate) fn end_after_seconds(seconds: u32) {
 /// The processor time this thread has used.
 pub(crate) fn processor_time() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the time is writable for the length of the call.
+    // SAFETY: the time is writable during the call.
     check(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) }, "clock_gettime");
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
@@ -313,12 +312,12 @@ const ON_THE_WAY: [libc::c_long; 9] = [
 
 /// Returns once that thread sleeps in the system call of a wait, whichever the engine's is, or
 /// has ended: on a busy machine what it waited for may have come before anybody looked.
-pub(crate) fn until_it_sleeps(thread: libc::pid_t) {
-    until_it_sleeps_in(std::process::id() as libc::pid_t, thread);
+pub(crate) fn wait_until_asleep(thread: libc::pid_t) {
+    wait_until_asleep_in(std::process::id() as libc::pid_t, thread);
 }
 
 /// The same of a thread of another process; the first has the number of its process.
-pub(crate) fn until_it_sleeps_in(process: libc::pid_t, thread: libc::pid_t) {
+pub(crate) fn wait_until_asleep_in(process: libc::pid_t, thread: libc::pid_t) {
     let path = format!("/proc/{process}/task/{thread}/syscall");
     loop {
         // "running", or the number of the call; -1 is a sleep outside of any.
@@ -327,26 +326,26 @@ pub(crate) fn until_it_sleeps_in(process: libc::pid_t, thread: libc::pid_t) {
         if number.is_some_and(|number: libc::c_long| number >= 0 && !ON_THE_WAY.contains(&number)) {
             return;
         }
-        let_others_run();
+        yield_briefly();
     }
 }
 
-/// Returns once that thread [stays in the kernel](stay_in_the_kernel_until_readable).
-pub(crate) fn until_it_stays_in_the_kernel(thread: libc::pid_t) {
+/// Returns once that thread [stays in the kernel](block_until_readable).
+pub(crate) fn wait_until_blocked(thread: libc::pid_t) {
     let (path, call) = (format!("/proc/self/task/{thread}/syscall"), format!("{} ", libc::SYS_clone));
     while !std::fs::read_to_string(&path).expect("the thread's call").starts_with(&call) {
-        let_others_run();
+        yield_briefly();
     }
 }
 
 /// Between two looks at what another thread or process is about: not one that takes its processor.
-pub(crate) fn let_others_run() {
+pub(crate) fn yield_briefly() {
     std::thread::sleep(Duration::from_micros(100));
 }
 
 /// Keeps this thread in a system call in which nothing interrupts it, neither a signal nor the
 /// kernel's own work for it: `vfork(2)`, whose child waits until the file is readable.
-pub(crate) fn stay_in_the_kernel_until_readable(file: &impl AsRawFd) {
+pub(crate) fn block_until_readable(file: &impl AsRawFd) {
     extern "C" fn child(poll: *mut libc::c_void) -> libc::c_int {
         // SAFETY: one entry, which lives as long as its owner waits. Should that be killed, the child
         // must not stay indefinitely, with all that it has inherited.
@@ -376,7 +375,7 @@ pub(crate) fn on_signal(signal: libc::c_int, handler: extern "C" fn(libc::c_int)
 pub(crate) fn handler_of(signal: libc::c_int) -> libc::sighandler_t {
     // SAFETY: sigaction is plain old data, for which all zeroes is a value.
     let mut action: libc::sigaction = unsafe { zeroed() };
-    // SAFETY: the action is writable for the length of the call.
+    // SAFETY: the action is writable during the call.
     check(unsafe { libc::sigaction(signal, std::ptr::null(), &mut action) }, "sigaction");
     action.sa_sigaction
 }
@@ -489,7 +488,7 @@ pub(crate) fn at_thread_exit(destructor: extern "C" fn(*mut libc::c_void)) {
 pub(crate) const NOTHING_ELSE_IS_OPEN: &str =
     r#"for fd in /proc/$$/fd/*; do [ "${fd##*/}" -le 2 ] || [ ! -e "$fd" ] || exit 1; done"#;
 
-/// Makes standard output stand for that file.
+/// Makes standard output refer to that file.
 pub(crate) fn redirect_output(output: &impl AsRawFd) {
     // SAFETY: takes no pointer.
     check(unsafe { libc::dup2(output.as_raw_fd(), 1) }, "dup2");
@@ -510,7 +509,7 @@ pub(crate) fn exit_at_once(status: i32) -> ! {
 /// Waits for the end of a child, and returns its status.
 pub(crate) fn wait_for(child: libc::pid_t) -> i32 {
     let mut status = 0;
-    // SAFETY: the status is writable for the length of the call.
+    // SAFETY: the status is writable during the call.
     check(unsafe { libc::waitpid(child, &mut status, 0) }, "waitpid");
     status
 }
@@ -535,7 +534,7 @@ impl Child {
 
     /// Waits for its end, which must be by this signal.
     #[track_caller]
-    pub(crate) fn dies_by(self, signo: i32) {
+    pub(crate) fn expect_killed_by(self, signo: i32) {
         assert_eq!(self.status(), signo, "the child ended otherwise");
     }
 
