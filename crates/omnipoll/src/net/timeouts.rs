@@ -91,7 +91,7 @@ impl Timeouts {
     /// Something was read, or reading resumes.
     #[inline]
     pub(crate) fn note_read(&mut self, clock: &Clock) {
-        if self.idle | self.read != 0 {
+        if self.limits_reading() {
             self.last_read = clock.now();
         }
     }
@@ -122,6 +122,12 @@ impl Timeouts {
     /// Something was read while lingering.
     pub(crate) fn extend_linger(&mut self, clock: &Clock) {
         self.last_read = clock.now();
+    }
+
+    /// Whether a connection with nothing to send has a deadline; most have none.
+    #[inline]
+    pub(crate) fn limits_reading(&self) -> bool {
+        self.idle | self.read != 0
     }
 
     /// When the connection will have been silent for too long, if it has a limit.

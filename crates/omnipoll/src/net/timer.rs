@@ -29,7 +29,7 @@ impl Connection {
     #[inline]
     pub(crate) fn is_read_timer_armed(&self) -> bool {
         const READING: Activity = Activity { is_reading: true, is_writing: false, linger: None };
-        self.is_armed(self.timeouts.deadline(READING))
+        !self.timeouts.limits_reading() || self.is_armed(self.timeouts.deadline(READING))
     }
 
     #[inline]
