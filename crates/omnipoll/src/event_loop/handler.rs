@@ -6,9 +6,10 @@ use crate::net::{Conn, Datagram};
 
 /// What a server does for its clients; one handler serves them all, under every model.
 ///
-/// Calls for one connection come one after another, never at once, and always from its own loop. Calls for different connections come from several threads at once under
-/// [`Model::Cores`](crate::Model::Cores) and [`Model::Thread`](crate::Model::Thread). A call
-/// that takes long delays the other clients of its loop.
+/// Calls for one connection come one after another, never at once, and always from its own loop. Calls
+/// for different connections come from several threads at once under
+/// [`Model::Cores`](crate::Model::Cores) and [`Model::Thread`](crate::Model::Thread). A call that takes
+/// long delays the other clients of its loop.
 ///
 /// A panic in a call ends only that connection, with `ENOTRECOVERABLE`.
 ///

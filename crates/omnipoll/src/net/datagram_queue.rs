@@ -46,7 +46,7 @@ impl DatagramQueue {
         self.bytes.len() - self.start
     }
 
-    /// Errors as [`Datagram::send_to`].
+    /// Errors as [`Datagram::send_to`](super::Datagram::send_to).
     pub(super) fn queue(&mut self, peer: &Address, from: Option<IpAddr>, data: &[u8]) -> io::Result<()> {
         if data.len() > MAX_LENGTH {
             return Err(fail(libc::EMSGSIZE, "a datagram has room for 65,507 bytes"));
