@@ -34,7 +34,7 @@ HAS_FUZZ = "rustup run nightly cargo fuzz --version"
 
 TYPED = ".ci/test.py .ci/environment.py c-examples/demo.py docs/test_docs.py"
 RACE = "crates/omnipoll-bench/race"
-SCRIPTS = f"{TYPED} {RACE} c-examples/test_examples.py"
+SCRIPTS = f"{TYPED} {RACE} c-examples/test_examples.py c-examples/tests"
 RULES = "--isolated --select E,F,W,I,B,UP --line-length 110 --target-version py39"
 
 

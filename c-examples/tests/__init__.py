@@ -1,0 +1,1 @@
+"""The tests of the examples; ../test_examples.py runs them."""
