@@ -1,18 +1,22 @@
-"""What the tests share: the engines, pollers on them, and descriptors to watch."""
+"""What the tests share: the engines, pollers and servers on them, descriptors, and what a wait reports."""
 
 from __future__ import annotations
 
 import errno
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 import pytest
+from serving import SHARING, Serve
 
 import omnipoll
-from omnipoll import Poller
+from omnipoll import Event, Poller
+
+SHORT = 0.02  # To wait for what must not come.
+LONG = 30  # To wait for what must come.
 
 
 def may_use_io_uring() -> bool:
@@ -109,3 +113,38 @@ def connection() -> Iterator[Pair]:
     with ours, theirs:
         ours.setblocking(False)
         yield ours, theirs
+
+
+@pytest.fixture(params=SHARING)
+def model(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def serve(model: str, engine: str) -> Iterator[Serve]:
+    with ExitStack() as stack:
+        yield Serve(model, engine, stack)
+
+
+def ready(poller: Poller, timeout: float = LONG) -> dict[object, int]:
+    """What one wait reports: token -> what it is ready for."""
+    return {event.token: event.ready for event in poller.wait(timeout)}
+
+
+class Token:
+    """Something to hold on to that can be referred to weakly."""
+
+
+def tokens(poller: Poller, timeout: float = LONG) -> list[object]:
+    return [event.token for event in poller.wait(timeout)]
+
+
+def one(poller: Poller) -> Event:
+    (event,) = poller.wait(LONG)
+    return event
+
+
+def stale(call: Callable[[], object]) -> None:
+    with pytest.raises(OSError) as caught:
+        call()
+    assert caught.value.errno == errno.ESTALE

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from omnipoll import Connection, Server
@@ -32,6 +32,22 @@ def serve(handler, **options):
     print(*server.addresses, flush=True)
     server.run()
 """
+
+
+class Serve:
+    """Makes servers on a model and an engine, which serve until the test ends."""
+
+    def __init__(self, model: str, engine: str, stack: ExitStack) -> None:
+        self.model, self.engine, self.stack = model, engine, stack
+
+    def __call__(self, handler: Any, address: Any = "127.0.0.1:0", **options: Any) -> Server:
+        options = {"model": self.model, "engine": self.engine, "drain": LONG, **options}
+        if self.model == "cores":
+            options.setdefault("workers", 2)
+        return self.stack.enter_context(Server(handler, address, **options))
+
+    def end(self) -> None:
+        self.stack.close()
 
 
 class Echo:

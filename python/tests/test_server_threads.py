@@ -1,0 +1,184 @@
+"""Connections of a server in this process, used by other threads."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import threading
+from collections.abc import Callable
+
+import pytest
+from serving import LONG, Recorder, Serve, connect, read_all, receive
+
+from omnipoll import Connection
+
+
+def test_other_threads_write(serve: Serve) -> None:
+    handler = Recorder()
+    with connect(serve(handler)) as client:
+        connection = handler.opened()
+        threads = [
+            threading.Thread(target=lambda: [connection.write(b"0123456789") for _ in range(200)])
+            for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        assert receive(client, 8000) == b"0123456789" * 800
+        for thread in threads:
+            thread.join(LONG)
+        assert connection.writelines([b"good", bytearray(b"bye")]) >= 7
+        connection.close()
+        assert read_all(client) == b"goodbye"
+    assert handler.closed() is None
+
+
+def test_a_connection_that_is_gone_is_stale(serve: Serve) -> None:
+    handler = Recorder()
+    with connect(serve(handler)) as client:
+        connection = handler.opened()
+        assert connection.is_open
+        assert connection.fileno() >= 0
+        connection.abort()
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+        assert isinstance(handler.closed(), ConnectionAbortedError)
+    serve.end()
+    attempts: list[Callable[[], object]] = [
+        lambda: connection.write(b"x"),
+        lambda: connection.writelines([b"x"]),
+        lambda: connection.post(1),
+        connection.close,
+        connection.abort,
+        connection.pause,
+        connection.resume,
+        connection.shutdown,
+        lambda: connection.queued,
+        lambda: connection.set_idle_timeout(1),
+    ]
+    for attempt in attempts:
+        with pytest.raises(OSError, match="gone") as stale:
+            attempt()
+        assert stale.value.errno == errno.ESTALE
+    assert not connection.is_open
+    assert connection.fileno() == -1
+
+
+def test_what_looks_into_a_connection_does_so_in_its_calls(serve: Serve) -> None:
+    handler = Recorder()
+    with connect(serve(handler)):
+        connection = handler.opened()
+        for look in (
+            lambda: connection.queued,
+            lambda: connection.local,
+            lambda: connection.is_paused,
+            lambda: connection.has_ended,
+            lambda: connection.is_stopping,
+            lambda: connection.set_idle_timeout(1),
+            lambda: connection.send_file(0),
+            connection.shutdown,
+        ):
+            with pytest.raises(PermissionError, match="call of the handler"):
+                look()
+    assert handler.closed() is None
+
+
+def test_what_a_connection_says_of_itself(serve: Serve) -> None:
+    class Curious(Recorder):
+        def on_data(self, connection: Connection, data: bytes) -> None:
+            assert not connection.is_paused
+            connection.pause()
+            assert connection.is_paused
+            connection.resume()
+            assert not connection.is_paused
+            assert not connection.has_ended
+            assert not connection.is_stopping
+            assert connection.queued == 0
+            self.calls.put((connection.local, connection.peer, connection.fileno()))
+
+    handler = Curious()
+    server = serve(handler)
+    with connect(server) as client:
+        connection = handler.opened()
+        client.sendall(b"x")
+        local, peer, fd = handler.next()
+        assert local == server.addresses[0]
+        assert peer == "{}:{}".format(*client.getsockname())
+        assert socket.socket(fileno=os.dup(fd)).getsockname() == client.getpeername()
+        assert connection.worker in range(2)
+        assert repr(connection) == f"<omnipoll.Connection {connection.id} from {peer}>"
+    assert handler.closed() is None
+    assert connection.peer == peer
+
+
+def test_a_value_is_posted(serve: Serve) -> None:
+    class Posted(Recorder):
+        def on_post(self, connection: Connection, value: int) -> None:
+            self.calls.put((value, connection, connection.queued, threading.get_ident()))
+
+    handler = Posted()
+    with connect(serve(handler)):
+        connection = handler.opened()
+        for value in (1, -(2**63), 2**63 - 1):
+            connection.post(value)
+            posted, target, queued, thread = handler.next()
+            assert (posted, target, queued) == (value, connection, 0)
+            assert thread != threading.get_ident()
+        with pytest.raises(OverflowError):
+            connection.post(2**63)
+        with pytest.raises(TypeError, match=r"an int, not \['job'\]"):
+            connection.post(["job"])  # type: ignore[arg-type]
+    assert handler.closed() is None
+
+
+def test_a_paused_connection_hears_nothing(serve: Serve) -> None:
+    class Paused(Recorder):
+        def on_open(self, connection: Connection) -> None:
+            super().on_open(connection)
+            connection.pause()
+
+        def on_data(self, connection: Connection, data: bytes) -> None:
+            self.calls.put(("data", data))
+
+        def on_post(self, connection: Connection, value: int) -> None:
+            self.calls.put(("posted", value))
+
+    handler = Paused()
+    with connect(serve(handler)) as client:
+        connection = handler.opened()
+        client.sendall(b"hello")
+        for value in range(3):  # Each is a turn of the loop, after the data came.
+            connection.post(value)
+            assert handler.next() == ("posted", value)
+        connection.resume()
+        assert handler.next() == ("data", b"hello")
+        connection.pause()
+        connection.resume()
+        client.sendall(b"again")
+        assert handler.next() == ("data", b"again")
+    assert handler.closed() is None
+
+
+def test_broadcast(serve: Serve) -> None:
+    handler = Recorder()
+    server = serve(handler)
+    assert server.broadcast(b"nobody") == 0
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(connect(server)) for _ in range(4)]
+        for _ in clients:
+            handler.opened()
+        assert server.broadcast(bytearray(b"hello all")) == 4
+        for client in clients:
+            assert receive(client, 9) == b"hello all"
+        with pytest.raises(TypeError):
+            server.broadcast("text")  # type: ignore[arg-type]
+
+
+def test_a_broadcast_passes_over_a_client_without_room(serve: Serve) -> None:
+    handler = Recorder()
+    server = serve(handler, queue_limit=1000)
+    with connect(server):
+        handler.opened()
+        assert server.broadcast(bytes(1001)) == 0
+    assert server.stats().total.writes_refused == 1
