@@ -32,7 +32,9 @@ from tests.restart import Restart
 from tests.signals import SignalServer
 from tests.small import SmallPrograms
 
-setUpModule = build_all  # unittest calls it by this name, before the first case
+
+def setUpModule():
+    build_all()
 
 
 def define(name, behaviour, **attributes):
