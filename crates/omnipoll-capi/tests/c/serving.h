@@ -93,6 +93,12 @@ static inline omni_handler noting(void (*on_data)(omni_conn *, const uint8_t *, 
                           .on_stop = note_stop};
 }
 
+/* The id is the handle. */
+static inline omni_conn *by_id(uint64_t id)
+{
+    return (omni_conn *)(uintptr_t)id;
+}
+
 /* ---- A server that runs ---------------------------------------------------------------------- */
 
 struct service {

@@ -25,7 +25,7 @@ fn compile(program: &str, folder: &Path, arguments: &[&str]) -> PathBuf {
 const SHARED: [&str; 3] = ["-L.", "-Wl,-rpath,$ORIGIN/../lib", "-lomnipoll"];
 const STATIC: [&str; 3] = ["libomnipoll.a", "-lm", "-ldl"];
 
-const PROGRAMS: [&str; 13] = [
+const PROGRAMS: [&str; 14] = [
     "conformance",
     "wait",
     "handles",
@@ -38,6 +38,7 @@ const PROGRAMS: [&str; 13] = [
     "stop",
     "datagram",
     "conn",
+    "transfer",
     "misuse",
 ];
 

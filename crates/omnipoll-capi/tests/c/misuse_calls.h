@@ -1,0 +1,213 @@
+/* Every function that takes a handle, as a call of one form, and what it returns for handles that are
+ * none: for misuse.c. */
+#ifndef MISUSE_CALLS_H
+#define MISUSE_CALLS_H
+
+#include "serving.h"
+
+enum kind { POLLER, SERVER, CONN, DATAGRAM, KINDS };
+
+/* What the calls take besides the handle: nothing but the handle is to be wrong. */
+static int file;         /* a regular file, not empty */
+static int readable;     /* the end of a pipe */
+static pid_t child;
+static uint64_t timer;
+static char room[4096];
+static struct iovec piece = {room, 1};
+static omni_event event;
+static omni_poller_statistics stats = {.size = sizeof stats};
+static omni_server_statistics statistics = {.size = sizeof statistics};
+
+static void ignore_finding(const omni_finding *finding, void *context)
+{
+    (void)finding, (void)context;
+}
+
+/* 0, unless it is an error: how long a text is or which number a descriptor has is not the question. */
+static int fine(int result)
+{
+    return result < 0 ? result : 0;
+}
+
+static int duplicate(omni_server *server)
+{
+    int fd = omni_server_dup_listener(server, 0);
+    if (fd >= 0)
+        close(fd);
+    return fd;
+}
+
+struct call {
+    const char *name;
+    int (*make)(void *handle);
+    int null, stale, forked; /* what it returns for such handles */
+};
+
+/* What returns no negative errno is made an int. */
+#define CALL(function, expression)        \
+    static int call_##function(void *handle) \
+    {                                     \
+        return expression;                \
+    }
+
+CALL(omni_poller_engine, omni_poller_engine(handle) != 0)
+CALL(omni_poller_capabilities, fine(omni_poller_capabilities(handle)))
+CALL(omni_poller_add, omni_poller_add(handle, readable, OMNI_READ, 7))
+CALL(omni_poller_modify, omni_poller_modify(handle, readable, OMNI_READ, 7))
+CALL(omni_poller_set, omni_poller_set(handle, readable, OMNI_READ, 7))
+CALL(omni_poller_rearm, omni_poller_rearm(handle, readable, OMNI_READ))
+CALL(omni_poller_remove, omni_poller_remove(handle, readable))
+CALL(omni_poller_wake, omni_poller_wake(handle))
+CALL(omni_poller_wait, fine(omni_poller_wait(handle, &event, 1, 0)))
+CALL(omni_poller_timer_add, omni_poller_timer_add(handle, INT64_MAX, 0, 7, &timer))
+CALL(omni_poller_timer_add_at, omni_poller_timer_add_at(handle, INT64_MAX, 7, NULL))
+CALL(omni_poller_timer_set, omni_poller_timer_set(handle, timer, INT64_MAX, 0))
+CALL(omni_poller_timer_cancel, omni_poller_timer_cancel(handle, timer))
+CALL(omni_poller_signal_add, omni_poller_signal_add(handle, SIGUSR2, 7))
+CALL(omni_poller_signal_remove, omni_poller_signal_remove(handle, SIGUSR2))
+CALL(omni_poller_child_add, omni_poller_child_add(handle, child, 7))
+CALL(omni_poller_child_remove, omni_poller_child_remove(handle, child))
+CALL(omni_poller_post, omni_poller_post(handle, 7, 7))
+CALL(omni_poller_on_finding, omni_poller_on_finding(handle, ignore_finding, NULL))
+CALL(omni_poller_stats, omni_poller_stats(handle, &stats))
+CALL(omni_poller_dump, fine(omni_poller_dump(handle, room, sizeof room)))
+CALL(omni_poller_after_fork, omni_poller_after_fork(handle))
+CALL(omni_poller_free, (omni_poller_free(handle), 0))
+
+CALL(omni_server_engine, omni_server_engine(handle) != 0)
+CALL(omni_server_model, omni_server_model(handle) != 0)
+CALL(omni_server_workers, fine(omni_server_workers(handle)))
+CALL(omni_server_stats, omni_server_stats(handle, 0, &statistics))
+CALL(omni_server_listen, omni_server_listen(handle, "127.0.0.1:0"))
+CALL(omni_server_address, fine(omni_server_address(handle, room, sizeof room)))
+CALL(omni_server_dup_listener, fine(duplicate(handle)))
+CALL(omni_server_keep_files, omni_server_keep_files(handle))
+CALL(omni_server_broadcast, fine(omni_server_broadcast(handle, "x", 1)))
+CALL(omni_server_stop, omni_server_stop(handle, 0))
+CALL(omni_server_run, omni_server_run(handle))
+CALL(omni_server_free, (omni_server_free(handle), 0))
+
+CALL(omni_conn_id, omni_conn_id(handle) == (uint64_t)(uintptr_t)handle)
+CALL(omni_conn_peer, fine(omni_conn_peer(handle, room, sizeof room)))
+CALL(omni_conn_local, fine(omni_conn_local(handle, room, sizeof room)))
+CALL(omni_conn_queued, fine(omni_conn_queued(handle)))
+CALL(omni_conn_fd, fine(omni_conn_fd(handle)))
+CALL(omni_conn_worker, fine(omni_conn_worker(handle)))
+CALL(omni_conn_stopping, omni_conn_stopping(handle))
+CALL(omni_conn_set_context, omni_conn_set_context(handle, room))
+CALL(omni_conn_context, omni_conn_context(handle) == room)
+CALL(omni_conn_set_idle_timeout, omni_conn_set_idle_timeout(handle, 0))
+CALL(omni_conn_set_read_timeout, omni_conn_set_read_timeout(handle, 0))
+CALL(omni_conn_set_write_timeout, omni_conn_set_write_timeout(handle, 0))
+CALL(omni_conn_write, fine(omni_conn_write(handle, "x", 1)))
+CALL(omni_conn_writev, fine(omni_conn_writev(handle, &piece, 1)))
+CALL(omni_conn_send_file, omni_conn_send_file(handle, file, 0, 1))
+CALL(omni_conn_pause, omni_conn_pause(handle))
+CALL(omni_conn_resume, omni_conn_resume(handle))
+CALL(omni_conn_post, omni_conn_post(handle, 7))
+CALL(omni_conn_shutdown, omni_conn_shutdown(handle))
+CALL(omni_conn_close, omni_conn_close(handle))
+CALL(omni_conn_abort, omni_conn_abort(handle))
+
+CALL(omni_datagram_reply, omni_datagram_reply(handle, "x", 1))
+CALL(omni_datagram_peer, fine(omni_datagram_peer(handle, room, sizeof room)))
+CALL(omni_datagram_local, fine(omni_datagram_local(handle, room, sizeof room)))
+
+#define ROW(function, null, stale, forked) {#function, call_##function, null, stale, forked}
+
+/* Each in an order in which all of them can be made. */
+static const struct call of_pollers[] = {
+    ROW(omni_poller_engine, 0, 0, 1),
+    ROW(omni_poller_capabilities, -EINVAL, -ESTALE, 0),
+    ROW(omni_poller_add, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_modify, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_set, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_rearm, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_remove, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_wake, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_wait, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_timer_add, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_timer_add_at, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_timer_set, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_timer_cancel, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_signal_add, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_signal_remove, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_child_add, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_child_remove, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_post, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_on_finding, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_stats, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_dump, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_poller_after_fork, -EINVAL, -ESTALE, 0),
+    ROW(omni_poller_free, 0, 0, 0),
+};
+
+static const struct call of_servers[] = {
+    ROW(omni_server_engine, 0, 0, 1),
+    ROW(omni_server_model, 0, 0, 1),
+    ROW(omni_server_workers, -EINVAL, -ESTALE, 0),
+    ROW(omni_server_stats, -EINVAL, -ESTALE, 0),
+    ROW(omni_server_listen, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_server_address, -EINVAL, -ESTALE, 0),
+    ROW(omni_server_dup_listener, -EINVAL, -ESTALE, 0),
+    ROW(omni_server_keep_files, -EINVAL, -ESTALE, 0),
+    ROW(omni_server_broadcast, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_server_stop, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_server_run, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_server_free, 0, 0, 0),
+};
+
+static const struct call of_connections[] = {
+    ROW(omni_conn_id, 1, 1, 1),
+    ROW(omni_conn_peer, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_conn_local, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_conn_queued, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_conn_fd, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_conn_worker, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_conn_stopping, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_conn_set_context, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_conn_context, 0, 0, 0),
+    ROW(omni_conn_set_idle_timeout, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_conn_set_read_timeout, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_conn_set_write_timeout, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_conn_write, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_conn_writev, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_conn_send_file, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_conn_pause, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_conn_resume, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_conn_post, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_conn_shutdown, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_conn_close, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_conn_abort, -EINVAL, -ESTALE, -EOWNERDEAD),
+};
+
+static const struct call of_datagrams[] = {
+    ROW(omni_datagram_reply, -EINVAL, -ESTALE, -ESTALE),
+    ROW(omni_datagram_peer, -EINVAL, -ESTALE, -ESTALE),
+    ROW(omni_datagram_local, -EINVAL, -ESTALE, -ESTALE),
+};
+
+static const struct {
+    const struct call *calls;
+    size_t count;
+} tables[KINDS] = {
+    {of_pollers, sizeof of_pollers / sizeof *of_pollers},
+    {of_servers, sizeof of_servers / sizeof *of_servers},
+    {of_connections, sizeof of_connections / sizeof *of_connections},
+    {of_datagrams, sizeof of_datagrams / sizeof *of_datagrams},
+};
+
+#define EACH_CALL(call, kind) \
+    const struct call *call = tables[kind].calls; call < tables[kind].calls + tables[kind].count; call++
+
+static void expect(const struct call *call, void *handle, int expected)
+{
+    char what[96];
+    snprintf(what, sizeof what, "%s of %p", call->name, handle);
+    is(call->make(handle), expected, what, __LINE__);
+    /* A signal handler may call these two, which leave the words as they are. */
+    if (expected < 0 && call->make != call_omni_poller_wake && call->make != call_omni_server_stop)
+        is(strncmp(omni_last_error(), call->name, strlen(call->name)), 0, what, __LINE__);
+}
+
+#endif
