@@ -334,3 +334,60 @@ pub(crate) fn write_names(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Question = fn(&Event) -> bool;
+
+    const QUESTIONS: [(Ready, Question); 7] = [
+        (Ready::READ, Event::is_readable),
+        (Ready::WRITE, Event::is_writable),
+        (Ready::PRIORITY, Event::is_priority),
+        (Ready::READ_CLOSED, Event::is_read_closed),
+        (Ready::HANGUP, Event::is_hangup),
+        (Ready::ERROR, Event::is_error),
+        (Ready::INVALID, Event::is_invalid),
+    ];
+
+    #[test]
+    fn each_flag_alone_answers_its_own_question() {
+        for (flag, _) in QUESTIONS {
+            let event = Event::io(7, 3, flag);
+            for (asked, question) in QUESTIONS {
+                assert_eq!(question(&event), asked == flag, "{asked:?} of {event:?}");
+                assert_eq!(flag.contains(asked), asked == flag);
+                assert_eq!(flag.intersects(asked), asked == flag);
+            }
+            assert!(!flag.is_empty());
+        }
+    }
+
+    #[test]
+    fn all_flags_answer_every_question_and_none_answers_no() {
+        let all = QUESTIONS.into_iter().fold(Ready(0), |all, (flag, _)| all | flag);
+        assert_eq!(all.bits(), 0x7f);
+        assert!(Ready(0).is_empty());
+        for (flag, question) in QUESTIONS {
+            assert!(question(&Event::io(7, 3, all)) && all.contains(flag));
+            assert!(!question(&Event::io(7, 3, Ready(0))));
+        }
+        let two = Ready::READ | Ready::WRITE;
+        assert!(!Ready::READ.contains(two) && Ready::READ.intersects(two));
+    }
+
+    #[test]
+    fn an_event_of_another_kind_is_ready_for_nothing() {
+        use EventKind::{Child, Post, Signal, Timer, Wake};
+        for kind in [Timer, Signal, Child, Wake, Post] {
+            let event = Event::new(kind, 7, 2);
+            assert_eq!((event.kind(), event.token(), event.value(), event.count()), (kind, 7, 2, 1));
+            assert!(QUESTIONS.into_iter().all(|(_, question)| !question(&event)));
+        }
+        let signal = Event::signal(7, 15, 0x7f);
+        assert_eq!((signal.count(), signal.ready()), (0x7f, Ready(0)));
+        assert!(QUESTIONS.into_iter().all(|(_, question)| !question(&signal)));
+        assert_eq!(Event::io(7, 3, Ready::WRITE).count(), 1);
+    }
+}

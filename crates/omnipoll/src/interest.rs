@@ -205,3 +205,68 @@ impl std::fmt::Debug for Trigger {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Question = fn(Interest) -> bool;
+
+    const QUESTIONS: [(u32, Question); 6] = [
+        (1, Interest::is_readable),
+        (2, Interest::is_writable),
+        (4, Interest::is_priority),
+        (0x100, Interest::is_edge),
+        (0x200, Interest::is_oneshot),
+        (0x400, Interest::is_exclusive),
+    ];
+
+    #[test]
+    fn each_flag_alone_answers_its_own_question() {
+        for (flag, _) in QUESTIONS {
+            let interest = Interest::from_bits(flag).unwrap();
+            assert_eq!(interest.bits(), flag);
+            assert_eq!(interest.is_empty(), flag >= 0x100);
+            assert_eq!(interest.trigger().0, flag as u16 & Trigger::ALL);
+            for (asked, question) in QUESTIONS {
+                assert_eq!(question(interest), asked == flag, "{asked:#x} of {interest:?}");
+            }
+        }
+        assert_eq!(Interest::from_bits(0), Some(Interest::NONE));
+        assert!(Interest::NONE.is_empty() && QUESTIONS.iter().all(|(_, question)| !question(Interest::NONE)));
+    }
+
+    #[test]
+    fn an_interest_contains_its_directions_and_a_trigger_its_bits() {
+        let directions = [Interest::READ, Interest::WRITE, Interest::PRIORITY];
+        for interest in directions {
+            for other in directions {
+                assert_eq!(interest.contains(other), interest == other);
+                assert_eq!((interest | Trigger::EDGE).contains(other | Trigger::ONESHOT), interest == other);
+            }
+        }
+        assert!(!Interest::READ.contains(Interest::READ | Interest::WRITE));
+        let triggers = [Trigger::EDGE, Trigger::ONESHOT, Trigger::EXCLUSIVE];
+        for trigger in triggers {
+            assert!(trigger.contains(Trigger::LEVEL) && !Trigger::LEVEL.contains(trigger));
+            for other in triggers {
+                assert_eq!(trigger.contains(other), trigger == other);
+            }
+        }
+        assert!(!Trigger::EDGE.contains(Trigger::EDGE | Trigger::ONESHOT));
+    }
+
+    #[test]
+    fn unknown_bits_and_impossible_combinations_are_no_interest() {
+        let known = QUESTIONS.iter().fold(0, |known, (flag, _)| known | flag);
+        for bit in (0..32).map(|shift| 1 << shift) {
+            assert_eq!(Interest::from_bits(bit).is_some(), known & bit != 0, "{bit:#x}");
+            assert_eq!(Interest::from_bits(1 | bit).is_some(), known & bit != 0, "READ and {bit:#x}");
+        }
+        for (bits, is_possible) in
+            [(0x401, true), (0x403, true), (0x501, true), (0x404, false), (0x601, false), (0x701, false)]
+        {
+            assert_eq!(Interest::from_bits(bits).is_some(), is_possible, "{bits:#x}");
+        }
+    }
+}

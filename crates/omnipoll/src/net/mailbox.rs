@@ -113,10 +113,6 @@ impl Mailbox {
         last.unwrap_or(self.first_generation)
     }
 
-    pub(super) fn has_budget(&self, budget: &Arc<Budget>) -> bool {
-        Arc::ptr_eq(&self.budget, budget)
-    }
-
     /// The loop has a new connection in `slot`.
     pub(crate) fn add(&self, slot: usize) -> (ConnId, Arc<Account>) {
         let account = Account::new(self.budget.clone());

@@ -3,7 +3,6 @@
 use std::io;
 use std::sync::Arc;
 
-use super::account::Budget;
 use super::conn_id::ConnId;
 use super::loop_table::LoopTable;
 use super::mailbox::{stale, Command, Mailbox};
@@ -71,11 +70,6 @@ impl ConnId {
 
     fn send(self, command: Command) -> io::Result<()> {
         self.mailbox()?.send(self, command)
-    }
-
-    /// Whether it is open, in the server that has this budget.
-    pub(crate) fn belongs_to(self, budget: &Arc<Budget>) -> bool {
-        self.mailbox().is_ok_and(|mailbox| mailbox.has_budget(budget) && mailbox.has(self))
     }
 
     /// `EOWNERDEAD` where only processes that this one descends from have had loops.

@@ -17,7 +17,7 @@ use crate::error::{explain, fail};
 use crate::event_loop::Handler;
 use crate::net::{Bound, ListenAddress};
 use crate::sys::lock;
-use crate::{ConnId, EngineKind};
+use crate::EngineKind;
 
 /// Serves clients by a [`Handler`], as its [options](ServerOptions) say.
 ///
@@ -265,11 +265,6 @@ impl ServerHandle {
     /// child it is `EOWNERDEAD`.
     pub fn stop(&self, drain: Option<Duration>) -> io::Result<()> {
         self.shared.stop(drain)
-    }
-
-    /// Whether the connection is one of this server's, in this process, and has not gone.
-    pub fn has(&self, id: ConnId) -> bool {
-        id.belongs_to(&self.shared.budget)
     }
 
     /// Writes `data` to every connection that has room for it, and returns to how many;
