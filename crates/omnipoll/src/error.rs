@@ -96,6 +96,10 @@ impl From<Error> for io::Error {
 /// What was wrong, in words: the sentence for `error` if it is the last one this library
 /// returned on this thread, the system's own text for its errno otherwise.
 ///
+/// # Portability
+///
+/// The sentences are the same on every system; the system's text is its own.
+///
 /// ```
 /// let poller = omnipoll::Poller::new()?;
 /// let error = poller.remove_raw(0).unwrap_err();

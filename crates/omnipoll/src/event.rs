@@ -4,6 +4,33 @@ use std::os::fd::RawFd;
 
 /// One event. Its layout is `omni_event` of the C API: 24 bytes, no padding, and every bit
 /// pattern a valid value.
+///
+/// # Portability
+///
+/// Every method is the same on every system and engine. [`is_hangup`](Self::is_hangup),
+/// [`is_error`](Self::is_error) and [`is_read_closed`](Self::is_read_closed) are never true on one whose
+/// [`Capabilities`](crate::Capabilities) don't have them.
+///
+/// ```
+/// use omnipoll::{EventKind, Events, Interest, Poller};
+/// use std::os::unix::net::UnixStream;
+///
+/// let (ours, theirs) = UnixStream::pair()?;
+/// let poller = Poller::new()?;
+/// poller.add(&ours, Interest::READ, 7)?;
+/// drop(theirs);
+/// let mut events = Events::with_capacity(8);
+/// poller.wait(&mut events, None)?;
+/// for event in &events {
+///     assert_eq!((event.token(), event.kind()), (7, EventKind::Io));
+///     assert!(event.is_readable() && !event.is_writable());
+///     if poller.capabilities().contains(omnipoll::Capabilities::REPORTS_HANGUP) {
+///         assert!(event.is_hangup() && !event.is_error() && !event.is_invalid());
+///     }
+/// }
+/// # poller.remove(&ours)?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Event {
@@ -37,6 +64,20 @@ pub enum EventKind {
 /// What a descriptor is ready for. READ and WRITE mean the same on every engine: a read, or
 /// a write, would not block (it may return an error, or end of file). The flags after
 /// PRIORITY say why, where the engine can tell them apart: see [`Capabilities`](crate::Capabilities).
+///
+/// # Portability
+///
+/// The methods are the same on every system and engine.
+///
+/// ```
+/// use omnipoll::Ready;
+///
+/// let ready = Ready::READ | Ready::HANGUP;
+/// assert!(ready.contains(Ready::READ) && !ready.is_empty());
+/// assert!(ready.intersects(Ready::HANGUP | Ready::ERROR));
+/// assert!(!ready.contains(Ready::HANGUP | Ready::ERROR));
+/// assert_eq!(ready.bits(), 0x11);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ready(u32);
 
@@ -60,21 +101,29 @@ impl Ready {
     pub(crate) const FAILURES: Self = Self(Self::HANGUP.0 | Self::ERROR.0);
 
     /// The bits of the C API.
+    ///
+    /// See the example of [`Ready`].
     pub const fn bits(self) -> u32 {
         self.0
     }
 
     /// Whether no flag is set.
+    ///
+    /// See the example of [`Ready`].
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
     /// Whether every flag of `other` is set.
+    ///
+    /// See the example of [`Ready`].
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 
     /// Whether any flag of `other` is set.
+    ///
+    /// See the example of [`Ready`].
     pub const fn intersects(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
@@ -119,7 +168,8 @@ impl Event {
     /// use omnipoll::{Event, Ready};
     ///
     /// let event = Event::io(7, 3, Ready::READ | Ready::READ_CLOSED);
-    /// assert!(event.is_readable() && event.is_read_closed() && !event.is_hangup());
+    /// assert!(event.is_readable() && event.is_read_closed() && !event.is_priority());
+    /// assert_eq!(event.ready(), Ready::READ | Ready::READ_CLOSED);
     /// ```
     pub const fn io(token: u64, fd: RawFd, ready: Ready) -> Self {
         Self { token, value: fd as i64, ready: ready.0, kind: EventKind::Io as u32 }
@@ -143,11 +193,15 @@ impl Event {
     }
 
     /// The token given at registration; 0 for a wake.
+    ///
+    /// See the example of [`Event`].
     pub const fn token(&self) -> u64 {
         self.token
     }
 
     /// What happened.
+    ///
+    /// See the example of [`Event`].
     pub const fn kind(&self) -> EventKind {
         match self.kind {
             2 => EventKind::Timer,
@@ -161,11 +215,15 @@ impl Event {
 
     /// What the kind says: the descriptor, the periods, the signal's number, the status, the
     /// wakes, or what was posted.
+    ///
+    /// See the example of [`Event::new`].
     pub const fn value(&self) -> i64 {
         self.value
     }
 
     /// What the descriptor is ready for; empty unless the kind is IO.
+    ///
+    /// See the example of [`Event::io`].
     pub const fn ready(&self) -> Ready {
         match self.kind() {
             EventKind::Io => Ready(self.ready),
@@ -174,6 +232,8 @@ impl Event {
     }
 
     /// How often the signal came, of which there is one event; 1 for any other event.
+    ///
+    /// See the example of [`Event::signal`].
     pub const fn count(&self) -> u32 {
         match self.kind() {
             EventKind::Signal => self.ready,
@@ -182,36 +242,50 @@ impl Event {
     }
 
     /// Whether a read would not block: [`Ready::READ`].
+    ///
+    /// See the example of [`Event`].
     pub const fn is_readable(&self) -> bool {
         self.ready().contains(Ready::READ)
     }
 
     /// Whether a write would not block: [`Ready::WRITE`].
+    ///
+    /// See the example of [`Event`].
     pub const fn is_writable(&self) -> bool {
         self.ready().contains(Ready::WRITE)
     }
 
     /// Whether there is urgent data: [`Ready::PRIORITY`].
+    ///
+    /// See the example of [`Event::io`].
     pub const fn is_priority(&self) -> bool {
         self.ready().contains(Ready::PRIORITY)
     }
 
     /// Whether the peer will send no more: [`Ready::READ_CLOSED`].
+    ///
+    /// See the example of [`Event::io`].
     pub const fn is_read_closed(&self) -> bool {
         self.ready().contains(Ready::READ_CLOSED)
     }
 
     /// Whether both directions are closed: [`Ready::HANGUP`].
+    ///
+    /// See the example of [`Event`].
     pub const fn is_hangup(&self) -> bool {
         self.ready().contains(Ready::HANGUP)
     }
 
     /// Whether an error is pending: [`Ready::ERROR`].
+    ///
+    /// See the example of [`Event`].
     pub const fn is_error(&self) -> bool {
         self.ready().contains(Ready::ERROR)
     }
 
     /// Whether the descriptor was closed while registered: [`Ready::INVALID`].
+    ///
+    /// See the example of [`Event`].
     pub const fn is_invalid(&self) -> bool {
         self.ready().contains(Ready::INVALID)
     }
@@ -219,6 +293,10 @@ impl Event {
 
 /// The caller's buffer of events: filled by [`Poller::wait`](crate::Poller::wait), reused
 /// from wait to wait, never grown.
+///
+/// # Portability
+///
+/// The same on every system and engine.
 ///
 /// ```
 /// use omnipoll::{Events, Poller};
@@ -228,6 +306,7 @@ impl Event {
 /// poller.wake()?;
 /// poller.wait(&mut events, None)?;
 /// assert_eq!((events.len(), events.capacity()), (1, 64));
+/// assert!(!events.is_empty() && events.iter().all(|event| event.token() == 0));
 /// for event in &events {
 ///     println!("{event:?}");
 /// }
@@ -242,27 +321,37 @@ impl Events {
     /// Room for `capacity` events; what is ready beyond that is returned by the waits that follow.
     /// A wait into a buffer without room is an error (`EINVAL`). Aborts when there is no memory for
     /// it, as [`Vec::with_capacity`] does.
+    ///
+    /// See the example of [`Events`].
     #[must_use]
     pub fn with_capacity(capacity: usize) -> Self {
         Self { list: Vec::with_capacity(capacity), capacity }
     }
 
     /// The most events one wait returns.
+    ///
+    /// See the example of [`Events`].
     pub const fn capacity(&self) -> usize {
         self.capacity
     }
 
     /// How many events the last wait returned.
+    ///
+    /// See the example of [`Events`].
     pub fn len(&self) -> usize {
         self.list.len()
     }
 
     /// Whether the last wait returned none.
+    ///
+    /// See the example of [`Events`].
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
     /// The events of the last wait.
+    ///
+    /// See the example of [`Events`].
     pub fn iter(&self) -> std::slice::Iter<'_, Event> {
         self.list.iter()
     }

@@ -4,9 +4,12 @@ use std::ops::{BitOr, BitOrAssign};
 
 use crate::event::Ready;
 
-/// What a registration asks for: directions, and a [`Trigger`] (LEVEL by default).
+/// What a registration asks for: directions, and a [`Trigger`] (LEVEL by default), combined with `|`.
 ///
-/// Combine with `|`:
+/// # Portability
+///
+/// The methods are the same on every system and engine; what an engine reports for
+/// [`NONE`](Self::NONE) is not.
 ///
 /// ```
 /// use omnipoll::{Interest, Trigger};
@@ -15,11 +18,26 @@ use crate::event::Ready;
 /// assert!(interest.is_readable() && interest.is_writable() && !interest.is_priority());
 /// assert_eq!(interest.trigger(), Trigger::EDGE);
 /// assert!(interest.contains(Interest::WRITE));
+/// assert!(interest.is_edge() && !interest.is_oneshot() && !interest.is_exclusive());
+/// assert!(Interest::NONE.is_empty() && !interest.is_empty());
+/// assert_eq!(interest.bits(), 0x103);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Interest(u16);
 
 /// How often a condition is reported. LEVEL and EDGE exclude each other; ONESHOT goes with both.
+///
+/// # Portability
+///
+/// LEVEL, EDGE and ONESHOT mean the same on every engine. EXCLUSIVE is an error (`EINVAL`) on one without
+/// [`HAS_EXCLUSIVE`](crate::Capabilities::HAS_EXCLUSIVE).
+///
+/// ```
+/// use omnipoll::Trigger;
+///
+/// let trigger = Trigger::EDGE | Trigger::ONESHOT;
+/// assert!(trigger.contains(Trigger::ONESHOT) && !trigger.contains(Trigger::EXCLUSIVE));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Trigger(u16);
 
@@ -43,6 +61,8 @@ impl Interest {
     const DIRECTIONS: u16 = 7;
 
     /// The bits of the C API (`OMNI_READ | OMNI_EDGE`, ...).
+    ///
+    /// See the example of [`Interest`].
     pub const fn bits(self) -> u32 {
         self.0 as u32
     }
@@ -69,46 +89,64 @@ impl Interest {
     }
 
     /// Whether every direction of `other` is among the directions asked for.
+    ///
+    /// See the example of [`Interest`].
     pub const fn contains(self, other: Self) -> bool {
         self.directions() & other.directions() == other.directions()
     }
 
     /// Whether READ is asked for.
+    ///
+    /// See the example of [`Interest`].
     pub const fn is_readable(self) -> bool {
         self.contains(Self::READ)
     }
 
     /// Whether WRITE is asked for.
+    ///
+    /// See the example of [`Interest`].
     pub const fn is_writable(self) -> bool {
         self.contains(Self::WRITE)
     }
 
     /// Whether PRIORITY is asked for.
+    ///
+    /// See the example of [`Interest`].
     pub const fn is_priority(self) -> bool {
         self.contains(Self::PRIORITY)
     }
 
     /// Whether no direction is asked for, as in [`Interest::NONE`].
+    ///
+    /// See the example of [`Interest`].
     pub const fn is_empty(self) -> bool {
         self.directions() == 0
     }
 
     /// The trigger asked for.
+    ///
+    /// See the example of [`Interest`].
     pub const fn trigger(self) -> Trigger {
         Trigger(self.0 & Trigger::ALL)
     }
 
     /// Whether the trigger has EDGE.
+    ///
+    /// See the example of [`Interest`].
     pub const fn is_edge(self) -> bool {
         self.0 & Trigger::EDGE.0 != 0
     }
 
     /// Whether the trigger has ONESHOT.
+    ///
+    /// See the example of [`Interest`].
     pub const fn is_oneshot(self) -> bool {
         self.0 & Trigger::ONESHOT.0 != 0
     }
 
     /// Whether the trigger has EXCLUSIVE.
+    ///
+    /// See the example of [`Interest`].
     pub const fn is_exclusive(self) -> bool {
         self.0 & Trigger::EXCLUSIVE.0 != 0
     }
@@ -149,6 +187,8 @@ impl Trigger {
     const ALL: u16 = 0x700;
 
     /// Whether every bit of `other` is set here.
+    ///
+    /// See the example of [`Trigger`].
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }

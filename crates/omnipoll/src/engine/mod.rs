@@ -27,6 +27,22 @@ use crate::registry::{InternalSource, Registry, Role, Tag};
 use crate::sys::Waker;
 
 /// A multiplexing system call.
+///
+/// # Portability
+///
+/// Every name is known on every system; [`is_available`](Self::is_available) says which engines this one
+/// has.
+///
+/// ```
+/// use omnipoll::EngineKind;
+///
+/// assert!(EngineKind::Poll.is_available());
+/// assert_eq!(EngineKind::from_name("epoll"), Some(EngineKind::Epoll));
+/// assert_eq!(EngineKind::from_number(3), Some(EngineKind::Epoll));
+/// for engine in EngineKind::ALL.into_iter().filter(|engine| engine.is_available()) {
+///     println!("{}: {:?}", engine.name(), engine.capabilities());
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 #[non_exhaustive]
@@ -45,6 +61,22 @@ pub enum EngineKind {
 }
 
 /// What an engine can distinguish: a set of flags.
+///
+/// # Portability
+///
+/// The flags and methods are the same on every system. select has no flag set, poll reports hang-up and, on
+/// Linux, the peer's end, and epoll and io_uring have all of them.
+///
+/// ```
+/// use omnipoll::{Capabilities, Poller};
+///
+/// let capabilities = Poller::new()?.capabilities();
+/// if !capabilities.contains(Capabilities::NATIVE_EDGE) {
+///     println!("an EDGE has to be rearmed");
+/// }
+/// assert_eq!(Capabilities::NATIVE_EDGE.bits(), 4);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities(u32);
 
@@ -60,11 +92,15 @@ impl Capabilities {
     pub const HAS_EXCLUSIVE: Self = Self(8);
 
     /// The bits of the C API.
+    ///
+    /// See the example of [`Capabilities`].
     pub const fn bits(self) -> u32 {
         self.0
     }
 
     /// Whether every flag of `other` is set.
+    ///
+    /// See the example of [`Capabilities`].
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
@@ -89,6 +125,8 @@ impl EngineKind {
     pub const ALL: [Self; 5] = [Self::Select, Self::Poll, Self::Epoll, Self::IoUring, Self::Kqueue];
 
     /// The name `OMNIPOLL_ENGINE` knows it by.
+    ///
+    /// See the example of [`EngineKind`].
     pub const fn name(self) -> &'static str {
         match self {
             Self::Select => "select",
@@ -100,17 +138,23 @@ impl EngineKind {
     }
 
     /// The engine of that name.
+    ///
+    /// See the example of [`EngineKind`].
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
     /// The engine of that number in the C API.
+    ///
+    /// See the example of [`EngineKind`].
     pub fn from_number(number: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|&kind| kind as u32 == number)
     }
 
     /// Whether a poller can be made on it here. Whether io_uring is allowed is asked of the
     /// kernel, once.
+    ///
+    /// See the example of [`EngineKind`].
     pub fn is_available(self) -> bool {
         match self {
             Self::Select | Self::Poll => true,
@@ -122,6 +166,8 @@ impl EngineKind {
     }
 
     /// What it can distinguish; nothing when it is not available.
+    ///
+    /// See the example of [`EngineKind`].
     pub fn capabilities(self) -> Capabilities {
         match self {
             Self::Poll => poll::CAPABILITIES,

@@ -12,6 +12,12 @@ use crate::registry::Registration;
 use crate::sys::probe;
 
 /// One registration, as it was when asked. Its [`Display`](fmt::Display) is one line.
+///
+/// See the example of [`Poller::dump`].
+///
+/// # Portability
+///
+/// As for [`Poller::dump`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Registered {

@@ -95,11 +95,36 @@ impl Poller {
     }
 
     /// The engine under this poller.
+    ///
+    /// See the example of [`Poller::with_engine`].
+    ///
+    /// # Portability
+    ///
+    /// As for [`Poller::new`].
     pub fn engine(&self) -> EngineKind {
         self.engine.kind()
     }
 
     /// What that engine can distinguish.
+    ///
+    /// # Portability
+    ///
+    /// [`Capabilities`] says what each engine has.
+    ///
+    /// ```
+    /// use omnipoll::{Capabilities, Interest, Poller, Trigger};
+    /// use std::net::TcpListener;
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let poller = Poller::new()?;
+    /// let mut interest = Interest::READ;
+    /// if poller.capabilities().contains(Capabilities::HAS_EXCLUSIVE) {
+    ///     interest = interest | Trigger::EXCLUSIVE;
+    /// }
+    /// poller.add(&listener, interest, 1)?;
+    /// # poller.remove(&listener)?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn capabilities(&self) -> Capabilities {
         self.engine.kind().capabilities()
     }

@@ -16,8 +16,14 @@ use crate::sys::Waker;
 
 /// How to make a [`Poller`]; the default is what [`Poller::new`] uses.
 ///
+/// # Portability
+///
+/// Each option means the same on every system and engine; which engines there are is said at
+/// [`build`](Self::build).
+///
 /// ```
 /// use omnipoll::{EngineKind, Options};
+///
 /// let poller = Options::new().engine(EngineKind::Poll).build()?;
 /// assert_eq!(poller.engine(), EngineKind::Poll);
 /// # Ok::<(), std::io::Error>(())
@@ -34,18 +40,35 @@ pub struct Options {
 
 impl Options {
     /// The engine best suited to this machine, EINTR retried, regular files refused.
+    ///
+    /// ```
+    /// use omnipoll::{Options, Poller};
+    ///
+    /// assert_eq!(Options::new().build()?.engine(), Poller::new()?.engine());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Asks for one engine by name; without it, `OMNIPOLL_ENGINE` in the environment names
     /// it, and without that it is the best this machine has.
+    ///
+    /// See the example of [`Options`].
     pub fn engine(mut self, engine: EngineKind) -> Self {
         self.engine = Some(engine);
         self
     }
 
     /// Lets a signal end a wait with `EINTR` (`ErrorKind::Interrupted`) instead of continuing it.
+    ///
+    /// ```
+    /// use omnipoll::Options;
+    ///
+    /// // A wait that SIGINT ends, so that the caller can look at a flag that its handler has set.
+    /// let poller = Options::new().interruptible(true).build()?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn interruptible(mut self, yes: bool) -> Self {
         self.interruptible = yes;
         self
@@ -53,6 +76,21 @@ impl Options {
 
     /// Takes regular files and directories as always ready, as `poll(2)` does, instead of
     /// refusing them with `EPERM`, as epoll does.
+    ///
+    /// ```
+    /// use omnipoll::{Events, Interest, Options, Poller};
+    /// use std::fs::File;
+    ///
+    /// let file = File::open("Cargo.toml")?;
+    /// let error = Poller::new()?.add(&file, Interest::READ, 1).unwrap_err();
+    /// assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+    ///
+    /// let poller = Options::new().files_always_ready(true).build()?;
+    /// poller.add(&file, Interest::READ, 1)?;
+    /// assert_eq!(poller.wait(&mut Events::with_capacity(8), None)?, 1);
+    /// # poller.remove(&file)?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn files_always_ready(mut self, yes: bool) -> Self {
         self.files_always_ready = yes;
         self
@@ -65,6 +103,8 @@ impl Options {
     ///
     /// For development: each wait then asks the system about every registered descriptor. A
     /// poller without it pays nothing for it.
+    ///
+    /// See the example of [`Poller::on_finding`].
     pub fn strict(mut self, yes: bool) -> Self {
         self.strict = yes;
         self
@@ -72,6 +112,24 @@ impl Options {
 
     /// What strict mode takes for too long: for a thread to come back to wait, and for a
     /// descriptor that was reported to be left with something to read. 100 ms by default.
+    ///
+    /// ```
+    /// use omnipoll::{Events, FindingKind, Options};
+    /// use std::sync::mpsc;
+    /// use std::time::Duration;
+    ///
+    /// let poller = Options::new().strict(true).strict_limit(Duration::from_millis(1)).build()?;
+    /// let (sender, findings) = mpsc::channel();
+    /// poller.on_finding(Box::new(move |finding| sender.send(finding.kind).unwrap()))?;
+    /// let mut events = Events::with_capacity(8);
+    /// for _ in 0..2 {
+    ///     poller.wake()?;
+    ///     poller.wait(&mut events, None)?;
+    ///     std::thread::sleep(Duration::from_millis(2));
+    /// }
+    /// assert_eq!(findings.recv(), Ok(FindingKind::BlockedLoop));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn strict_limit(mut self, limit: Duration) -> Self {
         self.strict_limit = Some(limit);
         self

@@ -201,6 +201,19 @@ impl Poller {
     /// # Portability
     ///
     /// As for [`Poller::modify`].
+    ///
+    /// ```
+    /// use omnipoll::{Interest, Poller};
+    /// use std::os::fd::AsRawFd;
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// let (ours, _theirs) = UnixStream::pair()?;
+    /// let poller = Poller::new()?;
+    /// poller.add_raw(ours.as_raw_fd(), Interest::READ, 1)?;
+    /// poller.modify_raw(ours.as_raw_fd(), Interest::WRITE, 2)?;
+    /// # poller.remove(&ours)?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn modify_raw(&self, fd: RawFd, interest: Interest, token: u64) -> io::Result<()> {
         let mut registry = self.lock_to_change(fd)?;
         self.check(fd, interest)?;
@@ -249,6 +262,19 @@ impl Poller {
     /// # Portability
     ///
     /// As for [`Poller::rearm`].
+    ///
+    /// ```
+    /// use omnipoll::{Interest, Poller, Trigger};
+    /// use std::os::fd::AsRawFd;
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// let (ours, _theirs) = UnixStream::pair()?;
+    /// let poller = Poller::new()?;
+    /// poller.add_raw(ours.as_raw_fd(), Interest::READ | Trigger::EDGE, 1)?;
+    /// poller.rearm_raw(ours.as_raw_fd(), Interest::READ)?;
+    /// # poller.remove(&ours)?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn rearm_raw(&self, fd: RawFd, interest: Interest) -> io::Result<()> {
         let mut registry = self.lock_to_change(fd)?;
         let wanted = registry.user_registration(fd)?.interest;

@@ -201,7 +201,7 @@ impl Poller {
     }
 
     /// Stops watching a signal; the last poller to do so restores the disposition it had.
-    /// `ENOENT` when this poller does not watch it.
+    /// `ENOENT` when this poller does not watch it. See the example of [`Poller::signal_add`].
     ///
     /// # Portability
     ///
@@ -261,6 +261,18 @@ impl Poller {
     /// # Portability
     ///
     /// As for [`Poller::child_add`].
+    ///
+    /// ```
+    /// use omnipoll::Poller;
+    /// use std::process::Command;
+    ///
+    /// let poller = Poller::new()?;
+    /// let mut child = Command::new("true").spawn()?;
+    /// poller.child_add(child.id() as i32, 7)?;
+    /// poller.child_remove(child.id() as i32)?;
+    /// assert!(child.wait()?.success());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn child_remove(&self, pid: i32) -> io::Result<()> {
         self.check_owner()?;
         let mut state = self.sources.state();

@@ -10,6 +10,12 @@ use crate::event::EventKind;
 /// What a poller holds, and what it has done since it was made (in a forked child, since
 /// [`Poller::after_fork`]). Taken piece by piece while other threads continue: the numbers may
 /// be some moments apart.
+///
+/// See the example of [`Poller::stats`].
+///
+/// # Portability
+///
+/// The same on every system and engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {

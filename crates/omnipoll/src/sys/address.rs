@@ -11,6 +11,23 @@ use std::sync::Arc;
 /// A client chooses its name: control characters, all else that is not printable, bytes that are not
 /// UTF-8, and backslashes are shown as Rust's escapes, so that a name can't end a line of a log or
 /// control a terminal. [`Unix`](Self::Unix) holds the bytes themselves.
+///
+/// # Portability
+///
+/// The same on every system. Abstract names are Linux's.
+///
+/// ```
+/// # #[cfg(feature = "serve")] {
+/// use omnipoll::Address;
+/// use std::net::SocketAddr;
+///
+/// let internet: SocketAddr = "127.0.0.1:80".parse().unwrap();
+/// let address = Address::from(internet);
+/// assert_eq!(address.as_socket_addr(), Some(internet));
+/// assert_eq!(address.to_string(), "127.0.0.1:80");
+/// assert_eq!(Address::Unix((*b"/run/web").into()).to_string(), "unix:/run/web");
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
     /// A unix socket that was bound to no name.
@@ -39,6 +56,8 @@ impl Address {
     }
 
     /// The internet address; none of a unix socket.
+    ///
+    /// See the example of [`Address`].
     pub fn as_socket_addr(&self) -> Option<SocketAddr> {
         match *self {
             Self::V4(address) => Some(address.into()),
