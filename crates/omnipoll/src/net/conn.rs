@@ -8,15 +8,13 @@
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::account::{total_limit, Room};
-use super::conn_id::ConnId;
-use super::connection::{Connection, Stage};
+use super::connection::Connection;
 use super::loop_context::LoopContext;
 use super::write_queue::WriteQueue;
 use crate::error::{fail, plain, Describe};
-use crate::sys::{socket, socket_options, Address};
+use crate::sys::{socket, socket_options};
 
 /// An open connection, as each callback of a [`Handler`](crate::Handler) gets it. Elsewhere its
 /// [`id`](Conn::id) stands for it.
@@ -51,6 +49,25 @@ impl Conn<'_> {
     /// the connection; [`on_close`](crate::Handler::on_close) gets it too. So does `ECONNABORTED`,
     /// for which `on_close` gets `ENOMEM`: the kernel has taken a part, and the rest can't be queued
     /// because memory has run out, or other threads have meanwhile used up the limits.
+    ///
+    /// ```
+    #[doc = include_str!("../../doc/ask.md")]
+    /// struct Greet;
+    ///
+    /// impl Handler for Greet {
+    ///     type State = ();
+    ///
+    ///     fn on_open(&self, conn: &mut Conn<'_>) -> io::Result<()> {
+    ///         let queued = conn.write(b"welcome\n")?;
+    ///         assert_eq!(conn.queued(), queued);
+    ///         Ok(())
+    ///     }
+    /// #   fn on_data(&self, _: &mut Conn<'_>, _: &mut (), _: &[u8]) {}
+    /// }
+    ///
+    /// assert_eq!(ask(Greet, "")?, "welcome\n");
+    /// # Ok::<(), io::Error>(())
+    /// ```
     #[inline]
     #[doc(alias = "send")]
     pub fn write(&mut self, data: &[u8]) -> io::Result<usize> {
@@ -67,6 +84,26 @@ impl Conn<'_> {
     }
 
     /// [`write`](Conn::write) of several pieces, in one `sendmsg(2)`: `writev(2)` for sockets.
+    ///
+    /// ```
+    #[doc = include_str!("../../doc/ask.md")]
+    /// use std::io::IoSlice;
+    ///
+    /// struct Quote;
+    ///
+    /// impl Handler for Quote {
+    ///     type State = ();
+    ///
+    ///     fn on_data(&self, conn: &mut Conn<'_>, _: &mut (), data: &[u8]) {
+    ///         // It fails when the client has gone, which ends the connection anyway.
+    ///         let _ = conn.write_vectored(&[IoSlice::new(b"you said "), IoSlice::new(data)]);
+    ///     }
+    /// #   fn on_open(&self, _: &mut Conn<'_>) -> io::Result<()> { Ok(()) }
+    /// }
+    ///
+    /// assert_eq!(ask(Quote, "yes")?, "you said yes");
+    /// # Ok::<(), io::Error>(())
+    /// ```
     #[doc(alias = "writev")]
     #[doc(alias = "sendmsg")]
     pub fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -124,6 +161,26 @@ impl Conn<'_> {
     /// # Portability
     ///
     /// Where there is no `sendfile(2)` to a socket (on all systems but Linux), the file is read and sent.
+    ///
+    /// ```
+    #[doc = include_str!("../../doc/ask.md")]
+    /// use std::fs::{self, File};
+    ///
+    /// struct SendFile;
+    ///
+    /// impl Handler for SendFile {
+    ///     type State = ();
+    ///
+    ///     fn on_open(&self, conn: &mut Conn<'_>) -> io::Result<()> {
+    ///         let file = File::open("Cargo.toml")?;
+    ///         conn.send_file(&file, 0, file.metadata()?.len())
+    ///     }
+    /// #   fn on_data(&self, _: &mut Conn<'_>, _: &mut (), _: &[u8]) {}
+    /// }
+    ///
+    /// assert_eq!(ask(SendFile, "")?, fs::read_to_string("Cargo.toml")?);
+    /// # Ok::<(), io::Error>(())
+    /// ```
     #[doc(alias = "sendfile")]
     pub fn send_file(&mut self, file: &impl AsFd, offset: u64, length: u64) -> io::Result<()> {
         self.connection.check_open()?;
@@ -142,6 +199,8 @@ impl Conn<'_> {
 
     /// How many bytes wait in memory to be sent. Above the server's high mark, nothing more is
     /// read from the connection until they have fallen to the low one.
+    ///
+    /// See the example of [`write`](Conn::write).
     #[inline]
     pub fn queued(&self) -> usize {
         self.connection.queue.queued()
@@ -240,116 +299,5 @@ impl Conn<'_> {
         let errno = error.raw_os_error().filter(|&errno| errno != libc::EPIPE);
         self.connection.end(errno.or(Some(libc::ECONNRESET)));
         plain(error.raw_os_error().unwrap_or(libc::EIO))
-    }
-}
-
-/// Ending.
-impl Conn<'_> {
-    /// Ends the connection cleanly: the handler gets no more data, what is queued is sent, our
-    /// direction is shut down, and the peer has the server's
-    /// [linger](crate::ServerOptions::linger) time to read it all. Then `on_close` is called.
-    pub fn close(&mut self) {
-        if self.connection.stage == Stage::Open {
-            self.connection.stage = Stage::Closing;
-            self.context.mailbox.set_closing(self.connection.id);
-        }
-    }
-
-    /// Ends the connection at once: what is queued is discarded and the peer sees a reset.
-    /// `on_close` is called with `ECONNABORTED` when the current callback has returned.
-    #[doc(alias = "SO_LINGER")]
-    pub fn abort(&mut self) {
-        if !self.connection.is_ended() {
-            self.connection.reset();
-            self.connection.end(Some(libc::ECONNABORTED));
-        }
-    }
-
-    /// Ends our direction once what is queued has been sent, by `shutdown(2)`: the peer sees
-    /// the end of our data, and its own data still arrives. When both have ended, the
-    /// connection has.
-    pub fn shutdown(&mut self) {
-        if self.connection.shutdown.is_none() {
-            self.connection.shutdown = Some(false);
-            self.context.mailbox.set_shut(self.connection.id);
-        }
-    }
-}
-
-/// Reading.
-impl Conn<'_> {
-    /// Reads no more from the peer, which eventually can't send either. That it ends or resets the
-    /// connection is noticed after [`resume`](Conn::resume), or by a failing write.
-    pub fn pause(&mut self) {
-        self.connection.paused = true;
-    }
-
-    /// Reads again.
-    pub fn resume(&mut self) {
-        if self.connection.paused {
-            self.connection.paused = false;
-            self.connection.timeouts.note_read(&self.context.clock);
-        }
-    }
-
-    /// Whether [`pause`](Conn::pause) is in force.
-    pub fn is_paused(&self) -> bool {
-        self.connection.paused
-    }
-
-    /// Whether the peer has ended its direction.
-    pub fn has_ended(&self) -> bool {
-        self.connection.peer_ended
-    }
-}
-
-/// Identity, addresses and limits.
-impl Conn<'_> {
-    /// What other threads name it by.
-    pub fn id(&self) -> ConnId {
-        self.connection.id
-    }
-
-    /// The peer's address.
-    pub fn peer(&self) -> &Address {
-        &self.connection.peer
-    }
-
-    /// The local address: `getsockname(2)`.
-    #[doc(alias = "getsockname")]
-    pub fn local(&self) -> io::Result<Address> {
-        socket::local_address(self.connection.socket.as_fd()).describe("getsockname")
-    }
-
-    /// The socket, for its options. Only the loop may read, write or close it.
-    pub fn socket(&self) -> BorrowedFd<'_> {
-        self.connection.socket.as_fd()
-    }
-
-    /// Ends the connection with `ETIMEDOUT` when nothing was read or written for so long, instead of
-    /// [`ServerOptions::idle_timeout`](crate::ServerOptions::idle_timeout).
-    pub fn set_idle_timeout(&mut self, timeout: Option<Duration>) {
-        self.connection.timeouts.set_idle(timeout, &self.context.clock);
-    }
-
-    /// Ends it with `ETIMEDOUT` when nothing was read for so long while it was being read.
-    pub fn set_read_timeout(&mut self, timeout: Option<Duration>) {
-        self.connection.timeouts.set_read(timeout, &self.context.clock);
-    }
-
-    /// Ends it with `ETIMEDOUT` when bytes were queued for so long and none could be sent.
-    pub fn set_write_timeout(&mut self, timeout: Option<Duration>) {
-        self.connection.timeouts.set_write(timeout, &self.context.clock);
-    }
-
-    /// Whether the server is stopping: an answer may be the last on its connection.
-    pub fn is_stopping(&self) -> bool {
-        self.context.stopping.get()
-    }
-
-    /// The number of the loop or process that serves it, from 0, as in
-    /// [`ServerStats::workers`](crate::ServerStats::workers).
-    pub fn worker(&self) -> usize {
-        self.context.worker
     }
 }

@@ -2,6 +2,12 @@
 
 /// Names one connection of this process for as long as the process lives; no server uses an id
 /// again when its connection has ended. Its methods may be called from any thread.
+///
+/// See the example of [`Conn::id`](crate::Conn::id).
+///
+/// # Portability
+///
+/// Every method is the same on every system and engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId(u64);
 
@@ -27,11 +33,22 @@ pub(super) const LAST_GENERATION: u32 = (1 << GENERATION_BITS) - 1;
 impl ConnId {
     /// The id that a number of [`ConnId::number`] stands for. Any number is one; that of no
     /// connection is `ESTALE` in every method.
+    ///
+    /// ```
+    /// use omnipoll::ConnId;
+    ///
+    /// let id = ConnId::from_number(7);
+    /// assert_eq!(id.number(), 7);
+    /// assert!(!id.is_open());
+    /// assert_eq!(id.write(b"hello").unwrap_err().raw_os_error(), Some(libc::ESTALE));
+    /// ```
     pub const fn from_number(number: u64) -> Self {
         Self(number)
     }
 
     /// The id as a number, never 0.
+    ///
+    /// See the example of [`from_number`](Self::from_number).
     pub const fn number(self) -> u64 {
         self.0
     }

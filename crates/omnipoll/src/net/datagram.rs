@@ -183,8 +183,10 @@ impl DatagramSocket {
 /// known on Linux; elsewhere it is the one that the socket is bound to.
 ///
 /// ```
+/// # use omnipoll::{Conn, Server};
+/// # use std::io;
 /// use omnipoll::{Datagram, Handler};
-/// # use omnipoll::Conn;
+/// use std::net::UdpSocket;
 ///
 /// /// Sends every datagram back.
 /// struct Echo;
@@ -193,12 +195,27 @@ impl DatagramSocket {
 ///     type State = ();
 ///
 ///     fn on_datagram(&self, datagram: &mut Datagram<'_>, data: &[u8]) {
+///         println!("{} bytes from {} to {}", data.len(), datagram.peer(), datagram.local());
 ///         // It fails when too many datagrams wait to be sent: this one is dropped then.
 ///         let _ = datagram.reply(data);
 ///     }
-/// #   fn on_open(&self, _: &mut Conn<'_>) -> std::io::Result<()> { Ok(()) }
+/// #   fn on_open(&self, _: &mut Conn<'_>) -> io::Result<()> { Ok(()) }
 /// #   fn on_data(&self, _: &mut Conn<'_>, _: &mut (), _: &[u8]) {}
 /// }
+///
+/// let server = Server::new(Echo)?;
+/// let address = server.listen("udp:127.0.0.1:0")?;
+/// let handle = server.handle();
+/// let running = std::thread::spawn(move || server.run());
+///
+/// let client = UdpSocket::bind("127.0.0.1:0")?;
+/// client.send_to(b"hello", address.trim_start_matches("udp:"))?;
+/// let mut answer = [0; 64];
+/// assert_eq!(client.recv(&mut answer)?, 5);
+///
+/// handle.stop(None)?;
+/// running.join().unwrap()?;
+/// # Ok::<(), io::Error>(())
 /// ```
 pub struct Datagram<'a> {
     received: &'a Received,
@@ -208,12 +225,16 @@ pub struct Datagram<'a> {
 
 impl Datagram<'_> {
     /// The sender's address.
+    ///
+    /// See the example of [`Datagram`].
     pub fn peer(&self) -> &Address {
         &self.received.peer
     }
 
     /// The address of this machine that it was sent to, also where the socket is bound to all of
     /// them; for a broadcast or a multicast the one that a reply has.
+    ///
+    /// See the example of [`Datagram`].
     pub fn local(&self) -> Address {
         match (self.received.local, self.bound.as_socket_addr()) {
             (Some(ip), Some(bound)) => SocketAddr::from((ip, bound.port())).into(),
@@ -223,6 +244,8 @@ impl Datagram<'_> {
 
     /// Sends a datagram to its sender, from the address that it was sent to. Errors as
     /// [`send_to`](Self::send_to).
+    ///
+    /// See the example of [`Datagram`].
     pub fn reply(&mut self, data: &[u8]) -> io::Result<()> {
         self.queue.queue(&self.received.peer, self.received.local, data)
     }
@@ -234,6 +257,26 @@ impl Datagram<'_> {
     /// The system chooses the source address if the socket is bound to all of the machine's.
     /// `EMSGSIZE` past 65,507 bytes; `ENOBUFS` when 1,024 datagrams or 4 MiB wait; `ENOMEM`;
     /// `EAFNOSUPPORT` for the peer of a unix socket.
+    ///
+    /// ```
+    /// # use omnipoll::Conn;
+    /// use omnipoll::{Address, Datagram, Handler};
+    ///
+    /// /// Sends every datagram on to another server.
+    /// struct Forward {
+    ///     to: Address,
+    /// }
+    ///
+    /// impl Handler for Forward {
+    ///     type State = ();
+    ///
+    ///     fn on_datagram(&self, datagram: &mut Datagram<'_>, data: &[u8]) {
+    ///         let _ = datagram.send_to(&self.to, data);
+    ///     }
+    /// #   fn on_open(&self, _: &mut Conn<'_>) -> std::io::Result<()> { Ok(()) }
+    /// #   fn on_data(&self, _: &mut Conn<'_>, _: &mut (), _: &[u8]) {}
+    /// }
+    /// ```
     #[doc(alias = "sendto")]
     #[doc(alias = "sendmmsg")]
     pub fn send_to(&mut self, peer: &Address, data: &[u8]) -> io::Result<()> {

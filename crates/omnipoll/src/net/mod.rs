@@ -2,7 +2,8 @@
 //!
 //! - Opening: [`listen_address`], [`listener`], [`bound`].
 //! - A connection's state is in [`connection`] and what it holds: [`write_queue`], [`timeouts`] with
-//!   its [`timer`], and [`io_state`], which its [`driver`] keeps. Callbacks get it as a [`Conn`].
+//!   its [`timer`], and [`io_state`], which its [`driver`] keeps. Callbacks get it as a [`Conn`],
+//!   with writing in [`conn`] and the rest in [`conn_control`].
 //! - Other threads have its [`ConnId`]: [`remote`] finds the [`mailbox`] of its loop in the
 //!   [`loop_table`].
 //! - Counting: [`account`] the bytes that wait, [`counters`] what was done.
@@ -10,6 +11,7 @@
 mod account;
 mod bound;
 mod conn;
+mod conn_control;
 mod conn_id;
 mod connection;
 mod counters;

@@ -20,6 +20,8 @@ impl ConnId {
     /// connection wait for its loop, `ENOMEM` when there is no memory for a copy: nothing was queued
     /// then. When the result is more than the [high mark](crate::ServerOptions::water_marks),
     /// [`on_drain`](crate::Handler::on_drain) will be called.
+    ///
+    /// See the example of [`Conn::id`](crate::Conn::id).
     pub fn write(self, data: &[u8]) -> io::Result<usize> {
         self.mailbox()?.write(self, Arc::new(copy_of(data)?))
     }
@@ -28,32 +30,44 @@ impl ConnId {
     /// is called with it on the connection's own loop. `ESTALE` and `EOWNERDEAD` as for `write`, as
     /// for every method; `EAGAIN` when 16,384 posts and writes to this connection wait for its
     /// loop: try again later.
+    ///
+    /// See the example of [`Conn::pause`](crate::Conn::pause).
     pub fn post(self, value: i64) -> io::Result<()> {
         self.send(Command::Post(value))
     }
 
     /// [`Conn::close`](crate::Conn::close), from any thread. `ESTALE` as for `write`.
+    ///
+    /// See the example of [`Conn::id`](crate::Conn::id).
     pub fn close(self) -> io::Result<()> {
         self.send(Command::Close)
     }
 
     /// [`Conn::abort`](crate::Conn::abort), from any thread. `ESTALE` when it has ended.
+    ///
+    /// See the example of [`Conn::abort`](crate::Conn::abort).
     pub fn abort(self) -> io::Result<()> {
         self.send(Command::Abort)
     }
 
     /// [`Conn::pause`](crate::Conn::pause), from any thread. `ESTALE` as for `write`. Of several
     /// calls of `pause` and `resume` before the loop comes to them, the last counts.
+    ///
+    /// See the example of [`Conn::pause`](crate::Conn::pause).
     pub fn pause(self) -> io::Result<()> {
         self.send(Command::Pause(true))
     }
 
     /// [`Conn::resume`](crate::Conn::resume), from any thread. `ESTALE` as for `write`.
+    ///
+    /// See the example of [`Conn::pause`](crate::Conn::pause).
     pub fn resume(self) -> io::Result<()> {
         self.send(Command::Pause(false))
     }
 
     /// Whether the connection is open at this moment, and this process's.
+    ///
+    /// See the example of [`from_number`](Self::from_number).
     pub fn is_open(self) -> bool {
         self.check().is_ok()
     }

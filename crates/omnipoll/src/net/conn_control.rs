@@ -1,0 +1,349 @@
+//! What a handler can do with a [`Conn`] besides writing: end it, pause reading, ask about it, limit it.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use super::conn::Conn;
+use super::conn_id::ConnId;
+use super::connection::Stage;
+use crate::error::Describe;
+use crate::sys::{socket, Address};
+
+/// Ending.
+impl Conn<'_> {
+    /// Ends the connection cleanly: the handler gets no more data, what is queued is sent, our
+    /// direction is shut down, and the peer has the server's
+    /// [linger](crate::ServerOptions::linger) time to read it all. Then `on_close` is called.
+    ///
+    /// ```
+    #[doc = include_str!("../../doc/ask.md")]
+    /// struct Refuse;
+    ///
+    /// impl Handler for Refuse {
+    ///     type State = ();
+    ///
+    ///     fn on_open(&self, conn: &mut Conn<'_>) -> io::Result<()> {
+    ///         conn.write(b"try again later\n")?;
+    ///         conn.close();
+    ///         assert_eq!(conn.write(b"more").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    ///         Ok(())
+    ///     }
+    /// #   fn on_data(&self, _: &mut Conn<'_>, _: &mut (), _: &[u8]) {}
+    /// }
+    ///
+    /// assert_eq!(ask(Refuse, "")?, "try again later\n");
+    /// # Ok::<(), io::Error>(())
+    /// ```
+    pub fn close(&mut self) {
+        if self.connection.stage == Stage::Open {
+            self.connection.stage = Stage::Closing;
+            self.context.mailbox.set_closing(self.connection.id);
+        }
+    }
+
+    /// Ends the connection at once: what is queued is discarded and the peer sees a reset.
+    /// `on_close` is called with `ECONNABORTED` when the current callback has returned.
+    ///
+    /// ```
+    #[doc = include_str!("../../doc/ask.md")]
+    /// struct Reset;
+    ///
+    /// impl Handler for Reset {
+    ///     type State = ();
+    ///
+    ///     fn on_data(&self, conn: &mut Conn<'_>, _: &mut (), _: &[u8]) {
+    ///         conn.abort();
+    ///     }
+    /// #   fn on_open(&self, _: &mut Conn<'_>) -> io::Result<()> { Ok(()) }
+    /// }
+    ///
+    /// assert!(ask(Reset, "request").is_err());
+    /// # Ok::<(), io::Error>(())
+    /// ```
+    #[doc(alias = "SO_LINGER")]
+    pub fn abort(&mut self) {
+        if !self.connection.is_ended() {
+            self.connection.reset();
+            self.connection.end(Some(libc::ECONNABORTED));
+        }
+    }
+
+    /// Ends our direction once what is queued has been sent, by `shutdown(2)`: the peer sees
+    /// the end of our data, and its own data still arrives. When both have ended, the
+    /// connection has.
+    ///
+    /// ```
+    #[doc = include_str!("../../doc/ask.md")]
+    /// struct Answer;
+    ///
+    /// impl Handler for Answer {
+    ///     type State = ();
+    ///
+    ///     fn on_data(&self, conn: &mut Conn<'_>, _: &mut (), _: &[u8]) {
+    ///         let _ = conn.write(b"that is all\n");
+    ///         conn.shutdown();
+    ///         // What the client sends still arrives here.
+    ///     }
+    /// #   fn on_open(&self, _: &mut Conn<'_>) -> io::Result<()> { Ok(()) }
+    /// }
+    ///
+    /// assert_eq!(ask(Answer, "request")?, "that is all\n");
+    /// # Ok::<(), io::Error>(())
+    /// ```
+    pub fn shutdown(&mut self) {
+        if self.connection.shutdown.is_none() {
+            self.connection.shutdown = Some(false);
+            self.context.mailbox.set_shut(self.connection.id);
+        }
+    }
+}
+
+/// Reading.
+impl Conn<'_> {
+    /// Reads no more from the peer, which eventually can't send either. That it ends or resets the
+    /// connection is noticed after [`resume`](Conn::resume), or by a failing write.
+    ///
+    /// ```
+    #[doc = include_str!("../../doc/ask.md")]
+    /// struct Later;
+    ///
+    /// impl Handler for Later {
+    ///     type State = ();
+    ///
+    ///     fn on_data(&self, conn: &mut Conn<'_>, _: &mut (), _: &[u8]) {
+    ///         // Reads the next request when this one has been answered.
+    ///         conn.pause();
+    ///         assert!(conn.is_paused());
+    ///         let id = conn.id();
+    ///         std::thread::spawn(move || id.post(42));
+    ///     }
+    ///
+    ///     fn on_post(&self, conn: &mut Conn<'_>, _: &mut (), value: i64) {
+    ///         let _ = conn.write(value.to_string().as_bytes());
+    ///         conn.resume();
+    ///     }
+    /// #   fn on_open(&self, _: &mut Conn<'_>) -> io::Result<()> { Ok(()) }
+    /// }
+    ///
+    /// assert_eq!(ask(Later, "request")?, "42");
+    /// # Ok::<(), io::Error>(())
+    /// ```
+    pub fn pause(&mut self) {
+        self.connection.paused = true;
+    }
+
+    /// Reads again.
+    ///
+    /// See the example of [`pause`](Conn::pause).
+    pub fn resume(&mut self) {
+        if self.connection.paused {
+            self.connection.paused = false;
+            self.connection.timeouts.note_read(&self.context.clock);
+        }
+    }
+
+    /// Whether [`pause`](Conn::pause) is in force.
+    ///
+    /// See the example of [`pause`](Conn::pause).
+    pub fn is_paused(&self) -> bool {
+        self.connection.paused
+    }
+
+    /// Whether the peer has ended its direction.
+    ///
+    /// ```
+    #[doc = include_str!("../../doc/ask.md")]
+    /// struct Last;
+    ///
+    /// impl Handler for Last {
+    ///     type State = ();
+    ///
+    ///     fn on_end(&self, conn: &mut Conn<'_>, _: &mut ()) {
+    ///         assert!(conn.has_ended());
+    ///         let _ = conn.write(b"goodbye\n");
+    ///         conn.close();
+    ///     }
+    /// #   fn on_open(&self, _: &mut Conn<'_>) -> io::Result<()> { Ok(()) }
+    /// #   fn on_data(&self, _: &mut Conn<'_>, _: &mut (), _: &[u8]) {}
+    /// }
+    ///
+    /// assert_eq!(ask(Last, "")?, "goodbye\n");
+    /// # Ok::<(), io::Error>(())
+    /// ```
+    pub fn has_ended(&self) -> bool {
+        self.connection.peer_ended
+    }
+}
+
+/// Identity, addresses and limits.
+impl Conn<'_> {
+    /// What other threads name it by.
+    ///
+    /// ```
+    #[doc = include_str!("../../doc/ask.md")]
+    /// struct FromElsewhere;
+    ///
+    /// impl Handler for FromElsewhere {
+    ///     type State = ();
+    ///
+    ///     fn on_open(&self, conn: &mut Conn<'_>) -> io::Result<()> {
+    ///         let id: ConnId = conn.id();
+    ///         std::thread::spawn(move || id.write(b"from another thread\n").and_then(|_| id.close()));
+    ///         Ok(())
+    ///     }
+    /// #   fn on_data(&self, _: &mut Conn<'_>, _: &mut (), _: &[u8]) {}
+    /// #   fn on_end(&self, _: &mut Conn<'_>, _: &mut ()) {}
+    /// }
+    ///
+    /// assert_eq!(ask(FromElsewhere, "")?, "from another thread\n");
+    /// # Ok::<(), io::Error>(())
+    /// ```
+    pub fn id(&self) -> ConnId {
+        self.connection.id
+    }
+
+    /// The peer's address.
+    ///
+    /// ```
+    #[doc = include_str!("../../doc/ask.md")]
+    /// struct Addresses;
+    ///
+    /// impl Handler for Addresses {
+    ///     type State = ();
+    ///
+    ///     fn on_open(&self, conn: &mut Conn<'_>) -> io::Result<()> {
+    ///         let addresses = format!("{} to {}", conn.peer(), conn.local()?);
+    ///         conn.write(addresses.as_bytes())?;
+    ///         Ok(())
+    ///     }
+    /// #   fn on_data(&self, _: &mut Conn<'_>, _: &mut (), _: &[u8]) {}
+    /// }
+    ///
+    /// assert!(ask(Addresses, "")?.starts_with("127.0.0.1:"));
+    /// # Ok::<(), io::Error>(())
+    /// ```
+    pub fn peer(&self) -> &Address {
+        &self.connection.peer
+    }
+
+    /// The local address: `getsockname(2)`.
+    ///
+    /// See the example of [`peer`](Conn::peer).
+    #[doc(alias = "getsockname")]
+    pub fn local(&self) -> io::Result<Address> {
+        socket::local_address(self.connection.socket.as_fd()).describe("getsockname")
+    }
+
+    /// The socket, for its options. Only the loop may read, write or close it.
+    ///
+    /// ```
+    #[doc = include_str!("../../doc/ask.md")]
+    /// struct KeepAlive;
+    ///
+    /// impl Handler for KeepAlive {
+    ///     type State = ();
+    ///
+    ///     fn on_open(&self, conn: &mut Conn<'_>) -> io::Result<()> {
+    ///         socket2::SockRef::from(&conn.socket()).set_keepalive(true)
+    ///     }
+    /// #   fn on_data(&self, _: &mut Conn<'_>, _: &mut (), _: &[u8]) {}
+    /// }
+    ///
+    /// ask(KeepAlive, "")?;
+    /// # Ok::<(), io::Error>(())
+    /// ```
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.connection.socket.as_fd()
+    }
+
+    /// Ends the connection with `ETIMEDOUT` when nothing was read or written for so long, instead of
+    /// [`ServerOptions::idle_timeout`](crate::ServerOptions::idle_timeout).
+    ///
+    /// ```
+    #[doc = include_str!("../../doc/ask.md")]
+    /// struct Patient;
+    ///
+    /// impl Handler for Patient {
+    ///     type State = ();
+    ///
+    ///     fn on_open(&self, conn: &mut Conn<'_>) -> io::Result<()> {
+    ///         conn.set_idle_timeout(Some(Duration::from_secs(3600)));
+    ///         conn.set_read_timeout(Some(Duration::from_secs(600)));
+    ///         conn.set_write_timeout(None);
+    ///         Ok(())
+    ///     }
+    /// #   fn on_data(&self, _: &mut Conn<'_>, _: &mut (), _: &[u8]) {}
+    /// }
+    ///
+    /// ask(Patient, "")?;
+    /// # Ok::<(), io::Error>(())
+    /// ```
+    pub fn set_idle_timeout(&mut self, timeout: Option<Duration>) {
+        self.connection.timeouts.set_idle(timeout, &self.context.clock);
+    }
+
+    /// Ends it with `ETIMEDOUT` when nothing was read for so long while it was being read.
+    ///
+    /// See the example of [`set_idle_timeout`](Conn::set_idle_timeout).
+    pub fn set_read_timeout(&mut self, timeout: Option<Duration>) {
+        self.connection.timeouts.set_read(timeout, &self.context.clock);
+    }
+
+    /// Ends it with `ETIMEDOUT` when bytes were queued for so long and none could be sent.
+    ///
+    /// See the example of [`set_idle_timeout`](Conn::set_idle_timeout).
+    pub fn set_write_timeout(&mut self, timeout: Option<Duration>) {
+        self.connection.timeouts.set_write(timeout, &self.context.clock);
+    }
+
+    /// Whether the server is stopping: an answer may be the last on its connection.
+    ///
+    /// ```
+    #[doc = include_str!("../../doc/ask.md")]
+    /// struct Echo;
+    ///
+    /// impl Handler for Echo {
+    ///     type State = ();
+    ///
+    ///     fn on_data(&self, conn: &mut Conn<'_>, _: &mut (), data: &[u8]) {
+    ///         let _ = conn.write(data);
+    ///         if conn.is_stopping() {
+    ///             conn.close();
+    ///         }
+    ///     }
+    /// #   fn on_open(&self, _: &mut Conn<'_>) -> io::Result<()> { Ok(()) }
+    /// }
+    ///
+    /// assert_eq!(ask(Echo, "request")?, "request");
+    /// # Ok::<(), io::Error>(())
+    /// ```
+    pub fn is_stopping(&self) -> bool {
+        self.context.stopping.get()
+    }
+
+    /// The number of the loop or process that serves it, from 0, as in
+    /// [`ServerStats::workers`](crate::ServerStats::workers).
+    ///
+    /// ```
+    #[doc = include_str!("../../doc/ask.md")]
+    /// struct Worker;
+    ///
+    /// impl Handler for Worker {
+    ///     type State = ();
+    ///
+    ///     fn on_open(&self, conn: &mut Conn<'_>) -> io::Result<()> {
+    ///         let worker = conn.worker().to_string();
+    ///         conn.write(worker.as_bytes())?;
+    ///         Ok(())
+    ///     }
+    /// #   fn on_data(&self, _: &mut Conn<'_>, _: &mut (), _: &[u8]) {}
+    /// }
+    ///
+    /// assert_eq!(ask(Worker, "")?, "0");
+    /// # Ok::<(), io::Error>(())
+    /// ```
+    pub fn worker(&self) -> usize {
+        self.context.worker
+    }
+}
