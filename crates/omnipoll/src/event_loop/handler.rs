@@ -13,6 +13,13 @@ use crate::net::{Conn, Datagram};
 ///
 /// A panic in a call ends only that connection, with `ENOTRECOVERABLE`.
 ///
+/// In the examples `ask` runs a server with the handler, sends it a request as a client that then ends its
+/// direction, and returns what the client gets.
+///
+/// # Portability
+///
+/// The calls are the same on every system and engine.
+///
 /// ```
 /// use omnipoll::{Conn, Handler};
 /// use std::io;
@@ -44,32 +51,104 @@ pub trait Handler: Send + Sync {
 
     /// A client has connected. An error refuses it: what was written to it is sent, and the connection
     /// is closed; `on_close` is not called for it.
+    ///
+    /// See the example of [`Handler`].
     fn on_open(&self, conn: &mut Conn<'_>) -> io::Result<Self::State>;
 
     /// Bytes have arrived: as many as one read returned, which may be part of a message or several.
     /// They are valid until the handler returns.
+    ///
+    /// See the example of [`Handler`].
     fn on_data(&self, conn: &mut Conn<'_>, state: &mut Self::State, data: &[u8]);
 
     /// The peer has ended its direction. By default we then end ours, and thereby the connection,
     /// when what is queued has been sent. A handler that continues to write closes the connection
     /// later.
+    ///
+    /// See the example of [`Conn::has_ended`].
     fn on_end(&self, conn: &mut Conn<'_>, state: &mut Self::State) {
         let _ = state;
         conn.close();
     }
 
     /// The queued bytes were above the high mark and have fallen to the low one.
+    ///
+    /// ```
+    #[doc = include_str!("../../doc/ask.md")]
+    ///
+    /// /// Sends a thousand blocks, as fast as the client reads them.
+    /// struct Blocks;
+    ///
+    /// impl Handler for Blocks {
+    ///     type State = usize;
+    ///
+    ///     fn on_open(&self, conn: &mut Conn<'_>) -> io::Result<usize> {
+    ///         let mut left = 1000;
+    ///         self.on_drain(conn, &mut left);
+    ///         Ok(left)
+    ///     }
+    ///
+    ///     fn on_drain(&self, conn: &mut Conn<'_>, left: &mut usize) {
+    ///         while *left > 0 {
+    ///             *left -= 1;
+    ///             match conn.write(&[b'x'; 4096]) {
+    ///                 // More than the high mark: continues when `on_drain` is called.
+    ///                 Ok(queued) if queued > 64 << 10 => return,
+    ///                 Ok(_) => {}
+    ///                 Err(_) => return,
+    ///             }
+    ///         }
+    ///         conn.close();
+    ///     }
+    ///
+    ///     fn on_end(&self, _: &mut Conn<'_>, _: &mut usize) {}
+    /// #   fn on_data(&self, _: &mut Conn<'_>, _: &mut usize, _: &[u8]) {}
+    /// }
+    ///
+    /// assert_eq!(ask(Blocks, "")?.len(), 1000 * 4096);
+    /// # Ok::<(), io::Error>(())
+    /// ```
     fn on_drain(&self, conn: &mut Conn<'_>, state: &mut Self::State) {
         let _ = (conn, state);
     }
 
     /// [`ConnId::post`](crate::ConnId::post) was called with this value.
+    ///
+    /// See the example of [`Conn::pause`].
     fn on_post(&self, conn: &mut Conn<'_>, state: &mut Self::State, value: i64) {
         let _ = (conn, state, value);
     }
 
     /// The server has begun to stop. A connection that is idle is best closed here; others have until
     /// the drain's end.
+    ///
+    /// ```
+    #[doc = include_str!("../../doc/ask.md")]
+    ///
+    /// /// Answers each line, and keeps what has arrived of the next one.
+    /// struct Lines;
+    ///
+    /// impl Handler for Lines {
+    ///     type State = Vec<u8>;
+    ///
+    ///     fn on_stop(&self, conn: &mut Conn<'_>, line: &mut Vec<u8>) {
+    ///         if line.is_empty() {
+    ///             conn.close();
+    ///         }
+    ///     }
+    /// #   fn on_open(&self, _: &mut Conn<'_>) -> io::Result<Vec<u8>> { Ok(Vec::new()) }
+    /// #   fn on_data(&self, conn: &mut Conn<'_>, line: &mut Vec<u8>, data: &[u8]) {
+    /// #       line.extend_from_slice(data);
+    /// #       if line.ends_with(b"\n") {
+    /// #           let _ = conn.write(line);
+    /// #           line.clear();
+    /// #       }
+    /// #   }
+    /// }
+    ///
+    /// assert_eq!(ask(Lines, "hello\n")?, "hello\n");
+    /// # Ok::<(), io::Error>(())
+    /// ```
     fn on_stop(&self, conn: &mut Conn<'_>, state: &mut Self::State) {
         let _ = (conn, state);
     }
@@ -78,6 +157,27 @@ pub trait Handler: Send + Sync {
     /// that `on_open` accepted, when all that was queued has been sent or discarded. `error` is `None`
     /// when it ended cleanly; else `ECONNRESET`, `ETIMEDOUT`, `ECONNABORTED` after an abort,
     /// `ECANCELED` when the server's drain was over, or the system's error.
+    ///
+    /// ```
+    #[doc = include_str!("../../doc/ask.md")]
+    /// struct Log;
+    ///
+    /// impl Handler for Log {
+    ///     type State = ();
+    ///
+    ///     fn on_close(&self, conn: &mut Conn<'_>, _: (), error: Option<io::Error>) {
+    ///         match error {
+    ///             None => println!("{} has ended", conn.peer()),
+    ///             Some(error) => println!("{}: {error}", conn.peer()),
+    ///         }
+    ///     }
+    /// #   fn on_open(&self, _: &mut Conn<'_>) -> io::Result<()> { Ok(()) }
+    /// #   fn on_data(&self, _: &mut Conn<'_>, _: &mut (), _: &[u8]) {}
+    /// }
+    ///
+    /// ask(Log, "hello")?;
+    /// # Ok::<(), io::Error>(())
+    /// ```
     fn on_close(&self, conn: &mut Conn<'_>, state: Self::State, error: Option<io::Error>) {
         let _ = (conn, state, error);
     }
@@ -85,6 +185,32 @@ pub trait Handler: Send + Sync {
     /// A signal interrupted the wait of the thread that called [`Server::run`](crate::Server::run).
     /// An error ends the server at once, and `run` returns it: for runtimes that must handle their own
     /// signals in an ordinary thread.
+    ///
+    /// ```
+    #[doc = include_str!("../../doc/ask.md")]
+    /// use std::sync::atomic::{AtomicBool, Ordering};
+    ///
+    /// /// Set by the handler of a signal.
+    /// static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+    ///
+    /// struct Interruptible;
+    ///
+    /// impl Handler for Interruptible {
+    ///     type State = ();
+    ///
+    ///     fn on_interrupt(&self) -> io::Result<()> {
+    ///         if INTERRUPTED.load(Ordering::Relaxed) {
+    ///             return Err(io::ErrorKind::Interrupted.into());
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// #   fn on_open(&self, _: &mut Conn<'_>) -> io::Result<()> { Ok(()) }
+    /// #   fn on_data(&self, _: &mut Conn<'_>, _: &mut (), _: &[u8]) {}
+    /// }
+    ///
+    /// ask(Interruptible, "hello")?;
+    /// # Ok::<(), io::Error>(())
+    /// ```
     fn on_interrupt(&self) -> io::Result<()> {
         Ok(())
     }
@@ -92,11 +218,38 @@ pub trait Handler: Send + Sync {
     /// Called in each thread or process that the server makes: it must call `serve`, which returns when
     /// there is nothing left to serve. For runtimes that must know their threads, or do something
     /// before a process ends.
+    ///
+    /// ```
+    /// # use std::io;
+    /// use omnipoll::{Conn, Handler, Model, Server, ServerOptions};
+    ///
+    /// struct Named;
+    ///
+    /// impl Handler for Named {
+    ///     type State = ();
+    ///
+    ///     fn on_worker(&self, serve: &mut dyn FnMut()) {
+    ///         println!("{:?} begins", std::thread::current().id());
+    ///         serve();
+    ///         println!("{:?} ends", std::thread::current().id());
+    ///     }
+    /// #   fn on_open(&self, _: &mut Conn<'_>) -> io::Result<()> { Ok(()) }
+    /// #   fn on_data(&self, _: &mut Conn<'_>, _: &mut (), _: &[u8]) {}
+    /// }
+    ///
+    /// let server = Server::with_options(Named, ServerOptions::new().model(Model::Cores).workers(2))?;
+    /// server.listen("127.0.0.1:0")?;
+    /// server.handle().stop(None)?;
+    /// server.run()?;
+    /// # Ok::<(), io::Error>(())
+    /// ```
     fn on_worker(&self, serve: &mut dyn FnMut()) {
         serve();
     }
 
     /// A datagram has arrived on a `udp:` address.
+    ///
+    /// See the example of [`Datagram`].
     fn on_datagram(&self, datagram: &mut Datagram<'_>, data: &[u8]) {
         let _ = (datagram, data);
     }

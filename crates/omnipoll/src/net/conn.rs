@@ -25,6 +25,9 @@ use crate::sys::{socket, socket_options};
 /// - Ending: [`shutdown`](Conn::shutdown), [`close`](Conn::close), [`abort`](Conn::abort).
 /// - Limits: [`set_idle_timeout`](Conn::set_idle_timeout) and those beside it.
 ///
+/// In the examples `ask` runs a server with the handler, sends it a request as a client that then ends its
+/// direction, and returns what the client gets.
+///
 /// # Portability
 ///
 /// Every method is the same on every system and engine, unless it says otherwise.

@@ -7,10 +7,16 @@ use crate::EngineKind;
 
 /// A way to serve many clients. The handler does not change with it; what its calls share does.
 ///
+/// # Portability
+///
+/// Every model is available on every system and engine.
+///
 /// ```
 /// use omnipoll::Model;
 ///
 /// assert_eq!(Model::from_name("prefork"), Some(Model::Prefork));
+/// assert_eq!(Model::from_number(5), Some(Model::Prefork));
+/// assert_eq!(Model::Prefork.name(), "prefork");
 /// assert!(Model::ALL.into_iter().filter(|model| model.forks()).eq([Model::Fork, Model::Prefork]));
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -38,6 +44,8 @@ impl Model {
     pub const ALL: [Self; 5] = [Self::Reactor, Self::Cores, Self::Thread, Self::Fork, Self::Prefork];
 
     /// Its name, in lower case.
+    ///
+    /// See the example of [`Model`].
     pub const fn name(self) -> &'static str {
         match self {
             Self::Reactor => "reactor",
@@ -49,16 +57,22 @@ impl Model {
     }
 
     /// The model of that name.
+    ///
+    /// See the example of [`Model`].
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|model| model.name() == name)
     }
 
     /// The model of that number in the C API.
+    ///
+    /// See the example of [`Model`].
     pub fn from_number(number: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|&model| model as u32 == number)
     }
 
     /// Whether clients are served in processes of their own.
+    ///
+    /// See the example of [`Model`].
     pub const fn forks(self) -> bool {
         matches!(self, Self::Fork | Self::Prefork)
     }
@@ -86,9 +100,18 @@ pub type AroundFork = Arc<dyn Fn(&mut dyn FnMut() -> i32) -> i32 + Send + Sync>;
 /// # }
 /// let options = ServerOptions::new()
 ///     .model(Model::Cores)
+///     .workers(4)
 ///     .max_clients(10_000)
+///     .backlog(512)
+///     .queue_limit(1 << 20)
+///     .total_queue_limit(64 << 20)
+///     .water_marks(8 << 10, 32 << 10)
 ///     .idle_timeout(Duration::from_secs(60))
-///     .signals(true);
+///     .read_timeout(Duration::from_secs(30))
+///     .write_timeout(Duration::from_secs(20))
+///     .linger(Duration::from_secs(1))
+///     .signals(true)
+///     .drain(Some(Duration::from_secs(5)));
 /// let server = Server::with_options(Echo, options)?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
@@ -140,17 +163,36 @@ impl Default for ServerOptions {
 
 impl ServerOptions {
     /// One loop on the best engine, and the limits that each method names.
+    ///
+    /// See the example of [`ServerOptions`].
     pub fn new() -> Self {
         Self::default()
     }
 
     /// The model: [`Model::Reactor`] by default.
+    ///
+    /// See the example of [`ServerOptions`].
     pub fn model(mut self, model: Model) -> Self {
         self.model = model;
         self
     }
 
     /// The engine of every loop; without it as [`Poller::new`](crate::Poller::new) chooses.
+    ///
+    /// ```
+    /// # use omnipoll::{Conn, Handler};
+    /// # struct Echo;
+    /// # impl Handler for Echo {
+    /// #     type State = ();
+    /// #     fn on_open(&self, _: &mut Conn<'_>) -> std::io::Result<()> { Ok(()) }
+    /// #     fn on_data(&self, conn: &mut Conn<'_>, _: &mut (), data: &[u8]) { let _ = conn.write(data); }
+    /// # }
+    /// use omnipoll::{EngineKind, Server, ServerOptions};
+    ///
+    /// let server = Server::with_options(Echo, ServerOptions::new().engine(EngineKind::Poll))?;
+    /// assert_eq!(server.handle().engine(), EngineKind::Poll);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn engine(mut self, engine: EngineKind) -> Self {
         self.engine = Some(engine);
         self
@@ -158,6 +200,8 @@ impl ServerOptions {
 
     /// How many loops or processes there are under CORES and PREFORK: by default one for each core that
     /// this process may use.
+    ///
+    /// See the example of [`ServerOptions`].
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = Some(workers);
         self
@@ -166,6 +210,8 @@ impl ServerOptions {
     /// How many clients are served at once; those beyond wait in the listening socket's queue.
     /// By default 512 under THREAD and FORK, and no limit elsewhere. CORES and PREFORK give each worker
     /// an equal share.
+    ///
+    /// See the example of [`ServerOptions`].
     pub fn max_clients(mut self, clients: usize) -> Self {
         self.max_clients = Some(clients);
         self
@@ -173,6 +219,8 @@ impl ServerOptions {
 
     /// How many clients may wait to be accepted, as `listen(2)` takes it: 4,096 by default.
     /// The system's own limit (on Linux `net.core.somaxconn`) applies too.
+    ///
+    /// See the example of [`ServerOptions`].
     #[doc(alias = "listen")]
     #[doc(alias = "somaxconn")]
     pub fn backlog(mut self, clients: i32) -> Self {
@@ -190,6 +238,13 @@ impl ServerOptions {
     ///
     /// Linux shares the clients out; other systems may give all of them to one of the sockets.
     /// EXCLUSIVE is epoll's and io_uring's.
+    ///
+    /// ```
+    /// use omnipoll::{Model, ServerOptions};
+    ///
+    /// // One socket, so that an idle core accepts while another is busy.
+    /// let options = ServerOptions::new().model(Model::Cores).reuse_port(false);
+    /// ```
     #[doc(alias = "SO_REUSEPORT")]
     pub fn reuse_port(mut self, yes: bool) -> Self {
         self.reuse_port = Some(yes);
@@ -198,6 +253,8 @@ impl ServerOptions {
 
     /// How many bytes may wait to be sent on one connection; a write beyond is `ENOBUFS`. 16 MiB
     /// by default.
+    ///
+    /// See the example of [`ServerOptions`].
     pub fn queue_limit(mut self, bytes: usize) -> Self {
         self.queue_limit = bytes;
         self
@@ -205,6 +262,8 @@ impl ServerOptions {
 
     /// How many bytes may wait to be sent in the whole process; a write beyond is `ENOBUFS`.
     /// 256 MiB by default.
+    ///
+    /// See the example of [`ServerOptions`].
     pub fn total_queue_limit(mut self, bytes: usize) -> Self {
         self.total_queue_limit = bytes;
         self
@@ -219,6 +278,22 @@ impl ServerOptions {
     /// On io_uring the kernel may have received more by then,
     /// which is kept, and delivered when reading resumes: less than 128 KiB from Linux 6.17 on,
     /// and before that as much as arrives until the receive has been cancelled.
+    ///
+    /// ```
+    /// # use omnipoll::{Conn, Handler};
+    /// # struct Echo;
+    /// # impl Handler for Echo {
+    /// #     type State = ();
+    /// #     fn on_open(&self, _: &mut Conn<'_>) -> std::io::Result<()> { Ok(()) }
+    /// #     fn on_data(&self, conn: &mut Conn<'_>, _: &mut (), data: &[u8]) { let _ = conn.write(data); }
+    /// # }
+    /// use omnipoll::{Server, ServerOptions};
+    ///
+    /// Server::with_options(Echo, ServerOptions::new().water_marks(4096, 16384))?;
+    /// let error = Server::with_options(Echo, ServerOptions::new().water_marks(16384, 4096)).unwrap_err();
+    /// assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn water_marks(mut self, low: usize, high: usize) -> Self {
         self.low_water = low;
         self.high_water = high;
@@ -227,6 +302,8 @@ impl ServerOptions {
 
     /// Ends a connection with `ETIMEDOUT` on which nothing was read or written for so long. The
     /// peer sees an end, or, if something was still to be sent, a reset, as with the other timeouts.
+    ///
+    /// See the example of [`ServerOptions`].
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.idle_timeout = Some(timeout);
         self
@@ -234,6 +311,8 @@ impl ServerOptions {
 
     /// Ends a connection with `ETIMEDOUT` from which nothing arrived for so long while it was
     /// being read.
+    ///
+    /// See the example of [`ServerOptions`].
     pub fn read_timeout(mut self, timeout: Duration) -> Self {
         self.read_timeout = Some(timeout);
         self
@@ -242,6 +321,14 @@ impl ServerOptions {
     /// Ends a connection with `ETIMEDOUT` on which bytes wait to be sent and none could be for
     /// so long: one minute by default, so that a client that never reads doesn't keep what waits
     /// for it indefinitely. `None`: no limit.
+    ///
+    /// ```
+    /// use omnipoll::ServerOptions;
+    /// use std::time::Duration;
+    ///
+    /// let options = ServerOptions::new().write_timeout(Duration::from_secs(10));
+    /// let without_limit = ServerOptions::new().write_timeout(None);
+    /// ```
     pub fn write_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.write_timeout = timeout.into();
         self
@@ -250,6 +337,8 @@ impl ServerOptions {
     /// How long a closed connection waits for its peer to read what was sent and to end its
     /// direction too: two seconds by default. While the peer sends, the time starts again after each
     /// arrival, up to 15 times as long in all.
+    ///
+    /// See the example of [`ServerOptions`].
     #[doc(alias = "SO_LINGER")]
     pub fn linger(mut self, time: Duration) -> Self {
         self.linger = time;
@@ -258,6 +347,8 @@ impl ServerOptions {
 
     /// Whether SIGTERM and SIGINT stop the server, with the [drain](ServerOptions::drain) set
     /// here; a second one ends it at once.
+    ///
+    /// See the example of [`ServerOptions`].
     #[doc(alias = "sigaction")]
     pub fn signals(mut self, yes: bool) -> Self {
         self.signals = yes;
@@ -266,12 +357,28 @@ impl ServerOptions {
 
     /// How long clients may still be served after a signal, or in a worker whose parent has
     /// died: ten seconds by default; `None` is no limit.
+    ///
+    /// See the example of [`ServerOptions`].
     pub fn drain(mut self, time: Option<Duration>) -> Self {
         self.drain = time;
         self
     }
 
     /// What to do around each fork; nothing by default.
+    ///
+    /// ```
+    /// use omnipoll::{Model, ServerOptions};
+    /// use std::sync::Arc;
+    ///
+    /// let options = ServerOptions::new().model(Model::Prefork).around_fork(Arc::new(|fork| {
+    ///     // Prepare the runtime.
+    ///     let child = fork();
+    ///     if child == 0 {
+    ///         // Repair the runtime.
+    ///     }
+    ///     child
+    /// }));
+    /// ```
     #[doc(alias = "fork")]
     #[doc(alias = "pthread_atfork")]
     pub fn around_fork(mut self, around: AroundFork) -> Self {

@@ -21,6 +21,10 @@ use crate::EngineKind;
 
 /// Serves clients by a [`Handler`], as its [options](ServerOptions) say.
 ///
+/// # Portability
+///
+/// Every method is the same on every system and engine, unless it says otherwise.
+///
 /// ```
 /// use omnipoll::{Conn, Handler, Server};
 /// use std::io::{self, Read, Write};
@@ -67,7 +71,7 @@ pub struct Server<H> {
 /// Every method is the same on every system and engine.
 ///
 /// ```
-/// use omnipoll::{Conn, Handler, Server};
+/// use omnipoll::{Conn, Handler, Model, Server};
 /// use std::time::Duration;
 ///
 /// # struct Echo;
@@ -82,10 +86,12 @@ pub struct Server<H> {
 /// std::thread::scope(|scope| {
 ///     let serving = scope.spawn(|| server.run());
 ///     assert_eq!(handle.addresses().len(), 1);
+///     assert!(handle.engine().is_available());
 ///     handle.stop(Some(Duration::from_secs(10)))?;
 ///     serving.join().unwrap()
 /// })?;
-/// assert_eq!(handle.stats().workers.len(), 1);
+/// assert_eq!(handle.stats().total.active, 0);
+/// assert_eq!(handle.model(), Model::Reactor);
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Clone)]
@@ -99,6 +105,8 @@ impl<H: Handler> Server<H> {
     /// # Portability
     ///
     /// As for [`Poller::new`](crate::Poller::new).
+    ///
+    /// See the example of [`Server`].
     pub fn new(handler: H) -> io::Result<Self> {
         Self::with_options(handler, ServerOptions::new())
     }
@@ -114,6 +122,24 @@ impl<H: Handler> Server<H> {
     ///
     /// Every model runs on every engine. On io_uring a ring accepts, receives and sends under
     /// REACTOR, CORES and PREFORK, where the kernel can (Linux 6.1).
+    ///
+    /// ```
+    /// # use omnipoll::{Conn, Handler};
+    /// # struct Echo;
+    /// # impl Handler for Echo {
+    /// #     type State = ();
+    /// #     fn on_open(&self, _: &mut Conn<'_>) -> std::io::Result<()> { Ok(()) }
+    /// #     fn on_data(&self, conn: &mut Conn<'_>, _: &mut (), data: &[u8]) { let _ = conn.write(data); }
+    /// # }
+    /// use omnipoll::{Server, ServerOptions};
+    ///
+    /// let server = Server::with_options(Echo, ServerOptions::new().max_clients(1000))?;
+    /// server.listen("127.0.0.1:0")?;
+    ///
+    /// let error = Server::with_options(Echo, ServerOptions::new().workers(0)).unwrap_err();
+    /// assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn with_options(handler: H, options: ServerOptions) -> io::Result<Self> {
         if options.low_water > options.high_water {
             return Err(fail(libc::EINVAL, "the low mark is above the high one"));
@@ -147,6 +173,27 @@ impl<H: Handler> Server<H> {
     /// # Portability
     ///
     /// Abstract names (`"unix:@abstract"`) are Linux's.
+    ///
+    /// ```
+    /// # use omnipoll::{Conn, Handler};
+    /// # struct Echo;
+    /// # impl Handler for Echo {
+    /// #     type State = ();
+    /// #     fn on_open(&self, _: &mut Conn<'_>) -> std::io::Result<()> { Ok(()) }
+    /// #     fn on_data(&self, conn: &mut Conn<'_>, _: &mut (), data: &[u8]) { let _ = conn.write(data); }
+    /// # }
+    /// use omnipoll::{explain, Server};
+    ///
+    /// let server = Server::new(Echo)?;
+    /// let address = server.listen("127.0.0.1:0")?;
+    /// assert!(address.starts_with("127.0.0.1:") && address != "127.0.0.1:0");
+    /// server.listen("udp:127.0.0.1:0")?;
+    ///
+    /// let error = Server::new(Echo)?.listen(&address).unwrap_err();
+    /// assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+    /// println!("{}", explain(&error));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[doc(alias = "bind")]
     #[doc(alias = "socket")]
     #[doc(alias = "getaddrinfo")]
@@ -182,11 +229,15 @@ impl<H: Handler> Server<H> {
     }
 
     /// What other threads, and the handler, reach the server by.
+    ///
+    /// See the example of [`ServerHandle`].
     pub fn handle(&self) -> ServerHandle {
         ServerHandle { shared: self.shared.clone() }
     }
 
     /// The handler.
+    ///
+    /// See the example of [`ServerHandle::broadcast`].
     pub fn handler(&self) -> &H {
         &self.handler
     }
@@ -205,6 +256,24 @@ impl<H: Handler> Server<H> {
     /// The same on every system and engine. The system calls are those of
     /// [`Poller::wait`](crate::Poller::wait), `accept4(2)`, `recv(2)` and `send(2)`, or on a ring
     /// `io_uring_enter(2)` for all of them.
+    ///
+    /// ```
+    /// # use omnipoll::{Conn, Handler};
+    /// # struct Echo;
+    /// # impl Handler for Echo {
+    /// #     type State = ();
+    /// #     fn on_open(&self, _: &mut Conn<'_>) -> std::io::Result<()> { Ok(()) }
+    /// #     fn on_data(&self, conn: &mut Conn<'_>, _: &mut (), data: &[u8]) { let _ = conn.write(data); }
+    /// # }
+    /// use omnipoll::Server;
+    ///
+    /// let server = Server::new(Echo)?;
+    /// server.listen("127.0.0.1:0")?;
+    /// server.handle().stop(None)?;
+    /// server.run()?;
+    /// assert_eq!(server.run().unwrap_err().raw_os_error(), Some(libc::EINVAL));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[doc(alias = "accept")]
     pub fn run(&self) -> io::Result<()> {
         self.shared.check_owner()?;
@@ -263,6 +332,8 @@ impl ServerHandle {
     /// From any thread, and async-signal-safe in the process that made the server. In a process
     /// that FORK or PREFORK has forked, it ends that process's serving only; in any other forked
     /// child it is `EOWNERDEAD`.
+    ///
+    /// See the example of [`ServerHandle`].
     pub fn stop(&self, drain: Option<Duration>) -> io::Result<()> {
         self.shared.stop(drain)
     }
@@ -272,17 +343,59 @@ impl ServerHandle {
     ///
     /// `ENOMEM` when there is no memory for a copy of it. `ENOTSUP` under FORK and PREFORK, whose
     /// processes don't reach each other's clients.
+    ///
+    /// ```
+    /// use omnipoll::{Conn, Handler, Server, ServerHandle};
+    /// # use std::io::{self, Read, Write};
+    /// use std::sync::OnceLock;
+    ///
+    /// /// Sends what a client says to all of them.
+    /// #[derive(Default)]
+    /// struct Chat {
+    ///     server: OnceLock<ServerHandle>,
+    /// }
+    ///
+    /// impl Handler for Chat {
+    ///     type State = ();
+    ///
+    ///     fn on_data(&self, _: &mut Conn<'_>, _: &mut (), data: &[u8]) {
+    ///         if let Some(server) = self.server.get() {
+    ///             let _ = server.broadcast(data);
+    ///         }
+    ///     }
+    /// #   fn on_open(&self, _: &mut Conn<'_>) -> io::Result<()> { Ok(()) }
+    /// }
+    ///
+    /// let server = Server::new(Chat::default())?;
+    /// let _ = server.handler().server.set(server.handle());
+    /// # let address = server.listen("127.0.0.1:0")?;
+    /// # let handle = server.handle();
+    /// # let running = std::thread::spawn(move || server.run());
+    /// # let mut client = std::net::TcpStream::connect(address)?;
+    /// # client.write_all(b"hello")?;
+    /// # let mut answer = [0; 5];
+    /// # client.read_exact(&mut answer)?;
+    /// # assert_eq!(&answer, b"hello");
+    /// # drop(client);
+    /// # handle.stop(None)?;
+    /// # running.join().unwrap()?;
+    /// # Ok::<(), io::Error>(())
+    /// ```
     pub fn broadcast(&self, data: &[u8]) -> io::Result<usize> {
         self.shared.broadcast(data)
     }
 
     /// What the server has counted; under FORK and PREFORK in all its processes.
+    ///
+    /// See the example of [`ServerHandle`].
     pub fn stats(&self) -> ServerStats {
         self.shared.stats()
     }
 
     /// The addresses it listens on, with their real ports. None in a forked child, if another thread
     /// of the parent was listening on one at the very moment of the fork.
+    ///
+    /// See the example of [`ServerHandle`].
     pub fn addresses(&self) -> Vec<String> {
         self.shared.try_lock(&self.shared.addresses).map_or_else(Vec::new, |addresses| addresses.clone())
     }
@@ -297,6 +410,26 @@ impl ServerHandle {
     /// PREFORK has forked, there is none at all. `EMFILE` and `ENFILE` as `fcntl(2)` says. `EBUSY` in a
     /// forked child, if another thread of the parent was changing the server at the very moment of the
     /// fork.
+    ///
+    /// ```
+    /// # use omnipoll::{Conn, Handler};
+    /// # struct Echo;
+    /// # impl Handler for Echo {
+    /// #     type State = ();
+    /// #     fn on_open(&self, _: &mut Conn<'_>) -> std::io::Result<()> { Ok(()) }
+    /// #     fn on_data(&self, conn: &mut Conn<'_>, _: &mut (), data: &[u8]) { let _ = conn.write(data); }
+    /// # }
+    /// use omnipoll::Server;
+    /// use std::net::TcpListener;
+    ///
+    /// let server = Server::new(Echo)?;
+    /// let address = server.listen("127.0.0.1:0")?;
+    /// let handle = server.handle();
+    /// let listener = TcpListener::from(handle.dup_listener(0)?);
+    /// assert_eq!(listener.local_addr()?.to_string(), address);
+    /// assert_eq!(handle.dup_listener(1).unwrap_err().kind(), std::io::ErrorKind::NotFound);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[doc(alias = "dup")]
     #[doc(alias = "fcntl")]
     pub fn dup_listener(&self, number: usize) -> io::Result<OwnedFd> {
@@ -309,6 +442,27 @@ impl ServerHandle {
 
     /// Leaves the files of its unix sockets where they are when it stops: they lead to another
     /// process, which has duplicates of the sockets. A forked child leaves them in any case.
+    ///
+    /// ```
+    /// # use omnipoll::{Conn, Handler};
+    /// # struct Echo;
+    /// # impl Handler for Echo {
+    /// #     type State = ();
+    /// #     fn on_open(&self, _: &mut Conn<'_>) -> std::io::Result<()> { Ok(()) }
+    /// #     fn on_data(&self, conn: &mut Conn<'_>, _: &mut (), data: &[u8]) { let _ = conn.write(data); }
+    /// # }
+    /// use omnipoll::Server;
+    /// use std::env::temp_dir;
+    ///
+    /// let path = temp_dir().join(format!("omnipoll-{}.socket", std::process::id()));
+    /// let server = Server::new(Echo)?;
+    /// server.listen(&format!("unix:{}", path.display()))?;
+    /// server.handle().keep_files();
+    /// drop(server);
+    /// assert!(path.exists());
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn keep_files(&self) {
         if let Some(mut bound) = self.shared.try_lock(&self.shared.bound) {
             bound.iter_mut().for_each(Bound::keep_file);
@@ -316,11 +470,15 @@ impl ServerHandle {
     }
 
     /// The engine of its loops.
+    ///
+    /// See the example of [`ServerHandle`].
     pub fn engine(&self) -> EngineKind {
         self.shared.engine
     }
 
     /// The model it serves by.
+    ///
+    /// See the example of [`ServerHandle`].
     pub fn model(&self) -> Model {
         self.shared.options.model
     }

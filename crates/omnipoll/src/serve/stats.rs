@@ -3,6 +3,12 @@
 use crate::net::{Counter, Counters, WorkerCounters};
 
 /// What a worker, or the whole server, has counted since it was made.
+///
+/// See the example of [`ServerHandle`](crate::ServerHandle).
+///
+/// # Portability
+///
+/// The same on every system and engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WorkerStats {
@@ -33,6 +39,12 @@ pub struct WorkerStats {
 }
 
 /// What a [`Server`](crate::Server) has counted.
+///
+/// See the example of [`ServerHandle`](crate::ServerHandle).
+///
+/// # Portability
+///
+/// The same on every system and engine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServerStats {
