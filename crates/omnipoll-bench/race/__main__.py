@@ -1,4 +1,4 @@
-"""The comparison with other libraries: builds, measures, and writes docs/race.md, docs/race.json and docs/figures.
+"""The comparison with other libraries: builds, measures, writes docs/race.md, race.json and the figures.
 
     python3 crates/omnipoll-bench/race [--quick] [--only watch,growth,timers,protocols,connections,echo]
                                        [--against RACE.JSON]
