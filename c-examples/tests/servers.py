@@ -1,6 +1,7 @@
 """Server processes and other programs: started, watched, and bounded in time."""
 
 import contextlib
+import fcntl
 import os
 import re
 import resource
@@ -43,8 +44,9 @@ class Server:
             if descriptors is not None:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
 
-        # Appended to, because a look moves the offset that the server has, too.
-        self.errors = tempfile.TemporaryFile("a+")  # noqa: SIM115 (closed by __exit__)
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by __exit__)
+        # A look moves the offset, which the server's descriptor shares. The mode "a" does not set this.
+        fcntl.fcntl(self.errors, fcntl.F_SETFL, os.O_APPEND)
         self.process = subprocess.Popen(
             command,
             env=environment(env),
