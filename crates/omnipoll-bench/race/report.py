@@ -243,6 +243,9 @@ What the rows above contain that a loop written straight on a system call does w
 - io_uring under LEVEL: a poll reports edges, so what was reported before is looked at again by `poll(2)`.
 - io_uring, `select` and `poll`: each wait is counted, so that a removal returns only when no wait holds the
   file any more.
+- Servers on io_uring: a multishot receive ends when it has brought as much as one read of the other engines
+  would, because one without a bound would receive megabytes for a paused connection. It shows where a
+  message is as large as that: at 65,536 bytes.
 - Servers: a write timeout by default, for which the clock is read only when bytes stay unsent; every byte
   that waits is counted against the limits of its connection and of the process.
 - Datagrams: each carries the local address it came to (`IP_PKTINFO`), so that the reply leaves from there.
