@@ -49,6 +49,16 @@ def round_trip(client, message):
     return receive(client, len(message))
 
 
+def send_in_pieces(client, data, source, longest):
+    """In segments of any length up to that one."""
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    at = 0
+    while at < len(data):
+        piece = data[at : at + source.randint(1, longest)]
+        client.sendall(piece)
+        at += len(piece)
+
+
 def wait_until_arrived(client):
     """Until the server's system has all that was sent: on a busy machine loopback takes its time."""
 

@@ -3,9 +3,8 @@
 import random
 import re
 import signal
-import socket
 
-from tests.clients import receive, receive_all
+from tests.clients import receive, receive_all, send_in_pieces
 from tests.servers import STEP_SECONDS, Server, run
 
 
@@ -36,12 +35,7 @@ class HttpServer:
         with Server(self.command) as server:
             for longest in (2000, 9000, len(text)):
                 client = self.connect(server)
-                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                at = 0
-                while at < len(text):
-                    piece = text[at : at + source.randint(1, longest)]
-                    client.sendall(piece)
-                    at += len(piece)
+                send_in_pieces(client, text, source, longest)
                 self.assertEqual(receive(client, len(answers)), answers)
                 client.close()
             self.assertEqual(server.stop(), 0, server.stderr())

@@ -8,7 +8,7 @@ import socket
 import subprocess
 
 from tests.building import ONE_PROCESS
-from tests.clients import receive, receive_all, receive_line
+from tests.clients import receive, receive_all, receive_line, send_in_pieces
 from tests.servers import STEP_SECONDS, Server, run
 
 
@@ -103,12 +103,7 @@ class KeyValueServer:
         with Server(self.command) as server:
             for longest in (50, 1000, len(requests)):
                 client = self.connect(server)
-                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                at = 0
-                while at < len(requests):
-                    piece = requests[at : at + source.randint(1, longest)]
-                    client.sendall(piece)
-                    at += len(piece)
+                send_in_pieces(client, requests, source, longest)
                 self.assertEqual(receive(client, len(answers)), answers)
                 client.close()
             self.assertEqual(server.stop(), 0, server.stderr())
