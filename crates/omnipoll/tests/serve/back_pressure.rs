@@ -1,6 +1,7 @@
 //! A peer that does not read gets to send no more, and memory does not grow.
 
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 
@@ -9,7 +10,7 @@ use omnipoll::{Conn, ConnId, Model};
 use crate::client::{end, expect_end, keep_small, pattern, push, read, read_to_end, send_meanwhile, small};
 use crate::config::Config;
 use crate::log::Callback;
-use crate::running_server::{port_of, serve};
+use crate::running_server::{port_of, serve, RunningServer};
 use crate::suite::Suite;
 use crate::support::fds;
 use crate::test_handler::TestHandler;
@@ -63,7 +64,6 @@ fn nothing_is_read_above_the_high_water_mark(config: Config) {
 }
 
 fn on_drain_is_called_once_per_crossing(config: Config) {
-    const TIMES: usize = 5;
     let handler = TestHandler::echo().on_data(|conn, _, _| {
         keep_small(conn);
         // What follows is still the same crossing.
@@ -72,10 +72,16 @@ fn on_drain_is_called_once_per_crossing(config: Config) {
         }
     });
     let server = serve(config.options().water_marks(LOW, HIGH), handler);
-    let mut client = small(server.address());
+    let client = small(server.address());
+    expect_one_drain_for_each_answer(server, client, 520_001);
+}
+
+/// The client asks for one answer of that length after another, each of which crosses the high mark.
+fn expect_one_drain_for_each_answer(server: RunningServer, mut client: TcpStream, length: usize) {
+    const TIMES: usize = 5;
     for turn in 1..=TIMES {
         client.write_all(b"f").unwrap();
-        read(&client, 520_001);
+        read(&client, length);
         let port = port_of(&client);
         server.log.wait_for("a drain", |entries| {
             let drains =
@@ -140,7 +146,6 @@ fn below_the_high_water_mark_on_drain_is_not_called(config: Config) {
 }
 
 fn a_queue_filled_by_another_thread_drains_with_on_drain(config: Config) {
-    const TIMES: usize = 5;
     let handler = TestHandler::echo().on_data(|conn, _, _| {
         let id = conn.id();
         // Here and in another thread alike; the kernel takes all of it at once.
@@ -148,23 +153,8 @@ fn a_queue_filled_by_another_thread_drains_with_on_drain(config: Config) {
         std::thread::spawn(move || id.write(&[0; HIGH + 1]).unwrap()).join().unwrap();
     });
     let server = serve(config.options().water_marks(LOW, HIGH), handler);
-    let mut client = server.client();
-    for turn in 1..=TIMES {
-        client.write_all(b"f").unwrap();
-        read(&client, 2 * HIGH + 1);
-        let port = port_of(&client);
-        server.log.wait_for("a drain", |entries| {
-            let drains =
-                entries.iter().filter(|entry| entry.port == port && entry.callback == Callback::Drain);
-            (drains.count() == turn).then_some(())
-        });
-    }
-    end(&client);
-    expect_end(&client);
-    server.expect(&client, Callback::Close);
-    let drains = server.log.all().iter().filter(|entry| entry.callback == Callback::Drain).count();
-    assert_eq!(drains, TIMES);
-    server.stop_and_check();
+    let client = server.client();
+    expect_one_drain_for_each_answer(server, client, 2 * HIGH + 1);
 }
 
 fn a_proxy_propagates_back_pressure(config: Config) {
