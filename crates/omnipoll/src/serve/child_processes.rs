@@ -84,7 +84,7 @@ impl ChildProcesses {
                 self.writers.clear();
                 let stop_pipes = std::mem::take(&mut self.readers);
                 event_loop.leave_to_parent();
-                shared.leave_to_parent_process();
+                shared.after_fork();
                 let served = catch_unwind(AssertUnwindSafe(|| serve(stop_pipes)));
                 process::exit(match served {
                     Ok(Ok(())) => 0,

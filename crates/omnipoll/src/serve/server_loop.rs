@@ -118,7 +118,7 @@ impl ServerLoop {
             }
             if let Err(error) = prepared.and_then(|()| self.run_once(clients, &mut events)) {
                 if !self.poller().is_owner() {
-                    return self.leave_to_parent();
+                    return self.end_in_child();
                 }
                 // If the stop itself fails, there is no way to end cleanly.
                 outcome?;
@@ -148,7 +148,7 @@ impl ServerLoop {
 
     /// In a forked child that must not serve.
     #[cold]
-    fn leave_to_parent(&self) -> io::Result<()> {
+    fn end_in_child(&self) -> io::Result<()> {
         if self.shared.options.model != Model::Reactor {
             // It lacks the threads that would be joined, or was not forked by the thread that called
             // `run`.

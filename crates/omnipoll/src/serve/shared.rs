@@ -109,8 +109,9 @@ impl Shared {
         }
     }
 
-    /// A forked child has neither its parent's loops nor its listening sockets.
-    pub(super) fn leave_to_parent_process(&self) {
+    /// In a child that a model has forked: it serves from now on, and has neither its parent's loops nor
+    /// its listening sockets.
+    pub(super) fn after_fork(&self) {
         self.process.store(fork::epoch(), Ordering::Relaxed);
         lock(&self.loops).clear();
         lock(&self.bound).clear();
