@@ -25,7 +25,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { BATCH = 8, MOST_CRASHES = 5 };
+enum { BATCH = 8, MAX_CRASHES = 5 };
 
 static const int64_t MS = 1000 * 1000;
 static const int64_t FOREVER = -1;
@@ -105,7 +105,7 @@ static bool ended(struct worker *worker, int status)
         printf("done\n");
         return false;
     }
-    if (++worker->crashes == MOST_CRASHES) {
+    if (++worker->crashes == MAX_CRASHES) {
         printf("given up\n");
         return false;
     }

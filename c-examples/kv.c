@@ -37,7 +37,7 @@
 #include <strings.h>
 
 enum {
-    MOST_WORDS = 1024,            /* of a request */
+    MAX_WORDS = 1024,             /* of a request */
     LONGEST_LINE = 65536,         /* of a request that is a plain line */
     LONGEST_WORD = 1024 * 1024,
     LONGEST_REQUEST = 4 * LONGEST_WORD,
@@ -67,7 +67,7 @@ struct client {
 
 struct request {
     size_t count;
-    struct word words[MOST_WORDS];
+    struct word words[MAX_WORDS];
 };
 
 static void add(struct text *text, const char *bytes, size_t length)
@@ -358,8 +358,8 @@ static const struct command {
 } commands[] = {
     {"PING", 1, 2, ping},           {"ECHO", 2, 2, echo},
     {"GET", 2, 2, get_key},         {"SET", 3, 3, set_key},
-    {"DEL", 2, MOST_WORDS, del},    {"EXISTS", 2, MOST_WORDS, exists},
-    {"INCR", 2, 2, incr},           {"COMMAND", 1, MOST_WORDS, command},
+    {"DEL", 2, MAX_WORDS, del},     {"EXISTS", 2, MAX_WORDS, exists},
+    {"INCR", 2, 2, incr},           {"COMMAND", 1, MAX_WORDS, command},
     {"CONFIG", 3, 3, config},       {"HELLO", 1, 2, hello},
 };
 
@@ -411,7 +411,7 @@ static ptrdiff_t read_header(const char *text, size_t length, char kind, int64_t
 static ptrdiff_t read_words(const char *text, size_t length, struct request *request)
 {
     int64_t count, word;
-    ptrdiff_t header = read_header(text, length, '*', MOST_WORDS, &count);
+    ptrdiff_t header = read_header(text, length, '*', MAX_WORDS, &count);
     size_t at = (size_t)header;
     if (header <= 0)
         return header;
@@ -443,7 +443,7 @@ static ptrdiff_t read_line(const char *text, size_t length, struct request *requ
             word++;
         if (word == end)
             return end + 1 - text;
-        if (request->count == MOST_WORDS)
+        if (request->count == MAX_WORDS)
             return NO_REQUEST;
         size_t letters = 0;
         while (!isspace((unsigned char)word[letters]))

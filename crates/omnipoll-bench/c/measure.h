@@ -12,7 +12,7 @@
 #include <sys/resource.h>
 #include <time.h>
 
-enum { MOST_TURNS = 10000 };
+enum { MAX_TURNS = 10000 };
 
 static inline void must(int condition, const char *what) {
     if (!condition) {
@@ -79,7 +79,7 @@ static inline int may_open(rlim_t wanted) {
 /* One figure of each turn. */
 struct figure {
     const char *name;
-    double values[MOST_TURNS];
+    double values[MAX_TURNS];
 };
 
 /* A line of JSON: what one contender came to. */

@@ -7,15 +7,15 @@
  */
 #include "timers.h"
 
-enum { FIGURES = 4, MOST_CONTENDERS = 4 };
+enum { FIGURES = 4, MAX_CONTENDERS = 4 };
 
 int expired;
-static const struct timers *contenders[MOST_CONTENDERS];
+static const struct timers *contenders[MAX_CONTENDERS];
 static int contestants;
 
 static void enter_all(void) {
     const struct timers *const all[] = {&omnipoll, &libuv, &libevent, &libev};
-    for (int i = 0; i < MOST_CONTENDERS; i++)
+    for (int i = 0; i < MAX_CONTENDERS; i++)
         if (all[i] != NULL)
             contenders[contestants++] = all[i];
 }
@@ -65,10 +65,10 @@ static void take_turn(const struct timers *timers, int armed, double figures[FIG
 }
 
 static void compare(int armed, double budget) {
-    static struct figure figures[MOST_CONTENDERS][FIGURES];
+    static struct figure figures[MAX_CONTENDERS][FIGURES];
     static const char *const names[FIGURES] = {"arm_ns", "cancel_ns", "again_ns", "expire_ns"};
     int turns = 0;
-    for (double end = now() + budget; turns < 3 || (now() < end && turns < MOST_TURNS); turns++)
+    for (double end = now() + budget; turns < 3 || (now() < end && turns < MAX_TURNS); turns++)
         for (int i = 0; i < contestants; i++) {
             int index = turns % 2 == 0 ? i : contestants - 1 - i;
             double times[FIGURES];

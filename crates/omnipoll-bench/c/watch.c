@@ -19,7 +19,7 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 
-enum { MOST_ROUNDS = 100, MOST_CONTENDERS = 16 };
+enum { MAX_ROUNDS = 100, MAX_CONTENDERS = 16 };
 
 /* How long the rounds of a turn last, in nanoseconds, unless it needs longer for three. */
 static const double ROUNDS_TIME = 1e6;
@@ -38,7 +38,7 @@ struct contender {
     struct figure figures[FIGURES];
 };
 
-static struct contender contenders[MOST_CONTENDERS];
+static struct contender contenders[MAX_CONTENDERS];
 static int contestants;
 
 static void enter(const struct watcher *watcher, const char *suffix, uint32_t engine) {
@@ -135,11 +135,11 @@ static double time_round(const struct watcher *watcher, int ready) {
 }
 
 static double time_rounds(const struct watcher *watcher, int ready) {
-    double times[MOST_ROUNDS];
+    double times[MAX_ROUNDS];
     int rounds = 0;
     time_round(watcher, ready);
     time_round(watcher, ready);
-    for (double end = now() + ROUNDS_TIME; rounds < 3 || (now() < end && rounds < MOST_ROUNDS); rounds++)
+    for (double end = now() + ROUNDS_TIME; rounds < 3 || (now() < end && rounds < MAX_ROUNDS); rounds++)
         times[rounds] = time_round(watcher, ready);
     return middle(times, rounds);
 }
@@ -182,8 +182,8 @@ static void shuffle(int *places, int count) {
 
 static void compare(int ready, double budget) {
     int turns = -1; /* the first is for the caches */
-    for (double end = now() + budget; turns < 3 || (now() < end && turns < MOST_TURNS); turns++) {
-        int places[MOST_CONTENDERS];
+    for (double end = now() + budget; turns < 3 || (now() < end && turns < MAX_TURNS); turns++) {
+        int places[MAX_CONTENDERS];
         shuffle(places, contestants);
         for (int i = 0; i < contestants; i++) {
             struct contender *contender = &contenders[places[i]];

@@ -19,7 +19,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { BUFFER = 65536, BATCH = 1024, MOST_CLIENTS = 20000 };
+enum { BUFFER = 65536, BATCH = 1024, MAX_CLIENTS = 20000 };
 
 struct client {
     int fd;

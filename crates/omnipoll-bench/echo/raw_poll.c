@@ -3,13 +3,13 @@
 #include <poll.h>
 
 /* The listener comes first; entries[i] is clients[i]'s. */
-static struct pollfd entries[MOST_CLIENTS];
-static struct client *clients[MOST_CLIENTS];
+static struct pollfd entries[MAX_CLIENTS];
+static struct client *clients[MAX_CLIENTS];
 static int watched = 1;
 
 static void accept_clients(void) {
     struct client *client;
-    while (watched < MOST_CLIENTS && (client = accept_client(entries[0].fd)) != NULL) {
+    while (watched < MAX_CLIENTS && (client = accept_client(entries[0].fd)) != NULL) {
         clients[watched] = client;
         entries[watched++] = (struct pollfd){.fd = client->fd, .events = POLLIN};
     }

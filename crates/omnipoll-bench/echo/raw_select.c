@@ -1,13 +1,13 @@
 /* The echo server on select, with no library. fd_set ends at FD_SETSIZE, the kernel's sets don't:
- * so these are as long as MOST_CLIENTS needs, and read a word at a time. */
+ * so these are as long as MAX_CLIENTS needs, and read a word at a time. */
 #include "echo.h"
 #include <sys/select.h>
 
-enum { WORD_BITS = 8 * sizeof(unsigned long), WORDS = MOST_CLIENTS / WORD_BITS + 1 };
+enum { WORD_BITS = 8 * sizeof(unsigned long), WORDS = MAX_CLIENTS / WORD_BITS + 1 };
 enum { READABLE, WRITABLE, SETS };
 
 static unsigned long wanted[SETS][WORDS], ready[SETS][WORDS];
-static struct client *clients[MOST_CLIENTS];
+static struct client *clients[MAX_CLIENTS];
 static int listener, highest;
 
 static void wish_for(int fd, enum wish wish) {
@@ -21,7 +21,7 @@ static void wish_for(int fd, enum wish wish) {
 static void accept_clients(void) {
     struct client *client;
     while ((client = accept_client(listener)) != NULL) {
-        must(client->fd < MOST_CLIENTS, "a descriptor below MOST_CLIENTS");
+        must(client->fd < MAX_CLIENTS, "a descriptor below MAX_CLIENTS");
         clients[client->fd] = client;
         if (client->fd > highest)
             highest = client->fd;

@@ -22,7 +22,7 @@ from typing import Any, Callable, Protocol
 import omnipoll
 
 ROUNDS_TIME = 2_000_000  # nanoseconds, unless three rounds need longer
-MOST_ROUNDS = 100
+MAX_ROUNDS = 100
 FD_SETSIZE = 1024  # the standard select knows no higher descriptor
 FIGURES = ("event_ns", "add_ns", "change_ns", "remove_ns")
 
@@ -161,7 +161,7 @@ class Match:
         self.round(watcher)
         times: list[float] = []
         end = time.perf_counter_ns() + ROUNDS_TIME
-        while len(times) < 3 or (len(times) < MOST_ROUNDS and time.perf_counter_ns() < end):
+        while len(times) < 3 or (len(times) < MAX_ROUNDS and time.perf_counter_ns() < end):
             times.append(self.round(watcher))
         change = self.each(watcher, watcher.change, self.changed)
         remove = self.each(watcher, watcher.remove, self.watched)

@@ -42,7 +42,7 @@ static size_t http(const char *data, size_t length, struct output *output) {
 
 /* Redis */
 
-enum { MOST_WORDS = 8, BUCKETS = 65536 };
+enum { MAX_WORDS = 8, BUCKETS = 65536 };
 
 struct word {
     const char *bytes;
@@ -121,10 +121,10 @@ static long number(const char *data, size_t length, size_t *place) {
 static size_t redis(const char *data, size_t length, struct output *output) {
     size_t done = 0;
     while (done < length) {
-        struct word words[MOST_WORDS];
+        struct word words[MAX_WORDS];
         size_t place = done;
         long count = number(data, length, &place);
-        if (count < 0 || count > MOST_WORDS)
+        if (count < 0 || count > MAX_WORDS)
             return done;
         for (long i = 0; i < count; i++) {
             long size = place < length ? number(data, length, &place) : -1;

@@ -13,7 +13,7 @@ use pyo3::{PyTraverseError, PyVisit};
 use crate::table::DeferredDrop;
 
 /// How many timers without a period keep their ids after they have expired, as in the core.
-const MOST_EXPIRED: usize = 65_536;
+const MAX_EXPIRED: usize = 65_536;
 
 #[derive(Default)]
 pub(crate) struct Sources {
@@ -127,7 +127,7 @@ impl Sources {
         self.resting += usize::from(was_armed);
         self.expiries = number;
         self.expired.push_back((token, number));
-        if self.expired.len() <= MOST_EXPIRED {
+        if self.expired.len() <= MAX_EXPIRED {
             return DeferredDrop::default();
         }
         let oldest = self.expired.pop_front();

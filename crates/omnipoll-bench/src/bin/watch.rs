@@ -12,7 +12,7 @@ use omnipoll_bench::{figures, machine, pairs, pairs::Pairs, random::Random};
 
 /// How long the rounds of a turn last, unless it needs longer for three.
 const ROUNDS_TIME: Duration = Duration::from_millis(1);
-const MOST_ROUNDS: usize = 100;
+const MAX_ROUNDS: usize = 100;
 
 const FIGURES: [&str; 5] = ["event_ns", "add_ns", "change_ns", "remove_ns", "bytes"];
 
@@ -93,7 +93,7 @@ impl Match {
     }
 
     fn rounds(&mut self, watcher: &mut impl Watcher) -> f64 {
-        let mut times = Vec::with_capacity(MOST_ROUNDS);
+        let mut times = Vec::with_capacity(MAX_ROUNDS);
         let mut round = || {
             self.pairs.make_ready(self.ready);
             let (ready, mut visited) = (self.ready, 0);
@@ -107,7 +107,7 @@ impl Match {
         round();
         round();
         let begin = Instant::now();
-        while times.len() < 3 || times.len() < MOST_ROUNDS && begin.elapsed() < ROUNDS_TIME {
+        while times.len() < 3 || times.len() < MAX_ROUNDS && begin.elapsed() < ROUNDS_TIME {
             times.push(round());
         }
         figures::middle(&mut times)

@@ -9,8 +9,8 @@ use crate::error::{fail, no_memory};
 use crate::event::Event;
 use crate::interest::Interest;
 use crate::registry::{InternalSource, Role, Tag};
-use crate::source::post::MOST_POSTS;
-use crate::source::timer::MOST_EXPIRED;
+use crate::source::post::MAX_POSTS;
+use crate::source::timer::MAX_EXPIRED;
 use crate::source::wall_clock;
 use crate::sys::lock;
 
@@ -316,7 +316,7 @@ impl Poller {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn post(&self, token: u64, value: i64) -> io::Result<()> {
-        const { assert!(MOST_POSTS == 65_536 && MOST_EXPIRED == 65_536) };
+        const { assert!(MAX_POSTS == 65_536 && MAX_EXPIRED == 65_536) };
         self.check_owner()?;
         self.sources.state().posts.push(token, value)?;
         self.sources.notify()

@@ -328,7 +328,7 @@ impl Poller {
 // ---- The strict path: strict mode, or the poller of another process ----------------------------
 
 /// A strict wait keeps a list of what it brings, whatever room the caller says there is.
-const MOST_STRICT_EVENTS: usize = 4_096;
+const MAX_STRICT_EVENTS: usize = 4_096;
 
 impl Poller {
     /// A wait that [is special](Self::is_special): an ordinary one between two checks of
@@ -379,7 +379,7 @@ impl Poller {
         // The callback of a finding may have forked: this may be the child.
         self.check_owner()?;
         let deadline = Deadline::after(timeout);
-        let most = events.len().min(MOST_STRICT_EVENTS);
+        let most = events.len().min(MAX_STRICT_EVENTS);
         let mut list = Vec::with_capacity(most);
         engine::fill(&mut list, most, |slots| {
             let (batch, due) = self.round(slots, timeout);

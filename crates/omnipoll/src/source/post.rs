@@ -7,7 +7,7 @@ use crate::error::{fail, no_memory};
 use crate::event::{Event, EventKind};
 
 /// How many posts may wait to be taken: a megabyte and a half of them.
-pub(crate) const MOST_POSTS: usize = 65_536;
+pub(crate) const MAX_POSTS: usize = 65_536;
 
 /// Posts in the order they came.
 #[derive(Default)]
@@ -18,7 +18,7 @@ pub(crate) struct Posts {
 impl Posts {
     /// `EAGAIN` when the queue is full, `ENOMEM` without memory: nothing was posted.
     pub(crate) fn push(&mut self, token: u64, value: i64) -> io::Result<()> {
-        if self.queue.len() == MOST_POSTS {
+        if self.queue.len() == MAX_POSTS {
             return Err(fail(libc::EAGAIN, "65,536 posts wait to be taken: post again when some are"));
         }
         self.queue.try_reserve(1).map_err(no_memory)?;

@@ -17,7 +17,7 @@ use crate::event::{Event, EventKind};
 
 /// How many timers without a period keep their ids after they have expired: one that is set again is
 /// so soon, and those that are never set or cancelled must not pile up.
-pub(crate) const MOST_EXPIRED: usize = 65_536;
+pub(crate) const MAX_EXPIRED: usize = 65_536;
 
 /// [`Slot::heap_index`] of a timer that has expired and keeps its id.
 const EXPIRED: u32 = u32::MAX;
@@ -179,7 +179,7 @@ impl Timers {
     /// Keeps the id of a timer that has expired, for as long as there is room.
     fn keep_id(&mut self, index: u32, created: u32) {
         self.slots[index as usize].heap_index = EXPIRED;
-        if self.expired.len() == MOST_EXPIRED {
+        if self.expired.len() == MAX_EXPIRED {
             let oldest = self.expired.pop_front();
             oldest.inspect(|&(index, created)| self.drop_id(index, created));
         }

@@ -33,7 +33,7 @@ fn main() -> std::process::ExitCode {
 /// Waits have no timeout, so that whatever is lost is a hang, which the suite ends and reports.
 fn every_event_is_accounted_for(kind: EngineKind) {
     let poller = support::expect::poller(kind);
-    let accounting = Accounting::new(WORKERS, worker::MOST_TOKENS);
+    let accounting = Accounting::new(WORKERS, worker::MAX_TOKENS);
     let pipes = || (0..worker::PIPES).map(|_| support::fds::pipe()).unzip();
     let (readers, writers): (Vec<Vec<_>>, Vec<Vec<_>>) = (0..WORKERS).map(|_| pipes()).unzip();
     thread::scope(|scope| {

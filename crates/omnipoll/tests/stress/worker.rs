@@ -13,7 +13,7 @@ use crate::support::sys;
 /// What one worker does, in calls of every kind.
 const OPERATIONS: usize = 3_000;
 /// An operation uses one token at most; the last registrations, one each.
-pub(crate) const MOST_TOKENS: usize = OPERATIONS + PIPES;
+pub(crate) const MAX_TOKENS: usize = OPERATIONS + PIPES;
 pub(crate) const PIPES: usize = 6;
 
 /// An armed timer: its id, its token, whether it has a period.

@@ -45,7 +45,7 @@ pub(super) const CAPABILITIES: Capabilities = Capabilities::REPORTS_HANGUP
     .and(Capabilities::HAS_EXCLUSIVE);
 
 /// What `epoll_wait` takes at most: `EP_MAX_EVENTS` of fs/eventpoll.c.
-const MOST_EVENTS: usize = libc::c_int::MAX as usize / size_of::<epoll_event>();
+const MAX_EVENTS: usize = libc::c_int::MAX as usize / size_of::<epoll_event>();
 
 const _: () = assert!(size_of::<epoll_event>() <= size_of::<Event>());
 const _: () = assert!(align_of::<epoll_event>() <= align_of::<Event>());
@@ -158,7 +158,7 @@ impl Engine for Epoll {
         events: &mut [MaybeUninit<Event>],
         timeout: Option<Duration>,
     ) -> io::Result<Batch> {
-        let capacity = events.len().min(MOST_EVENTS);
+        let capacity = events.len().min(MAX_EVENTS);
         let slots = events.as_mut_ptr();
         let offset = capacity * (size_of::<Event>() - size_of::<epoll_event>());
         // SAFETY: `capacity` kernel events end where `capacity` events of ours do, so they lie

@@ -18,7 +18,7 @@ use crate::registry::Registry;
 use crate::sys::lock;
 
 /// How many stale events are remembered at most; with so many, one must be of a stale entry.
-const MOST_SEEN: usize = 64;
+const MAX_SEEN: usize = 64;
 
 impl Epoll {
     /// Notes that a registration has changed, and whether there may be a stale entry from now on.
@@ -50,7 +50,7 @@ impl Epoll {
     #[cold]
     pub(super) fn is_stale_entry(&self, key: u64) -> bool {
         let mut seen = lock(&self.seen_stale);
-        let is_entry = seen.contains(&key) || seen.len() == MOST_SEEN;
+        let is_entry = seen.contains(&key) || seen.len() == MAX_SEEN;
         if !is_entry {
             seen.push(key);
         }
