@@ -185,9 +185,9 @@ pub(crate) fn faults(model: Model, engine: EngineKind, asked: &Asked, tally: &mu
                 let Some(outcome) = serving.once(&fault) else { break };
                 let failed = outcome.is_err();
                 tally.add(&fault, outcome);
-                // Each time that it dies soon, a worker of PREFORK is replaced later.
-                let is_slow = may_end && model == Model::Prefork;
-                if failed || is_slow || serving.process.has_ended() {
+                // It may end a moment after it was found to serve. And each time that it dies soon, a
+                // worker of PREFORK is replaced later.
+                if failed || may_end || serving.process.has_ended() {
                     serving.again();
                 }
             }
@@ -196,6 +196,9 @@ pub(crate) fn faults(model: Model, engine: EngineKind, asked: &Asked, tally: &mu
     // It is known when another call is made, and a client's thread may be on its way out.
     let has_leaked = || serving.process.round() != Ok(0) || serving.allocated() > serving.allocated + LEAK;
     if !until(|| !has_leaked()) {
+        if let Some((_, words)) = serving.process.plan.ending() {
+            return tally.report_failure(&format!("`run` has returned: {words}"));
+        }
         let leaked = serving.allocated() - serving.allocated;
         tally.report_failure(&format!("{leaked} bytes more are allocated than before the faults"));
     }
