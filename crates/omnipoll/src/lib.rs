@@ -197,9 +197,11 @@ mod sys;
 pub use engine::{Capabilities, EngineKind};
 pub use error::{explain, take_words};
 pub use event::{Event, EventKind, Events, Ready};
+#[cfg(feature = "serve")]
+pub use event_loop::{EventLoop, LoopEvent, LoopEventKind, LoopHandle, LoopOptions, PulledLoop};
 pub use interest::{Interest, Trigger};
 #[cfg(feature = "serve")]
-pub use net::{Conn, ConnId, Datagram};
+pub use net::{Conn, ConnId, Datagram, LoopRef};
 pub use poller::{Options, Poller, Registered, Stats};
 #[cfg(feature = "serve")]
 pub use serve::{AroundFork, Handler, Model, Server, ServerHandle, ServerOptions, ServerStats, WorkerStats};

@@ -9,13 +9,14 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use super::tokens;
 use crate::errno::{self, ErrorClass};
 use crate::net::driver::{AcceptMode, AnyDriver, Driver};
 use crate::net::{Counter, Listener, WorkerCounters};
+use crate::poller::RESERVED_TOKENS;
 use crate::sys::Address;
 use crate::{Capabilities, Interest, Poller, Trigger};
 
@@ -30,6 +31,17 @@ pub(super) const RETRY: Duration = Duration::from_millis(100);
 struct Entry {
     listener: Listener,
     mode: AcceptMode,
+    /// What the connections to it begin with.
+    token: u64,
+}
+
+/// A connection that was accepted.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) socket: OwnedFd,
+    pub(crate) peer: Address,
+    /// Its listener's.
+    pub(crate) token: u64,
 }
 
 /// The listening sockets of one loop, which accept or pause together.
@@ -41,7 +53,7 @@ pub(crate) struct Acceptor {
     /// There is no limit to the number of connections.
     is_unlimited: bool,
     /// What the driver has accepted, or why it could not.
-    accepted: VecDeque<io::Result<(OwnedFd, Address)>>,
+    accepted: VecDeque<io::Result<Accepted>>,
     /// How many connections in a row were aborted before the driver could accept them.
     aborted: usize,
     /// The timer that resumes accepting.
@@ -50,8 +62,14 @@ pub(crate) struct Acceptor {
 
 impl Acceptor {
     pub(crate) fn new(listeners: Vec<Listener>, is_shared: bool, is_unlimited: bool) -> Self {
-        let entries = listeners.into_iter().map(|listener| Entry { listener, mode: AcceptMode::Paused });
-        Self { entries: entries.collect(), is_shared, is_unlimited, ..Self::default() }
+        let mut acceptor = Self { is_shared, is_unlimited, ..Self::default() };
+        listeners.into_iter().for_each(|listener| acceptor.add(listener, 0));
+        acceptor
+    }
+
+    /// One more listening socket, which is paused at first. Its connections begin with `token`.
+    pub(super) fn add(&mut self, listener: Listener, token: u64) {
+        self.entries.push(Entry { listener, mode: AcceptMode::Paused, token });
     }
 
     /// Accepts from all that are paused. When the system is out of something it is tried again in a
@@ -90,7 +108,7 @@ impl Acceptor {
     /// no limit, and ends by itself when the system is out of something.
     pub(super) fn pause(&mut self, poller: &Poller) {
         for entry in self.entries.iter_mut().filter(|entry| entry.mode == AcceptMode::Polled) {
-            let _ = poller.remove(&entry.listener);
+            let _ = poller.remove_reserved(entry.listener.as_fd().as_raw_fd());
             entry.mode = AcceptMode::Paused;
         }
     }
@@ -146,12 +164,12 @@ impl Acceptor {
         index: usize,
         poller: &Poller,
         counters: &WorkerCounters,
-    ) -> io::Result<Option<(OwnedFd, Address)>> {
-        let Some(Entry { listener, .. }) = self.entries.get(index) else { return Ok(None) };
+    ) -> io::Result<Option<Accepted>> {
+        let Some(Entry { listener, token, .. }) = self.entries.get(index) else { return Ok(None) };
         // So many errors in a row are not about one connection each.
         for _ in 0..BATCH {
             match listener.accept() {
-                Ok(connection) => return Ok(Some(connection)),
+                Ok((socket, peer)) => return Ok(Some(Accepted { socket, peer, token: *token })),
                 Err(error) if errno::classify_accept(&error) == ErrorClass::Peer => {}
                 Err(error) => return self.handle_error(error, poller, counters).map(|()| None),
             }
@@ -160,14 +178,15 @@ impl Acceptor {
     }
 
     /// The driver has accepted a connection, or says why not; without `more` its accept has ended.
-    pub(super) fn push_accepted(&mut self, token: u64, result: io::Result<(OwnedFd, Address)>, more: bool) {
-        let index = (token - tokens::LISTENERS) as usize;
+    pub(super) fn push_accepted(&mut self, key: usize, result: io::Result<(OwnedFd, Address)>, more: bool) {
+        let index = key - (tokens::LISTENERS - RESERVED_TOKENS) as usize;
         // A connection that was accepted before the driver knew that the sockets are closed.
         let Some(entry) = self.entries.get_mut(index) else { return };
         if !more {
             entry.mode = AcceptMode::Paused;
         }
-        self.accepted.push_back(result);
+        let token = entry.token;
+        self.accepted.push_back(result.map(|(socket, peer)| Accepted { socket, peer, token }));
     }
 
     /// The next connection that the driver has accepted.
@@ -175,7 +194,7 @@ impl Acceptor {
         &mut self,
         poller: &Poller,
         counters: &WorkerCounters,
-    ) -> io::Result<Option<(OwnedFd, Address)>> {
+    ) -> io::Result<Option<Accepted>> {
         while let Some(accepted) = self.accepted.pop_front() {
             match accepted {
                 Ok(connection) => {
@@ -212,7 +231,7 @@ impl Acceptor {
         self.pause(poller);
         if self.retry.is_none() {
             counters.add(Counter::AcceptPauses, 1);
-            self.retry = Some(poller.timer_add(RETRY, None, tokens::RETRY_ACCEPT)?);
+            self.retry = Some(poller.timer_add_reserved(RETRY, tokens::RETRY_ACCEPT)?);
         }
         Ok(())
     }
@@ -254,7 +273,7 @@ mod tests {
         let mut acceptor = Acceptor::new(listeners, false, true);
         for _ in 0..=BATCH {
             assert!(!acceptor.is_retry_pending());
-            acceptor.push_accepted(tokens::LISTENERS, Err(plain(libc::EPERM)), false);
+            acceptor.push_accepted(1 << 24, Err(plain(libc::EPERM)), false);
             assert!(acceptor.pop_accepted(&poller, &counters.of(0)).unwrap().is_none());
         }
         assert!(acceptor.is_retry_pending());

@@ -5,15 +5,14 @@ use std::io;
 use super::connections::{Connections, READ};
 use super::handler::Handler;
 use crate::net::driver::{AnyDriver, Driver};
-use crate::net::Conn;
 use crate::sys::{Chunk, Completion};
 
-impl<H: Handler> Connections<'_, H> {
+impl<H: Handler> Connections<H> {
     pub(super) fn complete(&mut self, driver: &mut AnyDriver, completion: Completion) {
         match completion {
             Completion::Received { key, result, more } => self.received(driver, key, result, more),
             Completion::Sent { key, result, bytes, sent } => {
-                let connection = &mut self.slots[key].connection;
+                let connection = &mut self.table[key];
                 connection.io.send_ended();
                 connection.queue.finish_send(bytes, sent);
                 self.sent(driver, key, result);
@@ -23,7 +22,7 @@ impl<H: Handler> Connections<'_, H> {
     }
 
     fn received(&mut self, driver: &mut AnyDriver, slot: usize, result: io::Result<Chunk>, more: bool) {
-        let connection = &mut self.slots[slot].connection;
+        let connection = &mut self.table[slot];
         if !more {
             connection.io.receive_ended();
         }
@@ -45,7 +44,7 @@ impl<H: Handler> Connections<'_, H> {
             Err(_) if connection.is_lingering() => connection.end(None),
             Err(error) => {
                 self.deliver_complete(slot);
-                self.slots[slot].connection.end(error.raw_os_error());
+                self.table[slot].end(error.raw_os_error());
             }
         }
         self.update_if_needed(driver, slot);
@@ -53,12 +52,12 @@ impl<H: Handler> Connections<'_, H> {
 
     /// Nothing more belongs to what is kept: delivers it.
     fn deliver_complete(&mut self, slot: usize) {
-        self.slots[slot].connection.io.end_partial();
+        self.table[slot].io.end_partial();
         self.deliver_unread(slot);
     }
 
     fn end_received(&mut self, slot: usize) {
-        let connection = &mut self.slots[slot].connection;
+        let connection = &mut self.table[slot];
         if connection.is_lingering() {
             connection.end(None);
         } else if connection.wants_input() {
@@ -68,8 +67,7 @@ impl<H: Handler> Connections<'_, H> {
     }
 
     fn chunk_received(&mut self, driver: &AnyDriver, slot: usize, chunk: &Chunk) {
-        let client = &mut self.slots[slot];
-        let connection = &mut client.connection;
+        let connection = &mut self.table[slot];
         if connection.is_lingering() {
             connection.timeouts.extend_linger(&self.context.clock);
         }
@@ -84,26 +82,24 @@ impl<H: Handler> Connections<'_, H> {
         if is_partial {
             self.partial.push(slot);
         }
-        if is_partial || unread > 0 || !connection.wants_input() {
+        let is_kept = is_partial || unread > 0 || chunk.length() > self.handler.room();
+        if is_kept || !connection.wants_input() {
             if connection.io.keep_unread(driver.bytes(chunk), is_partial).is_err() {
                 connection.end(Some(libc::ENOMEM));
             }
             return;
         }
-        Self::call_with(self.handler, &self.context, client, |handler, conn, state| {
-            handler.on_data(conn, state, driver.bytes(chunk));
-        });
+        self.call(slot, |handler, conn, state, _| handler.on_data(conn, state, driver.bytes(chunk)));
     }
 
     fn sent(&mut self, driver: &mut AnyDriver, slot: usize, result: io::Result<usize>) {
-        let connection = &mut self.slots[slot].connection;
+        let connection = &mut self.table[slot];
         if connection.is_ended() {
             return;
         }
-        let mut conn = Conn { connection, context: &self.context };
         match result {
-            Ok(bytes) => conn.sent(bytes as u64),
-            Err(error) => drop(conn.fail(error)),
+            Ok(bytes) => connection.sent(bytes as u64, &self.context),
+            Err(error) => drop(connection.send_failed(error)),
         }
         self.update_if_needed(driver, slot);
     }

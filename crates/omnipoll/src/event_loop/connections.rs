@@ -1,47 +1,53 @@
 //! [`Connections`]: the connections that one loop serves by a [`Handler`].
 
+use std::cell::RefCell;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
-use std::time::Duration;
 
-use slab::Slab;
-
+use super::acceptor::Accepted;
 use super::datagrams::DatagramSockets;
 use super::handler::Handler;
+use super::options::LoopOptions;
 use crate::error::plain;
-use crate::net::driver::{AnyDriver, Driver};
+use crate::net::driver::{AnyDriver, Driver, DriverKind};
 use crate::net::{
-    Conn, Connection, Counter, DatagramSocket, LoopContext, Mailbox, PendingCommand, Timeouts, WriteQueue,
+    Budget, Clock, Conn, Connection, ConnectionTable, Counter, DatagramSocket, LoopContext, Mailbox, Origin,
+    PendingCommand, StopLoop, Timeouts, WorkerCounters, WriteQueue,
 };
-use crate::sys::{socket, Address};
-use crate::Ready;
+use crate::sys::socket;
+use crate::{Poller, Ready};
 
 /// What one read brings at most.
 pub(super) const READ: usize = 64 * 1024;
 
-/// A connection, and what the handler keeps for it: nothing when `on_open` has refused it.
-pub(super) struct Client<S> {
-    pub(super) connection: Connection,
-    pub(super) state: Option<S>,
+/// Where a loop is: what its connections are connected with.
+pub(crate) struct LoopPlace {
+    pub(crate) poller: Arc<Poller>,
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) counters: WorkerCounters,
+    pub(crate) worker: usize,
+    pub(crate) driver_kind: DriverKind,
+    pub(crate) stop: StopLoop,
 }
 
-/// What holds for every new connection of a loop.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ConnectionLimits {
-    pub(crate) max_connections: usize,
-    pub(crate) idle_timeout: Option<Duration>,
-    pub(crate) read_timeout: Option<Duration>,
-    pub(crate) write_timeout: Option<Duration>,
+/// The limits of queued bytes that the options have.
+pub(crate) fn budget_of(options: &LoopOptions) -> Budget {
+    Budget::new(options.queue_limit, options.total_queue_limit, options.high_water)
 }
 
 /// The connections and datagram sockets of one loop.
-pub(crate) struct Connections<'s, H: Handler> {
-    pub(super) handler: &'s H,
+pub(crate) struct Connections<H: Handler> {
+    pub(super) handler: H,
     pub(super) context: LoopContext,
-    pub(super) slots: Slab<Client<H::State>>,
-    pub(super) limits: ConnectionLimits,
+    pub(super) table: ConnectionTable,
+    /// What the handler keeps for each connection, by its slot: nothing when `on_open` has refused it.
+    states: Vec<Option<H::State>>,
+    /// How many may be accepted at a time.
+    pub(super) max_clients: usize,
+    options: LoopOptions,
     /// Slots of connections that have ended. They are freed after the batch of events, which may
     /// still hold events of them, and once the driver has nothing in progress for them.
     pub(super) to_remove: Vec<usize>,
@@ -52,21 +58,40 @@ pub(crate) struct Connections<'s, H: Handler> {
     pub(super) partial: Vec<usize>,
     /// The same at the wait before.
     pub(super) previous_partial: Vec<usize>,
+    /// Slots whose data was received when the handler had no room for it.
+    pub(super) starved: Vec<usize>,
 }
 
-impl<'s, H: Handler> Connections<'s, H> {
-    pub(crate) fn new(handler: &'s H, context: LoopContext, limits: ConnectionLimits) -> Self {
+impl<H: Handler> Connections<H> {
+    pub(crate) fn new(handler: H, place: LoopPlace, options: &LoopOptions, max_clients: usize) -> Self {
+        let context = LoopContext {
+            poller: place.poller,
+            mailbox: place.mailbox,
+            budget: place.budget,
+            counters: place.counters,
+            clock: Clock::new(),
+            low_water: options.low_water,
+            linger: options.linger,
+            worker: place.worker,
+            stopping: false.into(),
+            stop: place.stop,
+            touched: RefCell::default(),
+            min_direct_write: place.driver_kind.min_direct_write(),
+        };
         Self {
             handler,
             context,
-            slots: Slab::new(),
-            limits,
+            table: ConnectionTable::default(),
+            states: Vec::new(),
+            max_clients,
+            options: options.clone(),
             to_remove: Vec::new(),
             datagrams: DatagramSockets::default(),
             buffer: vec![0; READ].into(),
             commands: Vec::new(),
             partial: Vec::new(),
             previous_partial: Vec::new(),
+            starved: Vec::new(),
         }
     }
 
@@ -79,27 +104,35 @@ impl<'s, H: Handler> Connections<'s, H> {
         &self.context.mailbox
     }
 
-    /// Begins to serve a connection.
-    pub(crate) fn open(&mut self, driver: &mut AnyDriver, socket: OwnedFd, peer: Address) {
-        let entry = self.slots.vacant_entry();
-        let slot = entry.key();
-        let limits = &self.limits;
-        let timeouts = Timeouts::new(
-            limits.idle_timeout,
-            limits.read_timeout,
-            limits.write_timeout,
-            &self.context.clock,
+    /// Begins to serve a connection that was accepted.
+    pub(crate) fn accept(&mut self, driver: &mut AnyDriver, accepted: Accepted) {
+        let Accepted { socket, peer, token } = accepted;
+        let (id, account) = self.context.mailbox.add(self.table.next_slot());
+        let origin = Origin { token, is_outgoing: false };
+        self.open(
+            driver,
+            Connection::new(socket, peer, origin, id, WriteQueue::new(account), self.timeouts()),
         );
-        let (id, account) = self.context.mailbox.add(slot);
-        let connection = Connection::new(socket, peer, id, WriteQueue::new(account), timeouts);
-        let client = entry.insert(Client { connection, state: None });
-        let mut conn = Conn { connection: &mut client.connection, context: &self.context };
+    }
+
+    fn timeouts(&self) -> Timeouts {
+        let options = &self.options;
+        Timeouts::new(options.idle_timeout, options.read_timeout, options.write_timeout, &self.context.clock)
+    }
+
+    /// Calls `on_open` for a new connection.
+    fn open(&mut self, driver: &mut AnyDriver, connection: Connection) {
+        let slot = self.table.insert(connection);
+        if slot == self.states.len() {
+            self.states.push(None);
+        }
+        let mut conn = Conn { table: &mut self.table, slot, context: &self.context };
         let opened = catch_unwind(AssertUnwindSafe(|| self.handler.on_open(&mut conn)));
         if !self.context.poller.is_owner() {
             return;
         }
         match opened {
-            Ok(Ok(state)) => client.state = Some(state),
+            Ok(Ok(state)) => self.states[slot] = Some(state),
             Ok(Err(_)) => {
                 self.context.counters.add(Counter::Refused, 1);
                 conn.close();
@@ -119,49 +152,35 @@ impl<'s, H: Handler> Connections<'s, H> {
         !self.context.poller.is_owner()
     }
 
-    /// Calls the handler for a connection.
+    /// Calls the handler for a connection. A panic ends the connection.
     #[inline]
     pub(super) fn call(&mut self, slot: usize, call: impl FnOnce(&H, &mut Conn<'_>, &mut H::State, &[u8])) {
-        let (client, buffer) = (&mut self.slots[slot], &*self.buffer);
-        Self::call_with(self.handler, &self.context, client, |handler, conn, state| {
-            call(handler, conn, state, buffer);
-        });
-    }
-
-    /// A panic ends the connection.
-    #[inline]
-    pub(super) fn call_with(
-        handler: &H,
-        context: &LoopContext,
-        client: &mut Client<H::State>,
-        call: impl FnOnce(&H, &mut Conn<'_>, &mut H::State),
-    ) {
-        let Client { connection, state: Some(state) } = client else { return };
-        let mut conn = Conn { connection, context };
-        if catch_unwind(AssertUnwindSafe(|| call(handler, &mut conn, state))).is_err() {
-            conn.connection.reset();
-            conn.connection.end(Some(libc::ENOTRECOVERABLE));
+        let Some(state) = &mut self.states[slot] else { return };
+        let mut conn = Conn { table: &mut self.table, slot, context: &self.context };
+        let (handler, buffer) = (&self.handler, &*self.buffer);
+        if catch_unwind(AssertUnwindSafe(|| call(handler, &mut conn, state, buffer))).is_err() {
+            let connection = &mut self.table[slot];
+            connection.reset();
+            connection.end(Some(libc::ENOTRECOVERABLE));
         }
     }
 
     /// A connection's socket is ready.
     #[inline]
     pub(super) fn ready(&mut self, driver: &mut AnyDriver, slot: usize, ready: Ready) {
-        let Some(client) = self.slots.get_mut(slot) else { return };
-        if client.connection.is_ended() {
+        let Some(connection) = self.table.get_mut(slot) else { return };
+        if connection.is_ended() {
             return;
         }
         if ready.intersects(Ready::INVALID) {
-            client.connection.io.registration_ended();
-            client.connection.end(Some(libc::EBADF));
+            connection.io.registration_ended();
+            connection.end(Some(libc::EBADF));
         }
         // Hang-up may come alone where only WRITE was asked for; a write then returns the error.
-        if ready.intersects(Ready::WRITE | Ready::HANGUP | Ready::ERROR)
-            && !client.connection.queue.is_empty()
-        {
-            let _ = Conn { connection: &mut client.connection, context: &self.context }.flush();
+        if ready.intersects(Ready::WRITE | Ready::HANGUP | Ready::ERROR) && !connection.queue.is_empty() {
+            let _ = connection.flush(&self.context);
         }
-        if ready.intersects(Ready::READ) && client.connection.wants_input() {
+        if ready.intersects(Ready::READ) && connection.wants_input() {
             self.receive(slot);
         }
         self.update_if_needed(driver, slot);
@@ -171,8 +190,13 @@ impl<'s, H: Handler> Connections<'s, H> {
     /// are served meanwhile.
     #[inline]
     fn receive(&mut self, slot: usize) {
-        let connection = &mut self.slots[slot].connection;
-        match socket::receive(connection.as_fd(), &mut self.buffer) {
+        let connection = &mut self.table[slot];
+        let room = self.handler.room().min(READ);
+        if room == 0 {
+            // Under LEVEL the next wait reports it again.
+            return;
+        }
+        match socket::receive(connection.as_fd(), &mut self.buffer[..room]) {
             Ok(0) if connection.is_lingering() => connection.end(None),
             Ok(0) => self.on_end(slot),
             Ok(_) if connection.is_lingering() => connection.timeouts.extend_linger(&self.context.clock),
@@ -190,14 +214,14 @@ impl<'s, H: Handler> Connections<'s, H> {
 
     /// The peer has ended its direction.
     pub(super) fn on_end(&mut self, slot: usize) {
-        self.slots[slot].connection.peer_ended = true;
+        self.table[slot].peer_ended = true;
         self.call(slot, |handler, conn, state, _| handler.on_end(conn, state));
     }
 
     /// After callbacks: updates the connection, unless all is as it should be.
     #[inline]
     pub(super) fn update_if_needed(&mut self, driver: &mut AnyDriver, slot: usize) {
-        let connection = &self.slots[slot].connection;
+        let connection = &self.table[slot];
         let is_up_to_date = driver.is_only_receiving(connection)
             && connection.is_only_reading()
             && connection.is_read_timer_armed();
@@ -208,8 +232,12 @@ impl<'s, H: Handler> Connections<'s, H> {
 
     /// Delivers what was kept, if it is wanted now.
     pub(super) fn deliver_unread(&mut self, slot: usize) -> bool {
-        let connection = &mut self.slots[slot].connection;
+        let connection = &mut self.table[slot];
         let is_wanted = connection.io.has_unread() && connection.is_open() && connection.wants_input();
+        if is_wanted && connection.io.unread_length() > self.handler.room() {
+            self.starved.push(slot);
+            return false;
+        }
         if is_wanted {
             let unread = connection.io.take_unread();
             self.call(slot, |handler, conn, state, _| handler.on_data(conn, state, &unread));
@@ -227,7 +255,7 @@ impl<'s, H: Handler> Connections<'s, H> {
             if self.deliver_unread(slot) || self.deliver_drain(slot) {
                 continue;
             }
-            let connection = &mut self.slots[slot].connection;
+            let connection = &mut self.table[slot];
             let was_lingering = connection.is_lingering();
             connection.advance();
             if connection.is_lingering() && !was_lingering {
@@ -235,11 +263,10 @@ impl<'s, H: Handler> Connections<'s, H> {
             }
             break;
         }
-        let connection = &mut self.slots[slot].connection;
+        let connection = &mut self.table[slot];
         if !connection.is_ended() {
-            let token = slot as u64;
-            let synced = driver.sync(connection, token, &self.context);
-            match synced.and_then(|()| connection.sync_timer(token, &self.context)) {
+            let synced = driver.sync(connection, slot, &self.context);
+            match synced.and_then(|()| connection.sync_timer(slot, &self.context)) {
                 Ok(()) => return,
                 Err(error) => connection.end(error.raw_os_error()),
             }
@@ -249,7 +276,7 @@ impl<'s, H: Handler> Connections<'s, H> {
 
     /// Calls `on_drain` if the queue has fallen to the low mark.
     fn deliver_drain(&mut self, slot: usize) -> bool {
-        let connection = &mut self.slots[slot].connection;
+        let connection = &mut self.table[slot];
         let has_drained = connection.above_high_water && connection.queue.waiting() <= self.context.low_water;
         if !has_drained || connection.is_ended() {
             return false;
@@ -263,13 +290,14 @@ impl<'s, H: Handler> Connections<'s, H> {
 
     /// Calls `on_close`, and closes the connection.
     fn finish_close(&mut self, driver: &mut AnyDriver, slot: usize) {
-        let Client { connection, state } = &mut self.slots[slot];
+        let connection = &mut self.table[slot];
+        connection.is_touched = false;
         connection.disarm(&self.context);
-        driver.cancel(connection, slot as u64, &self.context);
+        driver.cancel(connection, slot, &self.context);
         self.context.mailbox.remove(connection.id);
         let error = connection.error.map(plain);
-        if let Some(state) = state.take() {
-            let mut conn = Conn { connection, context: &self.context };
+        if let Some(state) = self.states[slot].take() {
+            let mut conn = Conn { table: &mut self.table, slot, context: &self.context };
             let _ = catch_unwind(AssertUnwindSafe(|| self.handler.on_close(&mut conn, state, error)));
             if self.is_in_child() {
                 return;
@@ -281,8 +309,7 @@ impl<'s, H: Handler> Connections<'s, H> {
 
     /// A connection's timer has expired.
     pub(super) fn expire(&mut self, driver: &mut AnyDriver, slot: usize) {
-        let Some(client) = self.slots.get_mut(slot) else { return };
-        let connection = &mut client.connection;
+        let Some(connection) = self.table.get_mut(slot) else { return };
         if connection.is_ended() {
             return;
         }
@@ -291,7 +318,7 @@ impl<'s, H: Handler> Connections<'s, H> {
             // What has come while the loop was busy was in time.
             self.receive(slot);
         }
-        let connection = &mut self.slots[slot].connection;
+        let connection = &mut self.table[slot];
         if !connection.is_ended() && connection.is_late(&self.context) {
             if connection.is_lingering() {
                 connection.end(None);

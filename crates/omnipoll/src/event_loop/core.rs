@@ -1,25 +1,31 @@
-//! [`EventLoop`], and what it calls.
+//! [`Core`], one loop without what becomes of its connections, and what it calls.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use super::acceptor::Acceptor;
+use super::acceptor::{Accepted, Acceptor};
 use super::tokens;
 use crate::errno::{self, ErrorClass};
 use crate::net::driver::{AnyDriver, Driver};
 use crate::net::WorkerCounters;
-use crate::sys::{Address, Completion};
+use crate::sys::Completion;
 use crate::{Event, EventKind, Events, Poller};
 
+/// Events taken from the engine at once.
+pub(crate) const EVENTS: usize = 256;
 /// How long to wait for cancelled accepts to end.
 const CANCEL_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long to pause when the system has too little memory for a wait.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(5);
+/// How many waits in a row may fail while a loop stops.
+const MAX_FAILED_WAITS: usize = 20;
 
 /// What becomes of the connections that a loop accepts.
 pub(crate) trait Clients {
     /// A connection was accepted.
-    fn on_accept(&mut self, event_loop: &mut EventLoop, socket: OwnedFd, peer: Address) -> io::Result<()>;
+    fn on_accept(&mut self, core: &mut Core, accepted: Accepted) -> io::Result<()>;
 
     /// Whether no more may be accepted.
     fn is_full(&self) -> bool;
@@ -28,22 +34,22 @@ pub(crate) trait Clients {
     fn is_empty(&self) -> bool;
 
     /// The loop has begun to stop, or to stop sooner.
-    fn on_stop(&mut self, event_loop: &mut EventLoop);
+    fn on_stop(&mut self, core: &mut Core);
 
     /// The time to stop is up: ends all that is left.
-    fn force_close(&mut self, event_loop: &mut EventLoop);
+    fn force_close(&mut self, core: &mut Core);
 }
 
 /// What a loop calls while it runs.
 pub(crate) trait Hooks {
     /// An event that is not the loop's own.
-    fn on_event(&mut self, event_loop: &mut EventLoop, event: &Event) -> io::Result<()>;
+    fn on_event(&mut self, core: &mut Core, event: &Event) -> io::Result<()>;
 
     /// A receive or a send of the driver has completed.
-    fn on_completion(&mut self, _: &mut EventLoop, _: Completion) {}
+    fn on_completion(&mut self, _: &mut Core, _: Completion) {}
 
     /// All events of the last wait have been handled.
-    fn before_wait(&mut self, event_loop: &mut EventLoop) -> io::Result<()>;
+    fn before_wait(&mut self, core: &mut Core) -> io::Result<()>;
 
     /// Whether the next wait must not sleep.
     fn has_pending(&self) -> bool {
@@ -55,38 +61,101 @@ pub(crate) trait Hooks {
 }
 
 /// One loop.
-pub(crate) struct EventLoop {
+pub(crate) struct Core {
     pub(crate) poller: Arc<Poller>,
     pub(crate) driver: AnyDriver,
     pub(crate) acceptor: Acceptor,
     pub(crate) counters: WorkerCounters,
     /// It accepts no more, and ends when its clients have.
     pub(crate) is_stopping: bool,
+    /// It is the loop of the thread that handles its program's signals.
+    is_interruptible: bool,
+    /// The stop that was applied last, and the timer of its end.
+    stopped: Option<Option<Duration>>,
+    drain_timer: Option<u64>,
+    /// How many waits have failed since the last that did not.
+    failed_waits: usize,
 }
 
-impl EventLoop {
+impl Core {
     pub(crate) fn new(
         poller: Arc<Poller>,
         driver: AnyDriver,
         acceptor: Acceptor,
         counters: WorkerCounters,
+        is_interruptible: bool,
     ) -> Self {
-        Self { poller, driver, acceptor, counters, is_stopping: false }
+        Self {
+            poller,
+            driver,
+            acceptor,
+            counters,
+            is_stopping: false,
+            is_interruptible,
+            stopped: None,
+            drain_timer: None,
+            failed_waits: 0,
+        }
     }
 
-    /// Waits, takes what the driver has completed, and accepts what it has accepted. The events are
-    /// for [`dispatch`](Self::dispatch).
+    /// Waits, for no longer than `limit`, takes what the driver has completed, and accepts what it has
+    /// accepted. The events are for [`dispatch`](Self::dispatch); there are none when the wait has failed
+    /// for a reason that passes.
     #[inline]
     pub(crate) fn wait(
         &mut self,
         clients: &mut (impl Clients + Hooks),
         events: &mut Events,
+        limit: Option<Duration>,
+    ) -> io::Result<()> {
+        if !self.is_stopping
+            && !self.acceptor.is_accepting()
+            && !self.acceptor.is_retry_pending()
+            && !clients.is_full()
+        {
+            self.resume_accepting()?;
+        }
+        match self.wait_once(clients, events, limit) {
+            Ok(()) => self.failed_waits = 0,
+            Err(error) => {
+                events.clear();
+                return self.handle_wait_error(clients, error);
+            }
+        }
+        if self.acceptor.has_accepted() {
+            self.take_accepted(clients)?;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn wait_once(
+        &mut self,
+        clients: &mut (impl Clients + Hooks),
+        events: &mut Events,
+        limit: Option<Duration>,
     ) -> io::Result<()> {
         let is_pending = self.acceptor.has_accepted() || clients.has_pending();
-        let limit = is_pending.then_some(Duration::ZERO);
+        let limit = if is_pending { Some(Duration::ZERO) } else { limit };
         let waited = self.driver.wait(&self.poller, events, limit);
         self.handle_completions(clients);
         self.driver.events(waited, &self.poller, events)
+    }
+
+    /// A wait has failed: if the reason passes, the next is made a moment later.
+    #[cold]
+    fn handle_wait_error(&mut self, clients: &mut impl Hooks, error: io::Error) -> io::Result<()> {
+        match errno::classify_wait(&error) {
+            ErrorClass::WouldBlock => {
+                return if self.is_interruptible { clients.on_interrupt() } else { Ok(()) }
+            }
+            // A stop must end even if the shortage lasts.
+            ErrorClass::Temporary if !self.is_stopping || self.failed_waits < MAX_FAILED_WAITS => {}
+            _ => return Err(error),
+        }
+        self.failed_waits += 1;
+        thread::sleep(SHORTAGE_PAUSE);
+        Ok(())
     }
 
     #[inline]
@@ -94,7 +163,7 @@ impl EventLoop {
         while let Some(completion) = self.driver.next() {
             match completion {
                 Completion::Accepted { key, result, more } => {
-                    self.acceptor.push_accepted(key as u64, result, more);
+                    self.acceptor.push_accepted(key, result, more);
                 }
                 completion => clients.on_completion(self, completion),
             }
@@ -109,6 +178,10 @@ impl EventLoop {
                 self.accept_ready(clients, event.token())
             }
             (EventKind::Timer, tokens::RETRY_ACCEPT) => self.resume_accepting(),
+            (EventKind::Timer, tokens::DRAIN_TIMEOUT) => {
+                clients.force_close(self);
+                Ok(())
+            }
             _ => clients.on_event(self, event),
         }
     }
@@ -124,11 +197,11 @@ impl EventLoop {
     }
 
     /// Takes connections that the driver has accepted; of many, the rest after the next wait.
-    pub(crate) fn take_accepted(&mut self, clients: &mut impl Clients) -> io::Result<()> {
+    fn take_accepted(&mut self, clients: &mut impl Clients) -> io::Result<()> {
         for _ in 0..self.acceptor.batch() {
             self.poller.check_owner()?;
             match self.acceptor.pop_accepted(&self.poller, &self.counters)? {
-                Some((socket, peer)) => clients.on_accept(self, socket, peer)?,
+                Some(accepted) => clients.on_accept(self, accepted)?,
                 None => break,
             }
         }
@@ -144,7 +217,7 @@ impl EventLoop {
             }
             self.poller.check_owner()?;
             match self.acceptor.accept(index, &self.poller, &self.counters)? {
-                Some((socket, peer)) => clients.on_accept(self, socket, peer)?,
+                Some(accepted) => clients.on_accept(self, accepted)?,
                 None => break,
             }
         }
@@ -156,10 +229,47 @@ impl EventLoop {
         self.acceptor.rotate_exclusive(&self.poller, &self.counters, &mut self.driver)
     }
 
+    /// Whether this stop is one that was not applied yet.
+    pub(crate) fn is_new_stop(&self, drain: Option<Duration>) -> bool {
+        self.stopped != Some(drain)
+    }
+
+    /// Accepts no more, and ends the clients: those that are left after `drain` (`None`: no limit) at
+    /// once. Called again it sets a new limit.
+    pub(crate) fn stop(
+        &mut self,
+        clients: &mut (impl Clients + Hooks),
+        drain: Option<Duration>,
+        backlog: i32,
+        after_listening: impl FnOnce(),
+    ) {
+        if self.stopped.is_none() {
+            let began = Instant::now();
+            let has_time = || drain.is_none_or(|drain| began.elapsed() < drain);
+            self.drain_backlog(clients, backlog, has_time);
+        }
+        self.stopped = Some(drain);
+        self.is_stopping = true;
+        if let Some(timer) = self.drain_timer.take() {
+            let _ = self.poller.timer_cancel(timer);
+        }
+        after_listening();
+        clients.on_stop(self);
+        match drain {
+            _ if !self.poller.is_owner() => {}
+            Some(Duration::ZERO) => clients.force_close(self),
+            // It fails only in a forked child that uses its parent's poller.
+            Some(drain) => {
+                self.drain_timer = self.poller.timer_add_reserved(drain, tokens::DRAIN_TIMEOUT).ok();
+            }
+            None => {}
+        }
+    }
+
     /// Accepts what waits already, for as long as `has_time`, and closes the listeners: one that is
     /// closed resets what waits in its queue. The queue is no longer than `backlog`, and connections
     /// that keep arriving are not waited for.
-    pub(crate) fn drain_backlog(
+    fn drain_backlog(
         &mut self,
         clients: &mut (impl Clients + Hooks),
         backlog: i32,
@@ -167,8 +277,8 @@ impl EventLoop {
     ) {
         // Should the driver fail, the loop ends by that.
         let _ = self.cancel_accepts(clients);
-        while let Ok(Some((socket, peer))) = self.acceptor.pop_accepted(&self.poller, &self.counters) {
-            if clients.on_accept(self, socket, peer).is_err() {
+        while let Ok(Some(accepted)) = self.acceptor.pop_accepted(&self.poller, &self.counters) {
+            if clients.on_accept(self, accepted).is_err() {
                 break;
             }
         }
@@ -176,8 +286,8 @@ impl EventLoop {
             let mut queue = 0..backlog;
             while has_time() && !clients.is_full() && queue.next().is_some() {
                 let accepted = self.acceptor.accept(index, &self.poller, &self.counters);
-                let Ok(Some((socket, peer))) = accepted else { break };
-                if clients.on_accept(self, socket, peer).is_err() {
+                let Ok(Some(accepted)) = accepted else { break };
+                if clients.on_accept(self, accepted).is_err() {
                     break;
                 }
             }

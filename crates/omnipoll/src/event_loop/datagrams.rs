@@ -1,6 +1,7 @@
 //! The datagram sockets of one loop.
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use super::acceptor::RETRY;
@@ -19,7 +20,7 @@ pub(super) struct DatagramSockets {
 
 impl DatagramSockets {
     pub(super) fn watch(&mut self, sockets: Vec<DatagramSocket>, context: &LoopContext) -> io::Result<()> {
-        self.sockets = sockets;
+        self.sockets.extend(sockets);
         self.watch_all(context)
     }
 
@@ -42,7 +43,7 @@ impl DatagramSockets {
 
     fn watch_later(&mut self, context: &LoopContext) -> io::Result<()> {
         if !std::mem::replace(&mut self.is_retry_pending, true) {
-            context.poller.timer_add(RETRY, None, tokens::RETRY_DATAGRAMS)?;
+            context.poller.timer_add_reserved(RETRY, tokens::RETRY_DATAGRAMS)?;
         }
         Ok(())
     }
@@ -65,7 +66,7 @@ impl DatagramSockets {
         if ready.intersects(Ready::READ) {
             match receive(socket, handler, context) {
                 Err(error) if errno::classify_receive(&error) == ErrorClass::Temporary => {
-                    context.poller.remove(&*socket)?;
+                    context.poller.remove_reserved(socket.as_raw_fd())?;
                     socket.is_watched = false;
                     return self.watch_later(context);
                 }
@@ -84,7 +85,7 @@ impl DatagramSockets {
     /// Sends what is queued once more, and closes them.
     pub(super) fn close(&mut self, context: &LoopContext) {
         for socket in self.sockets.drain(..) {
-            let _ = context.poller.remove(&socket);
+            let _ = context.poller.remove_reserved(socket.as_raw_fd());
             socket.flush_and_drop(&context.counters);
         }
     }

@@ -2,7 +2,8 @@
 
 use std::io;
 
-use crate::net::{Conn, Datagram};
+use crate::net::{Conn, Datagram, LoopRef};
+use crate::Event;
 
 /// What a server does for its clients; one handler serves them all, under every model.
 ///
@@ -45,7 +46,7 @@ use crate::net::{Conn, Datagram};
 ///     }
 /// }
 /// ```
-pub trait Handler: Send + Sync {
+pub trait Handler {
     /// What is kept for each connection, from `on_open` to `on_close`.
     type State;
 
@@ -247,10 +248,89 @@ pub trait Handler: Send + Sync {
         serve();
     }
 
+    /// An event of the program's own: of what it has added to the loop's
+    /// [poller](LoopRef::poller).
+    fn on_event(&self, event_loop: &mut LoopRef<'_>, event: &Event) {
+        let _ = (event_loop, event);
+    }
+
+    /// How many bytes the next `on_data` may bring; none are read when it is 0.
+    #[doc(hidden)]
+    #[inline]
+    fn room(&self) -> usize {
+        usize::MAX
+    }
+
+    /// Whether the next wait must not sleep.
+    #[doc(hidden)]
+    #[inline]
+    fn is_pending(&self) -> bool {
+        false
+    }
+
     /// A datagram has arrived on a `udp:` address.
     ///
     /// See the example of [`Datagram`].
     fn on_datagram(&self, datagram: &mut Datagram<'_>, data: &[u8]) {
         let _ = (datagram, data);
+    }
+}
+
+impl<H: Handler + ?Sized> Handler for &H {
+    type State = H::State;
+
+    fn on_open(&self, conn: &mut Conn<'_>) -> io::Result<H::State> {
+        (**self).on_open(conn)
+    }
+
+    #[inline]
+    fn on_data(&self, conn: &mut Conn<'_>, state: &mut H::State, data: &[u8]) {
+        (**self).on_data(conn, state, data);
+    }
+
+    fn on_end(&self, conn: &mut Conn<'_>, state: &mut H::State) {
+        (**self).on_end(conn, state);
+    }
+
+    fn on_drain(&self, conn: &mut Conn<'_>, state: &mut H::State) {
+        (**self).on_drain(conn, state);
+    }
+
+    fn on_post(&self, conn: &mut Conn<'_>, state: &mut H::State, value: i64) {
+        (**self).on_post(conn, state, value);
+    }
+
+    fn on_stop(&self, conn: &mut Conn<'_>, state: &mut H::State) {
+        (**self).on_stop(conn, state);
+    }
+
+    fn on_close(&self, conn: &mut Conn<'_>, state: H::State, error: Option<io::Error>) {
+        (**self).on_close(conn, state, error);
+    }
+
+    fn on_interrupt(&self) -> io::Result<()> {
+        (**self).on_interrupt()
+    }
+
+    fn on_worker(&self, serve: &mut dyn FnMut()) {
+        (**self).on_worker(serve);
+    }
+
+    fn on_event(&self, event_loop: &mut LoopRef<'_>, event: &Event) {
+        (**self).on_event(event_loop, event);
+    }
+
+    #[inline]
+    fn room(&self) -> usize {
+        (**self).room()
+    }
+
+    #[inline]
+    fn is_pending(&self) -> bool {
+        (**self).is_pending()
+    }
+
+    fn on_datagram(&self, datagram: &mut Datagram<'_>, data: &[u8]) {
+        (**self).on_datagram(datagram, data);
     }
 }

@@ -1,91 +1,105 @@
 //! What a loop calls on its [`Connections`].
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 
+use super::acceptor::Accepted;
 use super::connections::Connections;
-use super::core::{Clients, EventLoop, Hooks};
+use super::core::{Clients, Core, Hooks};
 use super::handler::Handler;
-use super::tokens;
+use super::tokens::{self, CONNECTIONS, LISTENERS};
 use crate::net::driver::{AnyDriver, Driver};
-use crate::net::{Command, Conn, Counter, MAX_CONNECTIONS};
-use crate::sys::{Address, Completion};
+use crate::net::{Command, Conn, Counter, LoopRef, MAX_CONNECTIONS};
+use crate::poller::RESERVED_TOKENS;
+use crate::sys::Completion;
 use crate::{Event, EventKind};
 
-impl<H: Handler> Clients for Connections<'_, H> {
-    fn on_accept(&mut self, event_loop: &mut EventLoop, socket: OwnedFd, peer: Address) -> io::Result<()> {
+impl<H: Handler> Clients for Connections<H> {
+    fn on_accept(&mut self, core: &mut Core, accepted: Accepted) -> io::Result<()> {
         self.context.counters.add(Counter::Accepted, 1);
-        self.open(&mut event_loop.driver, socket, peer);
+        self.accept(&mut core.driver, accepted);
         Ok(())
     }
 
     fn is_full(&self) -> bool {
-        self.slots.len() >= self.limits.max_connections.min(MAX_CONNECTIONS)
+        self.table.accepted() >= self.max_clients || self.table.len() >= MAX_CONNECTIONS
     }
 
     fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.table.is_empty()
     }
 
-    fn on_stop(&mut self, event_loop: &mut EventLoop) {
+    fn on_stop(&mut self, core: &mut Core) {
         if self.context.stopping.replace(true) {
             return;
         }
         self.datagrams.close(&self.context);
-        self.for_each_open(&mut event_loop.driver, |connections, slot| {
+        self.for_each_open(&mut core.driver, |connections, slot| {
             connections.call(slot, |handler, conn, state, _| handler.on_stop(conn, state));
         });
     }
 
-    fn force_close(&mut self, event_loop: &mut EventLoop) {
-        self.for_each_open(&mut event_loop.driver, |connections, slot| {
-            let connection = &mut connections.slots[slot].connection;
+    fn force_close(&mut self, core: &mut Core) {
+        self.for_each_open(&mut core.driver, |connections, slot| {
+            let connection = &mut connections.table[slot];
             connection.reset();
             connection.end(Some(libc::ECANCELED));
         });
     }
 }
 
-impl<H: Handler> Hooks for Connections<'_, H> {
+impl<H: Handler> Hooks for Connections<H> {
     #[inline]
-    fn on_event(&mut self, event_loop: &mut EventLoop, event: &Event) -> io::Result<()> {
-        let (driver, token) = (&mut event_loop.driver, event.token());
-        match event.kind() {
-            EventKind::Io if token < tokens::LISTENERS => self.ready(driver, token as usize, event.ready()),
-            EventKind::Io => return self.datagrams.ready(token, event.ready(), self.handler, &self.context),
-            EventKind::Timer if token == tokens::RETRY_DATAGRAMS => {
-                return self.datagrams.retry(&self.context)
+    fn on_event(&mut self, core: &mut Core, event: &Event) -> io::Result<()> {
+        let (driver, token) = (&mut core.driver, event.token());
+        match (event.kind(), token) {
+            (EventKind::Io, CONNECTIONS..LISTENERS) => {
+                self.ready(driver, (token - CONNECTIONS) as usize, event.ready());
             }
-            EventKind::Timer => self.expire(driver, token as usize),
-            EventKind::Wake => self.run_commands(driver),
+            (EventKind::Wake, _) => self.run_commands(driver),
+            (_, ..RESERVED_TOKENS) => self.call_on_event(event),
+            (EventKind::Io, _) => {
+                return self.datagrams.ready(token, event.ready(), &self.handler, &self.context)
+            }
+            (EventKind::Timer, tokens::RETRY_DATAGRAMS) => return self.datagrams.retry(&self.context),
+            (EventKind::Timer, _) => self.expire(driver, (token - CONNECTIONS) as usize),
             _ => {}
         }
         Ok(())
     }
 
-    fn on_completion(&mut self, event_loop: &mut EventLoop, completion: Completion) {
-        self.complete(&mut event_loop.driver, completion);
+    fn on_completion(&mut self, core: &mut Core, completion: Completion) {
+        self.complete(&mut core.driver, completion);
     }
 
-    fn before_wait(&mut self, event_loop: &mut EventLoop) -> io::Result<()> {
+    fn before_wait(&mut self, core: &mut Core) -> io::Result<()> {
         if !self.partial.is_empty() || !self.previous_partial.is_empty() {
-            self.deliver_old_partial(&mut event_loop.driver);
-            event_loop.poller.check_owner()?;
+            self.deliver_old_partial(&mut core.driver);
+            core.poller.check_owner()?;
         }
-        self.send_unsent(&mut event_loop.driver);
+        if !self.starved.is_empty() {
+            for slot in std::mem::take(&mut self.starved) {
+                self.deliver_starved(&mut core.driver, slot);
+            }
+        }
+        if !self.context.touched.get_mut().is_empty() {
+            self.update_touched(&mut core.driver);
+            core.poller.check_owner()?;
+        }
+        self.send_unsent(&mut core.driver);
         if self.to_remove.is_empty() {
             return Ok(());
         }
         self.remove_ended();
-        if event_loop.acceptor.is_retry_pending() {
+        if core.acceptor.is_retry_pending() {
             // There are descriptors again.
-            event_loop.resume_accepting()?;
+            core.resume_accepting()?;
         }
         Ok(())
     }
 
     fn has_pending(&self) -> bool {
-        !self.previous_partial.is_empty()
+        !self.previous_partial.is_empty() || !self.starved.is_empty() || self.handler.is_pending()
     }
 
     fn on_interrupt(&mut self) -> io::Result<()> {
@@ -93,7 +107,7 @@ impl<H: Handler> Hooks for Connections<'_, H> {
     }
 }
 
-impl<H: Handler> Connections<'_, H> {
+impl<H: Handler> Connections<H> {
     /// Does what other threads have asked for.
     fn run_commands(&mut self, driver: &mut AnyDriver) {
         let mut commands = std::mem::take(&mut self.commands);
@@ -102,13 +116,18 @@ impl<H: Handler> Connections<'_, H> {
             if self.is_in_child() {
                 break;
             }
-            let Some(client) = self.slots.get_mut(slot) else { continue };
-            if client.connection.id != id || client.connection.is_ended() {
+            let Some(connection) = self.table.get_mut(slot) else { continue };
+            if connection.id != id || connection.is_ended() {
                 continue;
             }
-            let mut conn = Conn { connection: &mut client.connection, context: &self.context };
+            if let Command::Write { data, above_high_water } = command {
+                connection.write_shared(data, above_high_water, &self.context);
+                self.update_if_needed(driver, slot);
+                continue;
+            }
+            let mut conn = Conn { table: &mut self.table, slot, context: &self.context };
             match command {
-                Command::Write { data, above_high_water } => conn.write_shared(data, above_high_water),
+                Command::Write { .. } => {}
                 Command::Close => conn.close(),
                 Command::Abort => conn.abort(),
                 Command::Pause(true) => conn.pause(),
@@ -124,8 +143,7 @@ impl<H: Handler> Connections<'_, H> {
 
     /// Does something to each open connection, as long as this process is the loop's.
     fn for_each_open(&mut self, driver: &mut AnyDriver, mut each: impl FnMut(&mut Self, usize)) {
-        let open = self.slots.iter().filter(|(_, client)| !client.connection.is_ended());
-        for slot in open.map(|(slot, _)| slot).collect::<Vec<_>>() {
+        for slot in self.table.open_slots() {
             if self.is_in_child() {
                 return;
             }
@@ -136,17 +154,41 @@ impl<H: Handler> Connections<'_, H> {
 
     /// Has the driver send what connections were given since the last wait, with one send for each.
     fn send_unsent(&mut self, driver: &mut AnyDriver) {
-        while let Some(token) = driver.next_unsent() {
-            let slot = token as usize;
-            let Some(client) = self.slots.get_mut(slot) else { continue };
-            if client.connection.is_ended() {
+        while let Some(slot) = driver.next_unsent() {
+            let Some(connection) = self.table.get_mut(slot) else { continue };
+            if connection.is_ended() {
                 continue;
             }
-            if let Err(error) = driver.send(&mut client.connection, token) {
-                client.connection.end(error.raw_os_error());
+            if let Err(error) = driver.send(connection, slot) {
+                connection.end(error.raw_os_error());
                 self.update_if_needed(driver, slot);
             }
         }
+    }
+
+    /// Follows up what callbacks have done to other connections than their own.
+    fn update_touched(&mut self, driver: &mut AnyDriver) {
+        while let Some(slot) = self.context.touched.get_mut().pop() {
+            let Some(connection) = self.table.get_mut(slot) else { continue };
+            // Not if its end has been followed up meanwhile.
+            if std::mem::replace(&mut connection.is_touched, false) {
+                self.update_if_needed(driver, slot);
+            }
+        }
+    }
+
+    /// There is room again for what was received.
+    fn deliver_starved(&mut self, driver: &mut AnyDriver, slot: usize) {
+        if self.table.get(slot).is_some_and(|connection| !connection.is_ended()) {
+            self.update_if_needed(driver, slot);
+        }
+    }
+
+    /// An event of the program's own.
+    fn call_on_event(&mut self, event: &Event) {
+        let mut event_loop = LoopRef { table: &mut self.table, context: &self.context };
+        // A panic costs one event.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.handler.on_event(&mut event_loop, event)));
     }
 
     /// Delivers what was received in part before the last wait, if its rest has not come, which it has
@@ -154,9 +196,9 @@ impl<H: Handler> Connections<'_, H> {
     fn deliver_old_partial(&mut self, driver: &mut AnyDriver) {
         let partial = std::mem::take(&mut self.partial);
         for slot in std::mem::replace(&mut self.previous_partial, partial) {
-            let client = self.slots.get_mut(slot).filter(|client| !client.connection.is_ended());
-            if let (Some(client), false) = (client, self.previous_partial.contains(&slot)) {
-                client.connection.io.end_partial();
+            let connection = self.table.get_mut(slot).filter(|connection| !connection.is_ended());
+            if let (Some(connection), false) = (connection, self.previous_partial.contains(&slot)) {
+                connection.io.end_partial();
                 self.update_if_needed(driver, slot);
             }
         }
@@ -164,11 +206,11 @@ impl<H: Handler> Connections<'_, H> {
 
     /// Frees the slots of connections that have ended.
     fn remove_ended(&mut self) {
-        let slots = &mut self.slots;
+        let table = &mut self.table;
         self.to_remove.retain(|&slot| {
-            let is_idle = slots[slot].connection.io.is_idle();
+            let is_idle = table[slot].io.is_idle();
             if is_idle {
-                slots.remove(slot);
+                table.remove(slot);
             }
             !is_idle
         });

@@ -7,8 +7,42 @@ use std::time::Duration;
 use super::conn::Conn;
 use super::conn_id::ConnId;
 use super::connection::Stage;
+use super::loop_ref::LoopRef;
 use crate::error::Describe;
 use crate::sys::{socket, Address};
+
+/// The loop.
+impl Conn<'_> {
+    /// The loop that makes this callback.
+    ///
+    /// See the example of [`EventLoop`](crate::EventLoop).
+    pub fn event_loop(&mut self) -> LoopRef<'_> {
+        LoopRef { table: self.table, context: self.context }
+    }
+
+    /// Another connection of the same loop: what is done to it is done at once. `ESTALE` when it has
+    /// ended, or is of another loop, which its [`ConnId`] reaches.
+    pub fn other(&mut self, id: ConnId) -> io::Result<Conn<'_>> {
+        LoopRef { table: self.table, context: self.context }.into_conn(id)
+    }
+
+    /// What [`EventLoop::listen`](crate::EventLoop::listen) or
+    /// [`connect`](crate::EventLoop::connect) was given, or [`set_token`](Self::set_token) since; 0 on a
+    /// server.
+    pub fn token(&self) -> u64 {
+        self.table[self.slot].token
+    }
+
+    /// Changes the [`token`](Self::token).
+    pub fn set_token(&mut self, token: u64) {
+        self.table[self.slot].token = token;
+    }
+
+    /// Whether this program has connected to the peer, and not the peer to it.
+    pub fn is_outgoing(&self) -> bool {
+        self.table[self.slot].is_outgoing
+    }
+}
 
 /// Ending.
 impl Conn<'_> {
@@ -36,9 +70,9 @@ impl Conn<'_> {
     /// # Ok::<(), io::Error>(())
     /// ```
     pub fn close(&mut self) {
-        if self.connection.stage == Stage::Open {
-            self.connection.stage = Stage::Closing;
-            self.context.mailbox.set_closing(self.connection.id);
+        if self.table[self.slot].stage == Stage::Open {
+            self.table[self.slot].stage = Stage::Closing;
+            self.context.mailbox.set_closing(self.table[self.slot].id);
         }
     }
 
@@ -63,9 +97,9 @@ impl Conn<'_> {
     /// ```
     #[doc(alias = "SO_LINGER")]
     pub fn abort(&mut self) {
-        if !self.connection.is_ended() {
-            self.connection.reset();
-            self.connection.end(Some(libc::ECONNABORTED));
+        if !self.table[self.slot].is_ended() {
+            self.table[self.slot].reset();
+            self.table[self.slot].end(Some(libc::ECONNABORTED));
         }
     }
 
@@ -92,9 +126,9 @@ impl Conn<'_> {
     /// # Ok::<(), io::Error>(())
     /// ```
     pub fn shutdown(&mut self) {
-        if self.connection.shutdown.is_none() {
-            self.connection.shutdown = Some(false);
-            self.context.mailbox.set_shut(self.connection.id);
+        if self.table[self.slot].shutdown.is_none() {
+            self.table[self.slot].shutdown = Some(false);
+            self.context.mailbox.set_shut(self.table[self.slot].id);
         }
     }
 }
@@ -130,16 +164,16 @@ impl Conn<'_> {
     /// # Ok::<(), io::Error>(())
     /// ```
     pub fn pause(&mut self) {
-        self.connection.paused = true;
+        self.table[self.slot].paused = true;
     }
 
     /// Reads again.
     ///
     /// See the example of [`pause`](Conn::pause).
     pub fn resume(&mut self) {
-        if self.connection.paused {
-            self.connection.paused = false;
-            self.connection.timeouts.note_read(&self.context.clock);
+        if self.table[self.slot].paused {
+            self.table[self.slot].paused = false;
+            self.table[self.slot].timeouts.note_read(&self.context.clock);
         }
     }
 
@@ -147,7 +181,7 @@ impl Conn<'_> {
     ///
     /// See the example of [`pause`](Conn::pause).
     pub fn is_paused(&self) -> bool {
-        self.connection.paused
+        self.table[self.slot].paused
     }
 
     /// Whether the peer has ended its direction.
@@ -172,7 +206,7 @@ impl Conn<'_> {
     /// # Ok::<(), io::Error>(())
     /// ```
     pub fn has_ended(&self) -> bool {
-        self.connection.peer_ended
+        self.table[self.slot].peer_ended
     }
 }
 
@@ -200,7 +234,7 @@ impl Conn<'_> {
     /// # Ok::<(), io::Error>(())
     /// ```
     pub fn id(&self) -> ConnId {
-        self.connection.id
+        self.table[self.slot].id
     }
 
     /// The peer's address.
@@ -224,7 +258,7 @@ impl Conn<'_> {
     /// # Ok::<(), io::Error>(())
     /// ```
     pub fn peer(&self) -> &Address {
-        &self.connection.peer
+        &self.table[self.slot].peer
     }
 
     /// The local address: `getsockname(2)`.
@@ -232,7 +266,7 @@ impl Conn<'_> {
     /// See the example of [`peer`](Conn::peer).
     #[doc(alias = "getsockname")]
     pub fn local(&self) -> io::Result<Address> {
-        socket::local_address(self.connection.socket.as_fd()).describe("getsockname")
+        socket::local_address(self.table[self.slot].socket.as_fd()).describe("getsockname")
     }
 
     /// The socket, for its options. Only the loop may read, write or close it.
@@ -254,7 +288,7 @@ impl Conn<'_> {
     /// # Ok::<(), io::Error>(())
     /// ```
     pub fn socket(&self) -> BorrowedFd<'_> {
-        self.connection.socket.as_fd()
+        self.table[self.slot].socket.as_fd()
     }
 
     /// Ends the connection with `ETIMEDOUT` when nothing was read or written for so long, instead of
@@ -280,21 +314,21 @@ impl Conn<'_> {
     /// # Ok::<(), io::Error>(())
     /// ```
     pub fn set_idle_timeout(&mut self, timeout: Option<Duration>) {
-        self.connection.timeouts.set_idle(timeout, &self.context.clock);
+        self.table[self.slot].timeouts.set_idle(timeout, &self.context.clock);
     }
 
     /// Ends it with `ETIMEDOUT` when nothing was read for so long while it was being read.
     ///
     /// See the example of [`set_idle_timeout`](Conn::set_idle_timeout).
     pub fn set_read_timeout(&mut self, timeout: Option<Duration>) {
-        self.connection.timeouts.set_read(timeout, &self.context.clock);
+        self.table[self.slot].timeouts.set_read(timeout, &self.context.clock);
     }
 
     /// Ends it with `ETIMEDOUT` when bytes were queued for so long and none could be sent.
     ///
     /// See the example of [`set_idle_timeout`](Conn::set_idle_timeout).
     pub fn set_write_timeout(&mut self, timeout: Option<Duration>) {
-        self.connection.timeouts.set_write(timeout, &self.context.clock);
+        self.table[self.slot].timeouts.set_write(timeout, &self.context.clock);
     }
 
     /// Whether the server is stopping: an answer may be the last on its connection.

@@ -31,12 +31,25 @@ pub(super) enum Stage {
     Ended,
 }
 
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin {
+    pub(crate) token: u64,
+    pub(crate) is_outgoing: bool,
+}
+
 /// One connection, without what its handler keeps for it.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(super) socket: OwnedFd,
     pub(crate) id: ConnId,
     pub(crate) peer: Address,
+    /// What listen or connect was given, unless the program has changed it.
+    pub(crate) token: u64,
+    /// It was connected by this program, not accepted.
+    pub(crate) is_outgoing: bool,
+    /// Another callback than its own has reached it: its state is to be followed up.
+    pub(crate) is_touched: bool,
     pub(crate) queue: WriteQueue,
     pub(crate) timeouts: Timeouts,
     pub(super) stage: Stage,
@@ -58,6 +71,7 @@ impl Connection {
     pub(crate) fn new(
         socket: OwnedFd,
         peer: Address,
+        origin: Origin,
         id: ConnId,
         queue: WriteQueue,
         timeouts: Timeouts,
@@ -66,6 +80,9 @@ impl Connection {
             socket,
             id,
             peer,
+            token: origin.token,
+            is_outgoing: origin.is_outgoing,
+            is_touched: false,
             queue,
             timeouts,
             stage: Stage::Open,

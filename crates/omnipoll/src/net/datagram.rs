@@ -127,9 +127,9 @@ impl DatagramSocket {
         }
         let interest = if is_write_wanted { Interest::READ | Interest::WRITE } else { Interest::READ };
         if self.is_watched {
-            poller.modify(&*self, interest, token)?;
+            poller.modify_reserved(self.as_raw_fd(), interest, token)?;
         } else {
-            poller.add(&*self, interest, token)?;
+            poller.add_reserved(self.as_raw_fd(), interest, token)?;
         }
         (self.is_watched, self.is_write_watched) = (true, is_write_wanted);
         Ok(())

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::RawFd;
 
+use crate::poller::RESERVED_TOKENS;
 use crate::{Interest, Poller};
 
 /// The state of a multishot receive.
@@ -35,18 +36,19 @@ impl IoState {
         self.receive == Receive::Idle && !self.is_sending
     }
 
-    /// Registers the interest that is wanted now. Its events carry `token`.
+    /// Registers the interest that is wanted now. Its events carry `slot`.
     pub(super) fn register(
         &mut self,
         fd: RawFd,
         wanted: Option<Interest>,
-        token: u64,
+        slot: usize,
         poller: &Poller,
     ) -> io::Result<()> {
+        let token = RESERVED_TOKENS + slot as u64;
         match (self.registered, wanted) {
-            (None, Some(interest)) => poller.add_raw(fd, interest, token)?,
-            (Some(_), None) => poller.remove_raw(fd)?,
-            (Some(now), Some(interest)) if now != interest => poller.modify_raw(fd, interest, token)?,
+            (None, Some(interest)) => poller.add_reserved(fd, interest, token)?,
+            (Some(_), None) => poller.remove_reserved(fd)?,
+            (Some(now), Some(interest)) if now != interest => poller.modify_reserved(fd, interest, token)?,
             _ => {}
         }
         self.registered = wanted;
@@ -55,7 +57,7 @@ impl IoState {
 
     pub(super) fn unregister(&mut self, fd: RawFd, poller: &Poller) {
         if self.registered.take().is_some() {
-            let _ = poller.remove_raw(fd);
+            let _ = poller.remove_reserved(fd);
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the connections of one loop share.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +11,10 @@ use super::mailbox::Mailbox;
 use super::timeouts::Clock;
 use crate::Poller;
 
+/// Stops a loop, or the server that it is of.
+pub(crate) type StopLoop = Box<dyn Fn(Option<Duration>) -> io::Result<()>>;
+
 /// A loop as its connections need it.
-#[derive(Debug)]
 pub(crate) struct LoopContext {
     pub(crate) poller: Arc<Poller>,
     pub(crate) mailbox: Arc<Mailbox>,
@@ -22,6 +25,15 @@ pub(crate) struct LoopContext {
     pub(crate) linger: Duration,
     pub(crate) worker: usize,
     pub(crate) stopping: Cell<bool>,
+    pub(crate) stop: StopLoop,
+    /// Slots of connections that callbacks other than their own have reached.
+    pub(crate) touched: RefCell<Vec<usize>>,
     /// Of [`DriverKind::min_direct_write`](super::driver::DriverKind::min_direct_write).
     pub(crate) min_direct_write: usize,
+}
+
+impl std::fmt::Debug for LoopContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LoopContext").field("worker", &self.worker).finish_non_exhaustive()
+    }
 }

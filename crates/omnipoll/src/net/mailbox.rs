@@ -132,6 +132,12 @@ impl Mailbox {
         lock(&self.state).entry(id).is_ok()
     }
 
+    /// The slot of a connection that has not ended.
+    pub(super) fn slot(&self, id: ConnId) -> Option<usize> {
+        let of_this_loop = id.is_connection() && id.loop_index() == self.loop_index;
+        of_this_loop.then(|| lock(&self.state).entry(id).map(|entry| entry.slot).ok()).flatten()
+    }
+
     /// From now on the connection is closing, and takes no more writes.
     pub(crate) fn set_closing(&self, id: ConnId) {
         if let Ok(entry) = lock(&self.state).entry(id) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::connection::Connection;
 use super::loop_context::LoopContext;
 use super::timeouts::Activity;
+use crate::poller::RESERVED_TOKENS;
 
 impl Connection {
     /// The part of its state that its deadlines depend on.
@@ -37,15 +38,15 @@ impl Connection {
         deadline.is_none_or(|deadline| self.timeouts.timer != 0 && self.timeouts.armed <= deadline)
     }
 
-    /// Arms the timer for its deadline, if it has one. Its events carry `token`.
-    pub(crate) fn sync_timer(&mut self, token: u64, context: &LoopContext) -> io::Result<()> {
+    /// Arms the timer for its deadline, if it has one. Its events carry `slot`.
+    pub(crate) fn sync_timer(&mut self, slot: usize, context: &LoopContext) -> io::Result<()> {
         let Some(deadline) = self.timeouts.deadline(self.activity(context.linger)) else { return Ok(()) };
         if self.is_armed(Some(deadline)) {
             return Ok(());
         }
         self.disarm(context);
         let delay = Duration::from_nanos(deadline.saturating_sub(context.clock.now()));
-        self.timeouts.timer = context.poller.timer_add(delay, None, token)?;
+        self.timeouts.timer = context.poller.timer_add_reserved(delay, RESERVED_TOKENS + slot as u64)?;
         self.timeouts.armed = deadline;
         Ok(())
     }

@@ -6,6 +6,7 @@ mod dump;
 mod options;
 mod owner;
 mod registrations;
+mod reserved;
 mod sources;
 mod stats;
 mod strict_mode;
@@ -18,6 +19,7 @@ use std::sync::{Mutex, MutexGuard};
 
 pub use dump::Registered;
 pub use options::Options;
+pub(crate) use reserved::RESERVED_TOKENS;
 pub use stats::Stats;
 
 use crate::engine::{AnyEngine, Capabilities, EngineKind};
@@ -48,6 +50,8 @@ pub struct Poller {
     /// Flips at each round that has one slot for the events of descriptors and sources.
     alternate: AtomicBool,
     interruptible: bool,
+    /// It is a loop's, which keeps some tokens for itself.
+    reserves_tokens: bool,
     counters: WaitCounters,
     /// Strict mode, when it is on.
     strict: Option<Box<Strict>>,

@@ -33,6 +33,7 @@ use crate::sys::Waker;
 pub struct Options {
     engine: Option<EngineKind>,
     interruptible: bool,
+    reserves_tokens: bool,
     files_always_ready: bool,
     strict: bool,
     strict_limit: Option<Duration>,
@@ -173,9 +174,16 @@ impl Options {
             fork_epoch: AtomicU32::new(fork_epoch(strict.is_some())),
             alternate: AtomicBool::new(false),
             interruptible: self.interruptible,
+            reserves_tokens: self.reserves_tokens,
             counters: WaitCounters::default(),
             strict,
         })
+    }
+
+    /// Keeps tokens from [`RESERVED_TOKENS`](super::RESERVED_TOKENS) on for the loop that waits on it.
+    pub(crate) fn reserve_tokens(mut self) -> Self {
+        self.reserves_tokens = true;
+        self
     }
 
     fn is_strict(&self) -> bool {

@@ -188,6 +188,12 @@ impl Poller {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn add_raw(&self, fd: RawFd, interest: Interest, token: u64) -> io::Result<()> {
+        self.check_token(token)?;
+        self.add_registration(fd, interest, token)
+    }
+
+    #[inline]
+    pub(super) fn add_registration(&self, fd: RawFd, interest: Interest, token: u64) -> io::Result<()> {
         let mut registry = self.lock_to_change(fd)?;
         self.check(fd, interest)?;
         registry.reserve(fd)?;
@@ -215,9 +221,24 @@ impl Poller {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn modify_raw(&self, fd: RawFd, interest: Interest, token: u64) -> io::Result<()> {
+        self.check_token(token)?;
+        self.modify_registration(fd, interest, token, Self::check_is_users)
+    }
+
+    /// `check` says whether the registration may be changed, by its token.
+    #[inline]
+    pub(super) fn modify_registration(
+        &self,
+        fd: RawFd,
+        interest: Interest,
+        token: u64,
+        check: impl FnOnce(&Self, u64) -> io::Result<()>,
+    ) -> io::Result<()> {
         let mut registry = self.lock_to_change(fd)?;
         self.check(fd, interest)?;
-        let old = registry.user_registration(fd)?.interest;
+        let registration = registry.user_registration(fd)?;
+        let old = registration.interest;
+        check(self, registration.token)?;
         if old.is_exclusive() || interest.is_exclusive() {
             return Err(fail(libc::EINVAL, "an EXCLUSIVE registration can't be modified: remove and add it"));
         }
@@ -246,8 +267,17 @@ impl Poller {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn remove_raw(&self, fd: RawFd) -> io::Result<()> {
+        self.remove_registration(fd, Self::check_is_users)
+    }
+
+    #[inline]
+    pub(super) fn remove_registration(
+        &self,
+        fd: RawFd,
+        check: impl FnOnce(&Self, u64) -> io::Result<()>,
+    ) -> io::Result<()> {
         let mut registry = self.lock_to_change(fd)?;
-        registry.user_registration(fd)?;
+        check(self, registry.user_registration(fd)?.token)?;
         self.engine.remove(&mut registry, fd);
         self.in_strict_mode(registry, |strict, _| strict.removed(fd));
         // Unless a callback has forked: the threads that wait are the parent's.
@@ -277,7 +307,9 @@ impl Poller {
     /// ```
     pub fn rearm_raw(&self, fd: RawFd, interest: Interest) -> io::Result<()> {
         let mut registry = self.lock_to_change(fd)?;
-        let wanted = registry.user_registration(fd)?.interest;
+        let registration = registry.user_registration(fd)?;
+        let wanted = registration.interest;
+        self.check_is_users(registration.token)?;
         if wanted.is_oneshot() {
             return Err(fail(libc::EINVAL, "a ONESHOT registration is re-enabled by modify, not by rearm"));
         }

@@ -51,6 +51,17 @@ impl Poller {
     #[doc(alias = "timerfd_create")]
     #[doc(alias = "timer_create")]
     pub fn timer_add(&self, delay: Duration, period: Option<Duration>, token: u64) -> io::Result<u64> {
+        self.check_token(token)?;
+        self.timer_add_any(delay, period, token)
+    }
+
+    #[inline]
+    pub(super) fn timer_add_any(
+        &self,
+        delay: Duration,
+        period: Option<Duration>,
+        token: u64,
+    ) -> io::Result<u64> {
         self.check_owner()?;
         let period = in_nanoseconds(period)?;
         let mut state = self.sources.state();
@@ -85,6 +96,7 @@ impl Poller {
     /// ```
     #[doc(alias = "timerfd_settime")]
     pub fn timer_add_at(&self, time: SystemTime, token: u64) -> io::Result<u64> {
+        self.check_token(token)?;
         self.check_owner()?;
         let mut state = self.sources.state();
         let (timerfd, is_new) = state.wall_timers.timerfd()?;
@@ -194,6 +206,11 @@ impl Poller {
     #[doc(alias = "sigaction")]
     #[doc(alias = "signalfd")]
     pub fn signal_add(&self, signo: i32, token: u64) -> io::Result<()> {
+        self.check_token(token)?;
+        self.signal_add_any(signo, token)
+    }
+
+    pub(super) fn signal_add_any(&self, signo: i32, token: u64) -> io::Result<()> {
         self.check_owner()?;
         self.sources.state().signals.add(self.sources.wake_fd(), signo, Some(token))?;
         // It may have come before the handler knew of this poller.
@@ -242,6 +259,7 @@ impl Poller {
     #[doc(alias = "waitpid")]
     #[doc(alias = "pidfd_open")]
     pub fn child_add(&self, pid: i32, token: u64) -> io::Result<()> {
+        self.check_token(token)?;
         self.check_owner()?;
         let mut state = self.sources.state();
         let watched = match state.children.add(pid, token)? {
@@ -316,6 +334,7 @@ impl Poller {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn post(&self, token: u64, value: i64) -> io::Result<()> {
+        self.check_token(token)?;
         const { assert!(MAX_POSTS == 65_536 && MAX_EXPIRED == 65_536) };
         self.check_owner()?;
         self.sources.state().posts.push(token, value)?;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::shared::Shared;
 use super::tokens;
-use crate::event_loop::EventLoop;
+use crate::event_loop::Core;
 use crate::net;
 use crate::sys::child_process::kill;
 use crate::sys::process;
@@ -73,7 +73,7 @@ impl ChildProcesses {
     /// more than `max_ids` of them.
     pub(super) fn fork(
         &mut self,
-        event_loop: &mut EventLoop,
+        core: &mut Core,
         shared: &Shared,
         max_ids: u32,
         serve: impl FnOnce(Vec<OwnedFd>) -> io::Result<()>,
@@ -83,7 +83,7 @@ impl ChildProcesses {
             0 => {
                 self.writers.clear();
                 let stop_pipes = std::mem::take(&mut self.readers);
-                event_loop.leave_to_parent();
+                core.leave_to_parent();
                 shared.after_fork();
                 let served = catch_unwind(AssertUnwindSafe(|| serve(stop_pipes)));
                 process::exit(match served {
@@ -107,16 +107,16 @@ impl ChildProcesses {
     /// Has the poller report the ends that it doesn't report yet, and returns the children that have
     /// ended already: reaped by the program, or by the system because SIGCHLD is ignored. When the
     /// system is out of something, accepting pauses, and the next call tries again.
-    pub(super) fn watch_all(&mut self, event_loop: &mut EventLoop) -> io::Result<Vec<Ended>> {
+    pub(super) fn watch_all(&mut self, core: &mut Core) -> io::Result<Vec<Ended>> {
         let mut ended = Vec::new();
         while let Some(child) = self.unwatched.pop() {
             let Some(&pid) = self.alive.get(&child) else { continue };
-            match event_loop.poller.child_add(pid, child).map_err(|error| error.raw_os_error()) {
+            match core.poller.child_add(pid, child).map_err(|error| error.raw_os_error()) {
                 Ok(()) => {}
                 Err(Some(libc::ECHILD | libc::ESRCH)) => ended.extend(self.remove(child, UNKNOWN)),
                 Err(_) => {
                     self.unwatched.push(child);
-                    event_loop.retry_accepting_later()?;
+                    core.retry_accepting_later()?;
                     break;
                 }
             }
@@ -151,8 +151,8 @@ impl ChildProcesses {
     }
 
     /// Their time is up, which they measure too: those that don't end by themselves are killed.
-    pub(super) fn force_close(&mut self, event_loop: &EventLoop) {
-        if event_loop.poller.timer_add(KILL_DELAY, None, tokens::KILL_CHILDREN).is_err() {
+    pub(super) fn force_close(&mut self, core: &Core) {
+        if core.poller.timer_add_reserved(KILL_DELAY, tokens::KILL_CHILDREN).is_err() {
             self.kill_all();
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::event_loop::LoopOptions;
 use crate::EngineKind;
 
 /// A way to serve many clients. The handler does not change with it; what its calls share does.
@@ -118,20 +119,11 @@ pub type AroundFork = Arc<dyn Fn(&mut dyn FnMut() -> i32) -> i32 + Send + Sync>;
 #[derive(Clone)]
 #[must_use = "`Server::with_options` takes them"]
 pub struct ServerOptions {
+    /// What holds for each of its loops.
+    pub(super) each_loop: LoopOptions,
     pub(super) model: Model,
-    pub(super) engine: Option<EngineKind>,
     pub(super) workers: Option<usize>,
-    pub(super) max_clients: Option<usize>,
-    pub(super) backlog: i32,
     pub(super) reuse_port: Option<bool>,
-    pub(super) queue_limit: usize,
-    pub(super) total_queue_limit: usize,
-    pub(super) high_water: usize,
-    pub(super) low_water: usize,
-    pub(super) idle_timeout: Option<Duration>,
-    pub(super) read_timeout: Option<Duration>,
-    pub(super) write_timeout: Option<Duration>,
-    pub(super) linger: Duration,
     pub(super) signals: bool,
     pub(super) drain: Option<Duration>,
     pub(super) around_fork: Option<AroundFork>,
@@ -141,19 +133,9 @@ impl Default for ServerOptions {
     fn default() -> Self {
         Self {
             model: Model::Reactor,
-            engine: None,
+            each_loop: LoopOptions::default(),
             workers: None,
-            max_clients: None,
-            backlog: 4096,
             reuse_port: None,
-            queue_limit: 16 << 20,
-            total_queue_limit: 256 << 20,
-            high_water: 64 << 10,
-            low_water: 16 << 10,
-            idle_timeout: None,
-            read_timeout: None,
-            write_timeout: Some(Duration::from_secs(60)),
-            linger: Duration::from_secs(2),
             signals: false,
             drain: Some(Duration::from_secs(10)),
             around_fork: None,
@@ -194,7 +176,7 @@ impl ServerOptions {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn engine(mut self, engine: EngineKind) -> Self {
-        self.engine = Some(engine);
+        self.each_loop = self.each_loop.engine(engine);
         self
     }
 
@@ -213,7 +195,7 @@ impl ServerOptions {
     ///
     /// See the example of [`ServerOptions`].
     pub fn max_clients(mut self, clients: usize) -> Self {
-        self.max_clients = Some(clients);
+        self.each_loop = self.each_loop.max_clients(clients);
         self
     }
 
@@ -224,7 +206,7 @@ impl ServerOptions {
     #[doc(alias = "listen")]
     #[doc(alias = "somaxconn")]
     pub fn backlog(mut self, clients: i32) -> Self {
-        self.backlog = clients;
+        self.each_loop = self.each_loop.backlog(clients);
         self
     }
 
@@ -256,7 +238,7 @@ impl ServerOptions {
     ///
     /// See the example of [`ServerOptions`].
     pub fn queue_limit(mut self, bytes: usize) -> Self {
-        self.queue_limit = bytes;
+        self.each_loop = self.each_loop.queue_limit(bytes);
         self
     }
 
@@ -265,7 +247,7 @@ impl ServerOptions {
     ///
     /// See the example of [`ServerOptions`].
     pub fn total_queue_limit(mut self, bytes: usize) -> Self {
-        self.total_queue_limit = bytes;
+        self.each_loop = self.each_loop.total_queue_limit(bytes);
         self
     }
 
@@ -295,8 +277,7 @@ impl ServerOptions {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn water_marks(mut self, low: usize, high: usize) -> Self {
-        self.low_water = low;
-        self.high_water = high;
+        self.each_loop = self.each_loop.water_marks(low, high);
         self
     }
 
@@ -305,7 +286,7 @@ impl ServerOptions {
     ///
     /// See the example of [`ServerOptions`].
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.idle_timeout = Some(timeout);
+        self.each_loop = self.each_loop.idle_timeout(timeout);
         self
     }
 
@@ -314,7 +295,7 @@ impl ServerOptions {
     ///
     /// See the example of [`ServerOptions`].
     pub fn read_timeout(mut self, timeout: Duration) -> Self {
-        self.read_timeout = Some(timeout);
+        self.each_loop = self.each_loop.read_timeout(timeout);
         self
     }
 
@@ -330,7 +311,7 @@ impl ServerOptions {
     /// let without_limit = ServerOptions::new().write_timeout(None);
     /// ```
     pub fn write_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.write_timeout = timeout.into();
+        self.each_loop = self.each_loop.write_timeout(timeout);
         self
     }
 
@@ -341,7 +322,7 @@ impl ServerOptions {
     /// See the example of [`ServerOptions`].
     #[doc(alias = "SO_LINGER")]
     pub fn linger(mut self, time: Duration) -> Self {
-        self.linger = time;
+        self.each_loop = self.each_loop.linger(time);
         self
     }
 
@@ -391,7 +372,7 @@ impl std::fmt::Debug for ServerOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ServerOptions")
             .field("model", &self.model)
-            .field("engine", &self.engine)
+            .field("engine", &self.each_loop.engine)
             .field("workers", &self.workers)
             .finish_non_exhaustive()
     }
@@ -404,8 +385,8 @@ mod tests {
     #[test]
     fn a_client_that_never_reads_is_reset_after_a_minute_by_default() {
         let minute = Duration::from_secs(60);
-        assert_eq!(ServerOptions::new().write_timeout, Some(minute));
-        assert_eq!(ServerOptions::new().write_timeout(2 * minute).write_timeout, Some(2 * minute));
-        assert_eq!(ServerOptions::new().write_timeout(None).write_timeout, None);
+        assert_eq!(ServerOptions::new().each_loop.write_timeout, Some(minute));
+        assert_eq!(ServerOptions::new().write_timeout(2 * minute).each_loop.write_timeout, Some(2 * minute));
+        assert_eq!(ServerOptions::new().write_timeout(None).each_loop.write_timeout, None);
     }
 }

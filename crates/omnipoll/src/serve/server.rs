@@ -99,7 +99,7 @@ pub struct ServerHandle {
     shared: Arc<Shared>,
 }
 
-impl<H: Handler> Server<H> {
+impl<H: Handler + Send + Sync> Server<H> {
     /// A server with one loop on the best engine. Errors as [`Server::with_options`].
     ///
     /// # Portability
@@ -141,10 +141,10 @@ impl<H: Handler> Server<H> {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn with_options(handler: H, options: ServerOptions) -> io::Result<Self> {
-        if options.low_water > options.high_water {
+        if options.each_loop.low_water > options.each_loop.high_water {
             return Err(fail(libc::EINVAL, "the low mark is above the high one"));
         }
-        if options.workers == Some(0) || options.max_clients == Some(0) {
+        if options.workers == Some(0) || options.each_loop.max_clients == Some(0) {
             return Err(fail(libc::EINVAL, "a server needs a worker, and must be allowed a client"));
         }
         let workers = match options.model {
@@ -152,7 +152,7 @@ impl<H: Handler> Server<H> {
             _ => 1,
         };
         // One that may serve no client would keep waiting those that the kernel gives it.
-        let workers = options.max_clients.map_or(workers, |clients| workers.min(clients));
+        let workers = options.each_loop.max_clients.map_or(workers, |clients| workers.min(clients));
         Ok(Self { handler, shared: Arc::new(Shared::new(options, workers)?), ran: AtomicBool::new(false) })
     }
 
@@ -211,7 +211,8 @@ impl<H: Handler> Server<H> {
         self.shared.check_owner()?;
         let options = &self.shared.options;
         let takes_datagrams = !matches!(options.model, Model::Thread | Model::Fork);
-        let opened = Bound::open(&parsed, options.backlog, self.shared.reuses_ports(), takes_datagrams)?;
+        let opened =
+            Bound::open(&parsed, options.each_loop.backlog, self.shared.reuses_ports(), takes_datagrams)?;
         let addresses: Vec<String> = opened.iter().map(Bound::address).collect();
         let mut bound = lock(&self.shared.bound);
         self.check_is_new()?;
@@ -311,7 +312,7 @@ impl<H: Handler> Server<H> {
                 match bound {
                     Bound::Datagrams(socket) => sockets.datagrams.push(socket.try_clone()?),
                     Bound::Stream(listener) if number > 0 && listener.shares_port() => {
-                        sockets.listeners.push(listener.sibling(self.shared.options.backlog)?)
+                        sockets.listeners.push(listener.sibling(self.shared.options.each_loop.backlog)?)
                     }
                     Bound::Stream(listener) => {
                         sockets.listeners.push(listener.try_clone()?);

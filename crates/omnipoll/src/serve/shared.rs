@@ -1,15 +1,16 @@
 //! What a server's loops share, with each other and with the threads that control the server.
 
 use std::io;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::options::{Model, ServerOptions};
 use super::stats::ServerStats;
 use crate::error::{bare, explain, fail, plain};
+use crate::event_loop::budget_of;
 use crate::net::driver::{AnyDriver, DriverKind};
-use crate::net::{self, copy_of, Bound, Budget, Counter, Counters, Mailbox};
+use crate::net::{self, copy_of, Bound, Budget, Counter, Counters, Mailbox, StopRequest};
 use crate::sys::{fork, lock, SharedWords};
 use crate::{EngineKind, Poller};
 
@@ -34,26 +35,23 @@ pub(super) struct Shared {
     process: AtomicU32,
     /// How many loops the control loop must wake for a stop, and wait for.
     pub(super) other_loops: AtomicUsize,
-    /// The stop of this process: see [`encode`].
-    stop: AtomicU64,
+    /// The stop of this process.
+    stop: StopRequest,
     /// The stop of this process's children, and the last error for which one of them could not serve.
     for_children: SharedWords,
 }
 
-/// A stop as a number: 0 is none, and `u64::MAX` one without limit.
-fn encode(drain: Option<Duration>) -> u64 {
-    drain.map_or(u64::MAX, |drain| u64::try_from(drain.as_nanos()).unwrap_or(u64::MAX).saturating_add(1))
-}
-
 impl Shared {
     pub(super) fn new(options: ServerOptions, workers: usize) -> io::Result<Self> {
-        let engine = options.engine.map_or_else(EngineKind::auto, Ok)?;
+        let engine = options.each_loop.engine.map_or_else(EngineKind::auto, Ok)?;
         let many = !matches!(options.model, Model::Thread | Model::Fork);
         let driver_kind = DriverKind::of(engine, many)?;
         let poller_engine = driver_kind.poller_engine(engine);
-        let budget = Budget::new(options.queue_limit, options.total_queue_limit, options.high_water);
+        let budget = budget_of(&options.each_loop);
         Ok(Self {
-            control: Arc::new(crate::Options::new().engine(poller_engine).interruptible(true).build()?),
+            control: Arc::new(
+                crate::Options::new().engine(poller_engine).interruptible(true).reserve_tokens().build()?,
+            ),
             engine,
             driver_kind,
             counters: Counters::new(workers)?,
@@ -63,7 +61,7 @@ impl Shared {
             loops: Mutex::default(),
             process: AtomicU32::new(fork::epoch()),
             other_loops: AtomicUsize::new(0),
-            stop: AtomicU64::new(0),
+            stop: StopRequest::default(),
             for_children: SharedWords::new(2)?,
             options,
         })
@@ -71,7 +69,7 @@ impl Shared {
 
     /// A poller for one more loop.
     pub(super) fn poller(&self) -> io::Result<Arc<Poller>> {
-        Ok(Arc::new(Poller::with_engine(self.control.engine())?))
+        Ok(Arc::new(crate::Options::new().engine(self.control.engine()).reserve_tokens().build()?))
     }
 
     /// The driver of a loop that serves.
@@ -126,7 +124,7 @@ impl Shared {
     /// are no more workers than clients.
     pub(super) fn share_of_clients(&self, worker: usize) -> usize {
         let workers = self.counters.workers();
-        match (self.options.max_clients, self.options.model) {
+        match (self.options.each_loop.max_clients, self.options.model) {
             (Some(clients), _) => clients / workers + usize::from(worker < clients % workers),
             (None, Model::Thread | Model::Fork) => 512,
             (None, _) => usize::MAX,
@@ -140,7 +138,7 @@ impl Shared {
             // Without words: the handler of a signal may have called.
             return Err(bare(libc::EOWNERDEAD));
         }
-        self.stop.store(encode(drain), Ordering::SeqCst);
+        self.stop.set(drain);
         match self.control.wake() {
             // A forked child has a loop of its own.
             Err(error) if error.raw_os_error() == Some(libc::EOWNERDEAD) => {
@@ -153,11 +151,7 @@ impl Shared {
 
     /// The stop of this process, if there is one, and how long it may take.
     pub(super) fn wanted_stop(&self) -> Option<Option<Duration>> {
-        match self.stop.load(Ordering::SeqCst) {
-            0 => None,
-            u64::MAX => Some(None),
-            drain => Some(Some(Duration::from_nanos(drain - 1))),
-        }
+        self.stop.get()
     }
 
     /// Wakes the other loops of this process.
@@ -169,17 +163,17 @@ impl Shared {
 
     /// Leaves the children how long they may take to stop, for when their pipe ends.
     pub(super) fn publish_stop(&self) {
-        self.for_children[0].store(self.stop.load(Ordering::SeqCst), Ordering::SeqCst);
+        self.for_children[0].store(self.stop.number(), Ordering::SeqCst);
     }
 
     /// In a child: stops as the parent has announced, or, if it died before it could, as the options
     /// say.
     pub(super) fn adopt_parent_stop(&self) {
         let stop = match self.for_children[0].load(Ordering::SeqCst) {
-            0 => encode(self.options.drain),
+            0 => net::encode_stop(self.options.drain),
             stop => stop,
         };
-        self.stop.store(stop, Ordering::SeqCst);
+        self.stop.set_number(stop);
     }
 
     /// In a child: leaves the error for which it could not serve to its parent.

@@ -4,8 +4,6 @@ use crate::event_loop::tokens::OWNER;
 
 /// The pipe whose end means that the parent has stopped, or died.
 pub(super) const STOP_PIPE: u64 = OWNER;
-/// The drain's time is up.
-pub(super) const DRAIN_TIMEOUT: u64 = OWNER + 1;
 /// A signal that stops the server.
 pub(super) const SIGNAL: u64 = OWNER + 2;
 /// Processes that have not ended are killed.

@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use super::server_loop::{watch_stop_signals, ServerLoop, Until};
 use super::shared::Shared;
-use crate::event_loop::{Acceptor, ConnectionLimits, Connections, Handler};
-use crate::net::{open_mailbox, Clock, DatagramSocket, Listener, LoopContext};
-use crate::sys::Address;
+use crate::event_loop::{Accepted, Acceptor, Connections, Handler, LoopPlace};
+use crate::net::{open_mailbox, DatagramSocket, Listener};
 use crate::Poller;
 
 /// The sockets of one worker.
@@ -40,13 +39,13 @@ pub(super) fn serve<H: Handler>(
 ) -> io::Result<()> {
     let driver = shared.driver()?;
     let mut connections = connections(handler, shared, &poller, worker, shared.share_of_clients(worker))?;
-    let is_unlimited = shared.options.max_clients.is_none();
+    let is_unlimited = shared.options.each_loop.max_clients.is_none();
     let acceptor = Acceptor::new(sockets.listeners, sockets.is_shared, is_unlimited);
     let mut server_loop = ServerLoop::new(shared.clone(), poller, driver, acceptor, worker);
     let served = || {
         connections.watch_datagrams(sockets.datagrams)?;
         if shared.options.signals && stop_pipes.is_some() {
-            watch_stop_signals(&server_loop.event_loop.poller)?;
+            watch_stop_signals(&server_loop.core.poller)?;
         }
         if let Some(stop_pipes) = stop_pipes {
             server_loop.watch_stop_pipes(stop_pipes)?;
@@ -63,7 +62,7 @@ pub(super) fn serve_client<H: Handler>(
     handler: &H,
     shared: &Arc<Shared>,
     poller: Arc<Poller>,
-    (socket, peer): (OwnedFd, Address),
+    accepted: Accepted,
     stop_pipes: Option<Vec<OwnedFd>>,
 ) -> io::Result<()> {
     let driver = shared.driver()?;
@@ -73,10 +72,10 @@ pub(super) fn serve_client<H: Handler>(
         if let Some(stop_pipes) = stop_pipes {
             server_loop.watch_stop_pipes(stop_pipes)?;
             if shared.options.signals {
-                watch_stop_signals(&server_loop.event_loop.poller)?;
+                watch_stop_signals(&server_loop.core.poller)?;
             }
         }
-        connections.open(&mut server_loop.event_loop.driver, socket, peer);
+        connections.accept(&mut server_loop.core.driver, accepted);
         server_loop.run(&mut connections, Until::Empty)
     };
     let served = served();
@@ -87,31 +86,22 @@ pub(super) fn serve_client<H: Handler>(
 /// The connections of a loop that waits on `poller`, as the server's options have them.
 fn connections<'h, H: Handler>(
     handler: &'h H,
-    shared: &Shared,
+    shared: &Arc<Shared>,
     poller: &Arc<Poller>,
     worker: usize,
-    max_connections: usize,
-) -> io::Result<Connections<'h, H>> {
-    let options = &shared.options;
+    max_clients: usize,
+) -> io::Result<Connections<&'h H>> {
     let mailbox = open_mailbox(worker, poller.clone(), shared.budget.clone())?;
     shared.register_loop(mailbox.clone());
-    let context = LoopContext {
+    let server = shared.clone();
+    let place = LoopPlace {
         poller: poller.clone(),
         mailbox,
         budget: shared.budget.clone(),
         counters: shared.counters.of(worker),
-        clock: Clock::new(),
-        low_water: options.low_water,
-        linger: options.linger,
         worker,
-        stopping: false.into(),
-        min_direct_write: shared.driver_kind.min_direct_write(),
+        driver_kind: shared.driver_kind,
+        stop: Box::new(move |drain| server.stop(drain)),
     };
-    let limits = ConnectionLimits {
-        max_connections,
-        idle_timeout: options.idle_timeout,
-        read_timeout: options.read_timeout,
-        write_timeout: options.write_timeout,
-    };
-    Ok(Connections::new(handler, context, limits))
+    Ok(Connections::new(handler, place, &shared.options.each_loop, max_clients))
 }

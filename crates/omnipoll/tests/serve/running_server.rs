@@ -59,7 +59,7 @@ pub(crate) fn serve_on(
 }
 
 /// Serves with a handler of its own.
-pub(crate) fn serve_with<H: Handler>(
+pub(crate) fn serve_with<H: Handler + Send + Sync>(
     addresses: &[&str],
     options: ServerOptions,
     handler: impl FnOnce(LogWriter) -> H,
@@ -89,7 +89,7 @@ pub(crate) fn serve_with<H: Handler>(
     server
 }
 
-fn run_server<H: Handler>(
+fn run_server<H: Handler + Send + Sync>(
     addresses: &[&str],
     options: ServerOptions,
     handler: H,

@@ -39,7 +39,8 @@ pub(crate) enum AcceptMode {
     Multishot,
 }
 
-/// Input and output for the connections of one loop. `token` is what its events and completions carry.
+/// Input and output for the connections of one loop. `slot` is what its completions carry, and its
+/// events [above the reserved tokens](crate::poller::RESERVED_TOKENS).
 pub(crate) trait Driver {
     /// Starts to accept. With `is_unlimited` no other loop accepts from this listener, and there is no
     /// limit to the number of connections.
@@ -56,19 +57,19 @@ pub(crate) trait Driver {
     fn cancel_accept(&mut self, token: u64) -> io::Result<()>;
 
     /// Starts or ends receiving and sending, as the connection's state requires.
-    fn sync(&mut self, connection: &mut Connection, token: u64, context: &LoopContext) -> io::Result<()>;
+    fn sync(&mut self, connection: &mut Connection, slot: usize, context: &LoopContext) -> io::Result<()>;
 
     /// Whether it is receiving and nothing else is in progress.
     fn is_only_receiving(&self, connection: &Connection) -> bool;
 
-    /// The token of a connection that has something to [`send`](Self::send) before the next wait.
-    fn next_unsent(&mut self) -> Option<u64>;
+    /// The slot of a connection that has something to [`send`](Self::send) before the next wait.
+    fn next_unsent(&mut self) -> Option<usize>;
 
     /// Starts to send what is queued first.
-    fn send(&mut self, connection: &mut Connection, token: u64) -> io::Result<()>;
+    fn send(&mut self, connection: &mut Connection, slot: usize) -> io::Result<()>;
 
     /// Ends all that is in progress for a connection that has ended.
-    fn cancel(&mut self, connection: &mut Connection, token: u64, context: &LoopContext);
+    fn cancel(&mut self, connection: &mut Connection, slot: usize, context: &LoopContext);
 
     /// Waits for an event or a completion, for no longer than `limit`.
     fn wait(&mut self, poller: &Poller, events: &mut Events, limit: Option<Duration>) -> io::Result<()>;
@@ -178,11 +179,11 @@ impl Driver for AnyDriver {
     }
 
     #[inline]
-    fn sync(&mut self, connection: &mut Connection, token: u64, context: &LoopContext) -> io::Result<()> {
+    fn sync(&mut self, connection: &mut Connection, slot: usize, context: &LoopContext) -> io::Result<()> {
         match self {
-            Self::Readiness(driver) => driver.sync(connection, token, context),
+            Self::Readiness(driver) => driver.sync(connection, slot, context),
             #[cfg(io_uring)]
-            Self::Uring(driver) => driver.sync(connection, token, context),
+            Self::Uring(driver) => driver.sync(connection, slot, context),
         }
     }
 
@@ -196,7 +197,7 @@ impl Driver for AnyDriver {
     }
 
     #[inline]
-    fn next_unsent(&mut self) -> Option<u64> {
+    fn next_unsent(&mut self) -> Option<usize> {
         match self {
             Self::Readiness(driver) => driver.next_unsent(),
             #[cfg(io_uring)]
@@ -205,20 +206,20 @@ impl Driver for AnyDriver {
     }
 
     #[inline]
-    fn send(&mut self, connection: &mut Connection, token: u64) -> io::Result<()> {
+    fn send(&mut self, connection: &mut Connection, slot: usize) -> io::Result<()> {
         match self {
-            Self::Readiness(driver) => driver.send(connection, token),
+            Self::Readiness(driver) => driver.send(connection, slot),
             #[cfg(io_uring)]
-            Self::Uring(driver) => driver.send(connection, token),
+            Self::Uring(driver) => driver.send(connection, slot),
         }
     }
 
     #[inline]
-    fn cancel(&mut self, connection: &mut Connection, token: u64, context: &LoopContext) {
+    fn cancel(&mut self, connection: &mut Connection, slot: usize, context: &LoopContext) {
         match self {
-            Self::Readiness(driver) => driver.cancel(connection, token, context),
+            Self::Readiness(driver) => driver.cancel(connection, slot, context),
             #[cfg(io_uring)]
-            Self::Uring(driver) => driver.cancel(connection, token, context),
+            Self::Uring(driver) => driver.cancel(connection, slot, context),
         }
     }
 

@@ -2,6 +2,7 @@
 //! the system calls.
 
 use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use super::super::connection::Connection;
@@ -23,7 +24,7 @@ impl Driver for Readiness {
         _: bool,
         poller: &Poller,
     ) -> io::Result<AcceptMode> {
-        poller.add(listener, interest, token)?;
+        poller.add_reserved(listener.as_fd().as_raw_fd(), interest, token)?;
         Ok(AcceptMode::Polled)
     }
 
@@ -31,9 +32,9 @@ impl Driver for Readiness {
         Ok(())
     }
 
-    fn sync(&mut self, connection: &mut Connection, token: u64, context: &LoopContext) -> io::Result<()> {
+    fn sync(&mut self, connection: &mut Connection, slot: usize, context: &LoopContext) -> io::Result<()> {
         let (fd, wanted) = (connection.descriptor(), connection.interest());
-        connection.io.register(fd, wanted, token, &context.poller)
+        connection.io.register(fd, wanted, slot, &context.poller)
     }
 
     #[inline]
@@ -41,16 +42,16 @@ impl Driver for Readiness {
         connection.io.registered == Some(Interest::READ)
     }
 
-    fn next_unsent(&mut self) -> Option<u64> {
+    fn next_unsent(&mut self) -> Option<usize> {
         None
     }
 
     /// Sends are system calls of the connection itself.
-    fn send(&mut self, _: &mut Connection, _: u64) -> io::Result<()> {
+    fn send(&mut self, _: &mut Connection, _: usize) -> io::Result<()> {
         Ok(())
     }
 
-    fn cancel(&mut self, connection: &mut Connection, _: u64, context: &LoopContext) {
+    fn cancel(&mut self, connection: &mut Connection, _: usize, context: &LoopContext) {
         let fd = connection.descriptor();
         connection.io.unregister(fd, &context.poller);
     }

@@ -11,6 +11,7 @@ use super::super::listener::Listener;
 use super::super::loop_context::LoopContext;
 use super::{AcceptMode, Driver};
 use crate::errno::{self, ErrorClass};
+use crate::poller::RESERVED_TOKENS;
 use crate::sys::{Chunk, Completion, CompletionRing};
 use crate::{Events, Interest, Poller};
 
@@ -18,11 +19,14 @@ use crate::{Events, Interest, Poller};
 /// on a system call of their own costs less.
 pub(super) const MIN_DIRECT_WRITE: usize = 2 * 1024 + 1;
 
+/// While a handler has no room for so much that was received, nothing more is.
+const MAX_UNREAD: usize = 64 * 1024;
+
 #[derive(Debug)]
 pub(crate) struct Uring {
     ring: CompletionRing,
     /// Connections with something to send before the next wait.
-    unsent: Vec<u64>,
+    unsent: Vec<usize>,
     /// The last wait ended because one of the poller's timers is due, or without a wait.
     is_poller_due: bool,
 }
@@ -43,28 +47,29 @@ impl Driver for Uring {
         poller: &Poller,
     ) -> io::Result<AcceptMode> {
         if is_unlimited {
-            self.ring.accept(listener.as_fd(), token as usize)?;
+            self.ring.accept(listener.as_fd(), key_of(token))?;
             return Ok(AcceptMode::Multishot);
         }
-        poller.add(listener, interest, token)?;
+        poller.add_reserved(listener.as_fd().as_raw_fd(), interest, token)?;
         Ok(AcceptMode::Polled)
     }
 
     fn cancel_accept(&mut self, token: u64) -> io::Result<()> {
-        self.ring.cancel_accept(token as usize)
+        self.ring.cancel_accept(key_of(token))
     }
 
-    fn sync(&mut self, connection: &mut Connection, token: u64, context: &LoopContext) -> io::Result<()> {
+    fn sync(&mut self, connection: &mut Connection, slot: usize, context: &LoopContext) -> io::Result<()> {
         if !connection.io.is_sending && !connection.queue.is_empty() {
-            self.unsent.push(token);
+            self.unsent.push(slot);
         }
         match (connection.io.receive, connection.wants_input()) {
-            (Receive::Idle, true) => {
-                self.ring.receive(connection.as_fd(), token as usize)?;
+            // Not while the handler has no room for what was received before.
+            (Receive::Idle, true) if connection.io.unread_length() < MAX_UNREAD => {
+                self.ring.receive(connection.as_fd(), slot)?;
                 connection.io.receive = Receive::Active;
             }
             (Receive::Active, false) => {
-                self.ring.cancel_receive(token as usize)?;
+                self.ring.cancel_receive(slot)?;
                 connection.io.receive = Receive::Cancelling;
             }
             _ => {}
@@ -72,7 +77,7 @@ impl Driver for Uring {
         // A ring has no sendfile.
         let wanted = connection.queue.is_file_next().then_some(Interest::WRITE);
         let fd = connection.descriptor();
-        connection.io.register(fd, wanted, token, &context.poller)
+        connection.io.register(fd, wanted, slot, &context.poller)
     }
 
     #[inline]
@@ -82,30 +87,30 @@ impl Driver for Uring {
     }
 
     #[inline]
-    fn next_unsent(&mut self) -> Option<u64> {
+    fn next_unsent(&mut self) -> Option<usize> {
         self.unsent.pop()
     }
 
-    fn send(&mut self, connection: &mut Connection, token: u64) -> io::Result<()> {
+    fn send(&mut self, connection: &mut Connection, slot: usize) -> io::Result<()> {
         if connection.io.is_sending {
             return Ok(());
         }
         if let Some((bytes, start)) = connection.queue.begin_send()? {
-            self.ring.send(connection.as_fd(), token as usize, bytes, start)?;
+            self.ring.send(connection.as_fd(), slot, bytes, start)?;
             connection.io.is_sending = true;
         }
         Ok(())
     }
 
-    fn cancel(&mut self, connection: &mut Connection, token: u64, context: &LoopContext) {
+    fn cancel(&mut self, connection: &mut Connection, slot: usize, context: &LoopContext) {
         let fd = connection.descriptor();
         connection.io.unregister(fd, &context.poller);
         // A ring that takes no requests keeps the connection until its requests end.
-        if connection.io.receive == Receive::Active && self.ring.cancel_receive(token as usize).is_ok() {
+        if connection.io.receive == Receive::Active && self.ring.cancel_receive(slot).is_ok() {
             connection.io.receive = Receive::Cancelling;
         }
         if connection.io.is_sending {
-            let _ = self.ring.cancel_send(token as usize);
+            let _ = self.ring.cancel_send(slot);
         }
     }
 
@@ -161,4 +166,9 @@ impl Driver for Uring {
     fn recycle(&mut self, chunk: Chunk) {
         self.ring.recycle(chunk);
     }
+}
+
+/// The ring's key for a token of the loop's: its lower half.
+fn key_of(token: u64) -> usize {
+    (token - RESERVED_TOKENS) as usize
 }

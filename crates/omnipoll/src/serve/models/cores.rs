@@ -14,7 +14,7 @@ use crate::error::{Describe, Error};
 use crate::event_loop::Handler;
 use crate::Poller;
 
-pub(in super::super) fn run<H: Handler>(
+pub(in super::super) fn run<H: Handler + Sync>(
     handler: &H,
     shared: &Arc<Shared>,
     sockets: Vec<WorkerSockets>,

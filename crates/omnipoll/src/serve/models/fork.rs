@@ -1,16 +1,14 @@
 //! [`Model::Fork`](crate::Model::Fork): a process for each client, which ends when the client has gone.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::super::child_processes::ChildProcesses;
 use super::super::server_loop::{ServerLoop, Until};
 use super::super::shared::Shared;
 use super::super::worker::{self, WorkerSockets};
-use crate::event_loop::{Acceptor, Clients, EventLoop, Handler, Hooks};
+use crate::event_loop::{Accepted, Acceptor, Clients, Core, Handler, Hooks};
 use crate::net::Counter;
-use crate::sys::Address;
 use crate::Event;
 
 struct Processes<'h, H> {
@@ -35,22 +33,22 @@ pub(in super::super) fn run<H: Handler>(
 }
 
 impl<H: Handler> Clients for Processes<'_, H> {
-    fn on_accept(&mut self, event_loop: &mut EventLoop, socket: OwnedFd, peer: Address) -> io::Result<()> {
-        event_loop.counters.add(Counter::Accepted, 1);
-        let (handler, shared, counters) = (self.handler, self.shared.clone(), event_loop.counters.clone());
+    fn on_accept(&mut self, core: &mut Core, accepted: Accepted) -> io::Result<()> {
+        core.counters.add(Counter::Accepted, 1);
+        let (handler, shared, counters) = (self.handler, self.shared.clone(), core.counters.clone());
         // The parent drops the client's socket with the closure, which it does not call.
-        let forked = self.children.fork(event_loop, &self.shared, 1, move |stop_pipes| {
+        let forked = self.children.fork(core, &self.shared, 1, move |stop_pipes| {
             let serve =
-                || worker::serve_client(handler, &shared, shared.poller()?, (socket, peer), Some(stop_pipes));
+                || worker::serve_client(handler, &shared, shared.poller()?, accepted, Some(stop_pipes));
             // The parent sees the end of the child and counts the client's.
             worker::run_worker(handler, serve).inspect_err(|_| counters.add(Counter::Refused, 1))
         });
         match forked {
             Ok(_) => Ok(()),
             Err(_) => {
-                event_loop.counters.add(Counter::Refused, 1);
-                event_loop.counters.add(Counter::Closed, 1);
-                event_loop.retry_accepting_later()
+                core.counters.add(Counter::Refused, 1);
+                core.counters.add(Counter::Closed, 1);
+                core.retry_accepting_later()
             }
         }
     }
@@ -63,27 +61,27 @@ impl<H: Handler> Clients for Processes<'_, H> {
         self.children.len() == 0
     }
 
-    fn on_stop(&mut self, _: &mut EventLoop) {
+    fn on_stop(&mut self, _: &mut Core) {
         self.children.stop(&self.shared);
     }
 
-    fn force_close(&mut self, event_loop: &mut EventLoop) {
-        self.children.force_close(event_loop);
+    fn force_close(&mut self, core: &mut Core) {
+        self.children.force_close(core);
     }
 }
 
 impl<H: Handler> Hooks for Processes<'_, H> {
-    fn on_event(&mut self, event_loop: &mut EventLoop, event: &Event) -> io::Result<()> {
+    fn on_event(&mut self, core: &mut Core, event: &Event) -> io::Result<()> {
         if self.children.ended(event).is_some() {
             // One that was killed has not counted the end of its client.
-            event_loop.counters.leave_active(self.children.len() as u64);
+            core.counters.leave_active(self.children.len() as u64);
         }
         Ok(())
     }
 
-    fn before_wait(&mut self, event_loop: &mut EventLoop) -> io::Result<()> {
-        if !self.children.watch_all(event_loop)?.is_empty() {
-            event_loop.counters.leave_active(self.children.len() as u64);
+    fn before_wait(&mut self, core: &mut Core) -> io::Result<()> {
+        if !self.children.watch_all(core)?.is_empty() {
+            core.counters.leave_active(self.children.len() as u64);
         }
         Ok(())
     }

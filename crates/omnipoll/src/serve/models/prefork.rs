@@ -3,7 +3,6 @@
 //! their queues, outlive it in the parent.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,10 +10,9 @@ use super::super::child_processes::{ChildProcesses, Ended};
 use super::super::server_loop::{ServerLoop, Until};
 use super::super::shared::Shared;
 use super::super::worker::{self, WorkerSockets};
-use crate::event_loop::{Acceptor, Clients, EventLoop, Handler, Hooks};
+use crate::event_loop::{Accepted, Acceptor, Clients, Core, Handler, Hooks};
 use crate::net::driver::{AnyDriver, DriverKind};
 use crate::net::Counter;
-use crate::sys::Address;
 use crate::{Event, EventKind};
 
 /// A worker that dies sooner than this is replaced after a delay, which doubles each time.
@@ -63,7 +61,7 @@ pub(in super::super) fn run<H: Handler>(
         0,
     );
     for number in 0..workers.workers.len() {
-        workers.start(&mut server_loop.event_loop, number)?;
+        workers.start(&mut server_loop.core, number)?;
     }
     server_loop.run(&mut workers, Until::Stopped)
 }
@@ -75,10 +73,10 @@ impl Worker {
 }
 
 impl<H: Handler> Workers<'_, H> {
-    fn start(&mut self, event_loop: &mut EventLoop, number: usize) -> io::Result<()> {
+    fn start(&mut self, core: &mut Core, number: usize) -> io::Result<()> {
         let (handler, shared) = (self.handler, self.shared.clone());
         let workers = &mut self.workers;
-        let forked = self.children.fork(event_loop, &self.shared, IDS_PER_WORKER, |stop_pipes| {
+        let forked = self.children.fork(core, &self.shared, IDS_PER_WORKER, |stop_pipes| {
             // Closes the sockets of the others.
             let sockets = std::mem::take(workers).swap_remove(number).sockets;
             let serve =
@@ -93,17 +91,17 @@ impl<H: Handler> Workers<'_, H> {
                 Ok(())
             }
             // The system is out of processes.
-            Err(_) => self.start_later(event_loop, number),
+            Err(_) => self.start_later(core, number),
         }
     }
 
-    fn start_later(&mut self, event_loop: &mut EventLoop, number: usize) -> io::Result<()> {
+    fn start_later(&mut self, core: &mut Core, number: usize) -> io::Result<()> {
         let worker = &mut self.workers[number];
         worker.delay = (worker.delay * 2).clamp(SHORTEST_DELAY, LONGEST_DELAY);
-        event_loop.poller.timer_add(worker.delay, None, number as u64).map(drop)
+        core.poller.timer_add(worker.delay, None, number as u64).map(drop)
     }
 
-    fn replace(&mut self, event_loop: &mut EventLoop, ended: &Ended) -> io::Result<()> {
+    fn replace(&mut self, core: &mut Core, ended: &Ended) -> io::Result<()> {
         let Some(number) = self.workers.iter().position(|worker| worker.child == Some(ended.child)) else {
             return Ok(());
         };
@@ -111,7 +109,7 @@ impl<H: Handler> Workers<'_, H> {
         worker.child = None;
         let counters = self.shared.counters.of(number);
         counters.leave_active(0);
-        if event_loop.is_stopping {
+        if core.is_stopping {
             return Ok(());
         }
         counters.add(Counter::Restarts, 1);
@@ -122,16 +120,16 @@ impl<H: Handler> Workers<'_, H> {
             return Err(failure);
         }
         if was_soon {
-            return self.start_later(event_loop, number);
+            return self.start_later(core, number);
         }
         self.workers[number].delay = Duration::ZERO;
-        self.start(event_loop, number)
+        self.start(core, number)
     }
 }
 
 impl<H: Handler> Clients for Workers<'_, H> {
     /// The parent does not accept.
-    fn on_accept(&mut self, _: &mut EventLoop, _: OwnedFd, _: Address) -> io::Result<()> {
+    fn on_accept(&mut self, _: &mut Core, _: Accepted) -> io::Result<()> {
         Ok(())
     }
 
@@ -143,33 +141,33 @@ impl<H: Handler> Clients for Workers<'_, H> {
         self.children.len() == 0
     }
 
-    fn on_stop(&mut self, _: &mut EventLoop) {
+    fn on_stop(&mut self, _: &mut Core) {
         // New connections are refused: they must not wait in a queue that no worker accepts from.
         self.workers.iter_mut().for_each(|worker| worker.sockets = WorkerSockets::default());
         self.children.stop(&self.shared);
     }
 
-    fn force_close(&mut self, event_loop: &mut EventLoop) {
-        self.children.force_close(event_loop);
+    fn force_close(&mut self, core: &mut Core) {
+        self.children.force_close(core);
     }
 }
 
 impl<H: Handler> Hooks for Workers<'_, H> {
-    fn on_event(&mut self, event_loop: &mut EventLoop, event: &Event) -> io::Result<()> {
+    fn on_event(&mut self, core: &mut Core, event: &Event) -> io::Result<()> {
         if let Some(ended) = self.children.ended(event) {
-            return self.replace(event_loop, &ended);
+            return self.replace(core, &ended);
         }
         match event.kind() {
-            EventKind::Timer if event.token() < self.workers.len() as u64 && !event_loop.is_stopping => {
-                self.start(event_loop, event.token() as usize)
+            EventKind::Timer if event.token() < self.workers.len() as u64 && !core.is_stopping => {
+                self.start(core, event.token() as usize)
             }
             _ => Ok(()),
         }
     }
 
-    fn before_wait(&mut self, event_loop: &mut EventLoop) -> io::Result<()> {
-        for ended in self.children.watch_all(event_loop)? {
-            self.replace(event_loop, &ended)?;
+    fn before_wait(&mut self, core: &mut Core) -> io::Result<()> {
+        for ended in self.children.watch_all(core)? {
+            self.replace(core, &ended)?;
         }
         Ok(())
     }

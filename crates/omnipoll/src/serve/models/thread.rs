@@ -4,7 +4,6 @@
 //! time out and be stopped like any other.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, Scope, ScopedJoinHandle};
@@ -12,9 +11,9 @@ use std::thread::{self, Scope, ScopedJoinHandle};
 use super::super::server_loop::{ServerLoop, Until};
 use super::super::shared::Shared;
 use super::super::worker::{self, WorkerSockets};
-use crate::event_loop::{Acceptor, Clients, EventLoop, Handler, Hooks};
+use crate::event_loop::{Accepted, Acceptor, Clients, Core, Handler, Hooks};
 use crate::net::{Counter, MAX_LOOPS};
-use crate::sys::{lock, Address};
+use crate::sys::lock;
 use crate::Event;
 
 struct Threads<'scope, 'env, H> {
@@ -27,10 +26,10 @@ struct Threads<'scope, 'env, H> {
     /// does, not for the destructors of its thread-specific data.
     threads: Vec<ScopedJoinHandle<'scope, ()>>,
     /// A client that can't be served at present: the system is out of descriptors or threads.
-    waiting: Option<(OwnedFd, Address)>,
+    waiting: Option<Accepted>,
 }
 
-pub(in super::super) fn run<H: Handler>(
+pub(in super::super) fn run<H: Handler + Sync>(
     handler: &H,
     shared: &Arc<Shared>,
     sockets: WorkerSockets,
@@ -55,9 +54,9 @@ pub(in super::super) fn run<H: Handler>(
     })
 }
 
-impl<'scope, H: Handler> Threads<'scope, '_, H> {
+impl<'scope, H: Handler + Sync> Threads<'scope, '_, H> {
     /// Starts the thread of a client, or keeps the client until that is possible.
-    fn start(&mut self, event_loop: &mut EventLoop, client: (OwnedFd, Address)) -> io::Result<()> {
+    fn start(&mut self, core: &mut Core, client: Accepted) -> io::Result<()> {
         let (shared, handler, running) = (self.shared.clone(), self.handler, self.running.clone());
         // The thread takes it from here, if there is one.
         let handed_over = Arc::new(Mutex::new(Some(client)));
@@ -84,14 +83,14 @@ impl<'scope, H: Handler> Threads<'scope, '_, H> {
         }
         self.running.fetch_sub(1, Ordering::Relaxed);
         self.waiting = lock(&handed_over).take();
-        event_loop.retry_accepting_later()
+        core.retry_accepting_later()
     }
 }
 
-impl<'scope, H: Handler> Clients for Threads<'scope, '_, H> {
-    fn on_accept(&mut self, event_loop: &mut EventLoop, socket: OwnedFd, peer: Address) -> io::Result<()> {
-        event_loop.counters.add(Counter::Accepted, 1);
-        self.start(event_loop, (socket, peer))
+impl<'scope, H: Handler + Sync> Clients for Threads<'scope, '_, H> {
+    fn on_accept(&mut self, core: &mut Core, accepted: Accepted) -> io::Result<()> {
+        core.counters.add(Counter::Accepted, 1);
+        self.start(core, accepted)
     }
 
     fn is_full(&self) -> bool {
@@ -103,18 +102,18 @@ impl<'scope, H: Handler> Clients for Threads<'scope, '_, H> {
     }
 
     // Each thread's own loop is woken.
-    fn on_stop(&mut self, _: &mut EventLoop) {}
+    fn on_stop(&mut self, _: &mut Core) {}
 
-    fn force_close(&mut self, event_loop: &mut EventLoop) {
+    fn force_close(&mut self, core: &mut Core) {
         if self.waiting.take().is_some() {
-            refuse(&event_loop.counters);
+            refuse(&core.counters);
         }
     }
 }
 
-impl<'scope, H: Handler> Hooks for Threads<'scope, '_, H> {
+impl<'scope, H: Handler + Sync> Hooks for Threads<'scope, '_, H> {
     // The wake of a thread that ends also has the loop look at `is_full` and `is_empty` again.
-    fn on_event(&mut self, _: &mut EventLoop, _: &Event) -> io::Result<()> {
+    fn on_event(&mut self, _: &mut Core, _: &Event) -> io::Result<()> {
         for index in (0..self.threads.len()).rev() {
             if self.threads[index].is_finished() {
                 join(self.threads.swap_remove(index));
@@ -123,9 +122,9 @@ impl<'scope, H: Handler> Hooks for Threads<'scope, '_, H> {
         Ok(())
     }
 
-    fn before_wait(&mut self, event_loop: &mut EventLoop) -> io::Result<()> {
+    fn before_wait(&mut self, core: &mut Core) -> io::Result<()> {
         match self.waiting.take() {
-            Some(client) => self.start(event_loop, client),
+            Some(client) => self.start(core, client),
             None => Ok(()),
         }
     }

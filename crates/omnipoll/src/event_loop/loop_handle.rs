@@ -1,0 +1,56 @@
+//! [`LoopHandle`]: a loop for other threads.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::net::StopRequest;
+use crate::Poller;
+
+/// What other threads reach an [`EventLoop`](crate::EventLoop) by, besides the ids of its connections.
+/// Each of its methods may be called from any thread.
+///
+/// # Portability
+///
+/// Every method is the same on every system and engine.
+///
+/// ```
+/// # use omnipoll::{Conn, Handler};
+/// # struct Echo;
+/// # impl Handler for Echo {
+/// #     type State = ();
+/// #     fn on_open(&self, _: &mut Conn<'_>) -> std::io::Result<()> { Ok(()) }
+/// #     fn on_data(&self, conn: &mut Conn<'_>, _: &mut (), data: &[u8]) { let _ = conn.write(data); }
+/// # }
+/// use omnipoll::EventLoop;
+///
+/// let mut event_loop = EventLoop::new(Echo)?;
+/// let handle = event_loop.handle();
+/// std::thread::spawn(move || handle.stop(None));
+/// event_loop.run()?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct LoopHandle {
+    pub(super) stop: Arc<StopRequest>,
+    pub(super) poller: Arc<Poller>,
+}
+
+impl LoopHandle {
+    /// Stops the loop: it accepts no more, each connection's handler is called with
+    /// [`on_stop`](crate::Handler::on_stop), and after `drain` (`None`: no limit; zero: no time) those that
+    /// are left are reset. [`run`](crate::EventLoop::run) returns when the last has ended. A second
+    /// call sets a new limit.
+    ///
+    /// Async-signal-safe. `EOWNERDEAD` in a forked child.
+    pub fn stop(&self, drain: Option<Duration>) -> io::Result<()> {
+        self.poller.check_owner()?;
+        self.stop.set(drain);
+        self.poller.wake()
+    }
+
+    /// The loop's poller: for [`post`](Poller::post), and all else that other threads may call.
+    pub fn poller(&self) -> &Poller {
+        &self.poller
+    }
+}

@@ -1,0 +1,269 @@
+//! [`EventLoop`]: one loop of a program's own, by handler.
+
+use std::io;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::acceptor::Acceptor;
+use super::connections::{budget_of, Connections, LoopPlace};
+use super::core::{Clients, Core, Hooks, EVENTS};
+use super::handler::Handler;
+use super::loop_handle::LoopHandle;
+use super::options::LoopOptions;
+use crate::error::{explain, fail};
+use crate::net::driver::{AnyDriver, DriverKind};
+use crate::net::{
+    close_mailbox, open_mailbox, Bound, Conn, ConnId, Counters, ListenAddress, LoopRef, StopRequest,
+};
+use crate::{EngineKind, EventKind, Events, Options, Poller};
+
+/// One loop in one thread: connections in and out, datagram sockets, and all else that a program waits
+/// for. A server's workers are such loops.
+///
+/// What happens is handed to a [`Handler`]; [`PulledLoop`](crate::PulledLoop) returns it as events. The
+/// program's own timers, descriptors, signals, children and posts are those of the loop's
+/// [`poller`](Self::poller), and come to [`Handler::on_event`].
+///
+/// It stays in the thread that has made it. Other threads have its [`handle`](Self::handle), and the
+/// ids of its connections.
+///
+/// # Portability
+///
+/// Every method is the same on every system and engine, unless it says otherwise.
+///
+/// ```
+/// use omnipoll::{Conn, Event, EventLoop, Handler, LoopRef};
+/// use std::io;
+/// use std::time::Duration;
+///
+/// /// Echoes, and stops after a moment.
+/// struct Echo;
+///
+/// impl Handler for Echo {
+///     type State = ();
+///
+///     fn on_open(&self, _: &mut Conn<'_>) -> io::Result<()> {
+///         Ok(())
+///     }
+///
+///     fn on_data(&self, conn: &mut Conn<'_>, _: &mut (), data: &[u8]) {
+///         let _ = conn.write(data);
+///     }
+///
+///     fn on_event(&self, event_loop: &mut LoopRef<'_>, event: &Event) {
+///         assert_eq!(event.token(), 1);
+///         let _ = event_loop.stop(None);
+///     }
+/// }
+///
+/// let mut event_loop = EventLoop::new(Echo)?;
+/// let address = event_loop.listen("127.0.0.1:0", 7)?;
+/// event_loop.poller().timer_add(Duration::from_millis(1), None, 1)?;
+/// event_loop.run()?;
+/// # Ok::<(), io::Error>(())
+/// ```
+pub struct EventLoop<H: Handler> {
+    core: Core,
+    pub(super) connections: Connections<H>,
+    events: Events,
+    stop: Arc<StopRequest>,
+    options: LoopOptions,
+    engine: EngineKind,
+    /// A ring takes requests of the thread that has made it alone.
+    of_this_thread: PhantomData<*const ()>,
+}
+
+impl<H: Handler> EventLoop<H> {
+    /// A loop on the best engine of this machine, or on the one that `OMNIPOLL_ENGINE` names.
+    ///
+    /// See the example of [`EventLoop`].
+    pub fn new(handler: H) -> io::Result<Self> {
+        Self::with_options(handler, LoopOptions::new())
+    }
+
+    /// A loop with options.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` when the low mark is above the high one, or no client is allowed; `ENOSYS` when the engine
+    /// is not available here; `EMFILE`, `ENFILE` and `ENOMEM` as the system says; `EAGAIN` when the process
+    /// has 65,536 loops.
+    ///
+    /// See the example of [`LoopOptions`].
+    pub fn with_options(handler: H, options: LoopOptions) -> io::Result<Self> {
+        if options.low_water > options.high_water {
+            return Err(fail(libc::EINVAL, "the low water mark is above the high one"));
+        }
+        if options.max_clients == Some(0) {
+            return Err(fail(libc::EINVAL, "a loop must be allowed a client"));
+        }
+        let engine = options.engine.map_or_else(EngineKind::auto, Ok)?;
+        let driver_kind = DriverKind::of(engine, true)?;
+        let poller = Options::new().engine(driver_kind.poller_engine(engine)).interruptible(true);
+        let poller = Arc::new(poller.reserve_tokens().build()?);
+        let driver = AnyDriver::new(driver_kind)?;
+        let budget = Arc::new(budget_of(&options));
+        let counters = Counters::new(1)?.of(0);
+        let mailbox = open_mailbox(0, poller.clone(), budget.clone())?;
+        let acceptor = Acceptor::new(Vec::new(), false, options.max_clients.is_none());
+        let core = Core::new(poller.clone(), driver, acceptor, counters.clone(), true);
+        let handle = LoopHandle { stop: Arc::default(), poller: poller.clone() };
+        let stop = handle.stop.clone();
+        let place = LoopPlace {
+            poller,
+            mailbox,
+            budget,
+            counters,
+            worker: 0,
+            driver_kind,
+            stop: Box::new(move |drain| handle.stop(drain)),
+        };
+        let connections =
+            Connections::new(handler, place, &options, options.max_clients.unwrap_or(usize::MAX));
+        let events = Events::with_capacity(EVENTS);
+        Ok(Self { core, connections, events, stop, options, engine, of_this_thread: PhantomData })
+    }
+
+    /// Listens on an address, and returns it with the port that the system has chosen where it was 0.
+    /// Connections that are accepted from it have this [`token`](Conn::token).
+    ///
+    /// Addresses and errors are those of [`Server::listen`](crate::Server::listen); it may be called at any
+    /// time, but after a stop: `EINVAL`.
+    ///
+    /// See the example of [`EventLoop`].
+    #[doc(alias = "bind")]
+    #[doc(alias = "socket")]
+    pub fn listen(&mut self, address: &str, token: u64) -> io::Result<String> {
+        self.open(address, token).map_err(|error| {
+            let errno = error.raw_os_error().unwrap_or(libc::EIO);
+            fail(errno, format!("{address:?}: {}", explain(&error)))
+        })
+    }
+
+    fn open(&mut self, address: &str, token: u64) -> io::Result<String> {
+        let parsed: ListenAddress = address.parse()?;
+        self.core.poller.check_owner()?;
+        if self.core.is_stopping {
+            return Err(fail(libc::EINVAL, "the loop has been stopped"));
+        }
+        let opened = Bound::open(&parsed, self.options.backlog, false, true)?;
+        let addresses: Vec<String> = opened.iter().map(Bound::address).collect();
+        for bound in opened {
+            match bound {
+                Bound::Stream(listener) => self.core.acceptor.add(listener, token),
+                Bound::Datagrams(socket) => self.connections.watch_datagrams(vec![socket])?,
+            }
+        }
+        Ok(addresses.join(" "))
+    }
+
+    /// The poller that the loop waits on: for timers, descriptors, signals, children and posts of the
+    /// program's own. Tokens from `0xffff_ffff_0000_0000` on are the loop's: `EINVAL`. Don't wait on it.
+    ///
+    /// See the example of [`EventLoop`].
+    pub fn poller(&self) -> &Arc<Poller> {
+        &self.core.poller
+    }
+
+    /// The engine that the loop was asked for. Its poller may have another: where the kernel carries out
+    /// the loop's requests by itself, on io_uring, all else is waited for by epoll.
+    pub fn engine(&self) -> EngineKind {
+        self.engine
+    }
+
+    /// One of its connections, outside of a callback: what is done to it is done at once, and followed up
+    /// by the next wait. `ESTALE` when it has ended, or is of another loop.
+    pub fn conn(&mut self, id: ConnId) -> io::Result<Conn<'_>> {
+        self.core.poller.check_owner()?;
+        self.loop_ref().into_conn(id)
+    }
+
+    fn loop_ref(&mut self) -> LoopRef<'_> {
+        LoopRef { table: &mut self.connections.table, context: &self.connections.context }
+    }
+
+    /// What other threads reach the loop by.
+    ///
+    /// See the example of [`LoopHandle`].
+    pub fn handle(&self) -> LoopHandle {
+        LoopHandle { stop: self.stop.clone(), poller: self.core.poller.clone() }
+    }
+
+    /// The handler.
+    pub fn handler(&self) -> &H {
+        &self.connections.handler
+    }
+
+    /// Runs until the loop is [stopped](LoopHandle::stop), and every connection has ended. An error of
+    /// the wait is returned at once, and the loop can go on after it. `EOWNERDEAD` in a forked child.
+    ///
+    /// See the example of [`EventLoop`].
+    pub fn run(&mut self) -> io::Result<()> {
+        while self.turn(None)? {}
+        Ok(())
+    }
+
+    /// Waits once, for no longer than `timeout`, and hands what has come to the handler. False when the
+    /// loop was stopped, and every connection has ended.
+    ///
+    /// It returns after every wait: also when what came was the loop's own business.
+    pub fn run_once(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
+        self.turn(timeout)
+    }
+
+    /// One wait, and what it brings. False when the loop has ended.
+    pub(super) fn turn(&mut self, limit: Option<Duration>) -> io::Result<bool> {
+        let Self { core, connections, events, .. } = self;
+        core.poller.check_owner()?;
+        apply_stop(core, connections, &self.stop, self.options.backlog);
+        connections.before_wait(core)?;
+        if core.is_stopping && connections.is_empty() {
+            return Ok(false);
+        }
+        core.wait(connections, events, limit)?;
+        for event in &*events {
+            if event.kind() == EventKind::Wake {
+                apply_stop(core, connections, &self.stop, self.options.backlog);
+            }
+            core.dispatch(connections, event)?;
+            // In a child that a callback has forked the rest is the parent's.
+            core.poller.check_owner()?;
+        }
+        Ok(true)
+    }
+}
+
+/// Applies the stop that was last asked for, if it is new.
+fn apply_stop<H: Handler>(
+    core: &mut Core,
+    connections: &mut Connections<H>,
+    stop: &StopRequest,
+    backlog: i32,
+) {
+    if let Some(drain) = stop.get().filter(|&drain| core.is_new_stop(drain)) {
+        core.stop(connections, drain, backlog, || {});
+    }
+}
+
+/// What is left of a time limit.
+pub(super) fn left(until: Option<Instant>) -> Option<Duration> {
+    until.map(|until| until.saturating_duration_since(Instant::now()))
+}
+
+impl<H: Handler> Drop for EventLoop<H> {
+    /// Ends its connections: each handler's `on_close` gets `ECANCELED`.
+    fn drop(&mut self) {
+        let Self { core, connections, .. } = self;
+        if core.poller.is_owner() {
+            connections.force_close(core);
+        }
+        close_mailbox(connections.mailbox());
+    }
+}
+
+impl<H: Handler> std::fmt::Debug for EventLoop<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EventLoop").field("engine", &self.engine).finish_non_exhaustive()
+    }
+}

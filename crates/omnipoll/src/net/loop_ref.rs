@@ -1,0 +1,63 @@
+//! [`LoopRef`]: a loop as the callbacks that it makes get it.
+
+use std::io;
+use std::time::Duration;
+
+use super::conn::Conn;
+use super::conn_id::ConnId;
+use super::connection::Connection;
+use super::connection_table::ConnectionTable;
+use super::loop_context::LoopContext;
+use super::mailbox::stale;
+use crate::Poller;
+
+/// The loop that makes a callback, lent to the callback: what a handler can do with the loop besides its
+/// connection.
+///
+/// # Portability
+///
+/// Every method is the same on every system and engine.
+#[derive(Debug)]
+pub struct LoopRef<'a> {
+    pub(crate) table: &'a mut ConnectionTable,
+    pub(crate) context: &'a LoopContext,
+}
+
+impl<'a> LoopRef<'a> {
+    /// The poller that the loop waits on: for timers, descriptors, signals, children and posts of the
+    /// program's own, whose events come to [`Handler::on_event`](crate::Handler::on_event). Tokens from
+    /// `0xffff_ffff_0000_0000` on are the loop's: `EINVAL`.
+    pub fn poller(&self) -> &Poller {
+        &self.context.poller
+    }
+
+    /// Another connection of this loop, in a callback: what is done to it is done at once. `ESTALE` when
+    /// it has ended, or is of another loop, which its [`ConnId`] reaches.
+    pub fn conn(&mut self, id: ConnId) -> io::Result<Conn<'_>> {
+        LoopRef { table: self.table, context: self.context }.into_conn(id)
+    }
+
+    /// Stops the loop: [`LoopHandle::stop`](crate::LoopHandle::stop). On a loop of a server, the server:
+    /// [`ServerHandle::stop`](crate::ServerHandle::stop).
+    pub fn stop(&self, drain: Option<Duration>) -> io::Result<()> {
+        (self.context.stop)(drain)
+    }
+
+    /// The number of the worker whose loop it is; 0 without a server.
+    pub fn worker(&self) -> usize {
+        self.context.worker
+    }
+}
+
+impl<'a> LoopRef<'a> {
+    pub(crate) fn into_conn(self, id: ConnId) -> io::Result<Conn<'a>> {
+        let Self { table, context } = self;
+        let slot = context.mailbox.slot(id).ok_or_else(stale)?;
+        let is_it = |connection: &&mut Connection| connection.id == id && !connection.is_ended();
+        let connection = table.get_mut(slot).filter(is_it).ok_or_else(stale)?;
+        if !std::mem::replace(&mut connection.is_touched, true) {
+            context.touched.borrow_mut().push(slot);
+        }
+        Ok(Conn { table, slot, context })
+    }
+}

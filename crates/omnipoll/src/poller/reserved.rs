@@ -1,0 +1,65 @@
+//! The tokens that a loop keeps for itself on the poller it waits on, which the program uses too.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use super::Poller;
+use crate::error::fail;
+use crate::Interest;
+
+/// On the poller of a loop, tokens from this one on are the loop's own.
+pub(crate) const RESERVED_TOKENS: u64 = 0xffff_ffff_0000_0000;
+
+/// For the loop itself.
+impl Poller {
+    pub(crate) fn add_reserved(&self, fd: RawFd, interest: Interest, token: u64) -> io::Result<()> {
+        self.add_registration(fd, interest, token)
+    }
+
+    pub(crate) fn modify_reserved(&self, fd: RawFd, interest: Interest, token: u64) -> io::Result<()> {
+        self.modify_registration(fd, interest, token, Self::may_change_any)
+    }
+
+    pub(crate) fn remove_reserved(&self, fd: RawFd) -> io::Result<()> {
+        self.remove_registration(fd, Self::may_change_any)
+    }
+
+    pub(crate) fn timer_add_reserved(&self, delay: Duration, token: u64) -> io::Result<u64> {
+        self.timer_add_any(delay, None, token)
+    }
+
+    pub(crate) fn signal_add_reserved(&self, signo: i32, token: u64) -> io::Result<()> {
+        self.signal_add_any(signo, token)
+    }
+
+    fn may_change_any(&self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Poller {
+    /// `EINVAL` for a token that the program can't use on this poller.
+    #[inline]
+    pub(super) fn check_token(&self, token: u64) -> io::Result<()> {
+        if self.reserves_tokens && token >= RESERVED_TOKENS {
+            return Err(fail(
+                libc::EINVAL,
+                "on a loop's poller, tokens from 0xffffffff00000000 on are the loop's",
+            ));
+        }
+        Ok(())
+    }
+
+    /// `EPERM` for a registration of this token, if the loop has made it for itself.
+    #[inline]
+    pub(super) fn check_is_users(&self, token: u64) -> io::Result<()> {
+        if self.reserves_tokens && token >= RESERVED_TOKENS {
+            return Err(fail(
+                libc::EPERM,
+                "the descriptor is the loop's: a connection or a listening socket",
+            ));
+        }
+        Ok(())
+    }
+}
