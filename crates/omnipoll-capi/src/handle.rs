@@ -2,14 +2,14 @@
 //!
 //! C programs free twice, use what they have freed and pass garbage. A handle is therefore not
 //! an address but the index of a slot, the kind of the object, and the slot's *generation*, which
-//! changes each time the slot is given to a new object. A connection's id, which the core makes,
-//! and a datagram's handle have their kind in the same place. A slot's whole state is one atomic
-//! word:
+//! changes each time the slot is given to a new object. The ids of connections and of datagram
+//! sockets, which the core makes, and a datagram's handle have their kind in the same place. A slot's
+//! whole state is one atomic word:
 //!
 //! ```text
-//! handle                         47                18 17  16 15     0
+//! handle                         47                19 18  16 15     0
 //!                                | generation        | kind | index |
-//! slot    63    40   34       33      32 31         2 1     0
+//! slot    63    40   34       33      32 31         3 2     0
 //!         users    | POISONED CLOSING OPEN | generation | kind |
 //! ```
 //!
@@ -50,14 +50,15 @@ const NAME: u64 = u32::MAX as u64;
 const NEXT: u64 = 1 << KIND_BITS;
 
 const INDEX_BITS: u32 = 16;
-const KIND_BITS: u32 = 2;
+const KIND_BITS: u32 = 3;
 /// The most slots a table can have.
 pub(crate) const MAX_SLOTS: usize = 1 << INDEX_BITS;
 /// A slot that has had this many objects is not used again: its handles would repeat.
 const LAST_GENERATION: u64 =
     if usize::BITS == 64 { NAME >> KIND_BITS } else { (1 << (usize::BITS - INDEX_BITS - KIND_BITS)) - 1 };
 
-/// What a handle of each kind has above its index. A connection's has 3, which the core gives it.
+/// What a handle of each kind has above its index. The core gives a connection's 3, and a datagram
+/// socket's 4.
 pub(crate) const DATAGRAM: u8 = 0;
 pub(crate) const POLLER: u8 = 1;
 pub(crate) const SERVER: u8 = 2;

@@ -97,7 +97,10 @@ impl<H: Handler> Connections<H> {
 
     /// Serves datagram sockets too.
     pub(crate) fn watch_datagrams(&mut self, sockets: Vec<DatagramSocket>) -> io::Result<()> {
-        self.datagrams.watch(sockets, &self.context)
+        for socket in sockets {
+            self.context.mailbox.open_datagrams(socket)?;
+        }
+        self.datagrams.update(&self.handler, &self.context)
     }
 
     pub(crate) fn mailbox(&self) -> &Arc<Mailbox> {

@@ -1,44 +1,62 @@
 //! The datagram sockets of one loop.
 
 use std::io;
-use std::os::fd::AsRawFd;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use super::acceptor::RETRY;
 use super::handler::Handler;
 use super::tokens;
 use crate::errno::{self, ErrorClass};
-use crate::net::{Datagram, DatagramSocket, LoopContext};
+use crate::net::{Datagram, DatagramIo, LoopContext, ReceiveBuffer};
 use crate::Ready;
 
 /// The sockets, and whether some are not watched for a moment, because the system is out of something.
 #[derive(Default)]
 pub(super) struct DatagramSockets {
-    sockets: Vec<DatagramSocket>,
+    /// By the entries of their ids.
+    sockets: Vec<Option<DatagramIo>>,
+    buffer: ReceiveBuffer,
     is_retry_pending: bool,
 }
 
 impl DatagramSockets {
-    pub(super) fn watch(&mut self, sockets: Vec<DatagramSocket>, context: &LoopContext) -> io::Result<()> {
-        self.sockets.extend(sockets);
-        self.watch_all(context)
-    }
-
-    /// Watches those that are not watched.
-    fn watch_all(&mut self, context: &LoopContext) -> io::Result<()> {
-        let mut is_short = false;
-        for (token, socket) in (tokens::DATAGRAMS..).zip(&mut self.sockets) {
-            match socket.watch(&context.poller, token) {
-                Err(error) if errno::classify_registration(&error) == ErrorClass::Temporary => {
-                    is_short = true
-                }
-                watched => watched?,
+    /// Opens, flushes and closes what other threads, or callbacks, have asked for.
+    pub(super) fn update<H: Handler>(&mut self, handler: &H, context: &LoopContext) -> io::Result<()> {
+        for pending in context.mailbox.take_datagrams() {
+            let index = pending.id.entry();
+            if index >= self.sockets.len() {
+                self.sockets.resize_with(index + 1, || None);
             }
-        }
-        if is_short {
-            return self.watch_later(context);
+            if pending.is_closing {
+                if let Some(socket) = self.sockets[index].take() {
+                    close(socket, context);
+                }
+                context.mailbox.remove_datagrams(pending.id);
+                continue;
+            }
+            self.sockets[index].get_or_insert_with(|| DatagramIo::new(pending.id, pending.socket));
+            self.flush(index, handler, context)?;
         }
         Ok(())
+    }
+
+    /// Sends what is queued on a socket, and watches it for what is then left.
+    fn flush<H: Handler>(&mut self, index: usize, handler: &H, context: &LoopContext) -> io::Result<()> {
+        let Some(Some(socket)) = self.sockets.get_mut(index) else { return Ok(()) };
+        if let Some(error) = socket.flush(&context.counters)? {
+            tell_error(socket, error, handler, context)?;
+        }
+        self.watch(index, context)
+    }
+
+    fn watch(&mut self, index: usize, context: &LoopContext) -> io::Result<()> {
+        let Some(Some(socket)) = self.sockets.get_mut(index) else { return Ok(()) };
+        match socket.watch(&context.poller, tokens::DATAGRAMS + index as u64) {
+            Err(error) if errno::classify_registration(&error) == ErrorClass::Temporary => {
+                self.watch_later(context)
+            }
+            watched => watched,
+        }
     }
 
     fn watch_later(&mut self, context: &LoopContext) -> io::Result<()> {
@@ -51,7 +69,7 @@ impl DatagramSockets {
     /// The timer of [`watch_later`](Self::watch_later) has expired.
     pub(super) fn retry(&mut self, context: &LoopContext) -> io::Result<()> {
         self.is_retry_pending = false;
-        self.watch_all(context)
+        (0..self.sockets.len()).try_for_each(|index| self.watch(index, context))
     }
 
     /// A socket is ready.
@@ -62,37 +80,45 @@ impl DatagramSockets {
         handler: &H,
         context: &LoopContext,
     ) -> io::Result<()> {
-        let Some(socket) = self.sockets.get_mut((token - tokens::DATAGRAMS) as usize) else { return Ok(()) };
+        let index = (token - tokens::DATAGRAMS) as usize;
+        let Some(Some(socket)) = self.sockets.get_mut(index) else { return Ok(()) };
+        // So is one with an error that the network has reported.
         if ready.intersects(Ready::READ) {
-            match receive(socket, handler, context) {
+            match receive(socket, &mut self.buffer, handler, context) {
+                Err(error) if errno::classify_receive(&error) == ErrorClass::Peer => {
+                    tell_error(socket, error, handler, context)?;
+                }
                 Err(error) if errno::classify_receive(&error) == ErrorClass::Temporary => {
-                    context.poller.remove_reserved(socket.as_raw_fd())?;
-                    socket.is_watched = false;
+                    socket.unwatch(&context.poller);
                     return self.watch_later(context);
                 }
                 received => received?,
             }
         }
-        socket.flush(&context.counters)?;
-        match socket.watch(&context.poller, token) {
-            Err(error) if errno::classify_registration(&error) == ErrorClass::Temporary => {
-                self.watch_later(context)
-            }
-            watched => watched,
-        }
+        self.flush(index, handler, context)
     }
 
     /// Sends what is queued once more, and closes them.
     pub(super) fn close(&mut self, context: &LoopContext) {
-        for socket in self.sockets.drain(..) {
-            let _ = context.poller.remove_reserved(socket.as_raw_fd());
-            socket.flush_and_drop(&context.counters);
-        }
+        let all = context.mailbox.end_datagrams();
+        self.sockets.drain(..).flatten().for_each(|socket| close(socket, context));
+        // Those too that another thread has just opened.
+        all.iter().for_each(|socket| socket.close(&context.counters));
     }
 }
 
-fn receive<H: Handler>(socket: &mut DatagramSocket, handler: &H, context: &LoopContext) -> io::Result<()> {
-    let received = socket.receive(&context.counters, |datagram: &mut Datagram<'_>, data| {
+fn close(mut socket: DatagramIo, context: &LoopContext) {
+    socket.unwatch(&context.poller);
+    socket.close(&context.counters);
+}
+
+fn receive<H: Handler>(
+    socket: &mut DatagramIo,
+    buffer: &mut ReceiveBuffer,
+    handler: &H,
+    context: &LoopContext,
+) -> io::Result<()> {
+    let received = socket.receive(buffer, &context.counters, |datagram: &mut Datagram<'_>, data| {
         if context.poller.is_owner() {
             // A panic costs one datagram.
             let _ = catch_unwind(AssertUnwindSafe(|| handler.on_datagram(datagram, data)));
@@ -100,4 +126,17 @@ fn receive<H: Handler>(socket: &mut DatagramSocket, handler: &H, context: &LoopC
     });
     context.poller.check_owner()?;
     received
+}
+
+/// Has the handler know that a datagram of the socket was lost.
+fn tell_error<H: Handler>(
+    socket: &DatagramIo,
+    error: io::Error,
+    handler: &H,
+    context: &LoopContext,
+) -> io::Result<()> {
+    let id = socket.id;
+    // As above.
+    let _ = catch_unwind(AssertUnwindSafe(|| handler.on_datagram_error(id, error)));
+    context.poller.check_owner()
 }

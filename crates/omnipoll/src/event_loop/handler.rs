@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::net::{Conn, Datagram, LoopRef};
+use crate::net::{Conn, Datagram, DatagramId, LoopRef};
 use crate::Event;
 
 /// What a server does for its clients; one handler serves them all, under every model.
@@ -274,6 +274,66 @@ pub trait Handler {
     fn on_datagram(&self, datagram: &mut Datagram<'_>, data: &[u8]) {
         let _ = (datagram, data);
     }
+
+    /// A datagram that was sent from this socket is lost: `ECONNREFUSED`, `EHOSTUNREACH` and their
+    /// like when the network has said so of an earlier one, which it says of a socket that is connected
+    /// and of no other; any error of `sendmsg(2)` when one that waited could not be sent. Errors that come
+    /// before the handler was called for the last are one call.
+    ///
+    /// ```
+    /// # use omnipoll::{Conn, Server};
+    /// # use std::os::fd::AsRawFd;
+    /// # use std::{io, thread};
+    /// use omnipoll::{DatagramId, Handler};
+    /// use std::net::UdpSocket;
+    /// use std::sync::mpsc::{channel, Sender};
+    ///
+    /// /// Asks one server, and another when that is not there.
+    /// struct Forward {
+    ///     refused: Sender<io::Error>,
+    /// }
+    ///
+    /// impl Handler for Forward {
+    ///     type State = ();
+    ///
+    ///     fn on_datagram_error(&self, socket: DatagramId, error: io::Error) {
+    ///         // Nothing more is asked here.
+    ///         let _ = socket.close();
+    ///         let _ = self.refused.send(error);
+    ///     }
+    /// #   fn on_open(&self, _: &mut Conn<'_>) -> io::Result<()> { Ok(()) }
+    /// #   fn on_data(&self, _: &mut Conn<'_>, _: &mut (), _: &[u8]) {}
+    /// }
+    ///
+    /// let nobody = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
+    /// let connected = UdpSocket::bind("127.0.0.1:0")?;
+    /// connected.connect(nobody)?;
+    ///
+    /// let (refused, errors) = channel();
+    /// let server = Server::new(Forward { refused })?;
+    /// server.listen(&format!("fd:{}", connected.as_raw_fd()))?;
+    /// let handle = server.handle();
+    /// let running = thread::spawn(move || server.run());
+    ///
+    /// let socket = loop {
+    ///     match handle.datagram_sockets().first() {
+    ///         Some(socket) => break *socket,
+    ///         // It has not begun to serve.
+    ///         None => thread::yield_now(),
+    ///     }
+    /// };
+    /// assert_eq!(socket.peer()?, Some(nobody.into()));
+    /// socket.send(b"hello")?;
+    /// assert_eq!(errors.recv().unwrap().kind(), io::ErrorKind::ConnectionRefused);
+    /// assert!(!socket.is_open());
+    ///
+    /// handle.stop(None)?;
+    /// running.join().unwrap()?;
+    /// # Ok::<(), io::Error>(())
+    /// ```
+    fn on_datagram_error(&self, socket: DatagramId, error: io::Error) {
+        let _ = (socket, error);
+    }
 }
 
 impl<H: Handler + ?Sized> Handler for &H {
@@ -332,5 +392,9 @@ impl<H: Handler + ?Sized> Handler for &H {
 
     fn on_datagram(&self, datagram: &mut Datagram<'_>, data: &[u8]) {
         (**self).on_datagram(datagram, data);
+    }
+
+    fn on_datagram_error(&self, socket: DatagramId, error: io::Error) {
+        (**self).on_datagram_error(socket, error);
     }
 }

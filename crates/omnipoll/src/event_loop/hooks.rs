@@ -56,7 +56,10 @@ impl<H: Handler> Hooks for Connections<H> {
             (EventKind::Io, CONNECTIONS..LISTENERS) => {
                 self.ready(driver, (token - CONNECTIONS) as usize, event.ready());
             }
-            (EventKind::Wake, _) => self.run_commands(driver),
+            (EventKind::Wake, _) => {
+                self.run_commands(driver);
+                return self.datagrams.update(&self.handler, &self.context);
+            }
             (_, ..RESERVED_TOKENS) => self.call_on_event(event),
             (EventKind::Io, _) => {
                 return self.datagrams.ready(token, event.ready(), &self.handler, &self.context)

@@ -17,7 +17,8 @@ pub(super) const MAX_WAITING_BYTES: usize = 4 * 1024 * 1024;
 
 /// A datagram that waits, without its bytes.
 struct Queued {
-    peer: Address,
+    /// `None`: the one that the socket is connected to.
+    peer: Option<Address>,
     from: Option<IpAddr>,
     length: usize,
 }
@@ -29,6 +30,17 @@ pub(super) struct DatagramQueue {
     bytes: Vec<u8>,
     /// Where the first datagram begins.
     start: usize,
+}
+
+/// Whether such a datagram can be sent at all.
+pub(super) fn check(peer: Option<&Address>, data: &[u8]) -> io::Result<()> {
+    if data.len() > MAX_LENGTH {
+        return Err(fail(libc::EMSGSIZE, "a datagram has room for 65,507 bytes"));
+    }
+    if peer.is_some_and(|peer| peer.as_socket_addr().is_none()) {
+        return Err(fail(libc::EAFNOSUPPORT, "a datagram can't be sent to a unix socket"));
+    }
+    Ok(())
 }
 
 impl DatagramQueue {
@@ -47,13 +59,13 @@ impl DatagramQueue {
     }
 
     /// Errors as [`Datagram::send_to`](super::Datagram::send_to).
-    pub(super) fn queue(&mut self, peer: &Address, from: Option<IpAddr>, data: &[u8]) -> io::Result<()> {
-        if data.len() > MAX_LENGTH {
-            return Err(fail(libc::EMSGSIZE, "a datagram has room for 65,507 bytes"));
-        }
-        if peer.as_socket_addr().is_none() {
-            return Err(fail(libc::EAFNOSUPPORT, "a datagram can't be sent to a unix socket"));
-        }
+    pub(super) fn queue(
+        &mut self,
+        peer: Option<&Address>,
+        from: Option<IpAddr>,
+        data: &[u8],
+    ) -> io::Result<()> {
+        check(peer, data)?;
         if self.datagrams.len() == MAX_WAITING || self.length() + data.len() > MAX_WAITING_BYTES {
             return Err(fail(libc::ENOBUFS, "too many datagrams wait to be sent"));
         }
@@ -63,13 +75,13 @@ impl DatagramQueue {
         Ok(())
     }
 
-    fn push(&mut self, peer: &Address, from: Option<IpAddr>, data: &[u8]) {
+    fn push(&mut self, peer: Option<&Address>, from: Option<IpAddr>, data: &[u8]) {
         // Each byte is moved once at most for each byte sent.
         if self.start > self.bytes.len() / 2 {
             self.bytes.drain(..self.start);
             self.start = 0;
         }
-        self.datagrams.push_back(Queued { peer: peer.clone(), from, length: data.len() });
+        self.datagrams.push_back(Queued { peer: peer.cloned(), from, length: data.len() });
         self.bytes.extend_from_slice(data);
     }
 
@@ -79,7 +91,7 @@ impl DatagramQueue {
         self.datagrams.iter().map(move |Queued { peer, from, length }| {
             let (data, after) = rest.split_at(*length);
             rest = after;
-            Outgoing { peer, from: *from, data }
+            Outgoing { peer: peer.as_ref(), from: *from, data }
         })
     }
 
@@ -102,11 +114,11 @@ mod tests {
         let mut queue = DatagramQueue::default();
         let peer = Address::from(SocketAddr::from(([127, 0, 0, 1], 9)));
         for number in 0..10_000u32 {
-            queue.queue(&peer, None, &number.to_ne_bytes()).unwrap();
+            queue.queue(Some(&peer), None, &number.to_ne_bytes()).unwrap();
             if number >= 10 {
                 let oldest = (number - 10).to_ne_bytes();
                 let first = queue.first().next().map(|first| (first.peer, first.data));
-                assert_eq!(first, Some((&peer, &oldest[..])));
+                assert_eq!(first, Some((Some(&peer), &oldest[..])));
                 queue.pop(1);
             }
         }

@@ -2,10 +2,11 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockWriteGuard};
 
 use super::account::Budget;
-use super::conn_id::{LAST_GENERATION, MAX_LOOPS};
+use super::counters::WorkerCounters;
+use super::id_bits::{LAST_GENERATION, MAX_LOOPS};
 use super::mailbox::{Mailbox, HIGHEST_GENERATION};
 use crate::error::fail;
 use crate::sys::fork;
@@ -13,8 +14,8 @@ use crate::Poller;
 
 /// A loop, by the number that ids carry, and what was there before.
 #[derive(Debug, Clone, Default)]
-pub(super) struct LoopEntry {
-    pub(super) mailbox: Option<Arc<Mailbox>>,
+struct LoopEntry {
+    mailbox: Option<Arc<Mailbox>>,
     /// The highest generation of the loops before.
     last_generation: u32,
 }
@@ -36,13 +37,13 @@ static FIRST_GENERATION: AtomicU32 = AtomicU32::new(0);
 
 impl LoopTable {
     /// Where the first process keeps its table.
-    pub(super) fn first() -> &'static OnceLock<Box<LoopTable>> {
+    fn first() -> &'static OnceLock<Box<LoopTable>> {
         static FIRST: OnceLock<Box<LoopTable>> = OnceLock::new();
         &FIRST
     }
 
     /// Where this process keeps its table, which is empty until it has a loop.
-    pub(super) fn of_this_process() -> &'static OnceLock<Box<LoopTable>> {
+    fn of_this_process() -> &'static OnceLock<Box<LoopTable>> {
         let process = fork::epoch();
         let mut next = Self::first();
         while let Some(loops) = next.get().filter(|loops| loops.process != process) {
@@ -60,8 +61,16 @@ impl LoopTable {
         })
     }
 
-    pub(super) fn read(&self) -> RwLockReadGuard<'_, Vec<LoopEntry>> {
-        self.loops.read().unwrap_or_else(PoisonError::into_inner)
+    /// The mailbox of one of this process's loops.
+    pub(super) fn mailbox(index: usize) -> Option<Arc<Mailbox>> {
+        let table = Self::of_this_process().get()?;
+        let loops = table.loops.read().unwrap_or_else(PoisonError::into_inner);
+        loops.get(index)?.mailbox.clone()
+    }
+
+    /// Whether only processes that this one descends from have had loops.
+    pub(super) fn is_parents() -> bool {
+        Self::of_this_process().get().is_none() && Self::first().get().is_some()
     }
 
     fn lock(&self) -> RwLockWriteGuard<'_, Vec<LoopEntry>> {
@@ -83,6 +92,7 @@ pub(crate) fn open_mailbox(
     from: usize,
     poller: Arc<Poller>,
     budget: Arc<Budget>,
+    counters: WorkerCounters,
 ) -> io::Result<Arc<Mailbox>> {
     let table = LoopTable::make();
     let mut loops = table.lock();
@@ -97,7 +107,8 @@ pub(crate) fn open_mailbox(
     }
     let entry = &mut loops[index];
     let inherited = table.first_generation.max(FIRST_GENERATION.load(Ordering::Relaxed));
-    let mailbox = Arc::new(Mailbox::new(index, entry.last_generation.max(inherited), poller, budget));
+    let first_generation = entry.last_generation.max(inherited);
+    let mailbox = Arc::new(Mailbox::new(index, first_generation, poller, budget, counters));
     entry.mailbox = Some(mailbox.clone());
     Ok(mailbox)
 }
@@ -118,6 +129,7 @@ pub(crate) fn close_mailbox(mailbox: &Mailbox) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::Counters;
 
     /// A loop of this number, whose entries had so many connections before.
     fn open_after(index: usize, last_generation: u32) -> Arc<Mailbox> {
@@ -132,7 +144,8 @@ mod tests {
     fn open(from: usize) -> Arc<Mailbox> {
         let poller = Arc::new(Poller::new().unwrap());
         let budget = Budget::new(usize::MAX, usize::MAX, usize::MAX);
-        open_mailbox(from, poller, budget.into()).unwrap()
+        let counters = Counters::new(1).unwrap().of(0);
+        open_mailbox(from, poller, budget.into(), counters).unwrap()
     }
 
     #[test]

@@ -6,10 +6,15 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::account::{Account, Budget};
-use super::conn_id::{ConnId, LAST_GENERATION};
+use super::conn_id::ConnId;
+use super::counters::WorkerCounters;
+use super::datagram_id::DatagramId;
+use super::datagram_socket::DatagramSocket;
+use super::datagram_table::{DatagramTable, PendingDatagrams};
+use super::id_bits::LAST_GENERATION;
 use crate::error::{fail, no_memory};
 use crate::sys::lock;
 use crate::Poller;
@@ -90,7 +95,9 @@ pub(crate) struct Mailbox {
     first_generation: u32,
     poller: Arc<Poller>,
     budget: Arc<Budget>,
+    counters: WorkerCounters,
     state: Mutex<State>,
+    datagrams: Mutex<DatagramTable>,
 }
 
 impl Mailbox {
@@ -99,8 +106,10 @@ impl Mailbox {
         first_generation: u32,
         poller: Arc<Poller>,
         budget: Arc<Budget>,
+        counters: WorkerCounters,
     ) -> Self {
-        Self { loop_index, first_generation, poller, budget, state: Mutex::default() }
+        let datagrams = Mutex::new(DatagramTable::new(loop_index, first_generation));
+        Self { loop_index, first_generation, poller, budget, counters, state: Mutex::default(), datagrams }
     }
 
     pub(super) fn loop_index(&self) -> usize {
@@ -110,7 +119,7 @@ impl Mailbox {
     /// The highest generation of its entries.
     pub(super) fn last_generation(&self) -> u32 {
         let last = lock(&self.state).entries.iter().map(|entry| entry.generation).max();
-        last.unwrap_or(self.first_generation)
+        last.unwrap_or(self.first_generation).max(lock(&self.datagrams).last_generation())
     }
 
     /// The loop has a new connection in `slot`.
@@ -254,6 +263,56 @@ impl Mailbox {
                 *pause = entry.pause.take().unwrap_or(*pause);
             }
         }
+    }
+
+    /// What the loop counts by.
+    pub(super) fn counters(&self) -> &WorkerCounters {
+        &self.counters
+    }
+
+    /// The loop's datagram sockets.
+    pub(super) fn datagrams(&self) -> MutexGuard<'_, DatagramTable> {
+        lock(&self.datagrams)
+    }
+
+    /// Gives the loop one more datagram socket, which sends from now on.
+    pub(crate) fn open_datagrams(&self, socket: DatagramSocket) -> io::Result<DatagramId> {
+        let id = self.datagrams().add(Arc::new(socket))?;
+        HIGHEST_GENERATION.fetch_max(id.generation(), Ordering::Relaxed);
+        self.poller.wake()?;
+        Ok(id)
+    }
+
+    /// Has the loop send what waits on a datagram socket.
+    pub(super) fn flush_datagrams(&self, id: DatagramId) -> io::Result<()> {
+        self.datagrams().set_pending(id);
+        self.poller.wake()
+    }
+
+    /// Has the loop close a datagram socket.
+    pub(super) fn close_datagrams(&self, id: DatagramId) -> io::Result<()> {
+        self.datagrams().set_closing(id)?;
+        self.poller.wake()
+    }
+
+    /// Takes what the loop is to do with its datagram sockets.
+    pub(crate) fn take_datagrams(&self) -> Vec<PendingDatagrams> {
+        self.datagrams().take_pending()
+    }
+
+    /// The loop has closed a datagram socket.
+    pub(crate) fn remove_datagrams(&self, id: DatagramId) {
+        self.datagrams().remove(id);
+    }
+
+    /// The loop opens no more datagram sockets, and closes these.
+    pub(crate) fn end_datagrams(&self) -> Vec<Arc<DatagramSocket>> {
+        self.datagrams().close()
+    }
+
+    /// The datagram sockets that are open.
+    pub(crate) fn datagram_ids(&self) -> Vec<DatagramId> {
+        self.datagrams().ids().collect()
     }
 
     /// Ends the loop's wait.

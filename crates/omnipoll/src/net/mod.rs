@@ -7,6 +7,9 @@
 //!   [`conn`] and the rest in [`conn_control`], and the loop as a [`LoopRef`].
 //! - Other threads have its [`ConnId`]: [`remote`] finds the [`mailbox`] of its loop in the
 //!   [`loop_table`].
+//! - A datagram socket is sent from by any thread, as [`datagram_socket`] says: its [`DatagramId`] leads
+//!   to it by the [`datagram_table`] of its loop's mailbox. The loop receives from it by [`datagram_io`];
+//!   callbacks get a [`Datagram`].
 //! - Counting: [`account`] the bytes that wait, [`counters`] what was done.
 
 mod account;
@@ -18,8 +21,13 @@ mod connection;
 mod connection_table;
 mod counters;
 mod datagram;
+mod datagram_id;
+mod datagram_io;
 mod datagram_queue;
+mod datagram_socket;
+mod datagram_table;
 pub(crate) mod driver;
+mod id_bits;
 mod io_state;
 mod listen_address;
 mod listener;
@@ -38,17 +46,20 @@ mod write_queue;
 pub use conn::Conn;
 pub use conn_id::ConnId;
 pub use datagram::Datagram;
+pub use datagram_id::DatagramId;
 pub use loop_ref::LoopRef;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use account::Account;
 pub(crate) use account::Budget;
 pub(crate) use bound::Bound;
-pub(crate) use conn_id::{MAX_CONNECTIONS, MAX_LOOPS};
+pub(crate) use conn_id::MAX_CONNECTIONS;
 pub(crate) use connection::{Connection, Origin};
 pub(crate) use connection_table::ConnectionTable;
 pub(crate) use counters::{Counter, Counters, WorkerCounters};
-pub(crate) use datagram::DatagramSocket;
+pub(crate) use datagram_io::{DatagramIo, ReceiveBuffer};
+pub(crate) use datagram_socket::DatagramSocket;
+pub(crate) use id_bits::MAX_LOOPS;
 pub(crate) use listen_address::ListenAddress;
 pub(crate) use listener::Listener;
 pub(crate) use loop_context::{LoopContext, StopLoop};

@@ -88,15 +88,10 @@ impl ConnId {
 
     /// `EOWNERDEAD` where only processes that this one descends from have had loops.
     fn mailbox(self) -> io::Result<Arc<Mailbox>> {
-        let Some(loops) = LoopTable::of_this_process().get() else {
-            return Err(if LoopTable::first().get().is_some() { owner_dead() } else { stale() });
-        };
-        let loops = loops.read();
-        let entry = loops.get(self.loop_index()).filter(|_| self.is_connection());
-        entry.and_then(|entry| entry.mailbox.clone()).ok_or_else(stale)
+        if LoopTable::is_parents() {
+            return Err(fail(libc::EOWNERDEAD, "the connection belongs to the parent process"));
+        }
+        let index = Some(self.loop_index()).filter(|_| self.is_connection());
+        index.and_then(LoopTable::mailbox).ok_or_else(stale)
     }
-}
-
-fn owner_dead() -> io::Error {
-    fail(libc::EOWNERDEAD, "the connection belongs to the parent process")
 }

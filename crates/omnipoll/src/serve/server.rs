@@ -15,7 +15,7 @@ use super::stats::ServerStats;
 use super::worker::WorkerSockets;
 use crate::error::{explain, fail};
 use crate::event_loop::Handler;
-use crate::net::{Bound, ListenAddress};
+use crate::net::{Bound, DatagramId, ListenAddress};
 use crate::sys::lock;
 use crate::EngineKind;
 
@@ -399,6 +399,15 @@ impl ServerHandle {
     /// See the example of [`ServerHandle`].
     pub fn addresses(&self) -> Vec<String> {
         self.shared.try_lock(&self.shared.addresses).map_or_else(Vec::new, |addresses| addresses.clone())
+    }
+
+    /// The ids of the datagram sockets that it listens on: of its `udp:` addresses in their order, for
+    /// one loop after another, because under CORES and PREFORK each loop has a duplicate of each. None
+    /// before the loops run and after a stop; under PREFORK each process has its own.
+    ///
+    /// See the example of [`DatagramId`].
+    pub fn datagram_sockets(&self) -> Vec<DatagramId> {
+        self.shared.datagram_sockets()
     }
 
     /// A duplicate of the socket at one of its [addresses](Self::addresses), by its place among

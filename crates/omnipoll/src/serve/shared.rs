@@ -10,7 +10,7 @@ use super::stats::ServerStats;
 use crate::error::{bare, explain, fail, plain};
 use crate::event_loop::budget_of;
 use crate::net::driver::{AnyDriver, DriverKind};
-use crate::net::{self, copy_of, Bound, Budget, Counter, Counters, Mailbox, StopRequest};
+use crate::net::{self, copy_of, Bound, Budget, Counter, Counters, DatagramId, Mailbox, StopRequest};
 use crate::sys::{fork, lock, SharedWords};
 use crate::{EngineKind, Poller};
 
@@ -209,6 +209,12 @@ impl Shared {
             self.counters.of(0).add(Counter::WritesRefused, all_full as u64);
         }
         Ok(all_queued)
+    }
+
+    /// The datagram sockets of this process's loops.
+    pub(super) fn datagram_sockets(&self) -> Vec<DatagramId> {
+        let loops = self.try_lock(&self.loops);
+        loops.map_or_else(Vec::new, |loops| loops.iter().flat_map(|mailbox| mailbox.datagram_ids()).collect())
     }
 
     pub(super) fn stats(&self) -> ServerStats {

@@ -91,14 +91,15 @@ fn connections<'h, H: Handler>(
     worker: usize,
     max_clients: usize,
 ) -> io::Result<Connections<&'h H>> {
-    let mailbox = open_mailbox(worker, poller.clone(), shared.budget.clone())?;
+    let counters = shared.counters.of(worker);
+    let mailbox = open_mailbox(worker, poller.clone(), shared.budget.clone(), counters.clone())?;
     shared.register_loop(mailbox.clone());
     let server = shared.clone();
     let place = LoopPlace {
         poller: poller.clone(),
         mailbox,
         budget: shared.budget.clone(),
-        counters: shared.counters.of(worker),
+        counters,
         worker,
         driver_kind: shared.driver_kind,
         stop: Box::new(move |drain| server.stop(drain)),

@@ -27,7 +27,8 @@ pub(crate) struct Received {
 
 /// A datagram to be sent.
 pub(crate) struct Outgoing<'a> {
-    pub(crate) peer: &'a Address,
+    /// `None`: to the one that the socket is connected to.
+    pub(crate) peer: Option<&'a Address>,
     /// From which of this machine's addresses; by default the system chooses.
     pub(crate) from: Option<IpAddr>,
     pub(crate) data: &'a [u8],
@@ -84,24 +85,52 @@ pub(crate) fn send_batch<'a>(
     let mut controls = [const { Control::new() }; BATCH];
     let mut count = 0;
     let places = addresses.iter_mut().zip(&mut pieces).zip(&mut controls).zip(&mut headers);
-    for (Outgoing { peer, from, data }, (((address, piece), control), header)) in datagrams.zip(places) {
-        if let Some(from) = from {
-            control.set(&mut header.msg_hdr, from);
-        }
-        match address.set(peer) {
+    for (datagram, (((address, piece), control), header)) in datagrams.zip(places) {
+        match datagram.fill(&mut header.msg_hdr, address, piece, control) {
             Err(error) if count == 0 => return Err(error),
             Err(_) => break,
             Ok(()) => {}
         }
-        piece.iov_base = data.as_ptr().cast_mut().cast();
-        piece.iov_len = data.len();
-        header.msg_hdr.msg_name = address.as_mut_ptr().cast();
-        header.msg_hdr.msg_namelen = address.length;
-        header.msg_hdr.msg_iov = piece;
-        header.msg_hdr.msg_iovlen = 1;
         count += 1;
     }
     send_headers(fd.as_raw_fd(), &mut headers[..count])
+}
+
+/// Sends one datagram, from any thread: sendmsg(2).
+pub(crate) fn send(fd: BorrowedFd<'_>, datagram: &Outgoing<'_>) -> io::Result<()> {
+    let (mut address, mut control) = (SocketAddress::new(), Control::new());
+    let mut piece = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
+    // SAFETY: the header is plain old data, for which all zeroes is a value.
+    let mut header: libc::msghdr = unsafe { zeroed() };
+    datagram.fill(&mut header, &mut address, &mut piece, &mut control)?;
+    // SAFETY: the header points to an address, a piece, a control buffer and data that are here until
+    // the call returns.
+    retry(|| unsafe { libc::sendmsg(fd.as_raw_fd(), &header, NO_SIGNAL) }).map(drop)
+}
+
+impl Outgoing<'_> {
+    /// Has `header` point to the datagram by the others.
+    fn fill(
+        &self,
+        header: &mut libc::msghdr,
+        address: &mut SocketAddress,
+        piece: &mut libc::iovec,
+        control: &mut Control,
+    ) -> io::Result<()> {
+        if let Some(from) = self.from {
+            control.set(header, from);
+        }
+        if let Some(peer) = self.peer {
+            address.set(peer)?;
+            header.msg_name = address.as_mut_ptr().cast();
+            header.msg_namelen = address.length;
+        }
+        piece.iov_base = self.data.as_ptr().cast_mut().cast();
+        piece.iov_len = self.data.len();
+        header.msg_iov = piece;
+        header.msg_iovlen = 1;
+        Ok(())
+    }
 }
 
 #[cfg(target_os = "linux")]
