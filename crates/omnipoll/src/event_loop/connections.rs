@@ -13,8 +13,8 @@ use super::options::LoopOptions;
 use crate::error::plain;
 use crate::net::driver::{AnyDriver, Driver, DriverKind};
 use crate::net::{
-    Budget, Clock, Conn, Connection, ConnectionTable, Counter, DatagramSocket, LoopContext, Mailbox, Origin,
-    PendingCommand, StopLoop, Timeouts, WorkerCounters, WriteQueue,
+    Budget, Clock, Conn, Connection, ConnectionTable, Counter, DatagramId, DatagramSocket, LoopContext,
+    Mailbox, Origin, PendingCommand, StopLoop, Timeouts, WorkerCounters, WriteQueue,
 };
 use crate::sys::socket;
 use crate::{Poller, Ready};
@@ -95,12 +95,11 @@ impl<H: Handler> Connections<H> {
         }
     }
 
-    /// Serves datagram sockets too.
-    pub(crate) fn watch_datagrams(&mut self, sockets: Vec<DatagramSocket>) -> io::Result<()> {
-        for socket in sockets {
-            self.context.mailbox.open_datagrams(socket)?;
-        }
-        self.datagrams.update(&self.handler, &self.context)
+    /// Serves a datagram socket too.
+    pub(crate) fn open_datagrams(&mut self, socket: DatagramSocket) -> io::Result<DatagramId> {
+        let id = self.context.mailbox.open_datagrams(socket)?;
+        self.datagrams.update(&self.handler, &self.context)?;
+        Ok(id)
     }
 
     pub(crate) fn mailbox(&self) -> &Arc<Mailbox> {

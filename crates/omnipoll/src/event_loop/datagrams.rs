@@ -7,7 +7,8 @@ use super::acceptor::RETRY;
 use super::handler::Handler;
 use super::tokens;
 use crate::errno::{self, ErrorClass};
-use crate::net::{Datagram, DatagramIo, LoopContext, ReceiveBuffer};
+use crate::net::{Datagram, DatagramIo, LoopContext, ReceiveBuffer, DATAGRAM_SLOT};
+use crate::sys::datagrams::BATCH;
 use crate::Ready;
 
 /// The sockets, and whether some are not watched for a moment, because the system is out of something.
@@ -112,20 +113,33 @@ fn close(mut socket: DatagramIo, context: &LoopContext) {
     socket.close(&context.counters);
 }
 
+/// As many datagrams as one system call brings, or as the handler has room for: the rest is reported
+/// again.
 fn receive<H: Handler>(
     socket: &mut DatagramIo,
     buffer: &mut ReceiveBuffer,
     handler: &H,
     context: &LoopContext,
 ) -> io::Result<()> {
-    let received = socket.receive(buffer, &context.counters, |datagram: &mut Datagram<'_>, data| {
+    let mut each = |datagram: &mut Datagram<'_>, data: &[u8]| {
         if context.poller.is_owner() {
             // A panic costs one datagram.
             let _ = catch_unwind(AssertUnwindSafe(|| handler.on_datagram(datagram, data)));
         }
-    });
-    context.poller.check_owner()?;
-    received
+    };
+    let mut left = BATCH;
+    loop {
+        let max = left.min(handler.room() / DATAGRAM_SLOT);
+        if max == 0 {
+            return Ok(());
+        }
+        let received = socket.receive(max, buffer, &context.counters, &mut each);
+        context.poller.check_owner()?;
+        if received? < max {
+            return Ok(());
+        }
+        left -= max;
+    }
 }
 
 /// Has the handler know that a datagram of the socket was lost.

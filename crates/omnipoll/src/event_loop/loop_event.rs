@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::RawFd;
 
 use crate::error::plain;
-use crate::net::ConnId;
+use crate::net::{ConnId, DatagramId};
 use crate::{Event, Ready};
 
 /// What a [`LoopEvent`] is about. The first six are those of the poller, [`EventKind`](crate::EventKind).
@@ -39,6 +39,12 @@ pub enum LoopEventKind {
     Stopping = 22,
     /// [`ConnId::post`](crate::ConnId::post) was called; [`LoopEvent::posted`] is what was posted.
     ConnPost = 23,
+    /// A datagram has arrived: the bytes of [`PulledLoop::data`](crate::PulledLoop::data), from where
+    /// [`PulledLoop::addresses`](crate::PulledLoop::addresses) says.
+    Datagram = 24,
+    /// A datagram that was sent is lost, as [`Handler::on_datagram_error`](crate::Handler::on_datagram_error)
+    /// has it. [`LoopEvent::error`] says why.
+    DatagramError = 25,
 }
 
 /// What a [`PulledLoop`](crate::PulledLoop) returns. Its layout is `omni_loop_event` of the C API: 32
@@ -83,11 +89,19 @@ impl LoopEvent {
             21 => LoopEventKind::Closed,
             22 => LoopEventKind::Stopping,
             23 => LoopEventKind::ConnPost,
+            24 => LoopEventKind::Datagram,
+            25 => LoopEventKind::DatagramError,
             _ => LoopEventKind::Post,
         }
     }
 
-    /// The connection, from [`LoopEventKind::Accepted`] on.
+    /// The datagram socket of [`LoopEventKind::Datagram`] and [`LoopEventKind::DatagramError`].
+    pub fn datagram_socket(&self) -> DatagramId {
+        DatagramId::from_number(self.value)
+    }
+
+    /// The connection of [`LoopEventKind::Accepted`] and what follows up to
+    /// [`LoopEventKind::ConnPost`].
     pub fn conn(&self) -> ConnId {
         ConnId::from_number(self.value)
     }
@@ -111,9 +125,10 @@ impl LoopEvent {
         }
     }
 
-    /// Why a connection has ended; `None` when it ended cleanly.
+    /// Why a connection has ended, or a datagram is lost; `None` when it ended cleanly.
     pub fn error(&self) -> Option<io::Error> {
-        (self.kind == LoopEventKind::Closed as u32 && self.ready != 0).then(|| plain(self.ready as i32))
+        let has_error = matches!(self.kind(), LoopEventKind::Closed | LoopEventKind::DatagramError);
+        (has_error && self.ready != 0).then(|| plain(self.ready as i32))
     }
 
     /// What was posted to a connection.
@@ -124,7 +139,10 @@ impl LoopEvent {
     /// Where in the loop's buffer the bytes of the event lie.
     pub(super) fn range(&self) -> std::ops::Range<usize> {
         match self.kind() {
-            LoopEventKind::Data | LoopEventKind::Closed => {
+            LoopEventKind::Data
+            | LoopEventKind::Closed
+            | LoopEventKind::Datagram
+            | LoopEventKind::DatagramError => {
                 self.offset as usize..self.offset as usize + self.length as usize
             }
             _ => 0..0,
@@ -143,6 +161,21 @@ impl LoopEvent {
 
     pub(super) fn of_connection(kind: LoopEventKind, token: u64, id: ConnId) -> Self {
         Self { token, value: id.number(), kind: kind as u32, ..Self::default() }
+    }
+
+    pub(super) fn of_datagram(token: u64, socket: DatagramId, address_index: usize) -> Self {
+        let (kind, ready) = (LoopEventKind::Datagram as u32, address_index as u32);
+        Self { token, value: socket.number(), kind, ready, ..Self::default() }
+    }
+
+    pub(super) fn of_datagram_error(token: u64, socket: DatagramId) -> Self {
+        let kind = LoopEventKind::DatagramError as u32;
+        Self { token, value: socket.number(), kind, ..Self::default() }
+    }
+
+    /// Which of the wait's addresses a datagram has.
+    pub(super) fn address_index(&self) -> Option<usize> {
+        (self.kind() == LoopEventKind::Datagram).then_some(self.ready as usize)
     }
 
     pub(super) fn with_bytes(self, offset: usize, length: usize) -> Self {

@@ -12,7 +12,8 @@ use super::loop_handle::LoopHandle;
 use super::options::LoopOptions;
 use super::run::{left, EventLoop};
 use crate::error::{explain, fail};
-use crate::net::{Conn, ConnId, LoopRef};
+use crate::net::{Conn, ConnId, Datagram, DatagramId, LoopRef};
+use crate::sys::Address;
 use crate::{EngineKind, Event, Poller};
 
 /// The bytes of the events of one wait: a few reads of the longest kind.
@@ -76,6 +77,8 @@ struct Kept {
     events: Vec<LoopEvent>,
     buffer: Box<[u8]>,
     used: usize,
+    /// From where to where the datagrams were sent.
+    addresses: Vec<(Address, Address)>,
 }
 
 impl PulledLoop {
@@ -86,7 +89,8 @@ impl PulledLoop {
 
     /// A loop with options. Errors as [`EventLoop::with_options`].
     pub fn with_options(options: LoopOptions) -> io::Result<Self> {
-        let kept = Kept { events: Vec::new(), buffer: vec![0; BUFFER].into(), used: 0 };
+        let buffer = vec![0; BUFFER].into();
+        let kept = Kept { events: Vec::new(), buffer, used: 0, addresses: Vec::new() };
         let event_loop = EventLoop::with_options(Pulled(RefCell::new(kept)), options)?;
         Ok(Self { event_loop, returned: 0 })
     }
@@ -125,6 +129,7 @@ impl PulledLoop {
         let mut kept = self.event_loop.handler().0.borrow_mut();
         kept.events.clear();
         kept.used = 0;
+        kept.addresses.clear();
         self.returned = 0;
     }
 
@@ -160,6 +165,16 @@ impl PulledLoop {
         self.event_loop.conn(id)
     }
 
+    /// [`EventLoop::connect_datagrams`].
+    pub fn connect_datagrams(&mut self, address: &str, token: u64) -> io::Result<DatagramId> {
+        self.event_loop.connect_datagrams(address, token)
+    }
+
+    /// [`EventLoop::datagram_sockets`].
+    pub fn datagram_sockets(&self) -> Vec<DatagramId> {
+        self.event_loop.datagram_sockets()
+    }
+
     /// [`EventLoop::handle`].
     pub fn handle(&self) -> LoopHandle {
         self.event_loop.handle()
@@ -174,6 +189,33 @@ impl PulledLoop {
         std::cell::Ref::map(self.event_loop.handler().0.borrow(), |kept| {
             kept.buffer[..kept.used].get(event.range()).unwrap_or(&[])
         })
+    }
+
+    /// The sender of a datagram of the last wait, and the address of this machine that it was sent to: what
+    /// [`DatagramId::send_from`] answers with. `None` for any other event.
+    ///
+    /// ```
+    /// use omnipoll::{LoopEvent, LoopEventKind, PulledLoop};
+    /// use std::net::UdpSocket;
+    ///
+    /// let mut event_loop = PulledLoop::new()?;
+    /// let address = event_loop.listen("udp:127.0.0.1:0", 1)?;
+    /// let client = UdpSocket::bind("127.0.0.1:0")?;
+    /// client.send_to(b"hello", address.trim_start_matches("udp:"))?;
+    ///
+    /// let mut events = [LoopEvent::default(); 16];
+    /// let count = event_loop.wait(&mut events, None)?;
+    /// for event in &events[..count] {
+    ///     if let (LoopEventKind::Datagram, Some((peer, local))) = (event.kind(), event_loop.addresses(event)) {
+    ///         event.datagram_socket().send_from(&local, &peer, &event_loop.data(event))?;
+    ///     }
+    /// }
+    /// let mut answer = [0; 64];
+    /// assert_eq!(client.recv(&mut answer)?, 5);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn addresses(&self, event: &LoopEvent) -> Option<(Address, Address)> {
+        self.event_loop.handler().0.borrow().addresses.get(event.address_index()?).cloned()
     }
 
     /// For the bindings: where the bytes of the events lie. The place stays the same as long as the loop
@@ -244,6 +286,20 @@ impl Handler for Pulled {
 
     fn on_event(&self, _: &mut LoopRef<'_>, event: &Event) {
         self.0.borrow_mut().events.push(LoopEvent::of_poller(event));
+    }
+
+    fn on_datagram(&self, datagram: &mut Datagram<'_>, data: &[u8]) {
+        let mut kept = self.0.borrow_mut();
+        let (offset, length) = kept.keep(data);
+        debug_assert_eq!(length, data.len());
+        let event = LoopEvent::of_datagram(datagram.token(), datagram.socket(), kept.addresses.len());
+        kept.addresses.push((datagram.peer().clone(), datagram.local()));
+        kept.events.push(event.with_bytes(offset, length));
+    }
+
+    fn on_datagram_error(&self, socket: DatagramId, error: io::Error) {
+        let event = LoopEvent::of_datagram_error(socket.token().unwrap_or_default(), socket);
+        self.0.borrow_mut().push_closed(event, Some(error));
     }
 
     #[inline]

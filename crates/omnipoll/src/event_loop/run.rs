@@ -14,7 +14,8 @@ use super::options::LoopOptions;
 use crate::error::{explain, fail};
 use crate::net::driver::{AnyDriver, DriverKind};
 use crate::net::{
-    close_mailbox, open_mailbox, Bound, Conn, ConnId, Counters, ListenAddress, LoopRef, StopRequest,
+    close_mailbox, open_mailbox, Bound, Conn, ConnId, Counters, DatagramId, DatagramSocket, ListenAddress,
+    LoopRef, StopRequest,
 };
 use crate::{EngineKind, EventKind, Events, Options, Poller};
 
@@ -152,10 +153,75 @@ impl<H: Handler> EventLoop<H> {
         for bound in opened {
             match bound {
                 Bound::Stream(listener) => self.core.acceptor.add(listener, token),
-                Bound::Datagrams(socket) => self.connections.watch_datagrams(vec![socket])?,
+                Bound::Datagrams(socket) => {
+                    self.connections.open_datagrams(socket.with_token(token))?;
+                }
             }
         }
         Ok(addresses.join(" "))
+    }
+
+    /// A datagram socket that is connected to a `udp:` address: `"udp:192.0.2.1:53"`, with a number for
+    /// the host. It has a port of its own, receives from there only, and
+    /// [`on_datagram_error`](Handler::on_datagram_error) is called when nobody is there.
+    ///
+    /// [`DatagramId::send`] sends. It is open until it is [closed](DatagramId::close), or the loop is
+    /// stopped.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for any other address, `ESTALE` after a stop, `ENETUNREACH`, `EACCES` and
+    /// `EADDRNOTAVAIL` as `connect(2)` says; `EMFILE`, `ENFILE`, `ENOMEM`.
+    ///
+    /// ```
+    /// # use std::io;
+    /// use omnipoll::{Conn, Datagram, EventLoop, Handler};
+    /// use std::cell::RefCell;
+    /// use std::net::UdpSocket;
+    ///
+    /// /// Keeps what it is sent.
+    /// #[derive(Default)]
+    /// struct Keep(RefCell<Vec<u8>>);
+    ///
+    /// impl Handler for Keep {
+    ///     type State = ();
+    ///
+    ///     fn on_datagram(&self, datagram: &mut Datagram<'_>, data: &[u8]) {
+    ///         assert_eq!(datagram.token(), 7);
+    ///         self.0.borrow_mut().extend_from_slice(data);
+    ///     }
+    /// #   fn on_open(&self, _: &mut Conn<'_>) -> io::Result<()> { Ok(()) }
+    /// #   fn on_data(&self, _: &mut Conn<'_>, _: &mut (), _: &[u8]) {}
+    /// }
+    ///
+    /// let server = UdpSocket::bind("127.0.0.1:0")?;
+    /// let mut event_loop = EventLoop::new(Keep::default())?;
+    /// let socket = event_loop.connect_datagrams(&format!("udp:{}", server.local_addr()?), 7)?;
+    /// assert_eq!(socket.token()?, 7);
+    /// socket.send(b"question")?;
+    ///
+    /// let mut question = [0; 64];
+    /// let (length, client) = server.recv_from(&mut question)?;
+    /// assert_eq!(&question[..length], b"question");
+    /// server.send_to(b"answer", client)?;
+    /// while event_loop.handler().0.borrow().is_empty() {
+    ///     event_loop.run_once(None)?;
+    /// }
+    /// assert_eq!(*event_loop.handler().0.borrow(), b"answer");
+    /// # Ok::<(), io::Error>(())
+    /// ```
+    #[doc(alias = "connect")]
+    pub fn connect_datagrams(&mut self, address: &str, token: u64) -> io::Result<DatagramId> {
+        self.core.poller.check_owner()?;
+        let socket = DatagramSocket::connect_to(address)?;
+        self.connections.open_datagrams(socket.with_token(token))
+    }
+
+    /// The ids of its datagram sockets, the oldest first.
+    ///
+    /// See the example of [`DatagramId`].
+    pub fn datagram_sockets(&self) -> Vec<DatagramId> {
+        self.connections.mailbox().datagram_ids()
     }
 
     /// The poller that the loop waits on: for timers, descriptors, signals, children and posts of the
@@ -257,6 +323,7 @@ impl<H: Handler> Drop for EventLoop<H> {
         let Self { core, connections, .. } = self;
         if core.poller.is_owner() {
             connections.force_close(core);
+            connections.datagrams.close(&connections.context);
         }
         close_mailbox(connections.mailbox());
     }

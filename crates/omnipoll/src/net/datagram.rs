@@ -67,6 +67,14 @@ impl Datagram<'_> {
         self.id
     }
 
+    /// What [`EventLoop::listen`](crate::EventLoop::listen) or
+    /// [`connect_datagrams`](crate::EventLoop::connect_datagrams) was given for its socket; 0 on a server.
+    ///
+    /// See the example of [`EventLoop::connect_datagrams`](crate::EventLoop::connect_datagrams).
+    pub fn token(&self) -> u64 {
+        self.socket.token()
+    }
+
     /// The sender's address.
     ///
     /// See the example of [`Datagram`].

@@ -172,6 +172,13 @@ impl DatagramId {
         Ok(self.find()?.1.peer().cloned())
     }
 
+    /// The [`token`](crate::Datagram::token) of its datagrams.
+    ///
+    /// See the example of [`EventLoop::connect_datagrams`](crate::EventLoop::connect_datagrams).
+    pub fn token(self) -> io::Result<u64> {
+        Ok(self.find()?.1.token())
+    }
+
     /// Closes the socket. Its id is stale at once; what waits to be sent is sent or counted as dropped
     /// when its loop closes it, and datagrams that it has received already may still come to the
     /// handler.

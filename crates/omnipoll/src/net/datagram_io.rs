@@ -13,7 +13,7 @@ use crate::sys::datagrams::{self, Received, BATCH};
 use crate::{Interest, Poller};
 
 /// The memory for one incoming datagram: no UDP datagram is longer.
-const SLOT: usize = 64 * 1024;
+pub(crate) const SLOT: usize = 64 * 1024;
 
 /// What a loop receives datagrams into: 2 MiB, made the first time that one comes, and touched only as
 /// far as they reach.
@@ -41,19 +41,21 @@ impl DatagramIo {
         Self { id, socket, queue, is_watched: false, is_write_watched: false, is_write_wanted: false }
     }
 
-    /// Calls `each` for up to 32 datagrams that have arrived.
+    /// Calls `each` for up to so many datagrams that have arrived, and returns how many there were.
     pub(crate) fn receive(
         &mut self,
+        max: usize,
         buffer: &mut ReceiveBuffer,
         counters: &WorkerCounters,
         mut each: impl FnMut(&mut Datagram<'_>, &[u8]),
-    ) -> io::Result<()> {
+    ) -> io::Result<usize> {
         let ReceiveBuffer { memory, received } = buffer;
         if memory.is_empty() {
             *memory = vec![0; BATCH * SLOT];
         }
+        let memory = &mut memory[..max.min(BATCH) * SLOT];
         match datagrams::receive_batch(self.socket.as_fd(), memory, SLOT, received) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
             result => result?,
         };
         counters.add(Counter::DatagramsIn, received.len() as u64);
@@ -62,7 +64,7 @@ impl DatagramIo {
                 Datagram { received, id: self.id, socket: &self.socket, queue: &mut self.queue };
             each(&mut datagram, &slot[..received.length]);
         }
-        Ok(())
+        Ok(received.len())
     }
 
     /// Sends what is queued, as much as the kernel takes, and returns the errors that this, and other
@@ -130,7 +132,7 @@ mod tests {
         counters: &WorkerCounters,
         each: impl FnMut(&mut Datagram<'_>, &[u8]),
     ) -> io::Result<()> {
-        socket.receive(&mut ReceiveBuffer::default(), counters, each)
+        socket.receive(BATCH, &mut ReceiveBuffer::default(), counters, each).map(drop)
     }
 
     fn counters() -> WorkerCounters {

@@ -25,6 +25,8 @@ pub(crate) struct DatagramSocket {
     local: Address,
     /// What it is connected to.
     peer: Option<Address>,
+    /// What listen or connect was given.
+    token: u64,
     state: Mutex<State>,
 }
 
@@ -62,11 +64,27 @@ impl DatagramSocket {
         Ok(socket)
     }
 
+    /// A socket that is connected to a `udp:` address, which has a number for its host: a name would have
+    /// the loop wait for a resolver.
+    pub(crate) fn connect_to(address: &str) -> io::Result<Self> {
+        let peer = address.strip_prefix("udp:").and_then(|peer| peer.parse().ok());
+        let peer: SocketAddr = peer.ok_or_else(|| {
+            fail(libc::EINVAL, "a datagram socket is connected to an address like udp:192.0.2.1:53")
+        })?;
+        let socket = socket::open(Domain::for_address(peer), Type::DGRAM)?;
+        socket.connect(&peer.into()).describe("connect")?;
+        Self::of(socket)
+    }
+
+    pub(crate) fn with_token(self, token: u64) -> Self {
+        Self { token, ..self }
+    }
+
     pub(super) fn of(socket: Socket) -> io::Result<Self> {
         let local = socket::local_address(socket.as_fd()).describe("getsockname")?;
         let peer = socket.peer_addr().ok();
         let peer = peer.map(|peer| peer.as_socket().map_or(Address::Unnamed, Address::from));
-        Ok(Self { socket, local, peer, state: Mutex::default() })
+        Ok(Self { socket, local, peer, token: 0, state: Mutex::default() })
     }
 
     /// A duplicate with a queue of its own: each datagram goes to one of the two.
@@ -94,6 +112,10 @@ impl DatagramSocket {
 
     pub(super) fn local(&self) -> &Address {
         &self.local
+    }
+
+    pub(super) fn token(&self) -> u64 {
+        self.token
     }
 
     pub(super) fn peer(&self) -> Option<&Address> {

@@ -7,6 +7,8 @@ use super::conn::Conn;
 use super::conn_id::ConnId;
 use super::connection::Connection;
 use super::connection_table::ConnectionTable;
+use super::datagram_id::DatagramId;
+use super::datagram_socket::DatagramSocket;
 use super::loop_context::LoopContext;
 use super::mailbox::stale;
 use crate::Poller;
@@ -35,6 +37,11 @@ impl<'a> LoopRef<'a> {
     /// it has ended, or is of another loop, which its [`ConnId`] reaches.
     pub fn conn(&mut self, id: ConnId) -> io::Result<Conn<'_>> {
         LoopRef { table: self.table, context: self.context }.into_conn(id)
+    }
+
+    /// [`EventLoop::connect_datagrams`](crate::EventLoop::connect_datagrams), in a callback.
+    pub fn connect_datagrams(&self, address: &str, token: u64) -> io::Result<DatagramId> {
+        self.context.mailbox.open_datagrams(DatagramSocket::connect_to(address)?.with_token(token))
     }
 
     /// Stops the loop: [`LoopHandle::stop`](crate::LoopHandle::stop). On a loop of a server, the server:

@@ -57,7 +57,7 @@ pub(crate) use conn_id::MAX_CONNECTIONS;
 pub(crate) use connection::{Connection, Origin};
 pub(crate) use connection_table::ConnectionTable;
 pub(crate) use counters::{Counter, Counters, WorkerCounters};
-pub(crate) use datagram_io::{DatagramIo, ReceiveBuffer};
+pub(crate) use datagram_io::{DatagramIo, ReceiveBuffer, SLOT as DATAGRAM_SLOT};
 pub(crate) use datagram_socket::DatagramSocket;
 pub(crate) use id_bits::MAX_LOOPS;
 pub(crate) use listen_address::ListenAddress;

@@ -43,7 +43,9 @@ pub(super) fn serve<H: Handler>(
     let acceptor = Acceptor::new(sockets.listeners, sockets.is_shared, is_unlimited);
     let mut server_loop = ServerLoop::new(shared.clone(), poller, driver, acceptor, worker);
     let served = || {
-        connections.watch_datagrams(sockets.datagrams)?;
+        for socket in sockets.datagrams {
+            connections.open_datagrams(socket)?;
+        }
         if shared.options.signals && stop_pipes.is_some() {
             watch_stop_signals(&server_loop.core.poller)?;
         }
