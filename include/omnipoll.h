@@ -55,9 +55,10 @@
  * where a result is ignored that a program needs (OMNI_MUST_USE). At run time NULL is checked all
  * the same. Either macro may be defined, also as nothing, before this file is included.
  *
- * Handles. A pointer to an omni_poller, omni_server, omni_conn or omni_datagram is a handle and not
- * an address: copy it and compare it, but there is nothing behind it. It holds the kind of the
- * object and a generation, so that using one too late is an error and nothing worse.
+ * Handles. A pointer to an omni_poller, omni_server, omni_conn, omni_datagram or
+ * omni_datagram_socket is a handle and not an address: copy it and compare it, but there is nothing
+ * behind it. It holds the kind of the object and a generation, so that using one too late is an
+ * error and nothing worse.
  *
  * Structs that can grow begin with their size in bytes, which the caller sets. A newer library
  * accepts an older program's struct, and the other way round as long as nothing new is asked for. A
@@ -102,6 +103,8 @@
 
 /* A piece of memory, of <sys/uio.h>. */
 struct iovec;
+/* A socket's address, of <sys/socket.h>. Its length is a socklen_t there. */
+struct sockaddr;
 
 #ifdef __GNUC__
 #define OMNI_API __attribute__((visibility("default")))
@@ -213,6 +216,14 @@ typedef struct omni_conn omni_conn;
  * returns; then it is -ESTALE.
  */
 typedef struct omni_datagram omni_datagram;
+
+/**
+ * A datagram socket of a loop, by which any thread sends at any time.
+ *
+ * The value of the pointer is the socket's id, a number that is not used again: a program that has kept
+ * the number casts it back. -ESTALE when the socket is closed, as all of a server's are when it stops.
+ */
+typedef struct omni_datagram_socket omni_datagram_socket;
 
 /**
  * A poller: descriptors registered with an engine, to be waited for.
@@ -995,6 +1006,12 @@ typedef struct omni_handler {
      * A datagram has arrived on a "udp:" address. Handle and bytes are valid until the callback returns.
      */
     void (*on_datagram)(omni_datagram *datagram, const uint8_t *data, size_t length, void *context);
+    /**
+     * A datagram that was sent from this socket is lost, for the reason `error`: -ECONNREFUSED or
+     * another one that the network gives of a connected socket's, or what sendmsg(2) says of one that had
+     * to wait. Errors that come before the callback are one call.
+     */
+    void (*on_datagram_error)(omni_datagram_socket *socket, int error, void *context);
 } omni_handler;
 
 /**
@@ -1107,6 +1124,17 @@ OMNI_API void omni_server_free(omni_server *server);
  */
 OMNI_API int omni_server_broadcast(omni_server *server, const void *data,
     size_t length) OMNI_NONNULL(1);
+
+/**
+ * The sockets of its "udp:" addresses in their order, for one loop after another, because under
+ * OMNI_MODEL_CORES and OMNI_MODEL_PREFORK each loop has a duplicate of each. Writes at most `capacity`
+ * of them to `sockets`. None before the loops run and after a stop; under OMNI_MODEL_PREFORK each process
+ * has its own.
+ *
+ * Returns how many there are, or an error. System calls: none. Since 0.1.
+ */
+OMNI_API int omni_server_datagram_sockets(const omni_server *server,
+    omni_datagram_socket **sockets, uint32_t capacity) OMNI_NONNULL(1);
 
 /**
  * Duplicates the socket of one of the server's addresses, counted from 0 in their order: to set an
@@ -1275,6 +1303,15 @@ OMNI_API uint64_t omni_conn_id(const omni_conn *conn);
 OMNI_API int omni_conn_peer(const omni_conn *conn, char *buffer, size_t capacity) OMNI_NONNULL(1);
 
 /**
+ * Writes the peer's address as getpeername(2) does: at most `*length` bytes to `address`, and the
+ * length of all of them to `*length`. 128 bytes (`struct sockaddr_storage`) are enough.
+ *
+ * Returns 0 or an error. System calls: none. Since 0.1.
+ */
+OMNI_API int omni_conn_peer_sockaddr(const omni_conn *conn, struct sockaddr *address,
+    uint32_t *length) OMNI_NONNULL(1);
+
+/**
  * Writes the address that the client connected to, as `omni_conn_peer` writes the peer's.
  *
  * Returns as `omni_conn_peer`. System calls: getsockname. Since 0.1.
@@ -1384,6 +1421,102 @@ OMNI_API int omni_datagram_peer(const omni_datagram *datagram, char *buffer,
  */
 OMNI_API int omni_datagram_local(const omni_datagram *datagram, char *buffer,
     size_t capacity) OMNI_NONNULL(1);
+
+/**
+ * Writes the address the datagram came from as getpeername(2) does: at most `*length` bytes to
+ * `address`, and the length of all of them to `*length`. `omni_datagram_socket_send_to` takes it.
+ *
+ * Returns 0 or an error. System calls: none. Since 0.1.
+ */
+OMNI_API int omni_datagram_peer_sockaddr(const omni_datagram *datagram, struct sockaddr *address,
+    uint32_t *length) OMNI_NONNULL(1);
+
+/**
+ * Writes the address the datagram was sent to, which `omni_datagram_local` describes, as
+ * `omni_datagram_peer_sockaddr` does.
+ *
+ * Returns 0 or an error. System calls: none. Since 0.1.
+ */
+OMNI_API int omni_datagram_local_sockaddr(const omni_datagram *datagram, struct sockaddr *address,
+    uint32_t *length) OMNI_NONNULL(1);
+
+/**
+ * The socket that has received the datagram. NULL on an error, which `omni_last_error` describes.
+ *
+ * System calls: none. Since 0.1.
+ */
+OMNI_API omni_datagram_socket *omni_datagram_receiver(const omni_datagram *datagram);
+
+/**
+ * Sends `length` bytes as one datagram to an address, now. If the kernel's buffer for the socket is
+ * full, they are copied and sent by the socket's loop as soon as there is room. The system chooses
+ * the source address if the socket is bound to all of the machine's:
+ * `omni_datagram_socket_send_from` replies from another thread.
+ *
+ * Returns 0, or:
+ *   -EMSGSIZE: it is too long for a datagram.
+ *   -ENOBUFS: 1,024 datagrams or 4 MiB wait to be sent.
+ *   -EAFNOSUPPORT: `address` is not an internet address.
+ *   -EACCES, -ENETUNREACH, -EPERM or another error of sendmsg(2).
+ *
+ * What the peer says of an earlier datagram is not returned: `on_datagram_error` gets it. May be called
+ * anywhere. System calls: sendmsg. Since 0.1.
+ */
+OMNI_API int omni_datagram_socket_send_to(omni_datagram_socket *socket,
+    const struct sockaddr *address, uint32_t address_length, const void *data,
+    size_t length) OMNI_NONNULL(1);
+
+/**
+ * `omni_datagram_socket_send_to` from one of the machine's addresses, on Linux: a reply to a datagram
+ * from its `omni_datagram_local_sockaddr`, without which a client that is connected to that address
+ * receives nothing. A socket that is bound to one address sends from that one.
+ *
+ * Returns as `omni_datagram_socket_send_to`, and:
+ *   -EINVAL: `local` is not an address of this machine.
+ *
+ * May be called anywhere. System calls: sendmsg. Since 0.1.
+ */
+OMNI_API int omni_datagram_socket_send_from(omni_datagram_socket *socket,
+    const struct sockaddr *local, uint32_t local_length, const struct sockaddr *address,
+    uint32_t address_length, const void *data, size_t length) OMNI_NONNULL(1);
+
+/**
+ * `omni_datagram_socket_send_to` to the address that the socket is connected to.
+ *
+ * Returns as `omni_datagram_socket_send_to`, and:
+ *   -EDESTADDRREQ: it is not connected.
+ *
+ * May be called anywhere. System calls: sendmsg. Since 0.1.
+ */
+OMNI_API int omni_datagram_socket_send(omni_datagram_socket *socket, const void *data,
+    size_t length) OMNI_NONNULL(1);
+
+/**
+ * Writes the address that the socket is bound to, with the port that the system chose:
+ * "127.0.0.1:53". Works like snprintf(3), as `omni_poller_dump` does.
+ *
+ * Returns the length of the whole text without the zero, or an error. May be called anywhere. System
+ * calls: none. Since 0.1.
+ */
+OMNI_API int omni_datagram_socket_local(const omni_datagram_socket *socket, char *buffer,
+    size_t capacity) OMNI_NONNULL(1);
+
+/**
+ * Writes the address that the socket is connected to, as `omni_datagram_socket_local` does: an empty
+ * text when it is not connected.
+ *
+ * Returns as `omni_datagram_socket_local`. May be called anywhere. System calls: none. Since 0.1.
+ */
+OMNI_API int omni_datagram_socket_peer(const omni_datagram_socket *socket, char *buffer,
+    size_t capacity) OMNI_NONNULL(1);
+
+/**
+ * Closes the socket: -ESTALE from now on. What waits to be sent is sent, or counted as dropped, when its
+ * loop closes it; datagrams that it has received already may still come to the handler.
+ *
+ * Returns 0 or an error. May be called anywhere. System calls: a write to an eventfd. Since 0.1.
+ */
+OMNI_API int omni_datagram_socket_close(omni_datagram_socket *socket) OMNI_NONNULL(1);
 
 /* ---- Inspection ------------------------------------------------------------------------------ */
 

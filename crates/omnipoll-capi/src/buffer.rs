@@ -3,6 +3,9 @@
 use std::ffi::{c_char, c_int, c_void, CStr};
 use std::ptr;
 
+use libc::{sockaddr, sockaddr_storage};
+use omnipoll::Address;
+
 use crate::error::Failure;
 
 /// Writes as much of `text` to `buffer` as its `capacity` has room for, ended by a zero, and
@@ -57,4 +60,43 @@ pub(crate) unsafe fn read_bytes<'a>(data: *const c_void, length: usize) -> Resul
 /// A count as C gets it.
 pub(crate) fn to_count(count: usize) -> c_int {
     count.try_into().unwrap_or(c_int::MAX)
+}
+
+/// Writes an address as getpeername(2) does: as much as `length` has room for, and then its own length
+/// there.
+///
+/// # Safety
+/// `length` is NULL or readable and writable, and `address` is NULL or has as many bytes as it says.
+pub(crate) unsafe fn write_sockaddr(
+    from: &Address,
+    address: *mut sockaddr,
+    length: *mut u32,
+) -> Result<c_int, Failure> {
+    if address.is_null() || length.is_null() {
+        return Err(Failure::new(libc::EINVAL, "the address or its length is NULL"));
+    }
+    let bytes = from.to_sockaddr()?;
+    // SAFETY: not NULL, and so as promised; it may have any alignment.
+    unsafe {
+        let room = length.read_unaligned() as usize;
+        ptr::copy_nonoverlapping(bytes.as_ptr(), address.cast(), bytes.len().min(room));
+        length.write_unaligned(bytes.len() as u32);
+    }
+    Ok(0)
+}
+
+/// The address that C has passed.
+///
+/// # Safety
+/// `address` is NULL, or has `length` bytes, which stay as they are meanwhile.
+pub(crate) unsafe fn read_sockaddr(address: *const sockaddr, length: u32) -> Result<Address, Failure> {
+    if address.is_null() {
+        return Err(Failure::new(libc::EINVAL, "the address is NULL"));
+    }
+    if length as usize > size_of::<sockaddr_storage>() {
+        return Err(Failure::new(libc::EINVAL, "no socket address is so long"));
+    }
+    // SAFETY: not NULL, and so as promised.
+    let bytes = unsafe { std::slice::from_raw_parts(address.cast(), length as usize) };
+    Ok(Address::from_sockaddr(bytes)?)
 }

@@ -5,10 +5,10 @@ use std::io::IoSlice;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
-use libc::iovec;
+use libc::{iovec, sockaddr};
 use omnipoll::{Conn, ConnId};
 
-use crate::buffer::{read_bytes, to_count, write_str};
+use crate::buffer::{read_bytes, to_count, write_sockaddr, write_str};
 use crate::callback_scope;
 use crate::error::{catch_panic, to_c_result, Failure};
 use crate::options::some_time;
@@ -265,6 +265,23 @@ pub unsafe extern "C" fn omni_conn_peer(
     call_here("omni_conn_peer", conn, |conn| {
         // SAFETY: as this function's contract says.
         unsafe { write_str(&conn.peer().to_string(), buffer, capacity) }
+    })
+}
+
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Writes the peer's address as getpeername(2) does: at most `*length` bytes to `address`, and the
+/// length of all of them to `*length`. 128 bytes (`struct sockaddr_storage`) are enough.
+///
+/// Returns 0 or an error. System calls: none. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn omni_conn_peer_sockaddr(
+    conn: *const omni_conn,
+    address: *mut sockaddr,
+    length: *mut u32,
+) -> c_int {
+    call_here("omni_conn_peer_sockaddr", conn, |conn| {
+        // SAFETY: as this function's contract says.
+        unsafe { write_sockaddr(conn.peer(), address, length) }
     })
 }
 

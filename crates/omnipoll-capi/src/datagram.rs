@@ -5,12 +5,14 @@ use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicU16, Ordering};
 
+use libc::sockaddr;
 use omnipoll::Datagram;
 
-use crate::buffer::{read_bytes, write_str};
+use crate::buffer::{read_bytes, write_sockaddr, write_str};
+use crate::datagram_socket::socket_of;
 use crate::error::{catch_panic, to_c_result, Failure};
 use crate::handle::{handle_of, name_of, DATAGRAM};
-use crate::types::omni_datagram;
+use crate::types::{omni_datagram, omni_datagram_socket};
 
 /// Lent to a callback for as long as it runs.
 #[derive(Clone, Copy)]
@@ -117,4 +119,51 @@ pub unsafe extern "C" fn omni_datagram_local(
         // SAFETY: as this function's contract says.
         unsafe { write_str(&datagram.local().to_string(), buffer, capacity) }
     })
+}
+
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Writes the address the datagram came from as getpeername(2) does: at most `*length` bytes to
+/// `address`, and the length of all of them to `*length`. `omni_datagram_socket_send_to` takes it.
+///
+/// Returns 0 or an error. System calls: none. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn omni_datagram_peer_sockaddr(
+    datagram: *const omni_datagram,
+    address: *mut sockaddr,
+    length: *mut u32,
+) -> c_int {
+    with("omni_datagram_peer_sockaddr", datagram, |datagram| {
+        // SAFETY: as this function's contract says.
+        unsafe { write_sockaddr(datagram.peer(), address, length) }
+    })
+}
+
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Writes the address the datagram was sent to, which `omni_datagram_local` describes, as
+/// `omni_datagram_peer_sockaddr` does.
+///
+/// Returns 0 or an error. System calls: none. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn omni_datagram_local_sockaddr(
+    datagram: *const omni_datagram,
+    address: *mut sockaddr,
+    length: *mut u32,
+) -> c_int {
+    with("omni_datagram_local_sockaddr", datagram, |datagram| {
+        // SAFETY: as this function's contract says.
+        unsafe { write_sockaddr(&datagram.local(), address, length) }
+    })
+}
+
+/// The socket that has received the datagram. NULL on an error, which `omni_last_error` describes.
+///
+/// System calls: none. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn omni_datagram_receiver(datagram: *const omni_datagram) -> *mut omni_datagram_socket {
+    let mut socket = ptr::null_mut();
+    with("omni_datagram_receiver", datagram, |datagram| {
+        socket = socket_of(datagram.socket());
+        Ok(0)
+    });
+    socket
 }

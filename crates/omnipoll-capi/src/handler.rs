@@ -5,14 +5,15 @@ use std::io;
 use std::mem::offset_of;
 use std::ptr;
 
-use omnipoll::{Conn, Datagram, Handler};
+use omnipoll::{Conn, Datagram, DatagramId, Handler};
 
 use crate::callback_scope::enter;
 use crate::conn::handle_of;
 use crate::datagram;
+use crate::datagram_socket::socket_of;
 use crate::error::errno;
 use crate::sized::Sized32;
-use crate::types::{omni_conn, omni_datagram};
+use crate::types::{omni_conn, omni_datagram, omni_datagram_socket};
 
 /// The callbacks of a server, each of which gets `context` as its last argument. A callback that is
 /// NULL does what it says of that.
@@ -70,6 +71,11 @@ pub struct omni_handler {
             context: *mut c_void,
         ),
     >,
+    /// A datagram that was sent from this socket is lost, for the reason `error`: -ECONNREFUSED or
+    /// another one that the network gives of a connected socket's, or what sendmsg(2) says of one that had
+    /// to wait. Errors that come before the callback are one call.
+    pub on_datagram_error:
+        Option<unsafe extern "C" fn(socket: *mut omni_datagram_socket, error: c_int, context: *mut c_void)>,
 }
 
 // SAFETY: as declared above; a function's zero is none.
@@ -142,5 +148,10 @@ impl Handler for Callbacks {
         datagram::lend(datagram, |datagram| unsafe {
             on_datagram(datagram, data.as_ptr(), data.len(), self.0.context);
         });
+    }
+
+    fn on_datagram_error(&self, socket: DatagramId, error: io::Error) {
+        let Some(on_datagram_error) = self.0.on_datagram_error else { return };
+        unsafe { on_datagram_error(socket_of(socket), -errno(&error), self.0.context) };
     }
 }

@@ -4,7 +4,7 @@
 //! `omnipoll.h.in` is the header's frame: its chapters stand for the modules here. `types` has the
 //! handles; `version`, `error` and `engine` what needs none; `interest`, `event` and `poller` pollers,
 //! `sources` what they wait for besides descriptors; `model`, `options`, `handler`, `server` and
-//! `statistics` servers; `conn` and `datagram` what a handler gets; `inspect` and `strict` what a
+//! `statistics` servers; `conn`, `datagram` and `datagram_socket` what a handler gets; `inspect` and `strict` what a
 //! poller reports of its use.
 //!
 //! Without a chapter: `handle` makes a stale handle an error instead of undefined behaviour,
@@ -19,6 +19,7 @@ mod buffer;
 mod callback_scope;
 mod conn;
 mod datagram;
+mod datagram_socket;
 mod engine;
 mod error;
 mod event;
@@ -41,6 +42,7 @@ mod version;
 // The fuzz targets call what C calls, as Rust.
 #[cfg(fuzzing)]
 pub use {
-    conn::*, datagram::*, engine::*, error::*, event::*, handler::*, inspect::*, interest::*, model::*,
-    options::*, poller::*, server::*, sources::*, statistics::*, strict::*, types::*, version::*,
+    conn::*, datagram::*, datagram_socket::*, engine::*, error::*, event::*, handler::*, inspect::*,
+    interest::*, model::*, options::*, poller::*, server::*, sources::*, statistics::*, strict::*, types::*,
+    version::*,
 };

@@ -9,12 +9,13 @@ use std::time::Duration;
 use omnipoll::{Server, ServerHandle, ServerOptions};
 
 use crate::buffer::{read_bytes, read_str, to_count, write_str};
+use crate::datagram_socket::socket_of;
 use crate::error::{catch_panic, to_c_result, Failure};
 use crate::handle::{call_signal_safe, checked, Table, SERVER};
 use crate::handler::{omni_handler, Callbacks};
 use crate::options::omni_server_options;
 use crate::sized;
-use crate::types::omni_server;
+use crate::types::{omni_datagram_socket, omni_server};
 
 /// A server and its handle to the outside.
 pub(crate) struct Serving {
@@ -249,6 +250,32 @@ pub unsafe extern "C" fn omni_server_broadcast(
         // SAFETY: as this function's contract says.
         let data = unsafe { read_bytes(data, length) }?;
         Ok(to_count(serving.handle.broadcast(data)?))
+    })
+}
+
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// The sockets of its "udp:" addresses in their order, for one loop after another, because under
+/// OMNI_MODEL_CORES and OMNI_MODEL_PREFORK each loop has a duplicate of each. Writes at most `capacity`
+/// of them to `sockets`. None before the loops run and after a stop; under OMNI_MODEL_PREFORK each process
+/// has its own.
+///
+/// Returns how many there are, or an error. System calls: none. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn omni_server_datagram_sockets(
+    server: *const omni_server,
+    sockets: *mut *mut omni_datagram_socket,
+    capacity: u32,
+) -> c_int {
+    call("omni_server_datagram_sockets", server, |serving| {
+        if sockets.is_null() && capacity > 0 {
+            return Err(Failure::new(libc::EINVAL, "sockets is NULL"));
+        }
+        let ids = serving.handle.datagram_sockets();
+        for (index, id) in ids.iter().take(capacity as usize).enumerate() {
+            // SAFETY: `capacity` of them by this function's contract, of which this is one.
+            unsafe { sockets.add(index).write(socket_of(*id)) };
+        }
+        Ok(to_count(ids.len()))
     })
 }
 

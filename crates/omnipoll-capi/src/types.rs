@@ -20,6 +20,12 @@ pub struct omni_server(());
 /// `omni_conn_abort`.
 pub struct omni_conn(());
 
+/// A datagram socket of a loop, by which any thread sends at any time.
+///
+/// The value of the pointer is the socket's id, a number that is not used again: a program that has kept
+/// the number casts it back. -ESTALE when the socket is closed, as all of a server's are when it stops.
+pub struct omni_datagram_socket(());
+
 /// A datagram that has arrived. Valid only on the thread of the callback that got it, until that
 /// returns; then it is -ESTALE.
 pub struct omni_datagram(());

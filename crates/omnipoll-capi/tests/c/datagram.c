@@ -112,10 +112,141 @@ static void datagrams(uint32_t engine)
     }
 }
 
+/* ---- From any thread ------------------------------------------------------------------------- */
+
+/* What a thread needs to answer a datagram whose callback has returned. */
+struct answer {
+    omni_datagram_socket *socket;
+    struct sockaddr_storage peer, local;
+    uint32_t peer_length, local_length;
+    char text[64];
+};
+
+static void *send_answer(void *context)
+{
+    struct answer *answer = context;
+    const struct sockaddr *to = (struct sockaddr *)&answer->peer, *from = (struct sockaddr *)&answer->local;
+    IS(omni_datagram_socket_send_from(answer->socket, from, answer->local_length, to, answer->peer_length,
+                                      answer->text, strlen(answer->text)), 0);
+    free(answer);
+    return NULL;
+}
+
+static pthread_t answering;
+
+/* Answers from another thread with the address that was asked, and checks what it is given. */
+static void answer_later(omni_datagram *datagram, const uint8_t *data, size_t length, void *context)
+{
+    struct answer *answer = calloc(1, sizeof *answer);
+    struct sockaddr_in some;
+    uint32_t short_length = 4;
+    char peer[64];
+    OK(answer && data && length && context == &seen);
+    answer->socket = omni_datagram_receiver(datagram);
+    answer->peer_length = answer->local_length = sizeof answer->peer;
+    IS(omni_datagram_peer_sockaddr(datagram, (struct sockaddr *)&answer->peer, &answer->peer_length), 0);
+    IS(omni_datagram_local_sockaddr(datagram, (struct sockaddr *)&answer->local, &answer->local_length), 0);
+    IS(omni_datagram_peer_sockaddr(datagram, (struct sockaddr *)&some, &short_length), 0);
+    IS(short_length, answer->peer_length);
+    OK(omni_datagram_local(datagram, answer->text, sizeof answer->text) > 0);
+    OK(omni_datagram_peer(datagram, peer, sizeof peer) > 0);
+    if (answer->peer.ss_family == AF_INET) {
+        memcpy(&some, &answer->peer, sizeof some);
+        IS(ntohs(some.sin_port), atoi(strrchr(peer, ':') + 1));
+        IS(answer->peer_length, sizeof some);
+    }
+    IS(pthread_create(&answering, NULL, send_answer, answer), 0);
+    IS(pthread_join(answering, NULL), 0);
+}
+
+static void other_threads_send(uint32_t engine)
+{
+    for (uint32_t model = OMNI_MODEL_REACTOR; model <= OMNI_MODEL_CORES; model++) {
+        omni_server_options options = {.size = sizeof options, .engine = engine, .model = model, .workers = 1};
+        omni_handler handler = {.size = sizeof handler, .context = &seen, .on_datagram = answer_later};
+        struct service service = {.server = new_server(&options, &handler)};
+        omni_datagram_socket *sockets[2] = {0};
+        char address[64], local[64];
+        int port;
+        IS(omni_server_listen(service.server, "udp:*:0"), 0);
+        OK(omni_server_address(service.server, address, sizeof address) > 0);
+        IS(omni_server_datagram_sockets(service.server, sockets, 2), 0);
+        IS(pthread_create(&service.thread, NULL, run_server, &service), 0);
+        ask_where(1, atoi(strrchr(address, ':') + 1));
+        ask_where(2, atoi(strrchr(address, ':') + 1));
+
+        /* Without having been asked. */
+        IS(omni_server_datagram_sockets(service.server, NULL, 0), 1);
+        IS(omni_server_datagram_sockets(service.server, sockets, 2), 1);
+        OK(omni_datagram_socket_local(sockets[0], local, sizeof local) > 0);
+        IS(strcmp(local, address + strlen("udp:")), 0);
+        IS(omni_datagram_socket_peer(sockets[0], local, sizeof local), 0);
+        IS(local[0], 0);
+        struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        int fd = bound(SOCK_DGRAM, &port);
+        to.sin_port = htons((uint16_t)port);
+        const struct sockaddr *peer = (struct sockaddr *)&to;
+        IS(omni_datagram_socket_send_to(sockets[0], peer, sizeof to, "unasked", 7), 0);
+        receive(fd, "unasked");
+        IS(omni_datagram_socket_send_to(sockets[0], peer, sizeof to, address, 65508), -EMSGSIZE);
+        IS(omni_datagram_socket_send(sockets[0], "x", 1), -EDESTADDRREQ);
+        struct sockaddr_in foreign = to;
+        foreign.sin_addr.s_addr = htonl(0xc0000201); /* 192.0.2.1 */
+        const struct sockaddr *from = (struct sockaddr *)&foreign;
+        OK(omni_datagram_socket_send_from(sockets[0], from, sizeof foreign, peer, sizeof to, "x", 1) < 0);
+        close(fd);
+        finish(&service);
+        IS(omni_datagram_socket_send_to(sockets[0], peer, sizeof to, "late", 4), -ESTALE);
+    }
+}
+
+static _Atomic int refused;
+
+static void note_refusal(omni_datagram_socket *socket, int error, void *context)
+{
+    OK(context == &seen);
+    IS(omni_datagram_socket_close(socket), 0);
+    IS(omni_datagram_socket_close(socket), -ESTALE);
+    refused = error;
+}
+
+static void refusals(uint32_t engine)
+{
+    for (uint32_t model = OMNI_MODEL_REACTOR; model <= OMNI_MODEL_CORES; model++) {
+        omni_server_options options = {.size = sizeof options, .engine = engine, .model = model, .workers = 1};
+        omni_handler handler = {.size = sizeof handler, .context = &seen, .on_datagram_error = note_refusal};
+        struct service service = {.server = new_server(&options, &handler)};
+        omni_datagram_socket *socket = NULL;
+        char address[32], peer[64], expected[64];
+        int nobody, fd, port;
+        struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        nobody = bound(SOCK_DGRAM, &port);
+        to.sin_port = htons((uint16_t)port);
+        fd = bound(SOCK_DGRAM, &port);
+        IS(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
+        close(nobody);
+        snprintf(address, sizeof address, "fd:%d", fd);
+        IS(omni_server_listen(service.server, address), 0);
+        close(fd);
+        refused = 0;
+        IS(pthread_create(&service.thread, NULL, run_server, &service), 0);
+        UNTIL(omni_server_datagram_sockets(service.server, &socket, 1) == 1);
+        snprintf(expected, sizeof expected, "127.0.0.1:%d", ntohs(to.sin_port));
+        IS(omni_datagram_socket_peer(socket, peer, sizeof peer), strlen(expected));
+        IS(strcmp(peer, expected), 0);
+        IS(omni_datagram_socket_send(socket, "hello", 5), 0);
+        UNTIL(refused);
+        IS(refused, -ECONNREFUSED);
+        finish(&service);
+    }
+}
+
 static const struct behaviour behaviours[] = {
     {"an inherited datagram socket is served", inherited_datagrams},
     {"datagrams are answered, and stale in the end", datagrams},
     {"a datagram has the address that was asked", addresses_of_datagrams},
+    {"any thread sends from a datagram socket", other_threads_send},
+    {"a connected datagram socket is told of refusals", refusals},
 };
 
 int main(void)

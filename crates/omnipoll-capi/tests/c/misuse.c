@@ -81,6 +81,8 @@ static void null_pointers_in_a_callback(omni_conn *conn)
     IS(omni_conn_writev(conn, NULL, 1), -EINVAL);
     IS(omni_conn_writev(conn, &nowhere, 1), -EINVAL);
     IS(omni_conn_peer(conn, NULL, 1), -EINVAL);
+    IS(omni_conn_peer_sockaddr(conn, NULL, has_room()), -EINVAL);
+    IS(omni_conn_peer_sockaddr(conn, (struct sockaddr *)&address, NULL), -EINVAL);
     IS(omni_conn_local(conn, NULL, 1), -EINVAL);
     IS(omni_conn_set_context(conn, NULL), 0);
 }
@@ -90,6 +92,22 @@ static void null_pointers_for_a_datagram(omni_datagram *datagram)
     IS(omni_datagram_reply(datagram, NULL, 1), -EINVAL);
     IS(omni_datagram_peer(datagram, NULL, 1), -EINVAL);
     IS(omni_datagram_local(datagram, NULL, 1), -EINVAL);
+    IS(omni_datagram_peer_sockaddr(datagram, NULL, has_room()), -EINVAL);
+    IS(omni_datagram_peer_sockaddr(datagram, (struct sockaddr *)&address, NULL), -EINVAL);
+    IS(omni_datagram_local_sockaddr(datagram, NULL, has_room()), -EINVAL);
+    omni_datagram_socket *socket = omni_datagram_receiver(datagram);
+    const struct sockaddr *to = (const struct sockaddr *)&address;
+    IS(omni_datagram_peer_sockaddr(datagram, (struct sockaddr *)&address, has_room()), 0);
+    IS(omni_datagram_socket_send_to(socket, NULL, 16, "x", 1), -EINVAL);
+    IS(omni_datagram_socket_send_to(socket, to, 3, "x", 1), -EINVAL);
+    IS(omni_datagram_socket_send_to(socket, to, UINT32_MAX, "x", 1), -EINVAL);
+    IS(omni_datagram_socket_send_to(socket, to, address_length, NULL, 1), -EINVAL);
+    IS(omni_datagram_socket_send_from(socket, NULL, 16, to, address_length, "x", 1), -EINVAL);
+    IS(omni_datagram_socket_send_from(socket, to, address_length, NULL, 16, "x", 1), -EINVAL);
+    IS(omni_datagram_socket_send(socket, NULL, 1), -EINVAL);
+    IS(omni_datagram_socket_local(socket, NULL, 1), -EINVAL);
+    IS(omni_datagram_socket_peer(socket, NULL, 1), -EINVAL);
+    IS(omni_server_datagram_sockets(live[SERVER], NULL, 1), -EINVAL);
 }
 
 /* ---- What there is --------------------------------------------------------------------------- */
@@ -108,10 +126,11 @@ static void misuse_datagram(omni_datagram *datagram, const uint8_t *data, size_t
 {
     OK(data && length && context == &seen);
     live[DATAGRAM] = datagram;
+    live[DATAGRAM_SOCKET] = omni_datagram_receiver(datagram);
     use_all_wrong_handles();
     null_pointers_for_a_datagram(datagram);
     for (EACH_CALL(call, DATAGRAM))
-        expect(call, datagram, 0);
+        expect(call, datagram, call->make == call_omni_datagram_receiver);
     live[DATAGRAM] = NULL;
     stale[DATAGRAM] = datagram;
     seen->posted = 1;
@@ -207,6 +226,10 @@ static void right_handles(uint32_t engine)
             expect(call, call->make == call_omni_server_broadcast ? live[SERVER] : idle, says_what);
         }
         receive(fd, "x");
+        if (live[DATAGRAM_SOCKET])
+            for (EACH_CALL(call, DATAGRAM_SOCKET))
+                expect(call, live[DATAGRAM_SOCKET],
+                       call->make == call_omni_datagram_socket_send ? -EDESTADDRREQ : 0);
         IS(omni_conn_close(live[CONN]), 0);
         IS(receive_end(fd), 0);
         close(fd);
@@ -224,7 +247,7 @@ static void right_handles(uint32_t engine)
 
 static void use_handles_of_the_parent(void)
 {
-    void *handles[KINDS] = {live[POLLER], idle, live[CONN], stale[DATAGRAM]};
+    void *handles[KINDS] = {live[POLLER], idle, live[CONN], stale[DATAGRAM], live[DATAGRAM_SOCKET]};
     for (int times = 0; times < 2; times++)
         for (int kind = 0; kind < KINDS; kind++)
             for (EACH_CALL(call, kind))

@@ -5,7 +5,7 @@
 
 #include "serving.h"
 
-enum kind { POLLER, SERVER, CONN, DATAGRAM, KINDS };
+enum kind { POLLER, SERVER, CONN, DATAGRAM, DATAGRAM_SOCKET, KINDS };
 
 /* What the calls take besides the handle: nothing but the handle is to be wrong. */
 static int file;         /* a regular file, not empty */
@@ -14,6 +14,9 @@ static pid_t child;
 static uint64_t timer;
 static char room[4096];
 static struct iovec piece = {room, 1};
+static struct sockaddr_storage address;
+static uint32_t address_length;
+static struct sockaddr_in discard = {.sin_family = AF_INET};
 static omni_event event;
 static omni_poller_statistics stats = {.size = sizeof stats};
 static omni_server_statistics statistics = {.size = sizeof statistics};
@@ -27,6 +30,23 @@ static void ignore_finding(const omni_finding *finding, void *context)
 static int fine(int result)
 {
     return result < 0 ? result : 0;
+}
+
+/* Room for an address, which each call writes the length of. */
+static uint32_t *has_room(void)
+{
+    address_length = sizeof address;
+    return &address_length;
+}
+
+/* A datagram to somewhere where it does no harm. */
+static int send_away(omni_datagram_socket *socket, int is_from_any)
+{
+    const struct sockaddr *to = (const struct sockaddr *)&discard;
+    discard.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    discard.sin_port = htons(9);
+    return is_from_any ? omni_datagram_socket_send_to(socket, to, sizeof discard, "x", 1)
+                       : omni_datagram_socket_send_from(socket, to, sizeof discard, to, sizeof discard, "x", 1);
 }
 
 static int duplicate(omni_server *server)
@@ -80,6 +100,7 @@ CALL(omni_server_workers, fine(omni_server_workers(handle)))
 CALL(omni_server_stats, omni_server_stats(handle, 0, &statistics))
 CALL(omni_server_listen, omni_server_listen(handle, "127.0.0.1:0"))
 CALL(omni_server_address, fine(omni_server_address(handle, room, sizeof room)))
+CALL(omni_server_datagram_sockets, omni_server_datagram_sockets(handle, NULL, 0))
 CALL(omni_server_dup_listener, fine(duplicate(handle)))
 CALL(omni_server_keep_files, omni_server_keep_files(handle))
 CALL(omni_server_broadcast, fine(omni_server_broadcast(handle, "x", 1)))
@@ -88,6 +109,7 @@ CALL(omni_server_run, omni_server_run(handle))
 CALL(omni_server_free, (omni_server_free(handle), 0))
 
 CALL(omni_conn_id, omni_conn_id(handle) == (uint64_t)(uintptr_t)handle)
+CALL(omni_conn_peer_sockaddr, omni_conn_peer_sockaddr(handle, (struct sockaddr *)&address, has_room()))
 CALL(omni_conn_peer, fine(omni_conn_peer(handle, room, sizeof room)))
 CALL(omni_conn_local, fine(omni_conn_local(handle, room, sizeof room)))
 CALL(omni_conn_queued, fine(omni_conn_queued(handle)))
@@ -112,6 +134,19 @@ CALL(omni_conn_abort, omni_conn_abort(handle))
 CALL(omni_datagram_reply, omni_datagram_reply(handle, "x", 1))
 CALL(omni_datagram_peer, fine(omni_datagram_peer(handle, room, sizeof room)))
 CALL(omni_datagram_local, fine(omni_datagram_local(handle, room, sizeof room)))
+CALL(omni_datagram_peer_sockaddr,
+     omni_datagram_peer_sockaddr(handle, (struct sockaddr *)&address, has_room()))
+CALL(omni_datagram_local_sockaddr,
+     omni_datagram_local_sockaddr(handle, (struct sockaddr *)&address, has_room()))
+CALL(omni_datagram_receiver, omni_datagram_receiver(handle) != NULL)
+
+CALL(omni_datagram_socket_send_to, send_away(handle, 1))
+CALL(omni_datagram_socket_send_from, send_away(handle, 0))
+CALL(omni_datagram_socket_local, fine(omni_datagram_socket_local(handle, room, sizeof room)))
+CALL(omni_datagram_socket_peer, fine(omni_datagram_socket_peer(handle, room, sizeof room)))
+/* What is not connected takes the right handle, and says so. */
+CALL(omni_datagram_socket_send, omni_datagram_socket_send(handle, "x", 1))
+CALL(omni_datagram_socket_close, omni_datagram_socket_close(handle))
 
 #define ROW(function, null, stale, forked) {#function, call_##function, null, stale, forked}
 
@@ -146,6 +181,7 @@ static const struct call of_servers[] = {
     ROW(omni_server_engine, 0, 0, 1),
     ROW(omni_server_model, 0, 0, 1),
     ROW(omni_server_workers, -EINVAL, -ESTALE, 0),
+    ROW(omni_server_datagram_sockets, -EINVAL, -ESTALE, 0),
     ROW(omni_server_stats, -EINVAL, -ESTALE, 0),
     ROW(omni_server_listen, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_server_address, -EINVAL, -ESTALE, 0),
@@ -160,6 +196,7 @@ static const struct call of_servers[] = {
 static const struct call of_connections[] = {
     ROW(omni_conn_id, 1, 1, 1),
     ROW(omni_conn_peer, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_conn_peer_sockaddr, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_local, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_queued, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_fd, -EINVAL, -ESTALE, -EOWNERDEAD),
@@ -185,6 +222,18 @@ static const struct call of_datagrams[] = {
     ROW(omni_datagram_reply, -EINVAL, -ESTALE, -ESTALE),
     ROW(omni_datagram_peer, -EINVAL, -ESTALE, -ESTALE),
     ROW(omni_datagram_local, -EINVAL, -ESTALE, -ESTALE),
+    ROW(omni_datagram_peer_sockaddr, -EINVAL, -ESTALE, -ESTALE),
+    ROW(omni_datagram_local_sockaddr, -EINVAL, -ESTALE, -ESTALE),
+    ROW(omni_datagram_receiver, 0, 0, 0),
+};
+
+static const struct call of_datagram_sockets[] = {
+    ROW(omni_datagram_socket_send_to, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_datagram_socket_send_from, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_datagram_socket_local, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_datagram_socket_peer, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_datagram_socket_send, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_datagram_socket_close, -EINVAL, -ESTALE, -EOWNERDEAD),
 };
 
 static const struct {
@@ -195,6 +244,7 @@ static const struct {
     {of_servers, sizeof of_servers / sizeof *of_servers},
     {of_connections, sizeof of_connections / sizeof *of_connections},
     {of_datagrams, sizeof of_datagrams / sizeof *of_datagrams},
+    {of_datagram_sockets, sizeof of_datagram_sockets / sizeof *of_datagram_sockets},
 };
 
 #define EACH_CALL(call, kind) \

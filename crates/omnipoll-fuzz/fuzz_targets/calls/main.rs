@@ -130,6 +130,7 @@ impl Serving {
             on_post: Some(on_post),
             on_stop: Some(on_drain),
             on_datagram: Some(on_datagram),
+            on_datagram_error: None,
         };
         let mut server = ptr::null_mut();
         let mut text = [0; 128];

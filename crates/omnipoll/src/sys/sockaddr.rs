@@ -10,7 +10,7 @@ use libc::{
 };
 
 use super::Address;
-use crate::error::bare;
+use crate::error::{bare, fail};
 
 /// An address as the kernel writes and reads it.
 pub(super) struct SocketAddress {
@@ -29,6 +29,36 @@ impl SocketAddress {
 
     pub(super) fn as_mut_ptr(&mut self) -> *mut sockaddr {
         ptr::from_mut(&mut self.storage).cast()
+    }
+
+    /// From bytes that a program has. `EINVAL` for fewer than an address of the family has, `EAFNOSUPPORT`
+    /// for another family.
+    fn from_bytes(bytes: &[u8]) -> io::Result<Self> {
+        let mut address = Self::new();
+        let least = [offset_of!(sockaddr_un, sun_path), size_of::<sockaddr_in>(), size_of::<sockaddr_in6>()];
+        if bytes.len() < least[0] || bytes.len() > Self::CAPACITY as usize {
+            return Err(fail(libc::EINVAL, "that is not the length of a socket address"));
+        }
+        let storage = ptr::from_mut(&mut address.storage).cast::<u8>();
+        // SAFETY: the storage has room for as many bytes, and any bytes are a value.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), storage, bytes.len()) };
+        address.length = bytes.len() as socklen_t;
+        let least = match c_int::from(address.storage.ss_family) {
+            libc::AF_UNIX => least[0],
+            libc::AF_INET => least[1],
+            libc::AF_INET6 => least[2],
+            _ => return Err(fail(libc::EAFNOSUPPORT, "that is not an internet or Unix socket address")),
+        };
+        if bytes.len() < least {
+            return Err(fail(libc::EINVAL, "the socket address is too short for its family"));
+        }
+        Ok(address)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        let bytes: *const u8 = ptr::from_ref(&self.storage).cast();
+        // SAFETY: every byte of the storage is initialised, and the length is within it.
+        unsafe { std::slice::from_raw_parts(bytes, self.length.min(Self::CAPACITY) as usize) }
     }
 
     /// What the kernel wrote; unnamed for any other family.
@@ -57,11 +87,7 @@ impl SocketAddress {
     /// The bytes after the family of a unix address, as many as the kernel said.
     fn path(&self) -> &[u8] {
         // A name may fill its field without a zero at the end, and then counts one more.
-        let end = (self.length.min(Self::CAPACITY)) as usize;
-        let bytes: *const u8 = ptr::from_ref(&self.storage).cast();
-        // SAFETY: every byte of the storage is initialised, and `end` is within it.
-        let bytes = unsafe { std::slice::from_raw_parts(bytes, end) };
-        bytes.get(offset_of!(sockaddr_un, sun_path)..).unwrap_or_default()
+        self.bytes().get(offset_of!(sockaddr_un, sun_path)..).unwrap_or_default()
     }
 
     /// Sets what the kernel will read.
@@ -102,5 +128,54 @@ impl SocketAddress {
             Address::Unnamed => return Err(bare(libc::EDESTADDRREQ)),
         } as socklen_t;
         Ok(())
+    }
+}
+
+/// For the bindings, as system calls have them.
+#[doc(hidden)]
+impl Address {
+    /// The bytes of sockaddr(3type): of a socket without a name the family alone.
+    pub fn to_sockaddr(&self) -> io::Result<Vec<u8>> {
+        let mut address = SocketAddress::new();
+        match self {
+            Self::Unnamed => {
+                address.storage.ss_family = libc::AF_UNIX as sa_family_t;
+                address.length = offset_of!(sockaddr_un, sun_path) as socklen_t;
+            }
+            named => address.set(named)?,
+        }
+        Ok(address.bytes().to_vec())
+    }
+
+    /// The address that such bytes stand for. `EINVAL` for too few or too many, `EAFNOSUPPORT` for those of
+    /// another family.
+    pub fn from_sockaddr(bytes: &[u8]) -> io::Result<Self> {
+        SocketAddress::from_bytes(bytes).map(|address| address.address())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::SocketAddr;
+
+    #[test]
+    fn an_address_comes_back_from_its_bytes() {
+        let internet = ["127.0.0.1:80", "[fe80::1%3]:53"].map(|text| text.parse::<SocketAddr>().unwrap());
+        let names = [Address::Unnamed, Address::unix(b"/run/web"), Address::unix(&[b'x'; 108])];
+        for address in internet.map(Address::from).into_iter().chain(names) {
+            let bytes = address.to_sockaddr().unwrap();
+            assert_eq!(Address::from_sockaddr(&bytes).unwrap(), address);
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_address_are_refused() {
+        let bytes = Address::from("[::1]:53".parse::<SocketAddr>().unwrap()).to_sockaddr().unwrap();
+        for wrong in [&bytes[..0], &bytes[..1], &bytes[..2], &bytes[..20], &[0; 200]] {
+            assert_eq!(Address::from_sockaddr(wrong).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+        }
+        let other = [libc::AF_NETLINK as u8, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(Address::from_sockaddr(&other).unwrap_err().raw_os_error(), Some(libc::EAFNOSUPPORT));
     }
 }
