@@ -191,7 +191,7 @@ impl<H: Handler> Connections<H> {
     /// Reads once: under LEVEL the next wait reports whether there is more, and the other connections
     /// are served meanwhile.
     #[inline]
-    fn receive(&mut self, slot: usize) {
+    pub(super) fn receive(&mut self, slot: usize) {
         let connection = &mut self.table[slot];
         let room = self.handler.room().min(READ);
         if room == 0 {
@@ -249,7 +249,7 @@ impl<H: Handler> Connections<H> {
 
     /// Makes the calls that are due, and then has the driver and the timer follow the connection's
     /// state, or closes it.
-    fn update(&mut self, driver: &mut AnyDriver, slot: usize) {
+    pub(super) fn update(&mut self, driver: &mut AnyDriver, slot: usize) {
         loop {
             if self.is_in_child() {
                 return;
@@ -307,32 +307,5 @@ impl<H: Handler> Connections<H> {
         }
         self.context.counters.add(Counter::Closed, 1);
         self.to_remove.push(slot);
-    }
-
-    /// A connection's timer has expired.
-    pub(super) fn expire(&mut self, driver: &mut AnyDriver, slot: usize) {
-        let Some(connection) = self.table.get_mut(slot) else { return };
-        if connection.is_ended() {
-            return;
-        }
-        connection.timeouts.timer = 0;
-        if connection.is_late(&self.context) && connection.wants_input() {
-            // What has come while the loop was busy was in time.
-            self.receive(slot);
-        }
-        let connection = &mut self.table[slot];
-        if !connection.is_ended() && connection.is_late(&self.context) {
-            if connection.is_lingering() {
-                connection.end(None);
-            } else {
-                self.context.counters.add(Counter::TimedOut, 1);
-                // An incomplete answer must not look complete.
-                if !connection.queue.is_empty() {
-                    connection.reset();
-                }
-                connection.end(Some(libc::ETIMEDOUT));
-            }
-        }
-        self.update_if_needed(driver, slot);
     }
 }

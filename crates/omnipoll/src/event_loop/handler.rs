@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::net::{Conn, Datagram, DatagramId, LoopRef};
+use crate::net::{Conn, Datagram, DatagramId, LoopRef, Timeout};
 use crate::Event;
 
 /// What a server does for its clients; one handler serves them all, under every model.
@@ -118,6 +118,89 @@ pub trait Handler {
     /// See the example of [`Conn::pause`].
     fn on_post(&self, conn: &mut Conn<'_>, state: &mut Self::State, value: i64) {
         let _ = (conn, state, value);
+    }
+
+    /// A timeout of the connection is over. When this returns the connection ends with `ETIMEDOUT`: with a
+    /// reset if bytes are still queued, and cleanly if not. To prevent that:
+    ///
+    /// - [`Conn::restart_timeouts`], or setting a timeout, gives it more time. So does a write, which ends
+    ///   the silence, where the timeout is [`Timeout::Idle`].
+    /// - [`Conn::close`] ends it cleanly and without an error, with what is written here as the last
+    ///   words. A client that doesn't read them has the time of each timeout once more.
+    ///
+    /// It is called for connections that are closing, too.
+    ///
+    /// ```
+    #[doc = include_str!("../../doc/ask.md")]
+    /// use omnipoll::Timeout;
+    ///
+    /// /// Asks a silent client once whether it is still there.
+    /// struct Patient;
+    ///
+    /// impl Handler for Patient {
+    ///     type State = bool;
+    ///
+    ///     fn on_open(&self, conn: &mut Conn<'_>) -> io::Result<bool> {
+    ///         conn.set_idle_timeout(Some(Duration::from_millis(5)));
+    ///         Ok(false)
+    ///     }
+    ///
+    ///     fn on_timeout(&self, conn: &mut Conn<'_>, asked: &mut bool, which: Timeout) {
+    ///         assert_eq!(which, Timeout::Idle);
+    ///         if *asked {
+    ///             let _ = conn.write(b"goodbye\n");
+    ///             conn.close();
+    ///         } else {
+    ///             *asked = true;
+    ///             conn.restart_timeouts();
+    ///             let _ = conn.write(b"are you there?\n");
+    ///         }
+    ///     }
+    /// #   fn on_data(&self, _: &mut Conn<'_>, _: &mut bool, _: &[u8]) {}
+    /// #   fn on_end(&self, _: &mut Conn<'_>, _: &mut bool) {}
+    /// }
+    ///
+    /// assert_eq!(ask(Patient, "")?, "are you there?\ngoodbye\n");
+    /// # Ok::<(), io::Error>(())
+    /// ```
+    fn on_timeout(&self, conn: &mut Conn<'_>, state: &mut Self::State, which: Timeout) {
+        let _ = (conn, state, which);
+    }
+
+    /// The time of [`Conn::set_timer`] has passed. The timer is not set any more; a heartbeat sets it
+    /// again here.
+    ///
+    /// ```
+    #[doc = include_str!("../../doc/ask.md")]
+    /// const PERIOD: Duration = Duration::from_millis(5);
+    ///
+    /// /// Counts down.
+    /// struct Countdown;
+    ///
+    /// impl Handler for Countdown {
+    ///     type State = u32;
+    ///
+    ///     fn on_open(&self, conn: &mut Conn<'_>) -> io::Result<u32> {
+    ///         conn.set_timer(Some(PERIOD))?;
+    ///         Ok(3)
+    ///     }
+    ///
+    ///     fn on_timer(&self, conn: &mut Conn<'_>, left: &mut u32) {
+    ///         let _ = conn.write(format!("{left} ").as_bytes());
+    ///         *left -= 1;
+    ///         if *left == 0 || conn.set_timer(Some(PERIOD)).is_err() {
+    ///             conn.close();
+    ///         }
+    ///     }
+    /// #   fn on_data(&self, _: &mut Conn<'_>, _: &mut u32, _: &[u8]) {}
+    /// #   fn on_end(&self, _: &mut Conn<'_>, _: &mut u32) {}
+    /// }
+    ///
+    /// assert_eq!(ask(Countdown, "")?, "3 2 1 ");
+    /// # Ok::<(), io::Error>(())
+    /// ```
+    fn on_timer(&self, conn: &mut Conn<'_>, state: &mut Self::State) {
+        let _ = (conn, state);
     }
 
     /// The server has begun to stop. A connection that is idle is best closed here; others have until
@@ -358,6 +441,14 @@ impl<H: Handler + ?Sized> Handler for &H {
 
     fn on_post(&self, conn: &mut Conn<'_>, state: &mut H::State, value: i64) {
         (**self).on_post(conn, state, value);
+    }
+
+    fn on_timeout(&self, conn: &mut Conn<'_>, state: &mut H::State, which: Timeout) {
+        (**self).on_timeout(conn, state, which);
+    }
+
+    fn on_timer(&self, conn: &mut Conn<'_>, state: &mut H::State) {
+        (**self).on_timer(conn, state);
     }
 
     fn on_stop(&self, conn: &mut Conn<'_>, state: &mut H::State) {

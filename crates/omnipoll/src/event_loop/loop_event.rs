@@ -45,6 +45,8 @@ pub enum LoopEventKind {
     /// A datagram that was sent is lost, as [`Handler::on_datagram_error`](crate::Handler::on_datagram_error)
     /// has it. [`LoopEvent::error`] says why.
     DatagramError = 25,
+    /// The time of [`Conn::set_timer`](crate::Conn::set_timer) has passed.
+    ConnTimer = 26,
 }
 
 /// What a [`PulledLoop`](crate::PulledLoop) returns. Its layout is `omni_loop_event` of the C API: 32
@@ -91,6 +93,7 @@ impl LoopEvent {
             23 => LoopEventKind::ConnPost,
             24 => LoopEventKind::Datagram,
             25 => LoopEventKind::DatagramError,
+            26 => LoopEventKind::ConnTimer,
             _ => LoopEventKind::Post,
         }
     }
@@ -101,7 +104,7 @@ impl LoopEvent {
     }
 
     /// The connection of [`LoopEventKind::Accepted`] and what follows up to
-    /// [`LoopEventKind::ConnPost`].
+    /// [`LoopEventKind::ConnPost`], and of [`LoopEventKind::ConnTimer`].
     pub fn conn(&self) -> ConnId {
         ConnId::from_number(self.value)
     }

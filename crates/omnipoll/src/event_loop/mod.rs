@@ -15,6 +15,7 @@ mod loop_handle;
 mod options;
 mod pulled;
 mod run;
+mod timers;
 pub(crate) mod tokens;
 
 pub(crate) use self::acceptor::{Accepted, Acceptor};

@@ -275,6 +275,10 @@ impl Handler for Pulled {
         self.0.borrow_mut().events.push(event.with_posted(value));
     }
 
+    fn on_timer(&self, conn: &mut Conn<'_>, _: &mut ()) {
+        self.push(LoopEventKind::ConnTimer, conn);
+    }
+
     fn on_stop(&self, conn: &mut Conn<'_>, _: &mut ()) {
         self.push(LoopEventKind::Stopping, conn);
     }

@@ -292,7 +292,8 @@ impl Conn<'_> {
     }
 
     /// Ends the connection with `ETIMEDOUT` when nothing was read or written for so long, instead of
-    /// [`ServerOptions::idle_timeout`](crate::ServerOptions::idle_timeout).
+    /// [`ServerOptions::idle_timeout`](crate::ServerOptions::idle_timeout), unless
+    /// [`on_timeout`](crate::Handler::on_timeout) prevents it. The time of every timeout begins again.
     ///
     /// ```
     #[doc = include_str!("../../doc/ask.md")]
@@ -329,6 +330,29 @@ impl Conn<'_> {
     /// See the example of [`set_idle_timeout`](Conn::set_idle_timeout).
     pub fn set_write_timeout(&mut self, timeout: Option<Duration>) {
         self.table[self.slot].timeouts.set_write(timeout, &self.context.clock);
+    }
+
+    /// Begins the time of every timeout again, as if something had just been read and written.
+    ///
+    /// See the example of [`Handler::on_timeout`](crate::Handler::on_timeout).
+    pub fn restart_timeouts(&mut self) {
+        self.table[self.slot].timeouts.restart(&self.context.clock);
+    }
+
+    /// Has [`on_timer`](crate::Handler::on_timer) called once when so much time has passed; `None`
+    /// cancels that. A connection has one timer: setting it again replaces what was set, and it ends with
+    /// the connection. Setting it again and again to a later time costs no more than reading the clock.
+    ///
+    /// `ENOMEM` when there is no memory for it.
+    ///
+    /// See the example of [`Handler::on_timer`](crate::Handler::on_timer).
+    #[doc(alias = "heartbeat")]
+    pub fn set_timer(&mut self, delay: Option<Duration>) -> io::Result<()> {
+        let connection = &mut self.table[self.slot];
+        match connection.timeouts.set_alarm(delay, &self.context.clock) {
+            Some(due) if !connection.is_ended() => connection.arm(due, self.slot, self.context),
+            _ => Ok(()),
+        }
     }
 
     /// Whether the server is stopping: an answer may be the last on its connection.

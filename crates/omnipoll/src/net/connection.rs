@@ -103,6 +103,11 @@ impl Connection {
         self.stage == Stage::Lingering
     }
 
+    /// Whether the handler has closed it, and not all is sent yet.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.stage == Stage::Closing
+    }
+
     /// Ends it now; what is queued is not sent.
     pub(crate) fn end(&mut self, error: Option<i32>) {
         if self.stage != Stage::Ended {

@@ -48,6 +48,7 @@ pub use conn_id::ConnId;
 pub use datagram::Datagram;
 pub use datagram_id::DatagramId;
 pub use loop_ref::LoopRef;
+pub use timeouts::Timeout;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use account::Account;

@@ -2,9 +2,26 @@
 //!
 //! A timer that was moved at each byte would cost more than the byte. So each connection records when
 //! it last read and last wrote, and has one timer at its soonest deadline, which is moved only when it
-//! has expired and turns out to be early, or when the deadline has come nearer.
+//! has expired and turns out to be early, or when the deadline has come nearer. The alarm, the timer that
+//! a handler has set, is one more deadline of that timer, so that moving it on costs no more.
 
 use std::time::{Duration, Instant};
+
+/// What a connection has been silent in for too long, as [`on_timeout`](crate::Handler::on_timeout) gets
+/// it.
+///
+/// # Portability
+///
+/// The same on every system and engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Timeout {
+    /// Nothing was read or written.
+    Idle,
+    /// Nothing was read while the connection was being read.
+    Read,
+    /// Bytes were queued and none could be sent.
+    Write,
+}
 
 /// The time. It is read again at each use: a handler's call may take long, and what is read or written
 /// after it must not count as old.
@@ -46,9 +63,11 @@ pub(crate) struct Timeouts {
     last_write: u64,
     /// When lingering began.
     linger_start: u64,
-    /// The timer that is armed, if it isn't 0, and for when.
-    pub(crate) timer: u64,
-    pub(crate) armed: u64,
+    /// When the handler's own timer is due, if it isn't 0.
+    alarm: u64,
+    /// The poller's timer, if it isn't 0, and for when it is armed; not at all at the end of time.
+    pub(super) timer: u64,
+    pub(super) armed: u64,
 }
 
 fn limit(timeout: Option<Duration>) -> u64 {
@@ -64,26 +83,27 @@ impl Timeouts {
         clock: &Clock,
     ) -> Self {
         let mut new = Self { idle: limit(idle), read: limit(read), write: limit(write), ..Self::default() };
-        new.begin(clock);
+        new.restart(clock);
         new
     }
 
     pub(crate) fn set_idle(&mut self, timeout: Option<Duration>, clock: &Clock) {
         self.idle = limit(timeout);
-        self.begin(clock);
+        self.restart(clock);
     }
 
     pub(crate) fn set_read(&mut self, timeout: Option<Duration>, clock: &Clock) {
         self.read = limit(timeout);
-        self.begin(clock);
+        self.restart(clock);
     }
 
     pub(crate) fn set_write(&mut self, timeout: Option<Duration>, clock: &Clock) {
         self.write = limit(timeout);
-        self.begin(clock);
+        self.restart(clock);
     }
 
-    fn begin(&mut self, clock: &Clock) {
+    /// Every limit is counted from now.
+    pub(crate) fn restart(&mut self, clock: &Clock) {
         self.note_read(clock);
         self.note_queued(clock);
     }
@@ -130,6 +150,26 @@ impl Timeouts {
         self.idle | self.read != 0
     }
 
+    /// Sets the alarm. Returns when it is due.
+    pub(super) fn set_alarm(&mut self, delay: Option<Duration>, clock: &Clock) -> Option<u64> {
+        // A delay of nothing at all is the shortest there is.
+        self.alarm = delay.map_or(0, |delay| clock.now().saturating_add(limit(Some(delay))));
+        self.alarm()
+    }
+
+    pub(super) fn alarm(&self) -> Option<u64> {
+        (self.alarm != 0).then_some(self.alarm)
+    }
+
+    /// Takes the alarm if it is due.
+    pub(super) fn take_due_alarm(&mut self, clock: &Clock) -> bool {
+        let is_due = self.alarm().is_some_and(|alarm| alarm <= clock.now());
+        if is_due {
+            self.alarm = 0;
+        }
+        is_due
+    }
+
     /// When the connection will have been silent for too long, if it has a limit.
     #[inline]
     pub(crate) fn deadline(&self, activity: Activity) -> Option<u64> {
@@ -138,15 +178,25 @@ impl Timeouts {
             let longest = self.linger_start.saturating_add(linger.saturating_mul(LONGEST_LINGER));
             return Some(self.last_read.saturating_add(linger).min(longest));
         }
+        self.soonest(activity).map(|(deadline, _)| deadline)
+    }
+
+    /// Which limit is exceeded first, and when.
+    #[inline]
+    pub(super) fn soonest(&self, activity: Activity) -> Option<(u64, Timeout)> {
         let write = if activity.is_writing { self.write } else { 0 };
         if self.idle | self.read | write == 0 {
             return None;
         }
         let read = if activity.is_reading { self.read } else { 0 };
-        [(self.idle, self.last_read.max(self.last_write)), (read, self.last_read), (write, self.last_write)]
-            .into_iter()
-            .filter(|&(limit, _)| limit != 0)
-            .map(|(limit, since)| since.saturating_add(limit))
-            .min()
+        [
+            (self.idle, self.last_read.max(self.last_write), Timeout::Idle),
+            (read, self.last_read, Timeout::Read),
+            (write, self.last_write, Timeout::Write),
+        ]
+        .into_iter()
+        .filter(|&(limit, ..)| limit != 0)
+        .map(|(limit, since, which)| (since.saturating_add(limit), which))
+        .min_by_key(|&(deadline, _)| deadline)
     }
 }

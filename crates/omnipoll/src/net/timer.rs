@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::connection::Connection;
 use super::loop_context::LoopContext;
-use super::timeouts::Activity;
+use super::timeouts::{Activity, Timeout};
 use crate::poller::RESERVED_TOKENS;
 
 impl Connection {
@@ -25,6 +25,22 @@ impl Connection {
         deadline.is_some_and(|deadline| deadline <= context.clock.now())
     }
 
+    /// Which limit it has exceeded first, unless it lingers.
+    pub(crate) fn exceeded(&self, context: &LoopContext) -> Option<Timeout> {
+        let (deadline, which) = self.timeouts.soonest(self.activity(context.linger))?;
+        (!self.is_lingering() && deadline <= context.clock.now()).then_some(which)
+    }
+
+    /// Whether the handler's timer is due, which happens once.
+    pub(crate) fn take_due_alarm(&mut self, context: &LoopContext) -> bool {
+        self.timeouts.take_due_alarm(&context.clock)
+    }
+
+    /// Whether something is queued that its driver has not begun to send.
+    pub(crate) fn has_unsent(&self) -> bool {
+        !self.queue.is_empty() && !self.io.is_sending
+    }
+
     /// Whether its timer expires no later than its deadline while it only reads. One that is early
     /// does no harm: it is armed again when it expires.
     #[inline]
@@ -38,17 +54,33 @@ impl Connection {
         deadline.is_none_or(|deadline| self.timeouts.timer != 0 && self.timeouts.armed <= deadline)
     }
 
-    /// Arms the timer for its deadline, if it has one. Its events carry `slot`.
+    /// Arms the timer for its deadline or alarm, if it has one. Its events carry `slot`.
     pub(crate) fn sync_timer(&mut self, slot: usize, context: &LoopContext) -> io::Result<()> {
-        let Some(deadline) = self.timeouts.deadline(self.activity(context.linger)) else { return Ok(()) };
-        if self.is_armed(Some(deadline)) {
+        let deadline = self.timeouts.deadline(self.activity(context.linger));
+        match deadline.into_iter().chain(self.timeouts.alarm()).min() {
+            Some(soonest) => self.arm(soonest, slot, context),
+            None => Ok(()),
+        }
+    }
+
+    /// Arms the timer for a time, unless it expires before.
+    pub(super) fn arm(&mut self, time: u64, slot: usize, context: &LoopContext) -> io::Result<()> {
+        if self.is_armed(Some(time)) {
             return Ok(());
         }
-        self.disarm(context);
-        let delay = Duration::from_nanos(deadline.saturating_sub(context.clock.now()));
-        self.timeouts.timer = context.poller.timer_add_reserved(delay, RESERVED_TOKENS + slot as u64)?;
-        self.timeouts.armed = deadline;
+        let delay = Duration::from_nanos(time.saturating_sub(context.clock.now()));
+        let timer = self.timeouts.timer;
+        // The poller forgets an expired one after many others.
+        if timer == 0 || context.poller.timer_set(timer, delay, None).is_err() {
+            self.timeouts.timer = context.poller.timer_add_reserved(delay, RESERVED_TOKENS + slot as u64)?;
+        }
+        self.timeouts.armed = time;
         Ok(())
+    }
+
+    /// The timer has expired.
+    pub(crate) fn timer_expired(&mut self) {
+        self.timeouts.armed = u64::MAX;
     }
 
     pub(crate) fn disarm(&mut self, context: &LoopContext) {

@@ -20,18 +20,22 @@ pub(crate) enum Callback {
     End,
     Drain,
     Post,
+    Timeout,
+    Timer,
     Stop,
     Close,
     /// The handler of the test has something to say.
     Value,
 }
 
-const CALLBACKS: [Callback; 8] = [
+const CALLBACKS: [Callback; 10] = [
     Callback::Open,
     Callback::Data,
     Callback::End,
     Callback::Drain,
     Callback::Post,
+    Callback::Timeout,
+    Callback::Timer,
     Callback::Stop,
     Callback::Close,
     Callback::Value,
@@ -46,7 +50,7 @@ pub(crate) struct Entry {
     pub(crate) worker: usize,
     pub(crate) process: i32,
     pub(crate) id: u64,
-    /// The error's number of a close, the value of a post, the length of data.
+    /// The error's number of a close, the value of a post, the length of data, which timeout.
     pub(crate) value: i64,
 }
 

@@ -25,10 +25,12 @@ mod forking;
 mod hostile;
 mod listening;
 mod memory;
+mod on_timeout;
 mod other_threads;
 mod processes;
 mod stopping;
 mod timeouts;
+mod timers;
 
 fn main() -> std::process::ExitCode {
     // Tests put sockets where systemd does, and count what is open.
@@ -39,6 +41,8 @@ fn main() -> std::process::ExitCode {
     back_pressure::behaviours(&mut suite);
     hostile::behaviours(&mut suite);
     timeouts::behaviours(&mut suite);
+    on_timeout::behaviours(&mut suite);
+    timers::behaviours(&mut suite);
     other_threads::behaviours(&mut suite);
     listening::behaviours(&mut suite);
     memory::behaviours(&mut suite);

@@ -2,13 +2,14 @@
 
 use std::io;
 
-use omnipoll::{Conn, Handler};
+use omnipoll::{Conn, Handler, Timeout};
 
 use super::log::{Callback, ConnLog, LogWriter};
 
 type Open = dyn Fn(&mut Conn<'_>, &ConnLog) -> io::Result<()> + Send + Sync;
 type Data = dyn Fn(&mut Conn<'_>, &ConnLog, &[u8]) + Send + Sync;
 type Call = dyn Fn(&mut Conn<'_>, &ConnLog) + Send + Sync;
+type OnTimeout = dyn Fn(&mut Conn<'_>, &ConnLog, Timeout) + Send + Sync;
 type Post = dyn Fn(&mut Conn<'_>, &ConnLog, i64) + Send + Sync;
 
 /// What a server does: by default it sends back what it is sent, and ends when its
@@ -19,6 +20,8 @@ pub(crate) struct TestHandler {
     end: Box<Call>,
     drain: Box<Call>,
     post: Box<Post>,
+    timeout: Box<OnTimeout>,
+    timer: Box<Call>,
     stop: Box<Call>,
     close: Box<Call>,
 }
@@ -33,6 +36,8 @@ impl TestHandler {
             end: Box::new(|conn, _| conn.close()),
             drain: Box::new(|_, _| {}),
             post: Box::new(|_, _, _| {}),
+            timeout: Box::new(|_, _, _| {}),
+            timer: Box::new(|_, _| {}),
             stop: Box::new(|_, _| {}),
             close: Box::new(|_, _| {}),
         }
@@ -62,6 +67,17 @@ impl TestHandler {
 
     pub(crate) fn on_post(self, post: impl Fn(&mut Conn<'_>, &ConnLog, i64) + Send + Sync + 'static) -> Self {
         Self { post: Box::new(post), ..self }
+    }
+
+    pub(crate) fn on_timeout(
+        self,
+        timeout: impl Fn(&mut Conn<'_>, &ConnLog, Timeout) + Send + Sync + 'static,
+    ) -> Self {
+        Self { timeout: Box::new(timeout), ..self }
+    }
+
+    pub(crate) fn on_timer(self, timer: impl Fn(&mut Conn<'_>, &ConnLog) + Send + Sync + 'static) -> Self {
+        Self { timer: Box::new(timer), ..self }
     }
 
     pub(crate) fn on_stop(self, stop: impl Fn(&mut Conn<'_>, &ConnLog) + Send + Sync + 'static) -> Self {
@@ -107,6 +123,16 @@ impl Handler for LoggingHandler {
     fn on_post(&self, conn: &mut Conn<'_>, log: &mut ConnLog, value: i64) {
         log.record(Callback::Post, value);
         (self.handler.post)(conn, log, value);
+    }
+
+    fn on_timeout(&self, conn: &mut Conn<'_>, log: &mut ConnLog, which: Timeout) {
+        log.record(Callback::Timeout, which as i64);
+        (self.handler.timeout)(conn, log, which);
+    }
+
+    fn on_timer(&self, conn: &mut Conn<'_>, log: &mut ConnLog) {
+        log.record(Callback::Timer, 0);
+        (self.handler.timer)(conn, log);
     }
 
     fn on_stop(&self, conn: &mut Conn<'_>, log: &mut ConnLog) {

@@ -28,12 +28,12 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.for_each_model(a_long_callback_does_not_count_as_idle);
 }
 
-const SHORT: Duration = Duration::from_millis(100);
+pub(crate) const SHORT: Duration = Duration::from_millis(100);
 /// Twice the short one or more, in a test of what must not end in that time.
-const LONGER: Duration = Duration::from_millis(400);
+pub(crate) const LONGER: Duration = Duration::from_millis(400);
 
 /// A server's way of saying that it is over.
-const TIMED_OUT: i64 = libc::ETIMEDOUT as i64;
+pub(crate) const TIMED_OUT: i64 = libc::ETIMEDOUT as i64;
 
 fn an_idle_connection_ends(config: Config) {
     let mut server = serve(config.options().idle_timeout(SHORT), TestHandler::echo());
