@@ -106,7 +106,7 @@ impl<H: Handler> EventLoop<H> {
         let driver = AnyDriver::new(driver_kind)?;
         let budget = Arc::new(budget_of(&options));
         let counters = Counters::new(1)?.of(0);
-        let mailbox = open_mailbox(0, poller.clone(), budget.clone(), counters.clone())?;
+        let mailbox = open_mailbox(0, poller.clone(), budget.clone(), counters.clone(), Arc::default())?;
         let acceptor = Acceptor::new(Vec::new(), false, options.max_clients.is_none());
         let core = Core::new(poller.clone(), driver, acceptor, counters.clone(), true);
         let handle = LoopHandle { stop: Arc::default(), poller: poller.clone() };

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockWriteGuard};
 
 use super::account::Budget;
 use super::counters::WorkerCounters;
+use super::groups::Groups;
 use super::id_bits::{LAST_GENERATION, MAX_LOOPS};
 use super::mailbox::{Mailbox, HIGHEST_GENERATION};
 use crate::error::fail;
@@ -93,6 +94,7 @@ pub(crate) fn open_mailbox(
     poller: Arc<Poller>,
     budget: Arc<Budget>,
     counters: WorkerCounters,
+    groups: Arc<Groups>,
 ) -> io::Result<Arc<Mailbox>> {
     let table = LoopTable::make();
     let mut loops = table.lock();
@@ -108,7 +110,7 @@ pub(crate) fn open_mailbox(
     let entry = &mut loops[index];
     let inherited = table.first_generation.max(FIRST_GENERATION.load(Ordering::Relaxed));
     let first_generation = entry.last_generation.max(inherited);
-    let mailbox = Arc::new(Mailbox::new(index, first_generation, poller, budget, counters));
+    let mailbox = Arc::new(Mailbox::new(index, first_generation, poller, budget, counters, groups));
     entry.mailbox = Some(mailbox.clone());
     Ok(mailbox)
 }
@@ -145,7 +147,7 @@ mod tests {
         let poller = Arc::new(Poller::new().unwrap());
         let budget = Budget::new(usize::MAX, usize::MAX, usize::MAX);
         let counters = Counters::new(1).unwrap().of(0);
-        open_mailbox(from, poller, budget.into(), counters).unwrap()
+        open_mailbox(from, poller, budget.into(), counters, Arc::default()).unwrap()
     }
 
     #[test]

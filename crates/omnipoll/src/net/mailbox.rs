@@ -5,6 +5,7 @@
 //! has ended is an error at once.
 
 use std::io;
+use std::ops::AddAssign;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -14,6 +15,7 @@ use super::counters::WorkerCounters;
 use super::datagram_id::DatagramId;
 use super::datagram_socket::DatagramSocket;
 use super::datagram_table::{DatagramTable, PendingDatagrams};
+use super::groups::Groups;
 use super::id_bits::LAST_GENERATION;
 use crate::error::{fail, no_memory};
 use crate::sys::lock;
@@ -57,6 +59,8 @@ struct Entry {
     aborted: bool,
     /// Whether it takes no more writes.
     shut: bool,
+    /// Whether it may be in a group.
+    in_groups: bool,
     /// How many posts and writes wait for the loop.
     pending: u32,
     /// The last pause or resume that waits for the loop.
@@ -64,6 +68,14 @@ struct Entry {
 }
 
 impl Entry {
+    /// `ESTALE` for a connection that takes no more commands.
+    fn not_closing(&mut self) -> io::Result<&mut Self> {
+        if self.closing {
+            return Err(stale());
+        }
+        Ok(self)
+    }
+
     /// Whether one more post or write may wait for the loop.
     fn has_room(&self) -> bool {
         self.pending < MAX_PENDING
@@ -85,6 +97,57 @@ impl State {
             _ => Err(stale()),
         }
     }
+
+    /// Counts and queues a write, and returns how many bytes wait then.
+    fn write(&mut self, id: ConnId, data: Arc<Vec<u8>>, high_water: usize) -> io::Result<usize> {
+        self.commands.try_reserve(1).map_err(no_memory)?;
+        let entry = self.entry(id)?.not_closing()?;
+        if entry.shut {
+            return Err(fail(libc::EPIPE, "the connection's sending side is shut down"));
+        }
+        if !entry.has_room() {
+            return Err(fail(libc::ENOBUFS, "16,384 writes and posts to the connection wait for its loop"));
+        }
+        let Some(account) = &entry.account else { return Err(stale()) };
+        let waiting = account.reserve(data.len())?;
+        entry.pending += 1;
+        let command = Command::Write { data, above_high_water: waiting > high_water };
+        let slot = entry.slot;
+        self.commands.push((slot, id, command));
+        Ok(waiting)
+    }
+
+    /// The id of the connection that has this entry now, if one has.
+    fn id_at(&self, index: usize, loop_index: usize) -> Option<ConnId> {
+        let entry = self.entries.get(index).filter(|entry| entry.account.is_some())?;
+        Some(ConnId::new(entry.generation, loop_index, index))
+    }
+}
+
+/// To how many connections a broadcast went.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Reached {
+    pub(crate) queued: usize,
+    /// Those that had no room for it.
+    pub(crate) full: usize,
+}
+
+impl AddAssign for Reached {
+    fn add_assign(&mut self, other: Self) {
+        self.queued += other.queued;
+        self.full += other.full;
+    }
+}
+
+impl Reached {
+    /// Counts the result of a write. Connections that take no more writes are not counted.
+    fn count(&mut self, written: &io::Result<usize>) {
+        match written.as_ref().map_err(io::Error::raw_os_error) {
+            Ok(_) => self.queued += 1,
+            Err(Some(libc::ENOBUFS | libc::ENOMEM)) => self.full += 1,
+            Err(_) => {}
+        }
+    }
 }
 
 /// The commands for one loop.
@@ -96,6 +159,7 @@ pub(crate) struct Mailbox {
     poller: Arc<Poller>,
     budget: Arc<Budget>,
     counters: WorkerCounters,
+    groups: Arc<Groups>,
     state: Mutex<State>,
     datagrams: Mutex<DatagramTable>,
 }
@@ -107,9 +171,11 @@ impl Mailbox {
         poller: Arc<Poller>,
         budget: Arc<Budget>,
         counters: WorkerCounters,
+        groups: Arc<Groups>,
     ) -> Self {
         let datagrams = Mutex::new(DatagramTable::new(loop_index, first_generation));
-        Self { loop_index, first_generation, poller, budget, counters, state: Mutex::default(), datagrams }
+        let state = Mutex::default();
+        Self { loop_index, first_generation, poller, budget, counters, groups, state, datagrams }
     }
 
     pub(super) fn loop_index(&self) -> usize {
@@ -164,33 +230,34 @@ impl Mailbox {
     /// The connection has ended.
     pub(crate) fn remove(&self, id: ConnId) {
         let mut state = lock(&self.state);
-        if let Ok(entry) = state.entry(id) {
-            entry.account = None;
-            if entry.generation < LAST_GENERATION {
-                state.free.push(id.entry());
-            }
+        let Ok(entry) = state.entry(id) else { return };
+        entry.account = None;
+        let (generation, in_groups) = (entry.generation, entry.in_groups);
+        if generation < LAST_GENERATION {
+            state.free.push(id.entry());
+        }
+        drop(state);
+        if in_groups {
+            self.groups.leave_all(id);
         }
     }
 
+    pub(super) fn join(&self, id: ConnId, group: &str) -> io::Result<()> {
+        // With the groups locked: a connection that ends now leaves them afterwards.
+        self.groups.join(id, group, || {
+            let mut state = lock(&self.state);
+            let entry = state.entry(id).and_then(Entry::not_closing)?;
+            entry.in_groups = true;
+            Ok(())
+        })
+    }
+
+    pub(super) fn leave(&self, id: ConnId, group: &str) -> io::Result<()> {
+        self.groups.leave(id, group, || lock(&self.state).entry(id).and_then(Entry::not_closing).map(drop))
+    }
+
     pub(super) fn write(&self, id: ConnId, data: Arc<Vec<u8>>) -> io::Result<usize> {
-        let mut state = lock(&self.state);
-        state.commands.try_reserve(1).map_err(no_memory)?;
-        let entry = state.entry(id)?;
-        if entry.closing {
-            return Err(stale());
-        }
-        if entry.shut {
-            return Err(fail(libc::EPIPE, "the connection's sending side is shut down"));
-        }
-        if !entry.has_room() {
-            return Err(fail(libc::ENOBUFS, "16,384 writes and posts to the connection wait for its loop"));
-        }
-        let Some(account) = &entry.account else { return Err(stale()) };
-        let waiting = account.reserve(data.len())?;
-        entry.pending += 1;
-        let (slot, above_high_water) = (entry.slot, waiting > self.budget.high_water);
-        state.commands.push((slot, id, Command::Write { data, above_high_water }));
-        drop(state);
+        let waiting = lock(&self.state).write(id, data, self.budget.high_water)?;
         self.poller.wake()?;
         Ok(waiting)
     }
@@ -224,31 +291,40 @@ impl Mailbox {
         self.poller.wake()
     }
 
-    /// Queues `data` on every open connection that has room for it, and returns on how many it did and
-    /// did not.
-    pub(crate) fn broadcast(&self, data: &Arc<Vec<u8>>) -> io::Result<(usize, usize)> {
-        let (mut queued, mut full) = (0, 0);
+    /// Queues `data` on every open connection but `except` that has room for it.
+    pub(crate) fn broadcast(&self, data: &Arc<Vec<u8>>, except: Option<ConnId>) -> io::Result<Reached> {
         let mut state = lock(&self.state);
-        let State { entries, commands, .. } = &mut *state;
-        for (index, entry) in entries.iter_mut().enumerate() {
-            let Some(account) = entry.account.as_ref().filter(|_| !entry.closing && !entry.shut) else {
-                continue;
-            };
-            let has_room = entry.has_room() && commands.try_reserve(1).is_ok();
-            if !has_room || account.reserve(data.len()).is_err() {
-                full += 1;
-                continue;
+        let mut reached = Reached::default();
+        for index in 0..state.entries.len() {
+            let id = state.id_at(index, self.loop_index).filter(|&id| Some(id) != except);
+            if let Some(id) = id {
+                reached.count(&state.write(id, data.clone(), self.budget.high_water));
             }
-            entry.pending += 1;
-            let id = ConnId::new(entry.generation, self.loop_index, index);
-            commands.push((entry.slot, id, Command::Write { data: data.clone(), above_high_water: false }));
-            queued += 1;
         }
         drop(state);
-        if queued > 0 {
+        self.wake_if(reached)
+    }
+
+    /// Queues `data` on those connections that are open and have room for it.
+    pub(super) fn broadcast_to(
+        &self,
+        ids: impl Iterator<Item = ConnId>,
+        data: &Arc<Vec<u8>>,
+    ) -> io::Result<Reached> {
+        let mut state = lock(&self.state);
+        let mut reached = Reached::default();
+        for id in ids {
+            reached.count(&state.write(id, data.clone(), self.budget.high_water));
+        }
+        drop(state);
+        self.wake_if(reached)
+    }
+
+    fn wake_if(&self, reached: Reached) -> io::Result<Reached> {
+        if reached.queued > 0 {
             self.poller.wake()?;
         }
-        Ok((queued, full))
+        Ok(reached)
     }
 
     /// Takes all commands.

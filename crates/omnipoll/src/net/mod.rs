@@ -6,7 +6,7 @@
 //!   has its connections in a [`connection_table`]. Callbacks get one as a [`Conn`], with writing in
 //!   [`conn`] and the rest in [`conn_control`], and the loop as a [`LoopRef`].
 //! - Other threads have its [`ConnId`]: [`remote`] finds the [`mailbox`] of its loop in the
-//!   [`loop_table`].
+//!   [`loop_table`]. [`groups`] have names, and members in all loops of a server.
 //! - A datagram socket is sent from by any thread, as [`datagram_socket`] says: its [`DatagramId`] leads
 //!   to it by the [`datagram_table`] of its loop's mailbox. The loop receives from it by [`datagram_io`];
 //!   callbacks get a [`Datagram`].
@@ -27,6 +27,7 @@ mod datagram_queue;
 mod datagram_socket;
 mod datagram_table;
 pub(crate) mod driver;
+mod groups;
 mod id_bits;
 mod io_state;
 mod listen_address;
@@ -60,12 +61,13 @@ pub(crate) use connection_table::ConnectionTable;
 pub(crate) use counters::{Counter, Counters, WorkerCounters};
 pub(crate) use datagram_io::{DatagramIo, ReceiveBuffer, SLOT as DATAGRAM_SLOT};
 pub(crate) use datagram_socket::DatagramSocket;
+pub(crate) use groups::Groups;
 pub(crate) use id_bits::MAX_LOOPS;
 pub(crate) use listen_address::ListenAddress;
 pub(crate) use listener::Listener;
 pub(crate) use loop_context::{LoopContext, StopLoop};
 pub(crate) use loop_table::{close_mailbox, open_mailbox, reserve_generations};
-pub(crate) use mailbox::{Command, Mailbox, PendingCommand};
+pub(crate) use mailbox::{Command, Mailbox, PendingCommand, Reached};
 pub(crate) use stop::{encode as encode_stop, StopRequest};
 pub(crate) use timeouts::{Clock, Timeouts};
 pub(crate) use write_queue::{copy_of, WriteQueue};

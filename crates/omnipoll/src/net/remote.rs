@@ -87,7 +87,7 @@ impl ConnId {
     }
 
     /// `EOWNERDEAD` where only processes that this one descends from have had loops.
-    fn mailbox(self) -> io::Result<Arc<Mailbox>> {
+    pub(super) fn mailbox(self) -> io::Result<Arc<Mailbox>> {
         if LoopTable::is_parents() {
             return Err(fail(libc::EOWNERDEAD, "the connection belongs to the parent process"));
         }

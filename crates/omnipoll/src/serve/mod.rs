@@ -7,6 +7,7 @@ mod child_processes;
 mod models;
 mod options;
 mod server;
+mod server_handle;
 mod server_loop;
 mod shared;
 mod stats;
@@ -15,5 +16,6 @@ mod worker;
 
 pub use crate::event_loop::Handler;
 pub use options::{AroundFork, Model, ServerOptions};
-pub use server::{Server, ServerHandle};
+pub use server::Server;
+pub use server_handle::ServerHandle;
 pub use stats::{ServerStats, WorkerStats};

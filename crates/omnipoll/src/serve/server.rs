@@ -1,23 +1,20 @@
 //! [`Server`]: addresses to listen on, a handler, and a model.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
 use super::models::{cores, fork, prefork, reactor, thread as threads};
 use super::options::{Model, ServerOptions};
+use super::server_handle::ServerHandle;
 use super::server_loop::{unwatch_stop_signals, watch_stop_signals};
 use super::shared::Shared;
-use super::stats::ServerStats;
 use super::worker::WorkerSockets;
 use crate::error::{explain, fail};
 use crate::event_loop::Handler;
-use crate::net::{Bound, DatagramId, ListenAddress};
+use crate::net::{Bound, ListenAddress};
 use crate::sys::lock;
-use crate::EngineKind;
 
 /// Serves clients by a [`Handler`], as its [options](ServerOptions) say.
 ///
@@ -62,41 +59,6 @@ pub struct Server<H> {
     handler: H,
     shared: Arc<Shared>,
     ran: AtomicBool,
-}
-
-/// A server, for other threads and for its own handler.
-///
-/// # Portability
-///
-/// Every method is the same on every system and engine.
-///
-/// ```
-/// use omnipoll::{Conn, Handler, Model, Server};
-/// use std::time::Duration;
-///
-/// # struct Echo;
-/// # impl Handler for Echo {
-/// #     type State = ();
-/// #     fn on_open(&self, _: &mut Conn<'_>) -> std::io::Result<()> { Ok(()) }
-/// #     fn on_data(&self, conn: &mut Conn<'_>, _: &mut (), data: &[u8]) { let _ = conn.write(data); }
-/// # }
-/// let server = Server::new(Echo)?;
-/// server.listen("127.0.0.1:0")?;
-/// let handle = server.handle();
-/// std::thread::scope(|scope| {
-///     let serving = scope.spawn(|| server.run());
-///     assert_eq!(handle.addresses().len(), 1);
-///     assert!(handle.engine().is_available());
-///     handle.stop(Some(Duration::from_secs(10)))?;
-///     serving.join().unwrap()
-/// })?;
-/// assert_eq!(handle.stats().total.active, 0);
-/// assert_eq!(handle.model(), Model::Reactor);
-/// # Ok::<(), std::io::Error>(())
-/// ```
-#[derive(Clone)]
-pub struct ServerHandle {
-    shared: Arc<Shared>,
 }
 
 impl<H: Handler + Send + Sync> Server<H> {
@@ -325,184 +287,9 @@ impl<H: Handler + Send + Sync> Server<H> {
     }
 }
 
-impl ServerHandle {
-    /// Stops the server: no new clients, while those that are served have `drain` to finish
-    /// (`None`: no limit; zero: no time) before their connections are reset. A
-    /// stop before [`Server::run`] counts too; a second call sets a new limit.
-    ///
-    /// From any thread, and async-signal-safe in the process that made the server. In a process
-    /// that FORK or PREFORK has forked, it ends that process's serving only; in any other forked
-    /// child it is `EOWNERDEAD`.
-    ///
-    /// See the example of [`ServerHandle`].
-    pub fn stop(&self, drain: Option<Duration>) -> io::Result<()> {
-        self.shared.stop(drain)
-    }
-
-    /// Writes `data` to every connection that has room for it, and returns to how many;
-    /// the others are counted in [`WorkerStats::writes_refused`](crate::WorkerStats).
-    ///
-    /// `ENOMEM` when there is no memory for a copy of it. `ENOTSUP` under FORK and PREFORK, whose
-    /// processes don't reach each other's clients.
-    ///
-    /// ```
-    /// use omnipoll::{Conn, Handler, Server, ServerHandle};
-    /// # use std::io::{self, Read, Write};
-    /// use std::sync::OnceLock;
-    ///
-    /// /// Sends what a client says to all of them.
-    /// #[derive(Default)]
-    /// struct Chat {
-    ///     server: OnceLock<ServerHandle>,
-    /// }
-    ///
-    /// impl Handler for Chat {
-    ///     type State = ();
-    ///
-    ///     fn on_data(&self, _: &mut Conn<'_>, _: &mut (), data: &[u8]) {
-    ///         if let Some(server) = self.server.get() {
-    ///             let _ = server.broadcast(data);
-    ///         }
-    ///     }
-    /// #   fn on_open(&self, _: &mut Conn<'_>) -> io::Result<()> { Ok(()) }
-    /// }
-    ///
-    /// let server = Server::new(Chat::default())?;
-    /// let _ = server.handler().server.set(server.handle());
-    /// # let address = server.listen("127.0.0.1:0")?;
-    /// # let handle = server.handle();
-    /// # let running = std::thread::spawn(move || server.run());
-    /// # let mut client = std::net::TcpStream::connect(address)?;
-    /// # client.write_all(b"hello")?;
-    /// # let mut answer = [0; 5];
-    /// # client.read_exact(&mut answer)?;
-    /// # assert_eq!(&answer, b"hello");
-    /// # drop(client);
-    /// # handle.stop(None)?;
-    /// # running.join().unwrap()?;
-    /// # Ok::<(), io::Error>(())
-    /// ```
-    pub fn broadcast(&self, data: &[u8]) -> io::Result<usize> {
-        self.shared.broadcast(data)
-    }
-
-    /// What the server has counted; under FORK and PREFORK in all its processes.
-    ///
-    /// See the example of [`ServerHandle`].
-    pub fn stats(&self) -> ServerStats {
-        self.shared.stats()
-    }
-
-    /// The addresses it listens on, with their real ports. None in a forked child, if another thread
-    /// of the parent was listening on one at the very moment of the fork.
-    ///
-    /// See the example of [`ServerHandle`].
-    pub fn addresses(&self) -> Vec<String> {
-        self.shared.try_lock(&self.shared.addresses).map_or_else(Vec::new, |addresses| addresses.clone())
-    }
-
-    /// The ids of the datagram sockets that it listens on: of its `udp:` addresses in their order, for
-    /// one loop after another, because under CORES and PREFORK each loop has a duplicate of each. None
-    /// before the loops run and after a stop; under PREFORK each process has its own.
-    ///
-    /// See the example of [`DatagramId`].
-    pub fn datagram_sockets(&self) -> Vec<DatagramId> {
-        self.shared.datagram_sockets()
-    }
-
-    /// A duplicate of the socket at one of its [addresses](Self::addresses), by its place among
-    /// them: to set an option, or for a new process that takes over without a gap in
-    /// listening. Give that one the descriptors from 3 on and their number in `LISTEN_FDS`, let
-    /// it listen on `"systemd"`, and stop this one when it serves. Nothing else changes: see
-    /// [`keep_files`](Self::keep_files).
-    ///
-    /// `ENOENT` when there is none of that number; after a stop, and in a process that FORK or
-    /// PREFORK has forked, there is none at all. `EMFILE` and `ENFILE` as `fcntl(2)` says. `EBUSY` in a
-    /// forked child, if another thread of the parent was changing the server at the very moment of the
-    /// fork.
-    ///
-    /// ```
-    /// # use omnipoll::{Conn, Handler};
-    /// # struct Echo;
-    /// # impl Handler for Echo {
-    /// #     type State = ();
-    /// #     fn on_open(&self, _: &mut Conn<'_>) -> std::io::Result<()> { Ok(()) }
-    /// #     fn on_data(&self, conn: &mut Conn<'_>, _: &mut (), data: &[u8]) { let _ = conn.write(data); }
-    /// # }
-    /// use omnipoll::Server;
-    /// use std::net::TcpListener;
-    ///
-    /// let server = Server::new(Echo)?;
-    /// let address = server.listen("127.0.0.1:0")?;
-    /// let handle = server.handle();
-    /// let listener = TcpListener::from(handle.dup_listener(0)?);
-    /// assert_eq!(listener.local_addr()?.to_string(), address);
-    /// assert_eq!(handle.dup_listener(1).unwrap_err().kind(), std::io::ErrorKind::NotFound);
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    #[doc(alias = "dup")]
-    #[doc(alias = "fcntl")]
-    pub fn dup_listener(&self, number: usize) -> io::Result<OwnedFd> {
-        let bound = self
-            .shared
-            .try_lock(&self.shared.bound)
-            .ok_or_else(|| fail(libc::EBUSY, "another thread was changing the server during the fork"))?;
-        bound.get(number).ok_or_else(|| fail(libc::ENOENT, "there is no such listening socket"))?.dup()
-    }
-
-    /// Leaves the files of its unix sockets where they are when it stops: they lead to another
-    /// process, which has duplicates of the sockets. A forked child leaves them in any case.
-    ///
-    /// ```
-    /// # use omnipoll::{Conn, Handler};
-    /// # struct Echo;
-    /// # impl Handler for Echo {
-    /// #     type State = ();
-    /// #     fn on_open(&self, _: &mut Conn<'_>) -> std::io::Result<()> { Ok(()) }
-    /// #     fn on_data(&self, conn: &mut Conn<'_>, _: &mut (), data: &[u8]) { let _ = conn.write(data); }
-    /// # }
-    /// use omnipoll::Server;
-    /// use std::env::temp_dir;
-    ///
-    /// let path = temp_dir().join(format!("omnipoll-{}.socket", std::process::id()));
-    /// let server = Server::new(Echo)?;
-    /// server.listen(&format!("unix:{}", path.display()))?;
-    /// server.handle().keep_files();
-    /// drop(server);
-    /// assert!(path.exists());
-    /// # std::fs::remove_file(path)?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    pub fn keep_files(&self) {
-        if let Some(mut bound) = self.shared.try_lock(&self.shared.bound) {
-            bound.iter_mut().for_each(Bound::keep_file);
-        }
-    }
-
-    /// The engine of its loops.
-    ///
-    /// See the example of [`ServerHandle`].
-    pub fn engine(&self) -> EngineKind {
-        self.shared.engine
-    }
-
-    /// The model it serves by.
-    ///
-    /// See the example of [`ServerHandle`].
-    pub fn model(&self) -> Model {
-        self.shared.options.model
-    }
-}
-
 impl<H> std::fmt::Debug for Server<H> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Server").field("options", &self.shared.options).finish_non_exhaustive()
-    }
-}
-
-impl std::fmt::Debug for ServerHandle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServerHandle").field("options", &self.shared.options).finish_non_exhaustive()
     }
 }
 

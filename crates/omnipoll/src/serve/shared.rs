@@ -10,7 +10,10 @@ use super::stats::ServerStats;
 use crate::error::{bare, explain, fail, plain};
 use crate::event_loop::budget_of;
 use crate::net::driver::{AnyDriver, DriverKind};
-use crate::net::{self, copy_of, Bound, Budget, Counter, Counters, DatagramId, Mailbox, StopRequest};
+use crate::net::{
+    self, copy_of, Bound, Budget, ConnId, Counter, Counters, DatagramId, Groups, Mailbox, Reached,
+    StopRequest,
+};
 use crate::sys::{fork, lock, SharedWords};
 use crate::{EngineKind, Poller};
 
@@ -25,6 +28,7 @@ pub(super) struct Shared {
     pub(super) driver_kind: DriverKind,
     pub(super) counters: Counters,
     pub(super) budget: Arc<Budget>,
+    pub(super) groups: Arc<Groups>,
     pub(super) addresses: Mutex<Vec<String>>,
     /// The sockets as they were opened; the loops accept from duplicates, and siblings.
     pub(super) bound: Mutex<Vec<Bound>>,
@@ -56,6 +60,7 @@ impl Shared {
             driver_kind,
             counters: Counters::new(workers)?,
             budget: Arc::new(budget),
+            groups: Arc::default(),
             addresses: Mutex::default(),
             bound: Mutex::default(),
             loops: Mutex::default(),
@@ -188,8 +193,14 @@ impl Shared {
         (errno != 0).then(|| fail(errno, format!("no worker process can serve: {}", explain(&plain(errno)))))
     }
 
-    /// Writes `data` to every connection of this process, and returns to how many.
-    pub(super) fn broadcast(&self, data: &[u8]) -> io::Result<usize> {
+    /// Writes `data` to every connection of this process, or of a group, but `except`, and returns to how
+    /// many.
+    pub(super) fn broadcast(
+        &self,
+        group: Option<&str>,
+        data: &[u8],
+        except: Option<ConnId>,
+    ) -> io::Result<usize> {
         if self.options.model.forks() {
             return Err(fail(
                 libc::ENOTSUP,
@@ -199,16 +210,19 @@ impl Shared {
         }
         self.check_owner()?;
         let data = Arc::new(copy_of(data)?);
-        let (mut all_queued, mut all_full) = (0, 0);
-        for mailbox in lock(&self.loops).iter() {
-            let (queued, full) = mailbox.broadcast(&data)?;
-            all_queued += queued;
-            all_full += full;
+        let mut reached = Reached::default();
+        match group {
+            Some(group) => reached += self.groups.broadcast(group, &data, except)?,
+            None => {
+                for mailbox in lock(&self.loops).iter() {
+                    reached += mailbox.broadcast(&data, except)?;
+                }
+            }
         }
-        if all_full > 0 {
-            self.counters.of(0).add(Counter::WritesRefused, all_full as u64);
+        if reached.full > 0 {
+            self.counters.of(0).add(Counter::WritesRefused, reached.full as u64);
         }
-        Ok(all_queued)
+        Ok(reached.queued)
     }
 
     /// The datagram sockets of this process's loops.

@@ -93,8 +93,9 @@ fn connections<'h, H: Handler>(
     worker: usize,
     max_clients: usize,
 ) -> io::Result<Connections<&'h H>> {
+    let (budget, groups) = (shared.budget.clone(), shared.groups.clone());
     let counters = shared.counters.of(worker);
-    let mailbox = open_mailbox(worker, poller.clone(), shared.budget.clone(), counters.clone())?;
+    let mailbox = open_mailbox(worker, poller.clone(), budget, counters.clone(), groups)?;
     shared.register_loop(mailbox.clone());
     let server = shared.clone();
     let place = LoopPlace {

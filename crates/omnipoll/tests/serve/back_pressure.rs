@@ -5,12 +5,12 @@ use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 
-use omnipoll::{Conn, ConnId, Model};
+use omnipoll::{Conn, ConnId, Model, ServerHandle};
 
 use crate::client::{end, expect_end, keep_small, pattern, push, read, read_to_end, send_meanwhile, small};
 use crate::config::Config;
 use crate::log::Callback;
-use crate::running_server::{port_of, serve, RunningServer};
+use crate::running_server::{port_of, serve, serve_on, RunningServer};
 use crate::suite::Suite;
 use crate::support::fds;
 use crate::test_handler::TestHandler;
@@ -21,6 +21,10 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.for_each_config(on_drain_may_fill_the_queue_again);
     suite.for_each_config(below_the_high_water_mark_on_drain_is_not_called);
     suite.for_each_config(a_queue_filled_by_another_thread_drains_with_on_drain);
+    suite.for_models(
+        &[Model::Reactor, Model::Cores, Model::Thread],
+        a_queue_filled_by_broadcasts_drains_with_on_drain,
+    );
     suite.for_models(&[Model::Reactor, Model::Cores, Model::Thread], a_proxy_propagates_back_pressure);
     suite.for_each_config(a_peer_that_does_not_read_can_send_little);
     suite.for_each_config(a_paused_peer_can_send_little);
@@ -155,6 +159,22 @@ fn a_queue_filled_by_another_thread_drains_with_on_drain(config: Config) {
     let server = serve(config.options().water_marks(LOW, HIGH), handler);
     let client = server.client();
     expect_one_drain_for_each_answer(server, client, 2 * HIGH + 1);
+}
+
+fn a_queue_filled_by_broadcasts_drains_with_on_drain(config: Config) {
+    let at: Arc<OnceLock<ServerHandle>> = Arc::default();
+    let server = at.clone();
+    let handler = TestHandler::echo().on_open(|conn, _| conn.join("all")).on_data(move |_, _, _| {
+        let server = server.get().unwrap();
+        // The kernel takes all of it at once, when the loop comes to it.
+        assert_eq!(server.broadcast(&[0; HIGH]).unwrap(), 1);
+        assert_eq!(server.broadcast_to("all", &[0], None).unwrap(), 1);
+    });
+    let server = serve_on(&["127.0.0.1:0"], config.options().water_marks(LOW, HIGH), handler, |handle| {
+        let _ = at.set(handle.clone());
+    });
+    let client = server.client();
+    expect_one_drain_for_each_answer(server, client, HIGH + 1);
 }
 
 fn a_proxy_propagates_back_pressure(config: Config) {

@@ -18,6 +18,7 @@ mod test_handler;
 mod unix;
 
 mod back_pressure;
+mod broadcasts;
 mod bytes;
 mod closing;
 mod datagrams;
@@ -44,6 +45,7 @@ fn main() -> std::process::ExitCode {
     on_timeout::behaviours(&mut suite);
     timers::behaviours(&mut suite);
     other_threads::behaviours(&mut suite);
+    broadcasts::behaviours(&mut suite);
     listening::behaviours(&mut suite);
     memory::behaviours(&mut suite);
     stopping::behaviours(&mut suite);

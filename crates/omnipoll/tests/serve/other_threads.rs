@@ -1,11 +1,10 @@
-//! What other threads do with a connection, by its id; and with all of them.
+//! What other threads do with a connection, by its id.
 
 use std::collections::HashMap;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use omnipoll::{ConnId, Model};
+use omnipoll::ConnId;
 
 use crate::client::{end, exchange, expect_end, expect_reset, keep_small, read, read_to_end, small};
 use crate::config::Config;
@@ -22,9 +21,6 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.for_each_config(a_closing_connection_accepts_no_more);
     suite.for_each_config(posts_arrive_in_order_and_completely);
     suite.for_each_config(no_id_is_used_twice);
-    suite.for_models(&[Model::Reactor, Model::Cores, Model::Thread], a_broadcast_reaches_every_client);
-    suite.for_models(&[Model::Fork, Model::Prefork], a_broadcast_is_refused);
-    suite.for_models(&[Model::Reactor, Model::Cores, Model::Thread], a_broadcast_skips_clients_without_room);
 }
 
 fn other_threads_write_and_post_and_close(config: Config) {
@@ -249,63 +245,4 @@ fn no_id_is_used_twice(config: Config) {
         .iter()
         .find(|entry| entry.callback == Callback::Close && entry.value == i64::from(libc::ENOTRECOVERABLE));
     assert_eq!(failed, None, "a handler has panicked");
-}
-
-fn a_broadcast_reaches_every_client(config: Config) {
-    let mut server = serve(config.options(), TestHandler::echo());
-    assert_eq!(server.broadcast("nobody"), 0);
-    let clients: Vec<_> = (0..20).map(|_| server.client()).collect();
-    clients.iter().for_each(|client| exchange(client, b"here"));
-    assert_eq!(server.broadcast("hello"), 20);
-    for client in &clients {
-        assert_eq!(read(client, 5), b"hello");
-    }
-    drop(clients);
-    server.until("all have gone", |stats| stats.total.active == 0);
-    assert_eq!(server.broadcast("nobody"), 0);
-    server.stop_and_check();
-}
-
-fn a_broadcast_is_refused(config: Config) {
-    let mut server = serve(config.options(), TestHandler::echo());
-    let mut client = server.client();
-    exchange(&client, b"here");
-    assert_eq!(server.broadcast("hello"), -i64::from(libc::ENOTSUP));
-    client.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-    assert!(client.read(&mut [0]).is_err(), "something has come");
-    drop(client);
-    server.stop_and_check();
-}
-
-fn a_broadcast_skips_clients_without_room(config: Config) {
-    let handler = TestHandler::echo().on_data(|conn, log, data| {
-        if data == b"fill" {
-            keep_small(conn);
-            while conn.write(&[0; 1000]).unwrap() == 0 {}
-            let room = 100_000 - conn.queued();
-            conn.write(&vec![0; room]).unwrap();
-            log.value(conn.queued());
-        } else {
-            conn.write(data).unwrap();
-        }
-    });
-    let mut server = serve(config.options().queue_limit(100_000), handler);
-    let (mut full, other) = (small(server.address()), server.client());
-    server.expect(&other, Callback::Open);
-    full.write_all(b"fill").unwrap();
-    assert_eq!(server.values(&full, 1), [100_000]);
-    // Its kernel may still take what was on its way, up to a buffer of it.
-    let text = "x".repeat(60_000);
-    let mut given = 0;
-    for _ in 0..2 {
-        given += server.broadcast(&text);
-        assert_eq!(read(&other, 60_000), text.as_bytes());
-        // What the client has read is counted until its loop has noted that it was sent.
-        exchange(&other, b"noted");
-    }
-    assert!((2..=3).contains(&given), "given to {given} in all");
-    let stats = server.stats();
-    assert_eq!(stats.total.writes_refused as i64, 4 - given);
-    drop((full, other));
-    server.stop_and_check();
 }

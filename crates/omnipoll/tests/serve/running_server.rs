@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use omnipoll::{Handler, Server, ServerHandle, ServerOptions, WorkerStats};
+use omnipoll::{ConnId, Handler, Server, ServerHandle, ServerOptions, WorkerStats};
 
 use super::log::{Callback, Entry, Log, LogWriter};
 use super::process::{self, Process};
@@ -19,6 +19,10 @@ use crate::support::sys;
 
 /// Seconds after which a server that has not ended is killed.
 const KILL_AFTER_SECONDS: u32 = 50;
+
+/// Between the parts of the argument of a broadcast, and in the place of a group's name.
+const SEPARATOR: char = '\u{1}';
+const ALL: &str = "\u{2}";
 
 /// A server that runs.
 pub(crate) struct RunningServer {
@@ -138,7 +142,7 @@ fn run_commands(handle: &ServerHandle, commands_in: UnixStream, answers: &UnixSt
                 continue;
             }
             "stats" => format!("stats {}", pack(handle)),
-            "broadcast" => match handle.broadcast(argument.as_bytes()) {
+            "broadcast" => match broadcast(handle, argument) {
                 Ok(count) => format!("broadcast {count}"),
                 Err(error) => format!("broadcast -{}", error.raw_os_error().unwrap_or(0)),
             },
@@ -148,6 +152,19 @@ fn run_commands(handle: &ServerHandle, commands_in: UnixStream, answers: &UnixSt
     }
     // The test is gone.
     std::process::exit(1);
+}
+
+/// By the function for what the argument has: a group, an id, and a text.
+fn broadcast(handle: &ServerHandle, argument: &str) -> io::Result<usize> {
+    let mut parts = argument.splitn(3, SEPARATOR);
+    let (group, except, text) = (parts.next(), parts.next(), parts.next());
+    let except = except.and_then(|id| id.parse().ok()).map(ConnId::from_number);
+    let data = text.unwrap_or("").as_bytes();
+    match (group.filter(|&group| group != ALL), except) {
+        (None, None) => handle.broadcast(data),
+        (None, Some(except)) => handle.broadcast_except(data, except),
+        (Some(group), except) => handle.broadcast_to(group, data, except),
+    }
 }
 
 fn drain_from(argument: &str) -> Option<Duration> {
@@ -212,7 +229,21 @@ impl RunningServer {
 
     /// To how many it went, or a negative error's number.
     pub(crate) fn broadcast(&mut self, text: &str) -> i64 {
-        self.command(&format!("broadcast {text}"), "broadcast").parse().expect("a number")
+        self.broadcast_as(ALL, None, text)
+    }
+
+    pub(crate) fn broadcast_except(&mut self, text: &str, except: u64) -> i64 {
+        self.broadcast_as(ALL, Some(except), text)
+    }
+
+    pub(crate) fn broadcast_to(&mut self, group: &str, text: &str, except: Option<u64>) -> i64 {
+        self.broadcast_as(group, except, text)
+    }
+
+    fn broadcast_as(&mut self, group: &str, except: Option<u64>, text: &str) -> i64 {
+        let except = except.map_or(String::new(), |id| id.to_string());
+        let command = format!("broadcast {group}{SEPARATOR}{except}{SEPARATOR}{text}");
+        self.command(&command, "broadcast").parse().expect("a number")
     }
 
     /// Waits for an entry of this client's.

@@ -1,0 +1,254 @@
+//! [`Groups`]: the named groups that connections join and leave, and broadcasts to them.
+//!
+//! One [`Groups`] is shared by all loops that a broadcast reaches. A group exists while it has members;
+//! its cost is theirs, and a broadcast's is that of the members it goes to. The lock of the groups is
+//! taken before a mailbox's, never while one is held.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
+
+use super::conn::Conn;
+use super::conn_id::ConnId;
+use super::mailbox::Reached;
+use crate::error::fail;
+
+/// The most groups that one connection can be in: what clients ask for must not fill the memory.
+const MAX_GROUPS: usize = 64;
+/// The longest name, in bytes.
+const MAX_NAME: usize = 255;
+
+/// The members of a group, by the number of their loop.
+type Members = BTreeMap<usize, BTreeSet<ConnId>>;
+
+/// Which connections are in which groups.
+#[derive(Debug, Default)]
+pub(crate) struct Groups(RwLock<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// By the group's name. None is empty.
+    members: BTreeMap<Arc<str>, Members>,
+    /// The names of the groups that each member is in.
+    joined: BTreeMap<ConnId, Vec<Arc<str>>>,
+}
+
+impl Groups {
+    /// Makes a connection a member, if `admit` finds it open.
+    pub(super) fn join(
+        &self,
+        id: ConnId,
+        group: &str,
+        admit: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        check_name(group)?;
+        let mut state = self.lock();
+        admit()?;
+        state.join(id, group)
+    }
+
+    /// Makes a connection no member, if `admit` finds it open.
+    pub(super) fn leave(
+        &self,
+        id: ConnId,
+        group: &str,
+        admit: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        check_name(group)?;
+        let mut state = self.lock();
+        admit()?;
+        state.leave(id, group);
+        Ok(())
+    }
+
+    /// A connection leaves all its groups.
+    pub(super) fn leave_all(&self, id: ConnId) {
+        let mut state = self.lock();
+        for group in state.joined.remove(&id).unwrap_or_default() {
+            state.remove_member(id, &group);
+        }
+    }
+
+    /// Queues `data` on the members of a group that have room for it, all but `except`.
+    pub(crate) fn broadcast(
+        &self,
+        group: &str,
+        data: &Arc<Vec<u8>>,
+        except: Option<ConnId>,
+    ) -> io::Result<Reached> {
+        check_name(group)?;
+        let state = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let mut reached = Reached::default();
+        for ids in state.members.get(group).into_iter().flat_map(BTreeMap::values) {
+            let mailbox = ids.first().and_then(|id| id.mailbox().ok());
+            let ids = ids.iter().copied().filter(|&id| Some(id) != except);
+            if let Some(mailbox) = mailbox {
+                reached += mailbox.broadcast_to(ids, data)?;
+            }
+        }
+        Ok(reached)
+    }
+
+    fn lock(&self) -> RwLockWriteGuard<'_, State> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn join(&mut self, id: ConnId, group: &str) -> io::Result<()> {
+        let joined = self.joined.get(&id).map_or(&[][..], Vec::as_slice);
+        if joined.iter().any(|name| **name == *group) {
+            return Ok(());
+        }
+        if joined.len() >= MAX_GROUPS {
+            return Err(fail(libc::ENOBUFS, "the connection is in 64 groups"));
+        }
+        let known = self.members.get_key_value(group).map(|(name, _)| name.clone());
+        let name = known.unwrap_or_else(|| group.into());
+        self.joined.entry(id).or_default().push(name.clone());
+        self.members.entry(name).or_default().entry(id.loop_index()).or_default().insert(id);
+        Ok(())
+    }
+
+    fn leave(&mut self, id: ConnId, group: &str) {
+        let Some(joined) = self.joined.get_mut(&id) else { return };
+        let Some(place) = joined.iter().position(|name| **name == *group) else { return };
+        joined.swap_remove(place);
+        if joined.is_empty() {
+            self.joined.remove(&id);
+        }
+        self.remove_member(id, group);
+    }
+
+    /// Removes what is empty then, too.
+    fn remove_member(&mut self, id: ConnId, group: &str) {
+        let Some(members) = self.members.get_mut(group) else { return };
+        let Some(ids) = members.get_mut(&id.loop_index()) else { return };
+        ids.remove(&id);
+        if ids.is_empty() {
+            members.remove(&id.loop_index());
+        }
+        if members.is_empty() {
+            self.members.remove(group);
+        }
+    }
+}
+
+fn check_name(group: &str) -> io::Result<()> {
+    match group.len() {
+        1..=MAX_NAME => Ok(()),
+        _ => Err(fail(libc::EINVAL, "the name of a group has 1 to 255 bytes")),
+    }
+}
+
+/// Groups.
+impl Conn<'_> {
+    /// Joins a group, which [`ServerHandle::broadcast_to`](crate::ServerHandle::broadcast_to) writes to.
+    /// A name is any text of 1 to 255 bytes. A group exists from its first member to its last; who is in
+    /// it already stays in it. A connection leaves all its groups when it ends.
+    ///
+    /// `EINVAL` for another name, `ENOBUFS` when the connection is in 64 groups, `ESTALE` when it is
+    /// closing.
+    ///
+    /// ```
+    /// use omnipoll::{Conn, Handler, Server, ServerHandle};
+    /// # use std::io::{self, Read, Write};
+    /// use std::sync::OnceLock;
+    ///
+    /// /// The first byte that a client sends is its room; the rest goes to the others in that room.
+    /// #[derive(Default)]
+    /// struct Rooms {
+    ///     server: OnceLock<ServerHandle>,
+    /// }
+    ///
+    /// impl Handler for Rooms {
+    ///     type State = Option<String>;
+    ///
+    ///     fn on_data(&self, conn: &mut Conn<'_>, room: &mut Option<String>, data: &[u8]) {
+    ///         let Some(room) = room else {
+    ///             let name = (data[0] as char).to_string();
+    ///             if conn.join(&name).is_ok() {
+    ///                 *room = Some(name);
+    ///             }
+    ///             let _ = conn.write(b"in\n");
+    ///             return;
+    ///         };
+    ///         if let Some(server) = self.server.get() {
+    ///             let _ = server.broadcast_to(room, data, Some(conn.id()));
+    ///         }
+    ///     }
+    /// #   fn on_open(&self, _: &mut Conn<'_>) -> io::Result<Option<String>> { Ok(None) }
+    /// }
+    ///
+    /// let server = Server::new(Rooms::default())?;
+    /// let _ = server.handler().server.set(server.handle());
+    /// # let address = server.listen("127.0.0.1:0")?;
+    /// # let handle = server.handle();
+    /// # let running = std::thread::spawn(move || server.run());
+    /// # let enter = |room: &[u8]| -> io::Result<std::net::TcpStream> {
+    /// #     let mut client = std::net::TcpStream::connect(&address)?;
+    /// #     client.write_all(room)?;
+    /// #     client.read_exact(&mut [0; 3])?;
+    /// #     Ok(client)
+    /// # };
+    /// # let (mut one, mut other, mut third) = (enter(b"a")?, enter(b"a")?, enter(b"b")?);
+    /// # one.write_all(b"hello")?;
+    /// # let mut answer = [0; 5];
+    /// # other.read_exact(&mut answer)?;
+    /// # assert_eq!(&answer, b"hello");
+    /// # handle.broadcast(b"world")?;
+    /// # third.read_exact(&mut answer)?;
+    /// # assert_eq!(&answer, b"world");
+    /// # drop((one, other, third));
+    /// # handle.stop(None)?;
+    /// # running.join().unwrap()?;
+    /// # Ok::<(), io::Error>(())
+    /// ```
+    #[doc(alias = "subscribe")]
+    pub fn join(&mut self, group: &str) -> io::Result<()> {
+        self.context.mailbox.join(self.id(), group)
+    }
+
+    /// Leaves a group. Nothing happens if the connection isn't in it.
+    ///
+    /// `EINVAL` and `ESTALE` as for [`join`](Conn::join).
+    #[doc(alias = "unsubscribe")]
+    pub fn leave(&mut self, group: &str) -> io::Result<()> {
+        self.context.mailbox.leave(self.id(), group)
+    }
+}
+
+/// Groups.
+impl ConnId {
+    /// [`Conn::join`](crate::Conn::join), from any thread. `ESTALE` and `EOWNERDEAD` as for `write`.
+    pub fn join(self, group: &str) -> io::Result<()> {
+        self.mailbox()?.join(self, group)
+    }
+
+    /// [`Conn::leave`](crate::Conn::leave), from any thread. `ESTALE` and `EOWNERDEAD` as for `write`.
+    pub fn leave(self, group: &str) -> io::Result<()> {
+        self.mailbox()?.leave(self, group)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_group_takes_no_memory() {
+        let groups = Groups::default();
+        let ids = [(0, 1), (0, 2), (1, 1)].map(|(loop_index, entry)| ConnId::new(1, loop_index, entry));
+        for id in ids {
+            groups.join(id, "a", || Ok(())).unwrap();
+            groups.join(id, "b", || Ok(())).unwrap();
+        }
+        groups.leave(ids[0], "a", || Ok(())).unwrap();
+        groups.leave(ids[0], "b", || Ok(())).unwrap();
+        groups.leave_all(ids[1]);
+        assert_eq!(groups.lock().members["a"].len(), 1, "a loop without members is left");
+        groups.leave_all(ids[2]);
+        let state = groups.lock();
+        assert!(state.members.is_empty() && state.joined.is_empty(), "{state:?}");
+    }
+}
