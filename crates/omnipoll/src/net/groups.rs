@@ -233,22 +233,31 @@ impl ConnId {
 
 #[cfg(test)]
 mod tests {
+    use super::super::account::Budget;
+    use super::super::counters::Counters;
+    use super::super::loop_table::{close_mailbox, open_mailbox};
     use super::*;
+    use crate::Poller;
 
     #[test]
-    fn an_empty_group_takes_no_memory() {
-        let groups = Groups::default();
-        let ids = [(0, 1), (0, 2), (1, 1)].map(|(loop_index, entry)| ConnId::new(1, loop_index, entry));
-        for id in ids {
-            groups.join(id, "a", || Ok(())).unwrap();
-            groups.join(id, "b", || Ok(())).unwrap();
-        }
-        groups.leave(ids[0], "a", || Ok(())).unwrap();
-        groups.leave(ids[0], "b", || Ok(())).unwrap();
-        groups.leave_all(ids[1]);
+    fn a_group_without_members_takes_no_memory() {
+        let groups = Arc::<Groups>::default();
+        let mailboxes = [(); 2].map(|()| {
+            let budget = Budget::new(usize::MAX, usize::MAX, usize::MAX).into();
+            let counters = Counters::new(1).unwrap().of(0);
+            open_mailbox(0, Arc::new(Poller::new().unwrap()), budget, counters, groups.clone()).unwrap()
+        });
+        let ids = [(0, 1), (0, 2), (1, 1)].map(|(mailbox, slot)| {
+            let (id, _) = mailboxes[mailbox].add(slot);
+            id.join("a").and_then(|()| id.join("b")).unwrap();
+            (mailbox, id)
+        });
+        ids[0].1.leave("a").and_then(|()| ids[0].1.leave("b")).unwrap();
+        mailboxes[0].remove(ids[1].1);
         assert_eq!(groups.lock().members["a"].len(), 1, "a loop without members is left");
-        groups.leave_all(ids[2]);
+        ids.iter().for_each(|&(mailbox, id)| mailboxes[mailbox].remove(id));
         let state = groups.lock();
         assert!(state.members.is_empty() && state.joined.is_empty(), "{state:?}");
+        mailboxes.iter().for_each(|mailbox| close_mailbox(mailbox));
     }
 }
