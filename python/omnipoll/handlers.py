@@ -8,7 +8,17 @@ from types import FunctionType
 
 __all__ = ["check"]
 
-METHODS = ("on_open", "on_data", "on_end", "on_drain", "on_post", "on_stop", "on_close", "on_datagram")
+METHODS = (
+    "on_open",
+    "on_data",
+    "on_end",
+    "on_drain",
+    "on_post",
+    "on_stop",
+    "on_close",
+    "on_datagram",
+    "on_datagram_error",
+)
 
 
 def check(handler: object) -> None:

@@ -35,6 +35,9 @@ class Server(_native.Server):
       order, else an OSError: ConnectionResetError, TimeoutError, ConnectionAbortedError after an
       abort, ECANCELED when the drain was over, or what the system said.
     - on_datagram(datagram, data): a datagram has arrived on a "udp:" address.
+    - on_datagram_error(socket, error): a datagram that was sent from this DatagramSocket is lost, and
+      the OSError says why: ConnectionRefusedError or another that the network gives of a connected
+      socket's, or what the system said of one that had to wait.
 
     Calls for one connection never overlap. An exception in one goes to logging.getLogger("omnipoll")
     with its traceback and ends that connection, and nothing else.

@@ -22,6 +22,7 @@ NATIVE = [omnipoll.Event, omnipoll.Finding, omnipoll.Poller, omnipoll.Registered
 SERVING = [
     omnipoll.Connection,
     omnipoll.Datagram,
+    omnipoll.DatagramSocket,
     omnipoll.Server,
     omnipoll.ServerStats,
     omnipoll.WorkerStats,

@@ -147,7 +147,7 @@ def test_a_unix_socket_without_a_file(serve: Serve) -> None:
     assert server.addresses == [name]
     with connect(name) as client:
         connection = handler.opened()
-        assert connection.peer == "unix:"
+        assert (connection.peer, connection.peername) == ("unix:", "")
         assert ask(client, b"hello") == b"hello"
 
 

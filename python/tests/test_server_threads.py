@@ -105,6 +105,7 @@ def test_what_a_connection_says_of_itself(serve: Serve) -> None:
         local, peer, fd = handler.next()
         assert local == server.addresses[0]
         assert peer == "{}:{}".format(*client.getsockname())
+        assert connection.peername == client.getsockname()
         assert socket.socket(fileno=os.dup(fd)).getsockname() == client.getpeername()
         assert connection.worker in range(2)
         assert repr(connection) == f"<omnipoll.Connection {connection.id} from {peer}>"

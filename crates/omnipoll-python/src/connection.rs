@@ -11,6 +11,7 @@ use omnipoll::{Address, Conn, ConnId};
 use pyo3::exceptions::{PyOSError, PyTypeError};
 use pyo3::prelude::*;
 
+use crate::address::to_python;
 use crate::bytes::Bytes;
 use crate::convert::{self, descriptor, error, number};
 use crate::fastcall::{Argument, Method};
@@ -225,6 +226,13 @@ impl PyConnection {
     #[getter]
     fn peer(&self) -> String {
         self.address.to_string()
+    }
+
+    /// The same as the socket module has it: ("127.0.0.1", 5000), ("::1", 5000, 0, 0), "/path", "" for a
+    /// unix socket without a name, b"\\0name" for an abstract name.
+    #[getter]
+    fn peername(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        to_python(&self.address, py)
     }
 
     /// The address that the client came to, written as peer is. In a call of the handler.

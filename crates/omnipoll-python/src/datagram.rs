@@ -1,14 +1,15 @@
 //! The Python class `Datagram`.
 
-use std::net::SocketAddr;
 use std::ptr::NonNull;
 
-use omnipoll::{Address, Datagram};
-use pyo3::exceptions::{PyOSError, PyValueError};
+use omnipoll::{Address, Datagram, DatagramId};
+use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 
+use crate::address::{internet, to_python};
 use crate::bytes::Bytes;
-use crate::convert::{error, text};
+use crate::convert::error;
+use crate::datagram_socket::PyDatagramSocket;
 use crate::finalization::protect_thread;
 use crate::scoped_ref::ScopedRef;
 
@@ -19,6 +20,7 @@ pub(crate) struct PyDatagram {
     datagram: ScopedRef<Datagram<'static>>,
     sender: Address,
     local: Address,
+    socket: DatagramId,
 }
 
 impl PyDatagram {
@@ -28,8 +30,8 @@ impl PyDatagram {
         datagram: &mut Datagram<'_>,
         call: impl FnOnce(&Py<PyAny>) -> PyResult<R>,
     ) -> PyResult<R> {
-        let (sender, local) = (datagram.peer().clone(), datagram.local());
-        let ours = Py::new(py, Self { datagram: ScopedRef::new(py), sender, local })?;
+        let (sender, local, socket) = (datagram.peer().clone(), datagram.local(), datagram.socket());
+        let ours = Py::new(py, Self { datagram: ScopedRef::new(py), sender, local, socket })?;
         // SAFETY: the exclusive reference is ours during this call, and the guard lives no
         // longer.
         let _guard = unsafe { ours.get().datagram.set(py, NonNull::from(datagram).cast()) };
@@ -59,6 +61,24 @@ impl PyDatagram {
         self.local.to_string()
     }
 
+    /// The sender as the socket module has it: ("127.0.0.1", 5000), ("::1", 5000, 0, 0).
+    #[getter]
+    fn peername(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        to_python(&self.sender, py)
+    }
+
+    /// The same of local.
+    #[getter]
+    fn sockname(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        to_python(&self.local, py)
+    }
+
+    /// The socket that it came to, which sends from any thread and at any time: a DatagramSocket.
+    #[getter]
+    fn socket(&self) -> PyDatagramSocket {
+        PyDatagramSocket(self.socket)
+    }
+
     /// Sends a datagram back to its sender, from the address that it was sent to. Raises as
     /// send_to().
     fn reply(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -66,8 +86,8 @@ impl PyDatagram {
         self.here(py, |datagram| datagram.reply(&data))?.map_err(error)
     }
 
-    /// Sends a datagram from the same socket to an address, which is written as peer is. It is
-    /// copied now and goes out when the datagrams that came together have been handled; one that
+    /// Sends a datagram from the same socket to an address, which is written as peer or peername are.
+    /// It is copied now and goes out when the datagrams that came together have been handled; one that
     /// the system refuses then is counted as dropped.
     ///
     /// Raises ValueError for what is no address, OSError (EMSGSIZE) past 65,507 bytes and
@@ -75,14 +95,11 @@ impl PyDatagram {
     fn send_to(
         &self,
         py: Python<'_>,
-        #[pyo3(from_py_with = text)] address: String,
+        #[pyo3(from_py_with = internet)] address: Address,
         data: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        let parsed: SocketAddr = address
-            .parse()
-            .map_err(|_| PyValueError::new_err(format!("'{address}' is no IP address with a port")))?;
         let data = Bytes::of(data)?;
-        self.here(py, |datagram| datagram.send_to(&parsed.into(), &data))?.map_err(error)
+        self.here(py, |datagram| datagram.send_to(&address, &data))?.map_err(error)
     }
 
     fn __repr__(&self) -> String {

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use omnipoll::{Conn, Datagram, Handler, ServerHandle};
+use omnipoll::{Conn, Datagram, DatagramId, Handler, ServerHandle};
 use pyo3::exceptions::{PyException, PyOSError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes};
@@ -15,6 +15,7 @@ use pyo3::{ffi, PyTraverseError, PyVisit};
 
 use crate::connection::PyConnection;
 use crate::datagram::PyDatagram;
+use crate::datagram_socket::PyDatagramSocket;
 use crate::finalization::attach;
 use crate::gil_cell::GilCell;
 use crate::{forking, log};
@@ -29,6 +30,7 @@ struct Methods {
     on_stop: Option<Py<PyAny>>,
     on_close: Option<Py<PyAny>>,
     on_datagram: Option<Py<PyAny>>,
+    on_datagram_error: Option<Py<PyAny>>,
 }
 
 /// Calls the methods of a Python object.
@@ -57,6 +59,7 @@ impl PyHandler {
             on_stop: method("on_stop")?,
             on_close: method("on_close")?,
             on_datagram: method("on_datagram")?,
+            on_datagram_error: method("on_datagram_error")?,
         };
         Ok(Self { methods, server: OnceLock::new(), ending: GilCell::new(py, None) })
     }
@@ -67,11 +70,12 @@ impl PyHandler {
     }
 
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let Methods { on_open, on_data, on_end, on_drain, on_post, on_stop, on_close, on_datagram } =
-            &self.methods;
-        for method in [on_open, on_data, on_end, on_drain, on_post, on_stop, on_close, on_datagram] {
+        let Methods { on_open, on_data, on_end, on_drain, on_post, on_stop, on_close, .. } = &self.methods;
+        for method in [on_open, on_data, on_end, on_drain, on_post, on_stop, on_close] {
             visit.call(method)?;
         }
+        visit.call(&self.methods.on_datagram)?;
+        visit.call(&self.methods.on_datagram_error)?;
         Ok(())
     }
 
@@ -239,6 +243,18 @@ impl Handler for PyHandler {
             });
             if let Err(failed) = called {
                 self.failed(py, failed, format_args!("on_datagram for {peer}"));
+            }
+        });
+    }
+
+    fn on_datagram_error(&self, socket: DatagramId, error: io::Error) {
+        let Some(method) = &self.methods.on_datagram_error else { return };
+        attach(|py| {
+            let error = crate::convert::reason(&error).into_value(py).into_bound(py).into_any();
+            let called = Py::new(py, PyDatagramSocket(socket))
+                .and_then(|ours| invoke(py, method, ours.as_any(), Some(&error)));
+            if let Err(failed) = called {
+                self.failed(py, failed, format_args!("on_datagram_error"));
             }
         });
     }

@@ -3,10 +3,12 @@
 //! Nothing but translation. The core knows 64-bit tokens; here a token leads to a Python object
 //! (`table`, `sources`), a wait to a list (`wait`), an errno to an exception (`convert`).
 
+mod address;
 mod bytes;
 mod connection;
 mod convert;
 mod datagram;
+mod datagram_socket;
 mod event;
 mod fastcall;
 mod finalization;
@@ -42,6 +44,8 @@ mod _native {
     use connection::PyConnection;
     #[pymodule_export]
     use datagram::PyDatagram;
+    #[pymodule_export]
+    use datagram_socket::PyDatagramSocket;
     #[pymodule_export]
     use event::PyEvent;
     #[pymodule_export]

@@ -10,6 +10,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use crate::bytes::Bytes;
 use crate::convert::{self, error, not_known, number, text};
+use crate::datagram_socket::PyDatagramSocket;
 use crate::forking;
 use crate::handler::PyHandler;
 use crate::init_cell::InitCell;
@@ -163,6 +164,14 @@ impl PyServer {
     /// ServerStats.
     fn stats(&self) -> PyResult<PyServerStats> {
         Ok(PyServerStats(self.0.get()?.handle.stats()))
+    }
+
+    /// The sockets of its "udp:" addresses in their order, for one loop after another, because under
+    /// "cores" and "prefork" each loop has a duplicate of each: a list of DatagramSocket. Empty before
+    /// the loops run and after a stop; under "prefork" each process has its own.
+    #[getter]
+    fn datagram_sockets(&self) -> PyResult<Vec<PyDatagramSocket>> {
+        Ok(self.0.get()?.handle.datagram_sockets().into_iter().map(PyDatagramSocket).collect())
     }
 
     /// A duplicate of the socket at addresses[number], as a descriptor that the caller owns: to set
