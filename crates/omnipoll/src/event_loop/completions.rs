@@ -82,6 +82,9 @@ impl<H: Handler> Connections<H> {
         if is_partial {
             self.partial.push(slot);
         }
+        if connection.relay_to.is_some() && unread == 0 && connection.wants_input() {
+            return self.relay(slot, driver.bytes(chunk));
+        }
         let is_kept = is_partial || unread > 0 || chunk.length() > self.handler.room();
         if is_kept || !connection.wants_input() {
             if connection.io.keep_unread(driver.bytes(chunk), is_partial).is_err() {

@@ -52,7 +52,7 @@ pub(crate) struct Connections<H: Handler> {
     /// still hold events of them, and once the driver has nothing in progress for them.
     pub(super) to_remove: Vec<usize>,
     pub(super) datagrams: DatagramSockets,
-    buffer: Box<[u8]>,
+    pub(super) buffer: Box<[u8]>,
     pub(super) commands: Vec<PendingCommand>,
     /// Slots of which a part of what has arrived was received at the last wait.
     pub(super) partial: Vec<usize>,
@@ -182,6 +182,10 @@ impl<H: Handler> Connections<H> {
         if ready.intersects(Ready::WRITE | Ready::HANGUP | Ready::ERROR) && !connection.queue.is_empty() {
             let _ = connection.flush(&self.context);
         }
+        if connection.is_awaited && ready.intersects(Ready::WRITE) {
+            self.resume_relay(slot);
+        }
+        let connection = &self.table[slot];
         if ready.intersects(Ready::READ) && connection.wants_input() {
             self.receive(slot);
         }
@@ -205,6 +209,9 @@ impl<H: Handler> Connections<H> {
             Ok(length) => {
                 self.context.counters.received(length as u64);
                 connection.timeouts.note_read(&self.context.clock);
+                if connection.relay_to.is_some() {
+                    return self.relay_received(slot, length);
+                }
                 self.call(slot, |handler, conn, state, data| handler.on_data(conn, state, &data[..length]));
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -217,6 +224,9 @@ impl<H: Handler> Connections<H> {
     /// The peer has ended its direction.
     pub(super) fn on_end(&mut self, slot: usize) {
         self.table[slot].peer_ended = true;
+        if self.table[slot].relay_to.is_some() {
+            return self.relay_end(slot);
+        }
         self.call(slot, |handler, conn, state, _| handler.on_end(conn, state));
     }
 
@@ -242,6 +252,10 @@ impl<H: Handler> Connections<H> {
         }
         if is_wanted {
             let unread = connection.io.take_unread();
+            if connection.relay_to.is_some() {
+                self.relay(slot, &unread);
+                return true;
+            }
             self.call(slot, |handler, conn, state, _| handler.on_data(conn, state, &unread));
         }
         is_wanted
@@ -285,6 +299,7 @@ impl<H: Handler> Connections<H> {
         }
         connection.above_high_water = false;
         connection.timeouts.note_read(&self.context.clock);
+        self.resume_relay(slot);
         // It may write again.
         self.call(slot, |handler, conn, state, _| handler.on_drain(conn, state));
         true
@@ -297,6 +312,8 @@ impl<H: Handler> Connections<H> {
         connection.disarm(&self.context);
         driver.cancel(connection, slot, &self.context);
         self.context.mailbox.remove(connection.id);
+        self.unlink_relays(slot);
+        let connection = &self.table[slot];
         let error = connection.error.map(plain);
         if let Some(state) = self.states[slot].take() {
             let mut conn = Conn { table: &mut self.table, slot, context: &self.context };

@@ -90,15 +90,7 @@ impl<H: Handler> Hooks for Connections<H> {
             core.poller.check_owner()?;
         }
         self.send_unsent(&mut core.driver);
-        if self.to_remove.is_empty() {
-            return Ok(());
-        }
-        self.remove_ended();
-        if core.acceptor.is_retry_pending() {
-            // There are descriptors again.
-            core.resume_accepting()?;
-        }
-        Ok(())
+        self.free_ended(core)
     }
 
     fn has_pending(&self) -> bool {
@@ -207,8 +199,12 @@ impl<H: Handler> Connections<H> {
         }
     }
 
-    /// Frees the slots of connections that have ended.
-    fn remove_ended(&mut self) {
+    /// Frees the slots of connections that have ended, and accepts again if it was their descriptors that
+    /// were missing.
+    pub(super) fn free_ended(&mut self, core: &mut Core) -> io::Result<()> {
+        if self.to_remove.is_empty() {
+            return Ok(());
+        }
         let table = &mut self.table;
         self.to_remove.retain(|&slot| {
             let is_idle = table[slot].io.is_idle();
@@ -217,5 +213,9 @@ impl<H: Handler> Connections<H> {
             }
             !is_idle
         });
+        if core.acceptor.is_retry_pending() {
+            core.resume_accepting()?;
+        }
+        Ok(())
     }
 }

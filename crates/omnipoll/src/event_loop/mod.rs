@@ -14,6 +14,7 @@ mod loop_event;
 mod loop_handle;
 mod options;
 mod pulled;
+mod relay;
 mod run;
 mod timers;
 pub(crate) mod tokens;

@@ -296,6 +296,7 @@ impl<H: Handler> EventLoop<H> {
             // In a child that a callback has forked the rest is the parent's.
             core.poller.check_owner()?;
         }
+        connections.free_ended(core)?;
         Ok(true)
     }
 }

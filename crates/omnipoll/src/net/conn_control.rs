@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::conn::Conn;
 use super::conn_id::ConnId;
-use super::connection::Stage;
 use super::loop_ref::LoopRef;
-use crate::error::Describe;
+use super::mailbox::stale;
+use crate::error::{fail, Describe};
 use crate::sys::{socket, Address};
 
 /// The loop.
@@ -44,6 +44,39 @@ impl Conn<'_> {
     }
 }
 
+/// Relaying.
+impl Conn<'_> {
+    /// Has another connection of the same loop send on all that this one receives from now on, instead of
+    /// the handler: a proxy is made of two relays. While more than the high mark waits to be sent, nothing is
+    /// read. The peer's end ends the other's direction when all is sent, as
+    /// [`shutdown`](Self::shutdown) does. When one of the two connections fails or is aborted, the other
+    /// is reset; when one has ended cleanly, the other is closed. Each one's `on_close` is called.
+    ///
+    /// `ESTALE` when the other has ended or is of another loop, `EBUSY` when it is relayed to already.
+    ///
+    /// See the example of [`EventLoop::connect`](crate::EventLoop::connect).
+    #[doc(alias = "splice")]
+    pub fn relay_to(&mut self, other: ConnId) -> io::Result<()> {
+        let slot = self.context.mailbox.slot(other).ok_or_else(stale)?;
+        let target = self.table.get_mut(slot).filter(|target| target.id == other && !target.is_ended());
+        let target = target.ok_or_else(stale)?;
+        if target.relay_from.is_some_and(|from| from != self.slot) {
+            return Err(fail(libc::EBUSY, "another connection is relayed to that one"));
+        }
+        target.relay_from = Some(self.slot);
+        let is_held = target.above_high_water;
+        if let Some(before) = self.table[self.slot].relay_to.replace(slot).filter(|&before| before != slot) {
+            self.table[before].relay_from = None;
+        }
+        let connection = &mut self.table[self.slot];
+        connection.is_held = is_held;
+        if connection.peer_ended {
+            self.other(other)?.shutdown();
+        }
+        Ok(())
+    }
+}
+
 /// Ending.
 impl Conn<'_> {
     /// Ends the connection cleanly: the handler gets no more data, what is queued is sent, our
@@ -70,10 +103,7 @@ impl Conn<'_> {
     /// # Ok::<(), io::Error>(())
     /// ```
     pub fn close(&mut self) {
-        if self.table[self.slot].stage == Stage::Open {
-            self.table[self.slot].stage = Stage::Closing;
-            self.context.mailbox.set_closing(self.table[self.slot].id);
-        }
+        self.table[self.slot].close(self.context);
     }
 
     /// Ends the connection at once: what is queued is discarded and the peer sees a reset.
@@ -126,10 +156,7 @@ impl Conn<'_> {
     /// # Ok::<(), io::Error>(())
     /// ```
     pub fn shutdown(&mut self) {
-        if self.table[self.slot].shutdown.is_none() {
-            self.table[self.slot].shutdown = Some(false);
-            self.context.mailbox.set_shut(self.table[self.slot].id);
-        }
+        self.table[self.slot].shut_down(self.context);
     }
 }
 

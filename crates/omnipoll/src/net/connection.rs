@@ -59,6 +59,14 @@ pub(crate) struct Connection {
     pub(crate) above_high_water: bool,
     /// The peer has ended its direction.
     pub(crate) peer_ended: bool,
+    /// The slot of the connection that sends on what this one receives, and of the one whose bytes this one
+    /// sends on.
+    pub(crate) relay_to: Option<usize>,
+    pub(crate) relay_from: Option<usize>,
+    /// Nothing is read: what was relayed waits to be sent.
+    pub(crate) is_held: bool,
+    /// The connection that is relayed to this one waits until the socket takes more.
+    pub(crate) is_awaited: bool,
     /// Our direction ends once the queue is empty, or has ended: `Some(done)`.
     pub(super) shutdown: Option<bool>,
     /// What its driver has in progress.
@@ -89,6 +97,10 @@ impl Connection {
             paused: false,
             above_high_water: false,
             peer_ended: false,
+            relay_to: None,
+            relay_from: None,
+            is_held: false,
+            is_awaited: false,
             shutdown: None,
             io: IoState::default(),
             error: None,
@@ -119,13 +131,17 @@ impl Connection {
     /// Whether it is open and reading, with nothing queued: the state of most after most callbacks.
     #[inline]
     pub(crate) fn is_only_reading(&self) -> bool {
-        self.is_reading() && self.shutdown.is_none() && self.queue.is_empty()
+        self.is_reading() && self.shutdown.is_none() && self.queue.is_empty() && !self.is_awaited
     }
 
     /// Whether what arrives is read for the handler.
     #[inline]
     fn is_reading(&self) -> bool {
-        self.stage == Stage::Open && !self.paused && !self.above_high_water && !self.peer_ended
+        self.stage == Stage::Open
+            && !self.paused
+            && !self.above_high_water
+            && !self.peer_ended
+            && !self.is_held
     }
 
     /// Whether what arrives is read.
@@ -146,7 +162,7 @@ impl Connection {
     /// The interest that it needs.
     #[inline]
     pub(crate) fn interest(&self) -> Option<Interest> {
-        match (self.wants_input(), !self.queue.is_empty()) {
+        match (self.wants_input(), !self.queue.is_empty() || self.is_awaited) {
             (true, true) => Some(Interest::READ | Interest::WRITE),
             (true, false) => Some(Interest::READ),
             (false, true) => Some(Interest::WRITE),

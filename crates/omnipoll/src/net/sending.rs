@@ -111,7 +111,7 @@ impl Connection {
 
     /// One attempt to send; 0 when it would block.
     #[inline]
-    fn send(
+    pub(super) fn send(
         &mut self,
         context: &LoopContext,
         send: impl FnOnce(BorrowedFd<'_>) -> io::Result<usize>,
@@ -135,7 +135,7 @@ impl Connection {
     }
 
     /// Queues what is counted.
-    fn keep(
+    pub(super) fn keep(
         &mut self,
         context: &LoopContext,
         push: impl FnOnce(&mut WriteQueue) -> io::Result<()>,
@@ -153,7 +153,7 @@ impl Connection {
     /// Whether so many bytes go to the socket at once: nothing is queued before them, and the driver
     /// has no cheaper way.
     #[inline]
-    fn can_send_directly(&self, length: usize, context: &LoopContext) -> bool {
+    pub(super) fn can_send_directly(&self, length: usize, context: &LoopContext) -> bool {
         self.queue.is_empty() && length >= context.min_direct_write
     }
 
@@ -171,7 +171,7 @@ impl Connection {
         }
     }
 
-    fn reserve(&self, rest: usize) -> io::Result<()> {
+    pub(super) fn reserve(&self, rest: usize) -> io::Result<()> {
         self.queue.account().reserve(rest).map(drop)
     }
 

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use omnipoll::Model;
 
+use crate::client::with_timeouts;
 use crate::client::{exchange, expect_reset, reset};
 use crate::config::Config;
 use crate::echo::{ask, serve, Echo};
 use crate::process::{self, children_of, kill};
-use crate::running_server::{serve_with, with_timeouts, RunningServer};
+use crate::running_server::{serve_with, RunningServer};
 use crate::suite::Suite;
 use crate::support::expect::LONG;
 use crate::support::sys;

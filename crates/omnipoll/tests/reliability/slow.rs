@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use omnipoll::Model;
 use socket2::{Domain, Socket, Type};
 
+use crate::client::with_timeouts;
 use crate::client::{exchange, pattern};
 use crate::config::Config;
 use crate::echo::{ask, serve};
-use crate::running_server::with_timeouts;
 use crate::suite::Suite;
 use crate::support::sys;
 

@@ -8,7 +8,15 @@ use std::time::Duration;
 use omnipoll::Conn;
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::running_server::with_timeouts;
+use crate::support::expect::LONG;
+
+/// Has reads and writes of a client end when they take too long.
+pub(crate) fn with_timeouts(client: TcpStream) -> TcpStream {
+    client.set_read_timeout(Some(LONG)).expect("a timeout");
+    client.set_write_timeout(Some(LONG)).expect("a timeout");
+    client.set_nodelay(true).expect("TCP_NODELAY");
+    client
+}
 
 /// A client whose kernel buffers little for it, so that the server's queue gets to hold the rest.
 pub(crate) fn small(address: SocketAddr) -> TcpStream {

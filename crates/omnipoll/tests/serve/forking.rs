@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use omnipoll::{Conn, Datagram, Handler, Model, Server};
 
-use crate::client::{end, exchange, expect_end, keep_small, read, read_to_end, small};
+use crate::client::{end, exchange, expect_end, keep_small, read, read_to_end, small, with_timeouts};
 use crate::config::Config;
 use crate::log::{Callback, ConnLog, Log, LogWriter};
 use crate::process::kill;
-use crate::running_server::{serve_with, with_timeouts, Outcome, RunningServer};
+use crate::running_server::{serve_with, Outcome, RunningServer};
 use crate::suite::Suite;
 use crate::support::engines;
 use crate::support::expect::LONG;

@@ -7,11 +7,11 @@ use std::time::Duration;
 use omnipoll::{Model, Server};
 use socket2::SockRef;
 
-use crate::client::{end, exchange, read, read_to_end, reset};
+use crate::client::{end, exchange, read, read_to_end, reset, with_timeouts};
 use crate::config::Config;
 use crate::log::Callback;
 use crate::process;
-use crate::running_server::{port_of, serve, serve_on, with_timeouts};
+use crate::running_server::{port_of, serve, serve_on};
 use crate::suite::Suite;
 use crate::support::expect::expect_error;
 use crate::support::sys;

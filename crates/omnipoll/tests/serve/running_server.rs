@@ -14,6 +14,7 @@ use omnipoll::{ConnId, Handler, Server, ServerHandle, ServerOptions, WorkerStats
 use super::log::{Callback, Entry, Log, LogWriter};
 use super::process::{self, Process};
 use super::test_handler::{LoggingHandler, TestHandler};
+use crate::client::with_timeouts;
 use crate::support::expect::LONG;
 use crate::support::sys;
 
@@ -291,14 +292,6 @@ impl RunningServer {
         assert_eq!(outcome.errno, 0, "run has failed");
         outcome
     }
-}
-
-/// Has reads and writes of a client end when they take too long.
-pub(crate) fn with_timeouts(client: TcpStream) -> TcpStream {
-    client.set_read_timeout(Some(LONG)).expect("a timeout");
-    client.set_write_timeout(Some(LONG)).expect("a timeout");
-    client.set_nodelay(true).expect("TCP_NODELAY");
-    client
 }
 
 pub(crate) fn port_of(client: &TcpStream) -> u16 {

@@ -11,11 +11,11 @@ use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 use omnipoll::{Model, Server, ServerHandle};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::client::{end, exchange, read_to_end};
+use crate::client::{end, exchange, read_to_end, with_timeouts};
 use crate::config::Config;
 use crate::log::{Callback, Log};
 use crate::process;
-use crate::running_server::{serve_on, serve_with, with_timeouts, RunningServer};
+use crate::running_server::{serve_on, serve_with, RunningServer};
 use crate::suite::Suite;
 use crate::support::expect::{expect_error, LONG};
 use crate::support::sys;

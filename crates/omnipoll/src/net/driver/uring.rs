@@ -75,7 +75,8 @@ impl Driver for Uring {
             _ => {}
         }
         // A ring has no sendfile.
-        let wanted = connection.queue.is_file_next().then_some(Interest::WRITE);
+        let waits = connection.queue.is_file_next() || connection.is_awaited;
+        let wanted = waits.then_some(Interest::WRITE);
         let fd = connection.descriptor();
         connection.io.register(fd, wanted, slot, &context.poller)
     }
@@ -121,7 +122,7 @@ impl Driver for Uring {
             self.ring.watch(descriptor.as_raw_fd())?;
         }
         self.is_poller_due = poller.sleep_elsewhere(|next_timer| {
-            let limit = limit.or(next_timer);
+            let limit = limit.into_iter().chain(next_timer).min();
             let is_done = self.ring.wait(limit)?;
             Ok(!is_done || limit == Some(Duration::ZERO))
         })?;

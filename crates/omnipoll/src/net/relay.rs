@@ -1,0 +1,74 @@
+//! What a connection is to those that it is relayed to and from: see
+//! [`Conn::relay_to`](crate::Conn::relay_to).
+
+use super::account::Room;
+use super::connection::{Connection, Stage};
+use super::loop_context::LoopContext;
+use crate::sys::socket;
+
+/// What became of bytes that were relayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RelayWrite {
+    /// All are sent or queued; with `is_held`, no more is to come for now.
+    Queued { is_held: bool },
+    /// Only so many: no more may be queued. The rest waits until the socket can take it.
+    Part { taken: usize },
+    /// The connection has ended.
+    Ended,
+}
+
+impl Connection {
+    /// Writes what another connection has received.
+    pub(crate) fn write_relayed(&mut self, data: &[u8], context: &LoopContext) -> RelayWrite {
+        if self.check_open().is_err() {
+            return RelayWrite::Ended;
+        }
+        let mut sent = 0;
+        let may_queue = matches!(self.queue.account().room(data.len()), Ok(Room::Enough));
+        if self.can_send_directly(data.len(), context) || self.queue.is_empty() && !may_queue {
+            match self.send(context, |fd| socket::send(fd, data)) {
+                Ok(count) => sent = count,
+                Err(_) => return RelayWrite::Ended,
+            }
+        }
+        let rest = &data[sent..];
+        if rest.is_empty() {
+            return RelayWrite::Queued { is_held: self.above_high_water };
+        }
+        if self.reserve(rest.len()).is_err() || self.keep(context, |queue| queue.push(rest)).is_err() {
+            self.is_awaited = true;
+            return RelayWrite::Part { taken: sent };
+        }
+        RelayWrite::Queued { is_held: self.above_high_water }
+    }
+
+    /// Ends our direction once all is sent.
+    pub(crate) fn shut_down(&mut self, context: &LoopContext) {
+        if self.shutdown.is_none() {
+            self.shutdown = Some(false);
+            context.mailbox.set_shut(self.id);
+        }
+    }
+
+    /// Ends it cleanly once all is sent.
+    pub(crate) fn close(&mut self, context: &LoopContext) {
+        if self.stage == Stage::Open {
+            self.stage = Stage::Closing;
+            context.mailbox.set_closing(self.id);
+        }
+    }
+
+    /// The connection that this one is relayed to or from has ended.
+    pub(crate) fn end_after_peer(&mut self, has_failed: bool, context: &LoopContext) {
+        self.is_awaited = false;
+        if self.is_ended() {
+            return;
+        }
+        if has_failed {
+            self.reset();
+            self.end(Some(libc::ECONNRESET));
+        } else if !(self.peer_ended && self.shutdown.is_some()) {
+            self.close(context);
+        }
+    }
+}

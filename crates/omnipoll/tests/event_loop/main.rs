@@ -1,0 +1,28 @@
+//! The suite of event loops: what a program may rely on that runs one of its own, on every engine.
+
+// The loops reap children.
+#![allow(clippy::zombie_processes)]
+
+#[path = "../serve/client.rs"]
+#[allow(dead_code)]
+mod client;
+#[path = "../conformance/suite.rs"]
+#[allow(dead_code)]
+mod suite;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod by_handler;
+mod own_events;
+mod pulled;
+mod relays;
+mod running;
+
+fn main() -> std::process::ExitCode {
+    let mut suite = suite::Suite::default();
+    pulled::behaviours(&mut suite);
+    by_handler::behaviours(&mut suite);
+    own_events::behaviours(&mut suite);
+    relays::behaviours(&mut suite);
+    suite.main()
+}
