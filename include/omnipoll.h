@@ -939,6 +939,21 @@ typedef struct omni_server_options {
 } omni_server_options;
 
 /**
+ * Timeout: nothing was read or written for so long.
+ */
+#define OMNI_TIMEOUT_IDLE 1
+
+/**
+ * Timeout: nothing arrived for so long while the connection was being read.
+ */
+#define OMNI_TIMEOUT_READ 2
+
+/**
+ * Timeout: bytes were queued and none could be sent for so long.
+ */
+#define OMNI_TIMEOUT_WRITE 3
+
+/**
  * The callbacks of a server, each of which gets `context` as its last argument. A callback that is
  * NULL does what it says of that.
  *
@@ -1012,6 +1027,20 @@ typedef struct omni_handler {
      * to wait. Errors that come before the callback are one call.
      */
     void (*on_datagram_error)(omni_datagram_socket *socket, int error, void *context);
+    /**
+     * A timeout of the connection is over: one of OMNI_TIMEOUT_*. When this returns the connection ends
+     * with -ETIMEDOUT: with a reset if bytes are still queued, and cleanly if not. To prevent that:
+     * `omni_conn_restart_timeouts`, or setting a timeout, gives it more time; so does a write where
+     * the idle timeout is over. `omni_conn_close` ends it cleanly and without an error, with what is
+     * written here as the last words; a client that doesn't read them has the time of each timeout once
+     * more. Called for connections that are closing, too.
+     */
+    void (*on_timeout)(omni_conn *conn, uint32_t timeout, void *context);
+    /**
+     * The time of `omni_conn_set_timer` has passed. The timer is not set any more; a heartbeat sets it
+     * again here.
+     */
+    void (*on_timer)(omni_conn *conn, void *context);
 } omni_handler;
 
 /**
@@ -1366,7 +1395,8 @@ OMNI_API void *omni_conn_context(const omni_conn *conn);
 
 /**
  * Ends the connection with -ETIMEDOUT when nothing was read or written for so long: its own limit
- * instead of `idle_timeout_ns`. 0 or less: none.
+ * instead of `idle_timeout_ns`. 0 or less: none. `on_timeout` can prevent the end. The time of every
+ * timeout begins again.
  *
  * Returns 0 or an error. System calls: none. Since 0.1.
  */
@@ -1386,6 +1416,26 @@ OMNI_API int omni_conn_set_read_timeout(omni_conn *conn, int64_t timeout_ns) OMN
  * Returns 0 or an error. System calls: none. Since 0.1.
  */
 OMNI_API int omni_conn_set_write_timeout(omni_conn *conn, int64_t timeout_ns) OMNI_NONNULL(1);
+
+/**
+ * Begins the time of every timeout again, as if something had just been read and written.
+ *
+ * Returns 0 or an error. System calls: none. Since 0.1.
+ */
+OMNI_API int omni_conn_restart_timeouts(omni_conn *conn) OMNI_NONNULL(1);
+
+/**
+ * Has `on_timer` called once when `delay_ns` nanoseconds have passed, never early; as soon as the present
+ * callbacks have returned, when it is 0. A negative delay cancels that. A connection has one timer:
+ * setting it again replaces what was set, and it ends with the connection. Setting it again and again to
+ * a later time costs no more than reading the clock.
+ *
+ * Returns 0, or:
+ *   -ENOMEM: there is no memory for it.
+ *
+ * System calls: none. Since 0.1.
+ */
+OMNI_API int omni_conn_set_timer(omni_conn *conn, int64_t delay_ns) OMNI_NONNULL(1);
 
 /* ---- Datagrams ------------------------------------------------------------------------------- */
 

@@ -2,7 +2,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from selectors import SelectorKey
 from types import TracebackType
-from typing import Any, Final, Protocol, TypedDict, final, type_check_only
+from typing import Any, Final, Literal, Protocol, TypedDict, final, type_check_only
 
 from _typeshed import FileDescriptorLike
 from typing_extensions import Buffer, Self, TypeAlias, disjoint_base
@@ -250,6 +250,8 @@ class Connection:
     def set_idle_timeout(self, seconds: float | None) -> None: ...
     def set_read_timeout(self, seconds: float | None) -> None: ...
     def set_write_timeout(self, seconds: float | None) -> None: ...
+    def restart_timeouts(self) -> None: ...
+    def set_timer(self, seconds: float | None) -> None: ...
 
 @final
 class Datagram:
@@ -342,6 +344,14 @@ class _OnPost(Protocol):
     def on_post(self, connection: Any, value: int, /) -> None: ...
 
 @type_check_only
+class _OnTimeout(Protocol):
+    def on_timeout(self, connection: Any, which: Literal["idle", "read", "write"], /) -> None: ...
+
+@type_check_only
+class _OnTimer(Protocol):
+    def on_timer(self, connection: Any, /) -> None: ...
+
+@type_check_only
 class _OnStop(Protocol):
     def on_stop(self, connection: Any, /) -> None: ...
 
@@ -358,7 +368,17 @@ class _OnDatagramError(Protocol):
     def on_datagram_error(self, socket: DatagramSocket, error: OSError, /) -> None: ...
 
 _Handler: TypeAlias = (
-    _OnOpen | _OnData | _OnEnd | _OnDrain | _OnPost | _OnStop | _OnClose | _OnDatagram | _OnDatagramError
+    _OnOpen
+    | _OnData
+    | _OnEnd
+    | _OnDrain
+    | _OnPost
+    | _OnTimeout
+    | _OnTimer
+    | _OnStop
+    | _OnClose
+    | _OnDatagram
+    | _OnDatagramError
 )
 
 @type_check_only

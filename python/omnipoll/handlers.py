@@ -14,6 +14,8 @@ METHODS = (
     "on_end",
     "on_drain",
     "on_post",
+    "on_timeout",
+    "on_timer",
     "on_stop",
     "on_close",
     "on_datagram",

@@ -30,6 +30,10 @@ class Server(_native.Server):
     - on_end(connection): the peer has ended its direction. By default, connection.close().
     - on_drain(connection): what was queued had risen above high_water and has fallen to low_water.
     - on_post(connection, value): connection.post(value) was called.
+    - on_timeout(connection, which): a timeout, "idle", "read" or "write", is over, and the connection
+      ends when this returns, unless it calls connection.restart_timeouts(), sets a timeout, or says its
+      last words and calls connection.close().
+    - on_timer(connection): the time of connection.set_timer() has passed; a heartbeat sets it again here.
     - on_stop(connection): the server has begun to stop; one that is idle is best closed here.
     - on_close(connection, error): the last call for it, exactly one. error: None when it ended in
       order, else an OSError: ConnectionResetError, TimeoutError, ConnectionAbortedError after an

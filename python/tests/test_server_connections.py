@@ -9,6 +9,7 @@ import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -329,3 +330,72 @@ def test_a_peer_that_reads_nothing_is_timed_out(serve: Serve) -> None:
     with connect(serve(handler, write_timeout=0.05)):
         handler.opened()
         assert isinstance(handler.closed(), TimeoutError)
+
+
+def test_a_timeout_asks_first(serve: Serve) -> None:
+    class Patient(Recorder):
+        asked: tuple[str, ...] = ()
+
+        def on_timeout(self, connection: Connection, which: str) -> None:
+            self.asked += (which,)
+            if len(self.asked) == 1:
+                connection.restart_timeouts()
+            elif len(self.asked) == 2:
+                connection.set_idle_timeout(None)
+                connection.set_read_timeout(0.02)
+            else:
+                connection.write(b"goodbye")
+                connection.close()
+
+    handler = Patient()
+    with connect(serve(handler, idle_timeout=0.02)) as client:
+        handler.opened()
+        assert read_all(client) == b"goodbye"
+    assert handler.closed() is None
+    assert handler.asked == ("idle", "idle", "read")
+
+
+def test_a_connection_has_a_timer(serve: Serve) -> None:
+    class Heart(Recorder):
+        def on_open(self, connection: Connection) -> None:
+            super().on_open(connection)
+            connection.set_timer(3600)
+            connection.set_timer(0.005)
+            with pytest.raises(ValueError, match="negative"):
+                connection.set_timer(-1)
+
+        def on_timer(self, connection: Connection) -> None:
+            connection.write(b".")
+            connection.set_timer(0.005)
+
+        def on_data(self, connection: Connection, data: bytes) -> None:
+            connection.set_timer(None)
+            connection.write(data)
+            connection.close()
+
+    handler = Heart()
+    with connect(serve(handler)) as client:
+        began = time.monotonic()
+        for _ in range(10):
+            assert client.recv(1) == b"."
+        assert time.monotonic() - began >= 0.05 - 0.005  # One may have been sent before.
+        client.sendall(b"enough")
+        assert read_all(client).strip(b".") == b"enough"
+    assert handler.opened()
+    assert handler.closed() is None
+
+
+def test_an_exception_in_on_timer_ends_the_connection(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    class Faulty(Recorder):
+        def on_open(self, connection: Connection) -> None:
+            super().on_open(connection)
+            connection.set_timer(0)
+
+        def on_timer(self, connection: Connection) -> None:
+            raise RuntimeError("as the test wants it")
+
+    handler = Faulty()
+    with connect(serve(handler)):
+        handler.opened()
+        assert isinstance(handler.closed(), ConnectionAbortedError)
+    assert "on_timer" in caplog.text

@@ -56,6 +56,8 @@ def test_a_connection_that_is_gone_is_stale(serve: Serve) -> None:
         connection.shutdown,
         lambda: connection.queued,
         lambda: connection.set_idle_timeout(1),
+        lambda: connection.set_timer(1),
+        connection.restart_timeouts,
     ]
     for attempt in attempts:
         with pytest.raises(OSError, match="gone") as stale:
@@ -76,6 +78,8 @@ def test_what_looks_into_a_connection_does_so_in_its_calls(serve: Serve) -> None
             lambda: connection.has_ended,
             lambda: connection.is_stopping,
             lambda: connection.set_idle_timeout(1),
+            lambda: connection.set_timer(1),
+            connection.restart_timeouts,
             lambda: connection.send_file(0),
             connection.shutdown,
         ):

@@ -68,7 +68,7 @@ FIELD(omni_server_options, linger_ns, 88, 8);
 FIELD(omni_server_options, drain_ns, 96, 8);
 FILLED(omni_server_options, drain_ns);
 
-_Static_assert(sizeof(omni_handler) >= 11 * sizeof(void *), "omni_handler has shrunk");
+_Static_assert(sizeof(omni_handler) >= 13 * sizeof(void *), "omni_handler has shrunk");
 FIELD(omni_handler, size, 0, 4);
 FIELD(omni_handler, reserved, 4, 4);
 FIELD(omni_handler, context, 1 * sizeof(void *), sizeof(void *));
@@ -81,7 +81,9 @@ FIELD(omni_handler, on_post, 7 * sizeof(void *), sizeof(void *));
 FIELD(omni_handler, on_stop, 8 * sizeof(void *), sizeof(void *));
 FIELD(omni_handler, on_datagram, 9 * sizeof(void *), sizeof(void *));
 FIELD(omni_handler, on_datagram_error, 10 * sizeof(void *), sizeof(void *));
-FILLED(omni_handler, on_datagram_error);
+FIELD(omni_handler, on_timeout, 11 * sizeof(void *), sizeof(void *));
+FIELD(omni_handler, on_timer, 12 * sizeof(void *), sizeof(void *));
+FILLED(omni_handler, on_timer);
 
 _Static_assert(sizeof(omni_server_statistics) >= 104, "omni_server_statistics has shrunk");
 FIELD(omni_server_statistics, size, 0, 4);

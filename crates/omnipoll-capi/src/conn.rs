@@ -4,6 +4,7 @@ use std::ffi::{c_char, c_int, c_void};
 use std::io::IoSlice;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
+use std::time::Duration;
 
 use libc::{iovec, sockaddr};
 use omnipoll::{Conn, ConnId};
@@ -364,7 +365,8 @@ pub extern "C" fn omni_conn_context(conn: *const omni_conn) -> *mut c_void {
 
 /// cbindgen:postfix=OMNI_NONNULL(1)
 /// Ends the connection with -ETIMEDOUT when nothing was read or written for so long: its own limit
-/// instead of `idle_timeout_ns`. 0 or less: none.
+/// instead of `idle_timeout_ns`. 0 or less: none. `on_timeout` can prevent the end. The time of every
+/// timeout begins again.
 ///
 /// Returns 0 or an error. System calls: none. Since 0.1.
 #[unsafe(no_mangle)]
@@ -389,4 +391,29 @@ pub extern "C" fn omni_conn_set_read_timeout(conn: *mut omni_conn, timeout_ns: i
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_set_write_timeout(conn: *mut omni_conn, timeout_ns: i64) -> c_int {
     call_here("omni_conn_set_write_timeout", conn, |conn| conn.set_write_timeout(some_time(timeout_ns)))
+}
+
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Begins the time of every timeout again, as if something had just been read and written.
+///
+/// Returns 0 or an error. System calls: none. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn omni_conn_restart_timeouts(conn: *mut omni_conn) -> c_int {
+    call_here("omni_conn_restart_timeouts", conn, |conn| conn.restart_timeouts())
+}
+
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Has `on_timer` called once when `delay_ns` nanoseconds have passed, never early; as soon as the present
+/// callbacks have returned, when it is 0. A negative delay cancels that. A connection has one timer:
+/// setting it again replaces what was set, and it ends with the connection. Setting it again and again to
+/// a later time costs no more than reading the clock.
+///
+/// Returns 0, or:
+///   -ENOMEM: there is no memory for it.
+///
+/// System calls: none. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn omni_conn_set_timer(conn: *mut omni_conn, delay_ns: i64) -> c_int {
+    let delay = u64::try_from(delay_ns).ok().map(Duration::from_nanos);
+    call_here("omni_conn_set_timer", conn, |conn| conn.set_timer(delay))
 }

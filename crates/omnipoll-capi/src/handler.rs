@@ -5,7 +5,7 @@ use std::io;
 use std::mem::offset_of;
 use std::ptr;
 
-use omnipoll::{Conn, Datagram, DatagramId, Handler};
+use omnipoll::{Conn, Datagram, DatagramId, Handler, Timeout};
 
 use crate::callback_scope::enter;
 use crate::conn::handle_of;
@@ -76,7 +76,31 @@ pub struct omni_handler {
     /// to wait. Errors that come before the callback are one call.
     pub on_datagram_error:
         Option<unsafe extern "C" fn(socket: *mut omni_datagram_socket, error: c_int, context: *mut c_void)>,
+    /// A timeout of the connection is over: one of OMNI_TIMEOUT_*. When this returns the connection ends
+    /// with -ETIMEDOUT: with a reset if bytes are still queued, and cleanly if not. To prevent that:
+    /// `omni_conn_restart_timeouts`, or setting a timeout, gives it more time; so does a write where
+    /// the idle timeout is over. `omni_conn_close` ends it cleanly and without an error, with what is
+    /// written here as the last words; a client that doesn't read them has the time of each timeout once
+    /// more. Called for connections that are closing, too.
+    pub on_timeout: Option<unsafe extern "C" fn(conn: *mut omni_conn, timeout: u32, context: *mut c_void)>,
+    /// The time of `omni_conn_set_timer` has passed. The timer is not set any more; a heartbeat sets it
+    /// again here.
+    pub on_timer: Option<unsafe extern "C" fn(conn: *mut omni_conn, context: *mut c_void)>,
 }
+
+/// Timeout: nothing was read or written for so long.
+pub const OMNI_TIMEOUT_IDLE: u32 = 1;
+/// Timeout: nothing arrived for so long while the connection was being read.
+pub const OMNI_TIMEOUT_READ: u32 = 2;
+/// Timeout: bytes were queued and none could be sent for so long.
+pub const OMNI_TIMEOUT_WRITE: u32 = 3;
+
+// cbindgen reads literals only; that they are the core's numbers is checked here.
+const _: () = {
+    assert!(OMNI_TIMEOUT_IDLE == Timeout::Idle as u32);
+    assert!(OMNI_TIMEOUT_READ == Timeout::Read as u32);
+    assert!(OMNI_TIMEOUT_WRITE == Timeout::Write as u32);
+};
 
 // SAFETY: as declared above; a function's zero is none.
 unsafe impl Sized32 for omni_handler {
@@ -130,6 +154,16 @@ impl Handler for Callbacks {
     fn on_post(&self, conn: &mut Conn<'_>, state: &mut *mut c_void, value: i64) {
         let Some(on_post) = self.0.on_post else { return };
         enter(conn, state, |id| unsafe { on_post(handle_of(id), value, self.0.context) });
+    }
+
+    fn on_timeout(&self, conn: &mut Conn<'_>, state: &mut *mut c_void, which: Timeout) {
+        let Some(on_timeout) = self.0.on_timeout else { return };
+        enter(conn, state, |id| unsafe { on_timeout(handle_of(id), which as u32, self.0.context) });
+    }
+
+    fn on_timer(&self, conn: &mut Conn<'_>, state: &mut *mut c_void) {
+        let Some(on_timer) = self.0.on_timer else { return };
+        enter(conn, state, |id| unsafe { on_timer(handle_of(id), self.0.context) });
     }
 
     fn on_stop(&self, conn: &mut Conn<'_>, state: &mut *mut c_void) {

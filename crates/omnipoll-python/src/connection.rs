@@ -284,7 +284,8 @@ impl PyConnection {
     }
 
     /// Ends this connection (on_close with TimeoutError) when nothing was read or written for
-    /// so many seconds; None is without limit. In a call of the handler.
+    /// so many seconds, unless on_timeout prevents it; None is without limit. The time of every
+    /// timeout begins again. In a call of the handler.
     fn set_idle_timeout(
         &self,
         py: Python<'_>,
@@ -309,6 +310,20 @@ impl PyConnection {
         #[pyo3(from_py_with = number)] seconds: Option<f64>,
     ) -> PyResult<()> {
         self.set_timeout(py, seconds, Conn::set_write_timeout)
+    }
+
+    /// Begins the time of every timeout again, as if something had just been read and written. In a
+    /// call of the handler.
+    fn restart_timeouts(&self, py: Python<'_>) -> PyResult<()> {
+        self.here(py, |conn| conn.restart_timeouts())
+    }
+
+    /// Has the handler's on_timer(connection) called once when so many seconds have passed; None
+    /// cancels that. A connection has one timer: setting it again replaces what was set. In a call of
+    /// the handler.
+    fn set_timer(&self, py: Python<'_>, #[pyo3(from_py_with = number)] seconds: Option<f64>) -> PyResult<()> {
+        let delay = seconds.map(|seconds| convert::span(seconds, "seconds")).transpose()?;
+        self.here(py, |conn| conn.set_timer(delay))?.map_err(error)
     }
 
     fn __repr__(&self) -> String {

@@ -7,8 +7,9 @@ use std::io;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use omnipoll::{Conn, Datagram, DatagramId, Handler, ServerHandle};
+use omnipoll::{Conn, Datagram, DatagramId, Handler, ServerHandle, Timeout};
 use pyo3::exceptions::{PyException, PyOSError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes};
 use pyo3::{ffi, PyTraverseError, PyVisit};
@@ -31,6 +32,8 @@ struct Methods {
     on_close: Option<Py<PyAny>>,
     on_datagram: Option<Py<PyAny>>,
     on_datagram_error: Option<Py<PyAny>>,
+    on_timeout: Option<Py<PyAny>>,
+    on_timer: Option<Py<PyAny>>,
 }
 
 /// Calls the methods of a Python object.
@@ -60,6 +63,8 @@ impl PyHandler {
             on_close: method("on_close")?,
             on_datagram: method("on_datagram")?,
             on_datagram_error: method("on_datagram_error")?,
+            on_timeout: method("on_timeout")?,
+            on_timer: method("on_timer")?,
         };
         Ok(Self { methods, server: OnceLock::new(), ending: GilCell::new(py, None) })
     }
@@ -70,8 +75,9 @@ impl PyHandler {
     }
 
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let Methods { on_open, on_data, on_end, on_drain, on_post, on_stop, on_close, .. } = &self.methods;
-        for method in [on_open, on_data, on_end, on_drain, on_post, on_stop, on_close] {
+        let Methods { on_open, on_data, on_end, on_drain, on_post, .. } = &self.methods;
+        let Methods { on_timeout, on_timer, on_stop, on_close, .. } = &self.methods;
+        for method in [on_open, on_data, on_end, on_drain, on_post, on_timeout, on_timer, on_stop, on_close] {
             visit.call(method)?;
         }
         visit.call(&self.methods.on_datagram)?;
@@ -195,6 +201,23 @@ impl Handler for PyHandler {
             Ok(value) => _ = self.call(py, "on_post", method, conn, connection, Some(value.into_any())),
             Err(never) => match never {},
         });
+    }
+
+    fn on_timeout(&self, conn: &mut Conn<'_>, connection: &mut Py<PyConnection>, which: Timeout) {
+        let Some(method) = &self.methods.on_timeout else { return };
+        attach(|py| {
+            let which = match which {
+                Timeout::Idle => intern!(py, "idle"),
+                Timeout::Read => intern!(py, "read"),
+                Timeout::Write => intern!(py, "write"),
+            };
+            self.call(py, "on_timeout", method, conn, connection, Some(which.clone().into_any()));
+        });
+    }
+
+    fn on_timer(&self, conn: &mut Conn<'_>, connection: &mut Py<PyConnection>) {
+        let Some(method) = &self.methods.on_timer else { return };
+        attach(|py| _ = self.call(py, "on_timer", method, conn, connection, None));
     }
 
     fn on_stop(&self, conn: &mut Conn<'_>, connection: &mut Py<PyConnection>) {

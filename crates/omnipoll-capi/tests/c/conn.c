@@ -31,6 +31,8 @@ static void all_are(omni_conn *conn, int error)
     IS(omni_conn_set_idle_timeout(conn, 1), error);
     IS(omni_conn_set_read_timeout(conn, 1), error);
     IS(omni_conn_set_write_timeout(conn, 1), error);
+    IS(omni_conn_restart_timeouts(conn), error);
+    IS(omni_conn_set_timer(conn, 1), error);
 }
 
 /* Every function that any thread may call. */
@@ -315,6 +317,82 @@ static void timeouts(uint32_t engine)
     }
 }
 
+static void extend_once(omni_conn *conn, uint32_t timeout, void *context)
+{
+    OK(context == &seen);
+    IS(timeout, OMNI_TIMEOUT_IDLE);
+    if (!omni_conn_context(conn)) {
+        IS(omni_conn_set_context(conn, large), 0);
+        IS(omni_conn_restart_timeouts(conn), 0);
+    } else {
+        OK(omni_conn_write(conn, "goodbye", 7) >= 0);
+        IS(omni_conn_close(conn), 0);
+    }
+}
+
+static void timeouts_ask_first(uint32_t engine)
+{
+    for (EVERY_MODEL(model)) {
+        struct service service;
+        omni_handler handler = noting(echo);
+        handler.on_timeout = extend_once;
+        serve_with(&service, engine, model, handler, (omni_server_options){.idle_timeout_ns = 30 * MS});
+        int64_t began = now_ns();
+        int fd = client();
+        receive(fd, "goodbye");
+        OK(now_ns() - began >= 60 * MS);
+        IS(receive_end(fd), 0);
+        close(fd);
+        UNTIL(seen->closed == 1);
+        IS(seen->error, 0);
+        finish(&service);
+    }
+}
+
+static int set_timer(omni_conn *conn, void *context)
+{
+    IS(omni_conn_set_timer(conn, 5 * MS), 0);
+    return note_open(conn, context);
+}
+
+static void beat(omni_conn *conn, void *context)
+{
+    OK(context == &seen);
+    OK(omni_conn_write(conn, ".", 1) >= 0);
+    IS(omni_conn_set_timer(conn, 5 * MS), 0);
+}
+
+static void cancel_timer(omni_conn *conn, const uint8_t *data, size_t length, void *context)
+{
+    OK(context == &seen);
+    IS(omni_conn_set_timer(conn, -1), 0);
+    OK(omni_conn_write(conn, data, length) >= 0);
+}
+
+static void heartbeats(uint32_t engine)
+{
+    for (EVERY_MODEL(model)) {
+        struct service service;
+        omni_handler handler = noting(cancel_timer);
+        handler.on_open = set_timer;
+        handler.on_timer = beat;
+        serve(&service, engine, model, handler);
+        int64_t began = now_ns();
+        int fd = client();
+        receive(fd, "..........");
+        OK(now_ns() - began >= 50 * MS);
+        send_text(fd, "x");
+        for (char byte = '.'; byte == '.';)
+            IS(read(fd, &byte, 1), 1);
+        let_pass(20 * MS);
+        send_text(fd, "none since");
+        receive(fd, "none since");
+        close(fd);
+        UNTIL(seen->closed == 1);
+        finish(&service);
+    }
+}
+
 /* ---- Ids that are used while their connections end ------------------------------------------- */
 
 static omni_server *harassed;
@@ -390,6 +468,8 @@ static const struct behaviour behaviours[] = {
     {"a connection keeps a pointer", contexts},
     {"a connection is aborted, closed or reset", aborted_and_reset},
     {"a silent or stuck connection times out, never early", timeouts},
+    {"a timeout asks its handler first", timeouts_ask_first},
+    {"a connection has a timer", heartbeats},
     {"ids are harmless while their connections end", ids_in_a_race},
 };
 

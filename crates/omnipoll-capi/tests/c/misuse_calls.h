@@ -121,6 +121,8 @@ CALL(omni_conn_context, omni_conn_context(handle) == room)
 CALL(omni_conn_set_idle_timeout, omni_conn_set_idle_timeout(handle, 0))
 CALL(omni_conn_set_read_timeout, omni_conn_set_read_timeout(handle, 0))
 CALL(omni_conn_set_write_timeout, omni_conn_set_write_timeout(handle, 0))
+CALL(omni_conn_restart_timeouts, omni_conn_restart_timeouts(handle))
+CALL(omni_conn_set_timer, omni_conn_set_timer(handle, -1))
 CALL(omni_conn_write, fine(omni_conn_write(handle, "x", 1)))
 CALL(omni_conn_writev, fine(omni_conn_writev(handle, &piece, 1)))
 CALL(omni_conn_send_file, omni_conn_send_file(handle, file, 0, 1))
@@ -207,6 +209,8 @@ static const struct call of_connections[] = {
     ROW(omni_conn_set_idle_timeout, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_set_read_timeout, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_set_write_timeout, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_conn_restart_timeouts, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_conn_set_timer, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_write, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_writev, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_send_file, -EINVAL, -ESTALE, -EOWNERDEAD),

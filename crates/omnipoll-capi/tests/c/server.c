@@ -46,7 +46,7 @@ static void bad_options(uint32_t engine)
     REFUSED(low_water, 1 << 20, -EINVAL);
 #undef REFUSED
 
-    const omni_handler unset = {.size = sizeof handler - 1};
+    const omni_handler unset = {.size = offsetof(omni_handler, on_datagram_error) - 1};
     IS(made(&good, &unset), -EINVAL);
     const omni_handler garbage = {.size = UINT32_MAX};
     IS(made(&good, &garbage), -E2BIG);

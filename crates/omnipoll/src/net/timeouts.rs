@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Timeout {
     /// Nothing was read or written.
-    Idle,
+    Idle = 1,
     /// Nothing was read while the connection was being read.
-    Read,
+    Read = 2,
     /// Bytes were queued and none could be sent.
-    Write,
+    Write = 3,
 }
 
 /// The time. It is read again at each use: a handler's call may take long, and what is read or written
