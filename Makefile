@@ -55,7 +55,7 @@ miri:  ## Run handles, registry, timers and keys under Miri (nightly, miri)
 fuzz:  ## Run each fuzz target for SECONDS=20 (nightly, cargo-fuzz)
 	@crates/omnipoll-fuzz/run.sh $(or $(SECONDS),20)
 
-bench: library python  ## Compare with other libraries and write docs/race.md (15 minutes; OPTIONS=--quick 3)
+bench: library python  ## Compare with other libraries and write docs/race.md (20 minutes; OPTIONS=--quick 4)
 	@$(PYTHON) crates/omnipoll-bench/race $(OPTIONS)
 
 clean:  ## Remove everything built

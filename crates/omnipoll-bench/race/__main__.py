@@ -1,9 +1,9 @@
 """The comparison with other libraries: builds, measures, writes docs/race.md, race.json and the figures.
 
-    python3 crates/omnipoll-bench/race [--quick] [--only watch,growth,timers,protocols,connections,echo]
+    python3 crates/omnipoll-bench/race [--quick] [--only watch,growth,timers,protocols,connections,proxy,echo]
                                        [--against RACE.JSON]
 
-Takes less than 15 minutes, with --quick about 3. --only races some and leaves what the last run
+Takes less than 20 minutes, with --quick about 4. --only races some and leaves what the last run
 measured of the others; the document says which machine the last run was on. --against sets our own
 ratios beside those of an earlier commit, of which it takes docs/race.json; it is kept as
 docs/race-earlier.json until the next --against.
@@ -16,6 +16,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ import build
 import echo
 import machine
 import protocols
+import proxy
 import report
 from results import Race, Result
 from servers import CORES
@@ -53,12 +55,15 @@ class Plan:
     echo_ms: int
     connections: tuple[int, ...]
     connections_ms: int
+    proxy: tuple[tuple[int, int], ...]
+    proxy_ms: int
+    proxy_resources: int
     turn_seconds: float
     protocol_turns: int
 
 
 FULL = Plan(
-    seconds=840,
+    seconds=1140,
     watch=((100, 1), (100, 100), (1000, 1), (1000, 100), (9000, 1), (9000, 100), (9000, 1000)),
     watch_ms=9000,
     idle=(100, 300, 1000, 3000, 10_000, 19_800, 30_000, 100_000),
@@ -72,11 +77,14 @@ FULL = Plan(
     echo_ms=40_000,
     connections=(1, 50),
     connections_ms=17_000,
+    proxy=((1, 64), (50, 64), (1000, 64), (50, 16_384), (10, 65_536), (10, 1_048_576)),
+    proxy_ms=28_000,
+    proxy_resources=2,
     turn_seconds=0.1,
     protocol_turns=4,
 )
 QUICK = Plan(
-    seconds=170,
+    seconds=230,
     watch=((100, 1), (1000, 100), (9000, 100)),
     watch_ms=2500,
     idle=(100, 1000, 10_000, 19_800),
@@ -87,9 +95,13 @@ QUICK = Plan(
     echo_ms=12_000,
     connections=(50,),
     connections_ms=12_000,
+    proxy=((50, 64), (10, 65_536)),
+    proxy_ms=8_000,
+    proxy_resources=0,
     turn_seconds=0.08,
     protocol_turns=1,
 )
+PROXY_CLIENTS = 50  # that connect for each message
 # A watch.py is slower, and has fewer to compare.
 PYTHON_WATCH = {(100, 1), (1000, 100), (9000, 1000)}
 STARTED = time.monotonic()
@@ -158,6 +170,19 @@ def race_connections(plan: Plan, race: Race) -> Iterator[Result]:
         yield from echo.race(chosen, clients, 64, plan.turn_seconds, CORES[0], 1, budget, reconnect=True)
 
 
+def race_proxy(plan: Plan, race: Race) -> Iterator[Result]:
+    chosen, missing = proxy.choose([])
+    race.missing.update(missing)
+    if not shutil.which("strace"):
+        race.missing["proxy: system calls"] = "there is no strace"
+    budget = plan.proxy_ms / 1000
+    for clients, size in plan.proxy:
+        yield from proxy.race(chosen, clients, size, plan.turn_seconds, 1, budget)
+    yield from proxy.race(chosen, PROXY_CLIENTS, 64, plan.turn_seconds, 1, budget, reconnect=True)
+    if plan.proxy_resources:
+        yield from proxy.resources(chosen, plan.proxy_resources)
+
+
 def race_protocols(plan: Plan, race: Race) -> Iterator[Result]:
     yield from protocols.race(plan.protocol_turns, race.missing)
 
@@ -168,6 +193,7 @@ RACES = {
     "timers": race_timers,
     "protocols": race_protocols,
     "connections": race_connections,
+    "proxy": race_proxy,
     "echo": race_echo,  # last, for it takes what time is left
 }
 
@@ -179,7 +205,9 @@ def run(plan: Plan, names: list[str]) -> Race:
     if set(names) != set(RACES) and path.exists():
         before = Race.load(path)
         race.results = [result for result in before.results if result.race not in names]
-        race.missing |= before.missing
+        race.missing |= {
+            what: reason for what, reason in before.missing.items() if what.split(":")[0] not in names
+        }
     for name in names:
         begin = time.monotonic()
         print(f"{name:<10}", end="", flush=True)

@@ -21,26 +21,16 @@ instructions in user space for a message.
 from __future__ import annotations
 
 import argparse
-import json
-import re
-import subprocess
-import tempfile
-import time
 from itertools import product
-from pathlib import Path
 
 import build
 import report
-from results import OF_BASE, Race, Result
-from servers import CORES, SERVER_CORE, Server, serving
+import turns
+from results import Race, Result
+from servers import CORES, SERVER_CORE, serving
+from turns import Commands
 
 BASE = "raw epoll, C"
-LIMIT = 60  # seconds for one turn
-# The base runs after so many others: a machine that others use, too, is another one a little later.
-BETWEEN = 4
-COUNTED = 1.0, 4.0  # seconds of the turns whose instructions are counted
-
-Commands = dict[str, list[str]]
 
 
 def commands() -> Commands:
@@ -76,34 +66,13 @@ def choose(names: list[str]) -> tuple[Commands, dict[str, str]]:
     return chosen, {f"echo: {name}": reason for name, reason in missing.items()}
 
 
-def drive(
-    server: Server, clients: int, size: int, seconds: float, core: int, reconnect: bool = False
-) -> dict[str, float]:
-    """One turn of the load against a server."""
-    load = build.program("load")
-    assert load, "the load generator was built"
-    options = {
-        "port": server.port,
-        "pid": server.pid,
-        "clients": clients,
-        "bytes": size,
-        "seconds": seconds,
-        "core": core,
-        "reconnect": str(reconnect).lower(),
-    }
-    command = [load, *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=LIMIT, check=True)
-    figures: dict[str, float] = json.loads(done.stdout)
-    return figures
-
-
 def race(
     chosen: Commands,
     clients: int,
     size: int,
     seconds: float,
     core: int,
-    turns: int,
+    least: int,
     budget: float,
     reconnect: bool = False,
 ) -> list[Result]:
@@ -111,60 +80,19 @@ def race(
     parameters: dict[str, int | str] = {"clients": clients, "bytes": size}
     kind = "connections" if reconnect else "echo"
     results = {name: Result(kind, name, BASE, dict(parameters)) for name in chosen}
-    others = [name for name in chosen if name != BASE]
 
-    def run(command: list[str]) -> dict[str, float]:
-        with serving(command) as server:
-            return drive(server, clients, size, seconds, core, reconnect)
+    def run(name: str) -> turns.Figures:
+        with serving(chosen[name]) as server:
+            return turns.drive(server, clients, size, seconds, core, reconnect)
 
-    def run_base() -> float:
-        own = run(chosen[BASE])
-        results[BASE].add(own)
-        return own["cpu_ns"]
-
-    end = time.monotonic() + budget
-    turn = 0
-    took = 0.0
-    before = run_base()
-    while turn < turns or time.monotonic() + took < end:
-        begin = time.monotonic()
-        order = others[:: 1 if turn % 2 == 0 else -1]
-        for first in range(0, len(order), BETWEEN):
-            some = {name: run(chosen[name]) for name in order[first : first + BETWEEN]}
-            after = run_base()
-            for name, own in some.items():
-                results[name].add(own | {OF_BASE + "cpu_ns": (before + after) / 2})
-            before = after
-        turn += 1
-        took = time.monotonic() - begin
+    turns.alternate(results, BASE, run, least, budget)
     return list(results.values())
-
-
-def instructions(command: list[str], clients: int, size: int) -> float | None:
-    """What a message takes of them: a longer turn less a shorter one, so that starting, connecting
-    and ending are not counted. None of a server that valgrind can't run, as on io_uring."""
-    counted = []
-    with tempfile.NamedTemporaryFile("r") as log:
-        tool = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", f"--log-file={log.name}"]
-        for seconds in COUNTED:
-            with serving(tool + command) as server:
-                messages = drive(server, clients, size, seconds, CORES[0])["messages"]
-            collected = re.search(r"Collected : (\d+)", Path(log.name).read_text())
-            if not collected:
-                return None
-            counted.append((int(collected[1]), messages))
-    (less, few), (more, many) = counted
-    return (more - less) / (many - few)
-
-
-def numbers(text: str) -> list[int]:
-    return [int(word) for word in text.split(",")]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--clients", type=numbers, default=[1, 50, 1000])
-    parser.add_argument("--bytes", type=numbers, default=[64, 16384])
+    parser.add_argument("--clients", type=turns.numbers, default=[1, 50, 1000])
+    parser.add_argument("--bytes", type=turns.numbers, default=[64, 16384])
     parser.add_argument("--seconds", type=float, default=0.15)
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--only", action="append", default=[])
@@ -181,7 +109,7 @@ def main() -> None:
         if options.count:
             print(f"\n{clients:,} clients, {size:,} bytes: instructions in user space a message\n")
             for name, command in chosen.items():
-                count = instructions(command, clients, size)
+                count = turns.instructions(command, clients, size)
                 print(f"{name:<30}{'not counted' if count is None else f'{count:,.0f}':>12}", flush=True)
             continue
         results = race(chosen, clients, size, options.seconds, core, options.turns, 0, options.reconnect)

@@ -188,6 +188,16 @@ def draw_connections(race: Race) -> None:
     dots(panels, lambda result: race.ratio(result, "cpu_ns"), title, "connections", line=1, least=0.6, most=2)
 
 
+def draw_proxy(race: Race) -> None:
+    results = [result for result in race.of("proxy") if "cpu_ns" in result.figures]
+    panels = by(
+        [result for result in results if "again" not in result.contender],
+        lambda result: str(result.parameters["test"]),
+    )
+    title = "A TCP proxy: the CPU time of its process a message, ratio to raw epoll. Less is better."
+    dots(panels, lambda result: race.ratio(result, "cpu_ns"), title, "proxy", line=1, least=0.6, most=2)
+
+
 def draw_protocols(race: Race) -> None:
     results = race.of("protocols")
     panels = by(results, lambda result: str(result.parameters["test"]))
@@ -201,6 +211,7 @@ DRAWINGS = {
     "timers": draw_timers,
     "echo": draw_echo,
     "connections": draw_connections,
+    "proxy": draw_proxy,
     "protocols": draw_protocols,
 }
 

@@ -55,6 +55,8 @@ def describe() -> dict[str, str]:
         facts[name] = version[1] if version else "not in Cargo.lock"
     facts["wrk"] = said("sh", "-c", "wrk -v 2>&1").split(" Copyright")[0]
     facts["redis-benchmark"] = said("redis-benchmark", "--version")
+    facts["HAProxy"] = said("sh", "-c", "PATH=$PATH:/usr/sbin haproxy -v").split(" - ")[0]
+    facts["nginx"] = said("sh", "-c", "PATH=$PATH:/usr/sbin nginx -v 2>&1")
     return facts
 
 

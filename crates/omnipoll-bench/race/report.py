@@ -163,7 +163,7 @@ def section_echo(race: Race) -> str:
 A server sends back what it gets, over loopback TCP. Each client sends a message, waits for all of it, and
 sends the next. The server has a core of its own, and so has the load, and each turn starts the server
 again. CPU is what the server's process spends on a message, user and system; raw epoll, for the ratio, runs
-before and after every four of the others. Few turns fit into a quarter of an hour:
+before and after every four of the others. Few turns fit into the time:
 `crates/omnipoll-bench/race/echo.py` takes any number of clients and a choice of servers.
 
 ![Echo](figures/echo.svg)
@@ -209,6 +209,77 @@ receives the answer and resets. CPU is what the server's process spends on one.
     for clients in dict.fromkeys(result.parameters["clients"] for result in race.of("connections")):
         text += f"\n{clients:,} clients:\n\n{table(race.of('connections', clients=clients), columns)}\n"
     return text
+
+
+# The most that we want our relay to take: CPU as a ratio to raw epoll, by engine and discipline.
+CPU_GOALS = {
+    "epoll": {"64 B x 50": 1.05, "16 KiB x 50": 1.05, "64 B x 1,000": 1.10, "connect, 64 B x 50": 1.10},
+    "io_uring": {
+        "64 B x 1,000": 0.90,
+        "connect, 64 B x 50": 0.90,
+        "64 KiB x 10": 0.80,
+        "1 MiB x 10": 0.80,
+    },
+}
+RESOURCE_GOALS = {"message_calls": 4.1, "connection_calls": 19.0, "bytes": 1024.0}
+
+
+def proxy_goals(race: Race) -> str:
+    """Of our relays: what was measured, and the most that it was to be."""
+    names = {f"omnipoll relay, {engine}, C": goals for engine, goals in CPU_GOALS.items()}
+    relays = {result.contender: result for result in race.of("proxy") if result.contender in names}
+    tests = list(dict.fromkeys(test for goals in CPU_GOALS.values() for test in goals))
+
+    def cpu(test: str) -> Column:
+        def cell(relay: Result) -> str:
+            most = names[relay.contender].get(test)
+            own = [one for one in race.of("proxy", test=test) if one.contender == relay.contender]
+            found = race.ratio(own[0], "cpu_ns") if own and most else None
+            return f"{found[1]:.2f} of {most:.2f}" if found else "-"
+
+        return test, cell
+
+    if not relays:
+        return ""
+    return f"""
+### Goals of our relay
+
+Measured, and what was to be the most: the ratio of CPU to raw epoll.
+
+{table(relays.values(), [cpu(test) for test in tests])}
+"""
+
+
+def section_proxy(race: Race) -> str:
+    text = """## TCP proxy
+
+Each connection is passed on to a connection of its own to a server that echoes: messages from so many
+clients as for the echo, and "connect" with a connection for each message. The proxy has a core of its own,
+the load and the server share the other. CPU is what the proxy's process spends on a message, there and back.
+HAProxy and nginx are the system's packages, each with one process and one thread.
+
+![TCP proxy](figures/proxy.svg)
+
+CPU in us a message, the ratio to raw epoll and its quartiles:
+"""
+    timed = [result for result in race.of("proxy") if "cpu_ns" in result.figures]
+    text += f"\n{grid(race, timed, 'cpu_ns', lambda result: str(result.parameters['test']), 1e3)}\n"
+    if resources := race.of("proxy", test="resources"):
+        columns: list[Column] = [
+            ("calls/message", median("message_calls")),
+            ("calls/connection", median("connection_calls")),
+            ("bytes/connection", median("bytes")),
+        ]
+        most = dict(zip(("calls/message", "calls/connection", "bytes/connection"), RESOURCE_GOALS.values()))
+        goals = ", ".join(f"{number(value)} {name}" for name, value in most.items())
+        text += f"""
+System calls (by strace, 64 B x 50) for a message and for a connection of one message; bytes of memory that
+the process has for itself alone, for a connection on which nothing happens. We want ours to take at most
+{goals}.
+
+{table(resources, columns)}
+"""
+    return text + proxy_goals(race)
 
 
 def section_protocols(race: Race) -> str:
@@ -299,6 +370,7 @@ SECTIONS = {
     "timers": section_timers,
     "echo": section_echo,
     "connections": section_connections,
+    "proxy": section_proxy,
     "protocols": section_protocols,
 }
 

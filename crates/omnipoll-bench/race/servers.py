@@ -21,13 +21,13 @@ class Server:
 
 
 @contextmanager
-def serving(command: list[str]) -> Iterator[Server]:
+def serving(command: list[str], core: int = SERVER_CORE) -> Iterator[Server]:
     """Runs a server, which prints its port, or an address, and ends with its standard input or SIGTERM."""
     process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CORE}),
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
     )
     assert process.stdin and process.stdout
     try:

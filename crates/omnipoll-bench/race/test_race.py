@@ -17,7 +17,9 @@ from typing import Callable
 
 import build
 import echo
+import packaged
 import protocols
+import proxy
 import pytest
 import report
 from results import OF_BASE, Race, Result
@@ -25,6 +27,7 @@ from servers import serving
 
 build.build()
 SERVERS, UNBUILT = echo.choose([])
+PROXIES, _ = proxy.choose([])
 SPEAKERS, _ = build.choose(protocols.commands("redis"))
 LIMIT = 30  # seconds for one program
 
@@ -119,6 +122,48 @@ def test_echo(name: str) -> None:
         for clients, size in ((1, 64), (150, 1), (20, 300_000), (3, 65536)):
             done = load(server.port, clients, size)
             assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", PROXIES)
+def test_proxy(name: str) -> None:
+    with proxy.backend() as address, serving([*PROXIES[name], address]) as server:
+        for clients, size in ((1, 64), (150, 1), (20, 300_000), (3, 65536)):
+            done = load(server.port, clients, size)
+            assert done.returncode == 0, done.stderr
+        done = load(server.port, 10, 64, "--reconnect", "true")
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", PROXIES)
+def test_a_proxy_passes_an_end_on_behind_the_bytes(name: str) -> None:
+    text = bytes(range(256)) * 40_000  # more than the sockets hold on the way
+    with proxy.backend() as address, serving([*PROXIES[name], address]) as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=LIMIT) as client:
+
+            def send() -> None:
+                client.sendall(text)
+                client.shutdown(socket.SHUT_WR)
+
+            sender = threading.Thread(target=send)
+            sender.start()
+            got = b"".join(iter(lambda: client.recv(65536), b""))
+            sender.join(LIMIT)
+    assert got == text
+
+
+def test_system_calls_and_memory_of_a_proxy_are_counted() -> None:
+    chosen, _ = proxy.choose(["none of the others"])
+    (raw,) = proxy.resources(chosen, 1)
+    assert raw.figures["bytes"][0] < 10_000
+    # A receive and a send, there and back; for a connection accept, connect and close, too.
+    assert 4 <= raw.figures["message_calls"][0] < 10 <= raw.figures["connection_calls"][0] < 30
+
+
+def test_packages_that_are_not_there_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packaged, "installed", lambda name: None)
+    chosen, missing = proxy.choose([])
+    assert "haproxy, package" not in chosen
+    assert missing["proxy: nginx, package"] == "not installed (nginx, libnginx-mod-stream)"
 
 
 def test_servers_that_were_not_built_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,6 +288,15 @@ def test_zero_copy_sends_are_compared_with_the_others() -> None:
     rows = [line.split("  ") for line in done.stdout.splitlines()]
     assert len(rows) == 5 * 3
     assert sum("of 1200 copied" in row[-1] for row in rows) == 5
+
+
+def test_the_goals_of_our_relay_are_set_beside_what_was_measured() -> None:
+    def result(name: str, cpu: float) -> Result:
+        return Result("proxy", name, proxy.BASE, {"test": proxy.title(50, 64, False)}, {"cpu_ns": [cpu]})
+
+    raw, relay = result(proxy.BASE, 1000.0), result("omnipoll relay, epoll, C", 1020.0)
+    assert "| 1.02 of 1.05 |" in report.section_proxy(Race({}, results=[raw, relay]))
+    assert "Goals" not in report.section_proxy(Race({}, results=[raw]))
 
 
 def test_sums_are_taken_turn_by_turn() -> None:

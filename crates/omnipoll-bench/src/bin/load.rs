@@ -78,6 +78,8 @@ struct Load {
     text: Vec<u8>,
     buffer: Vec<u8>,
     under_way: usize,
+    /// Messages that have come back, also before what is measured.
+    all: u64,
     latencies: Histogram,
 }
 
@@ -95,6 +97,7 @@ impl Load {
             text: (0..2 * options.bytes).map(|_| random.next() as u8).collect(),
             buffer: vec![0; options.bytes + 1],
             under_way: 0,
+            all: 0,
             latencies: Histogram::default(),
         };
         while load.clients.len() < options.clients {
@@ -158,6 +161,7 @@ impl Load {
                 }
             }
         }
+        self.all += count;
         Ok(count)
     }
 
@@ -231,7 +235,8 @@ fn run() -> Result<(), Failure> {
     let cpu = (spent() - before) as f64 / messages as f64;
     let [p50, p99] = [0.5, 0.99].map(|part| load.latencies.quantile(part));
     println!(
-        "{{\"messages\": {messages}, \"cpu_ns\": {cpu:.1}, \"per_second\": {:.1}, \"p50_ns\": {p50}, \"p99_ns\": {p99}}}",
+        "{{\"messages\": {messages}, \"all\": {}, \"cpu_ns\": {cpu:.1}, \"per_second\": {:.1}, \"p50_ns\": {p50}, \"p99_ns\": {p99}}}",
+        load.all,
         messages as f64 / seconds
     );
     Ok(())
