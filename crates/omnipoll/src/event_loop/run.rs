@@ -225,7 +225,7 @@ impl<H: Handler> EventLoop<H> {
     }
 
     /// The poller that the loop waits on: for timers, descriptors, signals, children and posts of the
-    /// program's own. Tokens from `0xffff_ffff_0000_0000` on are the loop's: `EINVAL`. Don't wait on it.
+    /// program's own. Tokens from `0xffff_ffff_8000_0000` on are the loop's: `EINVAL`. Don't wait on it.
     ///
     /// See the example of [`EventLoop`].
     pub fn poller(&self) -> &Arc<Poller> {

@@ -28,7 +28,7 @@ pub struct LoopRef<'a> {
 impl<'a> LoopRef<'a> {
     /// The poller that the loop waits on: for timers, descriptors, signals, children and posts of the
     /// program's own, whose events come to [`Handler::on_event`](crate::Handler::on_event). Tokens from
-    /// `0xffff_ffff_0000_0000` on are the loop's: `EINVAL`.
+    /// `0xffff_ffff_8000_0000` on are the loop's: `EINVAL`.
     pub fn poller(&self) -> &Poller {
         &self.context.poller
     }

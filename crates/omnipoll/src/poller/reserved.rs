@@ -9,7 +9,7 @@ use crate::error::fail;
 use crate::Interest;
 
 /// On the poller of a loop, tokens from this one on are the loop's own.
-pub(crate) const RESERVED_TOKENS: u64 = 0xffff_ffff_0000_0000;
+pub(crate) const RESERVED_TOKENS: u64 = 0xffff_ffff_8000_0000;
 
 /// For the loop itself.
 impl Poller {
@@ -45,7 +45,7 @@ impl Poller {
         if self.reserves_tokens && token >= RESERVED_TOKENS {
             return Err(fail(
                 libc::EINVAL,
-                "on a loop's poller, tokens from 0xffffffff00000000 on are the loop's",
+                "on a loop's poller, tokens from 0xffffffff80000000 on are the loop's",
             ));
         }
         Ok(())

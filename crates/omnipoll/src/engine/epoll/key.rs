@@ -10,7 +10,8 @@
 //!
 //! - From a long key the token is looked up, which costs the lock, and a cache miss for each
 //!   event when many are watched.
-//! - A short key has the token itself, for tokens of 32 bits under LEVEL. It has no generation,
+//! - A short key has the token itself, for tokens that are 32 bits sign-extended, so that both the
+//!   lowest and a loop's own, the highest, have one, under LEVEL. It has no generation,
 //!   so it is decoded fast only while no registration has changed since before the system call,
 //!   and no entry can be stale; otherwise the registration is looked at. An EDGE or a ONESHOT
 //!   that then turned out to be stale could not be dropped without a loss; a LEVEL is reported
@@ -78,7 +79,11 @@ pub(super) fn format(fd: RawFd, interest: Interest, tag: Tag, may_be_stale: bool
         if interest.is_edge() { (Entry::Edge, EDGE_NUMBERS) } else { (Entry::Short, NUMBERS) };
     let is_fast = !interest.is_oneshot() && tag.role == Role::User && !may_be_stale;
     // The highest descriptor is left out: a key of nothing but ones is the waker's.
-    let fits = (fd as u64) < numbers >> 32 && tag.token <= numbers & u64::from(u32::MAX);
+    let token = match entry {
+        Entry::Edge => tag.token & EDGE_NUMBERS & u64::from(u32::MAX),
+        _ => extend(tag.token as u32),
+    };
+    let fits = (fd as u64) < numbers >> 32 && tag.token == token;
     if is_fast && fits {
         entry
     } else {
@@ -90,7 +95,7 @@ pub(super) fn format(fd: RawFd, interest: Interest, tag: Tag, may_be_stale: bool
 pub(super) fn encode(fd: RawFd, generation: u32, token: u64, entry: Entry) -> u64 {
     let (fd, generation) = (fd as u64, u64::from(generation));
     match entry {
-        Entry::Short => SHORT_KEY | fd << 32 | token,
+        Entry::Short => SHORT_KEY | fd << 32 | u64::from(token as u32),
         Entry::Edge => {
             let (high, low) = (generation >> 12 & 0x3ff, generation & 0xfff);
             SHORT_KEY | EDGE_KEY | high << 52 | fd << 32 | low << 20 | token
@@ -117,7 +122,13 @@ fn numbers(key: u64) -> (RawFd, u64) {
         return (key as u32 as RawFd, 0);
     }
     let numbers = key & if key & EDGE_KEY == 0 { NUMBERS } else { EDGE_NUMBERS };
-    ((numbers >> 32) as RawFd, u64::from(numbers as u32))
+    ((numbers >> 32) as RawFd, extend(numbers as u32))
+}
+
+/// The token of these 32 bits, sign-extended. An edge's key has only 20 of them.
+#[inline]
+const fn extend(token: u32) -> u64 {
+    token as i32 as u64
 }
 
 /// The event of a key that has the token, and needs no lookup of the registration: hang-up and
@@ -159,7 +170,14 @@ mod tests {
 
     /// Small ones, which fit every format, and any others.
     fn numbers() -> impl Strategy<Value = u64> {
-        prop_oneof![0..4_u64, 0xf_fffe..0x10_0002_u64, 0xffff_fffe..0x1_0000_0002_u64, any::<u64>()]
+        prop_oneof![
+            0..4_u64,
+            0xf_fffe..0x10_0002_u64,
+            0x7fff_fffe..0x8000_0002_u64,
+            0xffff_fffe..0x1_0000_0002_u64,
+            0xffff_ffff_7fff_fffe..0xffff_ffff_8000_0002_u64,
+            any::<u64>()
+        ]
     }
 
     proptest! {
