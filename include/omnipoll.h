@@ -1143,16 +1143,40 @@ OMNI_API void omni_server_free(omni_server *server);
 
 /**
  * Writes `length` bytes to every connection that has room for them. They are copied once.
- * Connections without room are counted in `writes_refused`.
+ * Connections without room are counted in `writes_refused`. Where more than `high_water` bytes
+ * wait then, `on_drain` follows, as after `omni_conn_write`.
  *
  * Returns the number of connections written to, or:
  *   -ENOTSUP: under OMNI_MODEL_FORK and OMNI_MODEL_PREFORK, whose processes don't reach each
  *       other's clients.
  *
- * System calls: a write to an eventfd for each loop. Since 0.1.
+ * May be called anywhere. System calls: a write to an eventfd for each loop. Since 0.1.
  */
 OMNI_API int omni_server_broadcast(omni_server *server, const void *data,
     size_t length) OMNI_NONNULL(1);
+
+/**
+ * `omni_server_broadcast` to every connection but one, usually that which has sent the data. When
+ * `except` is no connection of the server's, or no more, every one is written to.
+ *
+ * Returns as `omni_server_broadcast`. May be called anywhere. System calls: as for it. Since 0.1.
+ */
+OMNI_API int omni_server_broadcast_except(omni_server *server, const void *data, size_t length,
+    const omni_conn *except) OMNI_NONNULL(1);
+
+/**
+ * `omni_server_broadcast` to the connections that have joined a group by `omni_conn_join`, but
+ * one; NULL for `except`: to all of them. It takes as long as they are many, however many other
+ * connections there are.
+ *
+ * Returns as `omni_server_broadcast`, 0 for a group without members, or:
+ *   -EINVAL: `group` is NULL, or not the name of a group.
+ *
+ * May be called anywhere. System calls: a write to an eventfd for each loop with members. Since
+ * 0.1.
+ */
+OMNI_API int omni_server_broadcast_group(omni_server *server, const char *group, const void *data,
+    size_t length, const omni_conn *except) OMNI_NONNULL(1);
 
 /**
  * The sockets of its "udp:" addresses in their order, for one loop after another, because under
@@ -1313,6 +1337,29 @@ OMNI_API int omni_conn_resume(omni_conn *conn) OMNI_NONNULL(1);
  * May be called anywhere. System calls: a write to an eventfd. Since 0.1.
  */
 OMNI_API int omni_conn_post(omni_conn *conn, int64_t value) OMNI_NONNULL(1);
+
+/**
+ * Joins a group, which `omni_server_broadcast_group` writes to. A name is any UTF-8 text of 1 to
+ * 255 bytes, without a zero. A group exists from its first member to its last. A connection that
+ * is in it already stays in it, and leaves all its groups when it ends.
+ *
+ * Returns 0, or:
+ *   -EINVAL: `group` is NULL, or no such name.
+ *   -ENOBUFS: the connection is in 64 groups.
+ *   -ESTALE: it is closing.
+ *
+ * May be called anywhere. System calls: none. Since 0.1.
+ */
+OMNI_API int omni_conn_join(omni_conn *conn, const char *group) OMNI_NONNULL(1);
+
+/**
+ * Leaves a group. Does nothing when the connection isn't in it.
+ *
+ * Returns 0, or -EINVAL and -ESTALE as `omni_conn_join`.
+ *
+ * May be called anywhere. System calls: none. Since 0.1.
+ */
+OMNI_API int omni_conn_leave(omni_conn *conn, const char *group) OMNI_NONNULL(1);
 
 /**
  * The connection's id as a number, which is the value of `conn`: never 0, and not used again when

@@ -9,15 +9,29 @@ use std::time::Duration;
 use libc::{iovec, sockaddr};
 use omnipoll::{Conn, ConnId};
 
-use crate::buffer::{read_bytes, to_count, write_sockaddr, write_str};
+use crate::buffer::{read_bytes, read_str, to_count, write_sockaddr, write_str};
 use crate::callback_scope;
 use crate::error::{catch_panic, to_c_result, Failure};
 use crate::options::some_time;
 use crate::types::omni_conn;
 
+/// The name of a group that C has passed.
+///
+/// # Safety
+/// As [`read_str`].
+pub(crate) unsafe fn read_name<'a>(group: *const c_char) -> Result<&'a str, Failure> {
+    // SAFETY: as this function's contract says.
+    unsafe { read_str(group, "group is NULL") }
+}
+
 /// The value of the pointer.
 fn id_of(conn: *const omni_conn) -> u64 {
     conn.addr() as u64
+}
+
+/// What the core names the connection by.
+pub(crate) fn conn_id(conn: *const omni_conn) -> ConnId {
+    ConnId::from_number(id_of(conn))
 }
 
 /// The pointer of that value.
@@ -38,7 +52,7 @@ fn call<H: Outcome, E: Outcome>(
         catch_panic(|| match callback_scope::with(id_of(conn), |conn, _| here(conn).into_count()) {
             Some(outcome) => outcome,
             None if conn.is_null() => Err(Failure::new(libc::EINVAL, "the connection is NULL")),
-            None => elsewhere(ConnId::from_number(id_of(conn))).into_count(),
+            None => elsewhere(conn_id(conn)).into_count(),
         }),
     )
 }
@@ -240,6 +254,47 @@ pub extern "C" fn omni_conn_resume(conn: *mut omni_conn) -> c_int {
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_post(conn: *mut omni_conn, value: i64) -> c_int {
     call("omni_conn_post", conn, |conn| conn.id().post(value), |id| id.post(value))
+}
+
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Joins a group, which `omni_server_broadcast_group` writes to. A name is any UTF-8 text of 1 to
+/// 255 bytes, without a zero. A group exists from its first member to its last. A connection that
+/// is in it already stays in it, and leaves all its groups when it ends.
+///
+/// Returns 0, or:
+///   -EINVAL: `group` is NULL, or no such name.
+///   -ENOBUFS: the connection is in 64 groups.
+///   -ESTALE: it is closing.
+///
+/// May be called anywhere. System calls: none. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn omni_conn_join(conn: *mut omni_conn, group: *const c_char) -> c_int {
+    // SAFETY: as this function's contract says.
+    let name = || unsafe { read_name(group) };
+    call(
+        "omni_conn_join",
+        conn,
+        |conn| Ok::<_, Failure>(conn.join(name()?)?),
+        |id| Ok::<_, Failure>(id.join(name()?)?),
+    )
+}
+
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Leaves a group. Does nothing when the connection isn't in it.
+///
+/// Returns 0, or -EINVAL and -ESTALE as `omni_conn_join`.
+///
+/// May be called anywhere. System calls: none. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn omni_conn_leave(conn: *mut omni_conn, group: *const c_char) -> c_int {
+    // SAFETY: as this function's contract says.
+    let name = || unsafe { read_name(group) };
+    call(
+        "omni_conn_leave",
+        conn,
+        |conn| Ok::<_, Failure>(conn.leave(name()?)?),
+        |id| Ok::<_, Failure>(id.leave(name()?)?),
+    )
 }
 
 /// The connection's id as a number, which is the value of `conn`: never 0, and not used again when

@@ -32,7 +32,11 @@ const MEANINGS: [(c_int, &str, &CStr); 29] = [
     (libc::EADDRNOTAVAIL, "EADDRNOTAVAIL", c"the address is not one of this machine"),
     (libc::ECONNABORTED, "ECONNABORTED", c"the connection was aborted on this side"),
     (libc::ECONNRESET, "ECONNRESET", c"the peer has reset the connection"),
-    (libc::ENOBUFS, "ENOBUFS", c"more bytes would wait to be sent than the limits allow"),
+    (
+        libc::ENOBUFS,
+        "ENOBUFS",
+        c"more bytes would wait to be sent, or a connection be in more groups, than the limits allow",
+    ),
     (libc::ETIMEDOUT, "ETIMEDOUT", c"the time is over in which something had to be read or written"),
     (libc::ESTALE, "ESTALE", c"the handle is stale: what it stood for was freed, or is over"),
     (libc::ECANCELED, "ECANCELED", c"the server has stopped, and the time to drain it is over"),

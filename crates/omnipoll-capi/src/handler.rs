@@ -104,7 +104,7 @@ const _: () = {
 
 // SAFETY: as declared above; a function's zero is none.
 unsafe impl Sized32 for omni_handler {
-    const MIN_SIZE: usize = offset_of!(Self, on_datagram) + size_of::<usize>();
+    const MIN_SIZE: usize = offset_of!(Self, on_datagram_error) + size_of::<usize>();
     const UNSET: &'static str = "the size of the handler is not set";
 }
 

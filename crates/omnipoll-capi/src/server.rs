@@ -9,13 +9,14 @@ use std::time::Duration;
 use omnipoll::{Server, ServerHandle, ServerOptions};
 
 use crate::buffer::{read_bytes, read_str, to_count, write_str};
+use crate::conn::{conn_id, read_name};
 use crate::datagram_socket::socket_of;
 use crate::error::{catch_panic, to_c_result, Failure};
 use crate::handle::{call_signal_safe, checked, Table, SERVER};
 use crate::handler::{omni_handler, Callbacks};
 use crate::options::omni_server_options;
 use crate::sized;
-use crate::types::{omni_datagram_socket, omni_server};
+use crate::types::{omni_conn, omni_datagram_socket, omni_server};
 
 /// A server and its handle to the outside.
 pub(crate) struct Serving {
@@ -233,13 +234,14 @@ pub extern "C" fn omni_server_free(server: *mut omni_server) {
 
 /// cbindgen:postfix=OMNI_NONNULL(1)
 /// Writes `length` bytes to every connection that has room for them. They are copied once.
-/// Connections without room are counted in `writes_refused`.
+/// Connections without room are counted in `writes_refused`. Where more than `high_water` bytes
+/// wait then, `on_drain` follows, as after `omni_conn_write`.
 ///
 /// Returns the number of connections written to, or:
 ///   -ENOTSUP: under OMNI_MODEL_FORK and OMNI_MODEL_PREFORK, whose processes don't reach each
 ///       other's clients.
 ///
-/// System calls: a write to an eventfd for each loop. Since 0.1.
+/// May be called anywhere. System calls: a write to an eventfd for each loop. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn omni_server_broadcast(
     server: *mut omni_server,
@@ -250,6 +252,51 @@ pub unsafe extern "C" fn omni_server_broadcast(
         // SAFETY: as this function's contract says.
         let data = unsafe { read_bytes(data, length) }?;
         Ok(to_count(serving.handle.broadcast(data)?))
+    })
+}
+
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// `omni_server_broadcast` to every connection but one, usually that which has sent the data. When
+/// `except` is no connection of the server's, or no more, every one is written to.
+///
+/// Returns as `omni_server_broadcast`. May be called anywhere. System calls: as for it. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn omni_server_broadcast_except(
+    server: *mut omni_server,
+    data: *const c_void,
+    length: usize,
+    except: *const omni_conn,
+) -> c_int {
+    call("omni_server_broadcast_except", server, |serving| {
+        // SAFETY: as this function's contract says.
+        let data = unsafe { read_bytes(data, length) }?;
+        Ok(to_count(serving.handle.broadcast_except(data, conn_id(except))?))
+    })
+}
+
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// `omni_server_broadcast` to the connections that have joined a group by `omni_conn_join`, but
+/// one; NULL for `except`: to all of them. It takes as long as they are many, however many other
+/// connections there are.
+///
+/// Returns as `omni_server_broadcast`, 0 for a group without members, or:
+///   -EINVAL: `group` is NULL, or not the name of a group.
+///
+/// May be called anywhere. System calls: a write to an eventfd for each loop with members. Since
+/// 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn omni_server_broadcast_group(
+    server: *mut omni_server,
+    group: *const c_char,
+    data: *const c_void,
+    length: usize,
+    except: *const omni_conn,
+) -> c_int {
+    call("omni_server_broadcast_group", server, |serving| {
+        // SAFETY: as this function's contract says.
+        let (group, data) = unsafe { (read_name(group)?, read_bytes(data, length)?) };
+        let except = (!except.is_null()).then(|| conn_id(except));
+        Ok(to_count(serving.handle.broadcast_to(group, data, except)?))
     })
 }
 

@@ -70,6 +70,11 @@ static void null_pointers(uint32_t engine)
     IS(omni_server_address(server, NULL, 1), -EINVAL);
     IS(omni_server_stats(server, 0, NULL), -EINVAL);
     IS(omni_server_broadcast(server, NULL, 1), -EINVAL);
+    IS(omni_server_broadcast_except(server, NULL, 1, live[CONN]), -EINVAL);
+    IS(omni_server_broadcast_group(server, "group", NULL, 1, NULL), -EINVAL);
+    IS(omni_server_broadcast_group(server, NULL, "x", 1, NULL), -EINVAL);
+    IS(omni_conn_join(live[CONN], NULL), -EINVAL);
+    IS(omni_conn_leave(live[CONN], NULL), -EINVAL);
     IS(omni_conn_write(live[CONN], NULL, 1), -EINVAL);
     IS(server == live[SERVER], 1);
 }

@@ -104,6 +104,8 @@ CALL(omni_server_datagram_sockets, omni_server_datagram_sockets(handle, NULL, 0)
 CALL(omni_server_dup_listener, fine(duplicate(handle)))
 CALL(omni_server_keep_files, omni_server_keep_files(handle))
 CALL(omni_server_broadcast, fine(omni_server_broadcast(handle, "x", 1)))
+CALL(omni_server_broadcast_except, fine(omni_server_broadcast_except(handle, "x", 1, NULL)))
+CALL(omni_server_broadcast_group, fine(omni_server_broadcast_group(handle, "none", "x", 1, NULL)))
 CALL(omni_server_stop, omni_server_stop(handle, 0))
 CALL(omni_server_run, omni_server_run(handle))
 CALL(omni_server_free, (omni_server_free(handle), 0))
@@ -129,6 +131,8 @@ CALL(omni_conn_send_file, omni_conn_send_file(handle, file, 0, 1))
 CALL(omni_conn_pause, omni_conn_pause(handle))
 CALL(omni_conn_resume, omni_conn_resume(handle))
 CALL(omni_conn_post, omni_conn_post(handle, 7))
+CALL(omni_conn_join, omni_conn_join(handle, "group"))
+CALL(omni_conn_leave, omni_conn_leave(handle, "group"))
 CALL(omni_conn_shutdown, omni_conn_shutdown(handle))
 CALL(omni_conn_close, omni_conn_close(handle))
 CALL(omni_conn_abort, omni_conn_abort(handle))
@@ -190,6 +194,8 @@ static const struct call of_servers[] = {
     ROW(omni_server_dup_listener, -EINVAL, -ESTALE, 0),
     ROW(omni_server_keep_files, -EINVAL, -ESTALE, 0),
     ROW(omni_server_broadcast, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_server_broadcast_except, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_server_broadcast_group, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_server_stop, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_server_run, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_server_free, 0, 0, 0),
@@ -217,6 +223,8 @@ static const struct call of_connections[] = {
     ROW(omni_conn_pause, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_resume, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_post, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_conn_join, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_conn_leave, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_shutdown, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_close, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_abort, -EINVAL, -ESTALE, -EOWNERDEAD),

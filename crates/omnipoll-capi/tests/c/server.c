@@ -128,6 +128,8 @@ static void no_server(uint32_t engine)
         IS(omni_server_run(server), error);
         IS(omni_server_stop(server, 0), error);
         IS(omni_server_broadcast(server, "", 0), error);
+        IS(omni_server_broadcast_except(server, "", 0, NULL), error);
+        IS(omni_server_broadcast_group(server, "group", "", 0, NULL), error);
         IS(omni_server_stats(server, 0, &stats), error);
         IS(omni_server_workers(server), error);
         IS(omni_server_dup_listener(server, 0), error);
@@ -317,8 +319,86 @@ static void broadcasts(uint32_t engine)
         omni_server_options options = {.size = sizeof options, .engine = engine, .model = model};
         omni_server *server = new_server(&options, &(omni_handler){.size = sizeof(omni_handler)});
         IS(omni_server_broadcast(server, "", 0), -ENOTSUP);
+        IS(omni_server_broadcast_except(server, "", 0, by_id(1)), -ENOTSUP);
+        IS(omni_server_broadcast_group(server, "group", "", 0, NULL), -ENOTSUP);
         OK(strstr(omni_last_error(), "processes that share no memory"));
         omni_server_free(server);
+    }
+}
+
+/* Joins the group that the client names, or leaves it after "-"; answers when that is done. */
+static void join_or_leave(omni_conn *conn, const uint8_t *data, size_t length, void *context)
+{
+    char group[16];
+    OK(context == &seen && length < sizeof group);
+    memcpy(group, data, length);
+    group[length] = 0;
+    IS(*group == '-' ? omni_conn_leave(conn, group + 1) : omni_conn_join(conn, group), 0);
+    OK(omni_conn_write(conn, "ok", 2) >= 0);
+}
+
+static void tell(int fd, const char *group)
+{
+    send_text(fd, group);
+    receive(fd, "ok");
+}
+
+/* Names that are none, and as many groups as a connection can be in. */
+static void limits_of_groups(omni_server *server, omni_conn *conn)
+{
+    char name[257] = "";
+    IS(omni_conn_join(conn, ""), -EINVAL);
+    memset(name, 'x', sizeof name - 1);
+    IS(omni_conn_join(conn, name), -EINVAL);
+    OK(strstr(omni_last_error(), "255"));
+    IS(omni_server_broadcast_group(server, name, "x", 1, NULL), -EINVAL);
+    IS(omni_conn_join(conn, "\xff"), -EINVAL);
+    name[255] = 0;
+    IS(omni_conn_join(conn, name), 0);
+    for (int i = 1; i < 64; i++) {
+        snprintf(name, sizeof name, "%d", i);
+        IS(omni_conn_join(conn, name), 0);
+    }
+    IS(omni_conn_join(conn, "one more"), -ENOBUFS);
+}
+
+static void groups(uint32_t engine)
+{
+    for (MODELS_HERE(model)) {
+        struct service service;
+        int clients[3];
+        omni_conn *conns[3];
+        serve(&service, engine, model, noting(join_or_leave));
+        omni_server *server = service.server;
+        for (int i = 0; i < 3; i++) {
+            clients[i] = client();
+            UNTIL(seen->opened == i + 1);
+            conns[i] = seen->conn;
+        }
+        IS(omni_server_broadcast_group(server, "a", "nobody", 6, NULL), 0);
+        tell(clients[0], "a");
+        tell(clients[1], "a");
+        tell(clients[1], "a"); /* it is in it already */
+        IS(omni_conn_join(conns[2], "b"), 0); /* from another thread */
+        IS(omni_server_broadcast_group(server, "a", "group", 5, NULL), 2);
+        IS(omni_server_broadcast_group(server, "a", " but", 4, conns[0]), 1);
+        IS(omni_server_broadcast_except(server, "one", 3, conns[1]), 2);
+        IS(omni_server_broadcast_except(server, "all", 3, NULL), 3);
+        receive(clients[0], "grouponeall");
+        receive(clients[1], "group butall");
+        receive(clients[2], "oneall");
+
+        tell(clients[0], "-a");
+        IS(omni_conn_leave(conns[0], "a"), 0); /* it is not in it any more */
+        close(clients[1]);
+        UNTIL(seen->closed == 1);
+        IS(omni_server_broadcast_group(server, "a", "nobody", 6, NULL), 0);
+        IS(omni_conn_join(conns[1], "a"), -ESTALE);
+        IS(omni_conn_leave(conns[1], "a"), -ESTALE);
+        limits_of_groups(server, conns[0]);
+        close(clients[0]);
+        close(clients[2]);
+        finish(&service);
     }
 }
 
@@ -334,6 +414,7 @@ static const struct behaviour behaviours[] = {
     {"a client is refused with some last words", refuses},
     {"a server counts", counts},
     {"a broadcast reaches everybody, or is refused", broadcasts},
+    {"a broadcast reaches a group, or all but one", groups},
 };
 
 int main(void)
