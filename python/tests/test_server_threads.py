@@ -49,6 +49,8 @@ def test_a_connection_that_is_gone_is_stale(serve: Serve) -> None:
         lambda: connection.write(b"x"),
         lambda: connection.writelines([b"x"]),
         lambda: connection.post(1),
+        lambda: connection.join("a"),
+        lambda: connection.leave("a"),
         connection.close,
         connection.abort,
         connection.pause,
@@ -178,6 +180,73 @@ def test_broadcast(serve: Serve) -> None:
             assert receive(client, 9) == b"hello all"
         with pytest.raises(TypeError):
             server.broadcast("text")  # type: ignore[arg-type]
+
+
+def test_a_broadcast_reaches_a_group_or_all_but_one(serve: Serve) -> None:
+    handler = Recorder()
+    server = serve(handler)
+    with contextlib.ExitStack() as stack:
+        clients, connections = [], []
+        for _ in range(3):
+            clients.append(stack.enter_context(connect(server)))
+            connections.append(handler.opened())
+        first, second, third = connections
+        assert server.broadcast(b"nobody", group="a") == 0
+        for connection in (first, second, second):
+            connection.join("a")
+        third.join("\N{SNOWMAN}")
+        assert server.broadcast(b"group", group="a") == 2
+        assert server.broadcast(b" but", group="a", exclude=first) == 1
+        assert server.broadcast(b"one", exclude=second) == 2
+        assert server.broadcast(b"snow", group="\N{SNOWMAN}", exclude=None) == 1
+        assert receive(clients[0], 8) == b"groupone"
+        assert receive(clients[1], 9) == b"group but"
+        assert receive(clients[2], 7) == b"onesnow"
+        first.leave("a")
+        first.leave("a")
+        assert server.broadcast(b"again", group="a") == 1
+        assert receive(clients[1], 5) == b"again"
+        clients[1].close()
+        assert handler.closed() is None
+        assert server.broadcast(b"nobody", group="a") == 0
+        for name in ("", "x" * 256, "\N{SNOWMAN}" * 86):
+            with pytest.raises(ValueError, match="1 to 255"):
+                first.join(name)
+            with pytest.raises(ValueError, match="1 to 255"):
+                server.broadcast(b"x", group=name)
+        with pytest.raises(TypeError):
+            first.join(b"a")  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            server.broadcast(b"x", exclude=first.id)  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            server.broadcast(b"x", "a")  # type: ignore[call-arg]
+        for number in range(64):
+            first.join(str(number))
+        with pytest.raises(OSError, match="64 groups") as full:
+            first.join("one more")
+        assert full.value.errno == errno.ENOBUFS
+        first.join("63")
+
+
+class Rooms(Recorder):
+    """Has clients join and leave what they name, in a call of the handler."""
+
+    def on_data(self, connection: Connection, data: bytes) -> None:
+        name = data.decode()
+        if name.startswith("-"):
+            connection.leave(name[1:])
+        else:
+            connection.join(name)
+        connection.write(b"ok")
+
+
+def test_a_handler_joins_and_leaves(serve: Serve) -> None:
+    server = serve(Rooms())
+    with connect(server) as client:
+        for name, members in ((b"a", 1), (b"b", 1), (b"-a", 0)):
+            client.sendall(name)
+            assert receive(client, 2) == b"ok"
+            assert server.broadcast(b"", group="a") == members
 
 
 def test_a_broadcast_passes_over_a_client_without_room(serve: Serve) -> None:

@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 
 use crate::address::to_python;
 use crate::bytes::Bytes;
-use crate::convert::{self, descriptor, error, number};
+use crate::convert::{self, descriptor, error, number, text};
 use crate::fastcall::{Argument, Method};
 use crate::finalization::protect_thread;
 use crate::scoped_ref::{ScopedGuard, ScopedRef};
@@ -23,8 +23,8 @@ use crate::scoped_ref::{ScopedGuard, ScopedRef};
 /// subclasses but those that declare such attributes to a type checker, `if TYPE_CHECKING`: the
 /// handler's methods may take the connection as one of these.
 ///
-/// write(), writelines(), close(), abort(), pause(), resume(), post() and is_open may be used on
-/// any thread; when the connection is gone they raise OSError (ESTALE). Everything that looks
+/// write(), writelines(), close(), abort(), pause(), resume(), post(), join(), leave() and is_open may
+/// be used on any thread; when the connection is gone they raise OSError (ESTALE). Everything that looks
 /// into the connection works in calls of the handler for this very connection, and raises
 /// PermissionError elsewhere.
 #[pyclass(frozen, dict, weakref, name = "Connection", module = "omnipoll")]
@@ -76,6 +76,11 @@ impl PyConnection {
         self.fd.store(-1, Ordering::Relaxed);
     }
 
+    /// What the core names it by.
+    pub(crate) fn core_id(&self) -> ConnId {
+        self.number
+    }
+
     /// Whether a write has found it broken, which on_close will report.
     pub(crate) fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Relaxed)
@@ -99,11 +104,21 @@ impl PyConnection {
         here: impl FnOnce(&mut Conn<'static>),
         elsewhere: impl FnOnce(ConnId) -> io::Result<()>,
     ) -> PyResult<()> {
+        let here = |conn: &mut Conn<'static>| {
+            here(conn);
+            Ok(())
+        };
+        self.try_anywhere(py, here, elsewhere)
+    }
+
+    fn try_anywhere(
+        &self,
+        py: Python<'_>,
+        here: impl FnOnce(&mut Conn<'static>) -> io::Result<()>,
+        elsewhere: impl FnOnce(ConnId) -> io::Result<()>,
+    ) -> PyResult<()> {
         protect_thread();
-        match self.conn.with(py, here) {
-            Some(()) => Ok(()),
-            None => elsewhere(self.number).map_err(error),
-        }
+        self.conn.with(py, here).unwrap_or_else(|| elsewhere(self.number)).map_err(error)
     }
 
     #[inline]
@@ -213,6 +228,18 @@ impl PyConnection {
                 false => error,
             })?;
         self.number.post(number).map_err(error)
+    }
+
+    /// Joins a group, to whose members Server.broadcast(data, group=...) writes. group: a str of 1 to 255
+    /// bytes in UTF-8. A connection that is in it already stays in it; it leaves all its groups when it
+    /// ends. Raises ValueError for another name, and OSError (ENOBUFS) when the connection is in 64 groups.
+    fn join(&self, py: Python<'_>, #[pyo3(from_py_with = text)] group: String) -> PyResult<()> {
+        self.try_anywhere(py, |conn| conn.join(&group), |id| id.join(&group))
+    }
+
+    /// Leaves a group. Nothing happens if the connection isn't in it. Raises ValueError as join().
+    fn leave(&self, py: Python<'_>, #[pyo3(from_py_with = text)] group: String) -> PyResult<()> {
+        self.try_anywhere(py, |conn| conn.leave(&group), |id| id.leave(&group))
     }
 
     /// What no other connection of this process ever has: an int.

@@ -83,6 +83,12 @@ pub(crate) fn text(object: &Bound<'_, PyAny>) -> PyResult<String> {
     object.extract()
 }
 
+/// A str, or None.
+pub(crate) fn optional_text(object: &Bound<'_, PyAny>) -> PyResult<Option<String>> {
+    protect_thread();
+    object.extract()
+}
+
 /// An int, or anything with `fileno()`.
 pub(crate) fn descriptor(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
     protect_thread();

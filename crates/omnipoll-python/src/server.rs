@@ -9,7 +9,8 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::bytes::Bytes;
-use crate::convert::{self, error, not_known, number, text};
+use crate::connection::PyConnection;
+use crate::convert::{self, error, not_known, number, optional_text, text};
 use crate::datagram_socket::PyDatagramSocket;
 use crate::forking;
 use crate::handler::PyHandler;
@@ -154,10 +155,28 @@ impl PyServer {
     /// Has a bytes-like object written to every connection that has room for it, and returns to
     /// how many; the others are counted in stats().total.writes_refused. Any thread may call it.
     ///
+    /// group: only to the connections that have joined it by Connection.join(); it takes as long as they
+    /// are many, however many others there are. exclude: a Connection that is left out, usually the one
+    /// that has sent the data. Where more than high_water bytes wait then, on_drain is called, as after a
+    /// write().
+    ///
     /// Raises OSError (ENOTSUP) under "fork" and "prefork", whose processes don't reach each
-    /// other's clients.
-    fn broadcast(&self, data: &Bound<'_, PyAny>) -> PyResult<usize> {
-        self.0.get()?.handle.broadcast(&Bytes::of(data)?).map_err(error)
+    /// other's clients, and ValueError when group is no name of a group.
+    #[pyo3(signature = (data, *, group=None, exclude=None))]
+    fn broadcast(
+        &self,
+        data: &Bound<'_, PyAny>,
+        #[pyo3(from_py_with = optional_text)] group: Option<String>,
+        exclude: Option<&Bound<'_, PyConnection>>,
+    ) -> PyResult<usize> {
+        let (handle, data) = (&self.0.get()?.handle, Bytes::of(data)?);
+        let exclude = exclude.map(|connection| connection.get().core_id());
+        let reached = match (group, exclude) {
+            (Some(group), exclude) => handle.broadcast_to(&group, &data, exclude),
+            (None, Some(exclude)) => handle.broadcast_except(&data, exclude),
+            (None, None) => handle.broadcast(&data),
+        };
+        reached.map_err(error)
     }
 
     /// What the server has counted, under "fork" and "prefork" in all its processes: a
