@@ -21,7 +21,8 @@ pub(crate) enum ErrorClass {
 
 use ErrorClass::{Peer, Permanent, Temporary, WouldBlock};
 
-fn number(error: &io::Error) -> i32 {
+/// The errno of an error.
+pub(crate) fn number(error: &io::Error) -> i32 {
     error.raw_os_error().unwrap_or(libc::EIO)
 }
 
@@ -48,6 +49,21 @@ pub(crate) fn classify_accept(error: &io::Error) -> ErrorClass {
         libc::EBADF | libc::EFAULT | libc::EINVAL | libc::ENOTSOCK => Permanent,
         // EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSR.
         _ => Temporary,
+    }
+}
+
+/// connect(2) of a non-blocking socket, and what comes before it: socket(2), bind(2). `WouldBlock`: it is
+/// in progress, also when a signal has interrupted it. `Temporary`: the same address is tried again.
+/// `Peer`: this address can't be connected to.
+pub(crate) fn classify_connect(error: &io::Error) -> ErrorClass {
+    match number(error) {
+        libc::EINPROGRESS | libc::EALREADY | libc::EINTR => WouldBlock,
+        // EAGAIN: the queue of the unix socket that listens there is full.
+        libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => Temporary,
+        // ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, ENETUNREACH, ENOENT; EADDRNOTAVAIL and EADDRINUSE, no
+        // port is left; EACCES and EPERM, a firewall's; EMFILE and ENFILE, which only the program can
+        // do something about; and the rest.
+        _ => Peer,
     }
 }
 

@@ -124,6 +124,11 @@ pub fn take_words(error: &io::Error) -> String {
     words
 }
 
+/// The system's text for an errno.
+pub(crate) fn text_of(errno: i32) -> String {
+    text(&bare(errno))
+}
+
 /// The system's text without the number that the standard library adds.
 fn text(error: &io::Error) -> String {
     let text = error.to_string();

@@ -17,7 +17,7 @@ impl<H: Handler> Connections<H> {
                 connection.queue.finish_send(bytes, sent);
                 self.sent(driver, key, result);
             }
-            Completion::Accepted { .. } => {}
+            Completion::Accepted { .. } | Completion::Connected { .. } => {}
         }
     }
 

@@ -1,6 +1,9 @@
 //! Sockets and connections, without a loop.
 //!
 //! - Opening: [`listen_address`], [`listener`], [`bound`].
+//! - Connecting: [`connect`], which takes a [`connect_request`] made of a [`connect_address`] and
+//!   [`connect_options`], and has the state of each in [`connecting`]; names are looked up by the
+//!   [`resolver`], and their addresses are tried in the order of [`attempts`].
 //! - A connection's state is in [`connection`] and what it holds: [`write_queue`], [`timeouts`] with
 //!   its [`timer`], and [`io_state`], which its [`driver`] keeps; [`sending`] is how it writes. The loop
 //!   has its connections in a [`connection_table`]. Callbacks get one as a [`Conn`], with writing in
@@ -13,10 +16,19 @@
 //! - Counting: [`account`] the bytes that wait, [`counters`] what was done.
 
 mod account;
+mod address_syntax;
+mod attempts;
 mod bound;
 mod conn;
 mod conn_control;
 mod conn_id;
+#[allow(dead_code)]
+mod connect;
+mod connect_address;
+mod connect_options;
+#[allow(dead_code)]
+mod connect_request;
+mod connecting;
 mod connection;
 mod connection_table;
 mod counters;
@@ -27,6 +39,7 @@ mod datagram_queue;
 mod datagram_socket;
 mod datagram_table;
 pub(crate) mod driver;
+mod failed_connect;
 mod groups;
 mod id_bits;
 mod io_state;
@@ -38,6 +51,7 @@ mod loop_table;
 mod mailbox;
 mod relay;
 mod remote;
+mod resolver;
 mod sending;
 mod socket_file;
 mod stop;
@@ -47,8 +61,10 @@ mod write_queue;
 
 pub use conn::Conn;
 pub use conn_id::ConnId;
+pub use connect_options::ConnectOptions;
 pub use datagram::Datagram;
 pub use datagram_id::DatagramId;
+pub use failed_connect::FailedConnect;
 pub use loop_ref::LoopRef;
 pub use timeouts::Timeout;
 
@@ -57,6 +73,10 @@ pub(crate) use account::Account;
 pub(crate) use account::Budget;
 pub(crate) use bound::Bound;
 pub(crate) use conn_id::MAX_CONNECTIONS;
+#[allow(unused_imports)]
+pub(crate) use connect::{ConnectIo, Connects, OpenedConnect, Outcome, ATTEMPTS, TIMERS};
+#[allow(unused_imports)]
+pub(crate) use connect_request::ConnectRequest;
 pub(crate) use connection::{Connection, Origin};
 pub(crate) use connection_table::ConnectionTable;
 pub(crate) use counters::{Counter, Counters, WorkerCounters};

@@ -1,11 +1,11 @@
-//! `io_uring(7)` for connections: a ring that accepts, receives and sends for one loop, where other
+//! `io_uring(7)` for connections: a ring that accepts, connects, receives and sends for one loop, where other
 //! engines report that the loop could.
 //!
 //! The system call's own flaws, and what is done about them:
 //!
 //! - The memory that the kernel reads from or writes to must stay in place until the completion, which
-//!   may come after the connection has ended. So the ring owns it: the buffers it receives into, and
-//!   the bytes it sends.
+//!   may come after the connection has ended. So the ring owns it: the buffers it receives into,
+//!   the bytes it sends, and the addresses it connects to.
 //! - The requests of a ring that is closed end some time later. It is dropped only when it has none;
 //!   should that take too long, its memory is leaked.
 //! - A multishot receive ends when the buffers have run out (`ENOBUFS`), or when completions
@@ -21,6 +21,7 @@
 //! - Its queues are not inherited by forked children, which could not use them. A child that returns
 //!   from the callback that has forked it comes by here: it gets an error before it touches them.
 
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -35,7 +36,8 @@ use slab::Slab;
 
 use super::completion::{Chunk, Completion};
 use super::receive_buffers::{ReceiveBuffers, BUFFER, GROUP};
-use super::{above_stdio, descriptor, fork, socket};
+use super::sockaddr::SocketAddress;
+use super::{above_stdio, descriptor, fork, socket, Address};
 use crate::errno::{self, ErrorClass};
 use crate::error::{bare, fail, Describe, Error};
 
@@ -49,6 +51,7 @@ const SEND: u64 = 2 << 56;
 const WATCH: u64 = 3 << 56;
 const CANCEL: u64 = 4 << 56;
 const ACCEPT: u64 = 5 << 56;
+const CONNECT: u64 = 6 << 56;
 const KIND: u64 = 0xff << 56;
 
 /// Whether multishot receives can be limited, once it is known.
@@ -71,6 +74,8 @@ pub(crate) struct CompletionRing {
     ring: ManuallyDrop<IoUring>,
     buffers: ManuallyDrop<ReceiveBuffers>,
     sends: ManuallyDrop<Slab<InFlightSend>>,
+    /// The addresses of sockets that are being connected.
+    addresses: ManuallyDrop<HashMap<usize, Box<SocketAddress>>>,
     /// Requests that have not ended.
     in_flight: usize,
     /// Whether the kernel ends a multishot receive that has brought enough; else each is single-shot.
@@ -110,6 +115,7 @@ impl CompletionRing {
             ring: ManuallyDrop::new(ring),
             buffers: ManuallyDrop::new(buffers),
             sends: ManuallyDrop::default(),
+            addresses: ManuallyDrop::default(),
             in_flight: 0,
             is_capped: CAPPED.get().is_some_and(|&is_capped| is_capped),
             is_watching: false,
@@ -152,6 +158,21 @@ impl CompletionRing {
     /// Cancels an accept. A last completion says that it has ended.
     pub(crate) fn cancel_accept(&mut self, key: usize) -> io::Result<()> {
         self.cancel(ACCEPT | key as u64)
+    }
+
+    /// Connects a socket. It stays open, and no other has its key, until the completion.
+    pub(crate) fn connect(&mut self, fd: BorrowedFd<'_>, key: usize, address: &Address) -> io::Result<()> {
+        let mut peer = Box::new(SocketAddress::new());
+        peer.set(address)?;
+        let request = opcode::Connect::new(Fd(fd.as_raw_fd()), peer.as_mut_ptr(), peer.length).build();
+        self.push(request.user_data(CONNECT | key as u64))?;
+        self.addresses.insert(key, peer);
+        Ok(())
+    }
+
+    /// Cancels that. Its completion says how it has ended.
+    pub(crate) fn cancel_connect(&mut self, key: usize) -> io::Result<()> {
+        self.cancel(CONNECT | key as u64)
     }
 
     /// Receives what arrives, until it is cancelled or has brought as much as one read of other engines
@@ -241,8 +262,8 @@ impl CompletionRing {
                 submitted => drop(submitted?),
             }
         }
-        // SAFETY: what a request refers to is owned by `self`: the buffers and the parcels, which
-        // live until the request has ended. Its descriptor is a number.
+        // SAFETY: what a request refers to is owned by `self`: the buffers, the parcels and the
+        // addresses, which live until the request has ended. Its descriptor is a number.
         let pushed = unsafe { self.ring.submission().push(&request) };
         pushed.map_err(|_| fail(libc::EBUSY, "the ring takes no more requests"))?;
         self.in_flight += 1;
@@ -310,6 +331,10 @@ impl CompletionRing {
                     });
                     return Some(Completion::Accepted { key, result, more });
                 }
+                CONNECT => {
+                    self.addresses.remove(&key);
+                    return Some(Completion::Connected { key, result: result.map(drop) });
+                }
                 WATCH => self.is_watching = false,
                 _ => {}
             }
@@ -357,6 +382,7 @@ impl Drop for CompletionRing {
             ManuallyDrop::drop(&mut self.ring);
             ManuallyDrop::drop(&mut self.buffers);
             ManuallyDrop::drop(&mut self.sends);
+            ManuallyDrop::drop(&mut self.addresses);
         }
     }
 }

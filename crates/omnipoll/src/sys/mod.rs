@@ -10,6 +10,8 @@ pub(crate) mod completion;
 #[cfg(all(feature = "serve", io_uring))]
 pub(crate) mod completion_ring;
 #[cfg(feature = "serve")]
+pub(crate) mod connecting;
+#[cfg(feature = "serve")]
 pub(crate) mod datagrams;
 pub(crate) mod descriptor;
 pub(crate) mod file;
@@ -27,6 +29,8 @@ mod receive_buffers;
 mod retry;
 #[cfg(feature = "serve")]
 pub(crate) mod shared_memory;
+#[cfg(feature = "serve")]
+pub(crate) mod signal_mask;
 #[cfg(all(feature = "serve", target_os = "linux"))]
 mod sigpipe;
 #[cfg(feature = "serve")]

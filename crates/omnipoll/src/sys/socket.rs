@@ -77,7 +77,10 @@ fn prepare(socket: &OwnedFd) -> io::Result<()> {
 
 /// A socket that is non-blocking and closed by `exec`.
 pub(crate) fn open(domain: Domain, kind: Type) -> io::Result<Socket> {
+    #[cfg(target_os = "linux")]
+    let kind = kind.nonblocking();
     let socket = Socket::new(domain, kind, None).describe("socket")?;
+    #[cfg(not(target_os = "linux"))]
     socket.set_nonblocking(true).describe("O_NONBLOCK")?;
     Ok(above_stdio(socket.into())?.into())
 }

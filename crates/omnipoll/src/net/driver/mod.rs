@@ -4,6 +4,7 @@
 //! | | [`readiness`] | [`uring`] |
 //! |---|---|---|
 //! | accept | the listener is registered for READ | a multishot request, or registered |
+//! | connect | the socket is registered for WRITE | a request |
 //! | receive | the connection is registered for READ | a multishot request |
 //! | send | at once, and registered for WRITE while bytes are queued | a request before the next wait |
 //! | wait | in the poller | in the ring, which watches the poller |
@@ -15,6 +16,7 @@ mod readiness;
 mod uring;
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use self::readiness::Readiness;
@@ -25,7 +27,7 @@ use super::listener::Listener;
 use super::loop_context::LoopContext;
 #[cfg(io_uring)]
 use crate::sys::CompletionRing;
-use crate::sys::{Chunk, Completion};
+use crate::sys::{Address, Chunk, Completion};
 use crate::{EngineKind, Events, Interest, Poller};
 
 /// How the connections to a listening socket are accepted.
@@ -55,6 +57,20 @@ pub(crate) trait Driver {
 
     /// Ends a multishot accept. A last completion follows.
     fn cancel_accept(&mut self, token: u64) -> io::Result<()>;
+
+    /// Starts to connect a socket; `true` when it is connected at once. Else that ends with an event of the
+    /// poller, or with a completion: both carry `token`.
+    fn connect(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        address: &Address,
+        token: u64,
+        poller: &Poller,
+    ) -> io::Result<bool>;
+
+    /// Ends what [`connect`](Self::connect) has started and no completion has ended; `true` when its
+    /// completion follows, and the socket must stay open until then.
+    fn end_connect(&mut self, socket: BorrowedFd<'_>, token: u64, poller: &Poller) -> bool;
 
     /// Starts or ends receiving and sending, as the connection's state requires.
     fn sync(&mut self, connection: &mut Connection, slot: usize, context: &LoopContext) -> io::Result<()>;
@@ -175,6 +191,28 @@ impl Driver for AnyDriver {
             Self::Readiness(driver) => driver.cancel_accept(token),
             #[cfg(io_uring)]
             Self::Uring(driver) => driver.cancel_accept(token),
+        }
+    }
+
+    fn connect(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        address: &Address,
+        token: u64,
+        poller: &Poller,
+    ) -> io::Result<bool> {
+        match self {
+            Self::Readiness(driver) => driver.connect(socket, address, token, poller),
+            #[cfg(io_uring)]
+            Self::Uring(driver) => driver.connect(socket, address, token, poller),
+        }
+    }
+
+    fn end_connect(&mut self, socket: BorrowedFd<'_>, token: u64, poller: &Poller) -> bool {
+        match self {
+            Self::Readiness(driver) => driver.end_connect(socket, token, poller),
+            #[cfg(io_uring)]
+            Self::Uring(driver) => driver.end_connect(socket, token, poller),
         }
     }
 

@@ -2,14 +2,15 @@
 //! the system calls.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use super::super::connection::Connection;
 use super::super::listener::Listener;
 use super::super::loop_context::LoopContext;
 use super::{AcceptMode, Driver};
-use crate::sys::{Chunk, Completion};
+use crate::errno::{self, ErrorClass};
+use crate::sys::{connecting, Address, Chunk, Completion};
 use crate::{Events, Interest, Poller};
 
 #[derive(Debug)]
@@ -30,6 +31,27 @@ impl Driver for Readiness {
 
     fn cancel_accept(&mut self, _: u64) -> io::Result<()> {
         Ok(())
+    }
+
+    fn connect(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        address: &Address,
+        token: u64,
+        poller: &Poller,
+    ) -> io::Result<bool> {
+        match connecting::connect(socket, address) {
+            Err(error) if errno::classify_connect(&error) == ErrorClass::WouldBlock => {
+                poller.add_reserved(socket.as_raw_fd(), Interest::WRITE, token)?;
+                Ok(false)
+            }
+            connected => connected.map(|()| true),
+        }
+    }
+
+    fn end_connect(&mut self, socket: BorrowedFd<'_>, _: u64, poller: &Poller) -> bool {
+        let _ = poller.remove_reserved(socket.as_raw_fd());
+        false
     }
 
     fn sync(&mut self, connection: &mut Connection, slot: usize, context: &LoopContext) -> io::Result<()> {

@@ -2,7 +2,7 @@
 //! ring, which watches the loop's poller for all else.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use super::super::connection::Connection;
@@ -12,7 +12,7 @@ use super::super::loop_context::LoopContext;
 use super::{AcceptMode, Driver};
 use crate::errno::{self, ErrorClass};
 use crate::poller::RESERVED_TOKENS;
-use crate::sys::{Chunk, Completion, CompletionRing};
+use crate::sys::{connecting, Address, Chunk, Completion, CompletionRing};
 use crate::{Events, Interest, Poller};
 
 /// A ring sends many small writes with one system call, but has to keep a copy of each; from this size
@@ -56,6 +56,27 @@ impl Driver for Uring {
 
     fn cancel_accept(&mut self, token: u64) -> io::Result<()> {
         self.ring.cancel_accept(key_of(token))
+    }
+
+    /// A unix socket is connected at once, or its listener's queue is full: a request would take a thread of
+    /// the kernel's to wait for that.
+    fn connect(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        address: &Address,
+        token: u64,
+        _: &Poller,
+    ) -> io::Result<bool> {
+        if address.as_socket_addr().is_none() {
+            return connecting::connect(socket, address).map(|()| true);
+        }
+        self.ring.connect(socket, key_of(token), address).map(|()| false)
+    }
+
+    /// A ring that takes no requests keeps the socket until the connect ends by itself.
+    fn end_connect(&mut self, _: BorrowedFd<'_>, token: u64, _: &Poller) -> bool {
+        let _ = self.ring.cancel_connect(key_of(token));
+        true
     }
 
     fn sync(&mut self, connection: &mut Connection, slot: usize, context: &LoopContext) -> io::Result<()> {
