@@ -109,7 +109,7 @@ def main() -> None:
         if options.count:
             print(f"\n{clients:,} clients, {size:,} bytes: instructions in user space a message\n")
             for name, command in chosen.items():
-                count = turns.instructions(command, clients, size)
+                count = turns.instructions(serving, command, clients, size)
                 print(f"{name:<30}{'not counted' if count is None else f'{count:,.0f}':>12}", flush=True)
             continue
         results = race(chosen, clients, size, options.seconds, core, options.turns, 0, options.reconnect)

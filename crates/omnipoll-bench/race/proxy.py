@@ -33,7 +33,7 @@ import packaged
 import report
 import turns
 from results import Race, Result
-from servers import CORES, serving
+from servers import CORES, Server, serving
 from turns import Commands
 
 BASE = "raw epoll, C"
@@ -87,12 +87,14 @@ def choose(names: list[str]) -> tuple[Commands, dict[str, str]]:
 
 
 @contextmanager
-def backend() -> Iterator[str]:
-    """An echo server, beside the load; its address."""
+def proxying(command: list[str]) -> Iterator[Server]:
+    """Runs a proxy, and an echo server beside the load. A new one each time: connections to its port that
+    have ended keep their own ports for a minute, and there are few of them."""
     path = build.program(BACKEND)
     assert path, f"{BACKEND} was built"
-    with serving([path], CORES[0]) as server:
-        yield f"127.0.0.1:{server.port}"
+    with serving([path], CORES[0]) as backend:
+        with serving([*command, f"127.0.0.1:{backend.port}"]) as proxy:
+            yield proxy
 
 
 def title(clients: int, size: int, reconnect: bool) -> str:
@@ -113,13 +115,12 @@ def race(
     """All of them in one discipline: at least so many turns, and more until the time is over."""
     test = title(clients, size, reconnect)
     results = {name: Result("proxy", name, BASE, {"test": test}) for name in chosen}
-    with backend() as address:
 
-        def run(name: str) -> turns.Figures:
-            with serving([*chosen[name], address]) as proxy:
-                return turns.drive(proxy, clients, size, seconds, CORES[0], reconnect)
+    def run(name: str) -> turns.Figures:
+        with proxying(chosen[name]) as proxy:
+            return turns.drive(proxy, clients, size, seconds, CORES[0], reconnect)
 
-        turns.alternate(results, BASE, run, least, budget)
+    turns.alternate(results, BASE, run, least, budget)
     return list(results.values())
 
 
@@ -130,7 +131,7 @@ def calls(command: list[str], reconnect: bool) -> float:
         # -I 2: it can be ended, and ends the proxy.
         tracer = ["strace", "-I", "2", "-f", "-qq", "-c", "-U", "calls,name", "-o", log.name]
         for seconds in CALLS_SECONDS:
-            with serving([*tracer, *command]) as proxy:
+            with proxying([*tracer, *command]) as proxy:
                 done = turns.drive(proxy, CALLS_CLIENTS, CALLS_BYTES, seconds, CORES[0], reconnect)
             total = re.findall(r"^ *(\d+) total$", Path(log.name).read_text(), re.M)
             counted.append((int(total[-1]), done["all"]))
@@ -146,7 +147,7 @@ def anonymous(pid: int) -> int:
 
 def memory(command: list[str]) -> float:
     """Bytes for a proxied connection that has passed on one message, and on which nothing happens now."""
-    with serving(command) as proxy, ExitStack() as opened:
+    with proxying(command) as proxy, ExitStack() as opened:
 
         def connect() -> socket.socket:
             client = opened.enter_context(socket.create_connection(("127.0.0.1", proxy.port)))
@@ -176,20 +177,17 @@ def resources(chosen: Commands, times: int) -> list[Result]:
         measures["message_calls"] = lambda command: calls(command, reconnect=False)
         measures["connection_calls"] = lambda command: calls(command, reconnect=True)
     results = {name: Result("proxy", name, BASE, {"test": RESOURCES}) for name in chosen}
-    with backend() as address:
-        for name, command in chosen.items():
-            for _ in range(times):
-                found = {figure: measure([*command, address]) for figure, measure in measures.items()}
-                results[name].add(found)
+    for name, command in chosen.items():
+        for _ in range(times):
+            results[name].add({figure: measure(command) for figure, measure in measures.items()})
     return list(results.values())
 
 
 def count_each(words: str, chosen: Commands, measure: Callable[[list[str]], float | None]) -> None:
     print(f"\n{words}\n")
-    with backend() as address:
-        for name, command in chosen.items():
-            found = measure([*command, address])
-            print(f"{name:<30}{'not counted' if found is None else f'{found:,.2f}':>14}", flush=True)
+    for name, command in chosen.items():
+        found = measure(command)
+        print(f"{name:<30}{'not counted' if found is None else f'{found:,.2f}':>14}", flush=True)
 
 
 def main() -> None:
@@ -220,7 +218,7 @@ def main() -> None:
             count_each(
                 f"{words}: instructions in user space a message",
                 chosen,
-                lambda command: turns.instructions(command, clients, size),  # noqa: B023
+                lambda command: turns.instructions(proxying, command, clients, size),  # noqa: B023
             )
             continue
         results = race(chosen, clients, size, options.seconds, options.turns, 0, options.reconnect)

@@ -126,7 +126,7 @@ def test_echo(name: str) -> None:
 
 @pytest.mark.parametrize("name", PROXIES)
 def test_proxy(name: str) -> None:
-    with proxy.backend() as address, serving([*PROXIES[name], address]) as server:
+    with proxy.proxying(PROXIES[name]) as server:
         for clients, size in ((1, 64), (150, 1), (20, 300_000), (3, 65536)):
             done = load(server.port, clients, size)
             assert done.returncode == 0, done.stderr
@@ -137,7 +137,7 @@ def test_proxy(name: str) -> None:
 @pytest.mark.parametrize("name", PROXIES)
 def test_a_proxy_passes_an_end_on_behind_the_bytes(name: str) -> None:
     text = bytes(range(256)) * 40_000  # more than the sockets hold on the way
-    with proxy.backend() as address, serving([*PROXIES[name], address]) as server:
+    with proxy.proxying(PROXIES[name]) as server:
         with socket.create_connection(("127.0.0.1", server.port), timeout=LIMIT) as client:
 
             def send() -> None:

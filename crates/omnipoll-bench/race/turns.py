@@ -11,12 +11,13 @@ import re
 import subprocess
 import tempfile
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Callable
 
 import build
 from results import OF_BASE, Result
-from servers import CORES, Server, serving
+from servers import CORES, Server
 
 LIMIT = 60  # seconds for one turn
 # The base runs after so many others: a machine that others use, too, is another one a little later.
@@ -25,6 +26,7 @@ COUNTED = 1.0, 4.0  # seconds of the turns whose instructions are counted
 
 Commands = dict[str, list[str]]
 Figures = dict[str, float]
+Run = Callable[[list[str]], AbstractContextManager[Server]]  # runs a command
 
 
 def drive(
@@ -76,14 +78,14 @@ def alternate(
         took = time.monotonic() - begin
 
 
-def instructions(command: list[str], clients: int, size: int) -> float | None:
+def instructions(run: Run, command: list[str], clients: int, size: int) -> float | None:
     """What a message takes of them: a longer turn less a shorter one, so that starting, connecting
     and ending are not counted. None of a server that valgrind can't run, as on io_uring."""
     counted = []
     with tempfile.NamedTemporaryFile("r") as log:
         tool = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", f"--log-file={log.name}"]
         for seconds in COUNTED:
-            with serving(tool + command) as server:
+            with run(tool + command) as server:
                 messages = drive(server, clients, size, seconds, CORES[0])["messages"]
             collected = re.search(r"Collected : (\d+)", Path(log.name).read_text())
             if not collected:
