@@ -17,7 +17,8 @@ impl<H: Handler> Connections<H> {
                 connection.queue.finish_send(bytes, sent);
                 self.sent(driver, key, result);
             }
-            Completion::Accepted { .. } | Completion::Connected { .. } => {}
+            Completion::Connected { key, result } => self.connect_completed(driver, key, result),
+            Completion::Accepted { .. } => {}
         }
     }
 

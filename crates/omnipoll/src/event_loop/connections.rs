@@ -13,8 +13,9 @@ use super::options::LoopOptions;
 use crate::error::plain;
 use crate::net::driver::{AnyDriver, Driver, DriverKind};
 use crate::net::{
-    Budget, Clock, Conn, Connection, ConnectionTable, Counter, DatagramId, DatagramSocket, LoopContext,
-    Mailbox, Origin, PendingCommand, StopLoop, Timeouts, WorkerCounters, WriteQueue,
+    Budget, Clock, Command, Conn, ConnId, Connection, ConnectionTable, Connects, Counter, DatagramId,
+    DatagramSocket, LoopContext, Mailbox, Origin, PendingCommand, StopLoop, Timeouts, WorkerCounters,
+    WriteQueue,
 };
 use crate::sys::socket;
 use crate::{Poller, Ready};
@@ -58,6 +59,9 @@ pub(crate) struct Connections<H: Handler> {
     pub(super) partial: Vec<usize>,
     /// The same at the wait before.
     pub(super) previous_partial: Vec<usize>,
+    /// Connections out that are not open yet, and what other threads have asked of them.
+    pub(super) connects: Connects,
+    pub(super) early: Vec<(ConnId, Command)>,
     /// Slots whose data was received when the handler had no room for it.
     pub(super) starved: Vec<usize>,
 }
@@ -76,6 +80,7 @@ impl<H: Handler> Connections<H> {
             stopping: false.into(),
             stop: place.stop,
             touched: RefCell::default(),
+            requests: RefCell::default(),
             min_direct_write: place.driver_kind.min_direct_write(),
         };
         Self {
@@ -91,6 +96,8 @@ impl<H: Handler> Connections<H> {
             commands: Vec::new(),
             partial: Vec::new(),
             previous_partial: Vec::new(),
+            connects: Connects::new(),
+            early: Vec::new(),
             starved: Vec::new(),
         }
     }
@@ -117,13 +124,13 @@ impl<H: Handler> Connections<H> {
         );
     }
 
-    fn timeouts(&self) -> Timeouts {
+    pub(super) fn timeouts(&self) -> Timeouts {
         let options = &self.options;
         Timeouts::new(options.idle_timeout, options.read_timeout, options.write_timeout, &self.context.clock)
     }
 
     /// Calls `on_open` for a new connection.
-    fn open(&mut self, driver: &mut AnyDriver, connection: Connection) {
+    pub(super) fn open(&mut self, driver: &mut AnyDriver, connection: Connection) {
         let slot = self.table.insert(connection);
         if slot == self.states.len() {
             self.states.push(None);
@@ -322,7 +329,9 @@ impl<H: Handler> Connections<H> {
                 return;
             }
         }
-        self.context.counters.add(Counter::Closed, 1);
+        if !self.table[slot].is_outgoing {
+            self.context.counters.add(Counter::Closed, 1);
+        }
         self.to_remove.push(slot);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::net::{Conn, Datagram, DatagramId, LoopRef, Timeout};
+use crate::net::{Conn, Datagram, DatagramId, FailedConnect, LoopRef, Timeout};
 use crate::Event;
 
 /// What a server does for its clients; one handler serves them all, under every model.
@@ -61,6 +61,15 @@ pub trait Handler {
     ///
     /// See the example of [`Handler`].
     fn on_data(&self, conn: &mut Conn<'_>, state: &mut Self::State, data: &[u8]);
+
+    /// A connection that [`EventLoop::connect`](crate::EventLoop::connect) was asked for has not opened, and
+    /// never will; no other call comes for it. [`FailedConnect`] says why, and which addresses were tried.
+    /// One that has opened is like one that was accepted: `on_open` is called.
+    ///
+    /// See the example of [`EventLoop::connect`](crate::EventLoop::connect).
+    fn on_connect_error(&self, event_loop: &mut LoopRef<'_>, failed: &FailedConnect) {
+        let _ = (event_loop, failed);
+    }
 
     /// The peer has ended its direction. By default we then end ours, and thereby the connection,
     /// when what is queued has been sent. A handler that continues to write closes the connection
@@ -429,6 +438,10 @@ impl<H: Handler + ?Sized> Handler for &H {
     #[inline]
     fn on_data(&self, conn: &mut Conn<'_>, state: &mut H::State, data: &[u8]) {
         (**self).on_data(conn, state, data);
+    }
+
+    fn on_connect_error(&self, event_loop: &mut LoopRef<'_>, failed: &FailedConnect) {
+        (**self).on_connect_error(event_loop, failed);
     }
 
     fn on_end(&self, conn: &mut Conn<'_>, state: &mut H::State) {

@@ -9,7 +9,9 @@ use super::core::{Clients, Core, Hooks};
 use super::handler::Handler;
 use super::tokens::{self, CONNECTIONS, LISTENERS};
 use crate::net::driver::{AnyDriver, Driver};
-use crate::net::{Command, Conn, Counter, LoopRef, MAX_CONNECTIONS};
+use crate::net::{
+    Command, Conn, ConnId, Counter, LoopRef, ATTEMPTS, CONNECTING, MAX_CONNECTIONS, TIMERS as CONNECT_TIMERS,
+};
 use crate::poller::RESERVED_TOKENS;
 use crate::sys::Completion;
 use crate::{Event, EventKind};
@@ -26,7 +28,7 @@ impl<H: Handler> Clients for Connections<H> {
     }
 
     fn is_empty(&self) -> bool {
-        self.table.is_empty()
+        self.table.is_empty() && self.connects.is_empty() && self.context.requests.borrow().is_empty()
     }
 
     fn on_stop(&mut self, core: &mut Core) {
@@ -40,6 +42,7 @@ impl<H: Handler> Clients for Connections<H> {
     }
 
     fn force_close(&mut self, core: &mut Core) {
+        self.cancel_connects(&mut core.driver);
         self.for_each_open(&mut core.driver, |connections, slot| {
             let connection = &mut connections.table[slot];
             connection.reset();
@@ -61,10 +64,12 @@ impl<H: Handler> Hooks for Connections<H> {
                 return self.datagrams.update(&self.handler, &self.context);
             }
             (_, ..RESERVED_TOKENS) => self.call_on_event(event),
+            (EventKind::Io, ATTEMPTS..) => self.connect_ready(driver, token, event.ready()),
             (EventKind::Io, _) => {
                 return self.datagrams.ready(token, event.ready(), &self.handler, &self.context)
             }
             (EventKind::Timer, tokens::RETRY_DATAGRAMS) => return self.datagrams.retry(&self.context),
+            (EventKind::Timer, CONNECT_TIMERS..) => self.connect_timer(driver, token),
             (EventKind::Timer, _) => self.expire(driver, (token - CONNECTIONS) as usize),
             _ => {}
         }
@@ -85,6 +90,10 @@ impl<H: Handler> Hooks for Connections<H> {
                 self.deliver_starved(&mut core.driver, slot);
             }
         }
+        if self.is_connecting() {
+            self.advance_connects(&mut core.driver);
+            core.poller.check_owner()?;
+        }
         if !self.context.touched.get_mut().is_empty() {
             self.update_touched(&mut core.driver);
             core.poller.check_owner()?;
@@ -94,7 +103,10 @@ impl<H: Handler> Hooks for Connections<H> {
     }
 
     fn has_pending(&self) -> bool {
-        !self.previous_partial.is_empty() || !self.starved.is_empty() || self.handler.is_pending()
+        !self.previous_partial.is_empty()
+            || !self.starved.is_empty()
+            || !self.context.requests.borrow().is_empty()
+            || self.handler.is_pending()
     }
 
     fn on_interrupt(&mut self) -> io::Result<()> {
@@ -111,14 +123,24 @@ impl<H: Handler> Connections<H> {
             if self.is_in_child() {
                 break;
             }
-            let Some(connection) = self.table.get_mut(slot) else { continue };
+            if slot == CONNECTING {
+                self.run_early(driver, id, command);
+            } else {
+                self.run_command(driver, slot, id, command);
+            }
+        }
+        self.commands = commands;
+    }
+
+    pub(super) fn run_command(&mut self, driver: &mut AnyDriver, slot: usize, id: ConnId, command: Command) {
+        {
+            let Some(connection) = self.table.get_mut(slot) else { return };
             if connection.id != id || connection.is_ended() {
-                continue;
+                return;
             }
             if let Command::Write { data, above_high_water } = command {
                 connection.write_shared(data, above_high_water, &self.context);
-                self.update_if_needed(driver, slot);
-                continue;
+                return self.update_if_needed(driver, slot);
             }
             let mut conn = Conn { table: &mut self.table, slot, context: &self.context };
             match command {
@@ -133,7 +155,6 @@ impl<H: Handler> Connections<H> {
             }
             self.update_if_needed(driver, slot);
         }
-        self.commands = commands;
     }
 
     /// Does something to each open connection, as long as this process is the loop's.

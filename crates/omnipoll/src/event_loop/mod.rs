@@ -5,6 +5,7 @@
 
 mod acceptor;
 mod completions;
+mod connecting;
 mod connections;
 mod core;
 mod datagrams;

@@ -12,7 +12,7 @@ use super::loop_handle::LoopHandle;
 use super::options::LoopOptions;
 use super::run::{left, EventLoop};
 use crate::error::{explain, fail};
-use crate::net::{Conn, ConnId, Datagram, DatagramId, LoopRef};
+use crate::net::{Conn, ConnId, ConnectOptions, Datagram, DatagramId, FailedConnect, LoopRef};
 use crate::sys::Address;
 use crate::{EngineKind, Event, Poller};
 
@@ -148,6 +148,12 @@ impl PulledLoop {
     /// [`EventLoop::listen`].
     pub fn listen(&mut self, address: &str, token: u64) -> io::Result<String> {
         self.event_loop.listen(address, token)
+    }
+
+    /// [`EventLoop::connect`]: [`LoopEventKind::Connected`] when it is open, [`LoopEventKind::Closed`] when it
+    /// never opens.
+    pub fn connect(&mut self, address: &str, options: &ConnectOptions, token: u64) -> io::Result<ConnId> {
+        self.event_loop.connect(address, options, token)
     }
 
     /// [`EventLoop::poller`].
@@ -286,6 +292,11 @@ impl Handler for Pulled {
     fn on_close(&self, conn: &mut Conn<'_>, _: (), error: Option<io::Error>) {
         let event = LoopEvent::of_connection(LoopEventKind::Closed, conn.token(), conn.id());
         self.0.borrow_mut().push_closed(event, error);
+    }
+
+    fn on_connect_error(&self, _: &mut LoopRef<'_>, failed: &FailedConnect) {
+        let event = LoopEvent::of_connection(LoopEventKind::Closed, failed.token(), failed.id());
+        self.0.borrow_mut().push_closed(event, Some(failed.error()));
     }
 
     fn on_event(&self, _: &mut LoopRef<'_>, event: &Event) {

@@ -14,8 +14,8 @@ use super::options::LoopOptions;
 use crate::error::{explain, fail};
 use crate::net::driver::{AnyDriver, DriverKind};
 use crate::net::{
-    close_mailbox, open_mailbox, Bound, Conn, ConnId, Counters, DatagramId, DatagramSocket, ListenAddress,
-    LoopRef, StopRequest,
+    close_mailbox, open_mailbox, Bound, Conn, ConnId, ConnectOptions, Counters, DatagramId, DatagramSocket,
+    ListenAddress, LoopRef, StopRequest,
 };
 use crate::{EngineKind, EventKind, Events, Options, Poller};
 
@@ -222,6 +222,85 @@ impl<H: Handler> EventLoop<H> {
     /// See the example of [`DatagramId`].
     pub fn datagram_sockets(&self) -> Vec<DatagramId> {
         self.connections.mailbox().datagram_ids()
+    }
+
+    /// Connects to an address, and returns the id of the connection: when it is open,
+    /// [`Handler::on_open`] is called, and if it never opens, [`Handler::on_connect_error`], each not before
+    /// the next wait. What is written to the id before is sent when it is open; a close or an abort of it
+    /// ends the attempt.
+    ///
+    /// `"192.0.2.1:80"`, `"[2001:db8::1]:80"`; `"example.org:80"`, a name, which is looked up by
+    /// `getaddrinfo(3)` on one of a few threads, and whose addresses are tried as RFC 8305 says: the families
+    /// take turns, the next is tried when one has failed or has not answered for 250 ms, and the first
+    /// connection wins; `"unix:/path"`, `"unix:@abstract"`; `"fd:5"`, a stream socket that is connected
+    /// already.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for an address that is none, `EAGAIN` when the loop has as many connections as it can have
+    /// (1,048,576), `EOWNERDEAD` in a forked child; for `"fd:"`, `EBADF`, `ENOTSOCK`, `ENOTCONN`. The handler
+    /// gets all that fails later.
+    ///
+    /// ```
+    /// use omnipoll::{Conn, ConnId, ConnectOptions, EventLoop, FailedConnect, Handler, LoopRef};
+    /// use std::io;
+    /// # use std::io::{Read, Write};
+    /// # use std::net::{TcpListener, TcpStream};
+    ///
+    /// /// A proxy: a client's connection, and the one to the backend for it, are relayed to each other.
+    /// struct Proxy {
+    ///     backend: String,
+    /// }
+    ///
+    /// impl Handler for Proxy {
+    ///     type State = ();
+    ///
+    ///     fn on_open(&self, conn: &mut Conn<'_>) -> io::Result<()> {
+    ///         if !conn.is_outgoing() {
+    ///             conn.pause();
+    ///             let client = conn.id().number();
+    ///             conn.event_loop().connect(&self.backend, &ConnectOptions::new(), client)?;
+    ///             return Ok(());
+    ///         }
+    ///         let (backend, client) = (conn.id(), ConnId::from_number(conn.token()));
+    ///         conn.relay_to(client)?;
+    ///         let mut client = conn.other(client)?;
+    ///         client.relay_to(backend)?;
+    ///         client.resume();
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn on_data(&self, _: &mut Conn<'_>, _: &mut (), _: &[u8]) {}
+    ///
+    ///     fn on_connect_error(&self, event_loop: &mut LoopRef<'_>, failed: &FailedConnect) {
+    ///         eprintln!("{}", omnipoll::explain(&failed.error()));
+    ///         if let Ok(mut client) = event_loop.conn(ConnId::from_number(failed.token())) {
+    ///             client.abort();
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// # let backend = TcpListener::bind("127.0.0.1:0")?;
+    /// # let backend_address = backend.local_addr()?.to_string();
+    /// let mut proxy = EventLoop::new(Proxy { backend: backend_address })?;
+    /// let address = proxy.listen("127.0.0.1:0", 0)?;
+    /// # let handle = proxy.handle();
+    /// # let client = std::thread::spawn(move || -> io::Result<()> {
+    /// #     let mut client = TcpStream::connect(address)?;
+    /// #     client.write_all(b"hello")?;
+    /// #     let mut served = backend.accept()?.0;
+    /// #     let mut word = [0; 5];
+    /// #     served.read_exact(&mut word)?;
+    /// #     assert_eq!(&word, b"hello");
+    /// #     handle.stop(Some(std::time::Duration::ZERO))
+    /// # });
+    /// proxy.run()?;
+    /// # client.join().unwrap()?;
+    /// # Ok::<(), io::Error>(())
+    /// ```
+    #[doc(alias = "getaddrinfo")]
+    pub fn connect(&mut self, address: &str, options: &ConnectOptions, token: u64) -> io::Result<ConnId> {
+        self.connections.context.connect(address, options, token)
     }
 
     /// The poller that the loop waits on: for timers, descriptors, signals, children and posts of the

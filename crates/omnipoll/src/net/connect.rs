@@ -157,11 +157,12 @@ impl Connects {
         }
     }
 
-    /// Ends a connect, with an outcome that says `ECANCELED`. Nothing when it has ended.
-    pub(crate) fn cancel(&mut self, io: &mut ConnectIo<'_>, id: ConnId) {
-        if let Some(&key) = self.keys.get(&id) {
-            self.fail(io, key, End::Cancelled);
-        }
+    /// Ends a connect, with an outcome that says `ECANCELED`. False when it has ended: there is another
+    /// outcome.
+    pub(crate) fn cancel(&mut self, io: &mut ConnectIo<'_>, id: ConnId) -> bool {
+        let Some(&key) = self.keys.get(&id) else { return false };
+        self.fail(io, key, End::Cancelled);
+        true
     }
 
     /// Ends all of them, each with an outcome that says `ECANCELED`.

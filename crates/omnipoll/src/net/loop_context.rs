@@ -6,9 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::account::Budget;
+use super::conn_id::ConnId;
+use super::connect_options::ConnectOptions;
+use super::connect_request::ConnectRequest;
 use super::counters::WorkerCounters;
 use super::mailbox::Mailbox;
 use super::timeouts::Clock;
+use crate::error::{explain, fail};
 use crate::Poller;
 
 /// Stops a loop, or the server that it is of.
@@ -28,8 +32,32 @@ pub(crate) struct LoopContext {
     pub(crate) stop: StopLoop,
     /// Slots of connections that callbacks other than their own have reached.
     pub(crate) touched: RefCell<Vec<usize>>,
+    /// What callbacks have asked to connect to since the last wait.
+    pub(crate) requests: RefCell<Vec<PendingConnect>>,
     /// Of [`DriverKind::min_direct_write`](super::driver::DriverKind::min_direct_write).
     pub(crate) min_direct_write: usize,
+}
+
+/// A connection that was asked for.
+#[derive(Debug)]
+pub(crate) struct PendingConnect {
+    pub(crate) request: ConnectRequest,
+    pub(crate) id: ConnId,
+    pub(crate) token: u64,
+}
+
+impl LoopContext {
+    /// Has the loop connect to an address.
+    pub(crate) fn connect(&self, address: &str, options: &ConnectOptions, token: u64) -> io::Result<ConnId> {
+        self.poller.check_owner()?;
+        let request = ConnectRequest::new(address, options).map_err(|error| {
+            let errno = error.raw_os_error().unwrap_or(libc::EIO);
+            fail(errno, format!("{address:?}: {}", explain(&error)))
+        })?;
+        let id = self.mailbox.reserve()?;
+        self.requests.borrow_mut().push(PendingConnect { request, id, token });
+        Ok(id)
+    }
 }
 
 impl std::fmt::Debug for LoopContext {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::conn::Conn;
 use super::conn_id::ConnId;
+use super::connect_options::ConnectOptions;
 use super::connection::Connection;
 use super::connection_table::ConnectionTable;
 use super::datagram_id::DatagramId;
@@ -42,6 +43,12 @@ impl<'a> LoopRef<'a> {
     /// [`EventLoop::connect_datagrams`](crate::EventLoop::connect_datagrams), in a callback.
     pub fn connect_datagrams(&self, address: &str, token: u64) -> io::Result<DatagramId> {
         self.context.mailbox.open_datagrams(DatagramSocket::connect_to(address)?.with_token(token))
+    }
+
+    /// Connects to an address: [`EventLoop::connect`](crate::EventLoop::connect). It begins when the callback
+    /// has returned.
+    pub fn connect(&self, address: &str, options: &ConnectOptions, token: u64) -> io::Result<ConnId> {
+        self.context.connect(address, options, token)
     }
 
     /// Stops the loop: [`LoopHandle::stop`](crate::LoopHandle::stop). On a loop of a server, the server:

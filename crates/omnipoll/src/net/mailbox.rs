@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::account::{Account, Budget};
-use super::conn_id::ConnId;
+use super::conn_id::{ConnId, MAX_CONNECTIONS};
 use super::counters::WorkerCounters;
 use super::datagram_id::DatagramId;
 use super::datagram_socket::DatagramSocket;
@@ -40,6 +40,9 @@ pub(crate) enum Command {
 
 /// A command, with the slot and the id of its connection, which may have ended when it is read.
 pub(crate) type PendingCommand = (usize, ConnId, Command);
+
+/// Stands for the slot of a connection that is not open yet.
+pub(crate) const CONNECTING: usize = usize::MAX;
 
 /// How many posts and writes to one connection may wait for its loop.
 const MAX_PENDING: u32 = 16 * 1024;
@@ -203,6 +206,22 @@ impl Mailbox {
         (ConnId::new(generation, self.loop_index, index), account)
     }
 
+    /// The loop is to have a connection that is not open yet. `EAGAIN` when it has as many as it can have.
+    pub(super) fn reserve(&self) -> io::Result<ConnId> {
+        if lock(&self.state).entries.len() >= MAX_CONNECTIONS {
+            return Err(fail(libc::EAGAIN, "the loop has too many connections"));
+        }
+        Ok(self.add(CONNECTING).0)
+    }
+
+    /// A connection that was [reserved](Self::reserve) is open.
+    pub(crate) fn open(&self, id: ConnId, slot: usize) -> Option<Arc<Account>> {
+        let mut state = lock(&self.state);
+        let entry = state.entry(id).ok()?;
+        entry.slot = slot;
+        entry.account.clone()
+    }
+
     pub(super) fn has(&self, id: ConnId) -> bool {
         lock(&self.state).entry(id).is_ok()
     }
@@ -331,8 +350,9 @@ impl Mailbox {
     pub(crate) fn take(&self, into: &mut Vec<PendingCommand>) {
         let mut state = lock(&self.state);
         std::mem::swap(&mut state.commands, into);
-        for (_, id, command) in into {
+        for (slot, id, command) in into {
             let Ok(entry) = state.entry(*id) else { continue };
+            *slot = entry.slot;
             entry.pending = 0;
             if let Command::Pause(pause) = command {
                 // Of several calls the last counts.

@@ -88,7 +88,7 @@ pub(crate) use listen_address::ListenAddress;
 pub(crate) use listener::Listener;
 pub(crate) use loop_context::{LoopContext, StopLoop};
 pub(crate) use loop_table::{close_mailbox, open_mailbox, reserve_generations};
-pub(crate) use mailbox::{Command, Mailbox, PendingCommand, Reached};
+pub(crate) use mailbox::{Command, Mailbox, PendingCommand, Reached, CONNECTING};
 pub(crate) use relay::RelayWrite;
 pub(crate) use stop::{encode as encode_stop, StopRequest};
 pub(crate) use timeouts::{Clock, Timeouts};

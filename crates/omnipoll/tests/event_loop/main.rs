@@ -13,6 +13,7 @@ mod suite;
 mod support;
 
 mod by_handler;
+mod connecting;
 mod own_events;
 mod pulled;
 mod relays;
@@ -24,5 +25,6 @@ fn main() -> std::process::ExitCode {
     by_handler::behaviours(&mut suite);
     own_events::behaviours(&mut suite);
     relays::behaviours(&mut suite);
+    connecting::behaviours(&mut suite);
     suite.main()
 }

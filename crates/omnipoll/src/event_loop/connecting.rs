@@ -1,0 +1,120 @@
+//! Connections out: from what a program has asked for to the connection, or to why there is none.
+
+use std::panic::{catch_unwind, AssertUnwindSafe};
+
+use super::connections::Connections;
+use super::handler::Handler;
+use crate::net::driver::AnyDriver;
+use crate::net::{
+    Command, ConnId, ConnectIo, Connection, FailedConnect, LoopRef, OpenedConnect, Origin, Outcome,
+    WriteQueue,
+};
+use crate::Ready;
+
+impl<H: Handler> Connections<H> {
+    /// Starts to connect where callbacks have asked for it, and takes what has become of earlier ones.
+    /// What the callbacks of this call ask for is started by the next.
+    pub(super) fn advance_connects(&mut self, driver: &mut AnyDriver) {
+        let requests = std::mem::take(self.context.requests.get_mut());
+        let mut io = ConnectIo { driver, poller: &self.context.poller };
+        for request in requests {
+            self.connects.start(&mut io, request.request, request.id, request.token);
+        }
+        self.connects.before_wait(&mut io);
+        self.take_outcomes(driver);
+    }
+
+    /// Whether there is something to advance.
+    #[inline]
+    pub(super) fn is_connecting(&self) -> bool {
+        !self.connects.is_empty() || !self.context.requests.borrow().is_empty()
+    }
+
+    /// The socket of an attempt is ready.
+    pub(super) fn connect_ready(&mut self, driver: &mut AnyDriver, token: u64, ready: Ready) {
+        let mut io = ConnectIo { driver, poller: &self.context.poller };
+        self.connects.on_ready(&mut io, token, ready);
+    }
+
+    /// The timer of a connect has expired.
+    pub(super) fn connect_timer(&mut self, driver: &mut AnyDriver, token: u64) {
+        let mut io = ConnectIo { driver, poller: &self.context.poller };
+        self.connects.on_timer(&mut io, token);
+    }
+
+    /// The driver has carried out an attempt.
+    pub(super) fn connect_completed(
+        &mut self,
+        driver: &mut AnyDriver,
+        key: usize,
+        result: std::io::Result<()>,
+    ) {
+        let mut io = ConnectIo { driver, poller: &self.context.poller };
+        self.connects.on_completion(&mut io, key, result);
+    }
+
+    /// Ends all that are in progress.
+    pub(super) fn cancel_connects(&mut self, driver: &mut AnyDriver) {
+        self.advance_connects(driver);
+        let mut io = ConnectIo { driver, poller: &self.context.poller };
+        self.connects.cancel_all(&mut io);
+        self.take_outcomes(driver);
+    }
+
+    /// A command for a connection that is not open yet: it waits until it is, unless it ends the connect.
+    pub(super) fn run_early(&mut self, driver: &mut AnyDriver, id: ConnId, command: Command) {
+        let ends = match command {
+            Command::Abort => true,
+            // What was written is sent before.
+            Command::Close => self.early.iter().all(|&(early, _)| early != id),
+            _ => false,
+        };
+        let mut io = ConnectIo { driver, poller: &self.context.poller };
+        if !(ends && self.connects.cancel(&mut io, id)) {
+            self.early.push((id, command));
+        }
+    }
+
+    fn take_outcomes(&mut self, driver: &mut AnyDriver) {
+        while let Some(outcome) = self.connects.next_outcome() {
+            match outcome {
+                Outcome::Opened(opened) => self.connected(driver, opened),
+                Outcome::Failed(failed) => self.connect_failed(&failed),
+            }
+            if self.is_in_child() {
+                return;
+            }
+        }
+    }
+
+    fn connected(&mut self, driver: &mut AnyDriver, opened: OpenedConnect) {
+        let OpenedConnect { id, token, socket, peer } = opened;
+        let slot = self.table.next_slot();
+        let Some(account) = self.context.mailbox.open(id, slot) else { return };
+        let origin = Origin { token, is_outgoing: true };
+        let connection = Connection::new(socket, peer, origin, id, WriteQueue::new(account), self.timeouts());
+        self.open(driver, connection);
+        for command in self.take_early(id) {
+            if self.is_in_child() {
+                return;
+            }
+            self.run_command(driver, slot, id, command);
+        }
+    }
+
+    fn connect_failed(&mut self, failed: &FailedConnect) {
+        self.take_early(failed.id());
+        self.context.mailbox.remove(failed.id());
+        let mut event_loop = LoopRef { table: &mut self.table, context: &self.context };
+        // A panic costs one call.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.handler.on_connect_error(&mut event_loop, failed)));
+    }
+
+    /// The commands that have waited for a connection.
+    fn take_early(&mut self, id: ConnId) -> Vec<Command> {
+        let (own, others) = std::mem::take(&mut self.early).into_iter().partition(|&(early, _)| early == id);
+        self.early = others;
+        let own: Vec<(ConnId, Command)> = own;
+        own.into_iter().map(|(_, command)| command).collect()
+    }
+}
