@@ -53,7 +53,7 @@ impl<H: Handler> Connections<H> {
 
     /// Nothing more belongs to what is kept: delivers it.
     fn deliver_complete(&mut self, slot: usize) {
-        self.table[slot].io.end_partial();
+        self.table[slot].io.input.end_partial();
         self.deliver_unread(slot);
     }
 
@@ -77,7 +77,10 @@ impl<H: Handler> Connections<H> {
         }
         self.context.counters.received(chunk.length() as u64);
         connection.timeouts.note_read(&self.context.clock);
-        let unread = connection.io.unread_length();
+        if connection.io.input.is_framed() {
+            return self.deliver_frames_of(slot, driver.bytes(chunk));
+        }
+        let unread = connection.io.input.length();
         // No more is waited for than one read of other engines would bring.
         let is_partial = chunk.is_partial() && unread + chunk.length() < READ;
         if is_partial {
@@ -88,7 +91,7 @@ impl<H: Handler> Connections<H> {
         }
         let is_kept = is_partial || unread > 0 || chunk.length() > self.handler.room();
         if is_kept || !connection.wants_input() {
-            if connection.io.keep_unread(driver.bytes(chunk), is_partial).is_err() {
+            if connection.io.input.keep(driver.bytes(chunk), is_partial).is_err() {
                 connection.end(Some(libc::ENOMEM));
             }
             return;

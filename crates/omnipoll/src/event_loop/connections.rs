@@ -69,6 +69,7 @@ pub(crate) struct Connections<H: Handler> {
 impl<H: Handler> Connections<H> {
     pub(crate) fn new(handler: H, place: LoopPlace, options: &LoopOptions, max_clients: usize) -> Self {
         let context = LoopContext {
+            max_frame: handler.room(),
             poller: place.poller,
             mailbox: place.mailbox,
             budget: place.budget,
@@ -219,6 +220,9 @@ impl<H: Handler> Connections<H> {
                 if connection.relay_to.is_some() {
                     return self.relay_received(slot, length);
                 }
+                if connection.io.input.is_framed() {
+                    return self.frames_received(slot, length);
+                }
                 self.call(slot, |handler, conn, state, data| handler.on_data(conn, state, &data[..length]));
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -230,6 +234,9 @@ impl<H: Handler> Connections<H> {
 
     /// The peer has ended its direction.
     pub(super) fn on_end(&mut self, slot: usize) {
+        if self.table[slot].io.input.is_framed() && !self.deliver_last(slot) {
+            return;
+        }
         self.table[slot].peer_ended = true;
         if self.table[slot].relay_to.is_some() {
             return self.relay_end(slot);
@@ -252,13 +259,17 @@ impl<H: Handler> Connections<H> {
     /// Delivers what was kept, if it is wanted now.
     pub(super) fn deliver_unread(&mut self, slot: usize) -> bool {
         let connection = &mut self.table[slot];
-        let is_wanted = connection.io.has_unread() && connection.is_open() && connection.wants_input();
-        if is_wanted && connection.io.unread_length() > self.handler.room() {
+        let is_wanted =
+            connection.io.input.is_deliverable() && connection.is_open() && connection.wants_input();
+        if is_wanted && connection.io.input.is_framed() {
+            return self.deliver_kept(slot);
+        }
+        if is_wanted && connection.io.input.length() > self.handler.room() {
             self.starved.push(slot);
             return false;
         }
         if is_wanted {
-            let unread = connection.io.take_unread();
+            let unread = connection.io.input.take();
             if connection.relay_to.is_some() {
                 self.relay(slot, &unread);
                 return true;

@@ -56,8 +56,8 @@ pub trait Handler {
     /// See the example of [`Handler`].
     fn on_open(&self, conn: &mut Conn<'_>) -> io::Result<Self::State>;
 
-    /// Bytes have arrived: as many as one read returned, which may be part of a message or several.
-    /// They are valid until the handler returns.
+    /// Bytes have arrived: as many as one read returned, which may be part of a message or several; one
+    /// frame where [`Conn::set_frame`] has been called. They are valid until the handler returns.
     ///
     /// See the example of [`Handler`].
     fn on_data(&self, conn: &mut Conn<'_>, state: &mut Self::State, data: &[u8]);

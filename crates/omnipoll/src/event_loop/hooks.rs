@@ -187,7 +187,12 @@ impl<H: Handler> Connections<H> {
         while let Some(slot) = self.context.touched.get_mut().pop() {
             let Some(connection) = self.table.get_mut(slot) else { continue };
             // Not if its end has been followed up meanwhile.
-            if std::mem::replace(&mut connection.is_touched, false) {
+            if !std::mem::replace(&mut connection.is_touched, false) {
+                continue;
+            }
+            if connection.io.input.is_deliverable() {
+                self.update(driver, slot);
+            } else {
                 self.update_if_needed(driver, slot);
             }
         }
@@ -214,7 +219,7 @@ impl<H: Handler> Connections<H> {
         for slot in std::mem::replace(&mut self.previous_partial, partial) {
             let connection = self.table.get_mut(slot).filter(|connection| !connection.is_ended());
             if let (Some(connection), false) = (connection, self.previous_partial.contains(&slot)) {
-                connection.io.end_partial();
+                connection.io.input.end_partial();
                 self.update_if_needed(driver, slot);
             }
         }

@@ -9,6 +9,7 @@ mod connecting;
 mod connections;
 mod core;
 mod datagrams;
+mod frames;
 mod handler;
 mod hooks;
 mod loop_event;

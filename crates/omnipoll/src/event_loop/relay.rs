@@ -28,7 +28,7 @@ impl<H: Handler> Connections<H> {
             }
             RelayWrite::Part { taken } => {
                 self.table[from].is_held = true;
-                self.table[from].io.keep_unread(&data[taken..], false)
+                self.table[from].io.input.keep(&data[taken..], false)
             }
             // Its end ends `from` too.
             RelayWrite::Ended => Ok(()),
@@ -78,8 +78,6 @@ impl<H: Handler> Connections<H> {
 
     /// Has a connection followed up before the next wait.
     fn touch(&mut self, slot: usize) {
-        if !std::mem::replace(&mut self.table[slot].is_touched, true) {
-            self.context.touched.get_mut().push(slot);
-        }
+        self.table[slot].touch(slot, &self.context);
     }
 }

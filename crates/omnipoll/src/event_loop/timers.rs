@@ -16,8 +16,8 @@ impl<H: Handler> Connections<H> {
         if connection.take_due_alarm(&self.context) {
             self.call(slot, |handler, conn, state, _| handler.on_timer(conn, state));
         }
-        if self.is_late(slot) && self.table[slot].wants_input() {
-            // What has come while the loop was busy was in time.
+        if self.is_late(slot) && self.table[slot].wants_input() && !self.table[slot].io.is_receiving() {
+            // What has come while the loop was busy was in time. A driver that receives has returned it.
             self.receive(slot);
         }
         if self.is_late(slot) {
@@ -48,15 +48,7 @@ impl<H: Handler> Connections<H> {
             connection.timeouts.restart(&self.context.clock);
         } else if is_late {
             self.context.counters.add(Counter::TimedOut, 1);
-            if connection.has_unsent() {
-                // The handler's last words, for a driver that sends only before the next wait.
-                let _ = connection.flush(&self.context);
-            }
-            // An incomplete answer must not look complete.
-            if !connection.queue.is_empty() {
-                connection.reset();
-            }
-            connection.end(Some(libc::ETIMEDOUT));
+            connection.end_incomplete(libc::ETIMEDOUT, &self.context);
         }
     }
 }

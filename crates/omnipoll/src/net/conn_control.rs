@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::conn::Conn;
 use super::conn_id::ConnId;
+use super::frame::{Frame, Rule};
 use super::loop_ref::LoopRef;
 use super::mailbox::stale;
 use crate::error::{fail, Describe};
@@ -202,6 +203,60 @@ impl Conn<'_> {
             self.table[self.slot].paused = false;
             self.table[self.slot].timeouts.note_read(&self.context.clock);
         }
+    }
+
+    /// How what arrives is divided, from the next byte on that `on_data` has not got: it gets one frame in
+    /// each call. What is incomplete is kept for the connection; frames that arrive together are not copied.
+    /// A handler may set another frame in `on_data`, and pause between two frames of a batch.
+    ///
+    /// When the peer has ended its direction, what is left incomplete comes in a last `on_data`, in which
+    /// [`has_ended`](Self::has_ended) is true, before `on_end`.
+    ///
+    /// `EINVAL` for a frame of no bytes, for a delimiter that has not one to four bytes, and for a frame
+    /// for which a [`PulledLoop`](crate::PulledLoop)'s buffer of 256 KiB has no room.
+    ///
+    /// ```
+    #[doc = include_str!("../../doc/ask.md")]
+    /// use omnipoll::Frame;
+    ///
+    /// /// Messages that begin with their length in four bytes.
+    /// struct Messages;
+    ///
+    /// impl Handler for Messages {
+    ///     type State = bool;
+    ///
+    ///     fn on_open(&self, conn: &mut Conn<'_>) -> io::Result<bool> {
+    ///         conn.set_frame(Frame::Exactly(4))?;
+    ///         Ok(false)
+    ///     }
+    ///
+    ///     fn on_data(&self, conn: &mut Conn<'_>, has_length: &mut bool, data: &[u8]) {
+    ///         let next = match (*has_length, data.try_into().map(u32::from_be_bytes)) {
+    ///             (false, Ok(length @ 1..=1000)) => length as usize,
+    ///             (false, _) => return conn.abort(),
+    ///             (true, _) => {
+    ///                 let _ = conn.write(data);
+    ///                 4
+    ///             }
+    ///         };
+    ///         *has_length = !*has_length;
+    ///         if conn.set_frame(Frame::Exactly(next)).is_err() {
+    ///             conn.abort();
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// assert_eq!(ask(Messages, "\0\0\0\x05hello\0\0\0\x01!")?, "hello!");
+    /// # Ok::<(), io::Error>(())
+    /// ```
+    pub fn set_frame(&mut self, frame: Frame<'_>) -> io::Result<()> {
+        let rule = Rule::new(frame, self.context.max_frame)?;
+        let connection = &mut self.table[self.slot];
+        connection.io.input.set_rule(rule);
+        if connection.io.input.is_deliverable() {
+            connection.touch(self.slot, self.context);
+        }
+        Ok(())
     }
 
     /// Whether [`pause`](Conn::pause) is in force.

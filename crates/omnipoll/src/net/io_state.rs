@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::RawFd;
 
+use super::input::Input;
 use crate::poller::RESERVED_TOKENS;
 use crate::{Interest, Poller};
 
@@ -25,15 +26,18 @@ pub(crate) struct IoState {
     /// A send is in flight.
     pub(super) is_sending: bool,
     /// What was received before it was known that it is not wanted yet, or before its rest.
-    pub(super) unread: Vec<u8>,
-    /// More has arrived that belongs to `unread`, and is delivered with it.
-    is_partial: bool,
+    pub(crate) input: Input,
 }
 
 impl IoState {
     /// Whether the kernel refers to the connection in no request: it may be removed.
     pub(crate) fn is_idle(&self) -> bool {
         self.receive == Receive::Idle && !self.is_sending
+    }
+
+    /// Whether the kernel receives for the connection: in order, unlike another read meanwhile.
+    pub(crate) fn is_receiving(&self) -> bool {
+        self.receive != Receive::Idle
     }
 
     /// Registers the interest that is wanted now. Its events carry `slot`.
@@ -74,38 +78,5 @@ impl IoState {
     /// A send has ended.
     pub(crate) fn send_ended(&mut self) {
         self.is_sending = false;
-    }
-
-    #[inline]
-    pub(crate) fn unread_length(&self) -> usize {
-        self.unread.len()
-    }
-
-    /// Keeps what is not wanted yet; `is_partial` when more of it has arrived and will follow.
-    pub(crate) fn keep_unread(
-        &mut self,
-        bytes: &[u8],
-        is_partial: bool,
-    ) -> Result<(), std::collections::TryReserveError> {
-        self.unread.try_reserve(bytes.len())?;
-        self.unread.extend_from_slice(bytes);
-        self.is_partial = is_partial;
-        Ok(())
-    }
-
-    /// What is kept is delivered as it is.
-    pub(crate) fn end_partial(&mut self) {
-        self.is_partial = false;
-    }
-
-    /// Whether something is kept that can be delivered.
-    #[inline]
-    pub(crate) fn has_unread(&self) -> bool {
-        !self.unread.is_empty() && !self.is_partial
-    }
-
-    #[inline]
-    pub(crate) fn take_unread(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.unread)
     }
 }

@@ -26,6 +26,8 @@ pub(crate) struct LoopContext {
     pub(crate) counters: WorkerCounters,
     pub(crate) clock: Clock,
     pub(crate) low_water: usize,
+    /// The longest frame that the handler has room for.
+    pub(crate) max_frame: usize,
     pub(crate) linger: Duration,
     pub(crate) worker: usize,
     pub(crate) stopping: Cell<bool>,

@@ -69,9 +69,7 @@ impl<'a> LoopRef<'a> {
         let slot = context.mailbox.slot(id).ok_or_else(stale)?;
         let is_it = |connection: &&mut Connection| connection.id == id && !connection.is_ended();
         let connection = table.get_mut(slot).filter(is_it).ok_or_else(stale)?;
-        if !std::mem::replace(&mut connection.is_touched, true) {
-            context.touched.borrow_mut().push(slot);
-        }
+        connection.touch(slot, context);
         Ok(Conn { table, slot, context })
     }
 }

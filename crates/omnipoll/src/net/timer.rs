@@ -36,11 +36,6 @@ impl Connection {
         self.timeouts.take_due_alarm(&context.clock)
     }
 
-    /// Whether something is queued that its driver has not begun to send.
-    pub(crate) fn has_unsent(&self) -> bool {
-        !self.queue.is_empty() && !self.io.is_sending
-    }
-
     /// Whether its timer expires no later than its deadline while it only reads. One that is early
     /// does no harm: it is armed again when it expires.
     #[inline]

@@ -23,6 +23,7 @@ mod bytes;
 mod closing;
 mod datagrams;
 mod forking;
+mod frames;
 mod hostile;
 mod listening;
 mod memory;
@@ -44,6 +45,7 @@ fn main() -> std::process::ExitCode {
     timeouts::behaviours(&mut suite);
     on_timeout::behaviours(&mut suite);
     timers::behaviours(&mut suite);
+    frames::behaviours(&mut suite);
     other_threads::behaviours(&mut suite);
     broadcasts::behaviours(&mut suite);
     listening::behaviours(&mut suite);

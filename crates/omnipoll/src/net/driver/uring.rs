@@ -85,7 +85,9 @@ impl Driver for Uring {
         }
         match (connection.io.receive, connection.wants_input()) {
             // Not while the handler has no room for what was received before.
-            (Receive::Idle, true) if connection.io.unread_length() < MAX_UNREAD => {
+            (Receive::Idle, true)
+                if connection.io.input.length() < MAX_UNREAD || connection.io.input.is_incomplete() =>
+            {
                 self.ring.receive(connection.as_fd(), slot)?;
                 connection.io.receive = Receive::Active;
             }
@@ -105,7 +107,7 @@ impl Driver for Uring {
     #[inline]
     fn is_only_receiving(&self, connection: &Connection) -> bool {
         let io = &connection.io;
-        io.receive == Receive::Active && io.unread.is_empty() && io.registered.is_none()
+        io.receive == Receive::Active && io.input.length() == 0 && io.registered.is_none()
     }
 
     #[inline]
