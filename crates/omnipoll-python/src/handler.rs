@@ -250,7 +250,7 @@ impl Handler for PyHandler {
     }
 
     /// A thread state is made once for each thread, and not at each call.
-    fn on_worker(&self, serve: &mut dyn FnMut()) {
+    fn run_worker(&self, serve: &mut dyn FnMut()) {
         attach(|py| {
             forking::detached(py, serve);
             forking::flush_in_child(py, self.server.get());

@@ -308,40 +308,76 @@ pub trait Handler {
         Ok(())
     }
 
-    /// Called in each thread or process that the server makes: it must call `serve`, which returns when
-    /// there is nothing left to serve. For runtimes that must know their threads, or do something
-    /// before a process ends.
+    /// A worker of a server begins, in its own thread or process: the loop of REACTOR, in the thread that
+    /// has called [`Server::run`](crate::Server::run), each loop of CORES, of which the first is in that
+    /// thread too, each process of PREFORK, and under THREAD and FORK that of each client. A loop that only
+    /// accepts, or waits for processes, is none. No connection of the worker has been opened yet.
+    ///
+    /// This is the place for what each worker needs of its own, such as timers and descriptors on its
+    /// [poller](LoopRef::poller), whose events come to [`on_event`](Self::on_event).
+    ///
+    /// An error ends the server at once, and `run` returns it: its number alone where it comes from another
+    /// process or a client's thread. A panic is `ENOTRECOVERABLE`. Not called by an
+    /// [`EventLoop`](crate::EventLoop) that is no server's.
     ///
     /// ```
     /// # use std::io;
-    /// use omnipoll::{Conn, Handler, Model, Server, ServerOptions};
+    /// use omnipoll::{Conn, Event, Handler, LoopRef, Model, Server, ServerOptions};
+    /// use std::time::Duration;
     ///
-    /// struct Named;
+    /// /// Each worker does something every ten seconds.
+    /// struct Periodic;
     ///
-    /// impl Handler for Named {
+    /// impl Handler for Periodic {
     ///     type State = ();
     ///
-    ///     fn on_worker(&self, serve: &mut dyn FnMut()) {
-    ///         println!("{:?} begins", std::thread::current().id());
-    ///         serve();
-    ///         println!("{:?} ends", std::thread::current().id());
+    ///     fn on_worker_start(&self, event_loop: &mut LoopRef<'_>) -> io::Result<()> {
+    ///         let period = Duration::from_secs(10);
+    ///         event_loop.poller().timer_add(period, Some(period), 1).map(drop)
+    ///     }
+    ///
+    ///     fn on_event(&self, event_loop: &mut LoopRef<'_>, event: &Event) {
+    ///         println!("worker {}: timer {}", event_loop.worker(), event.token());
+    ///     }
+    ///
+    ///     fn on_worker_end(&self, event_loop: &mut LoopRef<'_>) {
+    ///         println!("worker {} ends", event_loop.worker());
     ///     }
     /// #   fn on_open(&self, _: &mut Conn<'_>) -> io::Result<()> { Ok(()) }
     /// #   fn on_data(&self, _: &mut Conn<'_>, _: &mut (), _: &[u8]) {}
     /// }
     ///
-    /// let server = Server::with_options(Named, ServerOptions::new().model(Model::Cores).workers(2))?;
+    /// let server = Server::with_options(Periodic, ServerOptions::new().model(Model::Cores).workers(2))?;
     /// server.listen("127.0.0.1:0")?;
     /// server.handle().stop(None)?;
     /// server.run()?;
     /// # Ok::<(), io::Error>(())
     /// ```
-    fn on_worker(&self, serve: &mut dyn FnMut()) {
+    fn on_worker_start(&self, event_loop: &mut LoopRef<'_>) -> io::Result<()> {
+        let _ = event_loop;
+        Ok(())
+    }
+
+    /// A worker ends, in its own thread or process: all its connections have, and its loop will not wait
+    /// again. Called for each whose [`on_worker_start`](Self::on_worker_start) has succeeded, unless its
+    /// process is killed.
+    ///
+    /// See the example of [`on_worker_start`](Self::on_worker_start).
+    fn on_worker_end(&self, event_loop: &mut LoopRef<'_>) {
+        let _ = event_loop;
+    }
+
+    /// For the bindings, which must know the threads and processes that the server makes: must call `serve`
+    /// in each, which returns when there is nothing left to serve.
+    #[doc(hidden)]
+    fn run_worker(&self, serve: &mut dyn FnMut()) {
         serve();
     }
 
     /// An event of the program's own: of what it has added to the loop's
     /// [poller](LoopRef::poller).
+    ///
+    /// See the example of [`on_worker_start`](Self::on_worker_start).
     fn on_event(&self, event_loop: &mut LoopRef<'_>, event: &Event) {
         let _ = (event_loop, event);
     }
@@ -476,8 +512,16 @@ impl<H: Handler + ?Sized> Handler for &H {
         (**self).on_interrupt()
     }
 
-    fn on_worker(&self, serve: &mut dyn FnMut()) {
-        (**self).on_worker(serve);
+    fn on_worker_start(&self, event_loop: &mut LoopRef<'_>) -> io::Result<()> {
+        (**self).on_worker_start(event_loop)
+    }
+
+    fn on_worker_end(&self, event_loop: &mut LoopRef<'_>) {
+        (**self).on_worker_end(event_loop);
+    }
+
+    fn run_worker(&self, serve: &mut dyn FnMut()) {
+        (**self).run_worker(serve);
     }
 
     fn on_event(&self, event_loop: &mut LoopRef<'_>, event: &Event) {

@@ -8,6 +8,7 @@ use super::connections::Connections;
 use super::core::{Clients, Core, Hooks};
 use super::handler::Handler;
 use super::tokens::{self, CONNECTIONS, LISTENERS};
+use crate::error::{fail, Error};
 use crate::net::driver::{AnyDriver, Driver};
 use crate::net::{
     Command, Conn, ConnId, Counter, LoopRef, ATTEMPTS, CONNECTING, MAX_CONNECTIONS, TIMERS as CONNECT_TIMERS,
@@ -210,6 +211,24 @@ impl<H: Handler> Connections<H> {
         let mut event_loop = LoopRef { table: &mut self.table, context: &self.context };
         // A panic costs one event.
         let _ = catch_unwind(AssertUnwindSafe(|| self.handler.on_event(&mut event_loop, event)));
+    }
+
+    /// Calls `on_worker_start`. A panic is its error.
+    pub(crate) fn start_worker(&mut self) -> io::Result<()> {
+        let mut event_loop = LoopRef { table: &mut self.table, context: &self.context };
+        let started = catch_unwind(AssertUnwindSafe(|| self.handler.on_worker_start(&mut event_loop)));
+        match started {
+            // An error without a number gets one.
+            Ok(started) => Ok(started.map_err(Error::from)?),
+            Err(_) => Err(fail(libc::ENOTRECOVERABLE, "on_worker_start has panicked")),
+        }
+    }
+
+    /// Calls `on_worker_end`.
+    pub(crate) fn end_worker(&mut self) {
+        let mut event_loop = LoopRef { table: &mut self.table, context: &self.context };
+        // There is nothing left that a panic could end.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.handler.on_worker_end(&mut event_loop)));
     }
 
     /// Delivers what was received in part before the last wait, if its rest has not come, which it has

@@ -125,6 +125,15 @@ impl ServerLoop {
         Ok(())
     }
 
+    /// Ends a child that a callback has forked.
+    pub(super) fn check_is_in_parent(&self) -> io::Result<()> {
+        if self.poller().is_owner() {
+            Ok(())
+        } else {
+            self.end_in_child()
+        }
+    }
+
     /// In a forked child that must not serve.
     #[cold]
     fn end_in_child(&self) -> io::Result<()> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::options::{Model, ServerOptions};
 use super::stats::ServerStats;
 use crate::error::{bare, explain, fail, plain};
-use crate::event_loop::budget_of;
+use crate::event_loop::{budget_of, Core};
 use crate::net::driver::{AnyDriver, DriverKind};
 use crate::net::{
     self, copy_of, Bound, Budget, ConnId, Counter, Counters, DatagramId, Groups, Mailbox, Reached,
@@ -41,7 +41,8 @@ pub(super) struct Shared {
     pub(super) other_loops: AtomicUsize,
     /// The stop of this process.
     stop: StopRequest,
-    /// The stop of this process's children, and the last error for which one of them could not serve.
+    /// The stop of this process's children, the last error for which one of them could not serve, and that
+    /// for which a worker has not started.
     for_children: SharedWords,
 }
 
@@ -67,7 +68,7 @@ impl Shared {
             process: AtomicU32::new(fork::epoch()),
             other_loops: AtomicUsize::new(0),
             stop: StopRequest::default(),
-            for_children: SharedWords::new(2)?,
+            for_children: SharedWords::new(3)?,
             options,
         })
     }
@@ -191,6 +192,23 @@ impl Shared {
     pub(super) fn last_failure(&self) -> Option<io::Error> {
         let errno = self.for_children[1].load(Ordering::SeqCst) as i32;
         (errno != 0).then(|| fail(errno, format!("no worker process can serve: {}", explain(&plain(errno)))))
+    }
+
+    /// In a worker: leaves the error of `on_worker_start` to the loop that ends the server for it.
+    pub(super) fn publish_start_failure(&self, error: &io::Error) {
+        let errno = error.raw_os_error().unwrap_or(libc::EIO);
+        self.for_children[2].store(errno.unsigned_abs().into(), Ordering::SeqCst);
+    }
+
+    /// In the loop that the workers are of: the error for which one has not started. For once, because
+    /// the loop stops then.
+    pub(super) fn check_workers_start(&self, core: &Core) -> io::Result<()> {
+        match self.for_children[2].load(Ordering::SeqCst) as i32 {
+            errno if errno != 0 && !core.is_stopping => {
+                Err(fail(errno, format!("a worker did not start: {}", explain(&plain(errno)))))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Writes `data` to every connection of this process, or of a group, but `except`, and returns to how

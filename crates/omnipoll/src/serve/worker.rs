@@ -19,11 +19,11 @@ pub(super) struct WorkerSockets {
     pub(super) datagrams: Vec<DatagramSocket>,
 }
 
-/// Runs `serve` in a thread or process that the server has made, by the handler's `on_worker`.
+/// Runs `serve` in a thread or process that the server has made, by the handler's `run_worker`.
 pub(super) fn run_worker<H: Handler>(handler: &H, serve: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     let mut serve = Some(serve);
     let mut served = Ok(());
-    handler.on_worker(&mut || served = serve.take().map_or(Ok(()), |serve| serve()));
+    handler.run_worker(&mut || served = serve.take().map_or(Ok(()), |serve| serve()));
     served
 }
 
@@ -52,7 +52,9 @@ pub(super) fn serve<H: Handler>(
         if let Some(stop_pipes) = stop_pipes {
             server_loop.watch_stop_pipes(stop_pipes)?;
         }
-        server_loop.run(&mut connections, Until::Stopped)
+        between_start_and_end(shared, &mut server_loop, &mut connections, |server_loop, connections| {
+            server_loop.run(connections, Until::Stopped)
+        })
     };
     let served = served();
     shared.close_mailbox(connections.mailbox());
@@ -77,11 +79,32 @@ pub(super) fn serve_client<H: Handler>(
                 watch_stop_signals(&server_loop.core.poller)?;
             }
         }
-        connections.accept(&mut server_loop.core.driver, accepted);
-        server_loop.run(&mut connections, Until::Empty)
+        between_start_and_end(shared, &mut server_loop, &mut connections, |server_loop, connections| {
+            connections.accept(&mut server_loop.core.driver, accepted);
+            server_loop.run(connections, Until::Empty)
+        })
     };
     let served = served();
     shared.close_mailbox(connections.mailbox());
+    served
+}
+
+/// Calls the handler at the start and the end of a worker. In a child that it forks there, and that
+/// returns, nothing is done.
+fn between_start_and_end<H: Handler>(
+    shared: &Shared,
+    server_loop: &mut ServerLoop,
+    connections: &mut Connections<H>,
+    serve: impl FnOnce(&mut ServerLoop, &mut Connections<H>) -> io::Result<()>,
+) -> io::Result<()> {
+    let started = connections.start_worker();
+    server_loop.check_is_in_parent()?;
+    started.inspect_err(|error| shared.publish_start_failure(error))?;
+    let served = serve(server_loop, connections);
+    if server_loop.core.poller.is_owner() {
+        connections.end_worker();
+        server_loop.check_is_in_parent()?;
+    }
     served
 }
 

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 
-use omnipoll::{Address, Conn, Datagram, DatagramId, Handler, Model, Server, ServerHandle};
+use omnipoll::{Address, Conn, Datagram, DatagramId, Handler, LoopRef, Model, Server, ServerHandle};
 
 use crate::config::Config;
 use crate::running_server::{serve_with, RunningServer};
@@ -186,8 +186,7 @@ impl Handler for Scripted {
         socket.send_to(&client, report.as_bytes()).unwrap();
     }
 
-    fn on_worker(&self, serve: &mut dyn FnMut()) {
-        serve();
+    fn on_worker_end(&self, _: &mut LoopRef<'_>) {
         self.join();
     }
 }

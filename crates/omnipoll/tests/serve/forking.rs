@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
-use omnipoll::{Conn, Datagram, Handler, Model, Server};
+use omnipoll::{Conn, Datagram, Handler, LoopRef, Model, Server};
 
 use crate::client::{end, exchange, expect_end, keep_small, read, read_to_end, small, with_timeouts};
 use crate::config::Config;
@@ -25,7 +25,8 @@ use crate::test_handler::{LoggingHandler, TestHandler};
 /// A call of the handler's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Call {
-    Worker,
+    WorkerStart,
+    WorkerEnd,
     Open,
     Data,
     Drain,
@@ -36,8 +37,9 @@ enum Call {
     Datagram,
 }
 
-const CALLS: [Call; 9] = [
-    Call::Worker,
+const CALLS: [Call; 10] = [
+    Call::WorkerStart,
+    Call::WorkerEnd,
     Call::Open,
     Call::Data,
     Call::Drain,
@@ -52,10 +54,14 @@ impl Call {
     /// Whether a handler is called so under this model.
     fn is_made(self, model: Model) -> bool {
         match self {
-            Self::Worker => model != Model::Reactor,
             Self::Datagram => !matches!(model, Model::Thread | Model::Fork),
             _ => true,
         }
+    }
+
+    /// Whether it comes when the server has been stopped.
+    fn is_after_stop(self) -> bool {
+        matches!(self, Self::Stop | Self::WorkerEnd)
     }
 }
 
@@ -111,16 +117,12 @@ pub(crate) fn behaviours(suite: &mut Suite) {
 /// The calls after which a child may do all this: but for `fork(2)` the memory of a process may
 /// be unusable whose other threads allocate.
 fn fork_calls(model: Model, at: Call) -> impl Iterator<Item = ForkCall> {
-    let is_alone = !matches!(model, Model::Cores | Model::Thread) && at != Call::Stop;
+    let is_alone = !matches!(model, Model::Cores | Model::Thread) && !at.is_after_stop();
     sys::fork_calls().filter(move |&call| call == ForkCall::Fork || is_alone)
 }
 
 fn each_life(config: Config, at: Call) {
     for (call, life) in fork_calls(config.model, at).flat_map(|call| LIVES.map(|life| (call, life))) {
-        // A worker's process that is forked before it has begun to serve is a worker, too.
-        if let (Call::Worker, Life::Returns) = (at, life) {
-            continue;
-        }
         let addresses: &[&str] =
             if at == Call::Datagram { &["127.0.0.1:0", "udp:127.0.0.1:0"] } else { &["127.0.0.1:0"] };
         let options = config.options().signals(true).water_marks(10_000, 100_000);
@@ -133,7 +135,7 @@ fn each_life(config: Config, at: Call) {
         let client = small(server.address());
         exchange(&client, b"hello");
         provoke(at, &server, &client);
-        if at != Call::Stop {
+        if !at.is_after_stop() {
             expect_child_has_ended(&server, life);
         }
         let other = server.client();
@@ -229,12 +231,12 @@ fn in_a_destructor_of_a_thread(config: Config) {
     impl Handler for Mortal {
         type State = <LoggingHandler as Handler>::State;
 
-        fn on_worker(&self, serve: &mut dyn FnMut()) {
+        fn on_worker_start(&self, _: &mut LoopRef<'_>) -> io::Result<()> {
             // REACTOR's and the first of CORES run in the thread of `run`, which is the program's own.
             if !sys::is_first_thread() {
                 sys::at_thread_exit(destructor);
             }
-            serve();
+            Ok(())
         }
 
         fn on_open(&self, conn: &mut Conn<'_>) -> io::Result<Self::State> {
@@ -316,7 +318,7 @@ fn forked_beside_threads_that_use_the_server(config: Config) {
 /// Has the server make that call.
 fn provoke(call: Call, server: &RunningServer, mut client: &TcpStream) {
     match call {
-        Call::Worker | Call::Open | Call::Data | Call::Stop => {}
+        Call::WorkerStart | Call::WorkerEnd | Call::Open | Call::Data | Call::Stop => {}
         Call::Drain => {
             client.write_all(b"fill").unwrap();
             read(client, FILL);
@@ -383,9 +385,13 @@ impl Forker {
 impl Handler for Forker {
     type State = ();
 
-    fn on_worker(&self, serve: &mut dyn FnMut()) {
-        self.called(Call::Worker);
-        serve();
+    fn on_worker_start(&self, _: &mut LoopRef<'_>) -> io::Result<()> {
+        self.called(Call::WorkerStart);
+        Ok(())
+    }
+
+    fn on_worker_end(&self, _: &mut LoopRef<'_>) {
+        self.called(Call::WorkerEnd);
     }
 
     fn on_open(&self, _: &mut Conn<'_>) -> io::Result<()> {

@@ -24,11 +24,15 @@ pub(crate) enum Callback {
     Timer,
     Stop,
     Close,
+    WorkerStart,
+    WorkerEnd,
+    /// One of the program's own.
+    Event,
     /// The handler of the test has something to say.
     Value,
 }
 
-const CALLBACKS: [Callback; 10] = [
+const CALLBACKS: [Callback; 13] = [
     Callback::Open,
     Callback::Data,
     Callback::End,
@@ -38,6 +42,9 @@ const CALLBACKS: [Callback; 10] = [
     Callback::Timer,
     Callback::Stop,
     Callback::Close,
+    Callback::WorkerStart,
+    Callback::WorkerEnd,
+    Callback::Event,
     Callback::Value,
 ];
 
@@ -102,6 +109,11 @@ impl ConnLog {
     pub(crate) fn of(conn: &Conn<'_>, log_writer: &LogWriter) -> Self {
         let port = conn.peer().as_socket_addr().map_or(0, |address| address.port());
         Self { log_writer: log_writer.clone(), port, worker: conn.worker(), id: conn.id().number() }
+    }
+
+    /// For the calls that are of a worker itself.
+    pub(crate) fn of_worker(worker: usize, log_writer: &LogWriter) -> Self {
+        Self { worker, ..Self::without_connection(log_writer) }
     }
 
     /// For what belongs to no connection.

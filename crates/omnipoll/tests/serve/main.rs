@@ -33,6 +33,7 @@ mod processes;
 mod stopping;
 mod timeouts;
 mod timers;
+mod workers;
 
 fn main() -> std::process::ExitCode {
     // Tests put sockets where systemd does, and count what is open.
@@ -52,6 +53,7 @@ fn main() -> std::process::ExitCode {
     memory::behaviours(&mut suite);
     stopping::behaviours(&mut suite);
     processes::behaviours(&mut suite);
+    workers::behaviours(&mut suite);
     forking::behaviours(&mut suite);
     unix::behaviours(&mut suite);
     datagrams::behaviours(&mut suite);

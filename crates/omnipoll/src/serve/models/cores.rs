@@ -72,4 +72,6 @@ fn leave(shared: &Shared) {
 fn stop_all(shared: &Shared) {
     // It fails only if the program has closed the control poller's descriptor.
     let _ = shared.stop(Some(Duration::ZERO));
+    // Not left to the first loop, which may be the one that has failed.
+    shared.wake_workers();
 }

@@ -83,7 +83,7 @@ impl<H: Handler> Hooks for Processes<'_, H> {
         if !self.children.watch_all(core)?.is_empty() {
             core.counters.leave_active(self.children.len() as u64);
         }
-        Ok(())
+        self.shared.check_workers_start(core)
     }
 
     fn on_interrupt(&mut self) -> io::Result<()> {

@@ -38,6 +38,8 @@ struct Workers<'h, H> {
     shared: Arc<Shared>,
     workers: Vec<Worker>,
     children: ChildProcesses,
+    /// Why the server ends.
+    gave_up: Option<io::Error>,
 }
 
 pub(in super::super) fn run<H: Handler>(
@@ -52,6 +54,7 @@ pub(in super::super) fn run<H: Handler>(
         shared: shared.clone(),
         workers: sockets.into_iter().map(worker).collect(),
         children: ChildProcesses::new()?,
+        gave_up: None,
     };
     let mut server_loop = ServerLoop::new(
         shared.clone(),
@@ -109,7 +112,7 @@ impl<H: Handler> Workers<'_, H> {
         worker.child = None;
         let counters = self.shared.counters.of(number);
         counters.leave_active(0);
-        if core.is_stopping {
+        if core.is_stopping || self.shared.check_workers_start(core).is_err() {
             return Ok(());
         }
         counters.add(Counter::Restarts, 1);
@@ -117,7 +120,9 @@ impl<H: Handler> Workers<'_, H> {
         let failure = self.shared.last_failure().filter(|_| was_soon && ended.has_failed());
         worker.failures = if failure.is_some() { worker.failures + 1 } else { 0 };
         if let (Some(failure), true) = (failure, self.workers.iter().all(Worker::has_given_up)) {
-            return Err(failure);
+            // After the other events of this wait, which may be ends of other workers.
+            self.gave_up = Some(failure);
+            return Ok(());
         }
         if was_soon {
             return self.start_later(core, number);
@@ -169,7 +174,8 @@ impl<H: Handler> Hooks for Workers<'_, H> {
         for ended in self.children.watch_all(core)? {
             self.replace(core, &ended)?;
         }
-        Ok(())
+        self.shared.check_workers_start(core)?;
+        self.gave_up.take().map_or(Ok(()), Err)
     }
 
     fn on_interrupt(&mut self) -> io::Result<()> {

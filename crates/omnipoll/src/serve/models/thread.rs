@@ -123,6 +123,7 @@ impl<'scope, H: Handler + Sync> Hooks for Threads<'scope, '_, H> {
     }
 
     fn before_wait(&mut self, core: &mut Core) -> io::Result<()> {
+        self.shared.check_workers_start(core)?;
         match self.waiting.take() {
             Some(client) => self.start(core, client),
             None => Ok(()),
@@ -134,7 +135,7 @@ impl<'scope, H: Handler + Sync> Hooks for Threads<'scope, '_, H> {
     }
 }
 
-/// A panic of its handler's `on_worker` continues in the program.
+/// A panic of its handler's `run_worker` continues in the program.
 fn join(thread: ScopedJoinHandle<'_, ()>) {
     if let Err(panic) = thread.join() {
         std::panic::resume_unwind(panic);
