@@ -89,7 +89,7 @@ impl Client {
 /// More than the server's socket has room for.
 static MUCH: LazyLock<Vec<u8>> = LazyLock::new(|| (0..60_000).map(|at| b'a' + (at % 23) as u8).collect());
 
-/// Two clients at once and a datagram, with all that a server does for them: how many clients
+/// Two clients at once and two datagrams, with all that a server does for them: how many clients
 /// were not served to their end.
 pub(crate) fn round(port: u16, datagram_port: Option<u16>) -> Result<usize, String> {
     let mut clients = [Client::connect(port), Client::connect(port)];
@@ -100,7 +100,8 @@ pub(crate) fn round(port: u16, datagram_port: Option<u16>) -> Result<usize, Stri
     second.ask(b"P", b"p")?;
     second.ask(b"F", &FILE)?;
     if let Some(port) = datagram_port {
-        datagram(port)?;
+        datagram(port, b"datagram")?;
+        datagram(port, b"directly")?;
     }
     first.end()?;
     second.end()?;
@@ -108,16 +109,16 @@ pub(crate) fn round(port: u16, datagram_port: Option<u16>) -> Result<usize, Stri
 }
 
 /// A datagram may be lost: it is sent until it is answered.
-fn datagram(port: u16) -> Result<(), String> {
+fn datagram(port: u16, text: &[u8; 8]) -> Result<(), String> {
     let socket = UdpSocket::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
     socket.connect(("127.0.0.1", port)).map_err(|error| error.to_string())?;
     socket.set_read_timeout(Some(Duration::from_millis(50))).map_err(|error| error.to_string())?;
     let end = Instant::now() + PATIENCE;
     while Instant::now() < end {
-        let _ = socket.send(b"datagram");
+        let _ = socket.send(text);
         let mut answer = [0; 16];
         match socket.recv(&mut answer) {
-            Ok(8) if &answer[..8] == b"datagram" => return Ok(()),
+            Ok(8) if &answer[..8] == text => return Ok(()),
             Ok(_) => return Err(String::from("a datagram came back as another")),
             // The server is gone.
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => return Ok(()),

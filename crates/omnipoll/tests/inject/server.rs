@@ -13,7 +13,7 @@ use crate::supervisor;
 /// What is in the file that is sent.
 pub(crate) static FILE: LazyLock<Vec<u8>> = LazyLock::new(|| (0..30_000).map(|at| at as u8).collect());
 
-/// Echoes; sends a file when it is sent a single `F`, and a `p` by way of a post for a `P`.
+/// Echoes, datagrams too, `directly` as any thread would; sends a file when it is sent a single `F`, and a `p` by way of a post for a `P`.
 pub(crate) struct Echo {
     file: File,
 }
@@ -61,7 +61,10 @@ impl Handler for Echo {
 
     fn on_datagram(&self, datagram: &mut Datagram<'_>, data: &[u8]) {
         // Who has no answer asks again.
-        let _ = datagram.reply(data);
+        let _ = match data {
+            b"directly" => datagram.socket().send_to(datagram.peer(), data),
+            _ => datagram.reply(data),
+        };
     }
 }
 
