@@ -319,7 +319,8 @@ What the rows above contain that a loop written straight on a system call does w
   message is as large as that: at 65,536 bytes.
 - Servers: a write timeout by default, for which the clock is read only when bytes stay unsent; every byte
   that waits is counted against the limits of its connection and of the process.
-- Datagrams: each carries the local address it came to (`IP_PKTINFO`), so that the reply leaves from there.
+- Datagrams on a wildcard address: each carries the local address it came to (`IP_PKTINFO`), so that the reply
+  leaves from there. Receiving costs a tenth more by it, sending three percent: `target/bench/datagrams_c`.
 """
 
 

@@ -111,6 +111,7 @@ mod tests {
     use super::super::datagram_queue::{MAX_LENGTH, MAX_WAITING, MAX_WAITING_BYTES};
     use super::*;
     use crate::net::Counters;
+    use crate::sys::socket_options::set_option;
     use crate::sys::Address;
     use crate::Events;
     use std::net::{SocketAddr, UdpSocket};
@@ -221,6 +222,25 @@ mod tests {
         socket.flush(&counters).unwrap();
         let answers: Vec<u8> = numbers.iter().flat_map(|_| read(&client)).collect();
         assert_eq!(answers, numbers);
+    }
+
+    #[test]
+    fn datagrams_of_one_length_arrive_one_by_one() {
+        for may_have_trains in [true, false] {
+            let (mut socket, counters) = (bound("udp:127.0.0.1:0"), counters());
+            let client = client(&socket);
+            if !may_have_trains {
+                // The kernel refuses a train without checksums.
+                set_option(socket.socket.as_fd(), libc::SOL_SOCKET, libc::SO_NO_CHECK, &1i32).unwrap();
+            }
+            let sent: Vec<Vec<u8>> = (0..90).map(|number| vec![number; 100]).collect();
+            for data in &sent {
+                socket.queue.queue(Some(&peer_of(&client)), None, data).unwrap();
+            }
+            assert!(socket.flush(&counters).unwrap().is_none());
+            assert_eq!(sent, sent.iter().map(|_| read(&client)).collect::<Vec<_>>());
+            assert_eq!(counters.get(Counter::DatagramsOut), 90);
+        }
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub(crate) struct DatagramSocket {
     peer: Option<Address>,
     /// What listen or connect was given.
     token: u64,
+    /// It can send datagrams of one length to one peer as a train.
+    has_segments: bool,
     state: Mutex<State>,
 }
 
@@ -84,7 +86,8 @@ impl DatagramSocket {
         let local = socket::local_address(socket.as_fd()).describe("getsockname")?;
         let peer = socket.peer_addr().ok();
         let peer = peer.map(|peer| peer.as_socket().map_or(Address::Unnamed, Address::from));
-        Ok(Self { socket, local, peer, token: 0, state: Mutex::default() })
+        let has_segments = pktinfo::has_segments(socket.as_fd());
+        Ok(Self { socket, local, peer, token: 0, has_segments, state: Mutex::default() })
     }
 
     /// A duplicate with a queue of its own: each datagram goes to one of the two.
@@ -150,7 +153,7 @@ impl DatagramSocket {
             return state.waiting.queue(peer, from, data).map(|()| false);
         }
         drop(state);
-        self.send_now(&Outgoing { peer, from, data }, counters)
+        self.send_now(&Outgoing { peer, from, data, segment: None }, counters)
     }
 
     fn send_now(&self, datagram: &Outgoing<'_>, counters: &WorkerCounters) -> io::Result<bool> {
@@ -197,7 +200,8 @@ impl DatagramSocket {
         Ok(Flushed { is_waiting, error: error.take().map(plain) })
     }
 
-    /// Sends what is queued until the kernel takes no more: sendmmsg(2). A datagram that can't be sent is
+    /// Sends what is queued until the kernel takes no more: sendmmsg(2), and datagrams of one length to one
+    /// peer as one train, which the kernel cuts: `UDP_SEGMENT` of udp(7). A datagram that can't be sent is
     /// dropped and counted, and the next is tried.
     fn send_queue(
         &self,
@@ -205,13 +209,15 @@ impl DatagramSocket {
         dropped: &mut u64,
         last_error: &mut Option<i32>,
     ) -> io::Result<()> {
-        let mut failed = false;
+        let (mut failed, mut in_trains) = (false, self.has_segments);
         while !queue.is_empty() {
-            match datagrams::send_batch(self.as_fd(), queue.first()) {
+            match datagrams::send_batch(self.as_fd(), queue.first(in_trains)) {
                 Ok(sent) => {
-                    queue.pop(sent);
+                    queue.pop(queue.first(in_trains).take(sent).map(|sent| sent.count()).sum());
                     failed = false;
                 }
+                // The way to the peer, or the socket's options, permit no trains.
+                Err(error) if in_trains && is_train_refused(&error) => in_trains = false,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if errno::classify_send(&error) == ErrorClass::Permanent => return Err(error),
                 Err(error) => {
@@ -235,6 +241,11 @@ impl DatagramSocket {
         let left = std::mem::take(&mut lock(&self.state).waiting).len();
         counters.add(Counter::DatagramsDropped, left as u64);
     }
+}
+
+/// What a train may be refused with though its datagrams, one by one, are not.
+fn is_train_refused(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIO | libc::EMSGSIZE | libc::EOPNOTSUPP))
 }
 
 impl State {

@@ -32,6 +32,9 @@ pub(crate) struct Outgoing<'a> {
     /// From which of this machine's addresses; by default the system chooses.
     pub(crate) from: Option<IpAddr>,
     pub(crate) data: &'a [u8],
+    /// It is several datagrams, each of so many bytes and the last of no more, where
+    /// [`pktinfo::has_segments`].
+    pub(crate) segment: Option<u16>,
 }
 
 /// Receives the datagrams that wait, one into each `slot` bytes of `memory` and at most [`BATCH`],
@@ -109,6 +112,11 @@ pub(crate) fn send(fd: BorrowedFd<'_>, datagram: &Outgoing<'_>) -> io::Result<()
 }
 
 impl Outgoing<'_> {
+    /// How many datagrams it is.
+    pub(crate) fn count(&self) -> usize {
+        self.segment.map_or(1, |length| self.data.len().div_ceil(length.into()))
+    }
+
     /// Has `header` point to the datagram by the others.
     fn fill(
         &self,
@@ -118,7 +126,10 @@ impl Outgoing<'_> {
         control: &mut Control,
     ) -> io::Result<()> {
         if let Some(from) = self.from {
-            control.set(header, from);
+            control.set_source(header, from);
+        }
+        if let Some(length) = self.segment {
+            control.set_segments(header, length);
         }
         if let Some(peer) = self.peer {
             address.set(peer)?;

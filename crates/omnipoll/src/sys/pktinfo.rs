@@ -1,5 +1,6 @@
-//! To which of the machine's addresses a datagram was sent, and from which one an answer is:
-//! `IP_PKTINFO` of ip(7) and `IPV6_PKTINFO` of ipv6(7), beside the data of a message.
+//! What stands beside the data of a message, cmsg(3): to which of the machine's addresses a datagram was
+//! sent, and from which one an answer is, `IP_PKTINFO` of ip(7) and `IPV6_PKTINFO` of ipv6(7); and that it
+//! is several datagrams, `UDP_SEGMENT` of udp(7).
 //!
 //! By default a socket that is bound to every address answers from the address of the route to the
 //! client, and a client that is connected to another one does not receive that. A datagram from IPv4 on
@@ -11,9 +12,9 @@ use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{enable, local, Control};
+pub(crate) use linux::{enable, has_segments, local, Control};
 #[cfg(not(target_os = "linux"))]
-pub(crate) use none::{enable, local, Control};
+pub(crate) use none::{enable, has_segments, local, Control};
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -27,7 +28,7 @@ mod linux {
     use super::*;
     use crate::error::system;
 
-    /// Room for one message of each kind: 32 and 40 bytes.
+    /// Room for one message of each kind that is received, 32 and 40 bytes, and for the two that are sent.
     const CAPACITY: usize = 72;
 
     /// The control messages of a datagram: cmsg(3).
@@ -66,8 +67,7 @@ mod linux {
         }
 
         /// Has the kernel send from `ip`.
-        pub(crate) fn set(&mut self, header: &mut msghdr, ip: IpAddr) {
-            self.lend(header);
+        pub(crate) fn set_source(&mut self, header: &mut msghdr, ip: IpAddr) {
             match ip.to_canonical() {
                 IpAddr::V4(ip) => {
                     let source = libc::in_addr { s_addr: ip.to_bits().to_be() };
@@ -76,30 +76,47 @@ mod linux {
                         ipi_spec_dst: source,
                         ipi_addr: libc::in_addr { s_addr: 0 },
                     };
-                    put(header, libc::IPPROTO_IP, libc::IP_PKTINFO, info);
+                    self.push(header, libc::IPPROTO_IP, libc::IP_PKTINFO, info);
                 }
                 IpAddr::V6(ip) => {
                     let source = libc::in6_addr { s6_addr: ip.octets() };
                     let info = in6_pktinfo { ipi6_addr: source, ipi6_ifindex: 0 };
-                    put(header, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info);
+                    self.push(header, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info);
                 }
+            }
+        }
+
+        /// Has the kernel send one datagram for each `length` bytes: `UDP_SEGMENT` of udp(7).
+        pub(crate) fn set_segments(&mut self, header: &mut msghdr, length: u16) {
+            self.push(header, libc::SOL_UDP, libc::UDP_SEGMENT, length);
+        }
+
+        /// Adds a message to those of `header`, which are here.
+        fn push<T>(&mut self, header: &mut msghdr, level: c_int, kind: c_int, info: T) {
+            let (size, before) = (size_of::<T>() as libc::c_uint, header.msg_controllen as usize);
+            // SAFETY: takes no pointer.
+            let length = unsafe { libc::CMSG_SPACE(size) } as usize;
+            let message: *mut cmsghdr = self.0[before..before + length].as_mut_ptr().cast();
+            header.msg_control = self.0.as_mut_ptr().cast();
+            header.msg_controllen = (before + length) as _;
+            // SAFETY: the room for it is checked above. It is aligned as the buffer is, since every message
+            // before has the length that alignment asks for.
+            unsafe {
+                (*message).cmsg_level = level;
+                (*message).cmsg_type = kind;
+                (*message).cmsg_len = libc::CMSG_LEN(size) as _;
+                libc::CMSG_DATA(message).cast::<T>().write_unaligned(info);
             }
         }
     }
 
-    /// Makes the one message of `header`, which has room for every kind.
-    fn put<T>(header: &mut msghdr, level: c_int, kind: c_int, info: T) {
-        let size = size_of::<T>() as libc::c_uint;
-        // SAFETY: takes no pointer.
-        header.msg_controllen = unsafe { libc::CMSG_SPACE(size) } as _;
-        // SAFETY: the control buffer is aligned for a `cmsghdr`, and has room for what is written.
-        unsafe {
-            let first: *mut cmsghdr = libc::CMSG_FIRSTHDR(header);
-            (*first).cmsg_level = level;
-            (*first).cmsg_type = kind;
-            (*first).cmsg_len = libc::CMSG_LEN(size) as _;
-            libc::CMSG_DATA(first).cast::<T>().write_unaligned(info);
-        }
+    /// Whether the socket knows `UDP_SEGMENT`: one of UDP, on Linux 4.18. Any other takes what it does not
+    /// know for nothing, and sends a single datagram.
+    pub(crate) fn has_segments(fd: BorrowedFd<'_>) -> bool {
+        let (mut value, mut size): (c_int, _) = (0, size_of::<c_int>() as libc::socklen_t);
+        let (place, option) = (ptr::from_mut(&mut value).cast(), libc::UDP_SEGMENT);
+        // SAFETY: the value is writable for its size.
+        unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_UDP, option, place, &mut size) == 0 }
     }
 
     /// The address that a datagram was sent to, and that an answer is sent from; none if the kernel has
@@ -145,6 +162,10 @@ mod none {
         Ok(())
     }
 
+    pub(crate) fn has_segments(_: BorrowedFd<'_>) -> bool {
+        false
+    }
+
     pub(crate) fn local(_: &libc::msghdr) -> Option<IpAddr> {
         None
     }
@@ -156,6 +177,8 @@ mod none {
 
         pub(crate) fn lend(&mut self, _: &mut libc::msghdr) {}
 
-        pub(crate) fn set(&mut self, _: &mut libc::msghdr, _: IpAddr) {}
+        pub(crate) fn set_source(&mut self, _: &mut libc::msghdr, _: IpAddr) {}
+
+        pub(crate) fn set_segments(&mut self, _: &mut libc::msghdr, _: u16) {}
     }
 }

@@ -52,7 +52,7 @@ pub(crate) fn no_delay(fd: BorrowedFd<'_>) -> io::Result<()> {
     set_option::<c_int>(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1)
 }
 
-pub(super) fn set_option<T>(fd: impl AsRawFd, level: c_int, name: c_int, value: &T) -> io::Result<()> {
+pub(crate) fn set_option<T>(fd: impl AsRawFd, level: c_int, name: c_int, value: &T) -> io::Result<()> {
     let size = size_of::<T>() as socklen_t;
     // SAFETY: `value` is readable for its size.
     retry(|| unsafe {
