@@ -32,8 +32,12 @@ mod linux {
     const CAPACITY: usize = 72;
 
     /// The control messages of a datagram: cmsg(3).
-    #[repr(align(8))]
-    pub(crate) struct Control([u8; CAPACITY]);
+    #[repr(C, align(8))]
+    pub(crate) struct Control {
+        bytes: [u8; CAPACITY],
+        /// How many of them are messages to be sent.
+        length: usize,
+    }
 
     /// Has the kernel report it for each datagram.
     pub(crate) fn enable(fd: BorrowedFd<'_>, is_ipv6: bool) -> io::Result<()> {
@@ -56,13 +60,13 @@ mod linux {
 
     impl Control {
         pub(crate) const fn new() -> Self {
-            Self([0; CAPACITY])
+            Self { bytes: [0; CAPACITY], length: 0 }
         }
 
         /// Has the kernel write the control messages here.
         #[inline]
         pub(crate) fn lend(&mut self, header: &mut msghdr) {
-            header.msg_control = self.0.as_mut_ptr().cast();
+            header.msg_control = self.bytes.as_mut_ptr().cast();
             header.msg_controllen = CAPACITY as _;
         }
 
@@ -93,12 +97,13 @@ mod linux {
 
         /// Adds a message to those of `header`, which are here.
         fn push<T>(&mut self, header: &mut msghdr, level: c_int, kind: c_int, info: T) {
-            let (size, before) = (size_of::<T>() as libc::c_uint, header.msg_controllen as usize);
+            let size = size_of::<T>() as libc::c_uint;
             // SAFETY: takes no pointer.
-            let length = unsafe { libc::CMSG_SPACE(size) } as usize;
-            let message: *mut cmsghdr = self.0[before..before + length].as_mut_ptr().cast();
-            header.msg_control = self.0.as_mut_ptr().cast();
-            header.msg_controllen = (before + length) as _;
+            let space = unsafe { libc::CMSG_SPACE(size) } as usize;
+            let message: *mut cmsghdr = self.bytes[self.length..self.length + space].as_mut_ptr().cast();
+            self.length += space;
+            header.msg_control = self.bytes.as_mut_ptr().cast();
+            header.msg_controllen = self.length as _;
             // SAFETY: the room for it is checked above. It is aligned as the buffer is, since every message
             // before has the length that alignment asks for.
             unsafe {

@@ -14,6 +14,7 @@ mod support;
 
 mod by_handler;
 mod connecting;
+mod datagrams;
 mod own_events;
 mod pulled;
 mod relays;
@@ -26,5 +27,6 @@ fn main() -> std::process::ExitCode {
     own_events::behaviours(&mut suite);
     relays::behaviours(&mut suite);
     connecting::behaviours(&mut suite);
+    datagrams::behaviours(&mut suite);
     suite.main()
 }
