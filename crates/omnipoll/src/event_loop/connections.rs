@@ -1,6 +1,6 @@
 //! [`Connections`]: the connections that one loop serves by a [`Handler`].
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::io;
 use std::os::fd::AsFd;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -83,6 +83,7 @@ impl<H: Handler> Connections<H> {
             touched: RefCell::default(),
             requests: RefCell::default(),
             min_direct_write: place.driver_kind.min_direct_write(),
+            binding: OnceCell::new(),
         };
         Self {
             handler,

@@ -39,6 +39,7 @@ pub struct LoopOptions {
     pub(crate) read_timeout: Option<Duration>,
     pub(crate) write_timeout: Option<Duration>,
     pub(crate) linger: Duration,
+    pub(crate) interruptible: bool,
 }
 
 impl Default for LoopOptions {
@@ -55,6 +56,7 @@ impl Default for LoopOptions {
             read_timeout: None,
             write_timeout: Some(Duration::from_secs(60)),
             linger: Duration::from_secs(2),
+            interruptible: false,
         }
     }
 }
@@ -133,6 +135,16 @@ impl LoopOptions {
     #[doc(alias = "SO_LINGER")]
     pub fn linger(mut self, time: Duration) -> Self {
         self.linger = time;
+        self
+    }
+
+    /// Whether a signal whose handler has run ends [`PulledLoop::wait`](crate::PulledLoop::wait) with
+    /// `EINTR`: for runtimes that handle their signals between calls. By handler it is
+    /// [`Handler::on_interrupt`](crate::Handler::on_interrupt) that decides. Off by default: the wait goes
+    /// on with the time that is left.
+    #[doc(alias = "EINTR")]
+    pub fn interruptible(mut self, interruptible: bool) -> Self {
+        self.interruptible = interruptible;
         self
     }
 }

@@ -11,7 +11,7 @@ use super::loop_event::{LoopEvent, LoopEventKind};
 use super::loop_handle::LoopHandle;
 use super::options::LoopOptions;
 use super::run::{left, EventLoop};
-use crate::error::{explain, fail};
+use crate::error::{explain, fail, plain};
 use crate::net::{Conn, ConnId, ConnectOptions, Datagram, DatagramId, FailedConnect, LoopRef};
 use crate::sys::Address;
 use crate::{EngineKind, Event, Poller};
@@ -79,6 +79,7 @@ struct Kept {
     used: usize,
     /// From where to where the datagrams were sent.
     addresses: Vec<(Address, Address)>,
+    interruptible: bool,
 }
 
 impl PulledLoop {
@@ -89,8 +90,8 @@ impl PulledLoop {
 
     /// A loop with options. Errors as [`EventLoop::with_options`].
     pub fn with_options(options: LoopOptions) -> io::Result<Self> {
-        let buffer = vec![0; BUFFER].into();
-        let kept = Kept { events: Vec::new(), buffer, used: 0, addresses: Vec::new() };
+        let (buffer, interruptible) = (vec![0; BUFFER].into(), options.interruptible);
+        let kept = Kept { events: Vec::new(), buffer, used: 0, addresses: Vec::new(), interruptible };
         let event_loop = EventLoop::with_options(Pulled(RefCell::new(kept)), options)?;
         Ok(Self { event_loop, returned: 0 })
     }
@@ -99,8 +100,9 @@ impl PulledLoop {
     /// has stored: 0 when the time was up, or the loop was stopped and has no connections any more. What
     /// does not fit is returned by the next call, at once.
     ///
-    /// `EINVAL` when there is no room for an event, `EINTR` when a signal has come, `EOWNERDEAD` in a
-    /// forked child; other errors of the system.
+    /// `EINVAL` when there is no room for an event, `EINTR` when a signal has come and the loop is
+    /// [interruptible](LoopOptions::interruptible), `EOWNERDEAD` in a forked child; other errors of the
+    /// system.
     pub fn wait(&mut self, events: &mut [LoopEvent], timeout: Option<Duration>) -> io::Result<usize> {
         if events.is_empty() {
             return Err(fail(libc::EINVAL, "there is no room for an event"));
@@ -169,6 +171,12 @@ impl PulledLoop {
     /// [`EventLoop::conn`].
     pub fn conn(&mut self, id: ConnId) -> io::Result<Conn<'_>> {
         self.event_loop.conn(id)
+    }
+
+    /// For the bindings: [`EventLoop::loop_ref`].
+    #[doc(hidden)]
+    pub fn loop_ref(&mut self) -> LoopRef<'_> {
+        self.event_loop.loop_ref()
     }
 
     /// [`EventLoop::connect_datagrams`].
@@ -297,6 +305,13 @@ impl Handler for Pulled {
     fn on_connect_error(&self, _: &mut LoopRef<'_>, failed: &FailedConnect) {
         let event = LoopEvent::of_connection(LoopEventKind::Closed, failed.token(), failed.id());
         self.0.borrow_mut().push_closed(event, Some(failed.error()));
+    }
+
+    fn on_interrupt(&self) -> io::Result<()> {
+        if self.0.borrow().interruptible {
+            return Err(plain(libc::EINTR));
+        }
+        Ok(())
     }
 
     fn on_event(&self, _: &mut LoopRef<'_>, event: &Event) {

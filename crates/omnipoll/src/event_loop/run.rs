@@ -324,7 +324,9 @@ impl<H: Handler> EventLoop<H> {
         self.loop_ref().into_conn(id)
     }
 
-    fn loop_ref(&mut self) -> LoopRef<'_> {
+    /// For the bindings: the loop outside of a callback, as callbacks get it.
+    #[doc(hidden)]
+    pub fn loop_ref(&mut self) -> LoopRef<'_> {
         LoopRef { table: &mut self.connections.table, context: &self.connections.context }
     }
 
@@ -404,8 +406,9 @@ impl<H: Handler> Drop for EventLoop<H> {
         if core.poller.is_owner() {
             connections.force_close(core);
             connections.datagrams.close(&connections.context);
+            // In a child the mailbox may be locked by a thread that it does not have.
+            close_mailbox(connections.mailbox());
         }
-        close_mailbox(connections.mailbox());
     }
 }
 

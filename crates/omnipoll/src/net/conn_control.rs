@@ -39,6 +39,19 @@ impl Conn<'_> {
         self.table[self.slot].token = token;
     }
 
+    /// For the bindings: a word that they keep with the connection, 0 at first.
+    #[doc(hidden)]
+    #[inline]
+    pub fn context(&self) -> usize {
+        self.table[self.slot].context
+    }
+
+    /// Changes the [`context`](Self::context).
+    #[doc(hidden)]
+    pub fn set_context(&mut self, context: usize) {
+        self.table[self.slot].context = context;
+    }
+
     /// Whether this program has connected to the peer, and not the peer to it.
     pub fn is_outgoing(&self) -> bool {
         self.table[self.slot].is_outgoing

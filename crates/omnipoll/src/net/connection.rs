@@ -47,6 +47,8 @@ pub(crate) struct Connection {
     pub(crate) peer: Address,
     /// What listen or connect was given, unless the program has changed it.
     pub(crate) token: u64,
+    /// Of [`Conn::context`](super::Conn::context).
+    pub(crate) context: usize,
     /// It was connected by this program, not accepted.
     pub(crate) is_outgoing: bool,
     /// Another callback than its own has reached it: its state is to be followed up.
@@ -90,6 +92,7 @@ impl Connection {
             id,
             peer,
             token: origin.token,
+            context: 0,
             is_outgoing: origin.is_outgoing,
             is_touched: false,
             queue,

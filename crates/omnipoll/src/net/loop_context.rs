@@ -1,6 +1,7 @@
 //! What the connections of one loop share.
 
-use std::cell::{Cell, RefCell};
+use std::any::Any;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +39,8 @@ pub(crate) struct LoopContext {
     pub(crate) requests: RefCell<Vec<PendingConnect>>,
     /// Of [`DriverKind::min_direct_write`](super::driver::DriverKind::min_direct_write).
     pub(crate) min_direct_write: usize,
+    /// Of [`LoopRef::binding`](super::LoopRef::binding).
+    pub(crate) binding: OnceCell<Box<dyn Any>>,
 }
 
 /// A connection that was asked for.

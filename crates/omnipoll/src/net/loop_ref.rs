@@ -1,5 +1,7 @@
 //! [`LoopRef`]: a loop as the callbacks that it makes get it.
 
+use std::any::Any;
+use std::cell::OnceCell;
 use std::io;
 use std::time::Duration;
 
@@ -55,6 +57,12 @@ impl<'a> LoopRef<'a> {
     /// [`ServerHandle::stop`](crate::ServerHandle::stop).
     pub fn stop(&self, drain: Option<Duration>) -> io::Result<()> {
         (self.context.stop)(drain)
+    }
+
+    /// For the bindings: what they keep with the loop, which is dropped with it.
+    #[doc(hidden)]
+    pub fn binding(&self) -> &'a OnceCell<Box<dyn Any>> {
+        &self.context.binding
     }
 
     /// The number of the worker whose loop it is; 0 without a server.
