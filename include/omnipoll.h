@@ -203,11 +203,12 @@ OMNI_API OMNI_MUST_USE const char *omni_last_error(void);
  * The value of the pointer is the connection's id, a number that is not used again: a program that
  * has kept the number casts it back.
  *
- * In a callback of the connection itself every function acts at once. Anywhere else, on any thread,
- * `omni_conn_write`, `omni_conn_close`, `omni_conn_abort`, `omni_conn_pause`, `omni_conn_resume` and
- * `omni_conn_post` have the connection's own loop act, and `omni_conn_id` answers; the others return
- * -EPERM. Outside of its callbacks a connection that was closed is -ESTALE to all of them but
- * `omni_conn_abort`.
+ * In a callback of any connection of the same loop, and in the thread that has made the loop when no
+ * callback is running, every function acts at once; outside of callbacks the next wait does what
+ * follows from it, such as to close the socket. Anywhere else, on any thread, `omni_conn_write`,
+ * `omni_conn_close`, `omni_conn_abort`, `omni_conn_pause`, `omni_conn_resume` and `omni_conn_post` have
+ * the connection's own loop act, and `omni_conn_id` answers; the others return -EPERM. There a
+ * connection that was closed is -ESTALE to all of them but `omni_conn_abort`.
  */
 typedef struct omni_conn omni_conn;
 
@@ -224,6 +225,16 @@ typedef struct omni_datagram omni_datagram;
  * the number casts it back. -ESTALE when the socket is closed, as all of a server's are when it stops.
  */
 typedef struct omni_datagram_socket omni_datagram_socket;
+
+/**
+ * An event loop: one thread's connections in and out, datagram sockets, and all else that a program
+ * waits for. A server's workers are such loops.
+ *
+ * A loop that a program makes belongs to that thread: for others it is -EPERM, but to `omni_loop_stop`
+ * and `omni_loop_poller`. A loop of a server's, which `omni_conn_loop` and `on_event` pass, is the
+ * server's: what would run, stop or free it is -EPERM.
+ */
+typedef struct omni_loop omni_loop;
 
 /**
  * A poller: descriptors registered with an engine, to be waited for.
@@ -786,6 +797,476 @@ OMNI_API int omni_poller_child_remove(omni_poller *poller, pid_t pid) OMNI_NONNU
  */
 OMNI_API int omni_poller_post(omni_poller *poller, uint64_t token, int64_t value) OMNI_NONNULL(1);
 
+/* ---- Handlers -------------------------------------------------------------------------------- */
+
+/**
+ * Timeout: nothing was read or written for so long.
+ */
+#define OMNI_TIMEOUT_IDLE 1
+
+/**
+ * Timeout: nothing arrived for so long while the connection was being read.
+ */
+#define OMNI_TIMEOUT_READ 2
+
+/**
+ * Timeout: bytes were queued and none could be sent for so long.
+ */
+#define OMNI_TIMEOUT_WRITE 3
+
+/**
+ * The callbacks of a server, each of which gets `context` as its last argument. A callback that is
+ * NULL does what it says of that.
+ *
+ * Calls for one connection come one after another, never at once, and always from the connection's
+ * own loop. Calls for different connections come from several threads at once under
+ * OMNI_MODEL_CORES and OMNI_MODEL_THREAD, and in processes of their own under OMNI_MODEL_FORK and
+ * OMNI_MODEL_PREFORK. A long call delays the other clients of its loop.
+ *
+ * A callback may call any function of this library, including `omni_server_stop` and
+ * `omni_server_free`. It must return normally: no longjmp, no C++ exception, no pthread_exit. It may
+ * fork; the child must not return, but execute a program or end by `_exit`: under
+ * OMNI_MODEL_REACTOR `omni_server_run` is -EOWNERDEAD in one that does, under the other models it
+ * ends with status 1.
+ */
+typedef struct omni_handler {
+    /**
+     * sizeof(omni_handler).
+     */
+    uint32_t size;
+    /**
+     * Must be 0.
+     */
+    uint32_t reserved;
+    /**
+     * The caller's, passed to every callback. Stays in use until `omni_server_run` has returned.
+     */
+    void *context;
+    /**
+     * A client has connected. Return 0 to serve it. Anything else refuses it: what was written to it
+     * is sent, and no further callback comes for it, not even `on_close`. NULL: serves all.
+     */
+    int (*on_open)(omni_conn *conn, void *context);
+    /**
+     * Bytes have arrived: as many as one read returned, which may be part of a message or several
+     * messages. They are valid until the callback returns. NULL: they are dropped.
+     */
+    void (*on_data)(omni_conn *conn, const uint8_t *data, size_t length, void *context);
+    /**
+     * More bytes than `high_water` were waiting to be sent, and no more than `low_water` are now.
+     */
+    void (*on_drain)(omni_conn *conn, void *context);
+    /**
+     * The connection has ended, and no further callback comes for it. Called exactly once for each
+     * that `on_open` accepted, when all that was queued was sent or dropped. `error` is 0 when it
+     * ended cleanly, or a negative errno: -ECONNRESET; -ETIMEDOUT; -ECONNABORTED after
+     * `omni_conn_abort`; -ECANCELED when the server has stopped and the time to drain it is
+     * over; or an error of the system.
+     */
+    void (*on_close)(omni_conn *conn, int error, void *context);
+    /**
+     * The peer has ended its direction. NULL: the connection is closed, as by `omni_conn_close`.
+     * A handler that continues to write closes it later.
+     */
+    void (*on_end)(omni_conn *conn, void *context);
+    /**
+     * `omni_conn_post` was called with this value.
+     */
+    void (*on_post)(omni_conn *conn, int64_t value, void *context);
+    /**
+     * The server has begun to stop. Close a connection here that is between two requests; the
+     * others have time until the drain ends.
+     */
+    void (*on_stop)(omni_conn *conn, void *context);
+    /**
+     * A datagram has arrived on a "udp:" address. Handle and bytes are valid until the callback returns.
+     */
+    void (*on_datagram)(omni_datagram *datagram, const uint8_t *data, size_t length, void *context);
+    /**
+     * A datagram that was sent from this socket is lost, for the reason `error`: -ECONNREFUSED or
+     * another one that the network gives of a connected socket's, or what sendmsg(2) says of one that had
+     * to wait. Errors that come before the callback are one call.
+     */
+    void (*on_datagram_error)(omni_datagram_socket *socket, int error, void *context);
+    /**
+     * A timeout of the connection is over: one of OMNI_TIMEOUT_*. When this returns the connection ends
+     * with -ETIMEDOUT: with a reset if bytes are still queued, and cleanly if not. To prevent that:
+     * `omni_conn_restart_timeouts`, or setting a timeout, gives it more time; so does a write where
+     * the idle timeout is over. `omni_conn_close` ends it cleanly and without an error, with what is
+     * written here as the last words; a client that doesn't read them has the time of each timeout once
+     * more. Called for connections that are closing, too.
+     */
+    void (*on_timeout)(omni_conn *conn, uint32_t timeout, void *context);
+    /**
+     * The time of `omni_conn_set_timer` has passed. The timer is not set any more; a heartbeat sets it
+     * again here.
+     */
+    void (*on_timer)(omni_conn *conn, void *context);
+    /**
+     * An event of the program's own: of what it has added to the poller of the loop, which
+     * `omni_loop_poller` returns. The event is valid until the callback returns. Of a loop that has
+     * several handlers, the one that `omni_loop_new` was given is called.
+     */
+    void (*on_event)(omni_loop *event_loop, const omni_event *event, void *context);
+} omni_handler;
+
+/* ---- Loops ----------------------------------------------------------------------------------- */
+
+/**
+ * Kind of loop event: a connection was accepted. The token is its listener's.
+ */
+#define OMNI_EVENT_ACCEPTED 16
+
+/**
+ * Kind of loop event: a connection out is established. The token is what `omni_loop_connect` was
+ * given.
+ */
+#define OMNI_EVENT_CONNECTED 17
+
+/**
+ * Kind of loop event: bytes have arrived, and lie in the loop's buffer.
+ */
+#define OMNI_EVENT_DATA 18
+
+/**
+ * Kind of loop event: the peer has ended its direction. Close the connection when all is written.
+ */
+#define OMNI_EVENT_ENDED 19
+
+/**
+ * Kind of loop event: more bytes than `high_water` were waiting to be sent, and no more than
+ * `low_water` are now.
+ */
+#define OMNI_EVENT_DRAINED 20
+
+/**
+ * Kind of loop event: the connection has ended, or never opened, and no event of it follows.
+ */
+#define OMNI_EVENT_CLOSED 21
+
+/**
+ * Kind of loop event: the loop has begun to stop. Close the connection when it is idle.
+ */
+#define OMNI_EVENT_STOPPING 22
+
+/**
+ * Kind of loop event: `omni_conn_post` was called.
+ */
+#define OMNI_EVENT_CONN_POST 23
+
+/**
+ * Kind of loop event: a datagram has arrived, and lies in the loop's buffer.
+ */
+#define OMNI_EVENT_DATAGRAM 24
+
+/**
+ * Kind of loop event: a datagram that was sent is lost.
+ */
+#define OMNI_EVENT_DATAGRAM_ERROR 25
+
+/**
+ * One event of a pulled loop. 32 bytes, without padding.
+ */
+typedef struct omni_loop_event {
+    /**
+     * What listen, connect, `omni_conn_set_token` or the poller's function was given.
+     */
+    uint64_t token;
+    /**
+     * The connection as a number, as `omni_conn_id` has it: `(omni_conn *)(uintptr_t)event.value`.
+     * OMNI_EVENT_DATAGRAM and OMNI_EVENT_DATAGRAM_ERROR: the socket. OMNI_EVENT_IO to
+     * OMNI_EVENT_POST: as omni_event has it.
+     */
+    int64_t value;
+    /**
+     * Where in the loop's buffer the bytes of the event begin: what has arrived; of
+     * OMNI_EVENT_CLOSED and OMNI_EVENT_DATAGRAM_ERROR why, in words, without a zero at the end.
+     * OMNI_EVENT_CONN_POST: the upper half of what was posted.
+     */
+    uint32_t offset;
+    /**
+     * How many bytes there are. OMNI_EVENT_CONN_POST: the lower half of what was posted.
+     */
+    uint32_t length;
+    /**
+     * OMNI_EVENT_CLOSED and OMNI_EVENT_DATAGRAM_ERROR: 0 when it has ended cleanly, or an errno
+     * without a sign. OMNI_EVENT_IO and OMNI_EVENT_SIGNAL: as omni_event has it.
+     */
+    uint32_t ready;
+    /**
+     * OMNI_EVENT_ACCEPTED and so on, or OMNI_EVENT_IO to OMNI_EVENT_POST. Ignore an unknown kind: later
+     * versions have more.
+     */
+    uint32_t kind;
+} omni_loop_event;
+
+/**
+ * What holds for a loop and its connections. 0 is the default in every field: fill the struct with
+ * zeros, set `size`, and then what is to differ. Fields that omni_server_options has too mean the
+ * same.
+ */
+typedef struct omni_loop_options {
+    /**
+     * sizeof(omni_loop_options).
+     */
+    uint32_t size;
+    /**
+     * OMNI_ENGINE_AUTO and so on.
+     */
+    uint32_t engine;
+    /**
+     * 0, or OMNI_INTERRUPTIBLE: a signal whose handler has run ends `omni_loop_wait`,
+     * `omni_loop_run` and `omni_loop_run_once` with -EINTR, and the loop can go on after it.
+     */
+    uint32_t flags;
+    /**
+     * How many accepted connections there may be at once; clients beyond wait in the listening
+     * socket's queue. 0: no limit. Connections out don't count.
+     */
+    uint32_t max_clients;
+    /**
+     * How many clients may wait to be accepted. 0: 4,096.
+     */
+    uint32_t backlog;
+    /**
+     * Must be 0.
+     */
+    uint32_t reserved;
+    /**
+     * How many bytes may wait to be sent on one connection. 0: 16 MiB.
+     */
+    uint64_t queue_limit;
+    /**
+     * How many bytes may wait to be sent on all connections of the loop. 0: 256 MiB.
+     */
+    uint64_t total_queue_limit;
+    /**
+     * While more bytes than this wait to be sent on a connection, nothing is read from it. 0: 64 KiB.
+     */
+    uint64_t high_water;
+    /**
+     * When no more than this wait, it is read again. 0: 16 KiB. Not more than `high_water`.
+     */
+    uint64_t low_water;
+    /**
+     * Ends a connection on which nothing was read or written for so many nanoseconds. 0: none.
+     */
+    int64_t idle_timeout_ns;
+    /**
+     * The same when nothing arrived for so long while the connection was being read. 0: none.
+     */
+    int64_t read_timeout_ns;
+    /**
+     * The same when bytes waited to be sent and none could be for so long. 0: one minute; negative:
+     * none.
+     */
+    int64_t write_timeout_ns;
+    /**
+     * How long a closed connection waits for its peer to read what was sent. 0: two seconds;
+     * negative: no time.
+     */
+    int64_t linger_ns;
+} omni_loop_options;
+
+/**
+ * One write of `omni_loop_write`.
+ */
+typedef struct omni_write {
+    /**
+     * The connection.
+     */
+    omni_conn *conn;
+    /**
+     * The bytes.
+     */
+    const void *data;
+    /**
+     * How many there are.
+     */
+    size_t length;
+    /**
+     * Set by the call: what `omni_conn_write` returns.
+     */
+    int result;
+    /**
+     * Not used.
+     */
+    uint32_t reserved;
+} omni_write;
+
+/**
+ * Makes a loop and stores its handle in `*out`. It belongs to the calling thread, which runs it or
+ * waits on it, and ends it with `omni_loop_free`.
+ *
+ * With a handler, the loop calls it: see `omni_loop_run`. It is the one for connections of
+ * `omni_loop_listen` and `omni_loop_connect` that are given no other, and its `on_event` is called
+ * for what the program adds to the loop's poller. With `handler` NULL the loop is pulled: it returns
+ * what happens as events and calls nothing, see `omni_loop_wait`.
+ *
+ * `options` may be NULL, for the best engine and the defaults. Both structs are copied. `*out` is
+ * written only on success.
+ *
+ * Returns 0, or:
+ *   -EINVAL: a struct's size is not set; an unknown engine or flag; `reserved` is not 0; `low_water`
+ *       above `high_water`; with OMNI_ENGINE_AUTO, `OMNIPOLL_ENGINE` names no engine.
+ *   -E2BIG: a struct is a newer version's and asks for something that this version doesn't have.
+ *   -ENOSYS: the engine is not available here; or pointers have 32 bits here, too few for an
+ *       omni_conn.
+ *   -EMFILE, -ENFILE: too many open files in the process, in the system; -EMFILE also when the
+ *       process has 65,536 loops.
+ *
+ * System calls: those of `omni_poller_new`, and mmap. Since 0.1.
+ */
+OMNI_API OMNI_MUST_USE int omni_loop_new(const omni_loop_options *options,
+    const omni_handler *handler, omni_loop **out) OMNI_NONNULL(3);
+
+/**
+ * Ends a loop. Its connections are reset, `on_close` is called for each with -ECANCELED, and its
+ * sockets are closed; the handle of its poller is stale from then on. In a callback of the loop
+ * that happens when the call that runs it returns, with -ESTALE. Does nothing with NULL or a loop
+ * that was freed already, nor, as `omni_last_error` says, in another thread than the one that has made
+ * it, or with a loop of a server's.
+ *
+ * In a forked child it frees the child's copy, without any call of the handler; the parent's stays
+ * as it is. System calls: close, munmap. Since 0.1.
+ */
+OMNI_API void omni_loop_free(omni_loop *event_loop);
+
+/**
+ * Listens on an address; several calls add up. Connections that are accepted there begin with this
+ * token, and are served by this handler, which is copied. NULL: by the one of `omni_loop_new`; it must
+ * be NULL where the loop is pulled.
+ *
+ * Addresses are those of `omni_server_listen`. With port 0 the system chooses one, which
+ * `omni_loop_address` returns. Call it before the loop runs or in between, not in a callback of it.
+ *
+ * Returns 0, or:
+ *   -EINVAL: this is no address; the loop was stopped; the descriptor of "fd:" or "systemd" neither
+ *       listens nor is for datagrams; systemd has passed none; the handler's size is not set; a
+ *       handler for a loop that is pulled.
+ *   -EADDRINUSE, -EADDRNOTAVAIL, -EACCES, -ENOENT, -EBADF, -ENOTSOCK, -EMFILE, -ENFILE: as for
+ *       `omni_server_listen`.
+ *   -EBUSY: this is a callback of the loop.
+ *   -EPERM: this is not the thread that has made the loop, or it is a server's.
+ *
+ * System calls: socket, setsockopt, bind, listen, getsockname. Since 0.1.
+ */
+OMNI_API OMNI_MUST_USE int omni_loop_listen(omni_loop *event_loop, const char *address,
+    const omni_handler *handler, uint64_t token) OMNI_NONNULL(1,2);
+
+/**
+ * Writes the addresses that the loop listens on, with their actual ports, in the order of the calls
+ * of `omni_loop_listen`, separated by spaces. Works like snprintf(3), as `omni_poller_dump` does.
+ *
+ * Returns the length of the whole text without the zero, or:
+ *   -EBUSY, -EPERM: as for `omni_loop_listen`.
+ *
+ * System calls: none. Since 0.1.
+ */
+OMNI_API int omni_loop_address(const omni_loop *event_loop, char *buffer,
+    size_t capacity) OMNI_NONNULL(1);
+
+/**
+ * Runs a loop that has a handler, until it is stopped and every connection has ended. An error of the
+ * wait is returned at once, and the loop can go on after it.
+ *
+ * Returns 0, or:
+ *   -EINVAL: the loop is pulled.
+ *   -EINTR: a signal was handled, under OMNI_INTERRUPTIBLE.
+ *   -EOWNERDEAD: a callback has forked this process, and returned in it.
+ *   -EBUSY, -EPERM: as for `omni_loop_listen`.
+ *   -ESTALE: the loop was freed, before or while it ran.
+ *   -ENOMEM, -EMFILE, -EBADF: as for `omni_poller_wait`.
+ *
+ * System calls: those of a wait, and accept4, recv, send, sendmsg and close for the connections.
+ * Since 0.1.
+ */
+OMNI_API OMNI_MUST_USE int omni_loop_run(omni_loop *event_loop) OMNI_NONNULL(1);
+
+/**
+ * Waits once on a loop that has a handler, for at most `timeout_ns` nanoseconds (negative:
+ * indefinitely; 0: returns at once), and hands it what has come. Returns after every wait, also when
+ * what came was the loop's own business.
+ *
+ * Returns 1, 0 when the loop was stopped and every connection has ended, or an error as
+ * `omni_loop_run`. System calls: those of `omni_loop_run`. Since 0.1.
+ */
+OMNI_API OMNI_MUST_USE int omni_loop_run_once(omni_loop *event_loop,
+    int64_t timeout_ns) OMNI_NONNULL(1);
+
+/**
+ * Waits on a loop that is pulled until something has happened, for at most `timeout_ns` nanoseconds
+ * (negative: indefinitely; 0: looks and returns), and stores events in `events`, which has room for
+ * `capacity` of them. What doesn't fit is returned by the next call, at once.
+ *
+ * The bytes of the events lie in the loop's buffer (`omni_loop_buffer`) until the next call. When it
+ * is full, what arrives stays unread until then.
+ *
+ * Returns the number of events, or 0 when the time is up, and also when the loop was stopped and every
+ * connection has ended; or:
+ *   -EINVAL: `capacity` is 0; the loop has a handler.
+ *   -EINTR: a signal was handled, under OMNI_INTERRUPTIBLE.
+ *   -EPERM: as for `omni_loop_listen`.
+ *   -ENOMEM, -EMFILE, -EBADF: as for `omni_poller_wait`.
+ *
+ * System calls: those of `omni_loop_run`. Since 0.1.
+ */
+OMNI_API OMNI_MUST_USE int omni_loop_wait(omni_loop *event_loop, omni_loop_event *events,
+    uint32_t capacity, int64_t timeout_ns) OMNI_NONNULL(1,2);
+
+/**
+ * Where the bytes of the events of `omni_loop_wait` lie: stores the address of the loop's buffer in
+ * `*start`, and its size in `*size` unless that is NULL. Both stay the same until the loop is freed, so
+ * that a program asks once; the content is the library's, and changes with each wait.
+ *
+ * Returns 0, or:
+ *   -EINVAL: the loop has a handler.
+ *   -EPERM: as for `omni_loop_listen`.
+ *
+ * System calls: none. Since 0.1.
+ */
+OMNI_API int omni_loop_buffer(omni_loop *event_loop, const uint8_t **start,
+    size_t *size) OMNI_NONNULL(1,2);
+
+/**
+ * Makes several writes by one call, in their order: `omni_conn_write` for each of the `count` elements of
+ * `writes`, which has the result. For languages in which a call is expensive.
+ *
+ * Returns how many of them have not failed, or:
+ *   -EINVAL: `writes` is NULL and `count` is not 0.
+ *   -EBUSY, -EPERM: as for `omni_loop_listen`; a callback of the loop may call it.
+ *
+ * System calls: a send for each connection. Since 0.1.
+ */
+OMNI_API int omni_loop_write(omni_loop *event_loop, omni_write *writes,
+    uint32_t count) OMNI_NONNULL(1);
+
+/**
+ * Stops a loop: it accepts no more, `on_stop` is called for each connection (OMNI_EVENT_STOPPING),
+ * and those that are left after `drain_ns` nanoseconds are reset (negative: no limit; 0: no time).
+ * `omni_loop_run` returns when the last has ended; so does `omni_loop_wait`, with 0. A second call sets
+ * a new limit.
+ *
+ * Returns 0, or:
+ *   -EPERM: the loop is a server's: `omni_server_stop` stops that.
+ *
+ * May be called from any thread, and from a signal handler: it takes no lock, allocates nothing, and
+ * leaves errno and `omni_last_error` as they are. System calls: a write to an eventfd. Since 0.1.
+ */
+OMNI_API int omni_loop_stop(omni_loop *event_loop, int64_t drain_ns) OMNI_NONNULL(1);
+
+/**
+ * The poller that the loop waits on, for the program's own timers, descriptors, signals, children and
+ * posts. Their events come to `on_event`, or are returned by `omni_loop_wait`, with the tokens that
+ * they were given; tokens from 0xffffffff80000000 on are the loop's: -EINVAL. Waiting on it, taking it
+ * over after a fork and freeing it are the loop's: -EPERM. A wake has no event: post.
+ *
+ * NULL on an error, which `omni_last_error` describes. The handle is stale when the loop is freed, or
+ * its server's worker has ended. May be called from any thread, as may the poller's functions. System
+ * calls: none. Since 0.1.
+ */
+OMNI_API omni_poller *omni_loop_poller(const omni_loop *event_loop) OMNI_NONNULL(1);
+
 /* ---- Servers --------------------------------------------------------------------------------- */
 
 /**
@@ -937,111 +1418,6 @@ typedef struct omni_server_options {
      */
     int64_t drain_ns;
 } omni_server_options;
-
-/**
- * Timeout: nothing was read or written for so long.
- */
-#define OMNI_TIMEOUT_IDLE 1
-
-/**
- * Timeout: nothing arrived for so long while the connection was being read.
- */
-#define OMNI_TIMEOUT_READ 2
-
-/**
- * Timeout: bytes were queued and none could be sent for so long.
- */
-#define OMNI_TIMEOUT_WRITE 3
-
-/**
- * The callbacks of a server, each of which gets `context` as its last argument. A callback that is
- * NULL does what it says of that.
- *
- * Calls for one connection come one after another, never at once, and always from the connection's
- * own loop. Calls for different connections come from several threads at once under
- * OMNI_MODEL_CORES and OMNI_MODEL_THREAD, and in processes of their own under OMNI_MODEL_FORK and
- * OMNI_MODEL_PREFORK. A long call delays the other clients of its loop.
- *
- * A callback may call any function of this library, including `omni_server_stop` and
- * `omni_server_free`. It must return normally: no longjmp, no C++ exception, no pthread_exit. It may
- * fork; the child must not return, but execute a program or end by `_exit`: under
- * OMNI_MODEL_REACTOR `omni_server_run` is -EOWNERDEAD in one that does, under the other models it
- * ends with status 1.
- */
-typedef struct omni_handler {
-    /**
-     * sizeof(omni_handler).
-     */
-    uint32_t size;
-    /**
-     * Must be 0.
-     */
-    uint32_t reserved;
-    /**
-     * The caller's, passed to every callback. Stays in use until `omni_server_run` has returned.
-     */
-    void *context;
-    /**
-     * A client has connected. Return 0 to serve it. Anything else refuses it: what was written to it
-     * is sent, and no further callback comes for it, not even `on_close`. NULL: serves all.
-     */
-    int (*on_open)(omni_conn *conn, void *context);
-    /**
-     * Bytes have arrived: as many as one read returned, which may be part of a message or several
-     * messages. They are valid until the callback returns. NULL: they are dropped.
-     */
-    void (*on_data)(omni_conn *conn, const uint8_t *data, size_t length, void *context);
-    /**
-     * More bytes than `high_water` were waiting to be sent, and no more than `low_water` are now.
-     */
-    void (*on_drain)(omni_conn *conn, void *context);
-    /**
-     * The connection has ended, and no further callback comes for it. Called exactly once for each
-     * that `on_open` accepted, when all that was queued was sent or dropped. `error` is 0 when it
-     * ended cleanly, or a negative errno: -ECONNRESET; -ETIMEDOUT; -ECONNABORTED after
-     * `omni_conn_abort`; -ECANCELED when the server has stopped and the time to drain it is
-     * over; or an error of the system.
-     */
-    void (*on_close)(omni_conn *conn, int error, void *context);
-    /**
-     * The peer has ended its direction. NULL: the connection is closed, as by `omni_conn_close`.
-     * A handler that continues to write closes it later.
-     */
-    void (*on_end)(omni_conn *conn, void *context);
-    /**
-     * `omni_conn_post` was called with this value.
-     */
-    void (*on_post)(omni_conn *conn, int64_t value, void *context);
-    /**
-     * The server has begun to stop. Close a connection here that is between two requests; the
-     * others have time until the drain ends.
-     */
-    void (*on_stop)(omni_conn *conn, void *context);
-    /**
-     * A datagram has arrived on a "udp:" address. Handle and bytes are valid until the callback returns.
-     */
-    void (*on_datagram)(omni_datagram *datagram, const uint8_t *data, size_t length, void *context);
-    /**
-     * A datagram that was sent from this socket is lost, for the reason `error`: -ECONNREFUSED or
-     * another one that the network gives of a connected socket's, or what sendmsg(2) says of one that had
-     * to wait. Errors that come before the callback are one call.
-     */
-    void (*on_datagram_error)(omni_datagram_socket *socket, int error, void *context);
-    /**
-     * A timeout of the connection is over: one of OMNI_TIMEOUT_*. When this returns the connection ends
-     * with -ETIMEDOUT: with a reset if bytes are still queued, and cleanly if not. To prevent that:
-     * `omni_conn_restart_timeouts`, or setting a timeout, gives it more time; so does a write where
-     * the idle timeout is over. `omni_conn_close` ends it cleanly and without an error, with what is
-     * written here as the last words; a client that doesn't read them has the time of each timeout once
-     * more. Called for connections that are closing, too.
-     */
-    void (*on_timeout)(omni_conn *conn, uint32_t timeout, void *context);
-    /**
-     * The time of `omni_conn_set_timer` has passed. The timer is not set any more; a heartbeat sets it
-     * again here.
-     */
-    void (*on_timer)(omni_conn *conn, void *context);
-} omni_handler;
 
 /**
  * Makes a server and stores its handle in `*out`. It serves after `omni_server_listen` and
@@ -1233,8 +1609,8 @@ OMNI_API uint32_t omni_server_model(const omni_server *server) OMNI_NONNULL(1);
 
 /**
  * Writes `length` bytes. They are sent at once, and what the kernel doesn't take is copied into
- * the connection's queue and sent later. Outside of this connection's callbacks all of them are
- * copied, and sent after what was written before.
+ * the connection's queue and sent later. Where another loop or thread writes, all of them are copied,
+ * and sent after what was written before.
  *
  * Returns how many bytes are queued now, 0 when all were sent (INT_MAX when it is more), or:
  *   -ENOBUFS: more would be queued than `queue_limit` or `total_queue_limit` allow, or 16,384
@@ -1423,6 +1799,37 @@ OMNI_API int omni_conn_worker(const omni_conn *conn) OMNI_NONNULL(1);
  * Returns 1 if so, 0 if not, or an error. System calls: none. Since 0.1.
  */
 OMNI_API int omni_conn_stopping(const omni_conn *conn) OMNI_NONNULL(1);
+
+/**
+ * The loop that the connection lives on: one that the program has made, or the one of the server's
+ * worker that serves it.
+ *
+ * NULL on an error, which `omni_last_error` describes: -EPERM and -ESTALE as for every function of a
+ * connection, and -EMFILE when the process has 65,536 loops or pollers. System calls: none. Since 0.1.
+ */
+OMNI_API omni_loop *omni_conn_loop(const omni_conn *conn);
+
+/**
+ * The token of the connection: what `omni_loop_listen` or `omni_loop_connect` was given, or
+ * `omni_conn_set_token` since; 0 on a server.
+ *
+ * 0 on an error too, which `omni_last_error` describes. System calls: none. Since 0.1.
+ */
+OMNI_API uint64_t omni_conn_token(const omni_conn *conn);
+
+/**
+ * Changes the token of the connection, which its events carry from then on.
+ *
+ * Returns 0 or an error. System calls: none. Since 0.1.
+ */
+OMNI_API int omni_conn_set_token(omni_conn *conn, uint64_t token) OMNI_NONNULL(1);
+
+/**
+ * Whether this program has connected to the peer, and not the peer to it.
+ *
+ * Returns 1 if so, 0 if not, or an error. System calls: none. Since 0.1.
+ */
+OMNI_API int omni_conn_is_outgoing(const omni_conn *conn) OMNI_NONNULL(1);
 
 /**
  * Stores a pointer of the caller's with the connection, for `omni_conn_context`. What it points to

@@ -1,42 +1,106 @@
-//! The connection whose callback this thread is in, and what its handle stands for.
+//! What this thread can use at once: the connection or loop whose callback it is in, and the loops that
+//! it has made.
 //!
-//! In a callback of that connection its id leads straight to it; anywhere else the connection's loop
-//! is asked.
+//! In a callback the id of any connection of the same loop leads straight to it, and so does the id of a
+//! connection of another of this thread's loops. Anywhere else the connection's loop is asked.
 
 use std::cell::Cell;
-use std::ffi::c_void;
 use std::ptr;
 
-use omnipoll::Conn;
+use omnipoll::{Conn, ConnId, LoopRef};
+
+use crate::loop_table::{self, OwnedLoop};
 
 /// Lent to a callback for as long as it runs.
 #[derive(Clone, Copy)]
-struct Current {
-    id: u64,
-    conn: *mut Conn<'static>,
-    context: *mut *mut c_void,
+enum Current {
+    Conn { id: u64, conn: *mut Conn<'static> },
+    Loop(*mut LoopRef<'static>),
+}
+
+struct Scope {
+    current: Cell<Option<Current>>,
+    /// The loop that this thread has made last; each knows the one before.
+    loops: Cell<*const OwnedLoop>,
 }
 
 thread_local! {
-    static CURRENT: Cell<Option<Current>> = const { Cell::new(None) };
+    static SCOPE: Scope = const { Scope { current: Cell::new(None), loops: Cell::new(ptr::null()) } };
 }
 
-/// Runs a connection's callback. For so long its id leads to `conn` and `context`.
-pub(crate) fn enter<T>(conn: &mut Conn<'_>, context: &mut *mut c_void, callback: impl FnOnce(u64) -> T) -> T {
+/// Runs a connection's callback. For so long its id leads to `conn`, and other ids to others of its loop.
+pub(crate) fn enter<T>(conn: &mut Conn<'_>, callback: impl FnOnce(u64) -> T) -> T {
     let id = conn.id().number();
     // The lifetime ends before this function does, which takes the pointer away again.
-    let conn = ptr::from_mut(conn).cast();
-    // A callback may run another server, in whose callbacks this one's connection is not at hand.
-    let outer = CURRENT.replace(Some(Current { id, conn, context }));
-    let result = callback(id);
-    CURRENT.set(outer);
+    within(Current::Conn { id, conn: ptr::from_mut(conn).cast() }, || callback(id))
+}
+
+/// The same for a callback that is of the loop itself.
+pub(crate) fn enter_loop<T>(event_loop: &mut LoopRef<'_>, callback: impl FnOnce() -> T) -> T {
+    within(Current::Loop(ptr::from_mut(event_loop).cast()), callback)
+}
+
+fn within<T>(current: Current, callback: impl FnOnce() -> T) -> T {
+    // A callback may run another loop, in whose callbacks this one's connections are not at hand.
+    let outer = SCOPE.with(|scope| scope.current.replace(Some(current)));
+    let result = callback();
+    SCOPE.with(|scope| scope.current.set(outer));
     result
 }
 
-/// What `body` makes of the connection, if this is a callback of it.
-pub(crate) fn with<T>(id: u64, body: impl FnOnce(&mut Conn<'_>, &mut *mut c_void) -> T) -> Option<T> {
-    let current = CURRENT.get().filter(|current| current.id == id)?;
-    // SAFETY: `enter` has borrowed both from its caller until the callback returns, into which
-    // this thread has called us; and the core makes no callback out of `body`.
-    Some(unsafe { body(&mut *current.conn, &mut *current.context) })
+/// What `body` makes of the connection, if this thread can use it at once.
+#[inline]
+pub(crate) fn with_conn<T>(id: u64, body: impl FnOnce(&mut Conn<'_>) -> T) -> Option<T> {
+    let (current, loops) = SCOPE.with(|scope| (scope.current.get(), scope.loops.get()));
+    match current {
+        // SAFETY: as in `lent`.
+        Some(Current::Conn { id: own, conn }) if own == id => return Some(body(unsafe { &mut *conn })),
+        // SAFETY: used before anything else is lent.
+        Some(current) => match unsafe { lent(current) }.find(ConnId::from_number(id)) {
+            Some(mut conn) => return Some(body(&mut conn)),
+            None => {}
+        },
+        None => {}
+    }
+    loop_table::with_conn(loops, ConnId::from_number(id), body)
+}
+
+/// What `call` makes of the loop with `body`, or `body` again if this is not one of its callbacks.
+pub(crate) fn with_loop<B, T>(
+    handle: usize,
+    body: B,
+    call: impl FnOnce(&mut LoopRef<'_>, B) -> T,
+) -> Result<T, B> {
+    let Some(current) = SCOPE.with(|scope| scope.current.get()) else { return Err(body) };
+    // SAFETY: as in `with_conn`.
+    let mut event_loop = unsafe { lent(current) };
+    if loop_table::known_handle(&event_loop) == Some(handle) {
+        Ok(call(&mut event_loop, body))
+    } else {
+        Err(body)
+    }
+}
+
+/// The loop whose callback this is.
+///
+/// # Safety
+/// Nothing else is lent while it is used.
+unsafe fn lent<'a>(current: Current) -> LoopRef<'a> {
+    // SAFETY: `within` has borrowed either from its caller until the callback returns, into which this
+    // thread has called us; and the core makes no callback out of what is done with it.
+    unsafe {
+        match current {
+            Current::Conn { conn, .. } => (*conn).event_loop(),
+            Current::Loop(event_loop) => (*event_loop).reborrow(),
+        }
+    }
+}
+
+/// The loop that this thread has made last.
+pub(crate) fn last_loop() -> *const OwnedLoop {
+    SCOPE.with(|scope| scope.loops.get())
+}
+
+pub(crate) fn set_last_loop(event_loop: *const OwnedLoop) {
+    SCOPE.with(|scope| scope.loops.set(event_loop));
 }

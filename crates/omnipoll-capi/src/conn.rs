@@ -12,8 +12,9 @@ use omnipoll::{Conn, ConnId};
 use crate::buffer::{read_bytes, read_str, to_count, write_sockaddr, write_str};
 use crate::callback_scope;
 use crate::error::{catch_panic, to_c_result, Failure};
+use crate::loop_table;
 use crate::options::some_time;
-use crate::types::omni_conn;
+use crate::types::{omni_conn, omni_loop};
 
 /// The name of a group that C has passed.
 ///
@@ -39,8 +40,8 @@ pub(crate) fn handle_of(id: u64) -> *mut omni_conn {
     ptr::without_provenance_mut(id as usize)
 }
 
-/// Runs a call that any thread may make: on the connection itself where this is its callback,
-/// or else by its id.
+/// Runs a call that any thread may make: on the connection itself where this thread can use it, or else
+/// by its id.
 fn call<H: Outcome, E: Outcome>(
     function: &str,
     conn: *const omni_conn,
@@ -49,7 +50,7 @@ fn call<H: Outcome, E: Outcome>(
 ) -> c_int {
     to_c_result(
         function,
-        catch_panic(|| match callback_scope::with(id_of(conn), |conn, _| here(conn).into_count()) {
+        catch_panic(|| match callback_scope::with_conn(id_of(conn), |conn| here(conn).into_count()) {
             Some(outcome) => outcome,
             None if conn.is_null() => Err(Failure::new(libc::EINVAL, "the connection is NULL")),
             None => elsewhere(conn_id(conn)).into_count(),
@@ -57,7 +58,7 @@ fn call<H: Outcome, E: Outcome>(
     )
 }
 
-/// Runs a call that only a callback of this connection may make.
+/// Runs a call that only the connection's own loop may make.
 fn call_here<H: Outcome>(
     function: &str,
     conn: *const omni_conn,
@@ -68,7 +69,10 @@ fn call_here<H: Outcome>(
 
 fn not_here(id: ConnId) -> Result<(), Failure> {
     id.check()?;
-    Err(Failure::new(libc::EPERM, "that is for callbacks of this connection only"))
+    Err(Failure::new(
+        libc::EPERM,
+        "that is for callbacks of the connection's loop, and for the thread that has made the loop",
+    ))
 }
 
 /// What a call of the core comes to, as C gets it: 0 or a count, or why not.
@@ -102,8 +106,8 @@ impl<T: Outcome, E: Into<Failure>> Outcome for Result<T, E> {
 
 /// cbindgen:postfix=OMNI_NONNULL(1)
 /// Writes `length` bytes. They are sent at once, and what the kernel doesn't take is copied into
-/// the connection's queue and sent later. Outside of this connection's callbacks all of them are
-/// copied, and sent after what was written before.
+/// the connection's queue and sent later. Where another loop or thread writes, all of them are copied,
+/// and sent after what was written before.
 ///
 /// Returns how many bytes are queued now, 0 when all were sent (INT_MAX when it is more), or:
 ///   -ENOBUFS: more would be queued than `queue_limit` or `total_queue_limit` allow, or 16,384
@@ -395,6 +399,50 @@ pub extern "C" fn omni_conn_stopping(conn: *const omni_conn) -> c_int {
     call_here("omni_conn_stopping", conn, |conn| c_int::from(conn.is_stopping()))
 }
 
+/// The loop that the connection lives on: one that the program has made, or the one of the server's
+/// worker that serves it.
+///
+/// NULL on an error, which `omni_last_error` describes: -EPERM and -ESTALE as for every function of a
+/// connection, and -EMFILE when the process has 65,536 loops or pollers. System calls: none. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn omni_conn_loop(conn: *const omni_conn) -> *mut omni_loop {
+    let mut event_loop = ptr::null_mut();
+    call_here("omni_conn_loop", conn, |conn| {
+        event_loop = loop_table::handle_of(&conn.event_loop())?;
+        Ok::<_, Failure>(())
+    });
+    event_loop
+}
+
+/// The token of the connection: what `omni_loop_listen` or `omni_loop_connect` was given, or
+/// `omni_conn_set_token` since; 0 on a server.
+///
+/// 0 on an error too, which `omni_last_error` describes. System calls: none. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn omni_conn_token(conn: *const omni_conn) -> u64 {
+    let mut token = 0;
+    call_here("omni_conn_token", conn, |conn| token = conn.token());
+    token
+}
+
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Changes the token of the connection, which its events carry from then on.
+///
+/// Returns 0 or an error. System calls: none. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn omni_conn_set_token(conn: *mut omni_conn, token: u64) -> c_int {
+    call_here("omni_conn_set_token", conn, |conn| conn.set_token(token))
+}
+
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Whether this program has connected to the peer, and not the peer to it.
+///
+/// Returns 1 if so, 0 if not, or an error. System calls: none. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn omni_conn_is_outgoing(conn: *const omni_conn) -> c_int {
+    call_here("omni_conn_is_outgoing", conn, |conn| c_int::from(conn.is_outgoing()))
+}
+
 /// cbindgen:postfix=OMNI_NONNULL(1)
 /// Stores a pointer of the caller's with the connection, for `omni_conn_context`. What it points to
 /// stays the caller's, to be released in `on_close`, or in an `on_open` that refuses.
@@ -402,8 +450,7 @@ pub extern "C" fn omni_conn_stopping(conn: *const omni_conn) -> c_int {
 /// Returns 0 or an error. System calls: none. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_set_context(conn: *mut omni_conn, context: *mut c_void) -> c_int {
-    callback_scope::with(id_of(conn), |_, slot| *slot = context);
-    call_here("omni_conn_set_context", conn, |_| ())
+    call_here("omni_conn_set_context", conn, |conn| conn.set_context(context.expose_provenance()))
 }
 
 /// The pointer that `omni_conn_set_context` has stored; NULL before, and on an error, which
@@ -412,10 +459,9 @@ pub extern "C" fn omni_conn_set_context(conn: *mut omni_conn, context: *mut c_vo
 /// System calls: none. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_context(conn: *const omni_conn) -> *mut c_void {
-    callback_scope::with(id_of(conn), |_, context| *context).unwrap_or_else(|| {
-        call_here("omni_conn_context", conn, |_| ());
-        ptr::null_mut()
-    })
+    let mut context = 0;
+    call_here("omni_conn_context", conn, |conn| context = conn.context());
+    ptr::with_exposed_provenance_mut(context)
 }
 
 /// cbindgen:postfix=OMNI_NONNULL(1)

@@ -62,6 +62,7 @@ const LAST_GENERATION: u64 =
 pub(crate) const DATAGRAM: u8 = 0;
 pub(crate) const POLLER: u8 = 1;
 pub(crate) const SERVER: u8 = 2;
+pub(crate) const LOOP: u8 = 5;
 
 /// Generation and kind together.
 pub(crate) const fn name_of(generation: u64, kind: u8) -> u64 {

@@ -4,15 +4,16 @@ use std::ffi::{c_int, c_void};
 use std::io;
 use std::ptr;
 
-use omnipoll::{Conn, Datagram, DatagramId, Handler, Timeout};
+use omnipoll::{Conn, Datagram, DatagramId, Event, Handler, LoopRef, Timeout};
 
-use crate::callback_scope::enter;
+use crate::callback_scope::{enter, enter_loop};
 use crate::conn::handle_of;
-use crate::datagram;
 use crate::datagram_socket::socket_of;
-use crate::error::errno;
-use crate::sized::Sized32;
-use crate::types::{omni_conn, omni_datagram, omni_datagram_socket};
+use crate::error::{errno, Failure};
+use crate::event::omni_event;
+use crate::sized::{self, Sized32};
+use crate::types::{omni_conn, omni_datagram, omni_datagram_socket, omni_loop};
+use crate::{datagram, loop_table};
 
 /// The callbacks of a server, each of which gets `context` as its last argument. A callback that is
 /// NULL does what it says of that.
@@ -85,6 +86,12 @@ pub struct omni_handler {
     /// The time of `omni_conn_set_timer` has passed. The timer is not set any more; a heartbeat sets it
     /// again here.
     pub on_timer: Option<unsafe extern "C" fn(conn: *mut omni_conn, context: *mut c_void)>,
+    /// An event of the program's own: of what it has added to the poller of the loop, which
+    /// `omni_loop_poller` returns. The event is valid until the callback returns. Of a loop that has
+    /// several handlers, the one that `omni_loop_new` was given is called.
+    pub on_event: Option<
+        unsafe extern "C" fn(event_loop: *mut omni_loop, event: *const omni_event, context: *mut c_void),
+    >,
 }
 
 /// Timeout: nothing was read or written for so long.
@@ -107,7 +114,99 @@ unsafe impl Sized32 for omni_handler {
     const UNSET: &'static str = "the size of the handler is not set";
 }
 
-/// A handler made of C's functions, to be called from any thread.
+impl omni_handler {
+    /// As the program has passed it.
+    ///
+    /// # Safety
+    /// `handler` is not NULL, and the struct has as many bytes as its first member says.
+    pub(crate) unsafe fn read(handler: *const Self) -> Result<Self, Failure> {
+        // SAFETY: the caller's promise.
+        let handler = unsafe { sized::read(handler) }?;
+        match handler.reserved {
+            0 => Ok(handler),
+            _ => Err(Failure::new(libc::EINVAL, "reserved is not 0")),
+        }
+    }
+}
+
+// SAFETY, in every block: a function of the caller's, with the arguments that the struct's
+// documentation promises it.
+#[expect(clippy::undocumented_unsafe_blocks, reason = "one comment for all of them")]
+impl omni_handler {
+    pub(crate) fn open(&self, conn: &mut Conn<'_>) -> io::Result<()> {
+        let Some(on_open) = self.on_open else { return Ok(()) };
+        match enter(conn, |id| unsafe { on_open(handle_of(id), self.context) }) {
+            0 => Ok(()),
+            _ => Err(io::ErrorKind::ConnectionRefused.into()),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn data(&self, conn: &mut Conn<'_>, data: &[u8]) {
+        let Some(on_data) = self.on_data else { return };
+        enter(conn, |id| unsafe { on_data(handle_of(id), data.as_ptr(), data.len(), self.context) });
+    }
+
+    pub(crate) fn end(&self, conn: &mut Conn<'_>) {
+        match self.on_end {
+            Some(on_end) => enter(conn, |id| unsafe { on_end(handle_of(id), self.context) }),
+            None => conn.close(),
+        }
+    }
+
+    pub(crate) fn drain(&self, conn: &mut Conn<'_>) {
+        let Some(on_drain) = self.on_drain else { return };
+        enter(conn, |id| unsafe { on_drain(handle_of(id), self.context) });
+    }
+
+    pub(crate) fn post(&self, conn: &mut Conn<'_>, value: i64) {
+        let Some(on_post) = self.on_post else { return };
+        enter(conn, |id| unsafe { on_post(handle_of(id), value, self.context) });
+    }
+
+    pub(crate) fn timeout(&self, conn: &mut Conn<'_>, which: Timeout) {
+        let Some(on_timeout) = self.on_timeout else { return };
+        enter(conn, |id| unsafe { on_timeout(handle_of(id), which as u32, self.context) });
+    }
+
+    pub(crate) fn timer(&self, conn: &mut Conn<'_>) {
+        let Some(on_timer) = self.on_timer else { return };
+        enter(conn, |id| unsafe { on_timer(handle_of(id), self.context) });
+    }
+
+    pub(crate) fn stop(&self, conn: &mut Conn<'_>) {
+        let Some(on_stop) = self.on_stop else { return };
+        enter(conn, |id| unsafe { on_stop(handle_of(id), self.context) });
+    }
+
+    pub(crate) fn close(&self, conn: &mut Conn<'_>, error: Option<io::Error>) {
+        let Some(on_close) = self.on_close else { return };
+        let error = error.map_or(0, |error| -errno(&error));
+        enter(conn, |id| unsafe { on_close(handle_of(id), error, self.context) });
+    }
+
+    pub(crate) fn datagram(&self, datagram: &mut Datagram<'_>, data: &[u8]) {
+        let Some(on_datagram) = self.on_datagram else { return };
+        datagram::lend(datagram, |datagram| unsafe {
+            on_datagram(datagram, data.as_ptr(), data.len(), self.context);
+        });
+    }
+
+    pub(crate) fn datagram_error(&self, socket: DatagramId, error: &io::Error) {
+        let Some(on_datagram_error) = self.on_datagram_error else { return };
+        unsafe { on_datagram_error(socket_of(socket), -errno(error), self.context) };
+    }
+
+    pub(crate) fn event(&self, event_loop: &mut LoopRef<'_>, event: &Event) {
+        let Some(on_event) = self.on_event else { return };
+        // There is a handle already: by it the program has come to the poller that has the event.
+        let Ok(handle) = loop_table::handle_of(event_loop) else { return };
+        let event = ptr::from_ref(event).cast();
+        enter_loop(event_loop, || unsafe { on_event(handle, event, self.context) });
+    }
+}
+
+/// The handler of a server, to be called from any thread.
 pub(crate) struct Callbacks(pub(crate) omni_handler);
 
 // SAFETY: the caller has promised that the functions and their context may be used by the
@@ -116,75 +215,55 @@ unsafe impl Send for Callbacks {}
 // SAFETY: as above, by several at a time.
 unsafe impl Sync for Callbacks {}
 
-// SAFETY, in every block: a function of the caller's, with the arguments that the struct's
-// documentation promises it.
-#[expect(clippy::undocumented_unsafe_blocks, reason = "one comment for all of them")]
 impl Handler for Callbacks {
-    /// What `omni_conn_set_context` has set.
-    type State = *mut c_void;
+    type State = ();
 
-    fn on_open(&self, conn: &mut Conn<'_>) -> io::Result<*mut c_void> {
-        let mut state = ptr::null_mut();
-        let Some(on_open) = self.0.on_open else { return Ok(state) };
-        match enter(conn, &mut state, |id| unsafe { on_open(handle_of(id), self.0.context) }) {
-            0 => Ok(state),
-            _ => Err(io::ErrorKind::ConnectionRefused.into()),
-        }
+    fn on_open(&self, conn: &mut Conn<'_>) -> io::Result<()> {
+        self.0.open(conn)
     }
 
     #[inline]
-    fn on_data(&self, conn: &mut Conn<'_>, state: &mut *mut c_void, data: &[u8]) {
-        let Some(on_data) = self.0.on_data else { return };
-        enter(conn, state, |id| unsafe { on_data(handle_of(id), data.as_ptr(), data.len(), self.0.context) });
+    fn on_data(&self, conn: &mut Conn<'_>, (): &mut (), data: &[u8]) {
+        self.0.data(conn, data);
     }
 
-    fn on_end(&self, conn: &mut Conn<'_>, state: &mut *mut c_void) {
-        match self.0.on_end {
-            Some(on_end) => enter(conn, state, |id| unsafe { on_end(handle_of(id), self.0.context) }),
-            None => conn.close(),
-        }
+    fn on_end(&self, conn: &mut Conn<'_>, (): &mut ()) {
+        self.0.end(conn);
     }
 
-    fn on_drain(&self, conn: &mut Conn<'_>, state: &mut *mut c_void) {
-        let Some(on_drain) = self.0.on_drain else { return };
-        enter(conn, state, |id| unsafe { on_drain(handle_of(id), self.0.context) });
+    fn on_drain(&self, conn: &mut Conn<'_>, (): &mut ()) {
+        self.0.drain(conn);
     }
 
-    fn on_post(&self, conn: &mut Conn<'_>, state: &mut *mut c_void, value: i64) {
-        let Some(on_post) = self.0.on_post else { return };
-        enter(conn, state, |id| unsafe { on_post(handle_of(id), value, self.0.context) });
+    fn on_post(&self, conn: &mut Conn<'_>, (): &mut (), value: i64) {
+        self.0.post(conn, value);
     }
 
-    fn on_timeout(&self, conn: &mut Conn<'_>, state: &mut *mut c_void, which: Timeout) {
-        let Some(on_timeout) = self.0.on_timeout else { return };
-        enter(conn, state, |id| unsafe { on_timeout(handle_of(id), which as u32, self.0.context) });
+    fn on_timeout(&self, conn: &mut Conn<'_>, (): &mut (), which: Timeout) {
+        self.0.timeout(conn, which);
     }
 
-    fn on_timer(&self, conn: &mut Conn<'_>, state: &mut *mut c_void) {
-        let Some(on_timer) = self.0.on_timer else { return };
-        enter(conn, state, |id| unsafe { on_timer(handle_of(id), self.0.context) });
+    fn on_timer(&self, conn: &mut Conn<'_>, (): &mut ()) {
+        self.0.timer(conn);
     }
 
-    fn on_stop(&self, conn: &mut Conn<'_>, state: &mut *mut c_void) {
-        let Some(on_stop) = self.0.on_stop else { return };
-        enter(conn, state, |id| unsafe { on_stop(handle_of(id), self.0.context) });
+    fn on_stop(&self, conn: &mut Conn<'_>, (): &mut ()) {
+        self.0.stop(conn);
     }
 
-    fn on_close(&self, conn: &mut Conn<'_>, mut state: *mut c_void, error: Option<io::Error>) {
-        let Some(on_close) = self.0.on_close else { return };
-        let error = error.map_or(0, |error| -errno(&error));
-        enter(conn, &mut state, |id| unsafe { on_close(handle_of(id), error, self.0.context) });
+    fn on_close(&self, conn: &mut Conn<'_>, (): (), error: Option<io::Error>) {
+        self.0.close(conn, error);
     }
 
     fn on_datagram(&self, datagram: &mut Datagram<'_>, data: &[u8]) {
-        let Some(on_datagram) = self.0.on_datagram else { return };
-        datagram::lend(datagram, |datagram| unsafe {
-            on_datagram(datagram, data.as_ptr(), data.len(), self.0.context);
-        });
+        self.0.datagram(datagram, data);
+    }
+
+    fn on_event(&self, event_loop: &mut LoopRef<'_>, event: &Event) {
+        self.0.event(event_loop, event);
     }
 
     fn on_datagram_error(&self, socket: DatagramId, error: io::Error) {
-        let Some(on_datagram_error) = self.0.on_datagram_error else { return };
-        unsafe { on_datagram_error(socket_of(socket), -errno(&error), self.0.context) };
+        self.0.datagram_error(socket, &error);
     }
 }

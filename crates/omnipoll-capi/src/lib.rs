@@ -23,10 +23,15 @@ mod datagram_socket;
 mod engine;
 mod error;
 mod event;
+mod event_loop;
 mod handle;
 mod handler;
 mod inspect;
 mod interest;
+mod loop_event;
+mod loop_handler;
+mod loop_options;
+mod loop_table;
 mod model;
 mod mute;
 mod options;
@@ -42,7 +47,7 @@ mod version;
 // The fuzz targets call what C calls, as Rust.
 #[cfg(fuzzing)]
 pub use {
-    conn::*, datagram::*, datagram_socket::*, engine::*, error::*, event::*, handler::*, inspect::*,
-    interest::*, model::*, options::*, poller::*, server::*, sources::*, statistics::*, strict::*, types::*,
-    version::*,
+    conn::*, datagram::*, datagram_socket::*, engine::*, error::*, event::*, event_loop::*, handler::*,
+    inspect::*, interest::*, loop_event::*, loop_options::*, model::*, options::*, poller::*, server::*,
+    sources::*, statistics::*, strict::*, types::*, version::*,
 };

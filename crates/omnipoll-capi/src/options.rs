@@ -101,17 +101,17 @@ impl omni_server_options {
             .model(self.model()?)
             .signals(self.flags & OMNI_SERVER_SIGNALS != 0)
             .water_marks(
-                bytes(self.low_water).unwrap_or(16 << 10),
-                bytes(self.high_water).unwrap_or(64 << 10),
+                count(self.low_water).unwrap_or(16 << 10),
+                count(self.high_water).unwrap_or(64 << 10),
             );
         let options = with(options, engine_kind(self.engine)?, ServerOptions::engine);
         let options = with(options, ports, ServerOptions::reuse_port);
-        let options = with(options, bytes(self.workers.into()), ServerOptions::workers);
-        let options = with(options, bytes(self.max_clients.into()), ServerOptions::max_clients);
-        let backlog = bytes(self.backlog.into()).map(|clients| clients.try_into().unwrap_or(i32::MAX));
+        let options = with(options, count(self.workers.into()), ServerOptions::workers);
+        let options = with(options, count(self.max_clients.into()), ServerOptions::max_clients);
+        let backlog = count(self.backlog.into()).map(|clients| clients.try_into().unwrap_or(i32::MAX));
         let options = with(options, backlog, ServerOptions::backlog);
-        let options = with(options, bytes(self.queue_limit), ServerOptions::queue_limit);
-        let options = with(options, bytes(self.total_queue_limit), ServerOptions::total_queue_limit);
+        let options = with(options, count(self.queue_limit), ServerOptions::queue_limit);
+        let options = with(options, count(self.total_queue_limit), ServerOptions::total_queue_limit);
         let options = with(options, some_time(self.idle_timeout_ns), ServerOptions::idle_timeout);
         let options = with(options, some_time(self.read_timeout_ns), ServerOptions::read_timeout);
         let write_timeout = (self.write_timeout_ns != 0).then(|| some_time(self.write_timeout_ns));
@@ -131,11 +131,7 @@ impl omni_server_options {
 }
 
 /// Sets an option that is not left to its default.
-fn with<T>(
-    options: ServerOptions,
-    value: Option<T>,
-    set: impl FnOnce(ServerOptions, T) -> ServerOptions,
-) -> ServerOptions {
+pub(crate) fn with<O, T>(options: O, value: Option<T>, set: impl FnOnce(O, T) -> O) -> O {
     match value {
         Some(value) => set(options, value),
         None => options,
@@ -143,8 +139,8 @@ fn with<T>(
 }
 
 /// A number of bytes, or of anything; none when it is 0.
-fn bytes(count: u64) -> Option<usize> {
-    (count > 0).then(|| count.try_into().unwrap_or(usize::MAX))
+pub(crate) fn count(number: u64) -> Option<usize> {
+    (number > 0).then(|| number.try_into().unwrap_or(usize::MAX))
 }
 
 /// Nanoseconds that are a time; none when they are 0 or negative.

@@ -4,7 +4,7 @@ use std::ffi::c_int;
 use std::io;
 use std::mem::MaybeUninit;
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::Once;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use omnipoll::{Event, Interest, Options, Poller};
@@ -29,7 +29,14 @@ pub const OMNI_FILES_ALWAYS_READY: u32 = 0x2;
 /// every poller; without either it costs nothing.
 pub const OMNI_STRICT: u32 = 0x4;
 
-static POLLERS: Table<Poller, POLLER, MAX_SLOTS> = Table::new();
+/// A poller, as its handle finds it.
+struct Entry {
+    poller: Arc<Poller>,
+    /// A loop waits on it and ends it: the program does neither.
+    is_of_loop: bool,
+}
+
+static POLLERS: Table<Entry, POLLER, MAX_SLOTS> = Table::new();
 
 /// Runs one call on a poller and returns its result as C gets it.
 ///
@@ -40,6 +47,27 @@ pub(crate) fn call(
     poller: *const omni_poller,
     body: impl FnOnce(&Poller) -> Result<c_int, Failure>,
 ) -> c_int {
+    call_entry(function, poller, |entry| body(&entry.poller))
+}
+
+/// Runs a call that is the program's to make only on a poller of its own.
+fn call_own(
+    function: &str,
+    poller: *const omni_poller,
+    body: impl FnOnce(&Poller) -> Result<c_int, Failure>,
+) -> c_int {
+    call_entry(function, poller, |entry| match entry.is_of_loop {
+        true => Err(Failure::new(libc::EPERM, "the poller is a loop's, which waits on it and ends it")),
+        false => body(&entry.poller),
+    })
+}
+
+#[inline]
+fn call_entry(
+    function: &str,
+    poller: *const omni_poller,
+    body: impl FnOnce(&Entry) -> Result<c_int, Failure>,
+) -> c_int {
     let entry = match checked(poller.addr(), POLLERS.enter(poller.addr())) {
         Ok(entry) => entry,
         Err(errno) => return to_c_result(function, Err(Failure::of(errno))),
@@ -49,7 +77,7 @@ pub(crate) fn call(
         Err(Failure::panicked(panic))
     });
     if entry.is_closing() {
-        let _ = entry.wake();
+        let _ = entry.poller.wake();
         return to_c_result(function, Err(Failure::of(libc::ESTALE)));
     }
     to_c_result(function, outcome)
@@ -78,7 +106,7 @@ pub unsafe extern "C" fn omni_poller_new(engine: u32, flags: u32, out: *mut *mut
         if out.is_null() {
             return Err(Failure::new(libc::EINVAL, "out is NULL"));
         }
-        let handle = insert(options(engine, flags)?.build()?)?;
+        let handle = insert(options(engine, flags)?.build()?.into(), false)?;
         // SAFETY: not NULL, and so a pointer's place by this function's contract.
         unsafe { out.write(handle) };
         Ok(0)
@@ -100,7 +128,8 @@ fn options(engine: u32, flags: u32) -> Result<Options, Failure> {
     })
 }
 
-fn insert(poller: Poller) -> Result<*mut omni_poller, Failure> {
+/// Gives a poller a handle.
+pub(crate) fn insert(poller: Arc<Poller>, is_of_loop: bool) -> Result<*mut omni_poller, Failure> {
     static WATCH_FORKS: Once = Once::new();
     extern "C" fn in_child() {
         POLLERS.after_fork();
@@ -111,9 +140,16 @@ fn insert(poller: Poller) -> Result<*mut omni_poller, Failure> {
         unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
     });
 
-    let handle = muted(|| POLLERS.insert(poller))
+    let handle = muted(|| POLLERS.insert(Entry { poller, is_of_loop }))
         .map_err(|errno| Failure::full(errno, "the process has 65,536 pollers"))?;
     Ok(std::ptr::without_provenance_mut(handle))
+}
+
+/// Makes the handle of a loop's poller stale.
+pub(crate) fn close(poller: usize) {
+    if let Some(entry) = POLLERS.enter(poller) {
+        entry.close();
+    }
 }
 
 /// Ends a poller. Closes the descriptors it opened itself, never one that was registered; restores
@@ -131,8 +167,12 @@ pub extern "C" fn omni_poller_free(poller: *mut omni_poller) {
         return;
     }
     match POLLERS.enter(poller.addr()) {
+        Some(entry) if entry.is_of_loop => {
+            let words = "the poller is a loop's, which ends it";
+            to_c_result("omni_poller_free", Err(Failure::new(libc::EPERM, words)));
+        }
         Some(entry) if entry.close() => {
-            let _ = catch_unwind(AssertUnwindSafe(|| entry.wake()));
+            let _ = catch_unwind(AssertUnwindSafe(|| entry.poller.wake()));
         }
         _ => {
             to_c_result("omni_poller_free", Err(Failure::of(libc::ESTALE)));
@@ -332,7 +372,7 @@ pub unsafe extern "C" fn omni_poller_wait(
     // The count must fit an `int`, and a slice of events the address space.
     const LIMIT: usize =
         if usize::BITS == 64 { i32::MAX as usize } else { isize::MAX as usize / size_of::<Event>() };
-    call("omni_poller_wait", poller, |poller| {
+    call_own("omni_poller_wait", poller, |poller| {
         if events.is_null() {
             return Err(Failure::new(libc::EINVAL, "events is NULL"));
         }
@@ -353,7 +393,7 @@ pub unsafe extern "C" fn omni_poller_wait(
 /// 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_poller_wake(poller: *mut omni_poller) -> c_int {
-    call_signal_safe(&POLLERS, poller.addr(), Poller::wake)
+    call_signal_safe(&POLLERS, poller.addr(), |entry| entry.poller.wake())
 }
 
 /// cbindgen:postfix=OMNI_NONNULL(1)
@@ -373,7 +413,7 @@ pub extern "C" fn omni_poller_wake(poller: *mut omni_poller) -> c_int {
 /// 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_poller_after_fork(poller: *mut omni_poller) -> c_int {
-    call("omni_poller_after_fork", poller, |poller| {
+    call_own("omni_poller_after_fork", poller, |poller| {
         poller.after_fork()?;
         Ok(0)
     })

@@ -86,10 +86,7 @@ pub unsafe extern "C" fn omni_server_new(
             false => unsafe { sized::read(options) }?.translate()?,
         };
         // SAFETY: as above.
-        let handler = unsafe { sized::read(handler) }?;
-        if handler.reserved != 0 {
-            return Err(Failure::new(libc::EINVAL, "reserved is not 0"));
-        }
+        let handler = unsafe { omni_handler::read(handler) }?;
         let handle = insert(Server::with_options(Callbacks(handler), options)?)?;
         // SAFETY: not NULL, and so a pointer's place by this function's contract.
         unsafe { out.write(handle) };

@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 
 use crate::error::plain;
 use crate::net::{ConnId, DatagramId};
-use crate::{Event, Ready};
+use crate::{Event, EventKind, Ready};
 
 /// What a [`LoopEvent`] is about. The first six are those of the poller, [`EventKind`](crate::EventKind).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -128,6 +128,15 @@ impl LoopEvent {
         }
     }
 
+    /// How often the signal came, of which there is one event; 1 for any other event.
+    pub fn count(&self) -> u32 {
+        if self.kind == LoopEventKind::Signal as u32 {
+            self.ready
+        } else {
+            1
+        }
+    }
+
     /// Why a connection has ended, or a datagram is lost; `None` when it ended cleanly.
     pub fn error(&self) -> Option<io::Error> {
         let has_error = matches!(self.kind(), LoopEventKind::Closed | LoopEventKind::DatagramError);
@@ -153,10 +162,14 @@ impl LoopEvent {
     }
 
     pub(super) fn of_poller(event: &Event) -> Self {
+        let ready = match event.kind() {
+            EventKind::Signal => event.count(),
+            _ => event.ready().bits(),
+        };
         Self {
             token: event.token(),
             value: event.value() as u64,
-            ready: event.ready().bits(),
+            ready,
             kind: event.kind() as u32,
             ..Self::default()
         }

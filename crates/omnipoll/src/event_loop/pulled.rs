@@ -1,7 +1,8 @@
 //! [`PulledLoop`]: a loop that returns what happens, and calls nothing.
 
-use std::cell::RefCell;
+use std::cell::{Ref, RefCell};
 use std::io;
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -104,7 +105,28 @@ impl PulledLoop {
     /// [interruptible](LoopOptions::interruptible), `EOWNERDEAD` in a forked child; other errors of the
     /// system.
     pub fn wait(&mut self, events: &mut [LoopEvent], timeout: Option<Duration>) -> io::Result<usize> {
-        if events.is_empty() {
+        self.wait_for_each(events.len(), timeout, |index, event| events[index] = event)
+    }
+
+    /// For the bindings: [`wait`](Self::wait), into memory that needn't be initialised.
+    #[doc(hidden)]
+    pub fn wait_into(
+        &mut self,
+        events: &mut [MaybeUninit<LoopEvent>],
+        timeout: Option<Duration>,
+    ) -> io::Result<usize> {
+        self.wait_for_each(events.len(), timeout, |index, event| {
+            events[index].write(event);
+        })
+    }
+
+    fn wait_for_each(
+        &mut self,
+        room: usize,
+        timeout: Option<Duration>,
+        mut store: impl FnMut(usize, LoopEvent),
+    ) -> io::Result<usize> {
+        if room == 0 {
             return Err(fail(libc::EINVAL, "there is no room for an event"));
         }
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
@@ -119,7 +141,12 @@ impl PulledLoop {
                 break;
             }
         }
-        Ok(self.take(events))
+        let kept = self.event_loop.handler().0.borrow();
+        let rest = &kept.events[self.returned..];
+        let count = rest.len().min(room);
+        rest[..count].iter().enumerate().for_each(|(index, event)| store(index, *event));
+        self.returned += count;
+        Ok(count)
     }
 
     fn is_drained(&self) -> bool {
@@ -133,15 +160,6 @@ impl PulledLoop {
         kept.used = 0;
         kept.addresses.clear();
         self.returned = 0;
-    }
-
-    fn take(&mut self, into: &mut [LoopEvent]) -> usize {
-        let kept = self.event_loop.handler().0.borrow();
-        let rest = &kept.events[self.returned..];
-        let count = rest.len().min(into.len());
-        into[..count].copy_from_slice(&rest[..count]);
-        self.returned += count;
-        count
     }
 }
 
@@ -199,8 +217,8 @@ impl PulledLoop {
 impl PulledLoop {
     /// The bytes of an event of the last wait: what has arrived, or in words why a connection has ended. No
     /// bytes for one of an earlier wait whose place is not there any more.
-    pub fn data(&self, event: &LoopEvent) -> std::cell::Ref<'_, [u8]> {
-        std::cell::Ref::map(self.event_loop.handler().0.borrow(), |kept| {
+    pub fn data(&self, event: &LoopEvent) -> Ref<'_, [u8]> {
+        Ref::map(self.event_loop.handler().0.borrow(), |kept| {
             kept.buffer[..kept.used].get(event.range()).unwrap_or(&[])
         })
     }

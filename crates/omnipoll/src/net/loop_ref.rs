@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::cell::OnceCell;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::conn::Conn;
@@ -32,14 +33,14 @@ impl<'a> LoopRef<'a> {
     /// The poller that the loop waits on: for timers, descriptors, signals, children and posts of the
     /// program's own, whose events come to [`Handler::on_event`](crate::Handler::on_event). Tokens from
     /// `0xffff_ffff_8000_0000` on are the loop's: `EINVAL`.
-    pub fn poller(&self) -> &Poller {
+    pub fn poller(&self) -> &Arc<Poller> {
         &self.context.poller
     }
 
     /// Another connection of this loop, in a callback: what is done to it is done at once. `ESTALE` when
     /// it has ended, or is of another loop, which its [`ConnId`] reaches.
     pub fn conn(&mut self, id: ConnId) -> io::Result<Conn<'_>> {
-        LoopRef { table: self.table, context: self.context }.into_conn(id)
+        self.reborrow().into_conn(id)
     }
 
     /// [`EventLoop::connect_datagrams`](crate::EventLoop::connect_datagrams), in a callback.
@@ -59,6 +60,12 @@ impl<'a> LoopRef<'a> {
         (self.context.stop)(drain)
     }
 
+    /// For the bindings: the same loop, for a shorter time.
+    #[doc(hidden)]
+    pub fn reborrow(&mut self) -> LoopRef<'_> {
+        LoopRef { table: self.table, context: self.context }
+    }
+
     /// For the bindings: what they keep with the loop, which is dropped with it.
     #[doc(hidden)]
     pub fn binding(&self) -> &'a OnceCell<Box<dyn Any>> {
@@ -73,11 +80,18 @@ impl<'a> LoopRef<'a> {
 
 impl<'a> LoopRef<'a> {
     pub(crate) fn into_conn(self, id: ConnId) -> io::Result<Conn<'a>> {
+        self.find(id).ok_or_else(stale)
+    }
+
+    /// For the bindings: [`conn`](Self::conn) without the words of an error.
+    #[doc(hidden)]
+    #[inline]
+    pub fn find(self, id: ConnId) -> Option<Conn<'a>> {
         let Self { table, context } = self;
-        let slot = context.mailbox.slot(id).ok_or_else(stale)?;
+        let slot = context.mailbox.slot(id)?;
         let is_it = |connection: &&mut Connection| connection.id == id && !connection.is_ended();
-        let connection = table.get_mut(slot).filter(is_it).ok_or_else(stale)?;
+        let connection = table.get_mut(slot).filter(is_it)?;
         connection.touch(slot, context);
-        Ok(Conn { table, slot, context })
+        Some(Conn { table, slot, context })
     }
 }
