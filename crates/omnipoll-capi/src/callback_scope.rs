@@ -55,11 +55,12 @@ pub(crate) fn with_conn<T>(id: u64, body: impl FnOnce(&mut Conn<'_>) -> T) -> Op
     match current {
         // SAFETY: as in `lent`.
         Some(Current::Conn { id: own, conn }) if own == id => return Some(body(unsafe { &mut *conn })),
-        // SAFETY: used before anything else is lent.
-        Some(current) => match unsafe { lent(current) }.find(ConnId::from_number(id)) {
-            Some(mut conn) => return Some(body(&mut conn)),
-            None => {}
-        },
+        Some(current) => {
+            // SAFETY: used before anything else is lent.
+            if let Some(mut conn) = unsafe { lent(current) }.find(ConnId::from_number(id)) {
+                return Some(body(&mut conn));
+            }
+        }
         None => {}
     }
     loop_table::with_conn(loops, ConnId::from_number(id), body)

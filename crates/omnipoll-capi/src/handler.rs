@@ -15,8 +15,8 @@ use crate::sized::{self, Sized32};
 use crate::types::{omni_conn, omni_datagram, omni_datagram_socket, omni_loop};
 use crate::{datagram, loop_table};
 
-/// The callbacks of a server, each of which gets `context` as its last argument. A callback that is
-/// NULL does what it says of that.
+/// The callbacks of a server or a loop, each of which gets `context` as its last argument. A callback
+/// that is NULL does what it says of that.
 ///
 /// Calls for one connection come one after another, never at once, and always from the connection's
 /// own loop. Calls for different connections come from several threads at once under
@@ -36,7 +36,8 @@ pub struct omni_handler {
     pub size: u32,
     /// Must be 0.
     pub reserved: u32,
-    /// The caller's, passed to every callback. Stays in use until `omni_server_run` has returned.
+    /// The caller's, passed to every callback. Stays in use until `omni_server_run` has returned, or
+    /// `omni_loop_free`.
     pub context: *mut c_void,
     /// A client has connected. Return 0 to serve it. Anything else refuses it: what was written to it
     /// is sent, and no further callback comes for it, not even `on_close`. NULL: serves all.

@@ -3,13 +3,15 @@
 //!
 //! `omnipoll.h.in` is the header's frame: its chapters stand for the modules here. `types` has the
 //! handles; `version`, `error` and `engine` what needs none; `interest`, `event` and `poller` pollers,
-//! `sources` what they wait for besides descriptors; `model`, `options`, `handler`, `server` and
-//! `statistics` servers; `conn`, `datagram` and `datagram_socket` what a handler gets; `inspect` and `strict` what a
-//! poller reports of its use.
+//! `sources` what they wait for besides descriptors; `handler` what is called; `loop_event`,
+//! `loop_options` and `event_loop` loops; `model`, `options`, `server` and `statistics` servers; `conn`,
+//! `datagram` and `datagram_socket` what a handler gets; `inspect` and `strict` what a poller reports of
+//! its use.
 //!
 //! Without a chapter: `handle` makes a stale handle an error instead of undefined behaviour,
-//! `callback_scope` finds the connection whose callback is running, `mute` keeps strict mode silent,
-//! `sized` reads and writes structs that grow, `buffer` bytes and strings.
+//! `callback_scope` finds the connection or loop whose callback is running, `loop_table` the loops of a
+//! thread, `loop_handler` calls the handlers of one, `mute` keeps strict mode silent, `sized` reads and
+//! writes structs that grow, `buffer` bytes and strings.
 
 #![warn(rust_2018_idioms)]
 // cbindgen puts what is `pub` into the header; no Rust crate can reach it.

@@ -302,12 +302,14 @@ pub(crate) fn free(handle: usize) -> Result<(), Failure> {
     if !entry.close() {
         return Err(Failure::of(libc::ESTALE));
     }
-    drop(entry);
-    match this.busy.get() {
-        // The thread that was using it at the fork is not in the child, and has left it as it was.
-        true => this.freed.set(is_here),
-        false => end(owned),
+    if !this.busy.get() {
+        drop(entry);
+        end(owned);
+    } else if is_here {
+        this.freed.set(true);
+        let _ = own.handle.stop(Some(Duration::ZERO));
     }
+    // Else the thread that was using it at the fork is not in the child, and has left it as it was.
     Ok(())
 }
 

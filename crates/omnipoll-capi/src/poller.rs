@@ -16,7 +16,7 @@ use crate::handle::{call_signal_safe, checked, Table, MAX_SLOTS, POLLER};
 use crate::mute::muted;
 use crate::types::omni_poller;
 
-/// Flag of `omni_poller_new`: a signal ends a wait with -EINTR. Without it a wait continues
+/// Flag of `omni_poller_new` and of omni_loop_options: a signal ends a wait with -EINTR. Without it a wait continues
 /// with the time that is left.
 pub const OMNI_INTERRUPTIBLE: u32 = 0x1;
 /// Flag of `omni_poller_new`: regular files and directories may be registered and are always

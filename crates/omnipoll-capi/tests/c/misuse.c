@@ -75,6 +75,10 @@ static void null_pointers(uint32_t engine)
     IS(omni_server_broadcast_group(server, NULL, "x", 1, NULL), -EINVAL);
     IS(omni_conn_join(live[CONN], NULL), -EINVAL);
     IS(omni_conn_leave(live[CONN], NULL), -EINVAL);
+    IS(omni_loop_new(NULL, &handler, NULL), -EINVAL);
+    IS(omni_loop_listen(live[LOOP], NULL, NULL, 0), -EINVAL);
+    IS(omni_loop_address(live[LOOP], NULL, 1), -EINVAL);
+    IS(omni_loop_write(live[LOOP], NULL, 1), -EINVAL);
     IS(omni_conn_write(live[CONN], NULL, 1), -EINVAL);
     IS(server == live[SERVER], 1);
 }
@@ -124,7 +128,8 @@ static void misuse_it(omni_conn *conn, const uint8_t *data, size_t length, void 
     use_all_wrong_handles();
     null_pointers_in_a_callback(conn);
     for (EACH_CALL(call, CONN))
-        expect(call, conn, call->make == call_omni_conn_id || call->make == call_omni_conn_context);
+        expect(call, conn, call->make == call_omni_conn_id || call->make == call_omni_conn_context
+                               || call->make == call_omni_conn_loop || call->make == call_omni_conn_token);
 }
 
 static void misuse_datagram(omni_datagram *datagram, const uint8_t *data, size_t length, void *context)
@@ -161,6 +166,11 @@ static int begin(struct service *service, uint32_t engine, uint32_t model)
     omni_server_free(stale[SERVER]);
     idle = new_server(&options, &handler);
     listen_somewhere(idle);
+
+    IS(omni_loop_new(NULL, &handler, (omni_loop **)&stale[LOOP]), 0);
+    omni_loop_free(stale[LOOP]);
+    omni_loop_options of_loop = {.size = sizeof of_loop, .engine = engine};
+    IS(omni_loop_new(&of_loop, &handler, (omni_loop **)&live[LOOP]), 0);
 
     handler.on_post = NULL;
     handler.on_datagram = misuse_datagram;
@@ -203,6 +213,8 @@ static void end(struct service *service, int fd)
     IS(seen->error, -ECONNABORTED);
     for (EACH_CALL(call, POLLER))
         expect(call, live[POLLER], call->make == call_omni_poller_engine);
+    IS(omni_loop_run_once(live[LOOP], 0), 1);
+    omni_loop_free(live[LOOP]);
     finish(service);
     omni_server_free(idle);
 }
@@ -235,6 +247,11 @@ static void right_handles(uint32_t engine)
             for (EACH_CALL(call, DATAGRAM_SOCKET))
                 expect(call, live[DATAGRAM_SOCKET],
                        call->make == call_omni_datagram_socket_send ? -EDESTADDRREQ : 0);
+        for (EACH_CALL(call, LOOP))
+            expect(call, live[LOOP], call->make == call_omni_loop_poller                              ? 1
+                                     : call->make == call_omni_loop_wait || call->make == call_omni_loop_buffer
+                                         ? -EINVAL
+                                         : 0);
         IS(omni_conn_close(live[CONN]), 0);
         IS(receive_end(fd), 0);
         close(fd);
@@ -252,13 +269,13 @@ static void right_handles(uint32_t engine)
 
 static void use_handles_of_the_parent(void)
 {
-    void *handles[KINDS] = {live[POLLER], idle, live[CONN], stale[DATAGRAM], live[DATAGRAM_SOCKET]};
+    void *handles[KINDS] = {live[POLLER], idle, live[LOOP], live[CONN], stale[DATAGRAM], live[DATAGRAM_SOCKET]};
     for (int times = 0; times < 2; times++)
         for (int kind = 0; kind < KINDS; kind++)
             for (EACH_CALL(call, kind))
                 if (handles[kind] && call->make != call_omni_poller_after_fork
                     && call->make != call_omni_poller_free
-                    && call->make != call_omni_server_free)
+                    && call->make != call_omni_server_free && call->make != call_omni_loop_free)
                     expect(call, handles[kind], call->forked);
     IS(omni_server_listen(live[SERVER], "127.0.0.1:0"), -EINVAL); /* it runs, as far as that goes */
     IS(omni_server_broadcast(live[SERVER], "x", 1), -EOWNERDEAD);
@@ -269,6 +286,8 @@ static void use_handles_of_the_parent(void)
             expect(call, live[POLLER], call->make == call_omni_poller_engine);
     omni_server_free(idle);
     omni_server_free(live[SERVER]);
+    omni_loop_free(live[LOOP]);
+    IS(omni_loop_run(live[LOOP]), -ESTALE);
     IS(omni_poller_capabilities(live[POLLER]), -ESTALE);
     IS(omni_server_workers(idle), -ESTALE);
     IS(omni_server_workers(live[SERVER]), -ESTALE);

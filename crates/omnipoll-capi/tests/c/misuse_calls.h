@@ -5,7 +5,7 @@
 
 #include "serving.h"
 
-enum kind { POLLER, SERVER, CONN, DATAGRAM, DATAGRAM_SOCKET, KINDS };
+enum kind { POLLER, SERVER, LOOP, CONN, DATAGRAM, DATAGRAM_SOCKET, KINDS };
 
 /* What the calls take besides the handle: nothing but the handle is to be wrong. */
 static int file;         /* a regular file, not empty */
@@ -18,6 +18,8 @@ static struct sockaddr_storage address;
 static uint32_t address_length;
 static struct sockaddr_in discard = {.sin_family = AF_INET};
 static omni_event event;
+static omni_loop_event loop_event;
+static const uint8_t *start;
 static omni_poller_statistics stats = {.size = sizeof stats};
 static omni_server_statistics statistics = {.size = sizeof statistics};
 
@@ -110,6 +112,17 @@ CALL(omni_server_stop, omni_server_stop(handle, 0))
 CALL(omni_server_run, omni_server_run(handle))
 CALL(omni_server_free, (omni_server_free(handle), 0))
 
+CALL(omni_loop_poller, omni_loop_poller(handle) != NULL)
+CALL(omni_loop_listen, omni_loop_listen(handle, "127.0.0.1:0", NULL, 7))
+CALL(omni_loop_address, fine(omni_loop_address(handle, room, sizeof room)))
+CALL(omni_loop_write, omni_loop_write(handle, NULL, 0))
+CALL(omni_loop_run_once, fine(omni_loop_run_once(handle, 0)))
+CALL(omni_loop_wait, fine(omni_loop_wait(handle, &loop_event, 1, 0)))
+CALL(omni_loop_buffer, omni_loop_buffer(handle, &start, NULL))
+CALL(omni_loop_stop, omni_loop_stop(handle, 0))
+CALL(omni_loop_run, omni_loop_run(handle))
+CALL(omni_loop_free, (omni_loop_free(handle), 0))
+
 CALL(omni_conn_id, omni_conn_id(handle) == (uint64_t)(uintptr_t)handle)
 CALL(omni_conn_peer_sockaddr, omni_conn_peer_sockaddr(handle, (struct sockaddr *)&address, has_room()))
 CALL(omni_conn_peer, fine(omni_conn_peer(handle, room, sizeof room)))
@@ -118,6 +131,10 @@ CALL(omni_conn_queued, fine(omni_conn_queued(handle)))
 CALL(omni_conn_fd, fine(omni_conn_fd(handle)))
 CALL(omni_conn_worker, fine(omni_conn_worker(handle)))
 CALL(omni_conn_stopping, omni_conn_stopping(handle))
+CALL(omni_conn_loop, omni_conn_loop(handle) != NULL)
+CALL(omni_conn_set_token, omni_conn_set_token(handle, 7))
+CALL(omni_conn_token, omni_conn_token(handle) == 7)
+CALL(omni_conn_is_outgoing, omni_conn_is_outgoing(handle))
 CALL(omni_conn_set_context, omni_conn_set_context(handle, room))
 CALL(omni_conn_context, omni_conn_context(handle) == room)
 CALL(omni_conn_set_idle_timeout, omni_conn_set_idle_timeout(handle, 0))
@@ -201,6 +218,19 @@ static const struct call of_servers[] = {
     ROW(omni_server_free, 0, 0, 0),
 };
 
+static const struct call of_loops[] = {
+    ROW(omni_loop_poller, 0, 0, 1),
+    ROW(omni_loop_listen, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_loop_address, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_loop_write, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_loop_run_once, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_loop_wait, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_loop_buffer, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_loop_stop, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_loop_run, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_loop_free, 0, 0, 0),
+};
+
 static const struct call of_connections[] = {
     ROW(omni_conn_id, 1, 1, 1),
     ROW(omni_conn_peer, -EINVAL, -ESTALE, -EOWNERDEAD),
@@ -210,6 +240,10 @@ static const struct call of_connections[] = {
     ROW(omni_conn_fd, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_worker, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_stopping, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_conn_loop, 0, 0, 0),
+    ROW(omni_conn_set_token, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_conn_token, 0, 0, 0),
+    ROW(omni_conn_is_outgoing, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_set_context, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_context, 0, 0, 0),
     ROW(omni_conn_set_idle_timeout, -EINVAL, -ESTALE, -EOWNERDEAD),
@@ -254,6 +288,7 @@ static const struct {
 } tables[KINDS] = {
     {of_pollers, sizeof of_pollers / sizeof *of_pollers},
     {of_servers, sizeof of_servers / sizeof *of_servers},
+    {of_loops, sizeof of_loops / sizeof *of_loops},
     {of_connections, sizeof of_connections / sizeof *of_connections},
     {of_datagrams, sizeof of_datagrams / sizeof *of_datagrams},
     {of_datagram_sockets, sizeof of_datagram_sockets / sizeof *of_datagram_sockets},
@@ -267,8 +302,9 @@ static void expect(const struct call *call, void *handle, int expected)
     char what[96];
     snprintf(what, sizeof what, "%s of %p", call->name, handle);
     is(call->make(handle), expected, what, __LINE__);
-    /* A signal handler may call these two, which leave the words as they are. */
-    if (expected < 0 && call->make != call_omni_poller_wake && call->make != call_omni_server_stop)
+    /* A signal handler may call these three, which leave the words as they are. */
+    if (expected < 0 && call->make != call_omni_poller_wake && call->make != call_omni_server_stop
+        && call->make != call_omni_loop_stop)
         is(strncmp(omni_last_error(), call->name, strlen(call->name)), 0, what, __LINE__);
 }
 

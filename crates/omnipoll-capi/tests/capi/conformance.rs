@@ -25,7 +25,7 @@ fn compile(program: &str, folder: &Path, arguments: &[&str]) -> PathBuf {
 const SHARED: [&str; 3] = ["-L.", "-Wl,-rpath,$ORIGIN/../lib", "-lomnipoll"];
 const STATIC: [&str; 3] = ["libomnipoll.a", "-lm", "-ldl"];
 
-const PROGRAMS: [&str; 14] = [
+const PROGRAMS: [&str; 16] = [
     "conformance",
     "wait",
     "handles",
@@ -39,6 +39,8 @@ const PROGRAMS: [&str; 14] = [
     "datagram",
     "conn",
     "transfer",
+    "loop",
+    "pulled",
     "misuse",
 ];
 

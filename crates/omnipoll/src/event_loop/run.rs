@@ -369,12 +369,13 @@ impl<H: Handler> EventLoop<H> {
             return Ok(false);
         }
         core.wait(connections, events, limit)?;
+        // In a child that a callback has forked the rest is the parent's.
+        core.poller.check_owner()?;
         for event in &*events {
             if event.kind() == EventKind::Wake {
                 apply_stop(core, connections, &self.stop, self.options.backlog);
             }
             core.dispatch(connections, event)?;
-            // In a child that a callback has forked the rest is the parent's.
             core.poller.check_owner()?;
         }
         connections.free_ended(core)?;

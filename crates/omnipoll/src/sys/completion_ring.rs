@@ -28,7 +28,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::OnceLock;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{cqueue, opcode, squeue, IoUring};
@@ -277,6 +277,7 @@ impl CompletionRing {
         if !self.ring.completion().is_empty() && self.ring.submission().is_empty() {
             return Ok(true);
         }
+        let began = (limit.is_some() && !self.ring.submission().is_empty()).then(Instant::now);
         // One completion is asked for even without time to wait: a ring of this kind does its work only
         // when asked for some, and a loop that never sleeps would starve it.
         let waited = match limit {
@@ -287,6 +288,11 @@ impl CompletionRing {
             None => self.ring.submit_and_wait(1),
         };
         match waited {
+            // With requests to submit it says how many, and not what else has ended the wait.
+            Ok(_) if self.ring.completion().is_empty() => match (limit, began) {
+                (Some(limit), Some(began)) if began.elapsed() >= limit => Ok(false),
+                _ => Err(bare(libc::EINTR)),
+            },
             Ok(_) => Ok(true),
             Err(error) if error.raw_os_error() == Some(libc::ETIME) => Ok(false),
             // The kernel has no room for more completions until those that are there are taken.
