@@ -67,6 +67,7 @@ def commands() -> Commands:
     proxies |= {
         f"omnipoll relay, {engine}, C": ["proxy", "--engine", engine, "127.0.0.1:0"] for engine in best
     }
+    proxies |= {f"omnipoll relay, {engine}, Rust": ["proxy_omnipoll", engine] for engine in best}
     return proxies
 
 

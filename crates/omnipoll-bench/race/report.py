@@ -226,7 +226,11 @@ RESOURCE_GOALS = {"message_calls": 4.1, "connection_calls": 19.0, "bytes": 1024.
 
 def proxy_goals(race: Race) -> str:
     """Of our relays: what was measured, and the most that it was to be."""
-    names = {f"omnipoll relay, {engine}, C": goals for engine, goals in CPU_GOALS.items()}
+    names = {
+        f"omnipoll relay, {engine}, {language}": goals
+        for engine, goals in CPU_GOALS.items()
+        for language in ("C", "Rust")
+    }
     relays = {result.contender: result for result in race.of("proxy") if result.contender in names}
     tests = list(dict.fromkeys(test for goals in CPU_GOALS.values() for test in goals))
 
