@@ -871,7 +871,8 @@ typedef struct omni_handler {
     int (*on_open)(omni_conn *conn, void *context);
     /**
      * Bytes have arrived: as many as one read returned, which may be part of a message or several
-     * messages. They are valid until the callback returns. NULL: they are dropped.
+     * messages; one frame after `omni_conn_set_frame_until` and the like. They are valid until the
+     * callback returns. NULL: they are dropped.
      */
     void (*on_data)(omni_conn *conn, const uint8_t *data, size_t length, void *context);
     /**
@@ -1724,6 +1725,42 @@ OMNI_API int omni_conn_pause(omni_conn *conn) OMNI_NONNULL(1);
  * 0.1.
  */
 OMNI_API int omni_conn_resume(omni_conn *conn) OMNI_NONNULL(1);
+
+/**
+ * Has what arrives divided after each delimiter, of `length` bytes, from the next byte on that `on_data`
+ * has not got: `on_data` gets one frame in each call, which ends with the delimiter. What is incomplete is
+ * kept for the connection. A frame of more than `max` bytes, its delimiter included, ends the connection
+ * with -EMSGSIZE. When the peer ends its direction, what is left comes without a delimiter in a last
+ * `on_data`. The frame may be changed in `on_data`, and a connection be paused between two frames.
+ *
+ * Returns 0, or:
+ *   -EINVAL: the delimiter has not one to four bytes, or does not fit into `max`.
+ *
+ * System calls: none. Since 0.1.
+ */
+OMNI_API int omni_conn_set_frame_until(omni_conn *conn, const void *delimiter, size_t length,
+    size_t max) OMNI_NONNULL(1, 2);
+
+/**
+ * Has what arrives divided into frames of `length` bytes, as `omni_conn_set_frame_until` does after
+ * delimiters. When the peer ends its direction, what is left comes in a last `on_data`, which is shorter. A
+ * message that begins with its length is two such frames, the second of which is set when the first has
+ * come.
+ *
+ * Returns 0, or:
+ *   -EINVAL: the length is 0.
+ *
+ * System calls: none. Since 0.1.
+ */
+OMNI_API int omni_conn_set_frame_exactly(omni_conn *conn, size_t length) OMNI_NONNULL(1);
+
+/**
+ * Has what arrives come as it does from now on, as before `omni_conn_set_frame_until` or
+ * `omni_conn_set_frame_exactly`.
+ *
+ * Returns 0 or an error. System calls: none. Since 0.1.
+ */
+OMNI_API int omni_conn_set_frame_any(omni_conn *conn) OMNI_NONNULL(1);
 
 /**
  * Has `on_post` called with this value by the connection's own loop, when the present callback has

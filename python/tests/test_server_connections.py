@@ -332,6 +332,61 @@ def test_a_peer_that_reads_nothing_is_timed_out(serve: Serve) -> None:
         assert isinstance(handler.closed(), TimeoutError)
 
 
+def test_frames(serve: Serve) -> None:
+    class Brackets(Recorder):
+        def on_open(self, connection: Connection) -> None:
+            super().on_open(connection)
+            connection.set_frame_until(b"\r\n", 8)
+
+        def on_data(self, connection: Connection, data: bytes) -> None:
+            connection.write(b"<" + data + b">" + b"!" * connection.has_ended)
+            if data == b"two\r\n":
+                connection.set_frame_exactly(2)
+            elif data == b"cd":
+                connection.set_frame_any()
+
+    handler = Brackets()
+    server = serve(handler)
+    with connect(server) as client:
+        client.sendall(b"one\r\ntwo\r\nabcdefgh")
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(client) == b"<one\r\n><two\r\n><ab><cd><efgh>"
+    handler.opened()
+    assert handler.closed() is None
+    with connect(server) as client:
+        client.sendall(b"line\r\nrest")
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(client) == b"<line\r\n><rest>!"
+    handler.opened()
+    assert handler.closed() is None
+    with connect(server) as client:
+        client.sendall(b"1234567\r\n")
+        handler.opened()
+        error = handler.closed()
+        assert isinstance(error, OSError)
+        assert error.errno == errno.EMSGSIZE
+
+
+def test_what_is_no_frame(serve: Serve) -> None:
+    class Wrong(Recorder):
+        def on_open(self, connection: Connection) -> None:
+            for delimiter in (b"", b"12345"):
+                with pytest.raises(ValueError, match="delimiter"):
+                    connection.set_frame_until(delimiter, 100)
+            with pytest.raises(ValueError, match="delimiter"):
+                connection.set_frame_until(b"\r\n", 1)
+            with pytest.raises(ValueError, match="byte"):
+                connection.set_frame_exactly(0)
+            with pytest.raises(TypeError):
+                connection.set_frame_until("\n", 100)  # type: ignore[arg-type]
+            super().on_open(connection)
+
+    handler = Wrong()
+    with connect(serve(handler)) as client:
+        handler.opened()
+        assert ask(client, b"hello") == b"hello"
+
+
 def test_a_timeout_asks_first(serve: Serve) -> None:
     class Patient(Recorder):
         asked: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ use std::ptr;
 use std::time::Duration;
 
 use libc::{iovec, sockaddr};
-use omnipoll::{Conn, ConnId};
+use omnipoll::{Conn, ConnId, Frame};
 
 use crate::buffer::{read_bytes, read_str, to_count, write_sockaddr, write_str};
 use crate::callback_scope;
@@ -245,6 +245,56 @@ pub extern "C" fn omni_conn_pause(conn: *mut omni_conn) -> c_int {
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_resume(conn: *mut omni_conn) -> c_int {
     call("omni_conn_resume", conn, |conn| conn.resume(), ConnId::resume)
+}
+
+/// cbindgen:postfix=OMNI_NONNULL(1, 2)
+/// Has what arrives divided after each delimiter, of `length` bytes, from the next byte on that `on_data`
+/// has not got: `on_data` gets one frame in each call, which ends with the delimiter. What is incomplete is
+/// kept for the connection. A frame of more than `max` bytes, its delimiter included, ends the connection
+/// with -EMSGSIZE. When the peer ends its direction, what is left comes without a delimiter in a last
+/// `on_data`. The frame may be changed in `on_data`, and a connection be paused between two frames.
+///
+/// Returns 0, or:
+///   -EINVAL: the delimiter has not one to four bytes, or does not fit into `max`.
+///
+/// System calls: none. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn omni_conn_set_frame_until(
+    conn: *mut omni_conn,
+    delimiter: *const c_void,
+    length: usize,
+    max: usize,
+) -> c_int {
+    call_here("omni_conn_set_frame_until", conn, |conn| {
+        // SAFETY: as this function's contract says.
+        let delimiter = unsafe { read_bytes(delimiter, length)? };
+        Ok::<_, Failure>(conn.set_frame(Frame::Until { delimiter, max })?)
+    })
+}
+
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Has what arrives divided into frames of `length` bytes, as `omni_conn_set_frame_until` does after
+/// delimiters. When the peer ends its direction, what is left comes in a last `on_data`, which is shorter. A
+/// message that begins with its length is two such frames, the second of which is set when the first has
+/// come.
+///
+/// Returns 0, or:
+///   -EINVAL: the length is 0.
+///
+/// System calls: none. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn omni_conn_set_frame_exactly(conn: *mut omni_conn, length: usize) -> c_int {
+    call_here("omni_conn_set_frame_exactly", conn, |conn| conn.set_frame(Frame::Exactly(length)))
+}
+
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Has what arrives come as it does from now on, as before `omni_conn_set_frame_until` or
+/// `omni_conn_set_frame_exactly`.
+///
+/// Returns 0 or an error. System calls: none. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn omni_conn_set_frame_any(conn: *mut omni_conn) -> c_int {
+    call_here("omni_conn_set_frame_any", conn, |conn| conn.set_frame(Frame::Any))
 }
 
 /// cbindgen:postfix=OMNI_NONNULL(1)

@@ -43,7 +43,8 @@ pub struct omni_handler {
     /// is sent, and no further callback comes for it, not even `on_close`. NULL: serves all.
     pub on_open: Option<unsafe extern "C" fn(conn: *mut omni_conn, context: *mut c_void) -> c_int>,
     /// Bytes have arrived: as many as one read returned, which may be part of a message or several
-    /// messages. They are valid until the callback returns. NULL: they are dropped.
+    /// messages; one frame after `omni_conn_set_frame_until` and the like. They are valid until the
+    /// callback returns. NULL: they are dropped.
     pub on_data: Option<
         unsafe extern "C" fn(conn: *mut omni_conn, data: *const u8, length: usize, context: *mut c_void),
     >,

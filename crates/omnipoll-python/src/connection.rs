@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
-use omnipoll::{Address, Conn, ConnId};
+use omnipoll::{Address, Conn, ConnId, Frame};
 use pyo3::exceptions::{PyOSError, PyTypeError};
 use pyo3::prelude::*;
 
@@ -337,6 +337,37 @@ impl PyConnection {
         #[pyo3(from_py_with = number)] seconds: Option<f64>,
     ) -> PyResult<()> {
         self.set_timeout(py, seconds, Conn::set_write_timeout)
+    }
+
+    /// Has what arrives divided after each delimiter, one to four bytes, from the next byte on that
+    /// on_data has not got: on_data gets one frame in each call, which ends with the delimiter. What is
+    /// incomplete is kept. A frame of more than max bytes, its delimiter included, ends the connection
+    /// (on_close with OSError, EMSGSIZE). When the peer ends its direction, what is left comes without a
+    /// delimiter in a last on_data, in which has_ended is true. In a call of the handler.
+    fn set_frame_until(
+        &self,
+        py: Python<'_>,
+        delimiter: &Bound<'_, PyAny>,
+        #[pyo3(from_py_with = number)] max: usize,
+    ) -> PyResult<()> {
+        let delimiter = Bytes::of(delimiter)?;
+        self.here(py, |conn| conn.set_frame(Frame::Until { delimiter: &delimiter, max }))?.map_err(error)
+    }
+
+    /// Has what arrives divided into frames of so many bytes, as set_frame_until() does after
+    /// delimiters; what is left in the end is shorter. In a call of the handler.
+    fn set_frame_exactly(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = number)] length: usize,
+    ) -> PyResult<()> {
+        self.here(py, |conn| conn.set_frame(Frame::Exactly(length)))?.map_err(error)
+    }
+
+    /// Has what arrives come as it does again, as before set_frame_until() or set_frame_exactly(). In a
+    /// call of the handler.
+    fn set_frame_any(&self, py: Python<'_>) -> PyResult<()> {
+        self.here(py, |conn| conn.set_frame(Frame::Any))?.map_err(error)
     }
 
     /// Begins the time of every timeout again, as if something had just been read and written. In a

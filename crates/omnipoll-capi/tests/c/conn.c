@@ -36,6 +36,9 @@ static void all_are(omni_conn *conn, int error)
     IS(omni_conn_set_read_timeout(conn, 1), error);
     IS(omni_conn_set_write_timeout(conn, 1), error);
     IS(omni_conn_restart_timeouts(conn), error);
+    IS(omni_conn_set_frame_until(conn, "\n", 1, 100), error);
+    IS(omni_conn_set_frame_exactly(conn, 4), error);
+    IS(omni_conn_set_frame_any(conn), error);
     IS(omni_conn_set_timer(conn, 1), error);
 }
 
@@ -325,6 +328,56 @@ static void timeouts(uint32_t engine)
     }
 }
 
+static int set_lines(omni_conn *conn, void *context)
+{
+    IS(omni_conn_set_frame_until(conn, "", 0, 100), -EINVAL);
+    IS(omni_conn_set_frame_until(conn, "12345", 5, 100), -EINVAL);
+    IS(omni_conn_set_frame_until(conn, "\r\n", 2, 1), -EINVAL);
+    IS(omni_conn_set_frame_exactly(conn, 0), -EINVAL);
+    IS(omni_conn_set_frame_until(conn, "\r\n", 2, 8), 0);
+    return note_open(conn, context);
+}
+
+static void bracket(omni_conn *conn, const uint8_t *data, size_t length, void *context)
+{
+    const struct iovec pieces[] = {{"<", 1}, {(void *)(uintptr_t)data, length}, {">", 1}};
+    OK(context == &seen);
+    OK(omni_conn_writev(conn, pieces, 3) >= 0);
+    if (length == 5 && !memcmp(data, "two\r\n", 5))
+        IS(omni_conn_set_frame_exactly(conn, 2), 0);
+    if (length == 2 && !memcmp(data, "cd", 2))
+        IS(omni_conn_set_frame_any(conn), 0);
+}
+
+static void frames(uint32_t engine)
+{
+    for (EVERY_MODEL(model)) {
+        struct service service;
+        omni_handler handler = noting(bracket);
+        handler.on_open = set_lines;
+        serve(&service, engine, model, handler);
+        int fd = client();
+        send_text(fd, "one\r\ntwo\r\nabcdefgh");
+        receive(fd, "<one\r\n><two\r\n><ab><cd><efgh>");
+        close(fd);
+        UNTIL(seen->closed == 1);
+
+        fd = client();
+        send_text(fd, "1234567\r\n");
+        UNTIL(seen->closed == 2);
+        IS(seen->error, -EMSGSIZE);
+        close(fd);
+
+        fd = client();
+        send_text(fd, "rest");
+        IS(shutdown(fd, SHUT_WR), 0);
+        receive(fd, "<rest>");
+        close(fd);
+        UNTIL(seen->closed == 3);
+        finish(&service);
+    }
+}
+
 static void extend_once(omni_conn *conn, uint32_t timeout, void *context)
 {
     OK(context == &seen);
@@ -476,6 +529,7 @@ static const struct behaviour behaviours[] = {
     {"a connection keeps a pointer", contexts},
     {"a connection is aborted, closed or reset", aborted_and_reset},
     {"a silent or stuck connection times out, never early", timeouts},
+    {"what arrives comes in frames", frames},
     {"a timeout asks its handler first", timeouts_ask_first},
     {"a connection has a timer", heartbeats},
     {"ids are harmless while their connections end", ids_in_a_race},

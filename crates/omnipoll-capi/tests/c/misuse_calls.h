@@ -141,6 +141,9 @@ CALL(omni_conn_set_idle_timeout, omni_conn_set_idle_timeout(handle, 0))
 CALL(omni_conn_set_read_timeout, omni_conn_set_read_timeout(handle, 0))
 CALL(omni_conn_set_write_timeout, omni_conn_set_write_timeout(handle, 0))
 CALL(omni_conn_restart_timeouts, omni_conn_restart_timeouts(handle))
+CALL(omni_conn_set_frame_until, omni_conn_set_frame_until(handle, "\n", 1, 100))
+CALL(omni_conn_set_frame_exactly, omni_conn_set_frame_exactly(handle, 1))
+CALL(omni_conn_set_frame_any, omni_conn_set_frame_any(handle))
 CALL(omni_conn_set_timer, omni_conn_set_timer(handle, -1))
 CALL(omni_conn_write, fine(omni_conn_write(handle, "x", 1)))
 CALL(omni_conn_writev, fine(omni_conn_writev(handle, &piece, 1)))
@@ -250,6 +253,9 @@ static const struct call of_connections[] = {
     ROW(omni_conn_set_read_timeout, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_set_write_timeout, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_restart_timeouts, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_conn_set_frame_until, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_conn_set_frame_exactly, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_conn_set_frame_any, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_set_timer, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_write, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_writev, -EINVAL, -ESTALE, -EOWNERDEAD),

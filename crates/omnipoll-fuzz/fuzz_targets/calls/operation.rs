@@ -287,6 +287,7 @@ impl OfConnection {
                     omni_conn_set_read_timeout(conn, i64::from(*read));
                     omni_conn_set_write_timeout(conn, i64::from(*write));
                     omni_conn_set_timer(conn, i64::from(*idle));
+                    omni_conn_set_frame_exactly(conn, usize::from(*read as u8));
                 }
             }
         }
