@@ -64,10 +64,10 @@ def commands() -> Commands:
     proxies |= {f"{name}, package": [sys.executable, launcher, name] for name in PACKAGES}
     best = [engine for engine in build.engines() if engine not in ("select", "poll")]
     proxies |= {f"omnipoll poller, {engine}, C": ["proxy_omnipoll_poller", engine] for engine in best}
+    proxies |= {f"omnipoll relay, {engine}, Rust": ["proxy_omnipoll", engine] for engine in best}
     proxies |= {
         f"omnipoll relay, {engine}, C": ["proxy", "--engine", engine, "127.0.0.1:0"] for engine in best
     }
-    proxies |= {f"omnipoll relay, {engine}, Rust": ["proxy_omnipoll", engine] for engine in best}
     return proxies
 
 

@@ -88,11 +88,15 @@ impl<H: Handler> Connections<H> {
     }
 
     fn connected(&mut self, driver: &mut AnyDriver, opened: OpenedConnect) {
-        let OpenedConnect { id, token, socket, peer } = opened;
+        let OpenedConnect { id, token, socket, peer, is_registered } = opened;
         let slot = self.table.next_slot();
         let Some(account) = self.context.mailbox.open(id, slot) else { return };
         let origin = Origin { token, is_outgoing: true };
-        let connection = Connection::new(socket, peer, origin, id, WriteQueue::new(account), self.timeouts());
+        let mut connection =
+            Connection::new(socket, peer, origin, id, WriteQueue::new(account), self.timeouts());
+        if is_registered {
+            connection.io.take_over_registration();
+        }
         self.open(driver, connection);
         for command in self.take_early(id) {
             if self.is_in_child() {

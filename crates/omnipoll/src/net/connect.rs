@@ -46,13 +46,15 @@ pub(crate) enum Outcome {
     Failed(FailedConnect),
 }
 
-/// A connection that is established. Nothing is registered for its socket.
+/// A connection that is established.
 #[derive(Debug)]
 pub(crate) struct OpenedConnect {
     pub(crate) id: ConnId,
     pub(crate) token: u64,
     pub(crate) socket: OwnedFd,
     pub(crate) peer: Address,
+    /// The poller still has the registration of the attempt.
+    pub(crate) is_registered: bool,
 }
 
 /// What connecting is done with.
@@ -110,7 +112,7 @@ impl Connects {
     /// Starts to connect. Whatever comes of it, also at once, is an outcome.
     pub(crate) fn start(&mut self, io: &mut ConnectIo<'_>, request: ConnectRequest, id: ConnId, token: u64) {
         if let Some((socket, peer)) = request.adopted {
-            let opened = OpenedConnect { id, token, socket, peer };
+            let opened = OpenedConnect { id, token, socket, peer, is_registered: false };
             return self.outcomes.push_back(Outcome::Opened(opened));
         }
         let now = self.clock.now();
@@ -134,13 +136,12 @@ impl Connects {
             // No error is not yet a connection.
             result = result.and_then(|()| connecting::connected_to(socket).map(drop));
         }
-        io.driver.end_connect(socket, token, io.poller);
-        self.attempt_ended(io, key, result);
+        self.attempt_ended(io, key, result, true);
     }
 
     /// The driver has connected a socket, or failed to.
     pub(crate) fn on_completion(&mut self, io: &mut ConnectIo<'_>, key: usize, result: io::Result<()>) {
-        self.attempt_ended(io, key - (ATTEMPTS - RESERVED_TOKENS) as usize, result);
+        self.attempt_ended(io, key - (ATTEMPTS - RESERVED_TOKENS) as usize, result, false);
     }
 
     /// The timer of a connect has expired, of this one or of another that had its key.
@@ -266,7 +267,7 @@ impl Connects {
             };
             next = match self.attempt_to(io, key, &address) {
                 Ok(Some(socket)) => match established(&socket, &address) {
-                    Ok(peer) => return self.open(io, key, socket, peer),
+                    Ok(peer) => return self.open(io, key, socket, peer, false),
                     Err(error) => self.connects[key].attempts.failed(address, errno::number(&error)),
                 },
                 Ok(None) => self.connects[key].attempts.wait(),
@@ -306,12 +307,22 @@ impl Connects {
     }
 
     /// The driver has done with an attempt.
-    fn attempt_ended(&mut self, io: &mut ConnectIo<'_>, key: usize, result: io::Result<()>) {
+    fn attempt_ended(
+        &mut self,
+        io: &mut ConnectIo<'_>,
+        key: usize,
+        result: io::Result<()>,
+        is_registered: bool,
+    ) {
         let Some(Attempt { socket, address, connect }) = self.remove_attempt(key) else { return };
+        let result = result.and_then(|()| established(&socket, &address));
+        if is_registered && (result.is_err() || connect.is_none()) {
+            io.driver.end_connect(socket.as_fd(), ATTEMPTS + key as u64, io.poller);
+        }
         let Some(connect) = connect else { return };
         self.connects[connect].running.retain(|&running| running != key);
-        match result.and_then(|()| established(&socket, &address)) {
-            Ok(peer) => self.open(io, connect, socket, peer),
+        match result {
+            Ok(peer) => self.open(io, connect, socket, peer, is_registered),
             Err(error) if errno::classify_connect(&error) != ErrorClass::Peer => {
                 self.retry_later(io, connect, address, &error);
             }
@@ -357,9 +368,16 @@ impl Connects {
         }
     }
 
-    fn open(&mut self, io: &mut ConnectIo<'_>, key: usize, socket: OwnedFd, peer: Address) {
+    fn open(
+        &mut self,
+        io: &mut ConnectIo<'_>,
+        key: usize,
+        socket: OwnedFd,
+        peer: Address,
+        is_registered: bool,
+    ) {
         let (connect, _) = self.remove(io, key);
-        let opened = OpenedConnect { id: connect.id, token: connect.token, socket, peer };
+        let opened = OpenedConnect { id: connect.id, token: connect.token, socket, peer, is_registered };
         self.outcomes.push_back(Outcome::Opened(opened));
     }
 

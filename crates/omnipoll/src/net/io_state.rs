@@ -59,6 +59,11 @@ impl IoState {
         Ok(())
     }
 
+    /// The socket is registered for something else, which the next registration replaces.
+    pub(crate) fn take_over_registration(&mut self) {
+        self.registered = Some(Interest::NONE);
+    }
+
     pub(super) fn unregister(&mut self, fd: RawFd, poller: &Poller) {
         if self.registered.take().is_some() {
             let _ = poller.remove_reserved(fd);

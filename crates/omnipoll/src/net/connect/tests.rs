@@ -80,11 +80,21 @@ impl Fixture {
         let began = Instant::now();
         loop {
             if let Some(outcome) = self.connects.next_outcome() {
-                return outcome;
+                return self.unregistered(outcome);
             }
             assert!(began.elapsed() < LONG, "no outcome");
             self.turn();
         }
+    }
+
+    /// Takes over what an event loop would.
+    fn unregistered(&self, mut outcome: Outcome) -> Outcome {
+        if let Outcome::Opened(opened) = &mut outcome {
+            if std::mem::take(&mut opened.is_registered) {
+                self.poller.remove_reserved(opened.socket.as_raw_fd()).unwrap();
+            }
+        }
+        outcome
     }
 
     fn opened(&mut self) -> OpenedConnect {
