@@ -53,10 +53,11 @@ pub(crate) fn classify_accept(error: &io::Error) -> ErrorClass {
 }
 
 /// connect(2) of a non-blocking socket, and what comes before it: socket(2), bind(2). `WouldBlock`: it is
-/// in progress, also when a signal has interrupted it. `Temporary`: the same address is tried again.
+/// in progress. `Temporary`: the same address is tried again.
 /// `Peer`: this address can't be connected to.
 pub(crate) fn classify_connect(error: &io::Error) -> ErrorClass {
     match number(error) {
+        // EINTR: of a ring.
         libc::EINPROGRESS | libc::EALREADY | libc::EINTR => WouldBlock,
         // EAGAIN: the queue of the unix socket that listens there is full.
         libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => Temporary,

@@ -21,6 +21,16 @@ impl<H: Handler> Connections<H> {
             self.connects.start(&mut io, request.request, request.id, request.token);
         }
         self.connects.before_wait(&mut io);
+        self.has_told = self.take_outcomes(driver);
+    }
+
+    /// The resolver may have answered.
+    pub(super) fn take_answers(&mut self, driver: &mut AnyDriver) {
+        // In a child one of its threads may have had the lock.
+        if self.is_in_child() {
+            return;
+        }
+        self.connects.take_answers(&mut ConnectIo { driver, poller: &self.context.poller });
         self.take_outcomes(driver);
     }
 
@@ -34,12 +44,14 @@ impl<H: Handler> Connections<H> {
     pub(super) fn connect_ready(&mut self, driver: &mut AnyDriver, token: u64, ready: Ready) {
         let mut io = ConnectIo { driver, poller: &self.context.poller };
         self.connects.on_ready(&mut io, token, ready);
+        self.take_outcomes(driver);
     }
 
     /// The timer of a connect has expired.
     pub(super) fn connect_timer(&mut self, driver: &mut AnyDriver, token: u64) {
         let mut io = ConnectIo { driver, poller: &self.context.poller };
         self.connects.on_timer(&mut io, token);
+        self.take_outcomes(driver);
     }
 
     /// The driver has carried out an attempt.
@@ -51,6 +63,7 @@ impl<H: Handler> Connections<H> {
     ) {
         let mut io = ConnectIo { driver, poller: &self.context.poller };
         self.connects.on_completion(&mut io, key, result);
+        self.take_outcomes(driver);
     }
 
     /// Ends all that are in progress.
@@ -75,16 +88,20 @@ impl<H: Handler> Connections<H> {
         }
     }
 
-    fn take_outcomes(&mut self, driver: &mut AnyDriver) {
+    /// Calls the handler with what has become of connects; false when that is nothing.
+    fn take_outcomes(&mut self, driver: &mut AnyDriver) -> bool {
+        let mut has_told = false;
         while let Some(outcome) = self.connects.next_outcome() {
+            has_told = true;
             match outcome {
                 Outcome::Opened(opened) => self.connected(driver, opened),
                 Outcome::Failed(failed) => self.connect_failed(&failed),
             }
             if self.is_in_child() {
-                return;
+                break;
             }
         }
+        has_told
     }
 
     fn connected(&mut self, driver: &mut AnyDriver, opened: OpenedConnect) {

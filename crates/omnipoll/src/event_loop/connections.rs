@@ -62,6 +62,8 @@ pub(crate) struct Connections<H: Handler> {
     /// Connections out that are not open yet, and what other threads have asked of them.
     pub(super) connects: Connects,
     pub(super) early: Vec<(ConnId, Command)>,
+    /// The handler was told of a connect since the last wait: the next returns at once.
+    pub(super) has_told: bool,
     /// Slots whose data was received when the handler had no room for it.
     pub(super) starved: Vec<usize>,
 }
@@ -79,6 +81,7 @@ impl<H: Handler> Connections<H> {
             linger: options.linger,
             worker: place.worker,
             stopping: false.into(),
+            is_over: false.into(),
             stop: place.stop,
             touched: RefCell::default(),
             requests: RefCell::default(),
@@ -100,6 +103,7 @@ impl<H: Handler> Connections<H> {
             previous_partial: Vec::new(),
             connects: Connects::new(),
             early: Vec::new(),
+            has_told: false,
             starved: Vec::new(),
         }
     }

@@ -43,6 +43,8 @@ impl<H: Handler> Clients for Connections<H> {
     }
 
     fn force_close(&mut self, core: &mut Core) {
+        // Whose connect is cancelled may try again.
+        self.context.is_over.set(true);
         self.cancel_connects(&mut core.driver);
         self.for_each_open(&mut core.driver, |connections, slot| {
             let connection = &mut connections.table[slot];
@@ -62,6 +64,7 @@ impl<H: Handler> Hooks for Connections<H> {
             }
             (EventKind::Wake, _) => {
                 self.run_commands(driver);
+                self.take_answers(driver);
                 return self.datagrams.update(&self.handler, &self.context);
             }
             (_, ..RESERVED_TOKENS) => self.call_on_event(event),
@@ -91,6 +94,7 @@ impl<H: Handler> Hooks for Connections<H> {
                 self.deliver_starved(&mut core.driver, slot);
             }
         }
+        self.has_told = false;
         if self.is_connecting() {
             self.advance_connects(&mut core.driver);
             core.poller.check_owner()?;
@@ -107,6 +111,7 @@ impl<H: Handler> Hooks for Connections<H> {
         !self.previous_partial.is_empty()
             || !self.starved.is_empty()
             || !self.context.requests.borrow().is_empty()
+            || self.has_told
             || self.handler.is_pending()
     }
 

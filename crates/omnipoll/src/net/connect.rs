@@ -28,7 +28,7 @@ use super::timeouts::Clock;
 use crate::errno::{self, ErrorClass};
 use crate::error::{explain, fail};
 use crate::poller::RESERVED_TOKENS;
-use crate::sys::{connecting, lock, socket, Address};
+use crate::sys::{connecting, lock, socket, socket_options, Address};
 use crate::{Poller, Ready};
 
 /// Attempts, from this token on.
@@ -172,12 +172,18 @@ impl Connects {
         keys.into_iter().for_each(|key| self.fail(io, key, End::Cancelled));
     }
 
-    /// After a batch of events: takes what the resolver has answered. Wakes the poller when it answers later.
+    /// Takes what the resolver has answered. When it answers later it wakes the poller.
+    #[inline]
+    pub(crate) fn take_answers(&mut self, io: &mut ConnectIo<'_>) {
+        if self.lookups > 0 {
+            self.take_waiting_answers(io);
+        }
+    }
+
+    /// After a batch of events.
     #[inline]
     pub(crate) fn before_wait(&mut self, io: &mut ConnectIo<'_>) {
-        if self.lookups > 0 {
-            self.take_answers(io);
-        }
+        self.take_answers(io);
         while let Some(key) = self.ended_attempts.pop() {
             self.attempts.remove(key);
         }
@@ -222,7 +228,7 @@ impl Connects {
     }
 
     #[cold]
-    fn take_answers(&mut self, io: &mut ConnectIo<'_>) {
+    fn take_waiting_answers(&mut self, io: &mut ConnectIo<'_>) {
         let answers = std::mem::take(&mut *lock(&self.answers));
         for (key, id, resolved) in answers {
             match self.connects.get_mut(key) {
@@ -425,6 +431,8 @@ fn established(socket: &OwnedFd, address: &Address) -> io::Result<Address> {
         if peer.ip().is_unspecified() { connecting::connected_to(socket.as_fd())? } else { peer.into() };
     let local = socket::local_address(socket.as_fd())?.as_socket_addr();
     if local.map(|local| (local.ip(), local.port())) == peer.as_socket_addr().map(|it| (it.ip(), it.port())) {
+        // An end in order would keep the port from who is to listen there.
+        let _ = socket_options::reset_on_close(socket.as_fd());
         return Err(fail(libc::ECONNREFUSED, "the socket was connected to itself"));
     }
     Ok(peer)

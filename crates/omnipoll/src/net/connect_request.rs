@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::connect_address::ConnectAddress;
 use super::connect_options::ConnectOptions;
-use crate::error::{fail, Describe};
+use crate::errno;
+use crate::error::{explain, fail, Describe};
 use crate::sys::{connecting, socket_options, Address};
 
 /// What can be started; all that is wrong with it already was told.
@@ -41,9 +42,9 @@ impl ConnectRequest {
             return Err(fail(libc::EINVAL, "only internet addresses are connected to from a local address"));
         }
         let adopted = match address {
-            ConnectAddress::Descriptor(number) => {
-                Some(connecting::adopt(number).describe(format_args!("descriptor {number}"))?)
-            }
+            ConnectAddress::Descriptor(number) => Some(connecting::adopt(number).map_err(|error| {
+                fail(errno::number(&error), format!("descriptor {number}: {}", explain(&error)))
+            })?),
             _ => None,
         };
         let setup = SocketSetup { local, no_delay: options.no_delay, keep_alive: options.keep_alive };

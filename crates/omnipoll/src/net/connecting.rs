@@ -93,25 +93,24 @@ impl Connecting {
         }
         let why = match (end, self.timeout) {
             (End::TimedOut, Some(timeout)) if self.lookup.is_some() => {
-                format!(": the name was not resolved within {timeout:?}")
+                Some(format!("the name was not resolved within {timeout:?}"))
             }
-            (End::TimedOut, Some(timeout)) => format!(": not connected within {timeout:?}"),
-            (End::Cancelled, _) => ": cancelled".to_owned(),
-            _ => String::new(),
+            (End::TimedOut, Some(timeout)) => Some(format!("not connected within {timeout:?}")),
+            (End::Cancelled, _) => Some("cancelled".to_owned()),
+            _ => None,
         };
         let attempts = self.attempts.into_failures();
         let errno = match (end, attempts.last()) {
             (End::Cancelled, _) | (_, None) => errno,
             (_, Some((_, last))) => *last,
         };
-        let summary = format!("connect {}{why}", self.address);
-        FailedConnect::new(self.id, self.token, errno, &summary, attempts)
+        FailedConnect::new(self.id, self.token, errno, (&self.address, why.as_deref()), attempts)
     }
 
     /// The same when the connect has failed for a reason that is no address's.
-    pub(super) fn fail_with(self, errno: i32, words: &str) -> FailedConnect {
-        let summary = format!("connect {}: {words}", self.address);
-        FailedConnect::new(self.id, self.token, errno, &summary, self.attempts.into_failures())
+    pub(super) fn fail_with(self, errno: i32, why: &str) -> FailedConnect {
+        let attempts = self.attempts.into_failures();
+        FailedConnect::new(self.id, self.token, errno, (&self.address, Some(why)), attempts)
     }
 }
 

@@ -1,9 +1,9 @@
 //! [`FailedConnect`]: a connection that never opened.
 
-use std::fmt::Write;
 use std::io;
 
 use super::conn_id::ConnId;
+use super::connect_address::ConnectAddress;
 use crate::error::{fail, text_of};
 use crate::sys::Address;
 
@@ -22,20 +22,21 @@ pub struct FailedConnect {
 }
 
 impl FailedConnect {
-    /// `summary` says what was connected to, and what has gone wrong besides the attempts.
+    /// `target` is what was connected to, and `why` what has gone wrong besides the attempts, if that is
+    /// anything.
     pub(super) fn new(
         id: ConnId,
         token: u64,
         errno: i32,
-        summary: &str,
+        (target, why): (&ConnectAddress, Option<&str>),
         attempts: Vec<(Address, i32)>,
     ) -> Self {
-        let mut words = summary.to_owned();
-        for (index, (address, errno)) in attempts.iter().enumerate() {
-            let separator = if index == 0 { ": " } else { "; " };
-            let _ = write!(words, "{separator}{address}: {}", text_of(*errno));
-        }
-        Self { id, token, errno, words, attempts }
+        let target = target.to_string();
+        let why = why.map_or_else(String::new, |why| format!(": {why}"));
+        let tried: Vec<_> = attempts.iter().map(|attempt| describe(attempt, &target)).collect();
+        let tried = tried.join("; ");
+        let separator = if tried.is_empty() { "" } else { ": " };
+        Self { id, token, errno, words: format!("connect {target}{why}{separator}{tried}"), attempts }
     }
 
     /// The id that connect returned.
@@ -58,5 +59,15 @@ impl FailedConnect {
     /// The addresses that were tried and why each failed, as an errno, in the order of their ends.
     pub fn attempts(&self) -> &[(Address, i32)] {
         &self.attempts
+    }
+}
+
+/// An address that was tried, unless it is all that was connected to.
+fn describe((address, errno): &(Address, i32), target: &str) -> String {
+    let address = address.to_string();
+    if address == target {
+        text_of(*errno)
+    } else {
+        format!("{address}: {}", text_of(*errno))
     }
 }

@@ -32,6 +32,8 @@ pub(crate) struct LoopContext {
     pub(crate) linger: Duration,
     pub(crate) worker: usize,
     pub(crate) stopping: Cell<bool>,
+    /// The time to stop is up: nothing is connected to any more.
+    pub(crate) is_over: Cell<bool>,
     pub(crate) stop: StopLoop,
     /// Slots of connections that callbacks other than their own have reached.
     pub(crate) touched: RefCell<Vec<usize>>,
@@ -55,6 +57,9 @@ impl LoopContext {
     /// Has the loop connect to an address.
     pub(crate) fn connect(&self, address: &str, options: &ConnectOptions, token: u64) -> io::Result<ConnId> {
         self.poller.check_owner()?;
+        if self.is_over.get() {
+            return Err(fail(libc::EINVAL, "the loop has been stopped"));
+        }
         let request = ConnectRequest::new(address, options).map_err(|error| {
             let errno = error.raw_os_error().unwrap_or(libc::EIO);
             fail(errno, format!("{address:?}: {}", explain(&error)))

@@ -22,11 +22,9 @@ mod bound;
 mod conn;
 mod conn_control;
 mod conn_id;
-#[allow(dead_code)]
 mod connect;
 mod connect_address;
 mod connect_options;
-#[allow(dead_code)]
 mod connect_request;
 mod connecting;
 mod connection;
@@ -76,10 +74,7 @@ pub(crate) use account::Account;
 pub(crate) use account::Budget;
 pub(crate) use bound::Bound;
 pub(crate) use conn_id::MAX_CONNECTIONS;
-#[allow(unused_imports)]
 pub(crate) use connect::{ConnectIo, Connects, OpenedConnect, Outcome, ATTEMPTS, TIMERS};
-#[allow(unused_imports)]
-pub(crate) use connect_request::ConnectRequest;
 pub(crate) use connection::{Connection, Origin};
 pub(crate) use connection_table::ConnectionTable;
 pub(crate) use counters::{Counter, Counters, WorkerCounters};

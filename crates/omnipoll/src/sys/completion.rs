@@ -11,7 +11,6 @@ pub(crate) enum Completion {
     /// A connection to a listening socket: non-blocking and closed by `exec`.
     Accepted { key: usize, result: io::Result<(OwnedFd, Address)>, more: bool },
     /// The end of connecting a socket.
-    #[allow(dead_code)]
     Connected { key: usize, result: io::Result<()> },
     /// Bytes, the end of the stream, or an error.
     Received { key: usize, result: io::Result<Chunk>, more: bool },

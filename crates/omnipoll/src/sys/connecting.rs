@@ -15,7 +15,7 @@ use super::sockaddr::SocketAddress;
 #[cfg(target_os = "linux")]
 use super::socket_options::set_option;
 use super::{socket, Address};
-use crate::error::{bare, errno, fail, Describe};
+use crate::error::{bare, fail, Describe};
 
 /// A stream socket that can be connected to `address`: non-blocking and closed by `exec`.
 pub(crate) fn open(address: &Address) -> io::Result<OwnedFd> {
@@ -47,15 +47,17 @@ pub(crate) fn keep_alive(fd: BorrowedFd<'_>, time: Duration) -> io::Result<()> {
     SockRef::from(&fd).set_tcp_keepalive(&keep_alive).describe("SO_KEEPALIVE")
 }
 
-/// Connects a non-blocking socket: connect(2). `EINPROGRESS` when that takes a while; so does it when
-/// a signal has interrupted it (`EINTR`).
+/// Connects a non-blocking socket: connect(2). `EINPROGRESS`, or `EALREADY` after a signal has interrupted
+/// it, when that takes a while.
 pub(crate) fn connect(fd: BorrowedFd<'_>, address: &Address) -> io::Result<()> {
     let mut peer = SocketAddress::new();
     peer.set(address)?;
     // SAFETY: the address is readable for its length.
-    match unsafe { libc::connect(fd.as_raw_fd(), peer.as_mut_ptr(), peer.length) } {
-        0 => Ok(()),
-        _ => Err(bare(errno())),
+    let call = || unsafe { libc::connect(fd.as_raw_fd(), peer.as_mut_ptr(), peer.length) as isize };
+    match retry(call) {
+        // It was connected by the call that was interrupted.
+        Err(error) if error.raw_os_error() == Some(libc::EISCONN) => Ok(()),
+        connected => connected.map(drop),
     }
 }
 

@@ -5,6 +5,8 @@
 
 mod descriptors;
 mod limits;
+#[cfg(target_os = "linux")]
+mod network;
 mod processes;
 mod signals;
 mod threads;
@@ -14,6 +16,8 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 pub(crate) use descriptors::*;
 pub(crate) use limits::*;
+#[cfg(target_os = "linux")]
+pub(crate) use network::*;
 pub(crate) use processes::*;
 pub(crate) use signals::*;
 pub(crate) use threads::*;
