@@ -40,6 +40,7 @@ from omnipoll._native import (
     ServerStats,
     Stats,
     StrictWarning,
+    Worker,
     WorkerStats,
     __version__,
 )
@@ -101,6 +102,7 @@ __all__ = [
     "ServerStats",
     "Stats",
     "StrictWarning",
+    "Worker",
     "WorkerStats",
     "__version__",
     "serve",

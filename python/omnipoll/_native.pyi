@@ -40,6 +40,7 @@ __all__ = [
     "ServerStats",
     "Stats",
     "StrictWarning",
+    "Worker",
     "WorkerStats",
     "__version__",
 ]
@@ -320,6 +321,12 @@ class WorkerStats:
     @property
     def restarts(self) -> int: ...
 
+class Worker:
+    @property
+    def number(self) -> int: ...
+    @property
+    def poller(self) -> Poller: ...
+
 @final
 class ServerStats:
     @property
@@ -327,7 +334,8 @@ class ServerStats:
     @property
     def workers(self) -> list[WorkerStats]: ...
 
-# A handler has some of these methods. A connection is a Connection, or what declares its attributes.
+# A handler has some of these methods. A connection is a Connection, or what declares its attributes; so is
+# a worker a Worker.
 @type_check_only
 class _OnOpen(Protocol):
     def on_open(self, connection: Any, /) -> bool | None: ...
@@ -372,6 +380,18 @@ class _OnDatagram(Protocol):
 class _OnDatagramError(Protocol):
     def on_datagram_error(self, socket: DatagramSocket, error: OSError, /) -> None: ...
 
+@type_check_only
+class _OnWorkerStart(Protocol):
+    def on_worker_start(self, worker: Any, /) -> None: ...
+
+@type_check_only
+class _OnWorkerEnd(Protocol):
+    def on_worker_end(self, worker: Any, /) -> None: ...
+
+@type_check_only
+class _OnEvent(Protocol):
+    def on_event(self, worker: Any, event: Event, /) -> None: ...
+
 _Handler: TypeAlias = (
     _OnOpen
     | _OnData
@@ -384,6 +404,9 @@ _Handler: TypeAlias = (
     | _OnClose
     | _OnDatagram
     | _OnDatagramError
+    | _OnWorkerStart
+    | _OnWorkerEnd
+    | _OnEvent
 )
 
 @type_check_only

@@ -20,6 +20,9 @@ METHODS = (
     "on_close",
     "on_datagram",
     "on_datagram_error",
+    "on_worker_start",
+    "on_worker_end",
+    "on_event",
 )
 
 

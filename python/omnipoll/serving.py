@@ -44,6 +44,13 @@ class Server(_native.Server):
       the OSError says why: ConnectionRefusedError or another that the network gives of a connected
       socket's, or what the system said of one that had to wait.
 
+    - on_worker_start(worker): a Worker begins, in its own thread or process: the loop of "reactor", each
+      of "cores", each process of "prefork", that of each client under "thread" and "fork". The place
+      for what each needs of its own, such as timers on worker.poller. An exception ends the server,
+      and run() raises it; an OSError instead when it was raised in another process.
+    - on_worker_end(worker): it ends there, when all its connections have.
+    - on_event(worker, event): an Event of what the program has added to worker.poller.
+
     Calls for one connection never overlap. An exception in one goes to logging.getLogger("omnipoll")
     with its traceback and ends that connection, and nothing else.
 

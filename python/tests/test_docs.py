@@ -23,6 +23,7 @@ SERVING = [
     omnipoll.Connection,
     omnipoll.Datagram,
     omnipoll.DatagramSocket,
+    omnipoll.Worker,
     omnipoll.Server,
     omnipoll.ServerStats,
     omnipoll.WorkerStats,

@@ -14,6 +14,11 @@ use crate::scoped_ref::this_thread;
 /// Set in children that a server has forked, and inherited by theirs.
 static IN_CHILD: AtomicBool = AtomicBool::new(false);
 
+/// Whether a server has forked this process.
+pub(crate) fn is_in_child() -> bool {
+    IN_CHILD.load(Ordering::Relaxed)
+}
+
 /// The process whose clients are served: a child that a handler forks by itself is another.
 static SERVING: AtomicU32 = AtomicU32::new(0);
 

@@ -4,10 +4,11 @@
 //! while no other thread wants the interpreter. No lock of ours is held meanwhile.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use omnipoll::{Conn, Datagram, DatagramId, Handler, ServerHandle, Timeout};
+use omnipoll::{Conn, Datagram, DatagramId, Event, Handler, LoopRef, ServerHandle, Timeout};
 use pyo3::exceptions::{PyException, PyOSError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -19,6 +20,7 @@ use crate::datagram::PyDatagram;
 use crate::datagram_socket::PyDatagramSocket;
 use crate::finalization::attach;
 use crate::gil_cell::GilCell;
+use crate::worker::{self, PyWorker};
 use crate::{forking, log};
 
 /// The handler's methods, looked up once. What it hasn't is `None`.
@@ -34,6 +36,16 @@ struct Methods {
     on_datagram_error: Option<Py<PyAny>>,
     on_timeout: Option<Py<PyAny>>,
     on_timer: Option<Py<PyAny>>,
+    on_worker_start: Option<Py<PyAny>>,
+    on_worker_end: Option<Py<PyAny>>,
+    on_event: Option<Py<PyAny>>,
+}
+
+impl Methods {
+    /// Whether one is called for a worker itself.
+    fn are_any_of_workers(&self) -> bool {
+        [&self.on_worker_start, &self.on_worker_end, &self.on_event].iter().any(|method| method.is_some())
+    }
 }
 
 /// Calls the methods of a Python object.
@@ -43,6 +55,8 @@ pub(crate) struct PyHandler {
     pub(crate) server: OnceLock<ServerHandle>,
     /// A KeyboardInterrupt, SystemExit or the like, which is to come out of `run`.
     ending: GilCell<Option<PyErr>>,
+    /// That an event is lost was logged.
+    has_complained: AtomicBool,
 }
 
 impl PyHandler {
@@ -65,8 +79,12 @@ impl PyHandler {
             on_datagram_error: method("on_datagram_error")?,
             on_timeout: method("on_timeout")?,
             on_timer: method("on_timer")?,
+            on_worker_start: method("on_worker_start")?,
+            on_worker_end: method("on_worker_end")?,
+            on_event: method("on_event")?,
         };
-        Ok(Self { methods, server: OnceLock::new(), ending: GilCell::new(py, None) })
+        let ending = GilCell::new(py, None);
+        Ok(Self { methods, server: OnceLock::new(), ending, has_complained: false.into() })
     }
 
     /// What is to come out of `run`, if anything.
@@ -80,8 +98,11 @@ impl PyHandler {
         for method in [on_open, on_data, on_end, on_drain, on_post, on_timeout, on_timer, on_stop, on_close] {
             visit.call(method)?;
         }
-        visit.call(&self.methods.on_datagram)?;
-        visit.call(&self.methods.on_datagram_error)?;
+        let Methods { on_datagram, on_datagram_error, .. } = &self.methods;
+        let Methods { on_worker_start, on_worker_end, on_event, .. } = &self.methods;
+        for method in [on_datagram, on_datagram_error, on_worker_start, on_worker_end, on_event] {
+            visit.call(method)?;
+        }
         Ok(())
     }
 
@@ -125,6 +146,15 @@ impl PyHandler {
         if let Some(server) = self.server.get() {
             // It fails only when the server's own descriptors were closed elsewhere.
             let _ = server.stop(Some(Duration::ZERO));
+        }
+    }
+
+    #[cold]
+    fn event_is_lost(&self, py: Python<'_>) {
+        if !self.has_complained.swap(true, Ordering::Relaxed) {
+            let words = "on_event is called for what worker.poller watches, and the handler has none: an \
+                         event is lost";
+            log::warning(py, words);
         }
     }
 
@@ -247,6 +277,57 @@ impl Handler for PyHandler {
                 io::Error::from_raw_os_error(libc::EINTR)
             })
         })
+    }
+
+    /// An exception comes out of `run`; in a process that the server has forked it is logged, and `run`
+    /// raises an OSError.
+    fn on_worker_start(&self, event_loop: &mut LoopRef<'_>) -> io::Result<()> {
+        if !self.methods.are_any_of_workers() {
+            return Ok(());
+        }
+        attach(|py| {
+            let worker =
+                PyWorker::begin(py, event_loop).map_err(|failed| worker::start_error(py, &failed))?;
+            let Some(method) = &self.methods.on_worker_start else { return Ok(()) };
+            worker::invoke(py, method, worker, None).map_err(|failed| {
+                PyWorker::end(py);
+                let error = worker::start_error(py, &failed);
+                if forking::is_in_child() {
+                    log::exception(py, failed, format_args!("on_worker_start"));
+                } else {
+                    self.end(py, failed);
+                }
+                error
+            })
+        })
+    }
+
+    fn on_worker_end(&self, _: &mut LoopRef<'_>) {
+        if !self.methods.are_any_of_workers() {
+            return;
+        }
+        attach(|py| {
+            if let (Some(method), Some(worker)) = (&self.methods.on_worker_end, PyWorker::current(py)) {
+                if let Err(failed) = worker::invoke(py, method, worker, None) {
+                    self.failed(py, failed, format_args!("on_worker_end"));
+                }
+            }
+            PyWorker::end(py);
+        });
+    }
+
+    fn on_event(&self, _: &mut LoopRef<'_>, event: &Event) {
+        attach(|py| {
+            let Some(worker) = PyWorker::current(py) else { return };
+            let Some(method) = &self.methods.on_event else { return self.event_is_lost(py) };
+            let handled = worker.get().report(py, event).and_then(|report| match report {
+                Some(report) => worker::invoke(py, method, worker, Some(report)),
+                None => Ok(()),
+            });
+            if let Err(failed) = handled {
+                self.failed(py, failed, format_args!("on_event"));
+            }
+        });
     }
 
     /// A thread state is made once for each thread, and not at each call.

@@ -31,6 +31,7 @@ mod strict;
 mod table;
 mod wait;
 mod waits;
+mod worker;
 
 use pyo3::prelude::*;
 
@@ -66,6 +67,8 @@ mod _native {
     use strict::PyFinding;
     #[pymodule_export]
     use strict::StrictWarning;
+    #[pymodule_export]
+    use worker::PyWorker;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

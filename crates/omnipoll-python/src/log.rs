@@ -18,3 +18,15 @@ pub(crate) fn exception(py: Python<'_>, failed: PyErr, what: Arguments<'_>) {
         error.write_unraisable(py, None);
     }
 }
+
+/// Logs a mistake of the program's, as a warning of the same logger.
+#[cold]
+pub(crate) fn warning(py: Python<'_>, words: &str) {
+    let logged = py
+        .import("logging")
+        .and_then(|logging| logging.call_method1("getLogger", ("omnipoll",)))
+        .and_then(|logger| logger.call_method1("warning", (words,)));
+    if let Err(error) = logged {
+        error.write_unraisable(py, None);
+    }
+}

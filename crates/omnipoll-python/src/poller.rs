@@ -48,6 +48,19 @@ pub(crate) struct PyPoller {
     core: InitCell<PollerCore>,
 }
 
+impl PyPoller {
+    /// The poller of a loop.
+    pub(crate) fn of_loop(core: PollerCore) -> PyResult<Self> {
+        let cell = InitCell::new();
+        cell.make(core)?;
+        Ok(Self { core: cell })
+    }
+
+    pub(crate) fn core(&self) -> PyResult<&PollerCore> {
+        self.core.get()
+    }
+}
+
 #[pymethods]
 impl PyPoller {
     #[new]
@@ -329,7 +342,10 @@ impl PyPoller {
     /// Raises OSError (EBUSY) when another thread of the parent was changing the poller at the
     /// very moment of the fork: make a new one then.
     fn after_fork(&self, py: Python<'_>) -> PyResult<()> {
-        self.core.get()?.call(|core| core.after_fork(py))
+        self.core.get()?.call(|core| {
+            core.check_is_own()?;
+            core.after_fork(py)
+        })
     }
 
     /// How much there is, and how much was done: a Stats. Makes no system call.
@@ -366,7 +382,9 @@ impl PyPoller {
     /// Raises io.UnsupportedOperation, an OSError, on other engines, ValueError when the poller is
     /// closed.
     fn fileno(&self, py: Python<'_>) -> PyResult<RawFd> {
-        self.core.get()?.descriptor(py)
+        let core = self.core.get()?;
+        core.check_is_own()?;
+        core.descriptor(py)
     }
 
     /// Ends the waits in progress with ValueError and releases everything; the descriptors that
@@ -374,6 +392,7 @@ impl PyPoller {
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let Some(core) = self.core.get_opt() else { return Ok(()) };
         core.call(|core| {
+            core.check_is_own()?;
             core.close(py);
             Ok(())
         })

@@ -6,11 +6,11 @@ mod sources;
 use std::cell::RefMut;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd, RawFd};
-use std::rc::{Rc, Weak};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::{mem, process};
 
 use omnipoll::{Capabilities, EngineKind, Events, Interest, Poller};
+use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
@@ -27,6 +27,8 @@ pub(crate) struct PollerCore {
     pub(crate) state: Arc<GilCell<State>>,
     /// When it is strict.
     findings: Option<Arc<Findings>>,
+    /// A loop waits on it, and no one else.
+    is_of_loop: bool,
 }
 
 /// Its fields are dropped in this order.
@@ -65,10 +67,35 @@ impl DerefMut for Change<'_> {
 impl PollerCore {
     /// `EINVAL` for a listener when the core is not strict.
     pub(crate) fn new(py: Python<'_>, core: Poller, listener: Option<Py<PyAny>>) -> PyResult<Self> {
+        Self::over(py, Arc::new(core), listener, false)
+    }
+
+    /// The poller of a loop, which alone waits on it and closes it.
+    pub(crate) fn of_loop(py: Python<'_>, core: Arc<Poller>) -> PyResult<Self> {
+        Self::over(py, core, None, true)
+    }
+
+    fn over(
+        py: Python<'_>,
+        core: Arc<Poller>,
+        listener: Option<Py<PyAny>>,
+        is_of_loop: bool,
+    ) -> PyResult<Self> {
         let engine = core.engine();
         let state = Arc::new(GilCell::new(py, State::new(core, listener)));
         let findings = Self::listen(py, &state)?;
-        Ok(Self { engine, state, findings })
+        Ok(Self { engine, state, findings, is_of_loop })
+    }
+
+    /// `EPERM` for what only its loop does.
+    pub(crate) fn check_is_own(&self) -> PyResult<()> {
+        match self.is_of_loop {
+            true => Err(PyOSError::new_err((
+                libc::EPERM,
+                "it is the poller of a loop, which waits on it by run() or wait(), and closes it",
+            ))),
+            false => Ok(()),
+        }
     }
 
     /// Takes the findings, if there may be any.
@@ -240,7 +267,7 @@ impl PollerCore {
         state.drop_inherited_waits();
         let core = state.core.take();
         let has_waiters = !state.waits.is_empty();
-        state.closed = core.as_ref().map_or_else(Weak::new, Rc::downgrade);
+        state.closed = core.as_ref().map_or_else(Weak::new, Arc::downgrade);
         drop(state);
         if let Some(core) = core.filter(|_| has_waiters) {
             // It fails in a forked child only, where the thread that waits is this one.

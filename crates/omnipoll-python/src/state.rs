@@ -5,7 +5,7 @@
 
 use std::os::fd::RawFd;
 use std::process;
-use std::rc::{Rc, Weak};
+use std::sync::{Arc, Weak};
 
 use omnipoll::{Events, Poller};
 use pyo3::prelude::*;
@@ -18,7 +18,7 @@ use crate::waits::Waits;
 
 pub(crate) struct State {
     /// `None` once closed. A wait in progress holds it, too.
-    pub(crate) core: Option<Rc<Poller>>,
+    pub(crate) core: Option<Arc<Poller>>,
     /// What the waits that were in progress when it was closed still hold.
     pub(crate) closed: Weak<Poller>,
     pub(crate) table: Table,
@@ -35,9 +35,9 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(core: Poller, listener: Option<Py<PyAny>>) -> Self {
+    pub(crate) fn new(core: Arc<Poller>, listener: Option<Py<PyAny>>) -> Self {
         Self {
-            core: Some(Rc::new(core)),
+            core: Some(core),
             closed: Weak::new(),
             table: Table::default(),
             sources: Sources::default(),
@@ -49,7 +49,7 @@ impl State {
         }
     }
 
-    pub(crate) fn core(&self) -> PyResult<&Rc<Poller>> {
+    pub(crate) fn core(&self) -> PyResult<&Arc<Poller>> {
         self.core.as_ref().ok_or_else(closed)
     }
 
@@ -63,7 +63,7 @@ impl State {
         let Some(core) = self.core.clone().or_else(|| self.closed.upgrade()) else { return };
         for _ in 0..inherited {
             // SAFETY: each wait has a reference to the core, which its thread never drops here.
-            unsafe { Rc::decrement_strong_count(Rc::as_ptr(&core)) };
+            unsafe { Arc::decrement_strong_count(Arc::as_ptr(&core)) };
         }
     }
 

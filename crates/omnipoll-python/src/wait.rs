@@ -2,7 +2,7 @@
 
 use std::cell::RefMut;
 use std::mem;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use omnipoll::{EngineKind, Event, EventKind, Events, Poller, Ready};
@@ -33,6 +33,7 @@ impl PollerCore {
         most: Option<usize>,
         make: Make,
     ) -> PyResult<Option<Bound<'py, PyList>>> {
+        self.check_is_own()?;
         let Some((core, mut events)) = self.enter(py, most) else { return Ok(None) };
         let end = timeout.filter(|timeout| !timeout.is_zero()).map(|timeout| Instant::now() + timeout);
         let mut left = timeout;
@@ -56,7 +57,7 @@ impl PollerCore {
 
     /// What a wait needs, taken out of the state so that another thread may wait, too. `None` when
     /// the poller is closed.
-    fn enter(&self, py: Python<'_>, most: Option<usize>) -> Option<(Rc<Poller>, Events)> {
+    fn enter(&self, py: Python<'_>, most: Option<usize>) -> Option<(Arc<Poller>, Events)> {
         let mut state = self.state.borrow(py);
         state.drop_inherited_waits();
         let core = state.core.clone()?;
@@ -116,7 +117,7 @@ impl PollerCore {
     }
 
     /// Makes a report and keeps it. None of a registration that has ended meanwhile.
-    fn report(&self, py: Python<'_>, event: &Event, make: Make) -> PyResult<Option<Py<PyAny>>> {
+    pub(crate) fn report(&self, py: Python<'_>, event: &Event, make: Make) -> PyResult<Option<Py<PyAny>>> {
         match event.kind() {
             EventKind::Io => {}
             EventKind::Wake => return Ok(make(py, None, event)?.map(Bound::unbind)),
