@@ -22,6 +22,7 @@ import unittest
 from tests.broadcast import Broadcast
 from tests.building import BUILD, BUILDS, ECHO_SERVERS, ENGINES, HERE, MODELS, build_all
 from tests.chat import ChatServer
+from tests.dns import Forwarder
 from tests.echo import CEchoServer, EchoByModel
 from tests.example import Example
 from tests.foreign import ForeignEchoServer
@@ -49,6 +50,8 @@ for build in BUILDS:
         define(f"Echo_{program}_{engine}_{build}", CEchoServer, command=command)
     for engine in ENGINES:
         define(f"Restart_{engine}_{build}", Restart, command=[str(BUILD / build / "restart")], engine=engine)
+        command = [str(BUILD / build / "dns"), "--engine", engine]
+        define(f"Dns_{engine}_{build}", Forwarder, command=command)
         command = [str(BUILD / build / "chat"), "--engine", engine]
         define(f"Chat_{engine}_{build}", ChatServer, command=command)
         command = [str(BUILD / build / "signals"), "--engine", engine]

@@ -111,6 +111,7 @@ mod tests {
     use super::super::datagram_queue::{MAX_LENGTH, MAX_WAITING, MAX_WAITING_BYTES};
     use super::*;
     use crate::net::Counters;
+    #[cfg(target_os = "linux")]
     use crate::sys::socket_options::set_option;
     use crate::sys::Address;
     use crate::Events;
@@ -229,6 +230,7 @@ mod tests {
         for may_have_trains in [true, false] {
             let (mut socket, counters) = (bound("udp:127.0.0.1:0"), counters());
             let client = client(&socket);
+            #[cfg(target_os = "linux")]
             if !may_have_trains {
                 // The kernel refuses a train without checksums.
                 set_option(socket.socket.as_fd(), libc::SOL_SOCKET, libc::SO_NO_CHECK, &1i32).unwrap();
