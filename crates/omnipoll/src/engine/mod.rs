@@ -24,7 +24,7 @@ use crate::error::fail;
 use crate::event::{Event, Ready};
 use crate::interest::Interest;
 use crate::registry::{InternalSource, Registry, Role, Tag};
-use crate::sys::Waker;
+use crate::sys::{OuterSet, Waker};
 
 /// A multiplexing system call.
 ///
@@ -202,6 +202,12 @@ pub(crate) trait Engine: Send + Sync {
     /// The descriptor of the set that the kernel keeps, if it keeps one.
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         None
+    }
+
+    /// Keeps the set of an outer loop readable, from now on, while a wait would return at once. `ENOTSUP`
+    /// where the kernel keeps no set.
+    fn embed(&self, _: &mut Registry, _: &Arc<OuterSet>) -> io::Result<()> {
+        Err(fail(libc::ENOTSUP, "select and poll have no descriptor that another loop could watch"))
     }
 
     /// Begins a registration. One that the number still has from a file closed since is replaced;

@@ -1,6 +1,7 @@
 //! [`Core`], one loop without what becomes of its connections, and what it calls.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -108,13 +109,7 @@ impl Core {
         events: &mut Events,
         limit: Option<Duration>,
     ) -> io::Result<()> {
-        if !self.is_stopping
-            && !self.acceptor.is_accepting()
-            && !self.acceptor.is_retry_pending()
-            && !clients.is_full()
-        {
-            self.resume_accepting()?;
-        }
+        self.accept_again(clients)?;
         match self.wait_once(clients, events, limit) {
             Ok(()) => self.failed_waits = 0,
             Err(error) => {
@@ -135,11 +130,49 @@ impl Core {
         events: &mut Events,
         limit: Option<Duration>,
     ) -> io::Result<()> {
-        let is_pending = self.acceptor.has_accepted() || clients.has_pending();
-        let limit = if is_pending { Some(Duration::ZERO) } else { limit };
+        let limit = if self.has_pending(clients) { Some(Duration::ZERO) } else { limit };
         let waited = self.driver.wait(&self.poller, events, limit);
         self.handle_completions(clients);
         self.driver.events(waited, &self.poller, events)
+    }
+
+    /// Whether the next wait must not sleep.
+    fn has_pending(&self, clients: &impl Hooks) -> bool {
+        self.acceptor.has_accepted() || clients.has_pending()
+    }
+
+    /// Accepts where accepting was paused and there is room again.
+    #[inline]
+    fn accept_again(&mut self, clients: &impl Clients) -> io::Result<()> {
+        if !self.is_stopping
+            && !self.acceptor.is_accepting()
+            && !self.acceptor.is_retry_pending()
+            && !clients.is_full()
+        {
+            self.resume_accepting()?;
+        }
+        Ok(())
+    }
+
+    /// A descriptor for an outer loop, readable while a wait would return at once. It is so at first.
+    pub(crate) fn embed(&self) -> io::Result<BorrowedFd<'_>> {
+        let is_new = !self.poller.is_embedded();
+        let descriptor = self.poller.embed()?;
+        if is_new {
+            self.poller.request_wait()?;
+        }
+        self.driver.embed(&self.poller)?;
+        Ok(descriptor)
+    }
+
+    /// In an outer loop, in place of a wait that would follow: does what that does before it sleeps.
+    #[cold]
+    pub(crate) fn arm(&mut self, clients: &(impl Clients + Hooks)) -> io::Result<()> {
+        self.accept_again(clients)?;
+        if self.driver.arm()? || self.has_pending(clients) {
+            self.poller.request_wait()?;
+        }
+        Ok(())
     }
 
     /// A wait has failed: if the reason passes, the next is made a moment later.

@@ -3,6 +3,7 @@
 use std::cell::{Ref, RefCell};
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -65,8 +66,6 @@ const BUFFER: usize = 4 * READ;
 #[derive(Debug)]
 pub struct PulledLoop {
     event_loop: EventLoop<Pulled>,
-    /// How many of the events have been returned.
-    returned: usize,
 }
 
 /// Keeps what it is called with.
@@ -76,6 +75,8 @@ struct Pulled(RefCell<Kept>);
 #[derive(Debug)]
 struct Kept {
     events: Vec<LoopEvent>,
+    /// How many of them have been returned.
+    returned: usize,
     buffer: Box<[u8]>,
     used: usize,
     /// From where to where the datagrams were sent.
@@ -92,9 +93,16 @@ impl PulledLoop {
     /// A loop with options. Errors as [`EventLoop::with_options`].
     pub fn with_options(options: LoopOptions) -> io::Result<Self> {
         let (buffer, interruptible) = (vec![0; BUFFER].into(), options.interruptible);
-        let kept = Kept { events: Vec::new(), buffer, used: 0, addresses: Vec::new(), interruptible };
+        let kept = Kept {
+            events: Vec::new(),
+            returned: 0,
+            buffer,
+            used: 0,
+            addresses: Vec::new(),
+            interruptible,
+        };
         let event_loop = EventLoop::with_options(Pulled(RefCell::new(kept)), options)?;
-        Ok(Self { event_loop, returned: 0 })
+        Ok(Self { event_loop })
     }
 
     /// Waits until something has happened, for no longer than `timeout`, and returns how many events it
@@ -124,7 +132,7 @@ impl PulledLoop {
         &mut self,
         room: usize,
         timeout: Option<Duration>,
-        mut store: impl FnMut(usize, LoopEvent),
+        store: impl FnMut(usize, LoopEvent),
     ) -> io::Result<usize> {
         if room == 0 {
             return Err(fail(libc::EINVAL, "there is no room for an event"));
@@ -141,16 +149,25 @@ impl PulledLoop {
                 break;
             }
         }
-        let kept = self.event_loop.handler().0.borrow();
-        let rest = &kept.events[self.returned..];
-        let count = rest.len().min(room);
-        rest[..count].iter().enumerate().for_each(|(index, event)| store(index, *event));
-        self.returned += count;
+        let count = self.take(room, store);
+        if self.event_loop.poller().is_embedded() {
+            self.arm()?;
+        }
         Ok(count)
     }
 
+    /// In an outer loop: leaves nothing to do but what makes the descriptor readable. An error is that of
+    /// the next wait: this one has events to return.
+    fn arm(&mut self) -> io::Result<()> {
+        let is_armed = self.event_loop.arm().is_ok();
+        if !is_armed || !self.is_drained() {
+            self.event_loop.poller().request_wait()?;
+        }
+        Ok(())
+    }
+
     fn is_drained(&self) -> bool {
-        self.returned == self.event_loop.handler().0.borrow().events.len()
+        !self.event_loop.handler().is_pending()
     }
 
     /// All events have been returned: their bytes are not needed any more.
@@ -159,7 +176,16 @@ impl PulledLoop {
         kept.events.clear();
         kept.used = 0;
         kept.addresses.clear();
-        self.returned = 0;
+        kept.returned = 0;
+    }
+
+    fn take(&self, room: usize, mut store: impl FnMut(usize, LoopEvent)) -> usize {
+        let mut kept = self.event_loop.handler().0.borrow_mut();
+        let rest = &kept.events[kept.returned..];
+        let count = rest.len().min(room);
+        rest[..count].iter().enumerate().for_each(|(index, event)| store(index, *event));
+        kept.returned += count;
+        count
     }
 }
 
@@ -205,6 +231,11 @@ impl PulledLoop {
     /// [`EventLoop::datagram_sockets`].
     pub fn datagram_sockets(&self) -> Vec<DatagramId> {
         self.event_loop.datagram_sockets()
+    }
+
+    /// [`EventLoop::descriptor`]: whenever it is readable, call [`wait`](Self::wait) with a timeout of zero.
+    pub fn descriptor(&self) -> io::Result<BorrowedFd<'_>> {
+        self.event_loop.descriptor()
     }
 
     /// [`EventLoop::handle`].
@@ -357,7 +388,8 @@ impl Handler for Pulled {
     }
 
     fn is_pending(&self) -> bool {
-        !self.0.borrow().events.is_empty()
+        let kept = self.0.borrow();
+        kept.returned < kept.events.len()
     }
 }
 

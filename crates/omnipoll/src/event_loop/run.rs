@@ -2,6 +2,7 @@
 
 use std::io;
 use std::marker::PhantomData;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -71,6 +72,8 @@ pub struct EventLoop<H: Handler> {
     stop: Arc<StopRequest>,
     options: LoopOptions,
     engine: EngineKind,
+    /// In an outer loop: nothing has to be done before the next wait.
+    is_armed: bool,
     /// A ring takes requests of the thread that has made it alone.
     of_this_thread: PhantomData<*const ()>,
 }
@@ -123,7 +126,16 @@ impl<H: Handler> EventLoop<H> {
         let connections =
             Connections::new(handler, place, &options, options.max_clients.unwrap_or(usize::MAX));
         let events = Events::with_capacity(EVENTS);
-        Ok(Self { core, connections, events, stop, options, engine, of_this_thread: PhantomData })
+        Ok(Self {
+            core,
+            connections,
+            events,
+            stop,
+            options,
+            engine,
+            is_armed: false,
+            of_this_thread: PhantomData,
+        })
     }
 
     /// Listens on an address, and returns it with the port that the system has chosen where it was 0.
@@ -152,7 +164,10 @@ impl<H: Handler> EventLoop<H> {
         let addresses: Vec<String> = opened.iter().map(Bound::address).collect();
         for bound in opened {
             match bound {
-                Bound::Stream(listener) => self.core.acceptor.add(listener, token),
+                Bound::Stream(listener) => {
+                    self.core.acceptor.add(listener, token);
+                    self.core.poller.request_wait()?;
+                }
                 Bound::Datagrams(socket) => {
                     self.connections.open_datagrams(socket.with_token(token))?;
                 }
@@ -321,6 +336,7 @@ impl<H: Handler> EventLoop<H> {
     /// by the next wait. `ESTALE` when it has ended, or is of another loop.
     pub fn conn(&mut self, id: ConnId) -> io::Result<Conn<'_>> {
         self.core.poller.check_owner()?;
+        self.core.poller.request_wait()?;
         self.loop_ref().into_conn(id)
     }
 
@@ -347,7 +363,7 @@ impl<H: Handler> EventLoop<H> {
     ///
     /// See the example of [`EventLoop`].
     pub fn run(&mut self) -> io::Result<()> {
-        while self.turn(None)? {}
+        while self.run_once(None)? {}
         Ok(())
     }
 
@@ -356,18 +372,109 @@ impl<H: Handler> EventLoop<H> {
     ///
     /// It returns after every wait: also when what came was the loop's own business.
     pub fn run_once(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
-        self.turn(timeout)
+        let is_running = self.turn(timeout)?;
+        if is_running && self.core.poller.is_embedded() {
+            return self.arm();
+        }
+        Ok(is_running)
+    }
+
+    /// A descriptor for an outer loop: of GLib, Qt, Node.js or another library. It is readable while there is
+    /// something to do, be it of connections, or of what the [`poller`](Self::poller) waits for: timers,
+    /// wakes and posts too. Whenever it is, call [`run_once`](Self::run_once) with a timeout of zero, once
+    /// or more often: it stays readable until nothing is left.
+    ///
+    /// It is readable at first, and at times for nothing. What is done to the loop from outside of its
+    /// callbacks makes it readable too. It belongs to the loop: never close it. It is the same at each
+    /// call.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTSUP` on select and poll, whose sets are not the kernel's; `EMFILE`, `ENFILE` and `ENOMEM` as the
+    /// system says; `EOWNERDEAD` in a forked child.
+    ///
+    /// # Portability
+    ///
+    /// That of [`Poller::embed`], and on io_uring an `eventfd(2)` that the ring writes to.
+    ///
+    /// ```
+    /// # use omnipoll::{Conn, EngineKind, Handler, LoopOptions};
+    /// # use std::io::{Read, Write};
+    /// # use std::net::TcpStream;
+    /// # use std::os::fd::AsRawFd;
+    /// # use std::time::Duration;
+    /// # struct Echo;
+    /// # impl Handler for Echo {
+    /// #     type State = ();
+    /// #     fn on_open(&self, _: &mut Conn<'_>) -> std::io::Result<()> { Ok(()) }
+    /// #     fn on_data(&self, conn: &mut Conn<'_>, _: &mut (), data: &[u8]) { let _ = conn.write(data); }
+    /// # }
+    /// use omnipoll::EventLoop;
+    ///
+    /// # if !EngineKind::Epoll.is_available() { return Ok(()) }
+    /// let mut event_loop = EventLoop::with_options(Echo, LoopOptions::new().engine(EngineKind::Epoll))?;
+    /// let address = event_loop.listen("127.0.0.1:0", 1)?;
+    /// let handle = event_loop.handle();
+    /// # let client = std::thread::spawn(move || {
+    /// #     let mut client = TcpStream::connect(address)?;
+    /// #     client.write_all(b"hello")?;
+    /// #     client.read_exact(&mut [0; 5])?;
+    /// #     handle.stop(Some(Duration::ZERO))
+    /// # });
+    /// let mut watched = [libc::pollfd {
+    ///     fd: event_loop.descriptor()?.as_raw_fd(),
+    ///     events: libc::POLLIN,
+    ///     revents: 0,
+    /// }];
+    /// loop {
+    ///     // SAFETY: the array is writable for its length.
+    ///     unsafe { libc::poll(watched.as_mut_ptr(), 1, -1) };
+    ///     if watched[0].revents != 0 && !event_loop.run_once(Some(Duration::ZERO))? {
+    ///         break;
+    ///     }
+    /// }
+    /// # client.join().unwrap()?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn descriptor(&self) -> io::Result<BorrowedFd<'_>> {
+        self.core.embed()
+    }
+
+    /// In an outer loop: does what would be done before the next wait, so that nothing is left when that
+    /// loop sleeps. False when this loop has ended.
+    pub(super) fn arm(&mut self) -> io::Result<bool> {
+        if !self.prepare()? {
+            return Ok(false);
+        }
+        self.core.arm(&self.connections)?;
+        self.is_armed = true;
+        Ok(true)
+    }
+
+    /// What is to be done before a wait. False when the loop has ended.
+    fn prepare(&mut self) -> io::Result<bool> {
+        let Self { core, connections, .. } = self;
+        apply_stop(core, connections, &self.stop, self.options.backlog);
+        connections.before_wait(core)?;
+        Ok(!core.is_stopping || !connections.is_empty())
     }
 
     /// One wait, and what it brings. False when the loop has ended.
     pub(super) fn turn(&mut self, limit: Option<Duration>) -> io::Result<bool> {
-        let Self { core, connections, events, .. } = self;
-        core.poller.check_owner()?;
-        apply_stop(core, connections, &self.stop, self.options.backlog);
-        connections.before_wait(core)?;
-        if core.is_stopping && connections.is_empty() {
+        let turned = self.wait_and_dispatch(limit);
+        if turned.is_err() {
+            // What is left is done after the next wait.
+            self.core.poller.request_wait()?;
+        }
+        turned
+    }
+
+    fn wait_and_dispatch(&mut self, limit: Option<Duration>) -> io::Result<bool> {
+        self.core.poller.check_owner()?;
+        if !std::mem::take(&mut self.is_armed) && !self.prepare()? {
             return Ok(false);
         }
+        let Self { core, connections, events, .. } = self;
         core.wait(connections, events, limit)?;
         // In a child that a callback has forked the rest is the parent's.
         core.poller.check_owner()?;

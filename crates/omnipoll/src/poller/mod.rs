@@ -3,6 +3,7 @@
 mod counters;
 mod deadline;
 mod dump;
+mod embed;
 mod options;
 mod owner;
 mod registrations;
@@ -135,7 +136,7 @@ impl Poller {
 
     /// The descriptor of the engine's own set, where it has one: readable while a registered
     /// descriptor is ready, so that another poller can watch this one. Timers, wakes and posts don't
-    /// make it readable. It belongs to the poller: never close it.
+    /// make it readable: that of [`embed`](Self::embed) has all. It belongs to the poller: never close it.
     ///
     /// # Portability
     ///

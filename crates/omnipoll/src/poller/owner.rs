@@ -50,6 +50,7 @@ impl Poller {
         };
         self.sources.waker.rebuild()?;
         state.wall_timers.after_fork()?;
+        self.sources.rebuild_outer_loop(&state)?;
         self.engine.rebuild(&mut registry)?;
         for pidfd in state.children.after_fork() {
             self.engine.remove(&mut registry, pidfd.as_raw_fd());

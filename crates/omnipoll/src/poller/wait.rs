@@ -310,16 +310,17 @@ impl Poller {
         filled
     }
 
-    /// Sleeps elsewhere than in the engine: calls `sleep` with the longest time that it may take,
-    /// which returns when [`Poller::descriptor`] is readable. The next `wait` then returns what
-    /// there is.
+    /// Sleeps elsewhere than in the engine: calls `sleep` with what the sources leave of the longest time
+    /// that it may take, which returns when [`Poller::descriptor`] is readable. The next `wait` then
+    /// returns what there is.
     pub(crate) fn sleep_elsewhere<T>(
         &self,
+        limit: Option<Duration>,
         sleep: impl FnOnce(Option<Duration>) -> io::Result<T>,
     ) -> io::Result<T> {
         self.check_owner()?;
         let guard = self.sources.begin_wait();
-        let slept = sleep(self.sources.sleep_limit(None).timeout);
+        let slept = sleep(self.sources.sleep_limit(limit).timeout);
         drop(guard);
         slept
     }

@@ -30,8 +30,29 @@
 //!   about to, and what it wakes for is not looked at before W5.
 //! - W7 is for the waiter that took the wake-up of another: it may have had no room for all of
 //!   it, or be the only one that knows of the soonest timer.
+//!
+//! # An outer loop
+//!
+//! The loop that holds an [embedded](crate::Poller::embed) poller is a waiter that never leaves: it
+//! sleeps in a system call of its own, which what the engine's set reports ends, and a timerfd.
+//!
+//! ```text
+//! E1  register: `has_outer_loop`, once
+//! E2  check: if `pending` is set write to the waker; arm the timerfd at `soonest`
+//! E3  at the end of each wait: arm it again, if what it was armed for is over
+//! ```
+//!
+//! - E1 comes before E2 as W1 before W2: a notifier that E2 does not see finds the outer loop in N3.
+//!   For a timer N3 arms the timerfd, if it is armed for later.
+//! - A wait that takes the waker's event from the engine, by which the set becomes unreadable, does W5
+//!   and W6 before it returns; and what W6 leaves is announced again, which writes to the waker. So,
+//!   outside of waits, the set is readable while anything is left: no wait has to be empty before the
+//!   outer loop may sleep.
+//! - The timerfd is set with the sources locked, in N3 and in E3: never is it armed for later than
+//!   `soonest` when the lock is free, but in a wait between W6, which takes what was due, and E3.
 
 pub(crate) mod child;
+pub(crate) mod outer_loop;
 pub(crate) mod post;
 pub(crate) mod signal;
 pub(crate) mod timer;
@@ -43,11 +64,12 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::event::{Event, EventKind};
 use crate::sys::{lock, Waker};
+use outer_loop::OuterLoop;
 use waiters::{WaiterGuard, Waiters};
 
 pub(crate) struct Sources {
@@ -57,6 +79,8 @@ pub(crate) struct Sources {
     pending: AtomicBool,
     /// The threads that sleep, or are about to.
     waiters: Waiters,
+    /// The outer loop that holds the poller.
+    outer_loop: OnceLock<OuterLoop>,
     /// The soonest timer's deadline; [`UNARMED`] without timers.
     soonest: AtomicU64,
     /// When the timers' clock began.
@@ -87,6 +111,10 @@ impl State {
     /// Counts an event that is delivered.
     pub(crate) fn count(&mut self, event: &Event) {
         self.delivered[event.kind() as usize] += 1;
+    }
+
+    fn soonest(&self) -> u64 {
+        self.timers.next().unwrap_or(UNARMED)
     }
 
     /// Whether anything is left that neither a clock nor a descriptor reports.
@@ -124,6 +152,7 @@ impl Sources {
             wake: wake::Wake::default(),
             pending: AtomicBool::new(false),
             waiters: Waiters::default(),
+            outer_loop: OnceLock::new(),
             soonest: AtomicU64::new(UNARMED),
             epoch: Instant::now(),
             state: Mutex::default(),
@@ -187,16 +216,44 @@ impl Sources {
     /// N2 and N3 for timers: announces their soonest deadline, and wakes those that would sleep
     /// longer.
     pub(crate) fn timers_changed(&self, state: &State) {
-        let soonest = state.timers.next().unwrap_or(UNARMED);
+        let soonest = state.soonest();
         let before = self.soonest.swap(soonest, SeqCst);
         if soonest < before && self.waiters.outdate() {
             self.wake_or_fail_the_wait();
         }
+        self.outer_loop.get().inspect(|outer_loop| outer_loop.follow(soonest, self.now()));
     }
 
     fn wake_or_fail_the_wait(&self) {
         // It can only fail when the waker's descriptor was closed, which ends the wait with EBADF.
         let _ = self.waker.wake();
+    }
+}
+
+// ---- The outer loop's steps -----------------------------------------------------------------
+
+impl Sources {
+    pub(crate) fn outer_loop(&self) -> Option<&OuterLoop> {
+        self.outer_loop.get()
+    }
+
+    /// E1 and E2. Called with the sources locked.
+    pub(crate) fn embed(&self, outer_loop: OuterLoop, state: &State) -> io::Result<&OuterLoop> {
+        let outer_loop = self.outer_loop.get_or_init(|| outer_loop);
+        self.waiters.add_outer_loop();
+        outer_loop.follow(state.soonest(), self.now());
+        if self.is_pending() {
+            self.waker.wake()?;
+        }
+        Ok(outer_loop)
+    }
+
+    /// In a forked child, before the engine is rebuilt.
+    pub(crate) fn rebuild_outer_loop(&self, state: &State) -> io::Result<()> {
+        match self.outer_loop.get() {
+            Some(outer_loop) => outer_loop.after_fork(state.soonest(), self.now()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -253,11 +310,14 @@ impl Sources {
         filled
     }
 
-    /// W7.
+    /// W7 and E3.
     pub(crate) fn renotify(&self) {
         let timer = self.soonest.load(SeqCst) != UNARMED && self.waiters.any_outdated();
         if timer || (self.is_pending() && self.waiters.any()) {
             self.wake_or_fail_the_wait();
+        }
+        if let Some(outer_loop) = self.outer_loop.get() {
+            outer_loop.follow(self.state().soonest(), self.now());
         }
     }
 

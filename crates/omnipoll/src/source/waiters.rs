@@ -4,7 +4,7 @@
 //! sleep and one after it. The counts for [`Stats`](crate::Stats) share those two, so that they
 //! cost nothing.
 
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 /// Linux has at most 2^22 threads.
 const THREADS: u64 = 1 << 22;
@@ -19,6 +19,8 @@ pub(crate) struct Waiters {
     informed: AtomicU64,
     /// How many of those are in progress; at times more than there are, never fewer.
     outdated: AtomicU64,
+    /// An outer loop waits too, from now on.
+    has_outer_loop: AtomicBool,
 }
 
 /// One round of a thread that sleeps, or is about to; it ends when this is dropped.
@@ -49,12 +51,17 @@ impl Waiters {
 
     /// Whether a thread may sleep past the soonest timer.
     pub(crate) fn any_outdated(&self) -> bool {
-        self.outdated.load(SeqCst) > 0 && self.any()
+        self.outdated.load(SeqCst) > 0 && self.snapshot().waiting > 0
     }
 
     /// Whether a thread sleeps, or is about to.
     pub(crate) fn any(&self) -> bool {
-        self.snapshot().waiting > 0
+        self.snapshot().waiting > 0 || self.has_outer_loop.load(SeqCst)
+    }
+
+    /// E1: from now on an outer loop sleeps, or is about to.
+    pub(crate) fn add_outer_loop(&self) {
+        self.has_outer_loop.store(true, SeqCst);
     }
 
     /// How many rounds have begun, and how many events they brought: up to 2^42, then from 0.

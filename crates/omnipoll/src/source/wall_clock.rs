@@ -10,7 +10,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::timer::{Expired, Timers};
 use crate::error::no_memory;
-use crate::sys::{replace, timerfd};
+use crate::sys::replace;
+use crate::sys::timerfd::{self, Clock};
 
 /// The wall-clock timers of one poller.
 #[derive(Default)]
@@ -48,7 +49,7 @@ impl WallTimers {
     pub(crate) fn timerfd(&mut self) -> io::Result<(RawFd, bool)> {
         let is_new = self.timerfd.is_none();
         if is_new {
-            self.timerfd = Some(timerfd::new()?);
+            self.timerfd = Some(timerfd::new(Clock::Wall)?);
         }
         Ok((self.timerfd.as_ref().map_or(-1, AsRawFd::as_raw_fd), is_new))
     }
@@ -79,7 +80,7 @@ impl WallTimers {
     /// Gives a forked child a timerfd of its own, under the same number.
     pub(crate) fn after_fork(&mut self) -> io::Result<()> {
         if let Some(fd) = &self.timerfd {
-            replace(&timerfd::new()?, fd)?;
+            replace(&timerfd::new(Clock::Wall)?, fd)?;
             self.armed_for = None;
         }
         self.rearm()

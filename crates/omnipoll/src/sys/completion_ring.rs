@@ -18,9 +18,12 @@
 //! - A ring may be used by one thread at a time; only then can the kernel leave its work for the
 //!   moment that thread enters it, and interrupt no thread (IORING_SETUP_DEFER_TASKRUN, Linux 6.1).
 //!   This ring belongs to the thread that made it.
+//! - For such a ring poll(2) finds no completion that the kernel has left for that moment. An eventfd that
+//!   is registered with the ring is written to for it.
 //! - Its queues are not inherited by forked children, which could not use them. A child that returns
 //!   from the callback that has forked it comes by here: it gets an error before it touches them.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::mem::ManuallyDrop;
@@ -82,6 +85,8 @@ pub(crate) struct CompletionRing {
     is_capped: bool,
     /// A descriptor is watched.
     is_watching: bool,
+    /// The eventfd that the kernel writes to at completions, for an outer loop.
+    announcer: OnceCell<OwnedFd>,
     /// The process that made it, as [`fork::epoch`] numbers it.
     owner: u32,
 }
@@ -119,6 +124,7 @@ impl CompletionRing {
             in_flight: 0,
             is_capped: CAPPED.get().is_some_and(|&is_capped| is_capped),
             is_watching: false,
+            announcer: OnceCell::new(),
             owner: fork::epoch(),
         })
     }
@@ -360,6 +366,34 @@ impl CompletionRing {
     }
 }
 
+/// In an outer loop.
+impl CompletionRing {
+    /// A descriptor that is readable when something has completed since [`arm`](Self::arm): that of the
+    /// ring is so too late, when the kernel has done the work that it leaves to this thread.
+    pub(crate) fn embed(&self) -> io::Result<BorrowedFd<'_>> {
+        if let Some(announcer) = self.announcer.get() {
+            return Ok(announcer.as_fd());
+        }
+        let announcer = descriptor::eventfd(0)?;
+        self.ring.submitter().register_eventfd(announcer.as_raw_fd()).describe("io_uring_register")?;
+        Ok(self.announcer.get_or_init(|| announcer).as_fd())
+    }
+
+    /// Before the outer loop sleeps: submits the requests. True when something has completed already, for
+    /// which the descriptor may not be readable.
+    pub(crate) fn arm(&mut self) -> io::Result<bool> {
+        if let Some(announcer) = self.announcer.get() {
+            descriptor::drain_eventfd(announcer);
+        }
+        // What it was readable for is done by this wait, whose completions make it readable again.
+        match self.wait(Some(Duration::ZERO)) {
+            Ok(_) => Ok(!self.ring.completion().is_empty()),
+            Err(error) if errno::classify_wait(&error) == ErrorClass::Permanent => Err(error),
+            Err(_) => Ok(true),
+        }
+    }
+}
+
 impl Drop for CompletionRing {
     fn drop(&mut self) {
         if !self.is_owner() {
@@ -415,6 +449,43 @@ fn capped(mut request: squeue::Entry) -> squeue::Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::{poll, OuterSet};
+
+    fn is_readable(set: &OuterSet, timeout: Option<Duration>) -> bool {
+        let mut entry = libc::pollfd { fd: set.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        poll::poll(std::slice::from_mut(&mut entry), timeout).unwrap() == 1
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "it has no io_uring")]
+    fn it_is_readable_while_there_is_something_to_take() {
+        if !CompletionRing::is_available().unwrap() {
+            return;
+        }
+        let mut ring = CompletionRing::new().unwrap();
+        let set = OuterSet::new().unwrap();
+        set.add(ring.embed().unwrap()).unwrap();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        for _ in 0..100 {
+            ring.receive(ours.as_fd(), 3).unwrap();
+            assert!(!ring.arm().unwrap());
+            assert!(!is_readable(&set, Some(Duration::ZERO)));
+            thread::scope(|scope| {
+                scope.spawn(|| theirs.write_all(b"x").unwrap());
+                assert!(is_readable(&set, Some(Duration::from_secs(2))));
+            });
+            assert!(ring.wait(Some(Duration::ZERO)).unwrap());
+            while let Some(Completion::Received { result, .. }) = ring.next() {
+                ring.recycle(result.unwrap());
+            }
+            ring.cancel_receive(3).unwrap();
+            while ring.in_flight > 0 && ring.wait(Some(Duration::from_secs(1))).unwrap() {
+                while ring.next().is_some() {}
+            }
+            assert!(!ring.arm().unwrap());
+            assert!(!is_readable(&set, Some(Duration::ZERO)));
+        }
+    }
 
     #[test]
     #[cfg_attr(miri, ignore = "it has no io_uring")]

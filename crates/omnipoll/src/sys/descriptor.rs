@@ -97,6 +97,14 @@ pub(crate) fn eventfd(count: u32) -> io::Result<OwnedFd> {
     above_stdio(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Makes an eventfd unreadable.
+#[cfg(all(feature = "serve", io_uring))]
+pub(crate) fn drain_eventfd(eventfd: &OwnedFd) {
+    let mut count = 0u64;
+    // SAFETY: `count` is writable for its length.
+    unsafe { libc::read(eventfd.as_raw_fd(), (&raw mut count).cast(), size_of::<u64>()) };
+}
+
 #[cfg(target_os = "linux")]
 pub(crate) fn epoll_create() -> io::Result<OwnedFd> {
     // SAFETY: takes no pointer.

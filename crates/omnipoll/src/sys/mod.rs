@@ -16,6 +16,7 @@ pub(crate) mod datagrams;
 pub(crate) mod descriptor;
 pub(crate) mod file;
 pub(crate) mod fork;
+mod outer_set;
 #[cfg(feature = "serve")]
 pub(crate) mod pktinfo;
 pub(crate) mod poll;
@@ -55,6 +56,7 @@ pub(crate) use completion::{Chunk, Completion};
 #[cfg(all(feature = "serve", io_uring))]
 pub(crate) use completion_ring::CompletionRing;
 pub(crate) use descriptor::{above_stdio, pipe, replace, FIRST_ABOVE_STDIO};
+pub(crate) use outer_set::OuterSet;
 #[cfg(feature = "serve")]
 pub(crate) use shared_memory::SharedWords;
 pub(crate) use waker::{write_to_waker, Waker};

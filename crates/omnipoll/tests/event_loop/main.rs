@@ -15,6 +15,8 @@ mod support;
 mod by_handler;
 mod connecting;
 mod datagrams;
+#[cfg(target_os = "linux")]
+mod descriptor;
 mod own_events;
 mod pulled;
 mod relays;
@@ -28,5 +30,7 @@ fn main() -> std::process::ExitCode {
     relays::behaviours(&mut suite);
     connecting::behaviours(&mut suite);
     datagrams::behaviours(&mut suite);
+    #[cfg(target_os = "linux")]
+    descriptor::behaviours(&mut suite);
     suite.main()
 }

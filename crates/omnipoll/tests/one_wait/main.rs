@@ -4,6 +4,8 @@
 #![allow(clippy::zombie_processes)]
 
 mod children;
+#[cfg(target_os = "linux")]
+mod embedded;
 mod mixed;
 mod posts;
 mod signals;

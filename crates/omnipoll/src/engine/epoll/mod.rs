@@ -24,7 +24,7 @@ use std::io;
 use std::mem::{size_of, MaybeUninit};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use libc::{epoll_event, EBADF, EEXIST, ENOENT, EPERM, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD};
@@ -35,7 +35,7 @@ use crate::interest::Interest;
 use crate::registry::{self, Registry, Role, Tag};
 use crate::sys::descriptor::{eventfd, is_open};
 use crate::sys::file::FileInfo;
-use crate::sys::{lock, Waker};
+use crate::sys::{lock, OuterSet, Waker};
 use key::{decode_fast, is_of_newer, Entry, WAKER};
 use set::{control_error, Set};
 
@@ -62,6 +62,8 @@ pub(crate) struct Epoll {
     placeholders: Mutex<HashMap<RawFd, OwnedFd>>,
     /// Events of no live registration, seen once.
     seen_stale: Mutex<Vec<u64>>,
+    /// What an outer loop watches.
+    outer_set: OnceLock<Arc<OuterSet>>,
 }
 
 impl Engine for Epoll {
@@ -71,6 +73,12 @@ impl Engine for Epoll {
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         Some(self.set.as_fd())
+    }
+
+    fn embed(&self, _: &mut Registry, outer_set: &Arc<OuterSet>) -> io::Result<()> {
+        outer_set.add(self.set.as_fd())?;
+        self.outer_set.get_or_init(|| outer_set.clone());
+        Ok(())
     }
 
     fn add(&self, registry: &mut Registry, fd: RawFd, interest: Interest, tag: Tag) -> io::Result<()> {
@@ -196,7 +204,7 @@ impl Engine for Epoll {
         }
         let new = Set::new(&self.waker)?;
         self.move_into(&new, registry, |_, _, _| Ok(()))?;
-        self.set.replace(&new)?;
+        self.replace_set(&new)?;
         self.note_rebuilt(registry);
         self.waker.wake()
     }
@@ -212,6 +220,7 @@ impl Epoll {
             files_always_ready,
             placeholders: Mutex::default(),
             seen_stale: Mutex::default(),
+            outer_set: OnceLock::new(),
         })
     }
 

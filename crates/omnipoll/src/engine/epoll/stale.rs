@@ -75,9 +75,18 @@ impl Epoll {
             .control_raw(EPOLL_CTL_MOD, self.waker.as_raw_fd(), libc::EPOLLIN as u32, WAKER)
             .map_err(control_error)?;
         self.waker.wake()?;
-        self.set.replace(&new)?;
+        self.replace_set(&new)?;
         self.note_rebuilt(registry);
         Ok(())
+    }
+
+    /// Makes the number stand for another set, for an outer loop too. A wait in progress may hold the
+    /// file of the old one.
+    pub(super) fn replace_set(&self, new: &Set) -> io::Result<()> {
+        let Some(outer_set) = self.outer_set.get() else { return self.set.replace(new) };
+        outer_set.remove(self.set.as_fd());
+        let replaced = self.set.replace(new);
+        outer_set.add(self.set.as_fd()).and(replaced)
     }
 
     /// Registers in another set what `is_live` accepts; the rest was closed unnoticed. The kernel

@@ -78,7 +78,7 @@ use crate::registry::{self, Registry, Role, Tag};
 use crate::sys::descriptor::is_open;
 use crate::sys::file::{self, FileInfo};
 use crate::sys::fork;
-use crate::sys::{lock, Waker};
+use crate::sys::{lock, OuterSet, Waker};
 use availability::{is_temporary, unavailable_reason};
 use deliver::Age;
 use ring::{Entered, Ring, RingHandle, Threads};
@@ -106,6 +106,19 @@ pub(crate) struct Uring {
 impl Engine for Uring {
     fn kind(&self) -> EngineKind {
         EngineKind::IoUring
+    }
+
+    fn embed(&self, registry: &mut Registry, outer_set: &Arc<OuterSet>) -> io::Result<()> {
+        let mut state = lock(&self.state);
+        if state.is_other_thread() {
+            state.share_ring(registry)?;
+        }
+        outer_set.add(state.ring.as_fd())?;
+        // From now on the waker's poll, at least, is always submitted.
+        state.submit(registry)?;
+        state.outer_set = Some(outer_set.clone());
+        self.announce(&mut state);
+        Ok(())
     }
 
     fn add(&self, registry: &mut Registry, fd: RawFd, interest: Interest, tag: Tag) -> io::Result<()> {
@@ -179,6 +192,7 @@ impl Engine for Uring {
             if self.in_flight.change() {
                 let _ = self.waker.wake();
             }
+            self.announce_outside(&mut state);
         }
     }
 
@@ -270,7 +284,14 @@ impl Engine for Uring {
                 new.schedule_poll(fd, registration);
             }
         }
-        *lock(&self.state) = new;
+        let mut state = lock(&self.state);
+        new.outer_set = state.outer_set.take();
+        *state = new;
+        if let Some(outer_set) = state.outer_set.clone() {
+            outer_set.add(state.ring.as_fd())?;
+            state.submit(registry)?;
+        }
+        drop(state);
         self.in_flight.reset();
         self.waker.wake()
     }
@@ -287,9 +308,18 @@ impl Uring {
 
     /// Has a thread that sleeps submit a change. One is enough, and so is one wake-up.
     fn announce(&self, state: &mut State) {
+        self.announce_outside(state);
         if state.sleeping > 0 && !state.wake_sent {
             state.wake_sent = true;
             // It can only fail when the waker's descriptor was closed, which ends the wait with EBADF.
+            let _ = self.waker.wake();
+        }
+    }
+
+    /// Makes the ring readable to an outer loop while the next wait has anything to do: what was reaped
+    /// has left the ring, and changes are not in it yet.
+    fn announce_outside(&self, state: &mut State) {
+        if state.outer_set.is_some() && (state.has_queued() || state.has_pending()) {
             let _ = self.waker.wake();
         }
     }
@@ -315,8 +345,11 @@ impl Uring {
         registry: &mut Registry,
         batch: Batch,
     ) -> io::Result<Batch> {
-        if state.sleeping > 0 && state.has_pending() && state.submit(registry).is_err() {
+        let is_watched = state.sleeping > 0 || state.outer_set.is_some();
+        if is_watched && state.has_pending() && state.submit(registry).is_err() {
             self.announce(&mut state);
+        } else {
+            self.announce_outside(&mut state);
         }
         Ok(batch)
     }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use io_uring::{cqueue, opcode, squeue, types, IoUring};
@@ -139,6 +139,11 @@ impl Ring {
     /// The completions that are there.
     pub(super) fn completions(&mut self) -> cqueue::CompletionQueue<'_> {
         self.ring.completion()
+    }
+
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the ring has the descriptor until it is dropped.
+        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
     }
 
     /// What is needed to make the system call while others use the queues.

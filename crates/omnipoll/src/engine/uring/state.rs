@@ -7,12 +7,14 @@
 
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 
 use super::poll_snapshot::PollSnapshot;
 use super::ring::Ring;
 use super::slot_state::SlotState;
 use crate::interest::Interest;
 use crate::registry::{Registration, Registry};
+use crate::sys::OuterSet;
 
 /// The waker's key; no descriptor is -1.
 pub(super) const WAKER_KEY: u64 = u64::MAX;
@@ -41,6 +43,8 @@ pub(super) struct State {
     pub(super) wake_sent: bool,
     /// How many completions were reaped.
     pub(super) reaped: u64,
+    /// What an outer loop watches, the ring among it.
+    pub(super) outer_set: Option<Arc<OuterSet>>,
     pub(super) snapshot: PollSnapshot,
     pub(super) gathered: Vec<(RawFd, u32)>,
 }
@@ -98,6 +102,7 @@ impl State {
             sleeping: 0,
             wake_sent: false,
             reaped: 0,
+            outer_set: None,
             snapshot: PollSnapshot::default(),
             gathered: Vec::new(),
         }

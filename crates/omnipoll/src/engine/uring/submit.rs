@@ -120,6 +120,10 @@ impl State {
     pub(super) fn share_ring(&mut self, registry: &mut Registry) -> io::Result<()> {
         let new = Ring::new(Threads::Several)?;
         self.reap(registry)?;
+        if let Some(outer_set) = &self.outer_set {
+            outer_set.add(new.as_fd())?;
+            outer_set.remove(self.ring.as_fd());
+        }
         self.waiter = Some(SEVERAL);
         let mut old = std::mem::replace(&mut self.ring, new);
         if self.sleeping > 0 {

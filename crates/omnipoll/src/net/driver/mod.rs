@@ -93,6 +93,13 @@ pub(crate) trait Driver {
     /// After a wait and its completions: the result of the wait, with the poller's events.
     fn events(&mut self, waited: io::Result<()>, poller: &Poller, events: &mut Events) -> io::Result<()>;
 
+    /// Makes the descriptor of the embedded poller readable also for completions.
+    fn embed(&self, poller: &Poller) -> io::Result<()>;
+
+    /// Before an outer loop sleeps: submits what a wait would. True when there are completions already,
+    /// for which the descriptor may not be readable.
+    fn arm(&mut self) -> io::Result<bool>;
+
     /// Waits for completions alone.
     fn wait_for_completions(&mut self, limit: Duration) -> io::Result<()>;
 
@@ -276,6 +283,22 @@ impl Driver for AnyDriver {
             Self::Readiness(driver) => driver.events(waited, poller, events),
             #[cfg(io_uring)]
             Self::Uring(driver) => driver.events(waited, poller, events),
+        }
+    }
+
+    fn embed(&self, poller: &Poller) -> io::Result<()> {
+        match self {
+            Self::Readiness(driver) => driver.embed(poller),
+            #[cfg(io_uring)]
+            Self::Uring(driver) => driver.embed(poller),
+        }
+    }
+
+    fn arm(&mut self) -> io::Result<bool> {
+        match self {
+            Self::Readiness(driver) => driver.arm(),
+            #[cfg(io_uring)]
+            Self::Uring(driver) => driver.arm(),
         }
     }
 

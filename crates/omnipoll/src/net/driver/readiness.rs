@@ -88,6 +88,14 @@ impl Driver for Readiness {
         waited
     }
 
+    fn embed(&self, _: &Poller) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn arm(&mut self) -> io::Result<bool> {
+        Ok(false)
+    }
+
     fn wait_for_completions(&mut self, _: Duration) -> io::Result<()> {
         Ok(())
     }

@@ -141,11 +141,12 @@ impl Driver for Uring {
     /// One system call submits the requests and waits. The poller is asked only when it has events,
     /// or one of its timers is due.
     fn wait(&mut self, poller: &Poller, _: &mut Events, limit: Option<Duration>) -> io::Result<()> {
-        if let (false, Some(descriptor)) = (self.ring.is_watching(), poller.descriptor()) {
+        // Without time the poller is asked in any case.
+        let may_sleep = limit != Some(Duration::ZERO);
+        if let (true, false, Some(descriptor)) = (may_sleep, self.ring.is_watching(), poller.descriptor()) {
             self.ring.watch(descriptor.as_raw_fd())?;
         }
-        self.is_poller_due = poller.sleep_elsewhere(|next_timer| {
-            let limit = limit.into_iter().chain(next_timer).min();
+        self.is_poller_due = poller.sleep_elsewhere(limit, |limit| {
             let is_done = self.ring.wait(limit)?;
             Ok(!is_done || limit == Some(Duration::ZERO))
         })?;
@@ -170,6 +171,14 @@ impl Driver for Uring {
                 Ok(())
             }
         }
+    }
+
+    fn embed(&self, poller: &Poller) -> io::Result<()> {
+        poller.embed_with(self.ring.embed()?)
+    }
+
+    fn arm(&mut self) -> io::Result<bool> {
+        self.ring.arm()
     }
 
     fn wait_for_completions(&mut self, limit: Duration) -> io::Result<()> {
