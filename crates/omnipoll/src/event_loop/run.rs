@@ -315,6 +315,7 @@ impl<H: Handler> EventLoop<H> {
     /// ```
     #[doc(alias = "getaddrinfo")]
     pub fn connect(&mut self, address: &str, options: &ConnectOptions, token: u64) -> io::Result<ConnId> {
+        self.core.poller.request_wait()?;
         self.connections.context.connect(address, options, token)
     }
 
@@ -336,13 +337,14 @@ impl<H: Handler> EventLoop<H> {
     /// by the next wait. `ESTALE` when it has ended, or is of another loop.
     pub fn conn(&mut self, id: ConnId) -> io::Result<Conn<'_>> {
         self.core.poller.check_owner()?;
-        self.core.poller.request_wait()?;
         self.loop_ref().into_conn(id)
     }
 
     /// For the bindings: the loop outside of a callback, as callbacks get it.
     #[doc(hidden)]
     pub fn loop_ref(&mut self) -> LoopRef<'_> {
+        // It can only fail when the waker's descriptor was closed, which ends the next wait with EBADF.
+        let _ = self.core.poller.request_wait();
         LoopRef { table: &mut self.connections.table, context: &self.connections.context }
     }
 

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use omnipoll::{
-    Conn, ConnId, EngineKind, Event, EventKind, EventLoop, Events, Handler, Interest, LoopEvent,
+    Conn, ConnId, ConnectOptions, EngineKind, Event, EventKind, EventLoop, Events, Handler, Interest, LoopEvent,
     LoopEventKind, LoopOptions, LoopRef, Poller, PulledLoop,
 };
 
@@ -25,6 +25,8 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(what_waits_to_be_sent_drains);
     suite.on_each_engine(a_write_of_another_thread_is_sent);
     suite.on_each_engine(what_is_done_between_waits_is_followed_up);
+    suite.on_each_engine(many_come_and_are_ended_at_once);
+    suite.on_each_engine(connections_out_open_and_fail);
     suite.on_each_engine(timeouts_of_connections_pass);
     suite.on_each_engine(a_stop_ends_the_loop);
     suite.on_each_engine(two_loops_in_one_poll);
@@ -292,6 +294,7 @@ fn what_is_done_between_waits_is_followed_up(engine: EngineKind) {
         outer.expect_idle(|| assert_eq!(wait(&mut event_loop), 0));
         let address = event_loop.listen("127.0.0.1:0", 1).unwrap();
         let client = connect(&address);
+        assert!(outer.is_readable(LONG));
         while wait(&mut event_loop) == 0 {
             assert!(outer.is_readable(LONG));
         }
@@ -312,6 +315,61 @@ fn what_is_done_between_waits_is_followed_up(engine: EngineKind) {
         conn.close();
         outer.run(|| _ = wait(&mut event_loop), || reading.is_finished());
         reading.join().unwrap();
+    });
+}
+
+fn many_come_and_are_ended_at_once(engine: EngineKind) {
+    const CLIENTS: usize = 200;
+    in_outer_loops(engine, |outer| {
+        let mut event_loop = PulledLoop::with_options(LoopOptions::new().engine(engine)).unwrap();
+        let address = event_loop.listen("127.0.0.1:0", 1).unwrap();
+        let outer = Outer::new(outer, event_loop.descriptor());
+        let mut event = [LoopEvent::default()];
+        outer.expect_idle(|| assert_eq!(event_loop.wait(&mut event, Some(Duration::ZERO)).unwrap(), 0));
+        let mut collect = |event_loop: &mut PulledLoop, kind| {
+            let mut count = 0;
+            while count < CLIENTS {
+                assert!(outer.is_readable(LONG), "{count} events");
+                if event_loop.wait(&mut event, Some(Duration::ZERO)).unwrap() > 0 {
+                    assert_eq!(event[0].kind(), kind);
+                    count += 1;
+                }
+            }
+        };
+        let clients: Vec<_> = (0..CLIENTS).map(|_| connect(&address)).collect();
+        collect(&mut event_loop, LoopEventKind::Accepted);
+        event_loop.handle().stop(None).unwrap();
+        collect(&mut event_loop, LoopEventKind::Stopping);
+        event_loop.handle().stop(Some(Duration::ZERO)).unwrap();
+        collect(&mut event_loop, LoopEventKind::Closed);
+        drop(clients);
+    });
+}
+
+fn connections_out_open_and_fail(engine: EngineKind) {
+    in_outer_loops(engine, |outer| {
+        let mut event_loop = PulledLoop::with_options(LoopOptions::new().engine(engine)).unwrap();
+        let address = event_loop.listen("127.0.0.1:0", 1).unwrap();
+        let (_, port) = address.rsplit_once(':').unwrap();
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let outer = Outer::new(outer, event_loop.descriptor());
+        let mut events = [LoopEvent::default(); 8];
+        for (to, expected) in [
+            (address.clone(), LoopEventKind::Connected),
+            (format!("localhost:{port}"), LoopEventKind::Connected),
+            (free.to_string(), LoopEventKind::Closed),
+        ] {
+            outer.expect_idle(|| _ = event_loop.wait(&mut events, Some(Duration::ZERO)).unwrap());
+            let id = event_loop.connect(&to, &ConnectOptions::new(), 5).unwrap();
+            let is_told = |event: &LoopEvent| event.conn() == id && event.kind() == expected;
+            loop {
+                assert!(outer.is_readable(LONG), "{to}");
+                let count = event_loop.wait(&mut events, Some(Duration::ZERO)).unwrap();
+                if events[..count].iter().any(is_told) {
+                    break;
+                }
+            }
+        }
     });
 }
 

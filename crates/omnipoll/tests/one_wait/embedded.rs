@@ -209,6 +209,8 @@ fn the_soonest_timer_makes_it_readable_never_early() {
         // One that was cancelled has it readable once more at most.
         let cancelled = inner.timer_add(Duration::from_millis(1), None, 4).unwrap();
         inner.timer_cancel(cancelled).unwrap();
+        loops.is_readable(Duration::from_millis(20));
+        loops.expect_idle();
         let periodic = inner
             .timer_add(Duration::from_millis(2), Some(Duration::from_millis(1)), 5)
             .unwrap();
