@@ -93,14 +93,8 @@ impl PulledLoop {
     /// A loop with options. Errors as [`EventLoop::with_options`].
     pub fn with_options(options: LoopOptions) -> io::Result<Self> {
         let (buffer, interruptible) = (vec![0; BUFFER].into(), options.interruptible);
-        let kept = Kept {
-            events: Vec::new(),
-            returned: 0,
-            buffer,
-            used: 0,
-            addresses: Vec::new(),
-            interruptible,
-        };
+        let kept =
+            Kept { events: Vec::new(), returned: 0, buffer, used: 0, addresses: Vec::new(), interruptible };
         let event_loop = EventLoop::with_options(Pulled(RefCell::new(kept)), options)?;
         Ok(Self { event_loop })
     }

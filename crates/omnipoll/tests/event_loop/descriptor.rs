@@ -10,8 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use omnipoll::{
-    Conn, ConnId, ConnectOptions, EngineKind, Event, EventKind, EventLoop, Events, Handler, Interest, LoopEvent,
-    LoopEventKind, LoopOptions, LoopRef, Poller, PulledLoop,
+    Conn, ConnId, ConnectOptions, EngineKind, Event, EventKind, EventLoop, Events, Handler, Interest,
+    LoopEvent, LoopEventKind, LoopOptions, LoopRef, Poller, PulledLoop,
 };
 
 use crate::client::{exchange, keep_small, pattern, read, read_to_end, small, with_timeouts};
@@ -290,7 +290,8 @@ fn what_is_done_between_waits_is_followed_up(engine: EngineKind) {
         let mut event_loop = PulledLoop::with_options(LoopOptions::new().engine(engine)).unwrap();
         let outer = Outer::new(outer, event_loop.descriptor());
         let mut events = [LoopEvent::default(); 8];
-        let mut wait = |event_loop: &mut PulledLoop| event_loop.wait(&mut events, Some(Duration::ZERO)).unwrap();
+        let mut wait =
+            |event_loop: &mut PulledLoop| event_loop.wait(&mut events, Some(Duration::ZERO)).unwrap();
         outer.expect_idle(|| assert_eq!(wait(&mut event_loop), 0));
         let address = event_loop.listen("127.0.0.1:0", 1).unwrap();
         let client = connect(&address);
@@ -302,7 +303,8 @@ fn what_is_done_between_waits_is_followed_up(engine: EngineKind) {
             let mut ids = events.iter().filter(|event| event.kind() == LoopEventKind::Accepted);
             ids.next().expect("a client").conn()
         };
-        let mut wait = |event_loop: &mut PulledLoop| event_loop.wait(&mut events, Some(Duration::ZERO)).unwrap();
+        let mut wait =
+            |event_loop: &mut PulledLoop| event_loop.wait(&mut events, Some(Duration::ZERO)).unwrap();
         outer.expect_idle(|| assert_eq!(wait(&mut event_loop), 0));
         let reading = thread::spawn(move || {
             assert_eq!(read(&client, 5), b"hello");

@@ -211,9 +211,7 @@ fn the_soonest_timer_makes_it_readable_never_early() {
         inner.timer_cancel(cancelled).unwrap();
         loops.is_readable(Duration::from_millis(20));
         loops.expect_idle();
-        let periodic = inner
-            .timer_add(Duration::from_millis(2), Some(Duration::from_millis(1)), 5)
-            .unwrap();
+        let periodic = inner.timer_add(Duration::from_millis(2), Some(Duration::from_millis(1)), 5).unwrap();
         loops.collect(8, 10).iter().for_each(|event| assert_eq!(event.token(), 5));
         inner.timer_cancel(periodic).unwrap();
         loops.expect_idle();
@@ -272,12 +270,13 @@ fn a_registration_that_was_closed_and_lives_on_is_survived() {
             let (ours, mut theirs) = UnixStream::pair().unwrap();
             inner.add(&ours, Interest::READ, 1).unwrap();
             let _duplicate = ours.as_fd().try_clone_to_owned().unwrap();
-            inner.remove_raw({
-                let number = ours.as_raw_fd();
-                drop(ours);
-                number
-            })
-            .unwrap();
+            inner
+                .remove_raw({
+                    let number = ours.as_raw_fd();
+                    drop(ours);
+                    number
+                })
+                .unwrap();
             theirs.write_all(b"x").unwrap();
             loops.expect_idle();
             inner.post(2, 0).unwrap();
