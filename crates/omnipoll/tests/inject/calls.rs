@@ -15,6 +15,8 @@ enum Kind {
     Needed(&'static [i32]),
     /// Has something watched. EPERM says that it is of a kind that can't be.
     Watch,
+    /// Connects a socket.
+    Connect,
     /// Moves bytes, for which EINTR and EAGAIN are nothing unusual.
     Transfer,
     /// Makes a process or a thread.
@@ -23,15 +25,14 @@ enum Kind {
 }
 
 impl Call {
-    /// Whether it takes a client from a listening socket.
-    pub(crate) fn accepts(&self) -> bool {
-        self.kind == Kind::Accept
-    }
-
     /// The errors it is made to fail with.
     pub(crate) fn errnos(&self) -> impl Iterator<Item = i32> {
-        let passed_on: &[i32] = if self.accepts() { PASSED_ON_BY_ACCEPT } else { &[] };
-        GENERAL.iter().chain(passed_on).copied()
+        let of_its_own: &[i32] = match self.kind {
+            Kind::Accept => PASSED_ON_BY_ACCEPT,
+            Kind::Connect => OF_CONNECT,
+            _ => &[],
+        };
+        GENERAL.iter().chain(of_its_own).copied()
     }
 
     /// Whether a loop has to continue after that error. It may give up when it can't wait, or watch its
@@ -49,7 +50,7 @@ impl Call {
         match self.kind {
             Kind::Accept | Kind::Transfer => matches!(errno, libc::EINTR | libc::EAGAIN),
             Kind::Needed(_) => self.is_survived(errno, false),
-            Kind::Fork | Kind::Watch | Kind::Other => false,
+            Kind::Connect | Kind::Fork | Kind::Watch | Kind::Other => false,
         }
     }
 }
@@ -103,6 +104,8 @@ pub(crate) const CALLS: &[Call] = &[
     call("socket", libc::SYS_socket, Kind::Other),
     call("bind", libc::SYS_bind, Kind::Other),
     call("listen", libc::SYS_listen, Kind::Other),
+    call("connect", libc::SYS_connect, Kind::Connect),
+    call("getpeername", libc::SYS_getpeername, Kind::Other),
     call("getsockname", libc::SYS_getsockname, Kind::Other),
     call("getsockopt", libc::SYS_getsockopt, Kind::Other),
     call("setsockopt", libc::SYS_setsockopt, Kind::Other),
@@ -146,6 +149,16 @@ const PASSED_ON_BY_ACCEPT: &[i32] = &[
     libc::ENOSR,
 ];
 
+/// What else connect(2) may say.
+const OF_CONNECT: &[i32] = &[
+    libc::EADDRINUSE,
+    libc::EADDRNOTAVAIL,
+    libc::ECONNREFUSED,
+    libc::EHOSTUNREACH,
+    libc::ENETUNREACH,
+    libc::ETIMEDOUT,
+];
+
 /// Errors that stay for a while. EINTR and EAGAIN pass by their nature.
 pub(crate) const LASTING: &[i32] = &[libc::ENOMEM, libc::EMFILE, libc::EPERM, libc::ENOSYS];
 
@@ -170,6 +183,9 @@ const NAMES: &[(&str, i32)] = &[
     ("ENETUNREACH", libc::ENETUNREACH),
     ("ETIMEDOUT", libc::ETIMEDOUT),
     ("ENOSR", libc::ENOSR),
+    ("EADDRINUSE", libc::EADDRINUSE),
+    ("EADDRNOTAVAIL", libc::EADDRNOTAVAIL),
+    ("ECONNREFUSED", libc::ECONNREFUSED),
 ];
 
 /// The name of an error that is injected.

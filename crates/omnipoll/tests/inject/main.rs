@@ -15,6 +15,7 @@ mod support;
 
 mod calls;
 mod client;
+mod connecting;
 mod isolated;
 mod memory;
 mod plan;
@@ -46,6 +47,8 @@ fn cases() -> Vec<(String, Case)> {
     for engine in engines() {
         let polling: Case = Box::new(move |asked, tally| polling::faults(engine, asked, tally));
         cases.push((format!("polling-{}", engine.name()), polling));
+        let connecting: Case = Box::new(move |asked, tally| connecting::faults(engine, asked, tally));
+        cases.push((format!("connecting-{}", engine.name()), connecting));
         for model in Model::ALL {
             let way = format!("{}-{}", model.name(), engine.name());
             let mut add = |name: &str, case: Case| cases.push((format!("{name}-{way}"), case));
