@@ -17,6 +17,7 @@ mod connecting;
 mod datagrams;
 #[cfg(target_os = "linux")]
 mod descriptor;
+mod frames;
 mod own_events;
 mod pulled;
 mod relays;
@@ -26,6 +27,7 @@ fn main() -> std::process::ExitCode {
     let mut suite = suite::Suite::default();
     pulled::behaviours(&mut suite);
     by_handler::behaviours(&mut suite);
+    frames::behaviours(&mut suite);
     own_events::behaviours(&mut suite);
     relays::behaviours(&mut suite);
     connecting::behaviours(&mut suite);
