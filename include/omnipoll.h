@@ -988,6 +988,11 @@ typedef struct omni_handler {
 #define OMNI_EVENT_DATAGRAM_ERROR 25
 
 /**
+ * Kind of loop event: the time of `omni_conn_set_timer` has passed.
+ */
+#define OMNI_EVENT_CONN_TIMER 26
+
+/**
  * One event of a pulled loop. 32 bytes, without padding.
  */
 typedef struct omni_loop_event {

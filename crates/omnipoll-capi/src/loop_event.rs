@@ -24,6 +24,8 @@ pub const OMNI_EVENT_CONN_POST: u32 = 23;
 pub const OMNI_EVENT_DATAGRAM: u32 = 24;
 /// Kind of loop event: a datagram that was sent is lost.
 pub const OMNI_EVENT_DATAGRAM_ERROR: u32 = 25;
+/// Kind of loop event: the time of `omni_conn_set_timer` has passed.
+pub const OMNI_EVENT_CONN_TIMER: u32 = 26;
 
 // cbindgen reads literals only; that they are the core's numbers is checked here.
 const _: () = {
@@ -37,6 +39,7 @@ const _: () = {
     assert!(OMNI_EVENT_CONN_POST == LoopEventKind::ConnPost as u32);
     assert!(OMNI_EVENT_DATAGRAM == LoopEventKind::Datagram as u32);
     assert!(OMNI_EVENT_DATAGRAM_ERROR == LoopEventKind::DatagramError as u32);
+    assert!(OMNI_EVENT_CONN_TIMER == LoopEventKind::ConnTimer as u32);
 };
 
 /// One event of a pulled loop. 32 bytes, without padding.

@@ -68,6 +68,35 @@ static void one_connection(uint32_t engine)
     omni_loop_free(loop);
 }
 
+/* Each frame is an event, and so is a connection's timer. */
+static void frames_and_a_timer(uint32_t engine)
+{
+    omni_loop *loop = new_loop(engine, NULL);
+    size_t size = 0;
+    const uint8_t *buffer = buffer_of(loop, &size);
+    int fd, port = loop_listen(loop, NULL, 7);
+    omni_conn *conn = accepted(loop, port, &fd);
+    IS(omni_conn_set_frame_until(conn, "\n", 1, size + 1), -EINVAL);
+    IS(omni_conn_set_frame_until(conn, "\n", 1, size), 0);
+    send_text(fd, "one\ntwo\nrest");
+    omni_loop_event events[8];
+    int64_t began = now_ns();
+    int count = omni_loop_wait(loop, events, 8, 1000 * MS);
+    for (int i = 0; i < 2; i++) {
+        OK(i < count);
+        IS(events[i].kind, OMNI_EVENT_DATA);
+        IS(events[i].length, 4);
+        OK(memcmp(buffer + events[i].offset, i ? "two\n" : "one\n", 4) == 0);
+    }
+    IS(count, 2);
+    IS(omni_conn_set_timer(conn, 5 * MS), 0);
+    omni_loop_event event = one_loop_event(loop, OMNI_EVENT_CONN_TIMER, 7);
+    OK(conn_of(&event) == conn);
+    OK(now_ns() - began >= 5 * MS);
+    close(fd);
+    omni_loop_free(loop);
+}
+
 /* Every function of a connection's acts at once in the thread of the loop. */
 static void everything_at_once(uint32_t engine)
 {
@@ -484,6 +513,7 @@ static void of_one_kind(uint32_t engine)
 static const struct behaviour behaviours[] = {
     {"one_connection", one_connection},
     {"everything_at_once", everything_at_once},
+    {"frames_and_a_timer", frames_and_a_timer},
     {"why_it_ended", why_it_ended},
     {"echo_to_a_hundred", echo_to_a_hundred},
     {"echo_in_batches", echo_in_batches},
