@@ -252,7 +252,7 @@ typedef struct omni_datagram_socket omni_datagram_socket;
  * waits for. A server's workers are such loops.
  *
  * A loop that a program makes belongs to that thread: for others it is -EPERM, but to `omni_loop_stop`
- * and `omni_loop_poller`. A loop of a server's, which `omni_conn_loop` and `on_event` pass, is the
+ * and `omni_loop_poller`. A loop of a server's, which `omni_conn_loop` and callbacks pass, is the
  * server's: what would run, stop or free it is -EPERM.
  */
 typedef struct omni_loop omni_loop;
@@ -931,6 +931,23 @@ typedef struct omni_handler {
      * several handlers, the one that `omni_loop_new` was given is called.
      */
     void (*on_event)(omni_loop *event_loop, const omni_event *event, void *context);
+    /**
+     * A worker of a server begins, in its own thread or process, and this is its loop: the one of
+     * OMNI_MODEL_REACTOR, in the thread that has called `omni_server_run`; each of OMNI_MODEL_CORES, the first
+     * of which is in that thread too; of each process of OMNI_MODEL_PREFORK; of each client under
+     * OMNI_MODEL_THREAD and OMNI_MODEL_FORK. `worker` is its number, as `omni_conn_worker` has it. None of its
+     * connections has been opened yet. This is the place for what each worker needs of its own, such as
+     * timers on the poller of its loop.
+     *
+     * Return 0 to go on. A negative errno ends the server at once, and `omni_server_run` returns it; so does
+     * any other number, with -ECANCELED. Not called for a loop of `omni_loop_new`.
+     */
+    int (*on_worker_start)(omni_loop *event_loop, uint32_t worker, void *context);
+    /**
+     * A worker ends, in its own thread or process: all its connections have, and its loop does not wait
+     * again. Called for each whose `on_worker_start` has returned 0, unless its process is killed.
+     */
+    void (*on_worker_end)(omni_loop *event_loop, uint32_t worker, void *context);
 } omni_handler;
 
 /* ---- Loops ----------------------------------------------------------------------------------- */

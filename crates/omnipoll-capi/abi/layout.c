@@ -68,7 +68,7 @@ FIELD(omni_server_options, linger_ns, 88, 8);
 FIELD(omni_server_options, drain_ns, 96, 8);
 FILLED(omni_server_options, drain_ns);
 
-_Static_assert(sizeof(omni_handler) >= 14 * sizeof(void *), "omni_handler has shrunk");
+_Static_assert(sizeof(omni_handler) >= 16 * sizeof(void *), "omni_handler has shrunk");
 FIELD(omni_handler, size, 0, 4);
 FIELD(omni_handler, reserved, 4, 4);
 FIELD(omni_handler, context, 1 * sizeof(void *), sizeof(void *));
@@ -84,7 +84,9 @@ FIELD(omni_handler, on_datagram_error, 10 * sizeof(void *), sizeof(void *));
 FIELD(omni_handler, on_timeout, 11 * sizeof(void *), sizeof(void *));
 FIELD(omni_handler, on_timer, 12 * sizeof(void *), sizeof(void *));
 FIELD(omni_handler, on_event, 13 * sizeof(void *), sizeof(void *));
-FILLED(omni_handler, on_event);
+FIELD(omni_handler, on_worker_start, 14 * sizeof(void *), sizeof(void *));
+FIELD(omni_handler, on_worker_end, 15 * sizeof(void *), sizeof(void *));
+FILLED(omni_handler, on_worker_end);
 
 _Static_assert(sizeof(omni_loop_options) >= 88, "omni_loop_options has shrunk");
 FIELD(omni_loop_options, size, 0, 4);

@@ -81,6 +81,11 @@ impl Failure {
         }
     }
 
+    /// The core's error of that number.
+    pub(crate) fn without_words(&self) -> io::Error {
+        io::Error::from_raw_os_error(self.errno)
+    }
+
     /// What a caught panic becomes.
     pub(crate) fn panicked(_: Box<dyn Any + Send>) -> Self {
         Self::of(libc::ENOTRECOVERABLE)

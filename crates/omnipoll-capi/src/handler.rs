@@ -94,7 +94,25 @@ pub struct omni_handler {
     pub on_event: Option<
         unsafe extern "C" fn(event_loop: *mut omni_loop, event: *const omni_event, context: *mut c_void),
     >,
+    /// A worker of a server begins, in its own thread or process, and this is its loop: the one of
+    /// OMNI_MODEL_REACTOR, in the thread that has called `omni_server_run`; each of OMNI_MODEL_CORES, the first
+    /// of which is in that thread too; of each process of OMNI_MODEL_PREFORK; of each client under
+    /// OMNI_MODEL_THREAD and OMNI_MODEL_FORK. `worker` is its number, as `omni_conn_worker` has it. None of its
+    /// connections has been opened yet. This is the place for what each worker needs of its own, such as
+    /// timers on the poller of its loop.
+    ///
+    /// Return 0 to go on. A negative errno ends the server at once, and `omni_server_run` returns it; so does
+    /// any other number, with -ECANCELED. Not called for a loop of `omni_loop_new`.
+    pub on_worker_start:
+        Option<unsafe extern "C" fn(event_loop: *mut omni_loop, worker: u32, context: *mut c_void) -> c_int>,
+    /// A worker ends, in its own thread or process: all its connections have, and its loop does not wait
+    /// again. Called for each whose `on_worker_start` has returned 0, unless its process is killed.
+    pub on_worker_end:
+        Option<unsafe extern "C" fn(event_loop: *mut omni_loop, worker: u32, context: *mut c_void)>,
 }
+
+/// No error of Linux has a higher number.
+const MAX_ERRNO: c_int = 4095;
 
 /// Timeout: nothing was read or written for so long.
 pub const OMNI_TIMEOUT_IDLE: u32 = 1;
@@ -206,6 +224,26 @@ impl omni_handler {
         let event = ptr::from_ref(event).cast();
         enter_loop(event_loop, || unsafe { on_event(handle, event, self.context) });
     }
+
+    pub(crate) fn worker_start(&self, event_loop: &mut LoopRef<'_>) -> io::Result<()> {
+        let Some(on_worker_start) = self.on_worker_start else { return Ok(()) };
+        let handle = loop_table::handle_of(event_loop).map_err(|failure| failure.without_words())?;
+        let worker = event_loop.worker() as u32;
+        match enter_loop(event_loop, || unsafe { on_worker_start(handle, worker, self.context) }) {
+            0 => Ok(()),
+            error => {
+                let is_errno = (-MAX_ERRNO..0).contains(&error);
+                Err(io::Error::from_raw_os_error(if is_errno { -error } else { libc::ECANCELED }))
+            }
+        }
+    }
+
+    pub(crate) fn worker_end(&self, event_loop: &mut LoopRef<'_>) {
+        let Some(on_worker_end) = self.on_worker_end else { return };
+        let Ok(handle) = loop_table::handle_of(event_loop) else { return };
+        let worker = event_loop.worker() as u32;
+        enter_loop(event_loop, || unsafe { on_worker_end(handle, worker, self.context) });
+    }
 }
 
 /// The handler of a server, to be called from any thread.
@@ -263,6 +301,14 @@ impl Handler for Callbacks {
 
     fn on_event(&self, event_loop: &mut LoopRef<'_>, event: &Event) {
         self.0.event(event_loop, event);
+    }
+
+    fn on_worker_start(&self, event_loop: &mut LoopRef<'_>) -> io::Result<()> {
+        self.0.worker_start(event_loop)
+    }
+
+    fn on_worker_end(&self, event_loop: &mut LoopRef<'_>) {
+        self.0.worker_end(event_loop);
     }
 
     fn on_datagram_error(&self, socket: DatagramId, error: io::Error) {

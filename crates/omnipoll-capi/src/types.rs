@@ -12,7 +12,7 @@ pub struct omni_server(());
 /// waits for. A server's workers are such loops.
 ///
 /// A loop that a program makes belongs to that thread: for others it is -EPERM, but to `omni_loop_stop`
-/// and `omni_loop_poller`. A loop of a server's, which `omni_conn_loop` and `on_event` pass, is the
+/// and `omni_loop_poller`. A loop of a server's, which `omni_conn_loop` and callbacks pass, is the
 /// server's: what would run, stop or free it is -EPERM.
 pub struct omni_loop(());
 

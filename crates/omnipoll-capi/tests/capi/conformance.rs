@@ -25,7 +25,7 @@ fn compile(program: &str, folder: &Path, arguments: &[&str]) -> PathBuf {
 const SHARED: [&str; 3] = ["-L.", "-Wl,-rpath,$ORIGIN/../lib", "-lomnipoll"];
 const STATIC: [&str; 3] = ["libomnipoll.a", "-lm", "-ldl"];
 
-const PROGRAMS: [&str; 16] = [
+const PROGRAMS: [&str; 17] = [
     "conformance",
     "wait",
     "handles",
@@ -36,6 +36,7 @@ const PROGRAMS: [&str; 16] = [
     "server",
     "addresses",
     "stop",
+    "workers",
     "datagram",
     "conn",
     "transfer",
