@@ -204,7 +204,9 @@ pub use interest::{Interest, Trigger};
 pub use net::{Conn, ConnId, ConnectOptions, Datagram, DatagramId, FailedConnect, Frame, LoopRef, Timeout};
 pub use poller::{Options, Poller, Registered, Stats};
 #[cfg(feature = "serve")]
-pub use serve::{AroundFork, Handler, Model, Server, ServerHandle, ServerOptions, ServerStats, WorkerStats};
+pub use serve::{
+    AroundFork, Handler, Model, Server, ServerHandle, ServerOptions, ServerStats, StartedServer, WorkerStats,
+};
 pub use strict::{Finding, FindingKind};
 #[cfg(feature = "serve")]
 pub use sys::Address;

@@ -9,6 +9,8 @@ mod connecting;
 mod connections;
 mod core;
 mod datagrams;
+mod embed;
+mod forward;
 mod frames;
 mod handler;
 mod hooks;

@@ -10,6 +10,7 @@ use super::options::{Model, ServerOptions};
 use super::server_handle::ServerHandle;
 use super::server_loop::{unwatch_stop_signals, watch_stop_signals};
 use super::shared::Shared;
+use super::started_server::StartedServer;
 use super::worker::WorkerSockets;
 use crate::error::{explain, fail};
 use crate::event_loop::Handler;
@@ -56,7 +57,7 @@ use crate::sys::lock;
 /// # Ok::<(), io::Error>(())
 /// ```
 pub struct Server<H> {
-    handler: H,
+    handler: Arc<H>,
     shared: Arc<Shared>,
     ran: AtomicBool,
 }
@@ -115,7 +116,8 @@ impl<H: Handler + Send + Sync> Server<H> {
         };
         // One that may serve no client would keep waiting those that the kernel gives it.
         let workers = options.each_loop.max_clients.map_or(workers, |clients| workers.min(clients));
-        Ok(Self { handler, shared: Arc::new(Shared::new(options, workers)?), ran: AtomicBool::new(false) })
+        let shared = Arc::new(Shared::new(options, workers)?);
+        Ok(Self { handler: Arc::new(handler), shared, ran: AtomicBool::new(false) })
     }
 
     /// Listens on an address, and returns it with the port that the system has chosen where it
@@ -239,16 +241,8 @@ impl<H: Handler + Send + Sync> Server<H> {
     /// ```
     #[doc(alias = "accept")]
     pub fn run(&self) -> io::Result<()> {
-        self.shared.check_owner()?;
-        if self.ran.swap(true, Ordering::SeqCst) {
-            return Err(fail(libc::EINVAL, "a server runs once: make another"));
-        }
-        let (handler, shared) = (&self.handler, &self.shared);
-        let mut sockets = self.sockets()?;
-        if shared.options.signals {
-            // Before the first client: until then a signal ends the process.
-            watch_stop_signals(&shared.control)?;
-        }
+        let (handler, shared) = (&*self.handler, &self.shared);
+        let mut sockets = self.begin()?;
         let served = match shared.options.model {
             Model::Reactor => reactor::run(handler, shared, sockets.remove(0)),
             Model::Cores => cores::run(handler, shared, sockets),
@@ -262,6 +256,41 @@ impl<H: Handler + Send + Sync> Server<H> {
             return served.and(unwatch_stop_signals(&shared.control));
         }
         served
+    }
+
+    /// Starts to serve in this thread, step by step: see [`StartedServer`]. That is a run of the server,
+    /// too: `EINVAL` the second time.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTSUP` under another model than REACTOR, as which a loop serves alone. Else those that
+    /// [`run`](Self::run) begins with.
+    ///
+    /// # Portability
+    ///
+    /// As for [`run`](Self::run).
+    ///
+    /// See the example of [`StartedServer`].
+    pub fn start(&self) -> io::Result<StartedServer<H>> {
+        if self.shared.options.model != Model::Reactor {
+            return Err(fail(libc::ENOTSUP, "only under REACTOR a server can be run step by step"));
+        }
+        let mut sockets = self.begin()?;
+        StartedServer::new(self.handler.clone(), self.shared.clone(), sockets.remove(0))
+    }
+
+    /// Begins the only run of the server. Returns the sockets of each worker.
+    fn begin(&self) -> io::Result<Vec<WorkerSockets>> {
+        self.shared.check_owner()?;
+        if self.ran.swap(true, Ordering::SeqCst) {
+            return Err(fail(libc::EINVAL, "a server runs once: make another"));
+        }
+        let sockets = self.sockets()?;
+        if self.shared.options.signals {
+            // Before the first client: until then a signal ends the process.
+            watch_stop_signals(&self.shared.control)?;
+        }
+        Ok(sockets)
     }
 
     /// The sockets of each worker.

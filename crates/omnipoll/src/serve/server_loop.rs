@@ -37,6 +37,27 @@ pub(super) enum Until {
     Empty,
 }
 
+/// What a loop keeps from one turn to the next.
+pub(super) struct Progress {
+    events: Events,
+    /// The error for which it stops.
+    outcome: io::Result<()>,
+    /// In an outer loop: nothing has to be done before the next wait.
+    is_armed: bool,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self { events: Events::with_capacity(EVENTS), outcome: Ok(()), is_armed: false }
+    }
+}
+
+impl Progress {
+    fn take_outcome(&mut self) -> io::Result<()> {
+        std::mem::replace(&mut self.outcome, Ok(()))
+    }
+}
+
 /// One loop of a server.
 pub(super) struct ServerLoop {
     pub(super) core: Core,
@@ -87,24 +108,53 @@ impl ServerLoop {
     /// returned when all clients are gone. A child that a callback or a signal handler has forked, and
     /// that returns here, leaves everything to its parent.
     pub(super) fn run(&mut self, clients: &mut (impl Clients + Hooks), until: Until) -> io::Result<()> {
-        let mut events = Events::with_capacity(EVENTS);
-        let mut outcome = Ok(());
+        let mut progress = Progress::default();
         self.apply_stop(clients);
-        loop {
-            let prepared = clients.before_wait(&mut self.core);
-            if clients.is_empty() && self.may_end(until) {
-                return outcome.and(prepared);
-            }
-            if let Err(error) = prepared.and_then(|()| self.run_once(clients, &mut events)) {
-                if !self.poller().is_owner() {
-                    return self.end_in_child();
-                }
-                // If the stop itself fails, there is no way to end cleanly.
-                outcome?;
-                outcome = Err(error);
-                self.stop_after_error(clients, until)?;
-            }
+        while self.turn(clients, until, None, &mut progress)? {}
+        Ok(())
+    }
+
+    /// One wait, for no longer than `limit`, and what it brings. False when the loop has ended.
+    #[inline]
+    pub(super) fn turn(
+        &mut self,
+        clients: &mut (impl Clients + Hooks),
+        until: Until,
+        limit: Option<Duration>,
+        progress: &mut Progress,
+    ) -> io::Result<bool> {
+        let is_prepared = std::mem::take(&mut progress.is_armed);
+        let prepared = if is_prepared { Ok(()) } else { clients.before_wait(&mut self.core) };
+        if clients.is_empty() && self.may_end(until) {
+            return progress.take_outcome().and(prepared).map(|()| false);
         }
+        if let Err(error) = prepared.and_then(|()| self.run_once(clients, &mut progress.events, limit)) {
+            if !self.poller().is_owner() {
+                return self.end_in_child().map(|()| false);
+            }
+            // If the stop itself fails, there is no way to end cleanly.
+            progress.take_outcome()?;
+            progress.outcome = Err(error);
+            self.stop_after_error(clients, until)?;
+        }
+        Ok(true)
+    }
+
+    /// In an outer loop, after a turn: does what would be done before the next wait, so that nothing is
+    /// left when that loop sleeps.
+    pub(super) fn arm(
+        &mut self,
+        clients: &mut (impl Clients + Hooks),
+        until: Until,
+        progress: &mut Progress,
+    ) -> io::Result<()> {
+        let armed = clients.before_wait(&mut self.core).and_then(|()| self.core.arm(clients));
+        progress.is_armed = armed.is_ok();
+        // The next turn ends the loop, or finds the error again.
+        if armed.is_err() || clients.is_empty() && self.may_end(until) {
+            self.poller().request_wait()?;
+        }
+        Ok(())
     }
 
     /// Whether a loop without clients ends.
@@ -147,8 +197,13 @@ impl ServerLoop {
 
     /// One wait, and what it brings.
     #[inline]
-    fn run_once(&mut self, clients: &mut (impl Clients + Hooks), events: &mut Events) -> io::Result<()> {
-        self.core.wait(clients, events, None)?;
+    fn run_once(
+        &mut self,
+        clients: &mut (impl Clients + Hooks),
+        events: &mut Events,
+        limit: Option<Duration>,
+    ) -> io::Result<()> {
+        self.core.wait(clients, events, limit)?;
         for event in &*events {
             self.dispatch(clients, event)?;
             // In a child that a callback has forked the rest is the parent's.
@@ -190,7 +245,7 @@ impl ServerLoop {
     }
 
     /// Applies the stop that [`Shared::stop`] was last given, if it is new.
-    fn apply_stop(&mut self, clients: &mut (impl Clients + Hooks)) {
+    pub(super) fn apply_stop(&mut self, clients: &mut (impl Clients + Hooks)) {
         let Some(drain) = self.shared.wanted_stop().filter(|&drain| self.core.is_new_stop(drain)) else {
             return;
         };

@@ -37,15 +37,8 @@ pub(super) fn serve<H: Handler>(
     sockets: WorkerSockets,
     stop_pipes: Option<Vec<OwnedFd>>,
 ) -> io::Result<()> {
-    let driver = shared.driver()?;
-    let mut connections = connections(handler, shared, &poller, worker, shared.share_of_clients(worker))?;
-    let is_unlimited = shared.options.each_loop.max_clients.is_none();
-    let acceptor = Acceptor::new(sockets.listeners, sockets.is_shared, is_unlimited);
-    let mut server_loop = ServerLoop::new(shared.clone(), poller, driver, acceptor, worker);
+    let (mut server_loop, mut connections) = make_loop(handler, shared, poller, worker, sockets)?;
     let served = || {
-        for socket in sockets.datagrams {
-            connections.open_datagrams(socket)?;
-        }
         if shared.options.signals && stop_pipes.is_some() {
             watch_stop_signals(&server_loop.core.poller)?;
         }
@@ -59,6 +52,25 @@ pub(super) fn serve<H: Handler>(
     let served = served();
     shared.close_mailbox(connections.mailbox());
     served
+}
+
+/// The loop of a worker, and its connections.
+pub(super) fn make_loop<H: Handler>(
+    handler: H,
+    shared: &Arc<Shared>,
+    poller: Arc<Poller>,
+    worker: usize,
+    sockets: WorkerSockets,
+) -> io::Result<(ServerLoop, Connections<H>)> {
+    let driver = shared.driver()?;
+    let mut connections = connections(handler, shared, &poller, worker, shared.share_of_clients(worker))?;
+    let is_unlimited = shared.options.each_loop.max_clients.is_none();
+    let acceptor = Acceptor::new(sockets.listeners, sockets.is_shared, is_unlimited);
+    let server_loop = ServerLoop::new(shared.clone(), poller, driver, acceptor, worker);
+    for socket in sockets.datagrams {
+        connections.open_datagrams(socket).inspect_err(|_| shared.close_mailbox(connections.mailbox()))?;
+    }
+    Ok((server_loop, connections))
 }
 
 /// Serves one accepted connection until it has ended.
@@ -109,13 +121,13 @@ fn between_start_and_end<H: Handler>(
 }
 
 /// The connections of a loop that waits on `poller`, as the server's options have them.
-fn connections<'h, H: Handler>(
-    handler: &'h H,
+fn connections<H: Handler>(
+    handler: H,
     shared: &Arc<Shared>,
     poller: &Arc<Poller>,
     worker: usize,
     max_clients: usize,
-) -> io::Result<Connections<&'h H>> {
+) -> io::Result<Connections<H>> {
     let (budget, groups) = (shared.budget.clone(), shared.groups.clone());
     let counters = shared.counters.of(worker);
     let mailbox = open_mailbox(worker, poller.clone(), budget, counters.clone(), groups)?;

@@ -30,6 +30,7 @@ mod memory;
 mod on_timeout;
 mod other_threads;
 mod processes;
+mod step_by_step;
 mod stopping;
 mod timeouts;
 mod timers;
@@ -52,6 +53,7 @@ fn main() -> std::process::ExitCode {
     listening::behaviours(&mut suite);
     memory::behaviours(&mut suite);
     stopping::behaviours(&mut suite);
+    step_by_step::behaviours(&mut suite);
     processes::behaviours(&mut suite);
     workers::behaviours(&mut suite);
     forking::behaviours(&mut suite);
