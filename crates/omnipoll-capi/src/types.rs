@@ -25,8 +25,9 @@ pub struct omni_loop(());
 /// callback is running, every function acts at once; outside of callbacks the next wait does what
 /// follows from it, such as to close the socket. Anywhere else, on any thread, `omni_conn_write`,
 /// `omni_conn_close`, `omni_conn_abort`, `omni_conn_pause`, `omni_conn_resume` and `omni_conn_post` have
-/// the connection's own loop act, and `omni_conn_id` answers; the others return -EPERM. There a
-/// connection that was closed is -ESTALE to all of them but `omni_conn_abort`.
+/// the connection's own loop act, `omni_conn_join` and `omni_conn_leave` act at once, and `omni_conn_id`
+/// answers; the others return -EPERM. There a connection that was closed is -ESTALE to all of them but
+/// `omni_conn_abort`.
 pub struct omni_conn(());
 
 /// A datagram socket of a loop, by which any thread sends at any time.
