@@ -3,15 +3,26 @@
 `Poller` watches descriptors, timers, signals and children, and waits for all of it at once. The
 selectors have the interface of the standard library's `selectors`, so that asyncio, socketserver
 and every program written for those run on them; what they add is in `omnipoll.selectors`. `Server` serves
-many clients behind one handler, by loops, threads or processes.
+many clients behind one handler, by loops, threads or processes; `Loop` is one such loop of the program's
+own, for connections in and out and all that a poller watches.
 
 Flags are plain ints: an event is tested with `event.ready & omnipoll.READ`, and an enum's `&`
 would cost more than the wait.
 """
 
 from omnipoll._native import (
+    ACCEPTED,
     CHILD,
+    CLOSED,
+    CONN_POST,
+    CONN_TIMER,
+    CONNECTED,
+    DATA,
+    DATAGRAM,
+    DATAGRAM_ERROR,
+    DRAINED,
     EDGE,
+    ENDED,
     ERROR,
     EXCLUSIVE,
     HANGUP,
@@ -27,6 +38,7 @@ from omnipoll._native import (
     REPORTS_HANGUP,
     REPORTS_READ_CLOSED,
     SIGNAL,
+    STOPPING,
     TIMER,
     WAKE,
     WRITE,
@@ -35,6 +47,8 @@ from omnipoll._native import (
     DatagramSocket,
     Event,
     Finding,
+    Loop,
+    LoopEvent,
     Poller,
     Registered,
     ServerStats,
@@ -60,8 +74,18 @@ from omnipoll.selectors import (
 from omnipoll.serving import Server, serve
 
 __all__ = [
+    "ACCEPTED",
     "CHILD",
+    "CLOSED",
+    "CONNECTED",
+    "CONN_POST",
+    "CONN_TIMER",
+    "DATA",
+    "DATAGRAM",
+    "DATAGRAM_ERROR",
+    "DRAINED",
     "EDGE",
+    "ENDED",
     "ERROR",
     "EVENT_EDGE",
     "EVENT_EXCLUSIVE",
@@ -83,6 +107,7 @@ __all__ = [
     "REPORTS_HANGUP",
     "REPORTS_READ_CLOSED",
     "SIGNAL",
+    "STOPPING",
     "TIMER",
     "WAKE",
     "WRITE",
@@ -94,6 +119,8 @@ __all__ = [
     "Event",
     "Finding",
     "IoUringSelector",
+    "Loop",
+    "LoopEvent",
     "PollSelector",
     "Poller",
     "Registered",

@@ -8,8 +8,18 @@ from _typeshed import FileDescriptorLike
 from typing_extensions import Buffer, Self, TypeAlias, disjoint_base
 
 __all__ = [
+    "ACCEPTED",
     "CHILD",
+    "CLOSED",
+    "CONNECTED",
+    "CONN_POST",
+    "CONN_TIMER",
+    "DATA",
+    "DATAGRAM",
+    "DATAGRAM_ERROR",
+    "DRAINED",
     "EDGE",
+    "ENDED",
     "ERROR",
     "EXCLUSIVE",
     "HANGUP",
@@ -25,6 +35,7 @@ __all__ = [
     "REPORTS_HANGUP",
     "REPORTS_READ_CLOSED",
     "SIGNAL",
+    "STOPPING",
     "TIMER",
     "WAKE",
     "WRITE",
@@ -33,6 +44,8 @@ __all__ = [
     "DatagramSocket",
     "Event",
     "Finding",
+    "Loop",
+    "LoopEvent",
     "Poller",
     "Registered",
     "Selector",
@@ -64,6 +77,18 @@ SIGNAL: Final[int]
 CHILD: Final[int]
 WAKE: Final[int]
 POST: Final[int]
+
+ACCEPTED: Final[int]
+CONNECTED: Final[int]
+DATA: Final[int]
+ENDED: Final[int]
+DRAINED: Final[int]
+CLOSED: Final[int]
+STOPPING: Final[int]
+CONN_POST: Final[int]
+DATAGRAM: Final[int]
+DATAGRAM_ERROR: Final[int]
+CONN_TIMER: Final[int]
 
 REPORTS_HANGUP: Final[int]
 REPORTS_READ_CLOSED: Final[int]
@@ -226,6 +251,7 @@ class Connection:
     def shutdown(self) -> None: ...
     def pause(self) -> None: ...
     def resume(self) -> None: ...
+    def relay_to(self, other: Connection) -> None: ...
     def post(self, value: int) -> None: ...
     def join(self, group: str) -> None: ...
     def leave(self, group: str) -> None: ...
@@ -239,6 +265,12 @@ class Connection:
     def local(self) -> str: ...
     @property
     def queued(self) -> int: ...
+    @property
+    def token(self) -> Any: ...
+    @property
+    def is_outgoing(self) -> bool: ...
+    @property
+    def loop(self) -> Loop: ...
     @property
     def is_paused(self) -> bool: ...
     @property
@@ -471,3 +503,83 @@ class Server:
     def model(self) -> str: ...
     @property
     def drain(self) -> float | None: ...
+
+@disjoint_base
+class Loop:
+    def __init__(
+        self,
+        engine: str | None = None,
+        *,
+        handler: _Handler | None = None,
+        max_clients: int | None = None,
+        backlog: int = 4096,
+        queue_limit: int = 16777216,
+        total_queue_limit: int = 268435456,
+        high_water: int = 65536,
+        low_water: int = 16384,
+        idle_timeout: float | None = None,
+        read_timeout: float | None = None,
+        write_timeout: float | None = 60.0,
+        linger: float = 2.0,
+    ) -> None: ...
+    def listen(self, address: str, handler: _Handler | None = None, token: object = None) -> str: ...
+    def connect(
+        self,
+        address: str,
+        handler: _Handler | None = None,
+        *,
+        timeout: float | None = 30.0,
+        local_address: str | None = None,
+        no_delay: bool = True,
+        keep_alive: float | None = None,
+        token: object = None,
+    ) -> Connection: ...
+    def connect_datagrams(
+        self, address: str, handler: _Handler | None = None, token: object = None
+    ) -> DatagramSocket: ...
+    @property
+    def datagram_sockets(self) -> list[DatagramSocket]: ...
+    @property
+    def poller(self) -> Poller: ...
+    def run(self) -> None: ...
+    def run_once(self, timeout: float | None = None) -> bool: ...
+    def wait(self, timeout: float | None = None, max_events: int | None = None) -> list[LoopEvent]: ...
+    def stop(self, drain: float | None = None) -> None: ...
+    def close(self) -> None: ...
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def engine(self) -> str: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _value: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None: ...
+
+@final
+class LoopEvent:
+    @property
+    def kind(self) -> int: ...
+    @property
+    def token(self) -> Any: ...
+    # Not None in events of connections.
+    @property
+    def connection(self) -> Any: ...
+    @property
+    def data(self) -> bytes: ...
+    @property
+    def error(self) -> OSError | None: ...
+    @property
+    def value(self) -> int: ...
+    @property
+    def ready(self) -> int: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def socket(self) -> DatagramSocket | None: ...
+    @property
+    def peer(self) -> str | None: ...
+    @property
+    def local(self) -> str | None: ...

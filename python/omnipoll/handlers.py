@@ -26,16 +26,16 @@ METHODS = (
 )
 
 
-def check(handler: object) -> None:
-    """Raises TypeError for what can't be meant as a handler."""
+def check(handler: object, caller: str) -> None:
+    """Raises TypeError for what can't be meant as a handler. caller: who calls it, such as "a server"."""
     if handler is None:
         raise TypeError("a handler is an object with methods such as on_data, not None")
     has = [name for name in METHODS if _may_be_method(handler, name)]
     for name in has:
-        _check_method(handler, name)
+        _check_method(handler, name, caller)
     for name in dir(handler):
         if name.startswith("on_") and name not in METHODS and _may_be_method(handler, name):
-            _check_stranger(name, has)
+            _check_stranger(name, has, caller)
 
 
 def _may_be_method(handler: object, name: str) -> bool:
@@ -43,7 +43,7 @@ def _may_be_method(handler: object, name: str) -> bool:
     return inspect.getattr_static(handler, name, None) is not None
 
 
-def _check_method(handler: object, name: str) -> None:
+def _check_method(handler: object, name: str, caller: str) -> None:
     found = inspect.getattr_static(handler, name)
     if isinstance(handler, type) and isinstance(found, FunctionType):
         word = handler.__name__
@@ -55,14 +55,14 @@ def _check_method(handler: object, name: str) -> None:
         raise TypeError(f"the handler's {name} can't be called: it is {method!r}")
     call = type(method).__call__  # An object that is called may be async, too.
     if any(map(inspect.iscoroutinefunction, (method, call))) or inspect.isasyncgenfunction(method):
-        raise TypeError(f"the handler's {name} is async, and a server does not await it: use a plain def")
+        raise TypeError(f"the handler's {name} is async, and {caller} does not await it: use a plain def")
 
 
-def _check_stranger(name: str, has: list[str]) -> None:
+def _check_stranger(name: str, has: list[str], caller: str) -> None:
     """A handler may have callbacks of its own, but hardly one that is spelt like one of ours."""
     for meant in difflib.get_close_matches(name, METHODS, cutoff=0.8):
         if meant not in has:
-            raise TypeError(f"a server does not call the handler's {name}: did you mean {meant}?")
-    if "on_data" not in has and "on_datagram" not in has:
+            raise TypeError(f"{caller} does not call the handler's {name}: did you mean {meant}?")
+    if not {"on_data", "on_datagram", "on_event"}.intersection(has):
         known = ", ".join(METHODS)
-        raise TypeError(f"a server does not call the handler's {name}, only {known}: did you mean on_data?")
+        raise TypeError(f"{caller} does not call the handler's {name}, only {known}: did you mean on_data?")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
-__all__ = ["check_options", "not_known"]
+__all__ = ["check_loop_options", "check_options", "not_known"]
 
 # Those of a server: Python 3.9 knows no signatures of native classes.
 OPTIONS = (
@@ -27,11 +27,32 @@ OPTIONS = (
     "drain",
 )
 
+LOOP_OPTIONS = (
+    "engine",
+    "handler",
+    "max_clients",
+    "backlog",
+    "queue_limit",
+    "total_queue_limit",
+    "high_water",
+    "low_water",
+    "idle_timeout",
+    "read_timeout",
+    "write_timeout",
+    "linger",
+)
+
 
 def check_options(unknown: Iterable[str]) -> None:
     """Raises TypeError for what is no option of a server."""
     for name in unknown:
         raise TypeError(not_known(f"Server() got an unexpected keyword argument '{name}'", name, OPTIONS))
+
+
+def check_loop_options(unknown: Iterable[str]) -> None:
+    """Raises TypeError for what is no option of a loop."""
+    for name in unknown:
+        raise TypeError(not_known(f"Loop() got an unexpected keyword argument '{name}'", name, LOOP_OPTIONS))
 
 
 def not_known(words: str, name: str, known: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ import omnipoll
 import omnipoll.selectors
 import omnipoll.serving
 from omnipoll import _native
-from omnipoll.spelling import OPTIONS
+from omnipoll.spelling import LOOP_OPTIONS, OPTIONS
 
 README = Path(__file__).parent.parent / "README.md"
 NATIVE = [omnipoll.Event, omnipoll.Finding, omnipoll.Poller, omnipoll.Registered, omnipoll.Stats]
@@ -23,9 +23,11 @@ SERVING = [
     omnipoll.Connection,
     omnipoll.Datagram,
     omnipoll.DatagramSocket,
-    omnipoll.Worker,
+    omnipoll.Loop,
+    omnipoll.LoopEvent,
     omnipoll.Server,
     omnipoll.ServerStats,
+    omnipoll.Worker,
     omnipoll.WorkerStats,
 ]
 CLASSES = [*NATIVE, *SERVING, *map(omnipoll.__dict__.get, omnipoll.selectors.__all__)]
@@ -41,25 +43,28 @@ def test_the_examples_in_docstrings(module: types.ModuleType) -> None:
     assert attempted >= {omnipoll.selectors: 10, omnipoll.serving: 3}.get(module, 0)
 
 
-def documentation_of_the_poller() -> dict[str, str]:
+def documentation(one: type) -> dict[str, str]:
     """doctest passes native classes over."""
-    methods = {name: inspect.getdoc(getattr(omnipoll.Poller, name)) for name in vars(omnipoll.Poller)}
-    every = {"Poller": omnipoll.Poller.__doc__, **methods}
+    methods = {f"{one.__name__}.{name}": inspect.getdoc(getattr(one, name)) for name in vars(one)}
+    every = {one.__name__: one.__doc__, **methods}
     return {name: words for name, words in every.items() if words and ">>>" in words}
 
 
-@pytest.mark.parametrize(("name", "words"), documentation_of_the_poller().items())
-def test_the_examples_of_the_poller(name: str, words: str) -> None:
+EXAMPLES = {**documentation(omnipoll.Poller), **documentation(omnipoll.Loop)}
+
+
+@pytest.mark.parametrize(("name", "words"), EXAMPLES.items())
+def test_the_examples_of_native_classes(name: str, words: str) -> None:
     runner = doctest.DocTestRunner()
     runner.run(doctest.DocTestParser().get_doctest(words, {}, name, None, 0))
     assert runner.summarize().attempted > 1
     assert runner.summarize().failed == 0
 
 
-def test_there_are_examples_of_the_poller() -> None:
-    assert {"Poller", "timer_add", "timer_add_at", "timer_set", "signal_add", "child_add", "post"} <= set(
-        documentation_of_the_poller()
-    )
+def test_there_are_examples_of_native_classes() -> None:
+    methods = ("timer_add", "timer_add_at", "timer_set", "signal_add", "child_add", "post")
+    assert {"Poller", *(f"Poller.{name}" for name in methods)} <= set(EXAMPLES)
+    assert {"Loop", "Loop.connect", "Loop.wait"} <= set(EXAMPLES)
 
 
 def test_the_examples_in_the_readme() -> None:
@@ -90,5 +95,6 @@ def test_signatures_are_shown() -> None:
         assert str(inspect.signature(omnipoll.Poller)) == signature
         _handler, _address, *options = inspect.signature(omnipoll.Server).parameters
         assert tuple(options) == OPTIONS
+        assert tuple(inspect.signature(omnipoll.Loop).parameters) == LOOP_OPTIONS
     assert str(inspect.signature(omnipoll.Poller.wait)) == "(self, /, timeout=None, max_events=None)"
     assert str(inspect.signature(omnipoll.EpollSelector.select)) == "(self, /, timeout=None)"

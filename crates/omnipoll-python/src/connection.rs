@@ -3,36 +3,44 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use omnipoll::{Address, Conn, ConnId, Frame};
 use pyo3::exceptions::{PyOSError, PyTypeError};
 use pyo3::prelude::*;
+use pyo3::{PyTraverseError, PyVisit};
 
 use crate::address::to_python;
 use crate::bytes::Bytes;
 use crate::convert::{self, descriptor, error, number, text};
+use crate::current;
+use crate::event_loop::{PyLoop, Shared};
 use crate::fastcall::{Argument, Method};
 use crate::finalization::protect_thread;
-use crate::scoped_ref::{ScopedGuard, ScopedRef};
 
-/// A client's connection: the same object in every call of the handler, from on_open to
-/// on_close. It takes any attribute, and is the place for what is known of the client. It has no
+/// A connection of a server or of a Loop: the same object in every call of the handler, from on_open to
+/// on_close. It takes any attribute, and is the place for what is known of the peer. It has no
 /// subclasses but those that declare such attributes to a type checker, `if TYPE_CHECKING`: the
 /// handler's methods may take the connection as one of these.
 ///
 /// write(), writelines(), close(), abort(), pause(), resume(), post(), join(), leave() and is_open may
 /// be used on any thread; when the connection is gone they raise OSError (ESTALE). Everything that looks
-/// into the connection works in calls of the handler for this very connection, and raises
-/// PermissionError elsewhere.
+/// into the connection works where its loop makes a call, of this connection's or of another's or
+/// on_event, and of a Loop also between its waits, in its own thread; it raises PermissionError elsewhere.
+/// There, what is done to a connection is done at once.
 #[pyclass(frozen, dict, weakref, name = "Connection", module = "omnipoll")]
 pub(crate) struct PyConnection {
-    conn: ScopedRef<Conn<'static>>,
     number: ConnId,
-    address: Address,
+    /// The peer's; not known before the connection is open.
+    address: OnceLock<Address>,
     loop_number: usize,
+    is_outgoing: bool,
+    /// What listen() or connect() was given.
+    token: Option<Py<PyAny>>,
+    /// The Loop it is of; `None` on a server.
+    home: Option<Arc<Shared>>,
     fd: AtomicI32,
     /// The handler has ended our direction.
     closed: AtomicBool,
@@ -48,27 +56,53 @@ impl Drop for PyConnection {
 
 /// For the handler.
 impl PyConnection {
-    pub(crate) fn new(py: Python<'_>, conn: &Conn<'_>) -> Self {
+    /// One that a server has accepted.
+    pub(crate) fn accepted(conn: &Conn<'_>) -> Self {
+        let connection = Self::made(conn.id(), conn.worker(), conn.is_outgoing(), None, None);
+        connection.open(conn);
+        connection
+    }
+
+    /// One that a Loop has accepted.
+    pub(crate) fn accepted_by(conn: &Conn<'_>, token: Py<PyAny>, home: Arc<Shared>) -> Self {
+        let connection = Self::made(conn.id(), 0, false, Some(token), Some(home));
+        connection.open(conn);
+        connection
+    }
+
+    /// One that is to be opened.
+    pub(crate) fn outgoing(id: ConnId, token: Py<PyAny>, home: Arc<Shared>) -> Self {
+        Self::made(id, 0, true, Some(token), Some(home))
+    }
+
+    fn made(
+        number: ConnId,
+        loop_number: usize,
+        is_outgoing: bool,
+        token: Option<Py<PyAny>>,
+        home: Option<Arc<Shared>>,
+    ) -> Self {
         Self {
-            conn: ScopedRef::new(py),
-            number: conn.id(),
-            address: conn.peer().clone(),
-            loop_number: conn.worker(),
-            fd: conn.socket().as_raw_fd().into(),
+            number,
+            address: OnceLock::new(),
+            loop_number,
+            is_outgoing,
+            token,
+            home,
+            fd: (-1).into(),
             closed: false.into(),
             broken: false.into(),
         }
     }
 
-    /// Makes this one stand for the core's connection, until the guard is dropped.
-    #[inline]
-    pub(crate) fn set<'a>(
-        &'a self,
-        py: Python<'a>,
-        conn: &'a mut Conn<'_>,
-    ) -> ScopedGuard<'a, Conn<'static>> {
-        // SAFETY: the exclusive reference is ours for 'a, and the guard lives no longer.
-        unsafe { self.conn.set(py, NonNull::from(conn).cast()) }
+    /// The connection is there.
+    pub(crate) fn open(&self, conn: &Conn<'_>) {
+        self.address.get_or_init(|| conn.peer().clone());
+        self.fd.store(conn.socket().as_raw_fd(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn token(&self, py: Python<'_>) -> Py<PyAny> {
+        self.token.as_ref().map_or_else(|| py.None(), |token| token.clone_ref(py))
     }
 
     /// The connection has ended, and its descriptor may be another file's from now on.
@@ -88,23 +122,38 @@ impl PyConnection {
 }
 
 impl PyConnection {
-    /// Acts on the connection, in a callback of its own.
-    fn here<R>(&self, py: Python<'_>, act: impl FnOnce(&mut Conn<'static>) -> R) -> PyResult<R> {
+    /// Acts on the connection itself: in a callback of its loop, and between the waits of a Loop.
+    #[inline]
+    fn directly<R>(&self, py: Python<'_>, act: impl FnOnce(&mut Conn<'_>) -> R) -> Option<R> {
+        let mut act = Some(act);
+        let done = current::connection(self.number, |conn| act.take().map(|act| act(conn)));
+        match (done, &self.home) {
+            (Some(done), _) => done,
+            (None, Some(home)) => home.with_idle(py, self.number, act?),
+            (None, None) => None,
+        }
+    }
+
+    fn here<R>(&self, py: Python<'_>, act: impl FnOnce(&mut Conn<'_>) -> R) -> PyResult<R> {
         protect_thread();
-        self.conn.with(py, act).ok_or_else(|| match self.number.is_open() {
-            true => PyOSError::new_err((libc::EPERM, "only in a call of the handler for this connection")),
+        self.directly(py, act).ok_or_else(|| match self.number.is_open() {
+            true => PyOSError::new_err((
+                libc::EPERM,
+                "only in a call of the handler by the connection's loop, and between the waits of a Loop in \
+                 its own thread",
+            )),
             false => PyOSError::new_err((libc::ESTALE, "the connection is gone")),
         })
     }
 
-    /// Acts on it directly in a callback of its own, and through its id elsewhere.
+    /// Acts on it directly where that is possible, and through its id elsewhere.
     fn anywhere(
         &self,
         py: Python<'_>,
-        here: impl FnOnce(&mut Conn<'static>),
+        here: impl FnOnce(&mut Conn<'_>),
         elsewhere: impl FnOnce(ConnId) -> io::Result<()>,
     ) -> PyResult<()> {
-        let here = |conn: &mut Conn<'static>| {
+        let here = |conn: &mut Conn<'_>| {
             here(conn);
             Ok(())
         };
@@ -114,16 +163,16 @@ impl PyConnection {
     fn try_anywhere(
         &self,
         py: Python<'_>,
-        here: impl FnOnce(&mut Conn<'static>) -> io::Result<()>,
+        here: impl FnOnce(&mut Conn<'_>) -> io::Result<()>,
         elsewhere: impl FnOnce(ConnId) -> io::Result<()>,
     ) -> PyResult<()> {
         protect_thread();
-        self.conn.with(py, here).unwrap_or_else(|| elsewhere(self.number)).map_err(error)
+        self.directly(py, here).unwrap_or_else(|| elsewhere(self.number)).map_err(error)
     }
 
     #[inline]
     fn write_bytes(&self, py: Python<'_>, data: &[u8]) -> PyResult<usize> {
-        match self.conn.with(py, |conn| conn.write(data)) {
+        match self.directly(py, |conn| conn.write(data)) {
             Some(Ok(queued)) => Ok(queued),
             Some(Err(refused)) => Err(self.refused(refused)),
             None => self.number.write(data).map_err(error),
@@ -208,12 +257,25 @@ impl PyConnection {
 
     /// Takes no more data from the peer, which eventually can't send either.
     fn pause(&self, py: Python<'_>) -> PyResult<()> {
-        self.anywhere(py, Conn::pause, ConnId::pause)
+        self.anywhere(py, |conn| conn.pause(), ConnId::pause)
     }
 
     /// Takes data again.
     fn resume(&self, py: Python<'_>) -> PyResult<()> {
-        self.anywhere(py, Conn::resume, ConnId::resume)
+        self.anywhere(py, |conn| conn.resume(), ConnId::resume)
+    }
+
+    /// Has another connection of the same loop send on all that this one receives from now on, instead of
+    /// on_data: a proxy is made of two relays. While more than high_water bytes wait to be sent, nothing is
+    /// read. The peer's end ends the other's direction when all is sent, as shutdown() does. When one of
+    /// the two fails or is aborted, the other is reset; when one has ended cleanly, the other is closed.
+    /// Each one's on_close is called.
+    ///
+    /// Raises OSError (ESTALE) when the other has ended or is of another loop, (EBUSY) when another is
+    /// relayed to that one, PermissionError where the connection can't be looked into.
+    fn relay_to(&self, py: Python<'_>, other: &Bound<'_, PyConnection>) -> PyResult<()> {
+        let other = other.get().core_id();
+        self.here(py, |conn| conn.relay_to(other))?.map_err(error)
     }
 
     /// Has the handler's on_post(connection, value) called on the connection's own loop. value:
@@ -251,15 +313,15 @@ impl PyConnection {
     /// The address of the other end: "127.0.0.1:5000", "[::1]:5000", "unix:/path", "unix:" for a unix
     /// socket without a name.
     #[getter]
-    fn peer(&self) -> String {
-        self.address.to_string()
+    fn peer(&self) -> PyResult<String> {
+        Ok(self.address()?.to_string())
     }
 
     /// The same as the socket module has it: ("127.0.0.1", 5000), ("::1", 5000, 0, 0), "/path", "" for a
     /// unix socket without a name, b"\\0name" for an abstract name.
     #[getter]
     fn peername(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        to_python(&self.address, py)
+        to_python(self.address()?, py)
     }
 
     /// The address that the client came to, written as peer is. In a call of the handler.
@@ -318,7 +380,7 @@ impl PyConnection {
         py: Python<'_>,
         #[pyo3(from_py_with = number)] seconds: Option<f64>,
     ) -> PyResult<()> {
-        self.set_timeout(py, seconds, Conn::set_idle_timeout)
+        self.set_timeout(py, seconds, |conn, timeout| conn.set_idle_timeout(timeout))
     }
 
     /// The same when nothing was read for so long while it was being read.
@@ -327,7 +389,7 @@ impl PyConnection {
         py: Python<'_>,
         #[pyo3(from_py_with = number)] seconds: Option<f64>,
     ) -> PyResult<()> {
-        self.set_timeout(py, seconds, Conn::set_read_timeout)
+        self.set_timeout(py, seconds, |conn, timeout| conn.set_read_timeout(timeout))
     }
 
     /// The same when bytes were queued for so long and none could be sent.
@@ -336,7 +398,7 @@ impl PyConnection {
         py: Python<'_>,
         #[pyo3(from_py_with = number)] seconds: Option<f64>,
     ) -> PyResult<()> {
-        self.set_timeout(py, seconds, Conn::set_write_timeout)
+        self.set_timeout(py, seconds, |conn, timeout| conn.set_write_timeout(timeout))
     }
 
     /// Has what arrives divided after each delimiter, one to four bytes, from the next byte on that
@@ -384,17 +446,51 @@ impl PyConnection {
         self.here(py, |conn| conn.set_timer(delay))?.map_err(error)
     }
 
+    /// What listen() or connect() of its Loop was given; None on a server.
+    #[getter(token)]
+    fn get_token(&self, py: Python<'_>) -> Py<PyAny> {
+        protect_thread();
+        self.token(py)
+    }
+
+    /// Whether this program has connected to the peer, and not the peer to it.
+    #[getter]
+    fn is_outgoing(&self) -> bool {
+        self.is_outgoing
+    }
+
+    /// The Loop that it is a connection of.
+    #[getter(r#loop)]
+    fn event_loop<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyLoop>> {
+        protect_thread();
+        self.home.as_ref().and_then(|home| home.event_loop(py)).ok_or_else(|| {
+            PyOSError::new_err((libc::ESTALE, "the connection has no loop of the program's, or that is gone"))
+        })
+    }
+
     fn __repr__(&self) -> String {
-        format!("<omnipoll.Connection {} from {}>", self.number, self.address)
+        let way = if self.is_outgoing { "to" } else { "from" };
+        let peer = self.address.get().map_or_else(|| "an address".into(), Address::to_string);
+        format!("<omnipoll.Connection {} {way} {peer}>", self.number)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.token)
     }
 }
 
 impl PyConnection {
+    fn address(&self) -> PyResult<&Address> {
+        self.address
+            .get()
+            .ok_or_else(|| PyOSError::new_err((libc::ENOTCONN, "the connection is not open yet")))
+    }
+
     fn set_timeout(
         &self,
         py: Python<'_>,
         seconds: Option<f64>,
-        set: impl FnOnce(&mut Conn<'static>, Option<Duration>),
+        set: impl FnOnce(&mut Conn<'_>, Option<Duration>),
     ) -> PyResult<()> {
         let timeout = seconds.map(|seconds| convert::span(seconds, "seconds")).transpose()?;
         self.here(py, |conn| set(conn, timeout))

@@ -7,9 +7,12 @@ mod address;
 mod bytes;
 mod connection;
 mod convert;
+mod current;
 mod datagram;
 mod datagram_socket;
+mod ending;
 mod event;
+mod event_loop;
 mod fastcall;
 mod finalization;
 mod forking;
@@ -19,6 +22,7 @@ mod init_cell;
 mod inspect;
 mod list_builder;
 mod log;
+mod methods;
 mod poller;
 mod poller_core;
 mod scoped_ref;
@@ -50,6 +54,10 @@ mod _native {
     #[pymodule_export]
     use event::PyEvent;
     #[pymodule_export]
+    use event_loop::PyLoop;
+    #[pymodule_export]
+    use event_loop::PyLoopEvent;
+    #[pymodule_export]
     use inspect::PyRegistered;
     #[pymodule_export]
     use inspect::PyStats;
@@ -80,6 +88,9 @@ mod _native {
             module.add(name, bit)?;
         }
         for (name, kind) in event::KINDS {
+            module.add(name, kind as u32)?;
+        }
+        for (name, kind) in event_loop::KINDS {
             module.add(name, kind as u32)?;
         }
         module.add("REPORTS_HANGUP", Capabilities::REPORTS_HANGUP.bits())?;

@@ -135,7 +135,7 @@ impl PyServer {
         let server = &self.0.get()?.server;
         forking::serve_here();
         let served = py.detach(|| server.run());
-        match server.handler().take_exit(py) {
+        match server.handler().ending.take(py) {
             Some(ending) => Err(ending),
             None => served.map_err(error),
         }

@@ -1,0 +1,91 @@
+//! The callback in progress on this thread, for the Python objects that stand for its connections and
+//! for its loop.
+
+use std::cell::Cell;
+use std::ptr::NonNull;
+
+use omnipoll::{Conn, ConnId, LoopRef};
+
+/// What a callback was lent, and whose it is.
+#[derive(Clone, Copy)]
+struct Callback {
+    lent: Lent,
+    owner: *const (),
+}
+
+#[derive(Clone, Copy)]
+enum Lent {
+    Connection(NonNull<Conn<'static>>),
+    Loop(NonNull<LoopRef<'static>>),
+}
+
+thread_local! {
+    static CURRENT: Cell<Option<Callback>> = const { Cell::new(None) };
+}
+
+/// Makes a call on behalf of a connection. `owner` stands for what makes it, a Loop or a server.
+#[inline]
+pub(crate) fn with_connection<R>(conn: &mut Conn<'_>, owner: *const (), call: impl FnOnce() -> R) -> R {
+    let lent = Lent::Connection(NonNull::from(conn).cast());
+    let _current = Replaced::by(Some(Callback { lent, owner }));
+    call()
+}
+
+/// Makes a call on behalf of a loop.
+pub(crate) fn with_loop<R>(event_loop: &mut LoopRef<'_>, owner: *const (), call: impl FnOnce() -> R) -> R {
+    let lent = Lent::Loop(NonNull::from(event_loop).cast());
+    let _current = Replaced::by(Some(Callback { lent, owner }));
+    call()
+}
+
+/// Acts on a connection of the loop that makes the callback in progress. `None` outside of callbacks, and
+/// for any other connection.
+#[inline]
+pub(crate) fn connection<R>(id: ConnId, act: impl FnOnce(&mut Conn<'_>) -> R) -> Option<R> {
+    // Nobody else gets it meanwhile.
+    let current = Replaced::by(None);
+    match current.0?.lent {
+        Lent::Connection(mut conn) => {
+            // SAFETY: the exclusive reference was handed over until the callback returns, and is used here
+            // alone. What is lent to `act` ends with it.
+            let conn = unsafe { conn.as_mut() };
+            if conn.id() == id {
+                return Some(act(conn));
+            }
+            conn.other(id).ok().map(|mut other| act(&mut other))
+        }
+        Lent::Loop(mut event_loop) => {
+            // SAFETY: as above.
+            unsafe { event_loop.as_mut() }.conn(id).ok().map(|mut conn| act(&mut conn))
+        }
+    }
+}
+
+/// Acts on the loop that makes the callback in progress. `None` outside of callbacks, and in another
+/// owner's.
+pub(crate) fn event_loop<R>(owner: *const (), act: impl FnOnce(&mut LoopRef<'_>) -> R) -> Option<R> {
+    let current = Replaced::by(None);
+    match current.0.filter(|callback| callback.owner == owner)?.lent {
+        // SAFETY: as in `connection`.
+        Lent::Connection(mut conn) => Some(act(&mut unsafe { conn.as_mut() }.event_loop())),
+        // SAFETY: as in `connection`.
+        Lent::Loop(mut event_loop) => Some(act(unsafe { event_loop.as_mut() })),
+    }
+}
+
+/// What was current before, and is again when this is dropped.
+struct Replaced(Option<Callback>);
+
+impl Replaced {
+    #[inline]
+    fn by(next: Option<Callback>) -> Self {
+        Self(CURRENT.replace(next))
+    }
+}
+
+impl Drop for Replaced {
+    #[inline]
+    fn drop(&mut self) {
+        CURRENT.set(self.0);
+    }
+}

@@ -1,0 +1,507 @@
+//! The Python class `Loop`.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use omnipoll::{ConnectOptions, EventLoop};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyTuple};
+use pyo3::{PyTraverseError, PyVisit};
+
+use super::handler::{LoopHandler, Mode};
+use super::options::Given;
+use super::shared::{closed, Shared};
+use crate::connection::PyConnection;
+use crate::convert::{self, error, number, optional_text, text, Timeout};
+use crate::datagram_socket::PyDatagramSocket;
+use crate::finalization::protect_thread;
+use crate::forking;
+use crate::init_cell::InitCell;
+use crate::poller::PyPoller;
+
+/// One event loop in one thread: connections in and out, datagram sockets, and all that its poller
+/// watches. What happens is told to handlers, by run(), or returned as a list of events, by wait().
+///
+/// engine: "select", "poll", "epoll", "io_uring" or "auto"; None is "auto". handler: an object with some
+/// of the methods that omnipoll.Server describes, for connections that have no other, and with
+/// on_event(loop, event), which is called with each Event of what loop.poller watches: timers,
+/// descriptors, signals, children and posts. TypeError for one that can't be meant.
+///
+/// max_clients, backlog, queue_limit, total_queue_limit, high_water, low_water, idle_timeout,
+/// read_timeout, write_timeout, linger: as for omnipoll.Server. max_clients counts what was accepted.
+///
+/// A loop belongs to the thread that has made it. Other threads have stop(), poller.post() and, of its
+/// connections, write(), close(), post() and what else Connection says; the rest raises PermissionError
+/// there. In its own thread, in calls of a handler and between waits, what is done to any of its
+/// connections is done at once: a write goes to the socket. On io_uring small writes are sent by the ring,
+/// together, when the loop waits next.
+///
+/// As a context manager it is closed at the end of the block.
+///
+/// >>> import omnipoll
+/// >>> class Shout:
+/// ...     def on_data(self, connection, data):
+/// ...         connection.write(data.upper())
+/// ...         connection.close()
+/// ...     def on_event(self, loop, event):
+/// ...         print(event.token)
+/// ...         loop.stop()
+/// >>> with omnipoll.Loop(handler=Shout()) as loop:
+/// ...     address = loop.listen("127.0.0.1:0")
+/// ...     id = loop.poller.timer_add(0.001, token="time is up")
+/// ...     loop.run()
+/// time is up
+///
+/// The same, pulled:
+///
+/// >>> with omnipoll.Loop() as loop:
+/// ...     address = loop.listen("127.0.0.1:0")
+/// ...     id = loop.poller.timer_add(0.001, token="time is up")
+/// ...     for event in loop.wait():
+/// ...         print(event.token)
+/// time is up
+#[pyclass(frozen, subclass, weakref, name = "Loop", module = "omnipoll")]
+pub(crate) struct PyLoop(InitCell<Arc<Shared>>);
+
+#[pymethods]
+impl PyLoop {
+    #[new]
+    #[pyo3(
+        signature = (*_arguments, **_keywords),
+        text_signature = "(engine=None, *, handler=None, max_clients=None, backlog=4096, \
+                          queue_limit=16777216, total_queue_limit=268435456, high_water=65536, \
+                          low_water=16384, idle_timeout=None, read_timeout=None, write_timeout=60.0, \
+                          linger=2.0)"
+    )]
+    fn new(_arguments: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> Self {
+        Self(InitCell::new())
+    }
+
+    #[pyo3(signature = (
+        engine=None, *, handler=None, max_clients=None, backlog=4096, queue_limit=16 << 20,
+        total_queue_limit=256 << 20, high_water=64 << 10, low_water=16 << 10, idle_timeout=None,
+        read_timeout=None, write_timeout=Some(60.0), linger=2.0, **unknown,
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "each is a keyword of Python's")]
+    fn __init__(
+        slf: &Bound<'_, Self>,
+        engine: Option<&str>,
+        handler: Option<&Bound<'_, PyAny>>,
+        max_clients: Option<usize>,
+        backlog: i32,
+        queue_limit: usize,
+        total_queue_limit: usize,
+        high_water: usize,
+        low_water: usize,
+        idle_timeout: Option<f64>,
+        read_timeout: Option<f64>,
+        write_timeout: Option<f64>,
+        linger: f64,
+        unknown: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        convert::check_greenlets(py)?;
+        if let Some(unknown) = unknown {
+            py.import("omnipoll.spelling")?.call_method1("check_loop_options", (unknown,))?;
+        }
+        let given = Given {
+            engine,
+            max_clients,
+            backlog,
+            queue_limit,
+            total_queue_limit,
+            high_water,
+            low_water,
+            idle_timeout,
+            read_timeout,
+            write_timeout,
+            linger,
+        };
+        let options = given.options(py)?;
+        let make = |handler| EventLoop::with_options(handler, options).map_err(error);
+        let shared = Shared::new(py, handler, make)?;
+        shared.set_object(slf)?;
+        slf.get().0.make(shared)
+    }
+
+    /// Listens on an address, and returns it with the port that the system has chosen where it was 0.
+    /// Addresses are those of omnipoll.Server: "127.0.0.1:8080", "[::1]:8080", ":8080", "unix:/path",
+    /// "unix:@abstract", "fd:3", "systemd", "udp:127.0.0.1:53".
+    ///
+    /// handler: for what comes to this address; without it, the loop's. token: any object, which each
+    /// connection and each event of them has.
+    ///
+    /// Raises ValueError for what is no address and after a stop, OSError (EADDRINUSE, EADDRNOTAVAIL,
+    /// EACCES) as the system says, RuntimeError in a call of the loop's.
+    #[pyo3(signature = (address, handler=None, token=None))]
+    fn listen(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = text)] address: String,
+        handler: Option<&Bound<'_, PyAny>>,
+        token: Option<Py<PyAny>>,
+    ) -> PyResult<String> {
+        self.open_socket(py, handler, token, |event_loop, token| event_loop.listen(&address, token))
+    }
+
+    /// Begins to connect to an address, and returns the Connection at once: "192.0.2.1:80",
+    /// "[2001:db8::1]:80", "example.org:80" (a name is looked up in another thread, and its addresses are
+    /// tried in turn), "unix:/path", "unix:@abstract", "fd:3" (a socket that is connected already). It may
+    /// be written to: what is written is sent when it is open.
+    ///
+    /// When it is open on_open is called for it, as for one that was accepted, or CONNECTED is returned;
+    /// when it can't be opened, on_close alone, or CLOSED, with an OSError that says why and which
+    /// addresses were tried.
+    ///
+    /// handler: for this connection; without it, the loop's. timeout: seconds it may take in all; None is
+    /// as long as the system tries. local_address: the address of this machine to connect from, with a
+    /// port or without. no_delay: whether small writes are sent at once. keep_alive: the seconds a peer
+    /// may be silent before the system asks whether it is there. token: any object, which the connection
+    /// and each event of it have. It may be called in a call of the loop's.
+    ///
+    /// Raises ValueError for what is no address and after a stop, OSError (EMFILE) as the system says.
+    ///
+    /// >>> import omnipoll
+    /// >>> class Ask:
+    /// ...     def on_open(self, connection):
+    /// ...         connection.write(b"hello")
+    /// ...     def on_data(self, connection, data):
+    /// ...         print(data)
+    /// ...         connection.loop.stop(0)
+    /// >>> class Echo:
+    /// ...     def on_data(self, connection, data):
+    /// ...         connection.write(data)
+    /// >>> with omnipoll.Loop() as loop:
+    /// ...     address = loop.listen("127.0.0.1:0", Echo())
+    /// ...     connection = loop.connect(address, Ask())
+    /// ...     loop.run()
+    /// b'hello'
+    #[pyo3(signature = (
+        address, handler=None, *, timeout=Some(30.0), local_address=None, no_delay=true, keep_alive=None,
+        token=None,
+    ), text_signature = "($self, address, handler=None, *, timeout=30.0, local_address=None, no_delay=True, \
+                         keep_alive=None, token=None)")]
+    #[expect(clippy::too_many_arguments, reason = "each is a keyword of Python's")]
+    fn connect(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = text)] address: String,
+        handler: Option<&Bound<'_, PyAny>>,
+        #[pyo3(from_py_with = number)] timeout: Option<f64>,
+        #[pyo3(from_py_with = optional_text)] local_address: Option<String>,
+        no_delay: bool,
+        #[pyo3(from_py_with = number)] keep_alive: Option<f64>,
+        token: Option<Py<PyAny>>,
+    ) -> PyResult<Py<PyConnection>> {
+        let span =
+            |seconds: Option<f64>, name| seconds.map(|seconds| convert::span(seconds, name)).transpose();
+        let mut options = ConnectOptions::new()
+            .timeout(span(timeout, "timeout")?)
+            .keep_alive(span(keep_alive, "keep_alive")?)
+            .no_delay(no_delay);
+        if let Some(address) = local_address {
+            options = options.local_address(address);
+        }
+        self.0.get()?.connect(py, &address, &options, handler, token.unwrap_or_else(|| py.None()))
+    }
+
+    /// Opens a datagram socket that is connected to an address, "udp:192.0.2.1:53" with a number for the
+    /// host, and returns it: a DatagramSocket, which sends. What comes from there comes to on_datagram of
+    /// the handler, and that nobody is there to on_datagram_error; pulled, as DATAGRAM and
+    /// DATAGRAM_ERROR.
+    ///
+    /// Raises ValueError for any other address, OSError (ENETUNREACH, EACCES, EADDRNOTAVAIL) as the
+    /// system says, RuntimeError in a call of the loop's.
+    #[pyo3(signature = (address, handler=None, token=None))]
+    fn connect_datagrams(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = text)] address: String,
+        handler: Option<&Bound<'_, PyAny>>,
+        token: Option<Py<PyAny>>,
+    ) -> PyResult<PyDatagramSocket> {
+        let connect = |event_loop: &mut EventLoop<_>, token| event_loop.connect_datagrams(&address, token);
+        self.open_socket(py, handler, token, connect).map(PyDatagramSocket)
+    }
+
+    /// The sockets of its "udp:" addresses, the oldest first: a list of DatagramSocket.
+    #[getter]
+    fn datagram_sockets(&self, py: Python<'_>) -> PyResult<Vec<PyDatagramSocket>> {
+        let sockets = self.0.get()?.with(py, |event_loop| event_loop.datagram_sockets())?;
+        Ok(sockets.into_iter().map(PyDatagramSocket).collect())
+    }
+
+    /// The Poller that the loop waits on: its add(), timer_add(), signal_add(), child_add() and post() are
+    /// for the program's own, whose events come to on_event, or are returned by wait(). wait(), close(),
+    /// fileno() and after_fork() are the loop's and raise PermissionError.
+    #[getter]
+    fn poller(&self, py: Python<'_>) -> PyResult<Py<PyPoller>> {
+        Ok(self.0.get()?.poller.clone_ref(py))
+    }
+
+    /// Runs until stop() is called and every connection has ended, and calls the handlers.
+    ///
+    /// Other threads run meanwhile. In the main thread handlers of signals run as usual: a
+    /// KeyboardInterrupt comes out of run(), as SystemExit does and every other BaseException that is no
+    /// Exception, wherever in a handler it was raised; the loop can go on after it. Any other exception
+    /// in a call for a connection goes to logging.getLogger("omnipoll") with its traceback and ends that
+    /// connection, and nothing else.
+    ///
+    /// Raises ValueError when there is no handler, RuntimeError in a call of the loop's, OSError
+    /// (EOWNERDEAD) in a forked child.
+    fn run(&self, py: Python<'_>) -> PyResult<()> {
+        self.run_by_handler(py, |event_loop, shared| {
+            while event_loop.run_once(None)? && !shared.ending.is_set() {}
+            Ok(true)
+        })
+        .map(drop)
+    }
+
+    /// Waits once, for no longer than timeout seconds (None: without limit), and calls the handlers with
+    /// what has come. False when the loop was stopped and every connection has ended. It returns after
+    /// every wait, also when nothing has come that a handler is called for. Raises as run().
+    #[pyo3(signature = (timeout=None))]
+    fn run_once(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+        let timeout = timeout_of(timeout)?;
+        self.run_by_handler(py, |event_loop, _| event_loop.run_once(timeout))
+    }
+
+    /// Waits until something has happened, for no longer than timeout seconds (None: without limit), and
+    /// returns it: a list of LoopEvent, empty when time was up, or the loop was stopped and has no
+    /// connections any more. No handler is called.
+    ///
+    /// max_events: at most so many, and at least one; the rest is returned by the next call, at once.
+    /// Connections whose peer has ended its direction (ENDED) are to be closed.
+    ///
+    /// Other threads run meanwhile. A signal's handler runs at once; the wait then continues, unless the
+    /// handler raised an exception (Ctrl-C does).
+    ///
+    /// Raises ValueError for a negative timeout, and when the loop is closed; RuntimeError in a call of
+    /// the loop's; OSError (EOWNERDEAD) in a forked child.
+    ///
+    /// >>> import omnipoll, socket
+    /// >>> with omnipoll.Loop() as loop:
+    /// ...     host, port = loop.listen("127.0.0.1:0").split(":")
+    /// ...     client = socket.create_connection((host, int(port)))
+    /// ...     client.sendall(b"hello"); client.shutdown(socket.SHUT_WR)
+    /// ...     ended = False
+    /// ...     while not ended:
+    /// ...         for event in loop.wait():
+    /// ...             if event.kind == omnipoll.DATA:
+    /// ...                 _ = event.connection.write(event.data)
+    /// ...             elif event.kind == omnipoll.ENDED:
+    /// ...                 event.connection.close()
+    /// ...             elif event.kind == omnipoll.CLOSED:
+    /// ...                 ended = True
+    /// ...     print(client.recv(100)); client.close()
+    /// b'hello'
+    #[pyo3(signature = (timeout=None, max_events=None))]
+    fn wait<'py>(
+        &self,
+        py: Python<'py>,
+        timeout: Option<&Bound<'py, PyAny>>,
+        #[pyo3(from_py_with = number)] max_events: Option<isize>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let timeout = timeout_of(timeout)?;
+        let most = max_events.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(0));
+        if most == 0 {
+            return Err(PyValueError::new_err("max_events must be at least 1"));
+        }
+        self.drive(
+            py,
+            Mode::Pulled,
+            |event_loop, shared| pull(event_loop, shared, timeout),
+            |handler| handler.pulled().take(py, self.0.get()?, most),
+        )
+    }
+
+    /// Stops the loop, for good: it accepts no more, each connection's handler is called with on_stop
+    /// (pulled, STOPPING is returned), and connections have drain seconds to finish (None: as long as they
+    /// like; 0: none at all) before they are reset. run() returns when the last has ended. A second call
+    /// sets a new limit. Any thread may call it.
+    #[pyo3(signature = (drain=None))]
+    fn stop(&self, py: Python<'_>, #[pyo3(from_py_with = number)] drain: Option<f64>) -> PyResult<()> {
+        let drain = drain.map(|drain| convert::span(drain, "drain")).transpose()?;
+        let handle = self.0.get()?.handle.borrow(py);
+        handle.as_ref().ok_or_else(closed)?.stop(drain).map_err(error)
+    }
+
+    /// Closes the loop: its connections are reset, with on_close (ECANCELED) for those whose handlers are
+    /// called, and everything is released. Closing twice is closing once. In a call of the loop's it is
+    /// done when run() or wait() is about to return, at once.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let Some(shared) = self.0.get_opt() else { return Ok(()) };
+        if shared.is_closed(py) {
+            return Ok(());
+        }
+        match shared.take(py) {
+            Ok(event_loop) => {
+                shared.close_later();
+                shared.put_back(py, event_loop);
+                Ok(())
+            }
+            Err(not_here) => {
+                shared.check_thread().map_err(|_| not_here)?;
+                shared.close_later();
+                self.stop(py, Some(0.0))
+            }
+        }
+    }
+
+    /// Whether close() was called.
+    #[getter]
+    fn closed(&self, py: Python<'_>) -> PyResult<bool> {
+        let shared = self.0.get()?;
+        Ok(shared.is_closed(py) || shared.is_closing())
+    }
+
+    /// The name of the engine.
+    #[getter]
+    fn engine(&self) -> PyResult<&'static str> {
+        Ok(self.0.get()?.engine.name())
+    }
+
+    fn __enter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        slf
+    }
+
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        _type: &Bound<'_, PyAny>,
+        _value: &Bound<'_, PyAny>,
+        _traceback: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        self.close(py)
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> String {
+        let Some(shared) = self.0.get_opt() else { return "<omnipoll.Loop, not initialized>".into() };
+        let state = if shared.is_closed(py) { ", closed" } else { "" };
+        format!("<omnipoll.Loop on {}{state}>", shared.engine.name())
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.0.get_opt().map_or(Ok(()), |shared| shared.traverse(&visit))
+    }
+
+    fn __clear__(&self, py: Python<'_>) {
+        if let Some(shared) = self.0.get_opt() {
+            shared.close(py, false);
+        }
+    }
+}
+
+impl PyLoop {
+    /// Opens a socket of this handler's and with this token.
+    fn open_socket<R>(
+        &self,
+        py: Python<'_>,
+        handler: Option<&Bound<'_, PyAny>>,
+        token: Option<Py<PyAny>>,
+        open: impl FnOnce(&mut EventLoop<LoopHandler>, u64) -> io::Result<R>,
+    ) -> PyResult<R> {
+        let shared = self.0.get()?;
+        shared.check_thread()?;
+        let methods = shared.methods(handler)?;
+        let mut event_loop = shared.take(py)?;
+        let number = shared.add_listener(py, methods, token.unwrap_or_else(|| py.None()));
+        let opened = open(&mut event_loop, number);
+        if opened.is_err() {
+            shared.forget_listener(py);
+        }
+        shared.put_back(py, event_loop);
+        opened.map_err(error)
+    }
+
+    fn run_by_handler(
+        &self,
+        py: Python<'_>,
+        run: impl FnOnce(&mut EventLoop<LoopHandler>, &Shared) -> io::Result<bool>,
+    ) -> PyResult<bool> {
+        let shared = self.0.get()?;
+        shared.check_thread()?;
+        shared.check_handlers(py)?;
+        let mut result = false;
+        let run = |event_loop: &mut EventLoop<LoopHandler>, shared: &Shared| {
+            result = run(event_loop, shared)?;
+            Ok(())
+        };
+        self.drive(py, Mode::Calls, run, |_| Ok(()))?;
+        Ok(result)
+    }
+
+    /// Does something with the core's loop, detached, and then something with what has come of it.
+    fn drive<R>(
+        &self,
+        py: Python<'_>,
+        mode: Mode,
+        run: impl FnOnce(&mut EventLoop<LoopHandler>, &Shared) -> io::Result<()>,
+        finish: impl FnOnce(&LoopHandler) -> PyResult<R>,
+    ) -> PyResult<R> {
+        let shared = self.0.get()?;
+        let mut event_loop = shared.take(py)?;
+        event_loop.handler().set_mode(mode);
+        let mut run = Some(run);
+        let mut done = Ok(());
+        forking::detached(py, &mut || {
+            if let Some(run) = run.take() {
+                done = run(&mut event_loop, shared);
+            }
+        });
+        let result = match (shared.ending.take(py), done) {
+            (Some(ending), _) => Err(ending),
+            (None, Err(failed)) => Err(error(failed)),
+            (None, Ok(())) => finish(event_loop.handler()),
+        };
+        shared.put_back(py, event_loop);
+        result
+    }
+}
+
+/// Waits until something is kept that was not returned.
+fn pull(
+    event_loop: &mut EventLoop<LoopHandler>,
+    shared: &Shared,
+    timeout: Option<Duration>,
+) -> io::Result<()> {
+    let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let mut limit = timeout;
+    while event_loop.handler().pulled().is_empty() {
+        event_loop.handler().pulled().forget();
+        if !event_loop.run_once(limit)? || shared.ending.is_set() {
+            break;
+        }
+        limit = until.map(|until| until.saturating_duration_since(Instant::now()));
+        if limit == Some(Duration::ZERO) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn timeout_of(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Duration>> {
+    protect_thread();
+    match convert::timeout(timeout.map(|timeout| timeout.as_borrowed()))? {
+        Timeout::Negative => {
+            Err(PyValueError::new_err("timeout must not be negative: None waits indefinitely"))
+        }
+        timeout => Ok(timeout.duration()),
+    }
+}
+
+impl Drop for PyLoop {
+    /// Of a loop that was not closed nobody is told.
+    fn drop(&mut self) {
+        protect_thread();
+        let Some(shared) = self.0.get_opt() else { return };
+        // It fails when the interpreter has ended: nothing is released then.
+        let _ = Python::try_attach(|py| {
+            let pending = PyErr::take(py);
+            shared.close(py, false);
+            pending.into_iter().for_each(|error| error.restore(py));
+        });
+    }
+}

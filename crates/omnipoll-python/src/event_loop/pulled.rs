@@ -1,0 +1,214 @@
+//! What has happened in a pulled wait, until it is returned.
+
+use std::io;
+use std::ops::Range;
+
+use omnipoll::{Address, Datagram, DatagramId, Event, LoopEventKind};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList};
+
+use super::loop_event::{make, Happened, PyLoopEvent};
+use super::shared::Shared;
+use crate::list_builder::ListBuilder;
+use crate::methods::error_object;
+
+/// The bytes of the events of one wait: a few reads of the longest kind. What is beyond stays unread.
+pub(super) const BUFFER: usize = 256 << 10;
+
+/// What is kept without the interpreter until the wait returns.
+#[derive(Default)]
+pub(crate) struct Pulled {
+    events: Vec<Kept>,
+    /// How many of them have been returned.
+    returned: usize,
+    buffer: Vec<u8>,
+}
+
+pub(super) struct Kept {
+    kind: LoopEventKind,
+    what: What,
+}
+
+enum What {
+    /// Of the program's own.
+    Own(Event),
+    Connection(usize),
+    Data(usize, Range<usize>),
+    Posted(usize, i64),
+    Closed(usize, Option<Reason>),
+    Datagram(Box<Letter>),
+    DatagramError(DatagramId, Reason),
+}
+
+/// An error, which keeps its words.
+struct Reason(io::Error, String);
+
+struct Letter {
+    socket: DatagramId,
+    token: u64,
+    peer: Address,
+    local: Address,
+    range: Range<usize>,
+}
+
+impl Reason {
+    fn of(error: io::Error) -> Self {
+        let words = omnipoll::explain(&error).to_string();
+        Self(error, words)
+    }
+}
+
+impl Kept {
+    pub(super) fn own(event: Event) -> Self {
+        Self { kind: LoopEventKind::Io, what: What::Own(event) }
+    }
+
+    pub(super) fn opened(key: usize, is_outgoing: bool) -> Self {
+        let kind = if is_outgoing { LoopEventKind::Connected } else { LoopEventKind::Accepted };
+        Self { kind, what: What::Connection(key) }
+    }
+
+    pub(super) fn ended(key: usize) -> Self {
+        Self { kind: LoopEventKind::Ended, what: What::Connection(key) }
+    }
+
+    pub(super) fn drained(key: usize) -> Self {
+        Self { kind: LoopEventKind::Drained, what: What::Connection(key) }
+    }
+
+    pub(super) fn stopping(key: usize) -> Self {
+        Self { kind: LoopEventKind::Stopping, what: What::Connection(key) }
+    }
+
+    pub(super) fn timer(key: usize) -> Self {
+        Self { kind: LoopEventKind::ConnTimer, what: What::Connection(key) }
+    }
+
+    pub(super) fn posted(key: usize, value: i64) -> Self {
+        Self { kind: LoopEventKind::ConnPost, what: What::Posted(key, value) }
+    }
+
+    pub(super) fn closed(key: usize, error: Option<io::Error>) -> Self {
+        Self { kind: LoopEventKind::Closed, what: What::Closed(key, error.map(Reason::of)) }
+    }
+
+    pub(super) fn datagram_error(socket: DatagramId, error: io::Error) -> Self {
+        Self { kind: LoopEventKind::DatagramError, what: What::DatagramError(socket, Reason::of(error)) }
+    }
+}
+
+impl Pulled {
+    pub(super) fn push(&mut self, kept: Kept) {
+        self.events.push(kept);
+    }
+
+    pub(super) fn push_data(&mut self, key: usize, data: &[u8]) {
+        let range = self.keep(data);
+        self.push(Kept { kind: LoopEventKind::Data, what: What::Data(key, range) });
+    }
+
+    pub(super) fn push_datagram(&mut self, datagram: &Datagram<'_>, data: &[u8]) {
+        let letter = Letter {
+            socket: datagram.socket(),
+            token: datagram.token(),
+            peer: datagram.peer().clone(),
+            local: datagram.local(),
+            range: self.keep(data),
+        };
+        self.push(Kept { kind: LoopEventKind::Datagram, what: What::Datagram(Box::new(letter)) });
+    }
+
+    fn keep(&mut self, data: &[u8]) -> Range<usize> {
+        let start = self.buffer.len();
+        self.buffer.extend_from_slice(data);
+        start..self.buffer.len()
+    }
+
+    /// How many bytes are kept, of at most [`BUFFER`].
+    #[inline]
+    pub(super) fn used(&self) -> usize {
+        self.buffer.len().min(BUFFER)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.returned == self.events.len()
+    }
+
+    /// All were returned: room for those of the next wait.
+    pub(super) fn forget(&mut self) {
+        self.events.clear();
+        self.buffer.clear();
+        self.returned = 0;
+    }
+
+    /// Takes out at most so many events.
+    fn next(&mut self, most: usize) -> Vec<Kept> {
+        let count = most.min(self.events.len() - self.returned);
+        let empty = || Kept { kind: LoopEventKind::Post, what: What::Connection(usize::MAX) };
+        let taken = self.events[self.returned..][..count].iter_mut();
+        let taken = taken.map(|kept| std::mem::replace(kept, empty())).collect();
+        self.returned += count;
+        taken
+    }
+
+    /// The next events as a list.
+    pub(super) fn take<'py>(
+        &mut self,
+        py: Python<'py>,
+        shared: &Shared,
+        most: usize,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let taken = self.next(most);
+        let mut list = ListBuilder::new(py, taken.len())?;
+        for kept in taken {
+            if let Some(event) = self.event(py, shared, kept)? {
+                list.push(event);
+            }
+        }
+        list.finish()
+    }
+
+    /// `None` when the registration that an event is of has ended.
+    fn event(&self, py: Python<'_>, shared: &Shared, kept: Kept) -> PyResult<Option<Py<PyAny>>> {
+        let event = match kept.what {
+            What::Own(event) => return shared.poller.get().core()?.report(py, &event, make),
+            What::Connection(key) => Happened::of_connection(py, shared, kept.kind, key),
+            What::Data(key, range) => Happened {
+                data: Some(PyBytes::new(py, &self.buffer[range]).unbind()),
+                ..Happened::of_connection(py, shared, kept.kind, key)
+            },
+            What::Posted(key, value) => {
+                Happened { value, ..Happened::of_connection(py, shared, kept.kind, key) }
+            }
+            What::Closed(key, error) => {
+                let event = Happened {
+                    error: error.map(|error| reason(py, &error)),
+                    ..Happened::of_connection(py, shared, kept.kind, key)
+                };
+                shared.remove(py, key);
+                event
+            }
+            What::Datagram(letter) => Happened {
+                data: Some(PyBytes::new(py, &self.buffer[letter.range]).unbind()),
+                addresses: Some(Box::new((letter.peer, letter.local))),
+                ..Happened::of_datagram(py, shared, kept.kind, letter.socket, letter.token)
+            },
+            What::DatagramError(socket, error) => {
+                let token = socket.token().unwrap_or(u64::MAX);
+                let error = Some(reason(py, &error));
+                Happened { error, ..Happened::of_datagram(py, shared, kept.kind, socket, token) }
+            }
+        };
+        Ok(Some(Py::new(py, PyLoopEvent(event))?.into_any()))
+    }
+}
+
+fn reason(py: Python<'_>, reason: &Reason) -> Py<PyAny> {
+    let Reason(error, words) = reason;
+    match error.raw_os_error() {
+        Some(errno) if !words.is_empty() => {
+            pyo3::exceptions::PyOSError::new_err((errno, words.clone())).into_value(py).into_any()
+        }
+        _ => error_object(py, Some(error)).unbind(),
+    }
+}
