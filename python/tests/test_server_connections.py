@@ -442,15 +442,15 @@ def test_a_connection_has_a_timer(serve: Serve) -> None:
 
 def test_an_exception_in_on_timer_ends_the_connection(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     class Faulty(Recorder):
-        def on_open(self, connection: Connection) -> None:
-            super().on_open(connection)
+        def on_data(self, connection: Connection, data: bytes) -> None:
             connection.set_timer(0)
 
         def on_timer(self, connection: Connection) -> None:
             raise RuntimeError("as the test wants it")
 
     handler = Faulty()
-    with connect(serve(handler)):
+    with connect(serve(handler)) as client:
+        client.sendall(b"now")
         handler.opened()
         assert isinstance(handler.closed(), ConnectionAbortedError)
     assert "on_timer" in caplog.text

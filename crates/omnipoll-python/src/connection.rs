@@ -19,6 +19,7 @@ use crate::current;
 use crate::event_loop::{PyLoop, Shared};
 use crate::fastcall::{Argument, Method};
 use crate::finalization::protect_thread;
+use crate::gil_cell::GilCell;
 
 /// A connection of a server or of a Loop: the same object in every call of the handler, from on_open to
 /// on_close. It takes any attribute, and is the place for what is known of the peer. It has no
@@ -37,8 +38,8 @@ pub(crate) struct PyConnection {
     address: OnceLock<Address>,
     loop_number: usize,
     is_outgoing: bool,
-    /// What listen() or connect() was given.
-    token: Option<Py<PyAny>>,
+    /// What listen() or connect() was given, or the program has set.
+    token: GilCell<Option<Py<PyAny>>>,
     /// The Loop it is of; `None` on a server.
     home: Option<Arc<Shared>>,
     fd: AtomicI32,
@@ -57,25 +58,26 @@ impl Drop for PyConnection {
 /// For the handler.
 impl PyConnection {
     /// One that a server has accepted.
-    pub(crate) fn accepted(conn: &Conn<'_>) -> Self {
-        let connection = Self::made(conn.id(), conn.worker(), conn.is_outgoing(), None, None);
+    pub(crate) fn accepted(py: Python<'_>, conn: &Conn<'_>) -> Self {
+        let connection = Self::made(py, conn.id(), conn.worker(), conn.is_outgoing(), None, None);
         connection.open(conn);
         connection
     }
 
     /// One that a Loop has accepted.
-    pub(crate) fn accepted_by(conn: &Conn<'_>, token: Py<PyAny>, home: Arc<Shared>) -> Self {
-        let connection = Self::made(conn.id(), 0, false, Some(token), Some(home));
+    pub(crate) fn accepted_by(py: Python<'_>, conn: &Conn<'_>, token: Py<PyAny>, home: Arc<Shared>) -> Self {
+        let connection = Self::made(py, conn.id(), 0, false, Some(token), Some(home));
         connection.open(conn);
         connection
     }
 
     /// One that is to be opened.
-    pub(crate) fn outgoing(id: ConnId, token: Py<PyAny>, home: Arc<Shared>) -> Self {
-        Self::made(id, 0, true, Some(token), Some(home))
+    pub(crate) fn outgoing(py: Python<'_>, id: ConnId, token: Py<PyAny>, home: Arc<Shared>) -> Self {
+        Self::made(py, id, 0, true, Some(token), Some(home))
     }
 
     fn made(
+        py: Python<'_>,
         number: ConnId,
         loop_number: usize,
         is_outgoing: bool,
@@ -87,7 +89,7 @@ impl PyConnection {
             address: OnceLock::new(),
             loop_number,
             is_outgoing,
-            token,
+            token: GilCell::new(py, token),
             home,
             fd: (-1).into(),
             closed: false.into(),
@@ -102,7 +104,7 @@ impl PyConnection {
     }
 
     pub(crate) fn token(&self, py: Python<'_>) -> Py<PyAny> {
-        self.token.as_ref().map_or_else(|| py.None(), |token| token.clone_ref(py))
+        self.token.borrow(py).as_ref().map_or_else(|| py.None(), |token| token.clone_ref(py))
     }
 
     /// The connection has ended, and its descriptor may be another file's from now on.
@@ -446,11 +448,18 @@ impl PyConnection {
         self.here(py, |conn| conn.set_timer(delay))?.map_err(error)
     }
 
-    /// What listen() or connect() of its Loop was given; None on a server.
+    /// What listen() or connect() of its Loop was given, None on a server; any object may be set instead.
     #[getter(token)]
     fn get_token(&self, py: Python<'_>) -> Py<PyAny> {
         protect_thread();
         self.token(py)
+    }
+
+    #[setter(token)]
+    fn set_token(&self, py: Python<'_>, token: Py<PyAny>) {
+        protect_thread();
+        let replaced = self.token.borrow(py).replace(token);
+        drop(replaced);
     }
 
     /// Whether this program has connected to the peer, and not the peer to it.
@@ -475,7 +484,10 @@ impl PyConnection {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.token)
+        match self.token.visit(&visit) {
+            Some(token) => visit.call(&*token),
+            None => Ok(()),
+        }
     }
 }
 

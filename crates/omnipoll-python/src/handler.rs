@@ -83,7 +83,7 @@ impl Handler for PyHandler {
     type State = Py<PyConnection>;
 
     fn on_open(&self, conn: &mut Conn<'_>) -> io::Result<Py<PyConnection>> {
-        let connection = attach(|py| Py::new(py, PyConnection::accepted(conn)))
+        let connection = attach(|py| Py::new(py, PyConnection::accepted(py, conn)))
             .map_err(|_| io::Error::from_raw_os_error(libc::ENOMEM))?;
         match self.call(conn, &connection, Methods::open) {
             true => Ok(connection),

@@ -35,7 +35,7 @@ impl Shared {
         };
         let made = connected.and_then(|id| {
             let id = id.map_err(error)?;
-            Py::new(py, PyConnection::outgoing(id, token, self.clone()))
+            Py::new(py, PyConnection::outgoing(py, id, token, self.clone()))
         });
         let mut members = self.members.borrow(py);
         match &made {

@@ -101,7 +101,7 @@ impl LoopHandler {
             return Ok(Member { key, methods: shared.members.borrow(py).methods(key) });
         }
         let (methods, token) = shared.listener(py, token);
-        let connection = Py::new(py, PyConnection::accepted_by(conn, token, shared.clone()))?;
+        let connection = Py::new(py, PyConnection::accepted_by(py, conn, token, shared.clone()))?;
         let mut members = shared.members.borrow(py);
         let key = members.reserve();
         members.set(key, connection, methods.clone());
