@@ -1313,6 +1313,47 @@ OMNI_API int omni_loop_stop(omni_loop *event_loop, int64_t drain_ns) OMNI_NONNUL
  */
 OMNI_API omni_poller *omni_loop_poller(const omni_loop *event_loop) OMNI_NONNULL(1);
 
+/**
+ * Connects a datagram socket to an address, "udp:192.0.2.1:53", with a number for the host, and stores
+ * its handle in `*out` unless that is NULL. It has a port of its own, receives from there only, and hears
+ * at once when nobody is there. `omni_datagram_socket_send` sends.
+ *
+ * What it receives comes to `on_datagram` and `on_datagram_error` of the loop's handler, or as events with
+ * this token where the loop is pulled. It is open until `omni_datagram_socket_close`, or a stop.
+ *
+ * Returns 0, or:
+ *   -EINVAL: this is no such address.
+ *   -ENETUNREACH, -EACCES, -EADDRNOTAVAIL: as connect(2) says.
+ *   -ESTALE: the loop was stopped.
+ *   -EMFILE, -ENFILE: too many open files in the process, in the system.
+ *   -EPERM: the loop is a server's, and this is no callback of it.
+ *
+ * May be called anywhere, the callbacks included. System calls: socket, connect; a write to an eventfd.
+ * Since 0.1.
+ */
+OMNI_API OMNI_MUST_USE int omni_loop_connect_datagrams(omni_loop *event_loop, const char *address,
+    uint64_t token, omni_datagram_socket **out) OMNI_NONNULL(1,2);
+
+/**
+ * Where a datagram of the last `omni_loop_wait` came from, as `omni_datagram_peer_sockaddr` writes it.
+ *
+ * Returns 0, or:
+ *   -EINVAL: this is no OMNI_EVENT_DATAGRAM of the last wait; the loop has a handler.
+ *   -EPERM: as for `omni_loop_listen`.
+ *
+ * System calls: none. Since 0.1.
+ */
+OMNI_API int omni_loop_event_peer_sockaddr(omni_loop *event_loop, const omni_loop_event *event,
+    struct sockaddr *address, uint32_t *length) OMNI_NONNULL(1,2);
+
+/**
+ * The address that it was sent to, as `omni_datagram_local_sockaddr` writes it.
+ *
+ * Returns as `omni_loop_event_peer_sockaddr`. System calls: none. Since 0.1.
+ */
+OMNI_API int omni_loop_event_local_sockaddr(omni_loop *event_loop, const omni_loop_event *event,
+    struct sockaddr *address, uint32_t *length) OMNI_NONNULL(1,2);
+
 /* ---- Servers --------------------------------------------------------------------------------- */
 
 /**

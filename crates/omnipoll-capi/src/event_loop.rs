@@ -213,7 +213,7 @@ fn by_handler(face: &mut Face) -> Result<&mut EventLoop<LoopCallbacks>, Failure>
     }
 }
 
-fn pulled(face: &mut Face) -> Result<&mut PulledLoop, Failure> {
+pub(crate) fn pulled(face: &mut Face) -> Result<&mut PulledLoop, Failure> {
     match face {
         Face::Pulled(pulled) => Ok(pulled),
         Face::ByHandler(_) => {

@@ -4,7 +4,7 @@
 //! `omnipoll.h.in` is the header's frame: its chapters stand for the modules here. `types` has the
 //! handles; `version`, `error` and `engine` what needs none; `interest`, `event` and `poller` pollers,
 //! `sources` what they wait for besides descriptors; `handler` what is called; `loop_event`,
-//! `loop_options` and `event_loop` loops; `model`, `options`, `server` and `statistics` servers; `conn`,
+//! `loop_options`, `event_loop` and `loop_datagrams` loops; `model`, `options`, `server` and `statistics` servers; `conn`,
 //! `datagram` and `datagram_socket` what a handler gets; `inspect` and `strict` what a poller reports of
 //! its use.
 //!
@@ -30,6 +30,7 @@ mod handle;
 mod handler;
 mod inspect;
 mod interest;
+mod loop_datagrams;
 mod loop_event;
 mod loop_handler;
 mod loop_options;
@@ -50,6 +51,6 @@ mod version;
 #[cfg(fuzzing)]
 pub use {
     conn::*, datagram::*, datagram_socket::*, engine::*, error::*, event::*, event_loop::*, handler::*,
-    inspect::*, interest::*, loop_event::*, loop_options::*, model::*, options::*, poller::*, server::*,
-    sources::*, statistics::*, strict::*, types::*, version::*,
+    inspect::*, interest::*, loop_datagrams::*, loop_event::*, loop_options::*, model::*, options::*,
+    poller::*, server::*, sources::*, statistics::*, strict::*, types::*, version::*,
 };

@@ -124,11 +124,18 @@ impl Handler for LoopCallbacks {
     }
 
     fn on_datagram(&self, datagram: &mut Datagram<'_>, data: &[u8]) {
-        self.handler_of(datagram.token()).datagram(datagram, data);
+        let handler = match datagram.is_outgoing() {
+            true => self.own.clone(),
+            false => self.handler_of(datagram.token()),
+        };
+        handler.datagram(datagram, data);
     }
 
     fn on_datagram_error(&self, socket: DatagramId, error: io::Error) {
-        let handler = socket.token().map_or(self.own.clone(), |token| self.handler_of(token));
+        let handler = match (socket.is_outgoing(), socket.token()) {
+            (Ok(false), Ok(token)) => self.handler_of(token),
+            _ => self.own.clone(),
+        };
         handler.datagram_error(socket, &error);
     }
 

@@ -31,6 +31,13 @@ pub(crate) struct SharedLoop {
     pub(crate) poller: usize,
 }
 
+impl SharedLoop {
+    /// What any thread may have a loop of the program's do.
+    pub(crate) fn handle(&self) -> Option<&LoopHandle> {
+        self.own.as_ref().map(|own| &own.handle)
+    }
+}
+
 /// A loop that the program has made.
 struct Own {
     handle: LoopHandle,

@@ -627,6 +627,69 @@ static void loops_of_workers(uint32_t engine)
     }
 }
 
+/* ---- Datagrams ------------------------------------------------------------------------------- */
+
+static struct {
+    omni_loop *loop;
+    omni_datagram_socket *asked;
+    int questions, answers, refusals;
+} udp;
+
+static void answer_it(omni_datagram *datagram, const uint8_t *data, size_t length, void *context)
+{
+    OK(context == &udp.questions);
+    udp.questions++;
+    IS(omni_datagram_reply(datagram, data, length), 0);
+}
+
+/* Of the loop's own handler: the answer. The next question is to nobody. */
+static void ask_nobody(omni_datagram *datagram, const uint8_t *data, size_t length, void *context)
+{
+    OK(context == &udp && omni_datagram_receiver(datagram) == udp.asked);
+    IS(length, 3);
+    OK(memcmp(data, "ask", 3) == 0);
+    udp.answers++;
+    int port, nobody = bound(SOCK_DGRAM, &port);
+    char address[32];
+    close(nobody);
+    snprintf(address, sizeof address, "udp:127.0.0.1:%d", port);
+    IS(omni_datagram_socket_close(udp.asked), 0);
+    IS(omni_loop_connect_datagrams(udp.loop, address, 0, &udp.asked), 0);
+    IS(omni_datagram_socket_send(udp.asked, "ask", 3), 0);
+}
+
+static void stop_when_refused(omni_datagram_socket *socket, int error, void *context)
+{
+    OK(context == &udp && socket == udp.asked);
+    IS(error, -ECONNREFUSED);
+    udp.refusals++;
+    IS(omni_loop_stop(udp.loop, 0), 0);
+}
+
+/* What a listener was passed is for what comes there, and the loop's own handler for the rest. */
+static void datagrams(uint32_t engine)
+{
+    const omni_handler own = {.size = sizeof own,
+                              .context = &udp,
+                              .on_datagram = ask_nobody,
+                              .on_datagram_error = stop_when_refused};
+    const omni_handler other = {.size = sizeof other, .context = &udp.questions, .on_datagram = answer_it};
+    char address[64];
+    memset(&udp, 0, sizeof udp);
+    udp.loop = new_loop(engine, &own);
+    IS(omni_loop_listen(udp.loop, "udp:127.0.0.1:0", &other, 5), 0);
+    OK(omni_loop_address(udp.loop, address, sizeof address) > 0);
+    /* As many tokens as there are listeners. */
+    IS(omni_loop_connect_datagrams(udp.loop, address, 0, &udp.asked), 0);
+    IS(omni_datagram_socket_send(udp.asked, "ask", 3), 0);
+    IS(omni_loop_run(udp.loop), 0);
+    IS(udp.questions, 1);
+    IS(udp.answers, 1);
+    IS(udp.refusals, 1);
+    IS(omni_loop_connect_datagrams(udp.loop, address, 0, NULL), -ESTALE);
+    omni_loop_free(udp.loop);
+}
+
 static const struct behaviour behaviours[] = {
     {"bad_options", bad_options},
     {"addresses", addresses},
@@ -641,6 +704,7 @@ static const struct behaviour behaviours[] = {
     {"forked", forked},
     {"forked_in_a_callback", forked_in_a_callback},
     {"loops_of_workers", loops_of_workers},
+    {"datagrams come to the handler of their listener, or of the loop", datagrams},
 };
 
 int main(void)

@@ -79,6 +79,11 @@ static void null_pointers(uint32_t engine)
     IS(omni_loop_listen(live[LOOP], NULL, NULL, 0), -EINVAL);
     IS(omni_loop_address(live[LOOP], NULL, 1), -EINVAL);
     IS(omni_loop_write(live[LOOP], NULL, 1), -EINVAL);
+    IS(omni_loop_connect_datagrams(live[LOOP], NULL, 0, NULL), -EINVAL);
+    IS(omni_loop_event_peer_sockaddr(NULL, &loop_event, (struct sockaddr *)&address, has_room()), -EINVAL);
+    IS(omni_loop_event_local_sockaddr(NULL, &loop_event, (struct sockaddr *)&address, has_room()), -EINVAL);
+    IS(omni_loop_event_peer_sockaddr(stale[LOOP], &loop_event, (struct sockaddr *)&address, has_room()), -ESTALE);
+    IS(omni_loop_event_local_sockaddr(live[LOOP], NULL, (struct sockaddr *)&address, has_room()), -EINVAL);
     IS(omni_conn_write(live[CONN], NULL, 1), -EINVAL);
     IS(server == live[SERVER], 1);
 }

@@ -115,6 +115,7 @@ CALL(omni_server_free, (omni_server_free(handle), 0))
 CALL(omni_loop_poller, omni_loop_poller(handle) != NULL)
 CALL(omni_loop_listen, omni_loop_listen(handle, "127.0.0.1:0", NULL, 7))
 CALL(omni_loop_address, fine(omni_loop_address(handle, room, sizeof room)))
+CALL(omni_loop_connect_datagrams, omni_loop_connect_datagrams(handle, "udp:127.0.0.1:9", 7, NULL))
 CALL(omni_loop_write, omni_loop_write(handle, NULL, 0))
 CALL(omni_loop_run_once, fine(omni_loop_run_once(handle, 0)))
 CALL(omni_loop_wait, fine(omni_loop_wait(handle, &loop_event, 1, 0)))
@@ -225,6 +226,7 @@ static const struct call of_loops[] = {
     ROW(omni_loop_poller, 0, 0, 1),
     ROW(omni_loop_listen, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_loop_address, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_loop_connect_datagrams, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_loop_write, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_loop_run_once, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_loop_wait, -EINVAL, -ESTALE, -EOWNERDEAD),

@@ -510,6 +510,62 @@ static void of_one_kind(uint32_t engine)
     omni_loop_free(loop);
 }
 
+/* ---- Datagrams ------------------------------------------------------------------------------- */
+
+static omni_datagram_socket *datagram_socket_of(const omni_loop_event *event)
+{
+    return (omni_datagram_socket *)(uintptr_t)event->value;
+}
+
+static void connected_datagrams(uint32_t engine)
+{
+    omni_loop *loop = new_loop(engine, NULL);
+    const uint8_t *buffer = buffer_of(loop, NULL);
+    omni_datagram_socket *upstream = NULL;
+    char address[64];
+    struct sockaddr_storage peer, local;
+    uint32_t peer_length = sizeof peer, local_length = sizeof local;
+    IS(omni_loop_listen(loop, "udp:0.0.0.0:0", NULL, 7), 0);
+    OK(omni_loop_address(loop, address, sizeof address) > 0);
+    struct sockaddr_in to = {.sin_family = AF_INET,
+                             .sin_port = htons((uint16_t)atoi(strrchr(address, ':') + 1)),
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1)};
+
+    /* One that is connected asks the other, which answers from the address that was asked. */
+    snprintf(address, sizeof address, "udp:127.0.0.2:%d", ntohs(to.sin_port));
+    IS(omni_loop_connect_datagrams(loop, address, UINT64_MAX, &upstream), 0);
+    IS(omni_datagram_socket_send(upstream, "ask", 3), 0);
+    omni_loop_event event = one_loop_event(loop, OMNI_EVENT_DATAGRAM, 7);
+    IS(event.length, 3);
+    OK(memcmp(buffer + event.offset, "ask", 3) == 0);
+    IS(omni_loop_event_peer_sockaddr(loop, &event, (struct sockaddr *)&peer, &peer_length), 0);
+    IS(omni_loop_event_local_sockaddr(loop, &event, (struct sockaddr *)&local, &local_length), 0);
+    IS(local_length, sizeof to);
+    OK(memcmp(&local, &to, sizeof to) == 0);
+    IS(omni_datagram_socket_send_from(datagram_socket_of(&event), (struct sockaddr *)&local, local_length,
+                                      (struct sockaddr *)&peer, peer_length, "told", 4), 0);
+    omni_loop_event answer = one_loop_event(loop, OMNI_EVENT_DATAGRAM, UINT64_MAX);
+    OK(datagram_socket_of(&answer) == upstream);
+    OK(memcmp(buffer + answer.offset, "told", 4) == 0);
+
+    /* Its peer goes. */
+    IS(omni_datagram_socket_close(datagram_socket_of(&event)), 0);
+    IS(omni_loop_wait(loop, &event, 1, 0), 0);
+    IS(omni_datagram_socket_send(upstream, "ask", 3), 0);
+    event = one_loop_event(loop, OMNI_EVENT_DATAGRAM_ERROR, UINT64_MAX);
+    OK(datagram_socket_of(&event) == upstream);
+    IS(event.ready, ECONNREFUSED);
+    OK(event.length > 0);
+    IS(omni_loop_event_peer_sockaddr(loop, &event, (struct sockaddr *)&peer, &peer_length), -EINVAL);
+    IS(omni_loop_event_peer_sockaddr(loop, NULL, (struct sockaddr *)&peer, &peer_length), -EINVAL);
+
+    IS(omni_loop_connect_datagrams(loop, "127.0.0.1:9", 0, &upstream), -EINVAL);
+    IS(omni_loop_connect_datagrams(loop, "udp:localhost:9", 0, &upstream), -EINVAL);
+    IS(omni_loop_connect_datagrams(loop, NULL, 0, &upstream), -EINVAL);
+    omni_loop_free(loop);
+    IS(omni_datagram_socket_send(upstream, "late", 4), -ESTALE);
+}
+
 static const struct behaviour behaviours[] = {
     {"one_connection", one_connection},
     {"everything_at_once", everything_at_once},
@@ -527,6 +583,7 @@ static const struct behaviour behaviours[] = {
     {"interruptible", interruptible},
     {"a_stop", a_stop},
     {"of_one_kind", of_one_kind},
+    {"datagrams have addresses, and connected sockets hear of refusals", connected_datagrams},
 };
 
 int main(void)

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::net::StopRequest;
+use crate::net::{DatagramId, DatagramSocket, Mailbox, StopRequest};
 use crate::Poller;
 
 /// What other threads reach an [`EventLoop`](crate::EventLoop) by, besides the ids of its connections.
@@ -34,6 +34,7 @@ use crate::Poller;
 pub struct LoopHandle {
     pub(super) stop: Arc<StopRequest>,
     pub(super) poller: Arc<Poller>,
+    pub(super) mailbox: Arc<Mailbox>,
 }
 
 impl LoopHandle {
@@ -47,6 +48,13 @@ impl LoopHandle {
         self.poller.check_owner()?;
         self.stop.set(drain);
         self.poller.wake()
+    }
+
+    /// [`EventLoop::connect_datagrams`](crate::EventLoop::connect_datagrams), from any thread and in every
+    /// callback. `EOWNERDEAD` in a forked child.
+    pub fn connect_datagrams(&self, address: &str, token: u64) -> io::Result<DatagramId> {
+        self.poller.check_owner()?;
+        self.mailbox.open_datagrams(DatagramSocket::connect_to(address)?.with_token(token))
     }
 
     /// The loop's poller: for [`post`](Poller::post), and all else that other threads may call.

@@ -111,7 +111,7 @@ impl<H: Handler> EventLoop<H> {
         let mailbox = open_mailbox(0, poller.clone(), budget.clone(), counters.clone(), Arc::default())?;
         let acceptor = Acceptor::new(Vec::new(), false, options.max_clients.is_none());
         let core = Core::new(poller.clone(), driver, acceptor, counters.clone(), true);
-        let handle = LoopHandle { stop: Arc::default(), poller: poller.clone() };
+        let handle = LoopHandle { stop: Arc::default(), poller: poller.clone(), mailbox: mailbox.clone() };
         let stop = handle.stop.clone();
         let place = LoopPlace {
             poller,
@@ -351,7 +351,8 @@ impl<H: Handler> EventLoop<H> {
     ///
     /// See the example of [`LoopHandle`].
     pub fn handle(&self) -> LoopHandle {
-        LoopHandle { stop: self.stop.clone(), poller: self.core.poller.clone() }
+        let mailbox = self.connections.mailbox().clone();
+        LoopHandle { stop: self.stop.clone(), poller: self.core.poller.clone(), mailbox }
     }
 
     /// The handler.

@@ -75,6 +75,11 @@ impl Datagram<'_> {
         self.socket.token()
     }
 
+    /// Whether its socket is one of [`connect_datagrams`](crate::EventLoop::connect_datagrams).
+    pub fn is_outgoing(&self) -> bool {
+        self.socket.is_outgoing()
+    }
+
     /// The sender's address.
     ///
     /// See the example of [`Datagram`].

@@ -179,6 +179,11 @@ impl DatagramId {
         Ok(self.find()?.1.token())
     }
 
+    /// Whether it is one of [`connect_datagrams`](crate::EventLoop::connect_datagrams).
+    pub fn is_outgoing(self) -> io::Result<bool> {
+        Ok(self.find()?.1.is_outgoing())
+    }
+
     /// Closes the socket. Its id is stale at once; what waits to be sent is sent or counted as dropped
     /// when its loop closes it, and datagrams that it has received already may still come to the
     /// handler.

@@ -27,6 +27,8 @@ pub(crate) struct DatagramSocket {
     peer: Option<Address>,
     /// What listen or connect was given.
     token: u64,
+    /// The loop was asked to connect it.
+    is_outgoing: bool,
     /// It can send datagrams of one length to one peer as a train.
     has_segments: bool,
     state: Mutex<State>,
@@ -75,7 +77,7 @@ impl DatagramSocket {
         })?;
         let socket = socket::open(Domain::for_address(peer), Type::DGRAM)?;
         socket.connect(&peer.into()).describe("connect")?;
-        Self::of(socket)
+        Ok(Self { is_outgoing: true, ..Self::of(socket)? })
     }
 
     pub(crate) fn with_token(self, token: u64) -> Self {
@@ -87,7 +89,7 @@ impl DatagramSocket {
         let peer = socket.peer_addr().ok();
         let peer = peer.map(|peer| peer.as_socket().map_or(Address::Unnamed, Address::from));
         let has_segments = pktinfo::has_segments(socket.as_fd());
-        Ok(Self { socket, local, peer, token: 0, has_segments, state: Mutex::default() })
+        Ok(Self { socket, local, peer, token: 0, is_outgoing: false, has_segments, state: Mutex::default() })
     }
 
     /// A duplicate with a queue of its own: each datagram goes to one of the two.
@@ -119,6 +121,10 @@ impl DatagramSocket {
 
     pub(super) fn token(&self) -> u64 {
         self.token
+    }
+
+    pub(super) fn is_outgoing(&self) -> bool {
+        self.is_outgoing
     }
 
     pub(super) fn peer(&self) -> Option<&Address> {

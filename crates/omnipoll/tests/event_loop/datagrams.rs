@@ -50,6 +50,7 @@ fn datagrams_come_with_their_addresses(engine: EngineKind) {
         client.send(b"hello").unwrap();
         let event = listening.next(LoopEventKind::Datagram);
         assert_eq!((event.token(), event.datagram_socket()), (5, socket));
+        assert!(!socket.is_outgoing().unwrap());
         assert_eq!(&*listening.event_loop.data(&event), b"hello");
         assert!(event.error().is_none());
         let (peer, local) = listening.event_loop.addresses(&event).expect("where it came from");
@@ -91,7 +92,7 @@ fn a_connected_socket_is_asked_and_told_of_refusals(engine: EngineKind) {
     let address = upstream.local_addr().unwrap();
     let socket = listening.event_loop.connect_datagrams(&format!("udp:{address}"), 9).unwrap();
     assert_eq!(socket.peer().unwrap(), Some(address.into()));
-    assert_eq!(socket.token().unwrap(), 9);
+    assert_eq!((socket.token().unwrap(), socket.is_outgoing().unwrap()), (9, true));
     socket.send(b"question").unwrap();
     let mut question = [0; 8];
     let (_, from) = upstream.recv_from(&mut question).unwrap();
