@@ -866,7 +866,7 @@ typedef struct omni_handler {
      */
     void *context;
     /**
-     * A client has connected. Return 0 to serve it. Anything else refuses it: what was written to it
+     * A client has connected, or a connection of `omni_loop_connect` is established. Return 0 to serve it. Anything else refuses it: what was written to it
      * is sent, and no further callback comes for it, not even `on_close`. NULL: serves all.
      */
     int (*on_open)(omni_conn *conn, void *context);
@@ -882,8 +882,8 @@ typedef struct omni_handler {
     void (*on_drain)(omni_conn *conn, void *context);
     /**
      * The connection has ended, and no further callback comes for it. Called exactly once for each
-     * that `on_open` accepted, when all that was queued was sent or dropped. `error` is 0 when it
-     * ended cleanly, or a negative errno: -ECONNRESET; -ETIMEDOUT; -ECONNABORTED after
+     * that `on_open` accepted, when all that was queued was sent or dropped, and for each of
+     * `omni_loop_connect` that never opened. `error` is 0 when it ended cleanly, or a negative errno: -ECONNRESET; -ETIMEDOUT; -ECONNABORTED after
      * `omni_conn_abort`; -ECANCELED when the server has stopped and the time to drain it is
      * over; or an error of the system.
      */
@@ -1288,6 +1288,25 @@ OMNI_API int omni_loop_write(omni_loop *event_loop, omni_write *writes,
     uint32_t count) OMNI_NONNULL(1);
 
 /**
+ * A descriptor for an outer loop: of GLib, Qt, libuv or another library. It is readable while there is
+ * something to do, be it of connections, or of what the loop's poller waits for: timers, wakes and posts
+ * too. Whenever it is, call `omni_loop_run_once` or `omni_loop_wait` with a timeout of 0, once or more
+ * often: it stays readable until nothing is left. It is readable at first, and at times for nothing.
+ *
+ * It is the loop's: never read or close it. It is the same at each call, and closed by
+ * `omni_loop_free`.
+ *
+ * Returns the descriptor, or:
+ *   -ENOTSUP: on select and poll, whose sets are not the kernel's.
+ *   -EMFILE, -ENFILE: too many open files in the process, in the system.
+ *   -EBUSY, -EPERM: as for `omni_loop_listen`.
+ *
+ * System calls: timerfd_create, and on io_uring eventfd2 and io_uring_register, at the first call.
+ * Since 0.1.
+ */
+OMNI_API OMNI_MUST_USE int omni_loop_descriptor(omni_loop *event_loop) OMNI_NONNULL(1);
+
+/**
  * Stops a loop: it accepts no more, `on_stop` is called for each connection (OMNI_EVENT_STOPPING),
  * and those that are left after `drain_ns` nanoseconds are reset (negative: no limit; 0: no time).
  * `omni_loop_run` returns when the last has ended; so does `omni_loop_wait`, with 0. A second call sets
@@ -1312,6 +1331,84 @@ OMNI_API int omni_loop_stop(omni_loop *event_loop, int64_t drain_ns) OMNI_NONNUL
  * calls: none. Since 0.1.
  */
 OMNI_API omni_poller *omni_loop_poller(const omni_loop *event_loop) OMNI_NONNULL(1);
+
+/**
+ * Flag of omni_connect_options: small writes may be held back until what was sent before is
+ * acknowledged (TCP_NODELAY is not set).
+ */
+#define OMNI_CONNECT_DELAY 0x1
+
+/**
+ * How a connection is made. 0 is the default in every field: fill the struct with zeros, set `size`,
+ * and then what is to differ.
+ */
+typedef struct omni_connect_options {
+    /**
+     * sizeof(omni_connect_options).
+     */
+    uint32_t size;
+    /**
+     * 0 or OMNI_CONNECT_DELAY.
+     */
+    uint32_t flags;
+    /**
+     * How long it may take in all, to look the name up and to try each of its addresses, in nanoseconds;
+     * then it fails with -ETIMEDOUT. 0: 30 seconds; negative: as long as the system tries, which may be
+     * minutes.
+     */
+    int64_t timeout_ns;
+    /**
+     * How long a peer may be silent before the system asks whether it is still there, in whole seconds
+     * (SO_KEEPALIVE). 0 or less: it never asks.
+     */
+    int64_t keep_alive_ns;
+    /**
+     * The address of this machine to connect from, as text: "192.0.2.1", or with a port
+     * "192.0.2.1:7000", "[::1]:7000". NULL: the system chooses.
+     */
+    const char *local_address;
+    /**
+     * What `omni_conn_context` returns for the connection from the start, in the `on_close` of one that
+     * never opened, too. Must be NULL where the loop is pulled: it has tokens.
+     */
+    void *context;
+} omni_connect_options;
+
+/**
+ * Connects to an address. The connection begins with this token, and is served by this handler, which is
+ * copied. NULL: by the loop's own; it must be NULL where the loop is pulled, or a server's.
+ *
+ * "192.0.2.1:80", "[2001:db8::1]:80"; "example.org:80", a name, which is looked up by getaddrinfo(3) in
+ * another thread, and whose addresses are tried as RFC 8305 says: the families take turns, the next is
+ * tried when one has failed or has not answered for 250 ms, and the first connection wins; "unix:/path",
+ * "unix:@abstract"; "fd:5", a stream socket that is connected already, which is duplicated.
+ *
+ * When it is established `on_open` is called (OMNI_EVENT_CONNECTED), never before this function has
+ * returned. One that never opens has one `on_close` alone (OMNI_EVENT_CLOSED), with the error of the
+ * address that was tried last; during that call `omni_last_error` has the words, with every address
+ * that was tried, and of the functions of a connection `omni_conn_id`, `omni_conn_token`,
+ * `omni_conn_context` and `omni_conn_loop` work.
+ *
+ * The connection's handle is stored in `*out`, unless `out` is NULL. Until it opens `omni_conn_write` keeps
+ * what is to be sent then, and `omni_conn_close` and `omni_conn_abort` end the attempt: -ECANCELED.
+ *
+ * `options` may be NULL, for the defaults, and is not used after the call. `*out` is written only on
+ * success.
+ *
+ * Returns 0, or:
+ *   -EINVAL: this is no address, or no local address; a struct's size is not set; an unknown flag; a
+ *       handler or a context for a loop that is pulled, a handler for one of a server's.
+ *   -EAGAIN: the loop has 1,048,576 connections.
+ *   -EBADF, -ENOTSOCK, -EPROTOTYPE, -ENOTCONN: the descriptor of "fd:" is not open, or no stream socket
+ *       that is connected.
+ *   -EBUSY, -EPERM: as for `omni_loop_listen`; a callback of the loop may call it.
+ *   -ESTALE: the loop is over.
+ *
+ * System calls: none for the call itself; getaddrinfo, socket, connect. Since 0.1.
+ */
+OMNI_API OMNI_MUST_USE int omni_loop_connect(omni_loop *event_loop, const char *address,
+    const omni_connect_options *options, const omni_handler *handler, uint64_t token,
+    omni_conn **out) OMNI_NONNULL(1,2);
 
 /**
  * Connects a datagram socket to an address, "udp:192.0.2.1:53", with a number for the host, and stores
@@ -1789,6 +1886,21 @@ OMNI_API int omni_conn_pause(omni_conn *conn) OMNI_NONNULL(1);
  * 0.1.
  */
 OMNI_API int omni_conn_resume(omni_conn *conn) OMNI_NONNULL(1);
+
+/**
+ * Has another connection of the same loop send on all that this one receives from now on, instead of the
+ * handler or as events: a proxy is made of two relays. While more than `high_water` bytes wait to be
+ * sent, nothing is read. The peer's end ends the other's direction when all is sent, as
+ * `omni_conn_shutdown` does. When one of the two fails or is aborted, the other is reset; when one has
+ * ended cleanly, the other is closed. Each has its `on_close`.
+ *
+ * Returns 0, or:
+ *   -EBUSY: another connection is relayed to `to`.
+ *   -ESTALE: one of them has ended, or they are of two loops.
+ *
+ * System calls: none for the call itself; recv and send. Since 0.1.
+ */
+OMNI_API int omni_conn_relay(omni_conn *conn, omni_conn *to) OMNI_NONNULL(1,2);
 
 /**
  * Has what arrives divided after each delimiter, of `length` bytes, from the next byte on that `on_data`

@@ -88,6 +88,15 @@ FIELD(omni_handler, on_worker_start, 14 * sizeof(void *), sizeof(void *));
 FIELD(omni_handler, on_worker_end, 15 * sizeof(void *), sizeof(void *));
 FILLED(omni_handler, on_worker_end);
 
+_Static_assert(sizeof(omni_connect_options) >= 24 + 2 * sizeof(void *), "omni_connect_options has shrunk");
+FIELD(omni_connect_options, size, 0, 4);
+FIELD(omni_connect_options, flags, 4, 4);
+FIELD(omni_connect_options, timeout_ns, 8, 8);
+FIELD(omni_connect_options, keep_alive_ns, 16, 8);
+FIELD(omni_connect_options, local_address, 24, sizeof(void *));
+FIELD(omni_connect_options, context, 24 + sizeof(void *), sizeof(void *));
+FILLED(omni_connect_options, context);
+
 _Static_assert(sizeof(omni_loop_options) >= 88, "omni_loop_options has shrunk");
 FIELD(omni_loop_options, size, 0, 4);
 FIELD(omni_loop_options, engine, 4, 4);
@@ -172,6 +181,7 @@ VALUE(OMNI_EVENT_SIGNAL, 3);
 VALUE(OMNI_EVENT_CHILD, 4);
 VALUE(OMNI_EVENT_WAKE, 5);
 VALUE(OMNI_EVENT_POST, 6);
+VALUE(OMNI_CONNECT_DELAY, 0x1);
 VALUE(OMNI_EVENT_ACCEPTED, 16);
 VALUE(OMNI_EVENT_CONNECTED, 17);
 VALUE(OMNI_EVENT_DATA, 18);

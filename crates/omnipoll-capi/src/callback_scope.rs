@@ -5,6 +5,7 @@
 //! connection of another of this thread's loops. Anywhere else the connection's loop is asked.
 
 use std::cell::Cell;
+use std::ffi::c_void;
 use std::ptr;
 
 use omnipoll::{Conn, ConnId, LoopRef};
@@ -16,6 +17,15 @@ use crate::loop_table::{self, OwnedLoop};
 enum Current {
     Conn { id: u64, conn: *mut Conn<'static> },
     Loop(*mut LoopRef<'static>),
+    Failed { failed: *const Failed, event_loop: *mut LoopRef<'static> },
+}
+
+/// A connection out that never opened, and whose `on_close` is called.
+#[derive(Clone, Copy)]
+pub(crate) struct Failed {
+    pub(crate) id: u64,
+    pub(crate) token: u64,
+    pub(crate) context: *mut c_void,
 }
 
 struct Scope {
@@ -38,6 +48,25 @@ pub(crate) fn enter<T>(conn: &mut Conn<'_>, callback: impl FnOnce(u64) -> T) -> 
 /// The same for a callback that is of the loop itself.
 pub(crate) fn enter_loop<T>(event_loop: &mut LoopRef<'_>, callback: impl FnOnce() -> T) -> T {
     within(Current::Loop(ptr::from_mut(event_loop).cast()), callback)
+}
+
+/// The same for the last callback of a connection that never opened.
+pub(crate) fn enter_failed<T>(
+    event_loop: &mut LoopRef<'_>,
+    failed: &Failed,
+    callback: impl FnOnce(u64) -> T,
+) -> T {
+    let event_loop = ptr::from_mut(event_loop).cast();
+    within(Current::Failed { failed, event_loop }, || callback(failed.id))
+}
+
+/// What there is of the connection, if this is the callback that says that it never opened.
+pub(crate) fn failed(id: u64) -> Option<Failed> {
+    match SCOPE.with(|scope| scope.current.get())? {
+        // SAFETY: `enter_failed` has borrowed it until the callback returns.
+        Current::Failed { failed, .. } => Some(unsafe { *failed }).filter(|failed| failed.id == id),
+        _ => None,
+    }
 }
 
 fn within<T>(current: Current, callback: impl FnOnce() -> T) -> T {
@@ -66,6 +95,13 @@ pub(crate) fn with_conn<T>(id: u64, body: impl FnOnce(&mut Conn<'_>) -> T) -> Op
     loop_table::with_conn(loops, ConnId::from_number(id), body)
 }
 
+/// What `body` makes of the loop whose callback this is.
+pub(crate) fn with_current_loop<T>(body: impl FnOnce(&mut LoopRef<'_>) -> T) -> Option<T> {
+    let current = SCOPE.with(|scope| scope.current.get())?;
+    // SAFETY: as in `with_conn`.
+    Some(body(&mut unsafe { lent(current) }))
+}
+
 /// What `call` makes of the loop with `body`, or `body` again if this is not one of its callbacks.
 pub(crate) fn with_loop<B, T>(
     handle: usize,
@@ -92,7 +128,7 @@ unsafe fn lent<'a>(current: Current) -> LoopRef<'a> {
     unsafe {
         match current {
             Current::Conn { conn, .. } => (*conn).event_loop(),
-            Current::Loop(event_loop) => (*event_loop).reborrow(),
+            Current::Loop(event_loop) | Current::Failed { event_loop, .. } => (*event_loop).reborrow(),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 /// What each errno means when it comes from this library.
-const MEANINGS: [(c_int, &str, &CStr); 29] = [
+const MEANINGS: [(c_int, &str, &CStr); 32] = [
     (libc::EPERM, "EPERM", c"a file of this kind can't be watched, or the call is not permitted here"),
     (libc::ENOENT, "ENOENT", c"it is not registered, or there is none of that number"),
     (libc::ECHILD, "ECHILD", c"this process has no such child, or it was reaped"),
@@ -22,7 +22,7 @@ const MEANINGS: [(c_int, &str, &CStr); 29] = [
     (libc::EEXIST, "EEXIST", c"it is registered already"),
     (libc::EINVAL, "EINVAL", c"an argument is not valid"),
     (libc::ENFILE, "ENFILE", c"the system has too many open files"),
-    (libc::EMFILE, "EMFILE", c"the process has too many open files, or pollers, or servers"),
+    (libc::EMFILE, "EMFILE", c"the process has too many open files, or pollers, or loops, or servers"),
     (libc::ENOSPC, "ENOSPC", c"the limit /proc/sys/fs/epoll/max_user_watches is reached"),
     (libc::EPIPE, "EPIPE", c"the connection is closing, or its sending side is shut down"),
     (libc::ENOSYS, "ENOSYS", c"the engine is not available here"),
@@ -37,9 +37,16 @@ const MEANINGS: [(c_int, &str, &CStr); 29] = [
         "ENOBUFS",
         c"more bytes would wait to be sent, or a connection be in more groups, than the limits allow",
     ),
+    (libc::ECONNREFUSED, "ECONNREFUSED", c"no socket listens on that address"),
+    (libc::ENETUNREACH, "ENETUNREACH", c"there is no route to that network"),
+    (libc::EHOSTUNREACH, "EHOSTUNREACH", c"the host can't be reached"),
     (libc::ETIMEDOUT, "ETIMEDOUT", c"the time is over in which something had to be read or written"),
     (libc::ESTALE, "ESTALE", c"the handle is stale: what it stood for was freed, or is over"),
-    (libc::ECANCELED, "ECANCELED", c"the server has stopped, and the time to drain it is over"),
+    (
+        libc::ECANCELED,
+        "ECANCELED",
+        c"the server or loop has stopped, and the time to drain it is over, or a connect was given up",
+    ),
     (
         libc::EOWNERDEAD,
         "EOWNERDEAD",
@@ -48,7 +55,7 @@ const MEANINGS: [(c_int, &str, &CStr); 29] = [
     (libc::ENOTRECOVERABLE, "ENOTRECOVERABLE", c"a bug in the library has left the object unusable: free it"),
 ];
 
-const LONGEST: usize = 256;
+const LONGEST: usize = 512;
 
 thread_local! {
     /// The words of the thread's last error. A plain array, so that nothing is destroyed at the

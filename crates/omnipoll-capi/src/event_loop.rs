@@ -3,6 +3,7 @@
 use std::ffi::{c_char, c_int, c_void};
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
 use std::ptr;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::handler::omni_handler;
 use crate::loop_event::omni_loop_event;
 use crate::loop_handler::LoopCallbacks;
 use crate::loop_options::omni_loop_options;
-use crate::loop_table::{self, call, call_here, call_shared, Face};
+use crate::loop_table::{self, call, call_here, call_shared, handlers_of, Face};
 use crate::sized;
 use crate::types::{omni_conn, omni_loop, omni_poller};
 
@@ -80,7 +81,7 @@ pub unsafe extern "C" fn omni_loop_new(
 
 /// # Safety
 /// `handler` is NULL, or the struct has as many bytes as its first member says.
-unsafe fn read_handler(handler: *const omni_handler) -> Result<Option<omni_handler>, Failure> {
+pub(crate) unsafe fn read_handler(handler: *const omni_handler) -> Result<Option<omni_handler>, Failure> {
     // SAFETY: the caller's promise.
     (!handler.is_null()).then(|| unsafe { omni_handler::read(handler) }).transpose()
 }
@@ -135,6 +136,8 @@ pub unsafe extern "C" fn omni_loop_listen(
             Face::Pulled(_) if handler.is_some() => return Err(calls_nothing()),
             Face::Pulled(pulled) => pulled.listen(address, token)?,
             Face::ByHandler(event_loop) => {
+                let handlers = handlers_of(&event_loop.loop_ref()).ok_or(Failure::of(libc::ESTALE))?;
+                let handler = handler.map(|handler| handlers.share(handler));
                 let token = event_loop.handler().add_listener(handler, token);
                 event_loop.listen(address, token).inspect_err(|_| event_loop.handler().remove_listener())?
             }
@@ -144,7 +147,7 @@ pub unsafe extern "C" fn omni_loop_listen(
     })
 }
 
-fn calls_nothing() -> Failure {
+pub(crate) fn calls_nothing() -> Failure {
     Failure::new(libc::EINVAL, "the loop is pulled, and calls no handler")
 }
 
@@ -350,6 +353,33 @@ fn write_here(event_loop: &mut LoopRef<'_>, conn: *mut omni_conn, data: &[u8]) -
         Some(mut conn) => conn.write(data),
         None => id.write(data),
     }
+}
+
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// A descriptor for an outer loop: of GLib, Qt, libuv or another library. It is readable while there is
+/// something to do, be it of connections, or of what the loop's poller waits for: timers, wakes and posts
+/// too. Whenever it is, call `omni_loop_run_once` or `omni_loop_wait` with a timeout of 0, once or more
+/// often: it stays readable until nothing is left. It is readable at first, and at times for nothing.
+///
+/// It is the loop's: never read or close it. It is the same at each call, and closed by
+/// `omni_loop_free`.
+///
+/// Returns the descriptor, or:
+///   -ENOTSUP: on select and poll, whose sets are not the kernel's.
+///   -EMFILE, -ENFILE: too many open files in the process, in the system.
+///   -EBUSY, -EPERM: as for `omni_loop_listen`.
+///
+/// System calls: timerfd_create, and on io_uring eventfd2 and io_uring_register, at the first call.
+/// Since 0.1.
+#[must_use]
+#[unsafe(no_mangle)]
+pub extern "C" fn omni_loop_descriptor(event_loop: *mut omni_loop) -> c_int {
+    call("omni_loop_descriptor", event_loop, |_, face| {
+        Ok(match face {
+            Face::ByHandler(event_loop) => event_loop.descriptor()?.as_raw_fd(),
+            Face::Pulled(pulled) => pulled.descriptor()?.as_raw_fd(),
+        })
+    })
 }
 
 /// cbindgen:postfix=OMNI_NONNULL(1)

@@ -4,13 +4,14 @@ use std::ffi::{c_int, c_void};
 use std::io;
 use std::ptr;
 
-use omnipoll::{Conn, Datagram, DatagramId, Event, Handler, LoopRef, Timeout};
+use omnipoll::{Conn, Datagram, DatagramId, Event, FailedConnect, Handler, LoopRef, Timeout};
 
-use crate::callback_scope::{enter, enter_loop};
-use crate::conn::handle_of;
+use crate::callback_scope::{enter, enter_failed, enter_loop, Failed};
+use crate::conn_call::handle_of;
 use crate::datagram_socket::socket_of;
-use crate::error::{errno, Failure};
+use crate::error::{errno, to_c_result, Failure};
 use crate::event::omni_event;
+use crate::loop_handler::take_pending;
 use crate::sized::{self, Sized32};
 use crate::types::{omni_conn, omni_datagram, omni_datagram_socket, omni_loop};
 use crate::{datagram, loop_table};
@@ -39,7 +40,7 @@ pub struct omni_handler {
     /// The caller's, passed to every callback. Stays in use until `omni_server_run` has returned, or
     /// `omni_loop_free`.
     pub context: *mut c_void,
-    /// A client has connected. Return 0 to serve it. Anything else refuses it: what was written to it
+    /// A client has connected, or a connection of `omni_loop_connect` is established. Return 0 to serve it. Anything else refuses it: what was written to it
     /// is sent, and no further callback comes for it, not even `on_close`. NULL: serves all.
     pub on_open: Option<unsafe extern "C" fn(conn: *mut omni_conn, context: *mut c_void) -> c_int>,
     /// Bytes have arrived: as many as one read returned, which may be part of a message or several
@@ -51,8 +52,8 @@ pub struct omni_handler {
     /// More bytes than `high_water` were waiting to be sent, and no more than `low_water` are now.
     pub on_drain: Option<unsafe extern "C" fn(conn: *mut omni_conn, context: *mut c_void)>,
     /// The connection has ended, and no further callback comes for it. Called exactly once for each
-    /// that `on_open` accepted, when all that was queued was sent or dropped. `error` is 0 when it
-    /// ended cleanly, or a negative errno: -ECONNRESET; -ETIMEDOUT; -ECONNABORTED after
+    /// that `on_open` accepted, when all that was queued was sent or dropped, and for each of
+    /// `omni_loop_connect` that never opened. `error` is 0 when it ended cleanly, or a negative errno: -ECONNRESET; -ETIMEDOUT; -ECONNABORTED after
     /// `omni_conn_abort`; -ECANCELED when the server has stopped and the time to drain it is
     /// over; or an error of the system.
     pub on_close: Option<unsafe extern "C" fn(conn: *mut omni_conn, error: c_int, context: *mut c_void)>,
@@ -205,6 +206,19 @@ impl omni_handler {
         enter(conn, |id| unsafe { on_close(handle_of(id), error, self.context) });
     }
 
+    /// The one call for a connection that never opened, with why as the thread's last error.
+    pub(crate) fn connect_error(
+        &self,
+        event_loop: &mut LoopRef<'_>,
+        failed: &FailedConnect,
+        context: *mut c_void,
+    ) {
+        let Some(on_close) = self.on_close else { return };
+        let error = to_c_result("omni_loop_connect", Err(failed.error().into()));
+        let failed = Failed { id: failed.id().number(), token: failed.token(), context };
+        enter_failed(event_loop, &failed, |id| unsafe { on_close(handle_of(id), error, self.context) });
+    }
+
     pub(crate) fn datagram(&self, datagram: &mut Datagram<'_>, data: &[u8]) {
         let Some(on_datagram) = self.on_datagram else { return };
         datagram::lend(datagram, |datagram| unsafe {
@@ -259,6 +273,11 @@ impl Handler for Callbacks {
     type State = ();
 
     fn on_open(&self, conn: &mut Conn<'_>) -> io::Result<()> {
+        if conn.is_outgoing() {
+            let id = conn.id();
+            let pending = take_pending(&conn.event_loop(), id);
+            conn.set_context(pending.context.expose_provenance());
+        }
         self.0.open(conn)
     }
 
@@ -293,6 +312,11 @@ impl Handler for Callbacks {
 
     fn on_close(&self, conn: &mut Conn<'_>, (): (), error: Option<io::Error>) {
         self.0.close(conn, error);
+    }
+
+    fn on_connect_error(&self, event_loop: &mut LoopRef<'_>, failed: &FailedConnect) {
+        let pending = take_pending(event_loop, failed.id());
+        self.0.connect_error(event_loop, failed, pending.context);
     }
 
     fn on_datagram(&self, datagram: &mut Datagram<'_>, data: &[u8]) {

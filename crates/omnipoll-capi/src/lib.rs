@@ -4,14 +4,14 @@
 //! `omnipoll.h.in` is the header's frame: its chapters stand for the modules here. `types` has the
 //! handles; `version`, `error` and `engine` what needs none; `interest`, `event` and `poller` pollers,
 //! `sources` what they wait for besides descriptors; `handler` what is called; `loop_event`,
-//! `loop_options`, `event_loop` and `loop_datagrams` loops; `model`, `options`, `server` and `statistics` servers; `conn`,
-//! `datagram` and `datagram_socket` what a handler gets; `inspect` and `strict` what a poller reports of
-//! its use.
+//! `loop_options`, `event_loop`, `connect` and `loop_datagrams` loops; `model`, `options`, `server` and
+//! `statistics` servers; `conn`, `conn_info`, `datagram` and `datagram_socket` what a handler gets;
+//! `inspect` and `strict` what a poller reports of its use.
 //!
-//! Without a chapter: `handle` makes a stale handle an error instead of undefined behaviour,
-//! `callback_scope` finds the connection or loop whose callback is running, `loop_table` the loops of a
-//! thread, `loop_handler` calls the handlers of one, `mute` keeps strict mode silent, `sized` reads and
-//! writes structs that grow, `buffer` bytes and strings.
+//! Without a chapter: `handle` makes a stale handle an error instead of undefined behaviour; `conn_call`
+//! finds a connection, `callback_scope` what a callback is lent, `loop_table` the loops of a thread;
+//! `loop_handler` calls the handlers of one; `mute` keeps strict mode silent; `sized` reads and writes
+//! structs that grow, `buffer` bytes and strings.
 
 #![warn(rust_2018_idioms)]
 // cbindgen puts what is `pub` into the header; no Rust crate can reach it.
@@ -20,6 +20,9 @@
 mod buffer;
 mod callback_scope;
 mod conn;
+mod conn_call;
+mod conn_info;
+mod connect;
 mod datagram;
 mod datagram_socket;
 mod engine;
@@ -50,7 +53,7 @@ mod version;
 // The fuzz targets call what C calls, as Rust.
 #[cfg(fuzzing)]
 pub use {
-    conn::*, datagram::*, datagram_socket::*, engine::*, error::*, event::*, event_loop::*, handler::*,
-    inspect::*, interest::*, loop_datagrams::*, loop_event::*, loop_options::*, model::*, options::*,
-    poller::*, server::*, sources::*, statistics::*, strict::*, types::*, version::*,
+    conn::*, conn_info::*, connect::*, datagram::*, datagram_socket::*, engine::*, error::*, event::*,
+    event_loop::*, handler::*, inspect::*, interest::*, loop_datagrams::*, loop_event::*, loop_options::*,
+    model::*, options::*, poller::*, server::*, sources::*, statistics::*, strict::*, types::*, version::*,
 };

@@ -19,7 +19,7 @@ use omnipoll::{process_epoch, Conn, ConnId, EventLoop, LoopHandle, LoopRef, Pull
 use crate::callback_scope::{last_loop, set_last_loop, with_loop};
 use crate::error::{catch_panic, to_c_result, Failure};
 use crate::handle::{call_signal_safe, checked, Table, LOOP, MAX_SLOTS};
-use crate::loop_handler::LoopCallbacks;
+use crate::loop_handler::{Callee, Handlers, LoopCallbacks};
 use crate::poller;
 use crate::types::omni_loop;
 
@@ -90,10 +90,11 @@ impl Face {
     }
 }
 
-/// The handles of a loop and of its poller. They are kept with the loop, and stale when it is dropped.
+/// What is kept with a loop: the handles of it and its poller, which are stale when it is dropped.
 struct Handles {
     event_loop: usize,
     poller: usize,
+    handlers: Handlers,
 }
 
 impl Drop for Handles {
@@ -122,6 +123,10 @@ fn this_thread() -> u64 {
 /// Gives a new loop of this thread's a handle.
 pub(crate) fn insert(face: Face) -> Result<*mut omni_loop, Failure> {
     let handle = face.handle();
+    let callee = match face {
+        Face::ByHandler(_) => Callee::Handlers,
+        Face::Pulled(_) => Callee::Nobody,
+    };
     let owned = Box::into_raw(Box::new(OwnedLoop {
         handle: Cell::new(0),
         process: process_epoch(),
@@ -135,7 +140,7 @@ pub(crate) fn insert(face: Face) -> Result<*mut omni_loop, Failure> {
     // SAFETY: just made, and nobody else has it.
     let this = unsafe { &*owned };
     // SAFETY: as above.
-    match insert_shared(&unsafe { &mut *this.face.get() }.loop_ref(), Some(own)) {
+    match insert_shared(&unsafe { &mut *this.face.get() }.loop_ref(), Some(own), callee) {
         Ok(handle) => {
             this.handle.set(handle);
             set_last_loop(owned);
@@ -150,7 +155,7 @@ pub(crate) fn insert(face: Face) -> Result<*mut omni_loop, Failure> {
 }
 
 /// Makes the handles of a loop and its poller, and keeps them with it.
-fn insert_shared(event_loop: &LoopRef<'_>, own: Option<Own>) -> Result<usize, Failure> {
+fn insert_shared(event_loop: &LoopRef<'_>, own: Option<Own>, callee: Callee) -> Result<usize, Failure> {
     static WATCH_FORKS: Once = Once::new();
     extern "C" fn in_child() {
         LOOPS.after_fork();
@@ -165,7 +170,11 @@ fn insert_shared(event_loop: &LoopRef<'_>, own: Option<Own>) -> Result<usize, Fa
         poller::close(poller);
         Failure::full(errno, "the process has 65,536 loops")
     })?;
-    let _ = event_loop.binding().set(Box::new(Handles { event_loop: handle, poller }));
+    let _ = event_loop.binding().set(Box::new(Handles {
+        event_loop: handle,
+        poller,
+        handlers: Handlers::new(callee),
+    }));
     Ok(handle)
 }
 
@@ -173,15 +182,23 @@ fn insert_shared(event_loop: &LoopRef<'_>, own: Option<Own>) -> Result<usize, Fa
 pub(crate) fn handle_of(event_loop: &LoopRef<'_>) -> Result<*mut omni_loop, Failure> {
     let handle = match known_handle(event_loop) {
         Some(handle) => handle,
-        None => insert_shared(event_loop, None)?,
+        None => insert_shared(event_loop, None, Callee::Server)?,
     };
     Ok(ptr::without_provenance_mut(handle))
 }
 
 /// The handle that a loop has already.
 pub(crate) fn known_handle(event_loop: &LoopRef<'_>) -> Option<usize> {
-    let handles = event_loop.binding().get()?.downcast_ref::<Handles>()?;
-    Some(handles.event_loop)
+    known(event_loop).map(|handles| handles.event_loop)
+}
+
+/// The handlers that were given to a loop with a handle.
+pub(crate) fn handlers_of<'a>(event_loop: &LoopRef<'a>) -> Option<&'a Handlers> {
+    known(event_loop).map(|handles| &handles.handlers)
+}
+
+fn known<'a>(event_loop: &LoopRef<'a>) -> Option<&'a Handles> {
+    event_loop.binding().get()?.downcast_ref()
 }
 
 // ---- Calls -------------------------------------------------------------------------------------

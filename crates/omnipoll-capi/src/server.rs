@@ -9,7 +9,8 @@ use std::time::Duration;
 use omnipoll::{Server, ServerHandle, ServerOptions};
 
 use crate::buffer::{read_bytes, read_str, to_count, write_str};
-use crate::conn::{conn_id, read_name};
+use crate::conn::read_name;
+use crate::conn_call::conn_id;
 use crate::datagram_socket::socket_of;
 use crate::error::{catch_panic, to_c_result, Failure};
 use crate::handle::{call_signal_safe, checked, Table, SERVER};

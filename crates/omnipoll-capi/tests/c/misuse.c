@@ -84,6 +84,7 @@ static void null_pointers(uint32_t engine)
     IS(omni_loop_event_local_sockaddr(NULL, &loop_event, (struct sockaddr *)&address, has_room()), -EINVAL);
     IS(omni_loop_event_peer_sockaddr(stale[LOOP], &loop_event, (struct sockaddr *)&address, has_room()), -ESTALE);
     IS(omni_loop_event_local_sockaddr(live[LOOP], NULL, (struct sockaddr *)&address, has_room()), -EINVAL);
+    IS(omni_loop_connect(live[LOOP], NULL, NULL, NULL, 0, NULL), -EINVAL);
     IS(omni_conn_write(live[CONN], NULL, 1), -EINVAL);
     IS(server == live[SERVER], 1);
 }
@@ -98,6 +99,7 @@ static void null_pointers_in_a_callback(omni_conn *conn)
     IS(omni_conn_peer_sockaddr(conn, NULL, has_room()), -EINVAL);
     IS(omni_conn_peer_sockaddr(conn, (struct sockaddr *)&address, NULL), -EINVAL);
     IS(omni_conn_local(conn, NULL, 1), -EINVAL);
+    IS(omni_conn_relay(conn, NULL), -EINVAL);
     IS(omni_conn_set_context(conn, NULL), 0);
 }
 
@@ -175,7 +177,8 @@ static int begin(struct service *service, uint32_t engine, uint32_t model)
     IS(omni_loop_new(NULL, &handler, (omni_loop **)&stale[LOOP]), 0);
     omni_loop_free(stale[LOOP]);
     omni_loop_options of_loop = {.size = sizeof of_loop, .engine = engine};
-    IS(omni_loop_new(&of_loop, &handler, (omni_loop **)&live[LOOP]), 0);
+    const omni_handler notes_nothing = {.size = sizeof notes_nothing};
+    IS(omni_loop_new(&of_loop, &notes_nothing, (omni_loop **)&live[LOOP]), 0);
 
     handler.on_post = NULL;
     handler.on_datagram = misuse_datagram;
@@ -236,6 +239,16 @@ static void wrong_handles(uint32_t engine)
     }
 }
 
+static int of_a_loop_by_handler(const struct call *call, uint32_t engine)
+{
+    if (call->make == call_omni_loop_poller)
+        return 1;
+    if (call->make == call_omni_loop_wait || call->make == call_omni_loop_buffer)
+        return -EINVAL;
+    int has_descriptor = engine == OMNI_ENGINE_EPOLL || engine == OMNI_ENGINE_IO_URING;
+    return call->make == call_omni_loop_descriptor && !has_descriptor ? -ENOTSUP : 0;
+}
+
 static void right_handles(uint32_t engine)
 {
     for (MODELS_HERE(model)) {
@@ -253,10 +266,7 @@ static void right_handles(uint32_t engine)
                 expect(call, live[DATAGRAM_SOCKET],
                        call->make == call_omni_datagram_socket_send ? -EDESTADDRREQ : 0);
         for (EACH_CALL(call, LOOP))
-            expect(call, live[LOOP], call->make == call_omni_loop_poller                              ? 1
-                                     : call->make == call_omni_loop_wait || call->make == call_omni_loop_buffer
-                                         ? -EINVAL
-                                         : 0);
+            expect(call, live[LOOP], of_a_loop_by_handler(call, engine));
         IS(omni_conn_close(live[CONN]), 0);
         IS(receive_end(fd), 0);
         close(fd);

@@ -120,6 +120,8 @@ CALL(omni_loop_write, omni_loop_write(handle, NULL, 0))
 CALL(omni_loop_run_once, fine(omni_loop_run_once(handle, 0)))
 CALL(omni_loop_wait, fine(omni_loop_wait(handle, &loop_event, 1, 0)))
 CALL(omni_loop_buffer, omni_loop_buffer(handle, &start, NULL))
+CALL(omni_loop_connect, omni_loop_connect(handle, "127.0.0.1:1", NULL, NULL, 7, NULL))
+CALL(omni_loop_descriptor, fine(omni_loop_descriptor(handle)))
 CALL(omni_loop_stop, omni_loop_stop(handle, 0))
 CALL(omni_loop_run, omni_loop_run(handle))
 CALL(omni_loop_free, (omni_loop_free(handle), 0))
@@ -136,6 +138,7 @@ CALL(omni_conn_loop, omni_conn_loop(handle) != NULL)
 CALL(omni_conn_set_token, omni_conn_set_token(handle, 7))
 CALL(omni_conn_token, omni_conn_token(handle) == 7)
 CALL(omni_conn_is_outgoing, omni_conn_is_outgoing(handle))
+CALL(omni_conn_relay, omni_conn_relay(handle, handle))
 CALL(omni_conn_set_context, omni_conn_set_context(handle, room))
 CALL(omni_conn_context, omni_conn_context(handle) == room)
 CALL(omni_conn_set_idle_timeout, omni_conn_set_idle_timeout(handle, 0))
@@ -231,6 +234,8 @@ static const struct call of_loops[] = {
     ROW(omni_loop_run_once, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_loop_wait, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_loop_buffer, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_loop_connect, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_loop_descriptor, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_loop_stop, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_loop_run, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_loop_free, 0, 0, 0),
@@ -249,6 +254,7 @@ static const struct call of_connections[] = {
     ROW(omni_conn_set_token, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_token, 0, 0, 0),
     ROW(omni_conn_is_outgoing, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_conn_relay, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_set_context, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_context, 0, 0, 0),
     ROW(omni_conn_set_idle_timeout, -EINVAL, -ESTALE, -EOWNERDEAD),

@@ -566,6 +566,45 @@ static void connected_datagrams(uint32_t engine)
     IS(omni_datagram_socket_send(upstream, "late", 4), -ESTALE);
 }
 
+/* An outer loop sleeps on the descriptor, and wakes for all that there is. */
+static void in_an_outer_loop(uint32_t engine)
+{
+    omni_loop *loop = new_loop(engine, NULL);
+    const uint8_t *buffer = buffer_of(loop, NULL);
+    int has_descriptor = engine == OMNI_ENGINE_EPOLL || engine == OMNI_ENGINE_IO_URING;
+    struct pollfd outer = {.fd = omni_loop_descriptor(loop), .events = POLLIN};
+    IS(outer.fd >= 0 ? 0 : outer.fd, has_descriptor ? 0 : -ENOTSUP);
+    if (!has_descriptor) {
+        OK(strstr(omni_last_error(), "omni_loop_descriptor: "));
+        omni_loop_free(loop);
+        return;
+    }
+    IS(omni_loop_descriptor(loop), outer.fd);
+    int port = loop_listen(loop, NULL, 7), fd = connect_to(port), echoed = 0, timers = 0;
+    IS(omni_poller_timer_add(omni_loop_poller(loop), 10 * MS, 0, 1, NULL), 0);
+    send_text(fd, "hello");
+    while (!echoed || !timers) {
+        omni_loop_event events[ROOM];
+        IS(poll(&outer, 1, -1), 1);
+        int count = omni_loop_wait(loop, events, ROOM, LOOK);
+        OK(count >= 0);
+        for (int i = 0; i < count; i++) {
+            timers += events[i].kind == OMNI_EVENT_TIMER;
+            if (events[i].kind != OMNI_EVENT_DATA)
+                continue;
+            OK(omni_conn_write(conn_of(&events[i]), buffer + events[i].offset, events[i].length) >= 0);
+            echoed = 1;
+        }
+    }
+    /* What was written leaves also if nothing else comes. */
+    IS(poll(&outer, 1, 0) >= 0, 1);
+    omni_loop_event event;
+    IS(omni_loop_wait(loop, &event, 1, LOOK), 0);
+    receive(fd, "hello");
+    close(fd);
+    omni_loop_free(loop);
+}
+
 static const struct behaviour behaviours[] = {
     {"one_connection", one_connection},
     {"everything_at_once", everything_at_once},
@@ -583,6 +622,7 @@ static const struct behaviour behaviours[] = {
     {"interruptible", interruptible},
     {"a_stop", a_stop},
     {"of_one_kind", of_one_kind},
+    {"in_an_outer_loop", in_an_outer_loop},
     {"datagrams have addresses, and connected sockets hear of refusals", connected_datagrams},
 };
 

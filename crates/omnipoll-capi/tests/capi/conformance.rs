@@ -25,7 +25,7 @@ fn compile(program: &str, folder: &Path, arguments: &[&str]) -> PathBuf {
 const SHARED: [&str; 3] = ["-L.", "-Wl,-rpath,$ORIGIN/../lib", "-lomnipoll"];
 const STATIC: [&str; 3] = ["libomnipoll.a", "-lm", "-ldl"];
 
-const PROGRAMS: [&str; 17] = [
+const PROGRAMS: [&str; 18] = [
     "conformance",
     "wait",
     "handles",
@@ -41,6 +41,7 @@ const PROGRAMS: [&str; 17] = [
     "conn",
     "transfer",
     "loop",
+    "connect",
     "pulled",
     "misuse",
 ];

@@ -365,7 +365,7 @@ impl<H: Handler> EventLoop<H> {
     ///
     /// See the example of [`EventLoop`].
     pub fn run(&mut self) -> io::Result<()> {
-        while self.run_once(None)? {}
+        while self.step(None)? {}
         Ok(())
     }
 
@@ -374,6 +374,12 @@ impl<H: Handler> EventLoop<H> {
     ///
     /// It returns after every wait: also when what came was the loop's own business.
     pub fn run_once(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
+        // What was done to connections is followed up before the wait, which may call the handler.
+        let is_done = !self.connections.context.touched.get_mut().is_empty();
+        self.step(if is_done { Some(Duration::ZERO) } else { timeout })
+    }
+
+    fn step(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
         let is_running = self.turn(timeout)?;
         if is_running && self.core.poller.is_embedded() {
             return self.arm();

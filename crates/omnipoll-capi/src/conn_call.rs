@@ -1,0 +1,90 @@
+//! How a function of a connection comes to it: at once where this thread can use it, or by its id.
+
+use std::ffi::c_int;
+use std::ptr;
+
+use omnipoll::{Conn, ConnId};
+
+use crate::buffer::to_count;
+use crate::callback_scope;
+use crate::error::{catch_panic, to_c_result, Failure};
+use crate::types::omni_conn;
+
+/// The value of the pointer.
+pub(crate) fn id_of(conn: *const omni_conn) -> u64 {
+    conn.addr() as u64
+}
+
+/// What the core names the connection by.
+pub(crate) fn conn_id(conn: *const omni_conn) -> ConnId {
+    ConnId::from_number(id_of(conn))
+}
+
+/// The pointer of that value.
+pub(crate) fn handle_of(id: u64) -> *mut omni_conn {
+    ptr::without_provenance_mut(id as usize)
+}
+
+/// Runs a call that any thread may make: on the connection itself where this thread can use it, or else
+/// by its id.
+pub(crate) fn call<H: Outcome, E: Outcome>(
+    function: &str,
+    conn: *const omni_conn,
+    here: impl FnOnce(&mut Conn<'_>) -> H,
+    elsewhere: impl FnOnce(ConnId) -> E,
+) -> c_int {
+    to_c_result(
+        function,
+        catch_panic(|| match callback_scope::with_conn(id_of(conn), |conn| here(conn).into_count()) {
+            Some(outcome) => outcome,
+            None if conn.is_null() => Err(Failure::new(libc::EINVAL, "the connection is NULL")),
+            None => elsewhere(conn_id(conn)).into_count(),
+        }),
+    )
+}
+
+/// Runs a call that only the connection's own loop may make.
+pub(crate) fn call_here<H: Outcome>(
+    function: &str,
+    conn: *const omni_conn,
+    here: impl FnOnce(&mut Conn<'_>) -> H,
+) -> c_int {
+    call(function, conn, here, not_here)
+}
+
+fn not_here(id: ConnId) -> Result<(), Failure> {
+    id.check()?;
+    Err(Failure::new(
+        libc::EPERM,
+        "that is for callbacks of the connection's loop, and for the thread that has made the loop",
+    ))
+}
+
+/// What a call of the core comes to, as C gets it: 0 or a count, or why not.
+pub(crate) trait Outcome {
+    fn into_count(self) -> Result<c_int, Failure>;
+}
+
+impl Outcome for () {
+    fn into_count(self) -> Result<c_int, Failure> {
+        Ok(0)
+    }
+}
+
+impl Outcome for usize {
+    fn into_count(self) -> Result<c_int, Failure> {
+        Ok(to_count(self))
+    }
+}
+
+impl Outcome for c_int {
+    fn into_count(self) -> Result<c_int, Failure> {
+        Ok(self)
+    }
+}
+
+impl<T: Outcome, E: Into<Failure>> Outcome for Result<T, E> {
+    fn into_count(self) -> Result<c_int, Failure> {
+        self.map_err(Into::into)?.into_count()
+    }
+}
