@@ -87,6 +87,7 @@ impl<H: Handler> Connections<H> {
             self.partial.push(slot);
         }
         if connection.relay_to.is_some() && unread == 0 && connection.wants_input() {
+            connection.note_relayed(chunk.length());
             return self.relay(slot, driver.bytes(chunk));
         }
         let is_kept = is_partial || unread > 0 || chunk.length() > self.handler.room();

@@ -64,6 +64,9 @@ pub(crate) struct Connections<H: Handler> {
     pub(super) early: Vec<(ConnId, Command)>,
     /// The handler was told of a connect since the last wait: the next returns at once.
     pub(super) has_told: bool,
+    /// What large flows are spliced through; empty.
+    #[cfg(target_os = "linux")]
+    pub(super) pipe: Option<crate::sys::splice::SplicePipe>,
     /// Slots whose data was received when the handler had no room for it.
     pub(super) starved: Vec<usize>,
 }
@@ -104,6 +107,8 @@ impl<H: Handler> Connections<H> {
             connects: Connects::new(),
             early: Vec::new(),
             has_told: false,
+            #[cfg(target_os = "linux")]
+            pipe: None,
             starved: Vec::new(),
         }
     }
@@ -209,6 +214,10 @@ impl<H: Handler> Connections<H> {
     /// are served meanwhile.
     #[inline]
     pub(super) fn receive(&mut self, slot: usize) {
+        let connection = &mut self.table[slot];
+        if connection.is_spliced() && self.splice(slot) {
+            return;
+        }
         let connection = &mut self.table[slot];
         let room = self.handler.room().min(READ);
         if room == 0 {

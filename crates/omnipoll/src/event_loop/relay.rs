@@ -1,16 +1,23 @@
 //! Relays: what one connection receives is sent on by another of the same loop, without the handler.
 //!
 //! The one that receives is held, and reads nothing, while more than the high mark waits to be sent on,
-//! or nothing more may be queued.
+//! or nothing more may be queued. What comes in large pieces is moved by `splice(2)` where there is one.
+
+use std::io;
+#[cfg(target_os = "linux")]
+use std::os::fd::AsFd;
 
 use super::connections::Connections;
 use super::handler::Handler;
 use crate::net::RelayWrite;
+#[cfg(target_os = "linux")]
+use crate::sys::splice::SplicePipe;
 
 impl<H: Handler> Connections<H> {
     /// Sends on what `from` has received: the bytes are in the loop's buffer.
     #[cold]
     pub(super) fn relay_received(&mut self, from: usize, length: usize) {
+        self.table[from].note_relayed(length);
         let buffer = std::mem::take(&mut self.buffer);
         self.relay(from, &buffer[..length]);
         self.buffer = buffer;
@@ -79,5 +86,85 @@ impl<H: Handler> Connections<H> {
     /// Has a connection followed up before the next wait.
     fn touch(&mut self, slot: usize) {
         self.table[slot].touch(slot, &self.context);
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl<H: Handler> Connections<H> {
+    /// Moves what has arrived without copying it. False when it is to be received: something waits to be sent
+    /// before it, or the socket can't be spliced from.
+    pub(super) fn splice(&mut self, from: usize) -> bool {
+        let Some(to) = self.table[from].relay_to else { return false };
+        if to == from || !self.table[to].can_take_splice() {
+            return false;
+        }
+        let pipe = match self.pipe.take().map_or_else(SplicePipe::new, Ok) {
+            Ok(pipe) => pipe,
+            // No descriptors are left: it is received as before.
+            Err(_) => return false,
+        };
+        match pipe.fill(self.table[from].as_fd()) {
+            Ok(0) => {
+                self.pipe = Some(pipe);
+                self.on_end(from);
+            }
+            Ok(count) => self.splice_on(from, to, pipe, count),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.pipe = Some(pipe),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                self.table[from].never_splice();
+                return false;
+            }
+            Err(error) => self.table[from].end(error.raw_os_error()),
+        }
+        true
+    }
+
+    /// Sends on what is in the pipe, and queues what the socket does not take. A pipe that isn't empty
+    /// afterwards is dropped: its bytes were for a connection that has ended.
+    fn splice_on(&mut self, from: usize, to: usize, pipe: SplicePipe, count: usize) {
+        self.context.counters.received(count as u64);
+        let connection = &mut self.table[from];
+        connection.timeouts.note_read(&self.context.clock);
+        connection.note_relayed(count);
+        let mut left = count;
+        while left > 0 {
+            match pipe.send(self.table[to].as_fd(), left) {
+                Ok(sent) => {
+                    left -= sent;
+                    self.table[to].sent(sent as u64, &self.context);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => {
+                    self.table[to].send_failed(error);
+                    return self.touch(to);
+                }
+            }
+        }
+        while left > 0 {
+            let mut buffer = std::mem::take(&mut self.buffer);
+            let read = pipe.read(&mut buffer).unwrap_or(0);
+            if self.table[from].is_held && self.table[from].io.input.length() > 0 {
+                // Nothing more may be queued.
+                if self.table[from].io.input.keep(&buffer[..read], false).is_err() {
+                    self.table[from].end(Some(libc::ENOMEM));
+                }
+            } else {
+                self.relay(from, &buffer[..read]);
+            }
+            self.buffer = buffer;
+            if read == 0 {
+                return self.table[from].end(Some(libc::EIO));
+            }
+            left -= read.min(left);
+        }
+        self.pipe = Some(pipe);
+        self.touch(to);
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+impl<H: Handler> Connections<H> {
+    pub(super) fn splice(&mut self, _: usize) -> bool {
+        false
     }
 }

@@ -79,6 +79,7 @@ impl Conn<'_> {
         }
         target.relay_from = Some(self.slot);
         let is_held = target.above_high_water;
+        self.set_frame(Frame::Any)?;
         if let Some(before) = self.table[self.slot].relay_to.replace(slot).filter(|&before| before != slot) {
             self.table[before].relay_from = None;
         }

@@ -68,6 +68,8 @@ pub(crate) struct Connection {
     pub(crate) relay_from: Option<usize>,
     /// Nothing is read: what was relayed waits to be sent.
     pub(crate) is_held: bool,
+    /// How many large pieces in a row were received and relayed.
+    pub(super) large_reads: u8,
     /// The connection that is relayed to this one waits until the socket takes more.
     pub(crate) is_awaited: bool,
     /// Our direction ends once the queue is empty, or has ended: `Some(done)`.
@@ -104,6 +106,7 @@ impl Connection {
             relay_to: None,
             relay_from: None,
             is_held: false,
+            large_reads: 0,
             is_awaited: false,
             shutdown: None,
             io: IoState::default(),

@@ -17,6 +17,39 @@ pub(crate) enum RelayWrite {
     Ended,
 }
 
+/// What is relayed in pieces of at least this size is a flow after so many of them.
+const LARGE: usize = 32 * 1024;
+const LARGE_READS: u8 = 4;
+/// Its socket can't be spliced from.
+const NEVER: u8 = u8::MAX;
+
+/// Large flows, which are cheaper to splice.
+impl Connection {
+    /// Whether what it receives is spliced to where it is relayed.
+    #[inline]
+    pub(crate) fn is_spliced(&self) -> bool {
+        self.relay_to.is_some() && self.large_reads == LARGE_READS
+    }
+
+    /// So much was received at once and is relayed.
+    pub(crate) fn note_relayed(&mut self, length: usize) {
+        self.large_reads = match self.large_reads {
+            NEVER => NEVER,
+            _ if length < LARGE => 0,
+            reads => (reads + 1).min(LARGE_READS),
+        };
+    }
+
+    /// Whether bytes may be spliced to it: nothing is to be sent before them.
+    pub(crate) fn can_take_splice(&self) -> bool {
+        self.check_open().is_ok() && self.queue.is_empty() && !self.is_awaited
+    }
+
+    pub(crate) fn never_splice(&mut self) {
+        self.large_reads = NEVER;
+    }
+}
+
 impl Connection {
     /// Writes what another connection has received.
     pub(crate) fn write_relayed(&mut self, data: &[u8], context: &LoopContext) -> RelayWrite {

@@ -12,6 +12,7 @@ use crate::suite::Suite;
 
 pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(bytes_pass_both_ways);
+    suite.on_each_engine(flows_and_words_keep_their_order);
     suite.on_each_engine(an_end_passes_on_and_the_other_direction_stays_open);
     suite.on_each_engine(an_end_before_the_relay_passes_on);
     suite.on_each_engine(a_reset_passes_on);
@@ -42,6 +43,35 @@ fn bytes_pass_both_ways(engine: EngineKind) {
             assert!(read(&a, length) == down, "{length} bytes arrived differently");
             sending.into_iter().for_each(|sending| sending.join().unwrap());
         }
+    });
+}
+
+/// Large flows take another way than what comes before and after them.
+fn flows_and_words_keep_their_order(engine: EngineKind) {
+    let mut listening = Listening::new(engine);
+    let [(a, _), (b, to)] = pair(&mut listening);
+    crate::client::keep_small(&listening.event_loop.conn(to).unwrap());
+    listening.while_running(move || {
+        for seed in 0..4 {
+            let (flow, words) = (pattern(seed, 8 << 20), pattern(seed + 9, 1_000));
+            let sending = send_meanwhile(&a, flow.clone());
+            let (start, rest) = flow.split_at(1 << 20);
+            assert!(read(&b, start.len()) == start, "the flow's beginning differs");
+            assert!(read(&b, rest.len()) == rest, "the flow differs");
+            sending.join().unwrap();
+            for word in words.chunks(10) {
+                (&a).write_all(word).unwrap();
+                assert_eq!(read(&b, word.len()), word);
+            }
+        }
+        let last = pattern(7, 8 << 20);
+        let (end, expected) = (a.try_clone().unwrap(), last.clone());
+        let sending = send_meanwhile(&a, last);
+        let reading =
+            std::thread::spawn(move || assert!(read_to_end(&b) == expected, "the last flow differs"));
+        sending.join().unwrap();
+        end.shutdown(Shutdown::Write).unwrap();
+        reading.join().unwrap();
     });
 }
 

@@ -83,7 +83,8 @@ impl Driver for Uring {
         if !connection.io.is_sending && !connection.queue.is_empty() {
             self.unsent.push(slot);
         }
-        match (connection.io.receive, connection.wants_input()) {
+        let is_spliced = connection.is_spliced();
+        match (connection.io.receive, connection.wants_input() && !is_spliced) {
             // Not while the handler has no room for what was received before.
             (Receive::Idle, true)
                 if connection.io.input.length() < MAX_UNREAD || connection.io.input.is_incomplete() =>
@@ -99,7 +100,14 @@ impl Driver for Uring {
         }
         // A ring has no sendfile.
         let waits = connection.queue.is_file_next() || connection.is_awaited;
-        let wanted = waits.then_some(Interest::WRITE);
+        // What is spliced is read when the poller reports it, and nothing is received before.
+        let reads = is_spliced && connection.wants_input() && !connection.io.is_receiving();
+        let wanted = match (reads, waits) {
+            (true, true) => Some(Interest::READ | Interest::WRITE),
+            (true, false) => Some(Interest::READ),
+            (false, true) => Some(Interest::WRITE),
+            (false, false) => None,
+        };
         let fd = connection.descriptor();
         connection.io.register(fd, wanted, slot, &context.poller)
     }
