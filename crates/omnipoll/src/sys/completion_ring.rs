@@ -294,8 +294,9 @@ impl CompletionRing {
             None => self.ring.submit_and_wait(1),
         };
         match waited {
-            // With requests to submit it says how many, and not what else has ended the wait.
-            Ok(_) if self.ring.completion().is_empty() => match (limit, began) {
+            // With requests to submit it says how many, and not what else has ended the wait. If that was a
+            // signal whose handler has forked, and this is the child, it has no queues to look at.
+            Ok(_) if self.is_owner() && self.ring.completion().is_empty() => match (limit, began) {
                 (Some(limit), Some(began)) if began.elapsed() >= limit => Ok(false),
                 _ => Err(bare(libc::EINTR)),
             },
