@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::net::{DatagramId, DatagramSocket, Mailbox, StopRequest};
+use crate::net::{copy_of, ConnId, Counter, DatagramId, DatagramSocket, Mailbox, StopRequest};
 use crate::Poller;
 
 /// What other threads reach an [`EventLoop`](crate::EventLoop) by, besides the ids of its connections.
@@ -55,6 +55,40 @@ impl LoopHandle {
     pub fn connect_datagrams(&self, address: &str, token: u64) -> io::Result<DatagramId> {
         self.poller.check_owner()?;
         self.mailbox.open_datagrams(DatagramSocket::connect_to(address)?.with_token(token))
+    }
+
+    /// Writes `data` to every connection of the loop that has room for it, outgoing ones too, and returns to
+    /// how many: [`ServerHandle::broadcast`](crate::ServerHandle::broadcast) for one loop.
+    ///
+    /// `ENOMEM` when there is no memory for a copy of it, `EOWNERDEAD` in a forked child.
+    pub fn broadcast(&self, data: &[u8]) -> io::Result<usize> {
+        self.broadcast_in(None, data, None)
+    }
+
+    /// [`broadcast`](Self::broadcast) to every connection but one. If there is no such connection, to
+    /// every one.
+    pub fn broadcast_except(&self, data: &[u8], except: ConnId) -> io::Result<usize> {
+        self.broadcast_in(None, data, Some(except))
+    }
+
+    /// [`broadcast`](Self::broadcast) to every connection that has [joined](crate::Conn::join) a group, but
+    /// one. To a group without members it is 0. `EINVAL` for a name that is empty or has more than 255
+    /// bytes.
+    pub fn broadcast_to(&self, group: &str, data: &[u8], except: Option<ConnId>) -> io::Result<usize> {
+        self.broadcast_in(Some(group), data, except)
+    }
+
+    fn broadcast_in(&self, group: Option<&str>, data: &[u8], except: Option<ConnId>) -> io::Result<usize> {
+        self.poller.check_owner()?;
+        let data = Arc::new(copy_of(data)?);
+        let reached = match group {
+            Some(group) => self.mailbox.groups().broadcast(group, &data, except)?,
+            None => self.mailbox.broadcast(&data, except)?,
+        };
+        if reached.full > 0 {
+            self.mailbox.counters().add(Counter::WritesRefused, reached.full as u64);
+        }
+        Ok(reached.queued)
     }
 
     /// The loop's poller: for [`post`](Poller::post), and all else that other threads may call.

@@ -143,8 +143,9 @@ fn check_name(group: &str) -> io::Result<()> {
 
 /// Groups.
 impl Conn<'_> {
-    /// Joins a group, which [`ServerHandle::broadcast_to`](crate::ServerHandle::broadcast_to) writes to.
-    /// A name is any text of 1 to 255 bytes. A group exists from its first member to its last; who is in
+    /// Joins a group of the server's or the loop's, to which
+    /// [`ServerHandle::broadcast_to`](crate::ServerHandle::broadcast_to) or
+    /// [`LoopHandle::broadcast_to`](crate::LoopHandle::broadcast_to) writes. A name is any text of 1 to 255 bytes. A group exists from its first member to its last; who is in
     /// it already stays in it. A connection leaves all its groups when it ends.
     ///
     /// `EINVAL` for another name, `ENOBUFS` when the connection is in 64 groups, `ESTALE` when it is

@@ -181,6 +181,11 @@ impl Mailbox {
         Self { loop_index, first_generation, poller, budget, counters, groups, state, datagrams }
     }
 
+    /// The groups that its connections join.
+    pub(crate) fn groups(&self) -> &Groups {
+        &self.groups
+    }
+
     pub(super) fn loop_index(&self) -> usize {
         self.loop_index
     }
@@ -362,7 +367,7 @@ impl Mailbox {
     }
 
     /// What the loop counts by.
-    pub(super) fn counters(&self) -> &WorkerCounters {
+    pub(crate) fn counters(&self) -> &WorkerCounters {
         &self.counters
     }
 

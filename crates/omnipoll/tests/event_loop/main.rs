@@ -12,6 +12,7 @@ mod suite;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod broadcasts;
 mod by_handler;
 mod connecting;
 mod datagrams;
@@ -27,6 +28,7 @@ fn main() -> std::process::ExitCode {
     let mut suite = suite::Suite::default();
     pulled::behaviours(&mut suite);
     by_handler::behaviours(&mut suite);
+    broadcasts::behaviours(&mut suite);
     frames::behaviours(&mut suite);
     own_events::behaviours(&mut suite);
     relays::behaviours(&mut suite);
