@@ -201,7 +201,10 @@ pub use event::{Event, EventKind, Events, Ready};
 pub use event_loop::{EventLoop, LoopEvent, LoopEventKind, LoopHandle, LoopOptions, PulledLoop};
 pub use interest::{Interest, Trigger};
 #[cfg(feature = "serve")]
-pub use net::{Conn, ConnId, ConnectOptions, Datagram, DatagramId, FailedConnect, Frame, LoopRef, Timeout};
+pub use net::{
+    Conn, ConnId, ConnectOptions, Datagram, DatagramId, FailedConnect, Frame, LoopRef, Pipes, Spawned,
+    Timeout,
+};
 pub use poller::{Options, Poller, Registered, Stats};
 #[cfg(feature = "serve")]
 pub use serve::{

@@ -4,6 +4,7 @@ use std::cell::{Ref, RefCell};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,9 @@ use super::loop_handle::LoopHandle;
 use super::options::LoopOptions;
 use super::run::{left, EventLoop};
 use crate::error::{explain, fail, plain};
-use crate::net::{Conn, ConnId, ConnectOptions, Datagram, DatagramId, FailedConnect, LoopRef};
+use crate::net::{
+    Conn, ConnId, ConnectOptions, Datagram, DatagramId, FailedConnect, LoopRef, Pipes, Spawned,
+};
 use crate::sys::Address;
 use crate::{EngineKind, Event, Poller};
 
@@ -194,6 +197,11 @@ impl PulledLoop {
     /// never opens.
     pub fn connect(&mut self, address: &str, options: &ConnectOptions, token: u64) -> io::Result<ConnId> {
         self.event_loop.connect(address, options, token)
+    }
+
+    /// [`EventLoop::spawn`].
+    pub fn spawn(&mut self, command: &mut Command, pipes: Pipes, token: u64) -> io::Result<Spawned> {
+        self.event_loop.spawn(command, pipes, token)
     }
 
     /// [`EventLoop::poller`].

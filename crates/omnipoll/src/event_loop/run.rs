@@ -2,6 +2,7 @@
 
 use std::io;
 use std::marker::PhantomData;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use crate::error::{explain, fail};
 use crate::net::driver::{AnyDriver, DriverKind};
 use crate::net::{
     close_mailbox, open_mailbox, Bound, Conn, ConnId, ConnectOptions, Counters, DatagramId, DatagramSocket,
-    ListenAddress, LoopRef, StopRequest,
+    ListenAddress, LoopRef, Pipes, Spawned, StopRequest,
 };
 use crate::{EngineKind, EventKind, Events, Options, Poller};
 
@@ -316,6 +317,50 @@ impl<H: Handler> EventLoop<H> {
     pub fn connect(&mut self, address: &str, options: &ConnectOptions, token: u64) -> io::Result<ConnId> {
         self.core.poller.request_wait()?;
         self.connections.context.connect(address, options, token)
+    }
+
+    /// Starts a program whose standard streams are connections of this loop, as far as `pipes` says: they
+    /// open like others that were connected, with this token. Its end is an event of the loop's poller, with
+    /// this token too: [`EventKind::Child`], which reaps it, and whose value is its status.
+    ///
+    /// The streams are sockets, a pair for each. End [`Spawned::stdin`] by [`Conn::shutdown`] or
+    /// [`Conn::close`] to have the program see the end of its input.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT`, `EACCES` and what else `execve(2)` says, `EAGAIN` and `ENOMEM` when the system has no room
+    /// for a process, `EMFILE`; `EOWNERDEAD` in a forked child. Nothing was started then.
+    ///
+    /// ```
+    /// use omnipoll::{LoopEvent, LoopEventKind, Pipes, PulledLoop};
+    /// use std::process::Command;
+    ///
+    /// let mut event_loop = PulledLoop::new()?;
+    /// let cat = event_loop.spawn(&mut Command::new("cat"), Pipes::STDIN | Pipes::STDOUT, 1)?;
+    /// let stdin = cat.stdin.expect("asked for");
+    /// stdin.write(b"hello")?;
+    /// stdin.close()?;
+    ///
+    /// let mut output = Vec::new();
+    /// let mut events = [LoopEvent::default(); 16];
+    /// 'run: loop {
+    ///     let count = event_loop.wait(&mut events, None)?;
+    ///     for event in &events[..count] {
+    ///         match event.kind() {
+    ///             LoopEventKind::Data => output.extend_from_slice(&event_loop.data(event)),
+    ///             LoopEventKind::Ended => event_loop.conn(event.conn())?.close(),
+    ///             LoopEventKind::Closed if Some(event.conn()) == cat.stdout => break 'run,
+    ///             _ => {}
+    ///         }
+    ///     }
+    /// }
+    /// assert_eq!(output, b"hello");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[doc(alias = "fork")]
+    #[doc(alias = "execve")]
+    pub fn spawn(&mut self, command: &mut Command, pipes: Pipes, token: u64) -> io::Result<Spawned> {
+        self.connections.context.spawn(command, pipes, token)
     }
 
     /// The poller that the loop waits on: for timers, descriptors, signals, children and posts of the

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use super::connect_address::ConnectAddress;
@@ -49,6 +49,15 @@ impl ConnectRequest {
         };
         let setup = SocketSetup { local, no_delay: options.no_delay, keep_alive: options.keep_alive };
         Ok(Self { address, adopted, timeout: options.timeout, setup })
+    }
+}
+
+impl ConnectRequest {
+    /// For a socket that is connected.
+    pub(super) fn adopted(socket: OwnedFd) -> Self {
+        let setup = SocketSetup { local: None, no_delay: false, keep_alive: None };
+        let address = ConnectAddress::Descriptor(socket.as_raw_fd());
+        Self { address, adopted: Some((socket, Address::Unnamed)), timeout: None, setup }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::cell::OnceCell;
 use std::io;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use super::datagram_id::DatagramId;
 use super::datagram_socket::DatagramSocket;
 use super::loop_context::LoopContext;
 use super::mailbox::stale;
+use super::spawn::{Pipes, Spawned};
 use crate::Poller;
 
 /// The loop that makes a callback, lent to the callback: what a handler can do with the loop besides its
@@ -52,6 +54,11 @@ impl<'a> LoopRef<'a> {
     /// has returned.
     pub fn connect(&self, address: &str, options: &ConnectOptions, token: u64) -> io::Result<ConnId> {
         self.context.connect(address, options, token)
+    }
+
+    /// Starts a program: [`EventLoop::spawn`](crate::EventLoop::spawn).
+    pub fn spawn(&self, command: &mut Command, pipes: Pipes, token: u64) -> io::Result<Spawned> {
+        self.context.spawn(command, pipes, token)
     }
 
     /// Stops the loop: [`LoopHandle::stop`](crate::LoopHandle::stop). On a loop of a server, the server:

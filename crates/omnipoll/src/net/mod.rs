@@ -54,6 +54,7 @@ mod remote;
 mod resolver;
 mod sending;
 mod socket_file;
+mod spawn;
 mod stop;
 mod timeouts;
 mod timer;
@@ -67,6 +68,7 @@ pub use datagram_id::DatagramId;
 pub use failed_connect::FailedConnect;
 pub use frame::Frame;
 pub use loop_ref::LoopRef;
+pub use spawn::{Pipes, Spawned};
 pub use timeouts::Timeout;
 
 #[cfg(any(test, fuzzing))]

@@ -23,6 +23,7 @@ mod own_events;
 mod pulled;
 mod relays;
 mod running;
+mod spawning;
 
 fn main() -> std::process::ExitCode {
     let mut suite = suite::Suite::default();
@@ -33,6 +34,7 @@ fn main() -> std::process::ExitCode {
     own_events::behaviours(&mut suite);
     relays::behaviours(&mut suite);
     connecting::behaviours(&mut suite);
+    spawning::behaviours(&mut suite);
     datagrams::behaviours(&mut suite);
     #[cfg(target_os = "linux")]
     descriptor::behaviours(&mut suite);
