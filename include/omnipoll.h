@@ -1789,6 +1789,38 @@ OMNI_API uint32_t omni_server_engine(const omni_server *server) OMNI_NONNULL(1);
  */
 OMNI_API uint32_t omni_server_model(const omni_server *server) OMNI_NONNULL(1);
 
+/**
+ * Serves step by step, in place of `omni_server_run`: waits once, for at most `timeout_ns` nanoseconds
+ * (negative: indefinitely; 0: looks and returns), and serves what has come. Returns after every wait, also
+ * when what came was the server's own business. Only under OMNI_MODEL_REACTOR.
+ *
+ * The first call starts the server, and all that follow are made by the same thread, which also frees
+ * it: `omni_server_free` resets its connections at once, or in a callback when the step returns.
+ * Freed by another thread it is reset by the next step, which returns -ESTALE.
+ *
+ * Returns 1; 0 when the server was stopped and every client has gone, then and from then on; or:
+ *   -ENOTSUP: another model.
+ *   -EINVAL: the server runs already, in this thread or another, or has run.
+ *   -EOWNERDEAD, -EMFILE, -ENFILE, -ESTALE: as for `omni_server_run`.
+ *
+ * System calls: those of `omni_server_run`. Since 0.1.
+ */
+OMNI_API OMNI_MUST_USE int omni_server_run_once(omni_server *server,
+    int64_t timeout_ns) OMNI_NONNULL(1);
+
+/**
+ * A descriptor for the loop of GLib, Qt, Node.js or another library, as that of `omni_loop_descriptor`:
+ * whenever it is readable, call `omni_server_run_once` with a timeout of 0. It starts the server, as a
+ * step does.
+ *
+ * Returns the descriptor, which is the server's, or:
+ *   -ENOTSUP: another model than OMNI_MODEL_REACTOR; the engine is select or poll.
+ *   -EINVAL, -EOWNERDEAD, -EMFILE, -ENFILE, -ESTALE: as for `omni_server_run_once`.
+ *
+ * System calls: those of `omni_loop_descriptor`. Since 0.1.
+ */
+OMNI_API int omni_server_descriptor(omni_server *server) OMNI_NONNULL(1);
+
 /* ---- Connections ----------------------------------------------------------------------------- */
 
 /**

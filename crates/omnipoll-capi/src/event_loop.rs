@@ -226,7 +226,7 @@ pub(crate) fn pulled(face: &mut Face) -> Result<&mut PulledLoop, Failure> {
 }
 
 /// None when it is negative.
-fn time_limit(nanoseconds: i64) -> Option<Duration> {
+pub(crate) fn time_limit(nanoseconds: i64) -> Option<Duration> {
     u64::try_from(nanoseconds).ok().map(Duration::from_nanos)
 }
 

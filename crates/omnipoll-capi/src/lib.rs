@@ -43,6 +43,7 @@ mod mute;
 mod options;
 mod poller;
 mod server;
+mod server_steps;
 mod sized;
 mod sources;
 mod statistics;

@@ -6,7 +6,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use omnipoll::{Server, ServerHandle, ServerOptions};
+use omnipoll::{Server, ServerHandle, ServerOptions, StartedServer};
 
 use crate::buffer::{read_bytes, read_str, to_count, write_str};
 use crate::conn::read_name;
@@ -16,6 +16,7 @@ use crate::error::{catch_panic, to_c_result, Failure};
 use crate::handle::{call_signal_safe, checked, Table, SERVER};
 use crate::handler::{omni_handler, Callbacks};
 use crate::options::omni_server_options;
+use crate::server_steps;
 use crate::sized;
 use crate::types::{omni_conn, omni_datagram_socket, omni_server};
 
@@ -26,6 +27,12 @@ pub(crate) struct Serving {
 }
 
 const MAX_SERVERS: usize = 1024;
+
+impl Serving {
+    pub(crate) fn start(&self) -> std::io::Result<StartedServer<Callbacks>> {
+        self.server.start()
+    }
+}
 
 /// `omni_server_run` holds the server by itself and is no user of its slot: a child that it forks
 /// has forgotten its parent's users.
@@ -223,6 +230,8 @@ pub extern "C" fn omni_server_free(server: *mut omni_server) {
     match SERVERS.enter(server.addr()) {
         Some(entry) if entry.close() => {
             let _ = catch_unwind(AssertUnwindSafe(|| entry.handle.stop(Some(Duration::ZERO))));
+            drop(entry);
+            server_steps::forget(server.addr());
         }
         _ => {
             to_c_result("omni_server_free", Err(Failure::of(libc::ESTALE)));

@@ -25,7 +25,7 @@ fn compile(program: &str, folder: &Path, arguments: &[&str]) -> PathBuf {
 const SHARED: [&str; 3] = ["-L.", "-Wl,-rpath,$ORIGIN/../lib", "-lomnipoll"];
 const STATIC: [&str; 3] = ["libomnipoll.a", "-lm", "-ldl"];
 
-const PROGRAMS: [&str; 18] = [
+const PROGRAMS: [&str; 19] = [
     "conformance",
     "wait",
     "handles",
@@ -43,6 +43,7 @@ const PROGRAMS: [&str; 18] = [
     "loop",
     "connect",
     "pulled",
+    "embedded",
     "misuse",
 ];
 
