@@ -72,7 +72,7 @@ class Clients:
             return
         client.tried.add(address)
         backend = client.loop.connect(address, self.servers, timeout=CONNECT_TIMEOUT, token=client)
-        backend.address = address  # type: ignore[attr-defined]
+        backend.address = address
 
     def on_event(self, loop: Loop, event: Event) -> None:
         """SIGTERM or SIGINT: for the second one the loop does not wait."""

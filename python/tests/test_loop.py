@@ -578,6 +578,31 @@ def test_an_on_close_tells_of_a_connect_that_failed(engine: str) -> None:
         connect(proxy.address).recv(1)
 
 
+@pytest.mark.parametrize("face", ["run_once", "wait"])
+def test_an_outer_loop_holds_it(engine: str, face: str) -> None:
+    """It is readable for everything, and not once all is done."""
+    seen = Everything(2)
+    with Loop(engine, handler=seen) as loop:
+        if engine in ("select", "poll"):
+            with pytest.raises(OSError) as caught:
+                loop.fileno()
+            assert caught.value.errno == errno.ENOTSUP
+            return
+        with omnipoll.Poller() as outer:
+            outer.add(loop, omnipoll.READ)
+            loop.poller.timer_add(0.001, token="timer")
+            in_thread(lambda: loop.poller.post("post", 2))()
+            while len(seen.seen) < 2:
+                assert outer.wait(LONG)
+                if face == "run_once":
+                    loop.run_once(0)
+                    continue
+                for event in loop.wait(0):
+                    seen.on_event(loop, event)
+            assert seen.seen == {"timer": 1, "post": 2}
+            outer.remove(loop)
+
+
 def test_datagrams(engine: str) -> None:
     with Loop(engine) as loop, Loop(engine) as asking:
         address = loop.listen("udp:127.0.0.1:0", token="udp")

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import queue
+import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -275,3 +276,67 @@ def test_a_connection_says_which_worker_it_is_of(serve: Serve) -> None:
     calls = handler.all()
     (opened,) = [call for call in calls if call[0] == "open"]
     assert any(call[0] == "start" and (call[1].number, call[2]) == opened[1:] for call in calls)
+
+
+class Proxy(Echo):
+    """Connects for each client, in a call of the worker's, and relays."""
+
+    def __init__(self, backend: str) -> None:
+        self.backend = backend
+        self.loops: set[Any] = set()
+
+    def on_open(self, connection: Connection) -> None:
+        loop = connection.loop
+        assert loop is connection.loop
+        assert loop.number == connection.worker
+        if connection.is_outgoing:
+            client = connection.token
+            client.relay_to(connection)
+            connection.relay_to(client)
+            client.resume()
+        else:
+            connection.pause()
+            assert loop.connect(self.backend, token=connection).is_outgoing
+
+    def on_close(self, connection: Connection, error: OSError | None) -> None:
+        if connection.is_outgoing and isinstance(error, ConnectionRefusedError):
+            connection.token.abort()
+
+
+def test_a_worker_connects(serve: Serve) -> None:
+    backend = serve(Echo(), model="reactor")
+    with connect(serve(Proxy(backend.addresses[0]))) as client:
+        client.sendall(b"hello")
+        assert receive(client, 5) == b"hello"
+
+
+def test_a_connect_of_a_worker_fails(serve: Serve) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        nobody = "{}:{}".format(*listener.getsockname())
+    server = serve(Proxy(nobody))
+    with pytest.raises(ConnectionResetError):
+        connect(server).recv(1)
+
+
+class Stopping(Echo):
+    def on_data(self, connection: Connection, data: bytes) -> None:
+        self.worker = connection.loop
+        self.connection = connection
+        connection.loop.stop(0)
+
+
+def test_a_worker_stops_its_server(model: str, engine: str) -> None:
+    handler = Stopping()
+    server = Server(handler, "127.0.0.1:0", model=model, engine=engine)
+    running = threading.Thread(target=server.run)
+    running.start()
+    with connect(server) as client:
+        client.sendall(b"stop")
+        running.join(LONG)
+    assert not running.is_alive()
+    with pytest.raises(PermissionError, match="call of the handler"):
+        handler.worker.stop()
+    with pytest.raises(PermissionError, match="call of the handler"):
+        handler.worker.connect("127.0.0.1:1")
+    with pytest.raises(OSError, match="gone"):
+        _ = handler.connection.loop

@@ -16,10 +16,11 @@ use crate::address::to_python;
 use crate::bytes::Bytes;
 use crate::convert::{self, descriptor, error, number, text};
 use crate::current;
-use crate::event_loop::{PyLoop, Shared};
+use crate::event_loop::Shared;
 use crate::fastcall::{Argument, Method};
 use crate::finalization::protect_thread;
 use crate::gil_cell::GilCell;
+use crate::worker::PyWorker;
 
 /// A connection of a server or of a Loop: the same object in every call of the handler, from on_open to
 /// on_close. It takes any attribute, and is the place for what is known of the peer. It has no
@@ -74,6 +75,11 @@ impl PyConnection {
     /// One that is to be opened.
     pub(crate) fn outgoing(py: Python<'_>, id: ConnId, token: Py<PyAny>, home: Arc<Shared>) -> Self {
         Self::made(py, id, 0, true, Some(token), Some(home))
+    }
+
+    /// The same, of a server's worker.
+    pub(crate) fn outgoing_of(py: Python<'_>, id: ConnId, worker: usize, token: Py<PyAny>) -> Self {
+        Self::made(py, id, worker, true, Some(token), None)
     }
 
     fn made(
@@ -468,13 +474,21 @@ impl PyConnection {
         self.is_outgoing
     }
 
-    /// The Loop that it is a connection of.
+    /// The Loop that it is a connection of. On a server, in a call of the handler, the Worker whose loop it
+    /// is; PermissionError elsewhere.
     #[getter(r#loop)]
-    fn event_loop<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyLoop>> {
+    fn event_loop(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         protect_thread();
-        self.home.as_ref().and_then(|home| home.event_loop(py)).ok_or_else(|| {
-            PyOSError::new_err((libc::ESTALE, "the connection has no loop of the program's, or that is gone"))
-        })
+        match &self.home {
+            Some(home) => home
+                .event_loop(py)
+                .map(|event_loop| event_loop.into_any().unbind())
+                .ok_or_else(|| PyOSError::new_err((libc::ESTALE, "the connection's loop is gone"))),
+            None => {
+                let place = self.here(py, |conn| (conn.event_loop().poller().clone(), conn.worker()))?;
+                PyWorker::of_call(py, place).map(Py::into_any)
+            }
+        }
     }
 
     fn __repr__(&self) -> String {

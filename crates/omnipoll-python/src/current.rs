@@ -61,6 +61,11 @@ pub(crate) fn connection<R>(id: ConnId, act: impl FnOnce(&mut Conn<'_>) -> R) ->
     }
 }
 
+/// What makes the callback in progress.
+pub(crate) fn owner() -> Option<*const ()> {
+    CURRENT.get().map(|callback| callback.owner)
+}
+
 /// Acts on the loop that makes the callback in progress. `None` outside of callbacks, and in another
 /// owner's.
 pub(crate) fn event_loop<R>(owner: *const (), act: impl FnOnce(&mut LoopRef<'_>) -> R) -> Option<R> {

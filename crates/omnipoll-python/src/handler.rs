@@ -6,10 +6,12 @@
 use std::fmt::Arguments;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use omnipoll::{Conn, Datagram, DatagramId, Event, Handler, LoopRef, ServerHandle, Timeout};
+use omnipoll::{
+    Conn, Datagram, DatagramId, Event, FailedConnect, Handler, LoopRef, Poller, ServerHandle, Timeout,
+};
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
@@ -19,7 +21,7 @@ use crate::ending::Ending;
 use crate::finalization::attach;
 use crate::methods::{Call, Failures, Methods};
 use crate::worker::{self, PyWorker};
-use crate::{current, forking, log};
+use crate::{current, event_loop, forking, log};
 
 /// Calls the methods of a Python object.
 pub(crate) struct PyHandler {
@@ -41,6 +43,26 @@ impl PyHandler {
 
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.methods.traverse(visit)
+    }
+
+    /// What stands for the server in its calls.
+    fn as_owner(&self) -> *const () {
+        std::ptr::from_ref(self).cast()
+    }
+
+    /// The object of a connection that has opened.
+    fn begin(&self, py: Python<'_>, conn: &Conn<'_>) -> PyResult<Py<PyConnection>> {
+        let asked_for = match conn.is_outgoing() {
+            true => PyWorker::take_outgoing(py, self.as_owner(), conn.token()),
+            false => None,
+        };
+        match asked_for {
+            Some(connection) => {
+                connection.get().open(conn);
+                Ok(connection)
+            }
+            None => Py::new(py, PyConnection::accepted(py, conn)),
+        }
     }
 
     #[cold]
@@ -83,12 +105,25 @@ impl Handler for PyHandler {
     type State = Py<PyConnection>;
 
     fn on_open(&self, conn: &mut Conn<'_>) -> io::Result<Py<PyConnection>> {
-        let connection = attach(|py| Py::new(py, PyConnection::accepted(py, conn)))
-            .map_err(|_| io::Error::from_raw_os_error(libc::ENOMEM))?;
+        let connection =
+            attach(|py| self.begin(py, conn)).map_err(|_| io::Error::from_raw_os_error(libc::ENOMEM))?;
         match self.call(conn, &connection, Methods::open) {
             true => Ok(connection),
             false => Err(io::Error::from_raw_os_error(libc::ECONNREFUSED)),
         }
+    }
+
+    fn on_connect_error(&self, event_loop: &mut LoopRef<'_>, failed: &FailedConnect) {
+        attach(|py| {
+            let Some(connection) = PyWorker::take_outgoing(py, self.as_owner(), failed.token()) else {
+                return;
+            };
+            let reason = event_loop::reason(failed);
+            let close = || self.methods.never_opened(py, &connection, reason);
+            if let Err(failed) = current::with_loop(event_loop, self.as_owner(), close) {
+                self.failed(py, failed, format_args!("on_close of what never opened"));
+            }
+        });
     }
 
     #[inline]
@@ -148,12 +183,12 @@ impl Handler for PyHandler {
             return Ok(());
         }
         attach(|py| {
-            let worker =
-                PyWorker::begin(py, event_loop).map_err(|failed| worker::start_error(py, &failed))?;
+            let worker = PyWorker::begin(py, self.as_owner(), place_of(event_loop))
+                .map_err(|failed| worker::start_error(py, &failed))?;
             let Some(method) = &self.methods.on_worker_start else { return Ok(()) };
             let start = || worker::invoke(py, method, worker, None);
-            current::with_loop(event_loop, std::ptr::from_ref(self).cast(), start).map_err(|failed| {
-                PyWorker::end(py);
+            current::with_loop(event_loop, self.as_owner(), start).map_err(|failed| {
+                PyWorker::end(py, self.as_owner());
                 let error = worker::start_error(py, &failed);
                 if forking::is_in_child() {
                     log::exception(py, failed, format_args!("on_worker_start"));
@@ -166,26 +201,25 @@ impl Handler for PyHandler {
     }
 
     fn on_worker_end(&self, event_loop: &mut LoopRef<'_>) {
-        if !self.methods.are_any_of_workers() {
-            return;
-        }
         attach(|py| {
-            if let (Some(method), Some(worker)) = (&self.methods.on_worker_end, PyWorker::current(py)) {
+            if let (Some(method), Some(worker)) =
+                (&self.methods.on_worker_end, PyWorker::current(py, self.as_owner()))
+            {
                 let end = || worker::invoke(py, method, worker, None);
-                if let Err(failed) = current::with_loop(event_loop, std::ptr::from_ref(self).cast(), end) {
+                if let Err(failed) = current::with_loop(event_loop, self.as_owner(), end) {
                     self.failed(py, failed, format_args!("on_worker_end"));
                 }
             }
-            PyWorker::end(py);
+            PyWorker::end(py, self.as_owner());
         });
     }
 
     fn on_event(&self, event_loop: &mut LoopRef<'_>, event: &Event) {
         attach(|py| {
-            let Some(worker) = PyWorker::current(py) else { return };
+            let Some(worker) = PyWorker::current(py, self.as_owner()) else { return };
             let Some(method) = &self.methods.on_event else { return self.event_is_lost(py) };
             let handled = worker.get().report(py, event).and_then(|report| match report {
-                Some(report) => current::with_loop(event_loop, std::ptr::from_ref(self).cast(), || {
+                Some(report) => current::with_loop(event_loop, self.as_owner(), || {
                     worker::invoke(py, method, worker, Some(report))
                 }),
                 None => Ok(()),
@@ -203,4 +237,8 @@ impl Handler for PyHandler {
     fn on_datagram_error(&self, socket: DatagramId, error: io::Error) {
         attach(|py| self.methods.datagram_error(py, socket, &error, self));
     }
+}
+
+fn place_of(event_loop: &LoopRef<'_>) -> (Arc<Poller>, usize) {
+    (event_loop.poller().clone(), event_loop.worker())
 }

@@ -1,15 +1,17 @@
 //! The Python class `Loop`.
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use omnipoll::{ConnectOptions, EventLoop};
+use omnipoll::EventLoop;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
+use super::connect::connect_options;
 use super::handler::{LoopHandler, Mode};
 use super::options::Given;
 use super::shared::{closed, Shared};
@@ -195,15 +197,7 @@ impl PyLoop {
         #[pyo3(from_py_with = number)] keep_alive: Option<f64>,
         token: Option<Py<PyAny>>,
     ) -> PyResult<Py<PyConnection>> {
-        let span =
-            |seconds: Option<f64>, name| seconds.map(|seconds| convert::span(seconds, name)).transpose();
-        let mut options = ConnectOptions::new()
-            .timeout(span(timeout, "timeout")?)
-            .keep_alive(span(keep_alive, "keep_alive")?)
-            .no_delay(no_delay);
-        if let Some(address) = local_address {
-            options = options.local_address(address);
-        }
+        let options = connect_options(timeout, local_address, no_delay, keep_alive)?;
         self.0.get()?.connect(py, &address, &options, handler, token.unwrap_or_else(|| py.None()))
     }
 
@@ -326,6 +320,30 @@ impl PyLoop {
         let drain = drain.map(|drain| convert::span(drain, "drain")).transpose()?;
         let handle = self.0.get()?.handle.borrow(py);
         handle.as_ref().ok_or_else(closed)?.stop(drain).map_err(error)
+    }
+
+    /// A descriptor for an outer loop, such as GLib's, Qt's or asyncio's: readable while there is something
+    /// to do, timers and posts too, and at times for nothing. Whenever it is, call run_once(0) or wait(0).
+    /// It belongs to the loop, and is the same at each call.
+    ///
+    /// Raises OSError (ENOTSUP) on select and poll, RuntimeError in a call of the loop's.
+    ///
+    /// >>> import asyncio, omnipoll
+    /// >>> class Tea:
+    /// ...     def on_event(self, loop, event):
+    /// ...         print(event.token)
+    /// ...         asyncio.get_running_loop().stop()
+    /// >>> outer = asyncio.new_event_loop()
+    /// >>> with omnipoll.Loop("epoll", handler=Tea()) as loop:
+    /// ...     id = loop.poller.timer_add(0.001, token="tea")
+    /// ...     outer.add_reader(loop.fileno(), loop.run_once, 0)
+    /// ...     outer.run_forever()
+    /// ...     _ = outer.remove_reader(loop.fileno())
+    /// tea
+    /// >>> outer.close()
+    fn fileno(&self, py: Python<'_>) -> PyResult<i32> {
+        let descriptor = |event_loop: &mut EventLoop<_>| event_loop.descriptor().map(|fd| fd.as_raw_fd());
+        self.0.get()?.with(py, descriptor)?.map_err(error)
     }
 
     /// Closes the loop: its connections are reset, with on_close (ECANCELED) for those whose handlers are

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use super::handler::OUTGOING;
 use super::shared::Shared;
 use crate::connection::PyConnection;
-use crate::convert::error;
+use crate::convert::{self, error};
 use crate::current;
 use crate::methods::Failures;
 
@@ -59,8 +59,26 @@ impl Shared {
     }
 }
 
+/// The options of a connect, as Python gives them.
+pub(crate) fn connect_options(
+    timeout: Option<f64>,
+    local_address: Option<String>,
+    no_delay: bool,
+    keep_alive: Option<f64>,
+) -> PyResult<ConnectOptions> {
+    let span = |seconds: Option<f64>, name| seconds.map(|seconds| convert::span(seconds, name)).transpose();
+    let options = ConnectOptions::new()
+        .timeout(span(timeout, "timeout")?)
+        .keep_alive(span(keep_alive, "keep_alive")?)
+        .no_delay(no_delay);
+    Ok(match local_address {
+        Some(address) => options.local_address(address),
+        None => options,
+    })
+}
+
 /// In words, with the addresses that were tried.
-pub(super) fn reason(failed: &FailedConnect) -> PyErr {
+pub(crate) fn reason(failed: &FailedConnect) -> PyErr {
     let error = failed.error();
     PyOSError::new_err((error.raw_os_error(), omnipoll::explain(&error).to_string()))
 }

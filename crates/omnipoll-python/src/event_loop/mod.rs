@@ -13,5 +13,6 @@ mod pulled;
 mod shared;
 
 pub(crate) use self::class::PyLoop;
+pub(crate) use self::connect::{connect_options, reason};
 pub(crate) use self::loop_event::{PyLoopEvent, KINDS};
 pub(crate) use self::shared::Shared;
