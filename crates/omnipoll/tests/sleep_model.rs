@@ -9,6 +9,7 @@
 //! | W3 | `wait` | the system call: the waker's descriptor stays readable until it is drained |
 //! | W4 | `wait` | the guard is dropped |
 //! | W5, W6 | `deliver` | `Sources::deliver`: `pending` cleared, then `Wake::take` or the queue |
+//! | E1, E2 | `embed` | `Sources::embed` |
 //!
 //! A system call that would sleep indefinitely is one that finds the waker unreadable when all is
 //! over: it is given up then, and the model checks whether anything was left undelivered.
@@ -45,6 +46,7 @@ struct Model {
     pending: AtomicBool,
     soonest: AtomicU64,
     waiters: AtomicU64,
+    has_outer_loop: AtomicBool,
     waker: AtomicBool,
 }
 
@@ -56,6 +58,7 @@ impl Model {
             pending: AtomicBool::new(false),
             soonest: AtomicU64::new(UNARMED),
             waiters: AtomicU64::new(0),
+            has_outer_loop: AtomicBool::new(false),
             waker: AtomicBool::new(false),
         }
     }
@@ -91,7 +94,7 @@ impl Model {
 
     /// N2 and N3; `announce` returns whether it was news.
     fn announce(&self, announce: impl Fn() -> bool) {
-        let any_waiter = || self.waiters.load(Acquire) > 0;
+        let any_waiter = || self.waiters.load(Acquire) > 0 || self.has_outer_loop.load(Acquire);
         let (is_new, any_waiter) = if self.mistake == Mistake::WakesBeforeAnnouncing {
             let any_waiter = any_waiter();
             self.order();
@@ -143,6 +146,34 @@ impl Model {
         }
         self.waiters.fetch_sub(1, AcqRel);
         Some(self.deliver())
+    }
+
+    /// E1 and E2 for what came before: an outer loop will look when the waker is readable.
+    fn embed(&self) {
+        let register_first = self.mistake != Mistake::ChecksBeforeRegistering;
+        if register_first {
+            self.has_outer_loop.store(true, Release);
+            self.order();
+        }
+        let pending = self.pending.load(Acquire);
+        if !register_first {
+            self.order();
+            self.has_outer_loop.store(true, Release);
+        }
+        if pending {
+            self.waker.swap(true, AcqRel);
+        }
+    }
+
+    /// The outer loop looks, if the descriptor is readable: how many wakes its wait delivered.
+    fn look_in_outer_loop(&self) -> u64 {
+        if self.waker.load(Acquire) {
+            self.would_sleep();
+            self.waker.swap(false, AcqRel);
+            self.waiters.fetch_sub(1, AcqRel);
+            return self.deliver();
+        }
+        0
     }
 
     /// Whether a thread will look again: the waker is readable, or the wait that ended did so
@@ -201,6 +232,22 @@ fn two_notify(mistake: Mistake, what: fn(&Model)) {
     assert!(left == 0 || model.will_look(delivered), "something that is never delivered");
 }
 
+/// Two wake while the poller is embedded, and the outer loop looks: each wake is delivered, or the
+/// descriptor is readable.
+fn an_outer_loop_is_told(mistake: Mistake) {
+    let model = Arc::new(Model::new(mistake));
+    let notifiers = [(); 2].map(|()| {
+        let model = model.clone();
+        thread::spawn(move || model.post())
+    });
+    model.embed();
+    let delivered = model.look_in_outer_loop();
+    notifiers.into_iter().for_each(|notifier| notifier.join().unwrap());
+    let left = model.requested.load(Acquire);
+    assert_eq!(delivered + left, 2);
+    assert!(left == 0 || model.waker.load(Acquire), "something for which the descriptor is not readable");
+}
+
 /// One arms the first timer while one goes to sleep: it sleeps no longer than the timer allows.
 fn a_timer_shortens_a_sleep(mistake: Mistake) {
     let model = Arc::new(Model::new(mistake));
@@ -234,12 +281,19 @@ fn no_waiter_sleeps_through_a_timer() {
 }
 
 #[test]
+fn no_outer_loop_sleeps_through_a_post() {
+    explore(Mistake::None, an_outer_loop_is_told);
+}
+
+#[test]
 fn each_mistake_is_found() {
     use Mistake::*;
     for mistake in [NoTotalOrder, WakesBeforeAnnouncing, ChecksBeforeRegistering] {
         assert!(fails(mistake, a_wake_reaches_a_waiter_that_goes_to_sleep));
         assert!(fails(mistake, a_timer_shortens_a_sleep));
+        assert!(fails(mistake, an_outer_loop_is_told));
     }
     assert!(fails(TakesBeforeClearing, wakes_are_counted));
     assert!(fails(TakesBeforeClearing, posts_are_counted));
+    assert!(fails(TakesBeforeClearing, an_outer_loop_is_told));
 }
