@@ -59,9 +59,12 @@ impl<H: Handler> Connections<H> {
 
     fn end_received(&mut self, slot: usize) {
         let connection = &mut self.table[slot];
+        let input = &connection.io.input;
+        // The handler has no room yet for what came before.
+        let is_held_up = !input.is_framed() && input.length() > 0;
         if connection.is_lingering() {
             connection.end(None);
-        } else if connection.wants_input() {
+        } else if connection.wants_input() && !is_held_up {
             self.on_end(slot);
         }
         // Else the next receive reports it again.

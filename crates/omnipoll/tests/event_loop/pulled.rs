@@ -15,6 +15,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(a_connection_from_its_begin_to_its_end);
     suite.on_each_engine(many_clients_are_served_by_few_events_at_a_time);
     suite.on_each_engine(what_does_not_fit_the_buffer_comes_with_the_next_wait);
+    suite.on_each_engine(an_end_comes_after_the_last_bytes_where_the_buffer_is_full);
     suite.on_each_engine(a_wait_ends_at_its_time);
     suite.on_each_engine(the_high_mark_and_the_low_one);
     suite.on_each_engine(a_reset_is_told_with_its_words);
@@ -115,6 +116,47 @@ fn what_does_not_fit_the_buffer_comes_with_the_next_wait(engine: EngineKind) {
         });
         sending.into_iter().for_each(|sending| sending.join().unwrap());
     });
+}
+
+fn an_end_comes_after_the_last_bytes_where_the_buffer_is_full(engine: EngineKind) {
+    const COUNT: usize = 16;
+    const EACH: usize = 200 << 10;
+    let mut listening = Listening::new(engine);
+    let mut clients: Vec<_> = (0..COUNT)
+        .map(|seed| {
+            let (client, id) = listening.client();
+            listening.event_loop.conn(id).unwrap().set_token(seed as u64);
+            client
+        })
+        .collect();
+    let mut sent = Vec::new();
+    for (seed, client) in clients.iter_mut().enumerate() {
+        // As much as there is room for in the socket, and so at once.
+        client.set_nonblocking(true).unwrap();
+        sent.push(client.write(&pattern(seed, EACH)).unwrap());
+        client.shutdown(Shutdown::Write).unwrap();
+    }
+    let mut received = vec![Vec::new(); COUNT];
+    let mut ended = 0;
+    let mut events = [LoopEvent::default(); 64];
+    while ended < COUNT {
+        let count = listening.event_loop.wait(&mut events, Some(LONG)).unwrap();
+        assert!(count > 0, "nothing happens");
+        for event in &events[..count] {
+            let seed = event.token() as usize;
+            match event.kind() {
+                LoopEventKind::Data => {
+                    received[seed].extend_from_slice(&listening.event_loop.data(event));
+                }
+                LoopEventKind::Ended => {
+                    ended += 1;
+                    let whole = &pattern(seed, EACH)[..sent[seed]];
+                    assert!(received[seed] == whole, "{} of {} bytes", received[seed].len(), whole.len());
+                }
+                kind => panic!("{kind:?}"),
+            }
+        }
+    }
 }
 
 fn a_wait_ends_at_its_time(engine: EngineKind) {
