@@ -147,25 +147,29 @@ def test_more_events_than_asked_for_come_with_the_next_wait(loop: Loop) -> None:
 
 
 def test_much_data_is_returned_in_pieces(loop: Loop) -> None:
-    """More than a wait has room for."""
-    data = os.urandom(3 << 20)
-    with connect(loop.listen(ADDRESS)) as client:
-
-        def send() -> None:
-            client.sendall(data)
-            client.shutdown(socket.SHUT_WR)
-
-        join = in_thread(send)
-        received, ended = bytearray(), False
-        while not ended:
-            events = loop.wait(LONG)
-            assert events
-            assert sum(len(event.data) for event in events) <= 512 << 10
-            for event in events:
-                received += event.data
-                ended |= event.kind == omnipoll.ENDED
-        join()
-    assert received == data
+    """More than a wait has room for, on several connections at once."""
+    address = loop.listen(ADDRESS)
+    sent = {token: os.urandom(200 << 10) for token in range(16)}
+    received = {token: bytearray() for token in sent}
+    clients = [loop.connect(address, token=token) for token in sent]
+    accepted: list[Connection] = []
+    while len(accepted) < len(clients):
+        accepted += [event.connection for event in loop.wait(LONG) if event.kind == omnipoll.ACCEPTED]
+    for client in clients:
+        client.write(sent[client.token])
+        client.close()
+    ends = 0
+    of_peer = {client.local: client.token for client in clients}
+    while ends < len(clients):
+        events = loop.wait(LONG)
+        assert sum(len(event.data) for event in events) <= 256 << 10
+        for event in events:
+            if event.kind == omnipoll.DATA:
+                received[of_peer[event.connection.peer]] += event.data
+            elif event.kind == omnipoll.ENDED:
+                event.connection.close()
+                ends += 1
+    assert received == sent
 
 
 def test_two_loops_talk_to_each_other(engine: str) -> None:
@@ -663,24 +667,61 @@ def test_many_connections(engine: str) -> None:
         assert answers == {number: b"%d" % number for number in range(count)}
 
 
-def test_a_loop_that_is_dropped_with_connections(engine: str) -> None:
-    """By another thread too; nobody is called."""
-    for forget in (lambda: gc.collect(), lambda: in_thread(gc.collect)()):
-        recorder = Recorder()
-        loop = Loop(engine, handler=recorder)
-        with connect(loop.listen(ADDRESS)) as client:
-            while not recorder.calls:
-                loop.run_once(LONG)
-            recorder.loop = loop  # type: ignore[attr-defined]
-            gone = weakref.ref(loop)
-            gc.disable()
+@pytest.mark.parametrize("by", ["its thread", "another"])
+def test_a_loop_that_is_dropped_with_connections(engine: str, by: str) -> None:
+    """Nobody is called."""
+    recorder = Recorder()
+    calls = recorder.calls
+    loop = Loop(engine, handler=recorder)
+    with connect(loop.listen(ADDRESS)) as client:
+        while not calls:
+            loop.run_once(LONG)
+        recorder.loop = loop  # type: ignore[attr-defined]
+        gone = weakref.ref(loop)
+        gc.disable()
+        try:
             del loop, recorder
             assert gone() is not None
-            forget()
-            gc.enable()
+            if by == "another":
+                in_thread(gc.collect)()
+            else:
+                gc.collect()
             assert gone() is None
-            with pytest.raises(ConnectionResetError):
-                client.recv(1)
+        finally:
+            gc.enable()
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    assert calls == [("open", None)]
+
+
+def test_a_loop_that_is_closed_tells_its_handlers(engine: str) -> None:
+    recorder = Recorder()
+    with Loop(engine, handler=recorder) as loop, connect(loop.listen(ADDRESS)):
+        while not recorder.calls:
+            loop.run_once(LONG)
+        loop.close()
+    (what, error) = recorder.calls[-1]
+    assert (what, error.errno) == ("close", errno.ECANCELED)
+
+
+def test_a_handler_is_given_up_with_its_last_connection(engine: str) -> None:
+    """A program may make one for each connection."""
+
+    class Ask(Echo):
+        def on_open(self, connection: Connection) -> None:
+            connection.abort()
+
+    with Loop(engine, handler=Echo()) as loop:
+        address = loop.listen(ADDRESS)
+        handlers = weakref.WeakSet[Ask]()
+        for _ in range(300):
+            ask = Ask()
+            handlers.add(ask)
+            connection = loop.connect(address, ask)
+            while connection.is_open:
+                loop.run_once(LONG)
+        del ask, connection
+        assert len(handlers) < 200
 
 
 def test_the_interpreter_ends_while_a_loop_runs(engine: str) -> None:
