@@ -28,6 +28,7 @@ from tests.example import Example
 from tests.foreign import ForeignEchoServer
 from tests.http import HttpServer
 from tests.kv import KeyValueServer
+from tests.proxy import Proxy
 from tests.readme import Readme  # noqa: F401 (a test case as it is)
 from tests.restart import Restart
 from tests.signals import SignalServer
@@ -54,8 +55,13 @@ for build in BUILDS:
         define(f"Dns_{engine}_{build}", Forwarder, command=command)
         command = [str(BUILD / build / "chat"), "--engine", engine]
         define(f"Chat_{engine}_{build}", ChatServer, command=command)
+        command = [str(BUILD / build / "proxy"), "--engine", engine]
+        define(f"Proxy_{engine}_{build}", Proxy, command=command, echo=[str(BUILD / build / "echo")])
         command = [str(BUILD / build / "signals"), "--engine", engine]
         define(f"Signals_{engine}_{build}", SignalServer, command=command)
+    for model in MODELS[1:]:
+        command = [str(BUILD / build / "proxy"), "--model", model]
+        define(f"Proxy_{model}_{build}", Proxy, command=command, echo=[str(BUILD / build / "echo")])
     for program, behaviour in (
         ("serve", EchoByModel),
         ("kv", KeyValueServer),

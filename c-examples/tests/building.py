@@ -49,6 +49,8 @@ def build_plain():
     pkg_config.write_text(f"#!/bin/sh\necho -I{include} -L{LIB} -Wl,-rpath,{LIB} -lomnipoll\n")
     pkg_config.chmod(0o755)
     (BUILD / "plain").mkdir(exist_ok=True)
+    for header in HERE.glob("*.h"):
+        shutil.copy(header, BUILD / "plain")
     for program in PROGRAMS:
         shutil.copy(HERE / f"{program}.c", BUILD / "plain")
         path = f"{tools}:{os.environ['PATH']}"
