@@ -26,6 +26,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(a_write_of_another_thread_is_sent);
     suite.on_each_engine(what_is_done_between_waits_is_followed_up);
     suite.on_each_engine(many_come_and_are_ended_at_once);
+    suite.on_each_engine(many_are_served_at_once_by_handler);
     suite.on_each_engine(connections_out_open_and_fail);
     suite.on_each_engine(timeouts_of_connections_pass);
     suite.on_each_engine(a_stop_ends_the_loop);
@@ -94,6 +95,7 @@ fn in_outer_loops(engine: EngineKind, test: impl Fn(EngineKind)) {
 #[derive(Default)]
 struct Echo {
     last: Cell<Option<ConnId>>,
+    opened: Cell<usize>,
     closed: Cell<usize>,
     drained: Cell<usize>,
     events: RefCell<Vec<(EventKind, u64)>>,
@@ -104,6 +106,7 @@ impl Handler for Echo {
 
     fn on_open(&self, conn: &mut Conn<'_>) -> io::Result<()> {
         self.last.set(Some(conn.id()));
+        self.opened.set(self.opened.get() + 1);
         Ok(())
     }
 
@@ -345,6 +348,28 @@ fn many_come_and_are_ended_at_once(engine: EngineKind) {
         event_loop.handle().stop(Some(Duration::ZERO)).unwrap();
         collect(&mut event_loop, LoopEventKind::Closed);
         drop(clients);
+    });
+}
+
+fn many_are_served_at_once_by_handler(engine: EngineKind) {
+    const CLIENTS: usize = 300;
+    in_outer_loops(engine, |outer| {
+        let (mut event_loop, address) = loop_of(engine);
+        let outer = Outer::new(outer, event_loop.descriptor());
+        outer.expect_idle(|| step(&mut event_loop));
+        // All wait already when the first is accepted, and nothing happens besides.
+        let clients: Vec<_> = (0..CLIENTS).map(|_| connect(&address)).collect();
+        while event_loop.handler().opened.get() < CLIENTS {
+            assert!(outer.is_readable(LONG), "{} of them", event_loop.handler().opened.get());
+            step(&mut event_loop);
+        }
+        outer.expect_idle(|| step(&mut event_loop));
+        drop(clients);
+        while event_loop.handler().closed.get() < CLIENTS {
+            assert!(outer.is_readable(LONG));
+            step(&mut event_loop);
+        }
+        outer.expect_idle(|| step(&mut event_loop));
     });
 }
 
