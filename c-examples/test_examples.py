@@ -23,7 +23,7 @@ from tests.broadcast import Broadcast
 from tests.building import BUILD, BUILDS, ECHO_SERVERS, ENGINES, HERE, MODELS, build_all
 from tests.chat import ChatServer
 from tests.dns import Forwarder
-from tests.echo import CEchoServer, EchoByModel
+from tests.echo import CEchoServer, EchoByModel, EchoOnALoop
 from tests.example import Example
 from tests.foreign import ForeignEchoServer
 from tests.http import HttpServer
@@ -57,6 +57,8 @@ for build in BUILDS:
         define(f"Chat_{engine}_{build}", ChatServer, command=command)
         command = [str(BUILD / build / "proxy"), "--engine", engine]
         define(f"Proxy_{engine}_{build}", Proxy, command=command, echo=[str(BUILD / build / "echo")])
+        command = [str(BUILD / build / "pulled"), "--engine", engine]
+        define(f"Pulled_{engine}_{build}", EchoOnALoop, command=command)
         command = [str(BUILD / build / "signals"), "--engine", engine]
         define(f"Signals_{engine}_{build}", SignalServer, command=command)
     for model in MODELS[1:]:
@@ -72,10 +74,19 @@ for build in BUILDS:
         for model, engine in itertools.product(MODELS, ENGINES if build == "sanitized" else ENGINES[-1:]):
             command = [str(BUILD / build / program), "--model", model, "--engine", engine]
             define(f"Serving_{program}_{model}_{engine}_{build}", behaviour, command=command, model=model)
-for program, script in (("luajit", "echo.lua"), ("ruby", "echo.rb"), ("node", "echo.mjs")):
+for program, script in (
+    ("luajit", "echo.lua"),
+    ("ruby", "echo.rb"),
+    ("node", "echo.mjs"),
+    ("luajit", "pulled.lua"),
+    ("ruby", "pulled.rb"),
+    ("node", "pulled.mjs"),
+    ("python3", "pulled.py"),
+):
     for engine in ENGINES:
         command = [program, str(HERE / "ffi" / script), "--engine", engine]
-        define(f"Foreign_{program}_{engine}", ForeignEchoServer, program=program, command=command)
+        name = f"Foreign_{script.split('.')[0]}_{program}_{engine}"
+        define(name, ForeignEchoServer, program=program, command=command)
 
 
 def run_class(name):

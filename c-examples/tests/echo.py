@@ -118,6 +118,37 @@ class CEchoServer(EchoServer):
             self.assertIn("usage:", done.stderr)
 
 
+class EchoOnALoop(EchoServer):
+    """pulled.c: an echo server on an event loop."""
+
+    def test_more_clients_than_a_set_holds(self):
+        with Server(self.command) as server:
+            clients = [self.connect(server) for _ in range(1100)]
+            for client in clients:
+                self.assertEqual(round_trip(client, b"hello"), b"hello")
+            self.assertEqual(server.stop(), 0, server.stderr())
+
+    def test_out_of_descriptors(self):
+        with Server(self.command, descriptors=20) as server:
+            clients = [self.connect(server) for _ in range(40)]
+            for client in clients:
+                self.assertEqual(round_trip(client, b"hello"), b"hello")
+                client.close()
+            self.assertEqual(server.stop(), 0, server.stderr())
+
+    def test_bad_command_line(self):
+        for option, words in (
+            ("--engine=none", "omni_engine_by_name"),
+            ("--address=nowhere", "omni_loop_listen"),
+            ("--none", "unrecognized option"),
+        ):
+            done = subprocess.run(
+                [self.command[0], option], timeout=STEP_SECONDS, capture_output=True, text=True
+            )
+            self.assertEqual(done.returncode, 1, done.stderr)
+            self.assertIn(words, done.stderr)
+
+
 class EchoByModel(EchoServer):
     """serve.c: an echo server under one of the models."""
 

@@ -10,5 +10,5 @@ class Readme(Example):
         for program in PROGRAMS:
             self.assertIn(f"`{program}.c`", text)
             self.assertIn(build_line(program), text)
-        for script in (HERE / "ffi").glob("echo.*"):
+        for script in (*(HERE / "ffi").glob("echo.*"), *(HERE / "ffi").glob("pulled.*")):
             self.assertIn(f"`ffi/{script.name}`", text)
