@@ -292,6 +292,41 @@ static void more_than_the_buffer(uint32_t engine)
     omni_loop_free(loop);
 }
 
+/* Several at once, for which there is not always room: the end of each comes after all of its bytes. */
+static void the_end_comes_last(uint32_t engine)
+{
+    enum { MANY = 6 };
+    static char large[400000];
+    omni_loop *loop = new_loop(engine, NULL);
+    int fds[MANY], port = loop_listen(loop, NULL, 7), ended = 0;
+    size_t counts[MANY] = {0};
+    omni_loop_event event;
+    for (int i = 0; i < MANY; i++) {
+        omni_conn *conn = accepted(loop, port, &fds[i]);
+        IS(omni_conn_set_token(conn, (uint64_t)i), 0);
+        unblock(fds[i]);
+    }
+    size_t sent[MANY];
+    for (int i = 0; i < MANY; i++) { /* as much as the kernel keeps */
+        ssize_t count = send(fds[i], large, sizeof large, MSG_NOSIGNAL);
+        OK(count > 0);
+        sent[i] = (size_t)count;
+        shutdown(fds[i], SHUT_WR);
+    }
+    while (ended < MANY) {
+        IS(omni_loop_wait(loop, &event, 1, FOREVER), 1);
+        if (event.kind == OMNI_EVENT_DATA)
+            counts[event.token] += event.length;
+        else if (event.kind == OMNI_EVENT_ENDED) {
+            IS(counts[event.token], sent[event.token]);
+            ended++;
+        }
+    }
+    for (int i = 0; i < MANY; i++)
+        close(fds[i]);
+    omni_loop_free(loop);
+}
+
 static void back_pressure(uint32_t engine)
 {
     static char large[LARGE];
@@ -614,6 +649,7 @@ static const struct behaviour behaviours[] = {
     {"echo_in_batches", echo_in_batches},
     {"bad_batches", bad_batches},
     {"more_than_the_buffer", more_than_the_buffer},
+    {"the_end_comes_last", the_end_comes_last},
     {"back_pressure", back_pressure},
     {"events_of_the_program", events_of_the_program},
     {"the_poller_is_the_loops", the_poller_is_the_loops},
