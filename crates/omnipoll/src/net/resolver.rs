@@ -230,6 +230,7 @@ impl fmt::Debug for Lookup {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::socket::tests::in_child;
     use std::sync::mpsc::channel;
 
     /// No answer takes so long.
@@ -314,11 +315,33 @@ mod tests {
         for _ in 0..3 {
             let slow: Vec<_> =
                 (0..MAX_RUNNING).map(|_| resolver.look_up("slow", 80, drop).unwrap()).collect();
+            while lock(&resolver.shared.state).running.len() < MAX_RUNNING {
+                thread::yield_now();
+            }
             let (sender, receiver) = channel();
             let _quick = resolver.look_up("quick", 80, move |found| sender.send(found).unwrap()).unwrap();
             drop(slow);
             assert!(receiver.recv_timeout(LONG).unwrap().is_ok());
         }
+    }
+
+    /// Another thread of its parent may have had the lock: here this one.
+    #[test]
+    fn a_forked_child_takes_no_lock() {
+        fork::observe().unwrap();
+        let (resolver, _open) = with_slow_names();
+        let slow = resolver.look_up("slow", 80, drop).unwrap();
+        let shared = resolver.shared.clone();
+        let mut both = Some((slow, resolver));
+        let state = lock(&shared.state);
+        let status = in_child(|| {
+            let (slow, resolver) = both.take().unwrap();
+            let refused = resolver.look_up("quick", 80, drop).unwrap_err();
+            drop((slow, resolver));
+            i32::from(refused.raw_os_error() != Some(libc::EOWNERDEAD))
+        });
+        drop(state);
+        assert_eq!(status, 0);
     }
 
     #[test]

@@ -250,6 +250,8 @@ pub(crate) mod tests {
         // SAFETY: the child runs `body` and exits, without a lock that another thread may hold.
         let child = unsafe { libc::fork() };
         if child == 0 {
+            // SAFETY: takes no pointer. One that hangs is killed.
+            unsafe { libc::alarm(60) };
             let status = body();
             // SAFETY: takes no pointer.
             unsafe { libc::_exit(status) };

@@ -3,6 +3,8 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::TcpListener;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use omnipoll::{
@@ -17,6 +19,7 @@ use crate::support::expect::LONG;
 
 pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(one_that_fails_is_one_call);
+    suite.on_each_engine(one_that_ends_at_once_is_told_without_a_wait);
     suite.on_each_engine(callbacks_connect_too);
     suite.on_each_engine(the_end_of_a_loop_tells_of_those_in_progress);
     suite.on_each_engine(who_always_tries_again_does_not_keep_a_loop_from_its_end);
@@ -73,7 +76,7 @@ fn run_until(event_loop: &mut EventLoop<Notes>, is_done: impl Fn(&Notes) -> bool
     let begun = Instant::now();
     while !is_done(event_loop.handler()) {
         assert!(begun.elapsed() < LONG, "it takes too long");
-        event_loop.run_once(Some(LONG)).expect("run_once");
+        event_loop.run_once(None).expect("run_once");
     }
 }
 
@@ -90,6 +93,17 @@ fn one_that_fails_is_one_call(engine: EngineKind) {
     assert_eq!(explain(&error), format!("connect {address}: Connection refused"));
     assert_eq!(failed.attempts(), [(address.into(), libc::ECONNREFUSED)]);
     assert!(notes.opened.borrow().is_empty() && notes.closed.borrow().is_empty());
+}
+
+fn one_that_ends_at_once_is_told_without_a_wait(engine: EngineKind) {
+    let mut event_loop = event_loop(Notes::default(), engine);
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    for address in ["unix:/nowhere/socket".to_owned(), format!("fd:{}", ours.as_raw_fd())] {
+        event_loop.connect(&address, &ConnectOptions::new(), 7).unwrap();
+        event_loop.run_once(None).unwrap();
+    }
+    let notes = event_loop.handler();
+    assert_eq!((notes.failed.borrow().len(), notes.opened.borrow().len()), (1, 1));
 }
 
 fn callbacks_connect_too(engine: EngineKind) {
