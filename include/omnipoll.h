@@ -1307,6 +1307,38 @@ OMNI_API int omni_loop_write(omni_loop *event_loop, omni_write *writes,
 OMNI_API OMNI_MUST_USE int omni_loop_descriptor(omni_loop *event_loop) OMNI_NONNULL(1);
 
 /**
+ * Writes `length` bytes to every connection of the loop that has room for them, outgoing ones too:
+ * `omni_server_broadcast` for one loop.
+ *
+ * Returns the number of connections written to, or:
+ *   -EPERM: the loop is a server's: see `omni_server_broadcast`.
+ *
+ * May be called anywhere. System calls: a write to an eventfd. Since 0.1.
+ */
+OMNI_API int omni_loop_broadcast(omni_loop *event_loop, const void *data,
+    size_t length) OMNI_NONNULL(1);
+
+/**
+ * `omni_loop_broadcast` to every connection but one, as `omni_server_broadcast_except`.
+ *
+ * Returns as `omni_loop_broadcast`. May be called anywhere. System calls: as for it. Since 0.1.
+ */
+OMNI_API int omni_loop_broadcast_except(omni_loop *event_loop, const void *data, size_t length,
+    const omni_conn *except) OMNI_NONNULL(1);
+
+/**
+ * `omni_loop_broadcast` to the members of a group, as `omni_server_broadcast_group`. The groups of one loop
+ * have nothing to do with those of another.
+ *
+ * Returns as `omni_loop_broadcast`, or:
+ *   -EINVAL: `group` is NULL, or not the name of a group.
+ *
+ * May be called anywhere. System calls: as for it. Since 0.1.
+ */
+OMNI_API int omni_loop_broadcast_group(omni_loop *event_loop, const char *group, const void *data,
+    size_t length, const omni_conn *except) OMNI_NONNULL(1);
+
+/**
  * Stops a loop: it accepts no more, `on_stop` is called for each connection (OMNI_EVENT_STOPPING),
  * and those that are left after `drain_ns` nanoseconds are reset (negative: no limit; 0: no time).
  * `omni_loop_run` returns when the last has ended; so does `omni_loop_wait`, with 0. A second call sets

@@ -7,9 +7,11 @@ use std::os::fd::AsRawFd;
 use std::ptr;
 use std::time::Duration;
 
-use omnipoll::{ConnId, EventLoop, LoopEvent, LoopOptions, LoopRef, PulledLoop};
+use omnipoll::{ConnId, EventLoop, LoopEvent, LoopHandle, LoopOptions, LoopRef, PulledLoop};
 
 use crate::buffer::{read_bytes, read_str, to_count, write_str};
+use crate::conn::read_name;
+use crate::conn_call::conn_id;
 use crate::error::{catch_panic, to_c_result, Failure};
 use crate::handler::omni_handler;
 use crate::loop_event::omni_loop_event;
@@ -379,6 +381,80 @@ pub extern "C" fn omni_loop_descriptor(event_loop: *mut omni_loop) -> c_int {
             Face::ByHandler(event_loop) => event_loop.descriptor()?.as_raw_fd(),
             Face::Pulled(pulled) => pulled.descriptor()?.as_raw_fd(),
         })
+    })
+}
+
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Writes `length` bytes to every connection of the loop that has room for them, outgoing ones too:
+/// `omni_server_broadcast` for one loop.
+///
+/// Returns the number of connections written to, or:
+///   -EPERM: the loop is a server's: see `omni_server_broadcast`.
+///
+/// May be called anywhere. System calls: a write to an eventfd. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn omni_loop_broadcast(
+    event_loop: *mut omni_loop,
+    data: *const c_void,
+    length: usize,
+) -> c_int {
+    call_handle("omni_loop_broadcast", event_loop, |handle| {
+        // SAFETY: as this function's contract says.
+        Ok(handle.broadcast(unsafe { read_bytes(data, length) }?)?)
+    })
+}
+
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// `omni_loop_broadcast` to every connection but one, as `omni_server_broadcast_except`.
+///
+/// Returns as `omni_loop_broadcast`. May be called anywhere. System calls: as for it. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn omni_loop_broadcast_except(
+    event_loop: *mut omni_loop,
+    data: *const c_void,
+    length: usize,
+    except: *const omni_conn,
+) -> c_int {
+    call_handle("omni_loop_broadcast_except", event_loop, |handle| {
+        // SAFETY: as this function's contract says.
+        let data = unsafe { read_bytes(data, length) }?;
+        Ok(handle.broadcast_except(data, conn_id(except))?)
+    })
+}
+
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// `omni_loop_broadcast` to the members of a group, as `omni_server_broadcast_group`. The groups of one loop
+/// have nothing to do with those of another.
+///
+/// Returns as `omni_loop_broadcast`, or:
+///   -EINVAL: `group` is NULL, or not the name of a group.
+///
+/// May be called anywhere. System calls: as for it. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn omni_loop_broadcast_group(
+    event_loop: *mut omni_loop,
+    group: *const c_char,
+    data: *const c_void,
+    length: usize,
+    except: *const omni_conn,
+) -> c_int {
+    call_handle("omni_loop_broadcast_group", event_loop, |handle| {
+        // SAFETY: as this function's contract says.
+        let (group, data) = unsafe { (read_name(group)?, read_bytes(data, length)?) };
+        let except = (!except.is_null()).then(|| conn_id(except));
+        Ok(handle.broadcast_to(group, data, except)?)
+    })
+}
+
+/// Runs a broadcast on a loop of the program's.
+fn call_handle(
+    function: &str,
+    event_loop: *const omni_loop,
+    broadcast: impl FnOnce(&LoopHandle) -> Result<usize, Failure>,
+) -> c_int {
+    call_shared(function, event_loop, |shared| match shared.handle() {
+        Some(handle) => Ok(to_count(broadcast(handle)?)),
+        None => Err(Failure::new(libc::EPERM, "the loop is a server's: broadcast on the server")),
     })
 }
 

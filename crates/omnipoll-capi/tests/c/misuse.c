@@ -79,6 +79,10 @@ static void null_pointers(uint32_t engine)
     IS(omni_loop_listen(live[LOOP], NULL, NULL, 0), -EINVAL);
     IS(omni_loop_address(live[LOOP], NULL, 1), -EINVAL);
     IS(omni_loop_write(live[LOOP], NULL, 1), -EINVAL);
+    IS(omni_loop_broadcast(live[LOOP], NULL, 1), -EINVAL);
+    IS(omni_loop_broadcast_except(live[LOOP], NULL, 1, live[CONN]), -EINVAL);
+    IS(omni_loop_broadcast_group(live[LOOP], "group", NULL, 1, NULL), -EINVAL);
+    IS(omni_loop_broadcast_group(live[LOOP], NULL, "x", 1, NULL), -EINVAL);
     IS(omni_loop_connect_datagrams(live[LOOP], NULL, 0, NULL), -EINVAL);
     IS(omni_loop_event_peer_sockaddr(NULL, &loop_event, (struct sockaddr *)&address, has_room()), -EINVAL);
     IS(omni_loop_event_local_sockaddr(NULL, &loop_event, (struct sockaddr *)&address, has_room()), -EINVAL);

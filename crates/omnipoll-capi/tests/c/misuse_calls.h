@@ -122,6 +122,9 @@ CALL(omni_loop_wait, fine(omni_loop_wait(handle, &loop_event, 1, 0)))
 CALL(omni_loop_buffer, omni_loop_buffer(handle, &start, NULL))
 CALL(omni_loop_connect, omni_loop_connect(handle, "127.0.0.1:1", NULL, NULL, 7, NULL))
 CALL(omni_loop_descriptor, fine(omni_loop_descriptor(handle)))
+CALL(omni_loop_broadcast, fine(omni_loop_broadcast(handle, "x", 0)))
+CALL(omni_loop_broadcast_except, fine(omni_loop_broadcast_except(handle, "x", 0, NULL)))
+CALL(omni_loop_broadcast_group, fine(omni_loop_broadcast_group(handle, "none", "x", 0, NULL)))
 CALL(omni_loop_stop, omni_loop_stop(handle, 0))
 CALL(omni_loop_run, omni_loop_run(handle))
 CALL(omni_loop_free, (omni_loop_free(handle), 0))
@@ -236,6 +239,9 @@ static const struct call of_loops[] = {
     ROW(omni_loop_buffer, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_loop_connect, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_loop_descriptor, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_loop_broadcast, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_loop_broadcast_except, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_loop_broadcast_group, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_loop_stop, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_loop_run, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_loop_free, 0, 0, 0),
