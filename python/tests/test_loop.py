@@ -482,7 +482,8 @@ def test_ctrl_c(engine: str, face: str) -> None:
 
         def handle(number: int, _: object) -> None:
             interrupted.append(number)
-            raise KeyboardInterrupt
+            if len(interrupted) == 1:  # Another may be on its way.
+                raise KeyboardInterrupt
 
         before = signal.signal(signal.SIGINT, handle)
         try:
@@ -668,7 +669,9 @@ def test_many_connections(engine: str) -> None:
 
 
 @pytest.mark.parametrize("by", ["its thread", "another"])
-def test_a_loop_that_is_dropped_with_connections(engine: str, by: str) -> None:
+def test_a_loop_that_is_dropped_with_connections(
+    engine: str, by: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """Nobody is called."""
     recorder = Recorder()
     calls = recorder.calls
@@ -692,6 +695,7 @@ def test_a_loop_that_is_dropped_with_connections(engine: str, by: str) -> None:
         with pytest.raises(ConnectionResetError):
             client.recv(1)
     assert calls == [("open", None)]
+    assert not caplog.records
 
 
 def test_a_loop_that_is_closed_tells_its_handlers(engine: str) -> None:
