@@ -286,7 +286,8 @@ class Proxy:
 
     def is_read(self, client, server):
         """Whether nothing of the client's is left in the proxy's socket, as the system lists it."""
-        ends = [f"{socket.ntohl(0x7F000001):08X}:{port:04X}" for port in (server.port, client.getsockname()[1])]
+        here, ports = socket.ntohl(0x7F000001), (server.port, client.getsockname()[1])
+        ends = [f"{here:08X}:{port:04X}" for port in ports]
         sockets = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines())
         return any(line[1:3] == ends and line[4].endswith(":00000000") for line in sockets)
 
