@@ -33,6 +33,7 @@ from tests.readme import Readme  # noqa: F401 (a test case as it is)
 from tests.restart import Restart
 from tests.signals import SignalServer
 from tests.small import SmallPrograms
+from tests.supervise import Supervisor
 
 
 def setUpModule():
@@ -60,6 +61,7 @@ for build in BUILDS:
         command = [str(BUILD / build / "pulled"), "--engine", engine]
         define(f"Pulled_{engine}_{build}", EchoOnALoop, command=command)
         command = [str(BUILD / build / "signals"), "--engine", engine]
+        define(f"Supervise_{engine}_{build}", Supervisor, command=[str(BUILD / build / "supervise")], engine=engine)
         define(f"Signals_{engine}_{build}", SignalServer, command=command)
     for model in MODELS[1:]:
         command = [str(BUILD / build / "proxy"), "--model", model]

@@ -1443,6 +1443,95 @@ OMNI_API OMNI_MUST_USE int omni_loop_connect(omni_loop *event_loop, const char *
     omni_conn **out) OMNI_NONNULL(1,2);
 
 /**
+ * Flag of omni_spawn_options: what is written to a connection, the program reads.
+ */
+#define OMNI_SPAWN_STDIN 0x1
+
+/**
+ * Flag of omni_spawn_options: a connection receives what the program writes.
+ */
+#define OMNI_SPAWN_STDOUT 0x2
+
+/**
+ * Flag of omni_spawn_options: a connection receives what the program writes of errors.
+ */
+#define OMNI_SPAWN_STDERR 0x4
+
+/**
+ * How a program is started. Fill the struct with zeros, set `size`, and then what is wanted.
+ */
+typedef struct omni_spawn_options {
+    /**
+     * sizeof(omni_spawn_options).
+     */
+    uint32_t size;
+    /**
+     * Which standard streams are connections: OMNI_SPAWN_STDIN and so on. The program has the others
+     * from this process.
+     */
+    uint32_t flags;
+    /**
+     * The whole environment, "NAME=value" each, with NULL at the end. NULL: this process's.
+     */
+    const char *const *environment;
+    /**
+     * The directory to start in. NULL: this process's.
+     */
+    const char *directory;
+} omni_spawn_options;
+
+/**
+ * A program that was started.
+ */
+typedef struct omni_spawned {
+    /**
+     * Its process.
+     */
+    int32_t pid;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+    /**
+     * The connections to its streams; NULL for those that were not asked for.
+     */
+    omni_conn *stdin_conn;
+    /**
+     * What it writes.
+     */
+    omni_conn *stdout_conn;
+    /**
+     * What it writes of errors.
+     */
+    omni_conn *stderr_conn;
+} omni_spawned;
+
+/**
+ * Starts a program: `arguments` are its words, the program first, which is looked for in PATH when it
+ * has no slash, with NULL at the end. Its standard streams are connections of the loop as far as
+ * `options` says, each a pair of sockets: they open as other connections out do, with this token and
+ * handler (as for `omni_loop_connect`). End the one to its input by `omni_conn_close` or
+ * `omni_conn_shutdown` to have it see the end. The program's end is an event of kind OMNI_EVENT_CHILD with
+ * this token, whose value is its status as wait(2) has it; the loop reaps it.
+ *
+ * `options` may be NULL: no stream is a connection. `out` may be NULL. Nothing is used after the call.
+ * `*out` is written only on success.
+ *
+ * Returns 0, or, with nothing started:
+ *   -EINVAL: no arguments; a struct's size is not set; an unknown flag; an environment without "="; a
+ *       handler for a loop that is pulled, or a server's.
+ *   -ENOENT, -EACCES, or another error of execve(2).
+ *   -EAGAIN, -ENOMEM: the system has no room for a process.
+ *   -EMFILE, -ENFILE: too many open files.
+ *   -EBUSY, -EPERM, -ESTALE: as for `omni_loop_connect`.
+ *
+ * System calls: socketpair, fork, execve, pidfd_open. Since 0.1.
+ */
+OMNI_API OMNI_MUST_USE int omni_loop_spawn(omni_loop *event_loop, const char *const *arguments,
+    const omni_spawn_options *options, const omni_handler *handler, uint64_t token,
+    omni_spawned *out) OMNI_NONNULL(1,2);
+
+/**
  * Connects a datagram socket to an address, "udp:192.0.2.1:53", with a number for the host, and stores
  * its handle in `*out` unless that is NULL. It has a port of its own, receives from there only, and hears
  * at once when nobody is there. `omni_datagram_socket_send` sends.

@@ -97,6 +97,19 @@ FIELD(omni_connect_options, local_address, 24, sizeof(void *));
 FIELD(omni_connect_options, context, 24 + sizeof(void *), sizeof(void *));
 FILLED(omni_connect_options, context);
 
+_Static_assert(sizeof(omni_spawn_options) >= 8 + 2 * sizeof(void *), "omni_spawn_options has shrunk");
+FIELD(omni_spawn_options, size, 0, 4);
+FIELD(omni_spawn_options, flags, 4, 4);
+FIELD(omni_spawn_options, environment, 8, sizeof(void *));
+FIELD(omni_spawn_options, directory, 8 + sizeof(void *), sizeof(void *));
+FILLED(omni_spawn_options, directory);
+
+_Static_assert(sizeof(omni_spawned) == 8 + 3 * sizeof(void *), "omni_spawned has changed");
+FIELD(omni_spawned, pid, 0, 4);
+FIELD(omni_spawned, stdin_conn, 8, sizeof(void *));
+FIELD(omni_spawned, stdout_conn, 8 + sizeof(void *), sizeof(void *));
+FIELD(omni_spawned, stderr_conn, 8 + 2 * sizeof(void *), sizeof(void *));
+
 _Static_assert(sizeof(omni_loop_options) >= 88, "omni_loop_options has shrunk");
 FIELD(omni_loop_options, size, 0, 4);
 FIELD(omni_loop_options, engine, 4, 4);

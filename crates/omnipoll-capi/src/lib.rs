@@ -4,7 +4,7 @@
 //! `omnipoll.h.in` is the header's frame: its chapters stand for the modules here. `types` has the
 //! handles; `version`, `error` and `engine` what needs none; `interest`, `event` and `poller` pollers,
 //! `sources` what they wait for besides descriptors; `handler` what is called; `loop_event`,
-//! `loop_options`, `event_loop`, `connect` and `loop_datagrams` loops; `model`, `options`, `server` and
+//! `loop_options`, `event_loop`, `connect`, `spawn` and `loop_datagrams` loops; `model`, `options`, `server` and
 //! `statistics` servers; `conn`, `conn_info`, `datagram` and `datagram_socket` what a handler gets;
 //! `inspect` and `strict` what a poller reports of its use.
 //!
@@ -46,6 +46,7 @@ mod server;
 mod server_steps;
 mod sized;
 mod sources;
+mod spawn;
 mod statistics;
 mod strict;
 mod types;
@@ -56,5 +57,6 @@ mod version;
 pub use {
     conn::*, conn_info::*, connect::*, datagram::*, datagram_socket::*, engine::*, error::*, event::*,
     event_loop::*, handler::*, inspect::*, interest::*, loop_datagrams::*, loop_event::*, loop_options::*,
-    model::*, options::*, poller::*, server::*, sources::*, statistics::*, strict::*, types::*, version::*,
+    model::*, options::*, poller::*, server::*, sources::*, spawn::*, statistics::*, strict::*, types::*,
+    version::*,
 };

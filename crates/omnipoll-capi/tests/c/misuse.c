@@ -89,6 +89,7 @@ static void null_pointers(uint32_t engine)
     IS(omni_loop_event_peer_sockaddr(stale[LOOP], &loop_event, (struct sockaddr *)&address, has_room()), -ESTALE);
     IS(omni_loop_event_local_sockaddr(live[LOOP], NULL, (struct sockaddr *)&address, has_room()), -EINVAL);
     IS(omni_loop_connect(live[LOOP], NULL, NULL, NULL, 0, NULL), -EINVAL);
+    IS(omni_loop_spawn(live[LOOP], NULL, NULL, NULL, 0, NULL), -EINVAL);
     IS(omni_conn_write(live[CONN], NULL, 1), -EINVAL);
     IS(server == live[SERVER], 1);
 }

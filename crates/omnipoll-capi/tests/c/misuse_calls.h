@@ -19,6 +19,7 @@ static uint32_t address_length;
 static struct sockaddr_in discard = {.sin_family = AF_INET};
 static omni_event event;
 static omni_loop_event loop_event;
+static const char *const program[] = {"true", NULL};
 static const uint8_t *start;
 static omni_poller_statistics stats = {.size = sizeof stats};
 static omni_server_statistics statistics = {.size = sizeof statistics};
@@ -121,6 +122,7 @@ CALL(omni_loop_run_once, fine(omni_loop_run_once(handle, 0)))
 CALL(omni_loop_wait, fine(omni_loop_wait(handle, &loop_event, 1, 0)))
 CALL(omni_loop_buffer, omni_loop_buffer(handle, &start, NULL))
 CALL(omni_loop_connect, omni_loop_connect(handle, "127.0.0.1:1", NULL, NULL, 7, NULL))
+CALL(omni_loop_spawn, omni_loop_spawn(handle, program, NULL, NULL, 7, NULL))
 CALL(omni_loop_descriptor, fine(omni_loop_descriptor(handle)))
 CALL(omni_loop_broadcast, fine(omni_loop_broadcast(handle, "x", 0)))
 CALL(omni_loop_broadcast_except, fine(omni_loop_broadcast_except(handle, "x", 0, NULL)))
@@ -238,6 +240,7 @@ static const struct call of_loops[] = {
     ROW(omni_loop_wait, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_loop_buffer, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_loop_connect, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_loop_spawn, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_loop_descriptor, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_loop_broadcast, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_loop_broadcast_except, -EINVAL, -ESTALE, -EOWNERDEAD),

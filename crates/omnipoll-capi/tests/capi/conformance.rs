@@ -25,7 +25,7 @@ fn compile(program: &str, folder: &Path, arguments: &[&str]) -> PathBuf {
 const SHARED: [&str; 3] = ["-L.", "-Wl,-rpath,$ORIGIN/../lib", "-lomnipoll"];
 const STATIC: [&str; 3] = ["libomnipoll.a", "-lm", "-ldl"];
 
-const PROGRAMS: [&str; 20] = [
+const PROGRAMS: [&str; 21] = [
     "conformance",
     "wait",
     "handles",
@@ -43,6 +43,7 @@ const PROGRAMS: [&str; 20] = [
     "loop",
     "loop_broadcast",
     "connect",
+    "spawn",
     "pulled",
     "embedded",
     "misuse",

@@ -31,15 +31,6 @@ impl Pipes {
     /// The same of its errors.
     pub const STDERR: Self = Self(4);
 
-    /// The pipes of these bits, as the C API has them; `None` for others.
-    pub const fn from_bits(bits: u32) -> Option<Self> {
-        if bits < 8 {
-            Some(Self(bits))
-        } else {
-            None
-        }
-    }
-
     const fn contains(self, pipe: Self) -> bool {
         self.0 & pipe.0 != 0
     }
