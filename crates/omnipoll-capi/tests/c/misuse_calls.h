@@ -110,6 +110,8 @@ CALL(omni_server_broadcast, fine(omni_server_broadcast(handle, "x", 1)))
 CALL(omni_server_broadcast_except, fine(omni_server_broadcast_except(handle, "x", 1, NULL)))
 CALL(omni_server_broadcast_group, fine(omni_server_broadcast_group(handle, "none", "x", 1, NULL)))
 CALL(omni_server_stop, omni_server_stop(handle, 0))
+CALL(omni_server_run_once, fine(omni_server_run_once(handle, 0)))
+CALL(omni_server_descriptor, fine(omni_server_descriptor(handle)))
 CALL(omni_server_run, omni_server_run(handle))
 CALL(omni_server_free, (omni_server_free(handle), 0))
 
@@ -226,6 +228,8 @@ static const struct call of_servers[] = {
     ROW(omni_server_broadcast_except, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_server_broadcast_group, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_server_stop, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_server_run_once, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_server_descriptor, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_server_run, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_server_free, 0, 0, 0),
 };

@@ -272,6 +272,7 @@ impl<H: Handler + Send + Sync> Server<H> {
     ///
     /// See the example of [`StartedServer`].
     pub fn start(&self) -> io::Result<StartedServer<H>> {
+        self.shared.check_owner()?;
         if self.shared.options.model != Model::Reactor {
             return Err(fail(libc::ENOTSUP, "only under REACTOR a server can be run step by step"));
         }
