@@ -1,0 +1,113 @@
+//! How a loop is run and waited for.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use omnipoll::EventLoop;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use super::PyLoop;
+use crate::convert::{self, error, Timeout};
+use crate::event_loop::handler::{LoopHandler, Mode};
+use crate::event_loop::shared::Shared;
+use crate::finalization::protect_thread;
+use crate::forking;
+
+impl PyLoop {
+    /// Opens a socket of this handler's and with this token.
+    pub(super) fn open_socket<R>(
+        &self,
+        py: Python<'_>,
+        handler: Option<&Bound<'_, PyAny>>,
+        token: Option<Py<PyAny>>,
+        open: impl FnOnce(&mut EventLoop<LoopHandler>, u64) -> io::Result<R>,
+    ) -> PyResult<R> {
+        let shared = self.0.get()?;
+        shared.check_thread()?;
+        let methods = shared.methods(handler)?;
+        let mut event_loop = shared.take(py)?;
+        let number = shared.add_listener(py, methods, token.unwrap_or_else(|| py.None()));
+        let opened = open(&mut event_loop, number);
+        if opened.is_err() {
+            shared.forget_listener(py);
+        }
+        shared.put_back(py, event_loop);
+        opened.map_err(error)
+    }
+
+    pub(super) fn run_by_handler(
+        &self,
+        py: Python<'_>,
+        run: impl FnOnce(&mut EventLoop<LoopHandler>, &Shared) -> io::Result<bool>,
+    ) -> PyResult<bool> {
+        let shared = self.0.get()?;
+        shared.check_thread()?;
+        shared.check_handlers(py)?;
+        let mut result = false;
+        let run = |event_loop: &mut EventLoop<LoopHandler>, shared: &Shared| {
+            result = run(event_loop, shared)?;
+            Ok(())
+        };
+        self.drive(py, Mode::Calls, run, |_| Ok(()))?;
+        Ok(result)
+    }
+
+    /// Does something with the core's loop, detached, and then something with what has come of it.
+    pub(super) fn drive<R>(
+        &self,
+        py: Python<'_>,
+        mode: Mode,
+        run: impl FnOnce(&mut EventLoop<LoopHandler>, &Shared) -> io::Result<()>,
+        finish: impl FnOnce(&LoopHandler) -> PyResult<R>,
+    ) -> PyResult<R> {
+        let shared = self.0.get()?;
+        let mut event_loop = shared.take(py)?;
+        event_loop.handler().set_mode(mode);
+        let mut run = Some(run);
+        let mut done = Ok(());
+        forking::detached(py, &mut || {
+            if let Some(run) = run.take() {
+                done = run(&mut event_loop, shared);
+            }
+        });
+        let result = match (shared.ending.take(py), done) {
+            (Some(ending), _) => Err(ending),
+            (None, Err(failed)) => Err(error(failed)),
+            (None, Ok(())) => finish(event_loop.handler()),
+        };
+        shared.put_back(py, event_loop);
+        result
+    }
+}
+
+/// Waits until something is kept that was not returned.
+pub(super) fn pull(
+    event_loop: &mut EventLoop<LoopHandler>,
+    shared: &Shared,
+    timeout: Option<Duration>,
+) -> io::Result<()> {
+    let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let mut limit = timeout;
+    while event_loop.handler().pulled().is_empty() {
+        event_loop.handler().pulled().forget();
+        if !event_loop.run_once(limit)? || shared.ending.is_set() {
+            break;
+        }
+        limit = until.map(|until| until.saturating_duration_since(Instant::now()));
+        if limit == Some(Duration::ZERO) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn timeout_of(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Duration>> {
+    protect_thread();
+    match convert::timeout(timeout.map(|timeout| timeout.as_borrowed()))? {
+        Timeout::Negative => {
+            Err(PyValueError::new_err("timeout must not be negative: None waits indefinitely"))
+        }
+        timeout => Ok(timeout.duration()),
+    }
+}
