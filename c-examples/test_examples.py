@@ -60,8 +60,9 @@ for build in BUILDS:
         define(f"Proxy_{engine}_{build}", Proxy, command=command, echo=[str(BUILD / build / "echo")])
         command = [str(BUILD / build / "pulled"), "--engine", engine]
         define(f"Pulled_{engine}_{build}", EchoOnALoop, command=command)
+        command = [str(BUILD / build / "supervise")]
+        define(f"Supervise_{engine}_{build}", Supervisor, command=command, engine=engine)
         command = [str(BUILD / build / "signals"), "--engine", engine]
-        define(f"Supervise_{engine}_{build}", Supervisor, command=[str(BUILD / build / "supervise")], engine=engine)
         define(f"Signals_{engine}_{build}", SignalServer, command=command)
     for model in MODELS[1:]:
         command = [str(BUILD / build / "proxy"), "--model", model]

@@ -41,7 +41,7 @@ class Upstream:
     def __init__(self, answer=lambda asked: [answer_to(asked)]):
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind(("127.0.0.1", 0))
-        self.name = "127.0.0.1:{}".format(self.socket.getsockname()[1])
+        self.name = f"127.0.0.1:{self.socket.getsockname()[1]}"
         self.asked = []
         self.answer = answer
         self.thread = threading.Thread(target=self.serve)
@@ -67,7 +67,7 @@ def nobody():
     """An address at which nobody answers."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
         bound.bind(("127.0.0.1", 0))
-        return "127.0.0.1:{}".format(bound.getsockname()[1])
+        return f"127.0.0.1:{bound.getsockname()[1]}"
 
 
 class Forwarder:
@@ -178,7 +178,8 @@ class Forwarder:
         upstream = self.upstream()
         with self.serving(upstream.name) as server:
             for way in ("+notcp", "+tcp"):
-                command = ["dig", way, "+noedns", "+short", "-p", str(server.port), "@127.0.0.1", "example.org"]
+                command = ["dig", way, "+noedns", "+short", "-p", str(server.port), "@127.0.0.1"]
+                command.append("example.org")
                 done = subprocess.run(
                     command, env=environment(), timeout=STEP_SECONDS, capture_output=True, text=True
                 )

@@ -131,6 +131,11 @@ impl Serving {
             on_stop: Some(on_drain),
             on_datagram: Some(on_datagram),
             on_datagram_error: None,
+            on_timeout: None,
+            on_timer: Some(on_drain),
+            on_event: None,
+            on_worker_start: None,
+            on_worker_end: None,
         };
         let mut server = ptr::null_mut();
         let mut text = [0; 128];

@@ -79,12 +79,12 @@ impl<H: Handler> Connections<H> {
         let ends = match command {
             Command::Abort => true,
             // What was written is sent before.
-            Command::Close => self.early.iter().all(|&(early, _)| early != id),
+            Command::Close => !self.early.contains_key(&id),
             _ => false,
         };
         let mut io = ConnectIo { driver, poller: &self.context.poller };
         if !(ends && self.connects.cancel(&mut io, id)) {
-            self.early.push((id, command));
+            self.early.entry(id).or_default().push(command);
         }
     }
 
@@ -114,8 +114,16 @@ impl<H: Handler> Connections<H> {
         if is_registered {
             connection.io.take_over_registration();
         }
+        let early = self.early.remove(&id).unwrap_or_default();
+        let (written, others): (Vec<_>, Vec<_>) =
+            early.into_iter().partition(|command| matches!(command, Command::Write { .. }));
+        for command in written {
+            if let Command::Write { data, above_high_water } = command {
+                connection.write_shared(data, above_high_water, &self.context);
+            }
+        }
         self.open(driver, connection);
-        for command in self.take_early(id) {
+        for command in others {
             if self.is_in_child() {
                 return;
             }
@@ -124,18 +132,10 @@ impl<H: Handler> Connections<H> {
     }
 
     fn connect_failed(&mut self, failed: &FailedConnect) {
-        self.take_early(failed.id());
+        self.early.remove(&failed.id());
         self.context.mailbox.remove(failed.id());
         let mut event_loop = LoopRef { table: &mut self.table, context: &self.context };
         // A panic costs one call.
         let _ = catch_unwind(AssertUnwindSafe(|| self.handler.on_connect_error(&mut event_loop, failed)));
-    }
-
-    /// The commands that have waited for a connection.
-    fn take_early(&mut self, id: ConnId) -> Vec<Command> {
-        let (own, others) = std::mem::take(&mut self.early).into_iter().partition(|&(early, _)| early == id);
-        self.early = others;
-        let own: Vec<(ConnId, Command)> = own;
-        own.into_iter().map(|(_, command)| command).collect()
     }
 }

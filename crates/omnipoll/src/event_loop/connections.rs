@@ -1,6 +1,7 @@
 //! [`Connections`]: the connections that one loop serves by a [`Handler`].
 
 use std::cell::{OnceCell, RefCell};
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -61,7 +62,7 @@ pub(crate) struct Connections<H: Handler> {
     pub(super) previous_partial: Vec<usize>,
     /// Connections out that are not open yet, and what other threads have asked of them.
     pub(super) connects: Connects,
-    pub(super) early: Vec<(ConnId, Command)>,
+    pub(super) early: HashMap<ConnId, Vec<Command>>,
     /// The handler was told of a connect since the last wait: the next returns at once.
     pub(super) has_told: bool,
     /// What large flows are spliced through; empty.
@@ -105,7 +106,7 @@ impl<H: Handler> Connections<H> {
             partial: Vec::new(),
             previous_partial: Vec::new(),
             connects: Connects::new(),
-            early: Vec::new(),
+            early: HashMap::new(),
             has_told: false,
             #[cfg(target_os = "linux")]
             pipe: None,

@@ -23,7 +23,7 @@ impl<H: Handler> EventLoop<H> {
     ///
     /// # Portability
     ///
-    /// That of [`Poller::embed`], and on io_uring an `eventfd(2)` that the ring writes to.
+    /// That of [`Poller::embed`](crate::Poller::embed), and on io_uring an `eventfd(2)` that the ring writes to.
     ///
     /// ```
     /// # use omnipoll::{Conn, EngineKind, Handler, LoopOptions};

@@ -50,7 +50,7 @@ pub struct ServerHandle {
 impl ServerHandle {
     /// Stops the server: no new clients, while those that are served have `drain` to finish
     /// (`None`: no limit; zero: no time) before their connections are reset. A
-    /// stop before [`Server::run`] counts too; a second call sets a new limit.
+    /// stop before [`Server::run`](crate::Server::run) counts too; a second call sets a new limit.
     ///
     /// From any thread, and async-signal-safe in the process that made the server. In a process
     /// that FORK or PREFORK has forked, it ends that process's serving only; in any other forked
