@@ -2019,7 +2019,8 @@ OMNI_API int omni_conn_abort(omni_conn *conn) OMNI_NONNULL(1);
  * Ends our direction when what is queued has been sent: the peer sees the end of the stream and
  * can still send. A write afterwards is -EPIPE.
  *
- * Returns 0 or an error. System calls: shutdown. Since 0.1.
+ * Returns 0 or an error. May be called anywhere. System calls: shutdown; outside of the callbacks a
+ * write to an eventfd. Since 0.1.
  */
 OMNI_API int omni_conn_shutdown(omni_conn *conn) OMNI_NONNULL(1);
 
@@ -2240,14 +2241,16 @@ OMNI_API void *omni_conn_context(const omni_conn *conn);
  * instead of `idle_timeout_ns`. 0 or less: none. `on_timeout` can prevent the end. The time of every
  * timeout begins again.
  *
- * Returns 0 or an error. System calls: none. Since 0.1.
+ * Returns 0 or an error, outside of the callbacks -EAGAIN as for `omni_conn_post`. May be called
+ * anywhere. System calls: none; outside of the callbacks a write to an eventfd. Since 0.1.
  */
 OMNI_API int omni_conn_set_idle_timeout(omni_conn *conn, int64_t timeout_ns) OMNI_NONNULL(1);
 
 /**
  * The same when nothing arrived for so long while it was being read, instead of `read_timeout_ns`.
  *
- * Returns 0 or an error. System calls: none. Since 0.1.
+ * Returns 0 or an error, outside of the callbacks -EAGAIN as for `omni_conn_post`. May be called
+ * anywhere. System calls: none; outside of the callbacks a write to an eventfd. Since 0.1.
  */
 OMNI_API int omni_conn_set_read_timeout(omni_conn *conn, int64_t timeout_ns) OMNI_NONNULL(1);
 
@@ -2255,7 +2258,8 @@ OMNI_API int omni_conn_set_read_timeout(omni_conn *conn, int64_t timeout_ns) OMN
  * The same when bytes were queued and none could be sent for so long, instead of
  * `write_timeout_ns`.
  *
- * Returns 0 or an error. System calls: none. Since 0.1.
+ * Returns 0 or an error, outside of the callbacks -EAGAIN as for `omni_conn_post`. May be called
+ * anywhere. System calls: none; outside of the callbacks a write to an eventfd. Since 0.1.
  */
 OMNI_API int omni_conn_set_write_timeout(omni_conn *conn, int64_t timeout_ns) OMNI_NONNULL(1);
 

@@ -137,10 +137,11 @@ pub extern "C" fn omni_conn_abort(conn: *mut omni_conn) -> c_int {
 /// Ends our direction when what is queued has been sent: the peer sees the end of the stream and
 /// can still send. A write afterwards is -EPIPE.
 ///
-/// Returns 0 or an error. System calls: shutdown. Since 0.1.
+/// Returns 0 or an error. May be called anywhere. System calls: shutdown; outside of the callbacks a
+/// write to an eventfd. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_shutdown(conn: *mut omni_conn) -> c_int {
-    call_here("omni_conn_shutdown", conn, |conn| conn.shutdown())
+    call("omni_conn_shutdown", conn, |conn| conn.shutdown(), ConnId::shutdown)
 }
 
 /// cbindgen:postfix=OMNI_NONNULL(1)

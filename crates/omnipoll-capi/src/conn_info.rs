@@ -6,11 +6,11 @@ use std::ptr;
 use std::time::Duration;
 
 use libc::sockaddr;
-use omnipoll::LoopRef;
+use omnipoll::{LoopRef, Timeout};
 
 use crate::buffer::{write_sockaddr, write_str};
 use crate::callback_scope;
-use crate::conn_call::{call_here, id_of};
+use crate::conn_call::{call, call_here, id_of};
 use crate::error::Failure;
 use crate::loop_table;
 use crate::options::some_time;
@@ -195,29 +195,50 @@ pub extern "C" fn omni_conn_context(conn: *const omni_conn) -> *mut c_void {
 /// instead of `idle_timeout_ns`. 0 or less: none. `on_timeout` can prevent the end. The time of every
 /// timeout begins again.
 ///
-/// Returns 0 or an error. System calls: none. Since 0.1.
+/// Returns 0 or an error, outside of the callbacks -EAGAIN as for `omni_conn_post`. May be called
+/// anywhere. System calls: none; outside of the callbacks a write to an eventfd. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_set_idle_timeout(conn: *mut omni_conn, timeout_ns: i64) -> c_int {
-    call_here("omni_conn_set_idle_timeout", conn, |conn| conn.set_idle_timeout(some_time(timeout_ns)))
+    let time = some_time(timeout_ns);
+    call(
+        "omni_conn_set_idle_timeout",
+        conn,
+        |conn| conn.set_idle_timeout(time),
+        |id| id.set_timeout(Timeout::Idle, time),
+    )
 }
 
 /// cbindgen:postfix=OMNI_NONNULL(1)
 /// The same when nothing arrived for so long while it was being read, instead of `read_timeout_ns`.
 ///
-/// Returns 0 or an error. System calls: none. Since 0.1.
+/// Returns 0 or an error, outside of the callbacks -EAGAIN as for `omni_conn_post`. May be called
+/// anywhere. System calls: none; outside of the callbacks a write to an eventfd. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_set_read_timeout(conn: *mut omni_conn, timeout_ns: i64) -> c_int {
-    call_here("omni_conn_set_read_timeout", conn, |conn| conn.set_read_timeout(some_time(timeout_ns)))
+    let time = some_time(timeout_ns);
+    call(
+        "omni_conn_set_read_timeout",
+        conn,
+        |conn| conn.set_read_timeout(time),
+        |id| id.set_timeout(Timeout::Read, time),
+    )
 }
 
 /// cbindgen:postfix=OMNI_NONNULL(1)
 /// The same when bytes were queued and none could be sent for so long, instead of
 /// `write_timeout_ns`.
 ///
-/// Returns 0 or an error. System calls: none. Since 0.1.
+/// Returns 0 or an error, outside of the callbacks -EAGAIN as for `omni_conn_post`. May be called
+/// anywhere. System calls: none; outside of the callbacks a write to an eventfd. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_set_write_timeout(conn: *mut omni_conn, timeout_ns: i64) -> c_int {
-    call_here("omni_conn_set_write_timeout", conn, |conn| conn.set_write_timeout(some_time(timeout_ns)))
+    let time = some_time(timeout_ns);
+    call(
+        "omni_conn_set_write_timeout",
+        conn,
+        |conn| conn.set_write_timeout(time),
+        |id| id.set_timeout(Timeout::Write, time),
+    )
 }
 
 /// cbindgen:postfix=OMNI_NONNULL(1)

@@ -151,6 +151,8 @@ impl<H: Handler> Connections<H> {
             let mut conn = Conn { table: &mut self.table, slot, context: &self.context };
             match command {
                 Command::Write { .. } => {}
+                Command::Timeout(which, time) => conn.set_timeout(which, time),
+                Command::Shutdown => conn.shutdown(),
                 Command::Close => conn.close(),
                 Command::Abort => conn.abort(),
                 Command::Pause(true) => conn.pause(),

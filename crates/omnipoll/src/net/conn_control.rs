@@ -9,6 +9,7 @@ use super::conn_id::ConnId;
 use super::frame::{Frame, Rule};
 use super::loop_ref::LoopRef;
 use super::mailbox::stale;
+use super::timeouts::Timeout;
 use crate::error::{fail, Describe};
 use crate::sys::{socket, Address};
 
@@ -433,6 +434,15 @@ impl Conn<'_> {
     /// See the example of [`Handler::on_timeout`](crate::Handler::on_timeout).
     pub fn restart_timeouts(&mut self) {
         self.table[self.slot].timeouts.restart(&self.context.clock);
+    }
+
+    /// The one of these limits that `which` names.
+    pub(crate) fn set_timeout(&mut self, which: Timeout, time: Option<Duration>) {
+        match which {
+            Timeout::Idle => self.set_idle_timeout(time),
+            Timeout::Read => self.set_read_timeout(time),
+            Timeout::Write => self.set_write_timeout(time),
+        }
     }
 
     /// Has [`on_timer`](crate::Handler::on_timer) called once when so much time has passed; `None`

@@ -8,6 +8,7 @@ use std::io;
 use std::ops::AddAssign;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use super::account::{Account, Budget};
 use super::conn_id::{ConnId, MAX_CONNECTIONS};
@@ -17,6 +18,7 @@ use super::datagram_socket::DatagramSocket;
 use super::datagram_table::{DatagramTable, PendingDatagrams};
 use super::groups::Groups;
 use super::id_bits::LAST_GENERATION;
+use super::timeouts::Timeout;
 use crate::error::{fail, no_memory};
 use crate::sys::lock;
 use crate::Poller;
@@ -34,6 +36,8 @@ pub(crate) enum Command {
     },
     Post(i64),
     Pause(bool),
+    Timeout(Timeout, Option<Duration>),
+    Shutdown,
     Close,
     Abort,
 }
@@ -294,7 +298,7 @@ impl Mailbox {
             return Err(stale());
         }
         let is_waiting = match command {
-            Command::Post(_) if !entry.has_room() => {
+            Command::Post(_) | Command::Timeout(..) if !entry.has_room() => {
                 return Err(fail(
                     libc::EAGAIN,
                     "16,384 writes and posts to the connection wait for its loop: post again later",
@@ -302,12 +306,13 @@ impl Mailbox {
             }
             Command::Pause(pause) => entry.pause.replace(pause).is_some(),
             Command::Abort => std::mem::replace(&mut entry.aborted, true),
+            Command::Shutdown => std::mem::replace(&mut entry.shut, true),
             _ => false,
         };
         if is_waiting {
             return Ok(());
         }
-        entry.pending += u32::from(matches!(command, Command::Post(_)));
+        entry.pending += u32::from(matches!(command, Command::Post(_) | Command::Timeout(..)));
         entry.closing |= matches!(command, Command::Close | Command::Abort);
         let slot = entry.slot;
         state.commands.push((slot, id, command));

@@ -2,10 +2,12 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::conn_id::ConnId;
 use super::loop_table::LoopTable;
 use super::mailbox::{stale, Command, Mailbox};
+use super::timeouts::Timeout;
 use super::write_queue::copy_of;
 use crate::error::fail;
 
@@ -63,6 +65,28 @@ impl ConnId {
     /// See the example of [`Conn::pause`](crate::Conn::pause).
     pub fn resume(self) -> io::Result<()> {
         self.send(Command::Pause(false))
+    }
+
+    /// [`Conn::shutdown`](crate::Conn::shutdown), from any thread: what was written before is sent first, and
+    /// a write afterwards is `EPIPE`. `ESTALE` as for `write`.
+    pub fn shutdown(self) -> io::Result<()> {
+        self.send(Command::Shutdown)
+    }
+
+    /// [`Conn::set_idle_timeout`](crate::Conn::set_idle_timeout) or one of those beside it, from any thread.
+    /// `ESTALE` as for `write`, `EAGAIN` as for `post`.
+    ///
+    /// ```
+    /// use omnipoll::{ConnId, Timeout};
+    /// use std::time::Duration;
+    ///
+    /// let nobody = ConnId::from_number(7);
+    /// let error = nobody.set_timeout(Timeout::Idle, Some(Duration::from_secs(5))).unwrap_err();
+    /// assert_eq!(error.raw_os_error(), Some(libc::ESTALE));
+    /// assert_eq!(nobody.shutdown().unwrap_err().raw_os_error(), Some(libc::ESTALE));
+    /// ```
+    pub fn set_timeout(self, which: Timeout, time: Option<Duration>) -> io::Result<()> {
+        self.send(Command::Timeout(which, time))
     }
 
     /// Whether the connection is open at this moment, and this process's.

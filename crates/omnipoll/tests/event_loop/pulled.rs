@@ -20,6 +20,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(the_high_mark_and_the_low_one);
     suite.on_each_engine(a_reset_is_told_with_its_words);
     suite.on_each_engine(other_threads_reach_a_connection_by_its_id);
+    suite.on_each_engine(other_threads_shut_down_and_limit_a_connection);
     suite.on_each_engine(a_stop_ends_the_loop_when_its_connections_have_ended);
     suite.on_each_engine(a_stop_resets_what_is_left_in_the_end);
     suite.on_each_engine(a_dropped_loop_leaves_nothing);
@@ -210,6 +211,25 @@ fn other_threads_reach_a_connection_by_its_id(engine: EngineKind) {
     });
     let posted = listening.next(LoopEventKind::ConnPost);
     assert_eq!((posted.conn(), posted.posted()), (id, -7));
+}
+
+fn other_threads_shut_down_and_limit_a_connection(engine: EngineKind) {
+    let mut listening = Listening::new(engine);
+    let (client, id) = listening.client();
+    listening.while_running(move || {
+        id.write(b"the last").unwrap();
+        id.shutdown().unwrap();
+        assert_eq!(id.write(b"x").unwrap_err().raw_os_error(), Some(libc::EPIPE));
+        id.shutdown().unwrap();
+        assert_eq!(read_to_end(&client), b"the last");
+        // The other direction is open: its silence ends it.
+        id.set_timeout(omnipoll::Timeout::Read, Some(Duration::from_millis(20))).unwrap();
+        while id.is_open() {
+            thread::yield_now();
+        }
+    });
+    let closed = listening.next(LoopEventKind::Closed);
+    assert_eq!(closed.error().and_then(|error| error.raw_os_error()), Some(libc::ETIMEDOUT));
 }
 
 fn a_stop_ends_the_loop_when_its_connections_have_ended(engine: EngineKind) {
