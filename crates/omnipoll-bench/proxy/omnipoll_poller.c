@@ -1,25 +1,27 @@
 /* The proxy of raw_epoll.c on omnipoll's poller: omnipoll_poller ENGINE ADDRESS:PORT. */
 #include "copy.h"
-#include "pair.h"
+#include "interest.h"
 #include "../echo/omnipoll_named.h"
 
 static omni_poller *poller;
 
-static void set_interest(struct side *side, unsigned before, unsigned now) {
+static void set_interest(int fd, void *side, unsigned before, unsigned now) {
     uint32_t interest = (now & IN ? OMNI_READ : 0) | (now & OUT ? OMNI_WRITE : 0);
     uint64_t token = (uintptr_t)side;
     if (before == 0)
-        ours(omni_poller_add(poller, side->fd, interest, token), "omni_poller_add");
+        ours(omni_poller_add(poller, fd, interest, token), "omni_poller_add");
     else if (now == 0)
-        ours(omni_poller_remove(poller, side->fd), "omni_poller_remove");
+        ours(omni_poller_remove(poller, fd), "omni_poller_remove");
     else
-        ours(omni_poller_modify(poller, side->fd, interest, token), "omni_poller_modify");
+        ours(omni_poller_modify(poller, fd, interest, token), "omni_poller_modify");
 }
 
-static void forget(struct side *side) {
-    if (side->interest != 0)
-        ours(omni_poller_remove(poller, side->fd), "omni_poller_remove");
+static void forget(int fd, unsigned interest) {
+    if (interest != 0)
+        ours(omni_poller_remove(poller, fd), "omni_poller_remove");
 }
+
+#include "pair.h"
 
 static unsigned ready_of(uint32_t ready) {
     if (ready & (OMNI_ERROR | OMNI_HANGUP))

@@ -2,24 +2,8 @@
 #ifndef ON_EPOLL_H
 #define ON_EPOLL_H
 
+#include "epoll_interest.h"
 #include "pair.h"
-#include <sys/epoll.h>
-
-static int set;
-
-static void set_interest(struct side *side, unsigned before, unsigned now) {
-    struct epoll_event event = {
-        .events = (now & IN ? EPOLLIN : 0) | (now & OUT ? EPOLLOUT : 0),
-        .data.ptr = side,
-    };
-    int operation = before == 0 ? EPOLL_CTL_ADD : now == 0 ? EPOLL_CTL_DEL : EPOLL_CTL_MOD;
-    must(epoll_ctl(set, operation, side->fd, &event) == 0, "epoll_ctl");
-}
-
-/* The set forgets a descriptor that is closed. */
-static void forget(struct side *side) {
-    (void)side;
-}
 
 static unsigned ready_of(uint32_t events) {
     if (events & (EPOLLERR | EPOLLHUP))

@@ -1,14 +1,16 @@
 /* A proxy that is told which descriptor is ready: pairs of a client and its backend. Each side is read
  * while the other one takes what came; an end of one is passed on to the other; an error ends both.
  *
- * The program says how to wait (set_interest, forget), and includes before this how bytes go from one side to the
- * other, with what the other one did not take yet: struct rest, has_rest, drop_rest, drain, fill. */
+ * Before this the program includes or defines
+ * - how bytes go from one side to the other, with what the other one did not take yet: struct rest, has_rest,
+ *   drop_rest, drain, fill;
+ * - how to wait: set_interest(fd, side, before, now) begins, changes or ends to wait for a descriptor, and
+ *   forget(fd, interest) is called before one is closed. */
 #ifndef PAIR_H
 #define PAIR_H
 
+#include "interest.h"
 #include "proxy.h"
-
-enum { IN = 1, OUT = 2 };
 
 struct side {
     struct side *other;
@@ -25,24 +27,18 @@ struct pair {
 static struct sockaddr_in backend;
 static struct pair *closed; /* in this batch of events, which may still name them */
 
-/* Begins, changes or ends to wait for a descriptor: `before` and `now` are IN, OUT, both or 0. */
-static void set_interest(struct side *side, unsigned before, unsigned now);
-
-/* The descriptor is about to be closed. */
-static void forget(struct side *side);
-
 static void update(struct side *side) {
     int reads = !side->ended && !side->connecting && !side->other->connecting && !has_rest(&side->other->rest);
     int writes = side->connecting || has_rest(&side->rest);
     unsigned char now = (reads ? IN : 0) | (writes ? OUT : 0), before = side->interest;
     side->interest = now;
     if (now != before)
-        set_interest(side, before, now);
+        set_interest(side->fd, side, before, now);
 }
 
 static void close_side(struct side *side) {
     drop_rest(&side->rest);
-    forget(side);
+    forget(side->fd, side->interest);
     close(side->fd);
     side->fd = -1;
 }

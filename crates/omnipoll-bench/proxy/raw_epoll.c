@@ -1,5 +1,6 @@
 /* The proxy on epoll, level-triggered, with no library. */
 #include "copy.h"
+#include "epoll_interest.h"
 #include "pair.h"
 #include "on_epoll.h"
 

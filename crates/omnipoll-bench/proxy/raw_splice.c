@@ -74,6 +74,7 @@ static ssize_t fill(int from, int to, struct rest *rest) {
     return drain(to, rest) ? length : -1;
 }
 
+#include "epoll_interest.h"
 #include "pair.h"
 #include "on_epoll.h"
 
