@@ -1,16 +1,12 @@
-//! What this thread can use at once: the connection or loop whose callback it is in, and the loops that
-//! it has made.
+//! What this thread is lent: the connection or loop whose callback it is in.
 //!
-//! In a callback the id of any connection of the same loop leads straight to it, and so does the id of a
-//! connection of another of this thread's loops. Anywhere else the connection's loop is asked.
+//! In a callback the id of any connection of the same loop leads straight to it.
 
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::ptr;
 
 use omnipoll::{Conn, ConnId, LoopRef};
-
-use crate::loop_table::{self, OwnedLoop};
 
 /// Lent to a callback for as long as it runs.
 #[derive(Clone, Copy)]
@@ -28,14 +24,8 @@ pub(crate) struct Failed {
     pub(crate) context: *mut c_void,
 }
 
-struct Scope {
-    current: Cell<Option<Current>>,
-    /// The loop that this thread has made last; each knows the one before.
-    loops: Cell<*const OwnedLoop>,
-}
-
 thread_local! {
-    static SCOPE: Scope = const { Scope { current: Cell::new(None), loops: Cell::new(ptr::null()) } };
+    static CURRENT: Cell<Option<Current>> = const { Cell::new(None) };
 }
 
 /// Runs a connection's callback. For so long its id leads to `conn`, and other ids to others of its loop.
@@ -62,7 +52,7 @@ pub(crate) fn enter_failed<T>(
 
 /// What there is of the connection, if this is the callback that says that it never opened.
 pub(crate) fn failed(id: u64) -> Option<Failed> {
-    match SCOPE.with(|scope| scope.current.get())? {
+    match CURRENT.get()? {
         // SAFETY: `enter_failed` has borrowed it until the callback returns.
         Current::Failed { failed, .. } => Some(unsafe { *failed }).filter(|failed| failed.id == id),
         _ => None,
@@ -71,47 +61,46 @@ pub(crate) fn failed(id: u64) -> Option<Failed> {
 
 fn within<T>(current: Current, callback: impl FnOnce() -> T) -> T {
     // A callback may run another loop, in whose callbacks this one's connections are not at hand.
-    let outer = SCOPE.with(|scope| scope.current.replace(Some(current)));
+    let outer = CURRENT.replace(Some(current));
     let result = callback();
-    SCOPE.with(|scope| scope.current.set(outer));
+    CURRENT.set(outer);
     result
 }
 
-/// What `body` makes of the connection, if this thread can use it at once.
+/// What `body` makes of a connection of the loop whose callback this is, or `body` again if that has none
+/// of the id.
 #[inline]
-pub(crate) fn with_conn<T>(id: u64, body: impl FnOnce(&mut Conn<'_>) -> T) -> Option<T> {
-    let (current, loops) = SCOPE.with(|scope| (scope.current.get(), scope.loops.get()));
-    match current {
+pub(crate) fn with_conn<T, B: FnOnce(&mut Conn<'_>) -> T>(id: u64, body: B) -> Result<T, B> {
+    match CURRENT.get() {
         // SAFETY: as in `lent`.
-        Some(Current::Conn { id: own, conn }) if own == id => return Some(body(unsafe { &mut *conn })),
-        Some(current) => {
-            // SAFETY: used before anything else is lent.
-            if let Some(mut conn) = unsafe { lent(current) }.find(ConnId::from_number(id)) {
-                return Some(body(&mut conn));
-            }
-        }
-        None => {}
+        Some(Current::Conn { id: own, conn }) if own == id => Ok(body(unsafe { &mut *conn })),
+        // SAFETY: used before anything else is lent.
+        Some(current) => match unsafe { lent(current) }.find(ConnId::from_number(id)) {
+            Some(mut conn) => Ok(body(&mut conn)),
+            None => Err(body),
+        },
+        None => Err(body),
     }
-    loop_table::with_conn(loops, ConnId::from_number(id), body)
 }
 
 /// What `body` makes of the loop whose callback this is.
 pub(crate) fn with_current_loop<T>(body: impl FnOnce(&mut LoopRef<'_>) -> T) -> Option<T> {
-    let current = SCOPE.with(|scope| scope.current.get())?;
+    let current = CURRENT.get()?;
     // SAFETY: as in `with_conn`.
     Some(body(&mut unsafe { lent(current) }))
 }
 
-/// What `call` makes of the loop with `body`, or `body` again if this is not one of its callbacks.
+/// What `call` makes of the loop with `body`, or `body` again if this is no callback of the loop that is
+/// meant.
 pub(crate) fn with_loop<B, T>(
-    handle: usize,
+    is_meant: impl FnOnce(&LoopRef<'_>) -> bool,
     body: B,
     call: impl FnOnce(&mut LoopRef<'_>, B) -> T,
 ) -> Result<T, B> {
-    let Some(current) = SCOPE.with(|scope| scope.current.get()) else { return Err(body) };
+    let Some(current) = CURRENT.get() else { return Err(body) };
     // SAFETY: as in `with_conn`.
     let mut event_loop = unsafe { lent(current) };
-    if loop_table::known_handle(&event_loop) == Some(handle) {
+    if is_meant(&event_loop) {
         Ok(call(&mut event_loop, body))
     } else {
         Err(body)
@@ -131,13 +120,4 @@ unsafe fn lent<'a>(current: Current) -> LoopRef<'a> {
             Current::Loop(event_loop) | Current::Failed { event_loop, .. } => (*event_loop).reborrow(),
         }
     }
-}
-
-/// The loop that this thread has made last.
-pub(crate) fn last_loop() -> *const OwnedLoop {
-    SCOPE.with(|scope| scope.loops.get())
-}
-
-pub(crate) fn set_last_loop(event_loop: *const OwnedLoop) {
-    SCOPE.with(|scope| scope.loops.set(event_loop));
 }

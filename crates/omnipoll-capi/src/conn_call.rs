@@ -6,9 +6,9 @@ use std::ptr;
 use omnipoll::{Conn, ConnId};
 
 use crate::buffer::to_count;
-use crate::callback_scope;
 use crate::error::{catch_panic, to_c_result, Failure};
 use crate::types::omni_conn;
+use crate::{callback_scope, loop_table};
 
 /// The value of the pointer.
 pub(crate) fn id_of(conn: *const omni_conn) -> u64 {
@@ -35,12 +35,22 @@ pub(crate) fn call<H: Outcome, E: Outcome>(
 ) -> c_int {
     to_c_result(
         function,
-        catch_panic(|| match callback_scope::with_conn(id_of(conn), |conn| here(conn).into_count()) {
+        catch_panic(|| match with_conn(conn, |conn| here(conn).into_count()) {
             Some(outcome) => outcome,
             None if conn.is_null() => Err(Failure::new(libc::EINVAL, "the connection is NULL")),
             None => elsewhere(conn_id(conn)).into_count(),
         }),
     )
+}
+
+/// What `body` makes of the connection, if this thread can use it at once: in a callback of the same loop, or
+/// by another of this thread's loops.
+#[inline]
+fn with_conn<T>(conn: *const omni_conn, body: impl FnOnce(&mut Conn<'_>) -> T) -> Option<T> {
+    match callback_scope::with_conn(id_of(conn), body) {
+        Ok(outcome) => Some(outcome),
+        Err(body) => loop_table::with_conn(conn_id(conn), body),
+    }
 }
 
 /// Runs a call that only the connection's own loop may make.

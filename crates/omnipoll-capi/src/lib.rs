@@ -8,10 +8,12 @@
 //! `statistics` servers; `conn`, `conn_info`, `datagram` and `datagram_socket` what a handler gets;
 //! `inspect` and `strict` what a poller reports of its use.
 //!
-//! Without a chapter: `handle` makes a stale handle an error instead of undefined behaviour; `conn_call`
-//! finds a connection, `callback_scope` what a callback is lent, `loop_table` the loops of a thread;
-//! `loop_handler` calls the handlers of one; `mute` keeps strict mode silent; `sized` reads and writes
-//! structs that grow, `buffer` bytes and strings.
+//! Without a chapter: `handle` makes a stale handle an error instead of undefined behaviour; `callback_scope`
+//! has what a callback is lent, `kept_handlers` the handlers that a loop was given, `loop_table` the loops of
+//! a thread, and `conn_call` finds a connection by them; `handler_calls` calls a handler's functions, for
+//! `loop_handler` and `server_handler`, which the core calls; `server_steps` runs the servers that
+//! `started_servers` has; `mute` keeps strict mode silent; `sized` reads and writes structs that grow,
+//! `buffer` bytes and strings.
 
 #![warn(rust_2018_idioms)]
 // cbindgen puts what is `pub` into the header; no Rust crate can reach it.
@@ -31,8 +33,10 @@ mod event;
 mod event_loop;
 mod handle;
 mod handler;
+mod handler_calls;
 mod inspect;
 mod interest;
+mod kept_handlers;
 mod loop_datagrams;
 mod loop_event;
 mod loop_handler;
@@ -43,10 +47,12 @@ mod mute;
 mod options;
 mod poller;
 mod server;
+mod server_handler;
 mod server_steps;
 mod sized;
 mod sources;
 mod spawn;
+mod started_servers;
 mod statistics;
 mod strict;
 mod types;

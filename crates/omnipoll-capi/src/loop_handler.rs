@@ -1,119 +1,14 @@
-//! The handler of a loop of the program's: each listener and each connection out may have functions of
-//! its own.
+//! The core's handler of a loop of the program's: each listener and each connection out may have functions
+//! of its own.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
-use std::ffi::c_void;
 use std::io;
-use std::ptr;
 use std::rc::Rc;
-use std::slice;
 
-use omnipoll::{Conn, ConnId, Datagram, DatagramId, Event, FailedConnect, Handler, LoopRef, Timeout};
+use omnipoll::{Conn, Datagram, DatagramId, Event, FailedConnect, Handler, LoopRef, Timeout};
 
 use crate::handler::omni_handler;
-use crate::loop_table::handlers_of;
-
-/// Whom a loop calls.
-#[derive(Clone, Copy)]
-pub(crate) enum Callee {
-    /// Its own handler, and others that it was given.
-    Handlers,
-    /// The handler of its server.
-    Server,
-    /// It is pulled.
-    Nobody,
-}
-
-/// The handlers that one loop was given besides its own.
-pub(crate) struct Handlers {
-    pub(crate) callee: Callee,
-    /// Those in use, each of them once.
-    all: RefCell<Vec<Rc<omni_handler>>>,
-    /// Of connections that were asked for and have not opened yet.
-    pending: RefCell<HashMap<ConnId, Pending>>,
-}
-
-/// What `omni_loop_connect` was given.
-pub(crate) struct Pending {
-    /// `None`: the loop's own.
-    pub(crate) handler: Option<Rc<omni_handler>>,
-    pub(crate) context: *mut c_void,
-}
-
-impl Handlers {
-    pub(crate) fn new(callee: Callee) -> Self {
-        Self { callee, all: RefCell::default(), pending: RefCell::default() }
-    }
-
-    /// One that is the same is kept once.
-    pub(crate) fn share(&self, handler: omni_handler) -> Rc<omni_handler> {
-        let mut all = self.all.borrow_mut();
-        if let Some(same) = all.iter().find(|other| bytes(other) == bytes(&handler)) {
-            return same.clone();
-        }
-        all.retain(|other| Rc::strong_count(other) > 1);
-        let handler = Rc::new(handler);
-        all.push(handler.clone());
-        handler
-    }
-
-    pub(crate) fn add_pending(&self, id: ConnId, pending: Pending) {
-        // Most have neither.
-        if pending.handler.is_some() || !pending.context.is_null() {
-            self.pending.borrow_mut().insert(id, pending);
-        }
-    }
-}
-
-/// What the connection out was asked for with, once.
-pub(crate) fn take_pending(event_loop: &LoopRef<'_>, id: ConnId) -> Pending {
-    let pending = handlers_of(event_loop).and_then(|handlers| handlers.pending.borrow_mut().remove(&id));
-    pending.unwrap_or(Pending { handler: None, context: ptr::null_mut() })
-}
-
-fn bytes(handler: &omni_handler) -> &[u8] {
-    // SAFETY: as many bytes as it has, none of which is padding.
-    unsafe { slice::from_raw_parts(ptr::from_ref(handler).cast(), size_of::<omni_handler>()) }
-}
-
-/// The functions that one loop of the program's calls.
-pub(crate) struct LoopCallbacks {
-    /// The loop's own, for its events, and where no other is given.
-    own: Rc<omni_handler>,
-    /// What was passed with each address; its index is the token that the core has.
-    listeners: RefCell<Vec<Listener>>,
-    is_interruptible: bool,
-}
-
-#[derive(Clone)]
-struct Listener {
-    handler: Rc<omni_handler>,
-    token: u64,
-}
-
-impl LoopCallbacks {
-    pub(crate) fn new(own: omni_handler, is_interruptible: bool) -> Self {
-        Self { own: Rc::new(own), listeners: RefCell::default(), is_interruptible }
-    }
-
-    /// Keeps what an address was passed with, and returns the token that the core is to have.
-    pub(crate) fn add_listener(&self, handler: Option<Rc<omni_handler>>, token: u64) -> u64 {
-        let mut listeners = self.listeners.borrow_mut();
-        listeners.push(Listener { handler: handler.unwrap_or_else(|| self.own.clone()), token });
-        listeners.len() as u64 - 1
-    }
-
-    /// The address that was added last is not listened on.
-    pub(crate) fn remove_listener(&self) {
-        self.listeners.borrow_mut().pop();
-    }
-
-    fn listener(&self, token: u64) -> Listener {
-        let known = self.listeners.borrow().get(token as usize).cloned();
-        known.unwrap_or_else(|| Listener { handler: self.own.clone(), token })
-    }
-}
+use crate::kept_handlers::{Listener, LoopCallbacks};
+use crate::loop_table::take_pending;
 
 impl Handler for LoopCallbacks {
     type State = Rc<omni_handler>;

@@ -16,10 +16,10 @@ use std::time::Duration;
 
 use omnipoll::{process_epoch, Conn, ConnId, EventLoop, LoopHandle, LoopRef, PulledLoop};
 
-use crate::callback_scope::{last_loop, set_last_loop, with_loop};
+use crate::callback_scope::with_loop;
 use crate::error::{catch_panic, to_c_result, Failure};
 use crate::handle::{call_signal_safe, checked, Table, LOOP, MAX_SLOTS};
-use crate::loop_handler::{Callee, Handlers, LoopCallbacks};
+use crate::kept_handlers::{Callee, Handlers, LoopCallbacks, Pending};
 use crate::poller;
 use crate::types::omni_loop;
 
@@ -108,6 +108,11 @@ impl Drop for Handles {
 
 static LOOPS: Table<SharedLoop, LOOP, MAX_SLOTS> = Table::new();
 
+thread_local! {
+    /// The loop that this thread has made last; each knows the one before.
+    static LAST_LOOP: Cell<*const OwnedLoop> = const { Cell::new(ptr::null()) };
+}
+
 /// The number of the calling thread, which no other of this process or its children has.
 fn this_thread() -> u64 {
     static THREADS: AtomicU64 = AtomicU64::new(1);
@@ -134,7 +139,7 @@ pub(crate) fn insert(face: Face) -> Result<*mut omni_loop, Failure> {
         freed: Cell::new(false),
         addresses: RefCell::default(),
         face: UnsafeCell::new(face),
-        before: Cell::new(last_loop()),
+        before: Cell::new(LAST_LOOP.get()),
     }));
     let own = Own { handle, thread: this_thread(), process: process_epoch(), owned };
     // SAFETY: just made, and nobody else has it.
@@ -143,7 +148,7 @@ pub(crate) fn insert(face: Face) -> Result<*mut omni_loop, Failure> {
     match insert_shared(&unsafe { &mut *this.face.get() }.loop_ref(), Some(own), callee) {
         Ok(handle) => {
             this.handle.set(handle);
-            set_last_loop(owned);
+            LAST_LOOP.set(owned);
             Ok(ptr::without_provenance_mut(handle))
         }
         Err(failure) => {
@@ -188,13 +193,19 @@ pub(crate) fn handle_of(event_loop: &LoopRef<'_>) -> Result<*mut omni_loop, Fail
 }
 
 /// The handle that a loop has already.
-pub(crate) fn known_handle(event_loop: &LoopRef<'_>) -> Option<usize> {
+fn known_handle(event_loop: &LoopRef<'_>) -> Option<usize> {
     known(event_loop).map(|handles| handles.event_loop)
 }
 
 /// The handlers that were given to a loop with a handle.
 pub(crate) fn handlers_of<'a>(event_loop: &LoopRef<'a>) -> Option<&'a Handlers> {
     known(event_loop).map(|handles| &handles.handlers)
+}
+
+/// What the connection out was asked for with, once.
+pub(crate) fn take_pending(event_loop: &LoopRef<'_>, id: ConnId) -> Pending {
+    let pending = handlers_of(event_loop).and_then(|handlers| handlers.take_pending(id));
+    pending.unwrap_or(Pending { handler: None, context: ptr::null_mut() })
 }
 
 fn known<'a>(event_loop: &LoopRef<'a>) -> Option<&'a Handles> {
@@ -230,7 +241,10 @@ pub(crate) fn call_here(
     body: impl FnOnce(&mut LoopRef<'_>) -> Result<c_int, Failure>,
 ) -> c_int {
     let outcome = match checked(event_loop.addr(), LOOPS.enter(event_loop.addr())) {
-        Ok(_) => with_loop(event_loop.addr(), body, |event_loop, body| catch_panic(|| body(event_loop))),
+        Ok(_) => {
+            let is_meant = |current: &LoopRef<'_>| known_handle(current) == Some(event_loop.addr());
+            with_loop(is_meant, body, |current, body| catch_panic(|| body(current)))
+        }
         Err(errno) => Ok(Err(Failure::of(errno))),
     };
     match outcome {
@@ -276,14 +290,10 @@ fn use_face(
     outcome.unwrap_or_else(|panic| Err(Failure::panicked(panic)))
 }
 
-/// What `body` makes of a connection of one of this thread's loops, the last of which is given, unless
-/// a call uses that loop.
+/// What `body` makes of a connection of one of this thread's loops, unless a call uses that loop.
 #[inline]
-pub(crate) fn with_conn<T>(
-    mut next: *const OwnedLoop,
-    id: ConnId,
-    body: impl FnOnce(&mut Conn<'_>) -> T,
-) -> Option<T> {
+pub(crate) fn with_conn<T>(id: ConnId, body: impl FnOnce(&mut Conn<'_>) -> T) -> Option<T> {
+    let mut next = LAST_LOOP.get();
     // SAFETY: this thread's, and removed from here before it is dropped.
     while let Some(owned) = unsafe { next.as_ref() } {
         next = owned.before.get();
@@ -351,9 +361,9 @@ fn end(owned: *const OwnedLoop) {
 fn forget(owned: *const OwnedLoop) {
     // SAFETY: as in `with_conn`.
     let before = unsafe { (*owned).before.get() };
-    let mut next = last_loop();
+    let mut next = LAST_LOOP.get();
     if next == owned {
-        return set_last_loop(before);
+        return LAST_LOOP.set(before);
     }
     // SAFETY: as in `with_conn`.
     while let Some(later) = unsafe { next.as_ref() } {

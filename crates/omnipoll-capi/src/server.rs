@@ -14,10 +14,11 @@ use crate::conn_call::conn_id;
 use crate::datagram_socket::socket_of;
 use crate::error::{catch_panic, to_c_result, Failure};
 use crate::handle::{call_signal_safe, checked, Table, SERVER};
-use crate::handler::{omni_handler, Callbacks};
+use crate::handler::omni_handler;
 use crate::options::omni_server_options;
-use crate::server_steps;
+use crate::server_handler::Callbacks;
 use crate::sized;
+use crate::started_servers;
 use crate::types::{omni_conn, omni_datagram_socket, omni_server};
 
 /// A server and its handle to the outside.
@@ -231,7 +232,7 @@ pub extern "C" fn omni_server_free(server: *mut omni_server) {
         Some(entry) if entry.close() => {
             let _ = catch_unwind(AssertUnwindSafe(|| entry.handle.stop(Some(Duration::ZERO))));
             drop(entry);
-            server_steps::forget(server.addr());
+            started_servers::forget(server.addr());
         }
         _ => {
             to_c_result("omni_server_free", Err(Failure::of(libc::ESTALE)));

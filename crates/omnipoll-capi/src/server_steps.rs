@@ -1,24 +1,14 @@
 //! A server that is run step by step.
 
-use std::cell::RefCell;
 use std::ffi::c_int;
 use std::os::fd::AsRawFd;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 
-use omnipoll::StartedServer;
-
 use crate::error::Failure;
 use crate::event_loop::time_limit;
-use crate::handler::Callbacks;
 use crate::server::call;
+use crate::started_servers::{self, Started};
 use crate::types::omni_server;
-
-type Started = StartedServer<Callbacks>;
-
-thread_local! {
-    /// The servers that this thread has started, by their handles, but for one that is in a step.
-    static STARTED: RefCell<Vec<(usize, Started)>> = const { RefCell::new(Vec::new()) };
-}
 
 /// Makes one step with a server, which is started if it was not. One that has been freed ends here.
 fn step(
@@ -26,10 +16,7 @@ fn step(
     server: *mut omni_server,
     body: impl FnOnce(&mut Started) -> Result<c_int, Failure>,
 ) -> c_int {
-    let mut started = STARTED.with_borrow_mut(|all| {
-        let place = all.iter().position(|(handle, _)| *handle == server.addr())?;
-        Some(all.swap_remove(place).1)
-    });
+    let mut started = started_servers::take(server.addr());
     let found = call(function, server, |serving| {
         if started.is_none() {
             started = Some(serving.start()?);
@@ -41,22 +28,14 @@ fn step(
     let mut kept = Some(started);
     let result = call(function, server, |_| {
         let stepped = stepped.unwrap_or_else(|panic| resume_unwind(panic));
-        let started = kept.take();
-        STARTED.with_borrow_mut(|all| all.extend(started.map(|started| (server.addr(), started))));
+        if let Some(started) = kept.take() {
+            started_servers::keep(server.addr(), started);
+        }
         stepped
     });
     // Freed meanwhile: the last callbacks are made now.
     let _ = catch_unwind(AssertUnwindSafe(|| drop(kept)));
     result
-}
-
-/// Ends a server that this thread has started, unless it is in a step.
-pub(crate) fn forget(server: usize) {
-    let ended = STARTED.with_borrow_mut(|all| {
-        let place = all.iter().position(|(handle, _)| *handle == server)?;
-        Some(all.swap_remove(place))
-    });
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(ended)));
 }
 
 /// cbindgen:postfix=OMNI_NONNULL(1)

@@ -12,7 +12,7 @@ use crate::conn_call::handle_of;
 use crate::error::Failure;
 use crate::event_loop::{calls_nothing, read_handler};
 use crate::handler::omni_handler;
-use crate::loop_handler::{Callee, Pending};
+use crate::kept_handlers::{Callee, Pending};
 use crate::loop_table::{self, call_here};
 use crate::sized::{self, Sized32};
 use crate::types::{omni_conn, omni_loop};
