@@ -1,5 +1,6 @@
 //! The Python class `Connection`.
 
+mod home;
 mod making;
 
 use std::ffi::CStr;
@@ -14,15 +15,14 @@ use pyo3::exceptions::{PyOSError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
+pub(crate) use self::home::{not_here, Home};
 use crate::address::to_python;
 use crate::bytes::Bytes;
 use crate::convert::{self, descriptor, error, number, text};
 use crate::current;
-use crate::event_loop::Shared;
 use crate::fastcall::{Argument, Method};
 use crate::finalization::protect_thread;
 use crate::gil_cell::GilCell;
-use crate::worker::PyWorker;
 
 /// A connection of a server or of a Loop: the same object in every call of the handler, from on_open to
 /// on_close. It takes any attribute, and is the place for what is known of the peer. It has no
@@ -43,8 +43,7 @@ pub(crate) struct PyConnection {
     is_outgoing: bool,
     /// What listen() or connect() was given, or the program has set.
     token: GilCell<Option<Py<PyAny>>>,
-    /// The Loop it is of; `None` on a server.
-    home: Option<Arc<Shared>>,
+    home: Arc<dyn Home>,
     fd: AtomicI32,
     /// The handler has ended our direction.
     closed: AtomicBool,
@@ -63,24 +62,17 @@ impl PyConnection {
     #[inline]
     fn directly<R>(&self, py: Python<'_>, act: impl FnOnce(&mut Conn<'_>) -> R) -> Option<R> {
         let mut act = Some(act);
-        let done = current::connection(self.number, |conn| act.take().map(|act| act(conn)));
-        match (done, &self.home) {
-            (Some(done), _) => done,
-            (None, Some(home)) => home.with_idle(py, self.number, act?),
-            (None, None) => None,
+        let mut done = None;
+        let mut once = |conn: &mut Conn<'_>| done = act.take().map(|act| act(conn));
+        if current::connection(self.number, &mut once).is_none() {
+            self.home.with_idle(py, self.number, &mut once);
         }
+        done
     }
 
     fn here<R>(&self, py: Python<'_>, act: impl FnOnce(&mut Conn<'_>) -> R) -> PyResult<R> {
         protect_thread();
-        self.directly(py, act).ok_or_else(|| match self.number.is_open() {
-            true => PyOSError::new_err((
-                libc::EPERM,
-                "only in a call of the handler by the connection's loop, and between the waits of a Loop in \
-                 its own thread",
-            )),
-            false => PyOSError::new_err((libc::ESTALE, "the connection is gone")),
-        })
+        self.directly(py, act).ok_or_else(|| not_here(self.number))
     }
 
     /// Acts on it directly where that is possible, and through its id elsewhere.
@@ -408,16 +400,7 @@ impl PyConnection {
     #[getter(r#loop)]
     fn event_loop(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         protect_thread();
-        match &self.home {
-            Some(home) => home
-                .event_loop(py)
-                .map(|event_loop| event_loop.into_any().unbind())
-                .ok_or_else(|| PyOSError::new_err((libc::ESTALE, "the connection's loop is gone"))),
-            None => {
-                let place = self.here(py, |conn| (conn.event_loop().poller().clone(), conn.worker()))?;
-                PyWorker::of_call(py, place).map(Py::into_any)
-            }
-        }
+        self.home.event_loop(py, self.number)
     }
 
     fn __repr__(&self) -> String {

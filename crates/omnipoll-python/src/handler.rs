@@ -61,7 +61,7 @@ impl PyHandler {
                 connection.get().open(conn);
                 Ok(connection)
             }
-            None => Py::new(py, PyConnection::accepted(py, conn)),
+            None => Py::new(py, PyConnection::accepted(py, conn, worker::home())),
         }
     }
 

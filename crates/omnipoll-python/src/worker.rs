@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
-use omnipoll::{Event, LoopRef, Poller};
+use omnipoll::{Conn, ConnId, Event, LoopRef, Poller};
 use pyo3::exceptions::{PyException, PyOSError};
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use crate::connection::PyConnection;
+use crate::connection::{not_here, Home, PyConnection};
 use crate::convert::{self, error, number, optional_text, text};
 use crate::event_loop::connect_options;
 use crate::finalization::protect_thread;
@@ -85,7 +85,7 @@ impl PyWorker {
         drop(outgoing);
         let id = self.in_call(|event_loop| event_loop.connect(&address, &options, number))?.map_err(error)?;
         let token = token.unwrap_or_else(|| py.None());
-        let connection = Py::new(py, PyConnection::outgoing_of(py, id, self.number, token))?;
+        let connection = Py::new(py, PyConnection::outgoing(py, id, self.number, token, home()))?;
         self.outgoing.borrow(py).connections.insert(number, connection.clone_ref(py));
         Ok(connection)
     }
@@ -138,7 +138,7 @@ impl PyWorker {
     }
 
     /// The worker that makes the call in progress, whose poller and number these are.
-    pub(crate) fn of_call(py: Python<'_>, place: (Arc<Poller>, usize)) -> PyResult<Py<Self>> {
+    fn of_call(py: Python<'_>, place: (Arc<Poller>, usize)) -> PyResult<Py<Self>> {
         let owner = current::owner().ok_or_else(not_in_call)?;
         match Self::current(py, owner) {
             Some(worker) => Ok(worker),
@@ -173,6 +173,25 @@ impl PyWorker {
     pub(crate) fn report(&self, py: Python<'_>, event: &Event) -> PyResult<Option<Py<PyAny>>> {
         self.poller.get().core()?.report(py, event, event::make)
     }
+}
+
+/// The workers of servers, for connections.
+struct Workers;
+
+impl Home for Workers {
+    /// The worker that makes the call in progress.
+    fn event_loop(&self, py: Python<'_>, id: ConnId) -> PyResult<Py<PyAny>> {
+        let place = current::connection(id, |conn| (conn.event_loop().poller().clone(), conn.worker()));
+        PyWorker::of_call(py, place.ok_or_else(|| not_here(id))?).map(Py::into_any)
+    }
+
+    /// A worker's loop is used in its calls alone.
+    fn with_idle(&self, _py: Python<'_>, _id: ConnId, _act: &mut dyn FnMut(&mut Conn<'_>)) {}
+}
+
+/// The home of a server's connections.
+pub(crate) fn home() -> Arc<dyn Home> {
+    Arc::new(Workers)
 }
 
 fn not_in_call() -> PyErr {

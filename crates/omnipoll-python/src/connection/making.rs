@@ -7,33 +7,38 @@ use std::sync::{Arc, OnceLock};
 use omnipoll::{Conn, ConnId};
 use pyo3::prelude::*;
 
-use super::PyConnection;
-use crate::event_loop::Shared;
+use super::{Home, PyConnection};
 use crate::gil_cell::GilCell;
 
 impl PyConnection {
     /// One that a server has accepted.
-    pub(crate) fn accepted(py: Python<'_>, conn: &Conn<'_>) -> Self {
-        let connection = Self::made(py, conn.id(), conn.worker(), conn.is_outgoing(), None, None);
+    pub(crate) fn accepted(py: Python<'_>, conn: &Conn<'_>, home: Arc<dyn Home>) -> Self {
+        let connection = Self::made(py, conn.id(), conn.worker(), conn.is_outgoing(), None, home);
         connection.open(conn);
         connection
     }
 
     /// One that a Loop has accepted.
-    pub(crate) fn accepted_by(py: Python<'_>, conn: &Conn<'_>, token: Py<PyAny>, home: Arc<Shared>) -> Self {
-        let connection = Self::made(py, conn.id(), 0, false, Some(token), Some(home));
+    pub(crate) fn accepted_by(
+        py: Python<'_>,
+        conn: &Conn<'_>,
+        token: Py<PyAny>,
+        home: Arc<dyn Home>,
+    ) -> Self {
+        let connection = Self::made(py, conn.id(), 0, false, Some(token), home);
         connection.open(conn);
         connection
     }
 
     /// One that is to be opened.
-    pub(crate) fn outgoing(py: Python<'_>, id: ConnId, token: Py<PyAny>, home: Arc<Shared>) -> Self {
-        Self::made(py, id, 0, true, Some(token), Some(home))
-    }
-
-    /// The same, of a server's worker.
-    pub(crate) fn outgoing_of(py: Python<'_>, id: ConnId, worker: usize, token: Py<PyAny>) -> Self {
-        Self::made(py, id, worker, true, Some(token), None)
+    pub(crate) fn outgoing(
+        py: Python<'_>,
+        id: ConnId,
+        loop_number: usize,
+        token: Py<PyAny>,
+        home: Arc<dyn Home>,
+    ) -> Self {
+        Self::made(py, id, loop_number, true, Some(token), home)
     }
 
     fn made(
@@ -42,7 +47,7 @@ impl PyConnection {
         loop_number: usize,
         is_outgoing: bool,
         token: Option<Py<PyAny>>,
-        home: Option<Arc<Shared>>,
+        home: Arc<dyn Home>,
     ) -> Self {
         Self {
             number,

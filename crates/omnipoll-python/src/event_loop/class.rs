@@ -1,7 +1,5 @@
 //! The Python class `Loop`.
 
-mod driving;
-
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
@@ -11,11 +9,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
-use self::driving::{pull, timeout_of};
 use super::connect::connect_options;
+use super::driving::{pull, timeout_of};
 use super::handler::Mode;
+use super::loop_core::{closed, LoopCore};
 use super::options::Given;
-use super::shared::{closed, Shared};
 use crate::connection::PyConnection;
 use crate::convert::{self, error, number, optional_text, text};
 use crate::datagram_socket::PyDatagramSocket;
@@ -65,7 +63,7 @@ use crate::poller::PyPoller;
 /// ...         print(event.token)
 /// time is up
 #[pyclass(frozen, subclass, weakref, name = "Loop", module = "omnipoll")]
-pub(crate) struct PyLoop(InitCell<Arc<Shared>>);
+pub(crate) struct PyLoop(InitCell<Arc<LoopCore>>);
 
 #[pymethods]
 impl PyLoop {
@@ -123,9 +121,9 @@ impl PyLoop {
         };
         let options = given.options(py)?;
         let make = |handler| EventLoop::with_options(handler, options).map_err(error);
-        let shared = Shared::new(py, handler, make)?;
-        shared.set_object(slf)?;
-        slf.get().0.make(shared)
+        let core = LoopCore::new(py, handler, make)?;
+        core.shared.set_object(slf)?;
+        slf.get().0.make(core)
     }
 
     /// Listens on an address, and returns it with the port that the system has chosen where it was 0.
@@ -145,7 +143,7 @@ impl PyLoop {
         handler: Option<&Bound<'_, PyAny>>,
         token: Option<Py<PyAny>>,
     ) -> PyResult<String> {
-        self.open_socket(py, handler, token, |event_loop, token| event_loop.listen(&address, token))
+        self.0.get()?.open_socket(py, handler, token, |event_loop, token| event_loop.listen(&address, token))
     }
 
     /// Begins to connect to an address, and returns the Connection at once: "192.0.2.1:80",
@@ -217,7 +215,7 @@ impl PyLoop {
         token: Option<Py<PyAny>>,
     ) -> PyResult<PyDatagramSocket> {
         let connect = |event_loop: &mut EventLoop<_>, token| event_loop.connect_datagrams(&address, token);
-        self.open_socket(py, handler, token, connect).map(PyDatagramSocket)
+        self.0.get()?.open_socket(py, handler, token, connect).map(PyDatagramSocket)
     }
 
     /// The sockets of its "udp:" addresses, the oldest first: a list of DatagramSocket.
@@ -232,7 +230,7 @@ impl PyLoop {
     /// fileno() and after_fork() are the loop's and raise PermissionError.
     #[getter]
     fn poller(&self, py: Python<'_>) -> PyResult<Py<PyPoller>> {
-        Ok(self.0.get()?.poller.clone_ref(py))
+        Ok(self.0.get()?.shared.poller.clone_ref(py))
     }
 
     /// Runs until stop() is called and every connection has ended, and calls the handlers.
@@ -246,11 +244,13 @@ impl PyLoop {
     /// Raises ValueError when there is no handler, RuntimeError in a call of the loop's, OSError
     /// (EOWNERDEAD) in a forked child.
     fn run(&self, py: Python<'_>) -> PyResult<()> {
-        self.run_by_handler(py, |event_loop, shared| {
-            while event_loop.run_once(None)? && !shared.ending.is_set() {}
-            Ok(true)
-        })
-        .map(drop)
+        self.0
+            .get()?
+            .run_by_handler(py, |event_loop, shared| {
+                while event_loop.run_once(None)? && !shared.ending.is_set() {}
+                Ok(true)
+            })
+            .map(drop)
     }
 
     /// Waits once, for no longer than timeout seconds (None: without limit), and calls the handlers with
@@ -259,7 +259,7 @@ impl PyLoop {
     #[pyo3(signature = (timeout=None))]
     fn run_once(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
         let timeout = timeout_of(timeout)?;
-        self.run_by_handler(py, |event_loop, _| event_loop.run_once(timeout))
+        self.0.get()?.run_by_handler(py, |event_loop, _| event_loop.run_once(timeout))
     }
 
     /// Waits until something has happened, for no longer than timeout seconds (None: without limit), and
@@ -303,11 +303,12 @@ impl PyLoop {
         if most == 0 {
             return Err(PyValueError::new_err("max_events must be at least 1"));
         }
-        self.drive(
+        let core = self.0.get()?;
+        core.drive(
             py,
             Mode::Pulled,
             |event_loop, shared| pull(event_loop, shared, timeout),
-            |handler| handler.pulled().take(py, self.0.get()?, most),
+            |handler| handler.pulled().take(py, &core.shared, most),
         )
     }
 
@@ -350,19 +351,19 @@ impl PyLoop {
     /// called, and everything is released. Closing twice is closing once. In a call of the loop's it is
     /// done when run() or wait() is about to return, at once.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        let Some(shared) = self.0.get_opt() else { return Ok(()) };
-        if shared.is_closed(py) {
+        let Some(core) = self.0.get_opt() else { return Ok(()) };
+        if core.is_closed(py) {
             return Ok(());
         }
-        match shared.take(py) {
+        match core.take(py) {
             Ok(event_loop) => {
-                shared.close_later();
-                shared.put_back(py, event_loop);
+                core.close_later();
+                core.put_back(py, event_loop);
                 Ok(())
             }
             Err(not_here) => {
-                shared.check_thread().map_err(|_| not_here)?;
-                shared.close_later();
+                core.check_thread().map_err(|_| not_here)?;
+                core.close_later();
                 self.stop(py, Some(0.0))
             }
         }
@@ -371,8 +372,8 @@ impl PyLoop {
     /// Whether close() was called.
     #[getter]
     fn closed(&self, py: Python<'_>) -> PyResult<bool> {
-        let shared = self.0.get()?;
-        Ok(shared.is_closed(py) || shared.is_closing())
+        let core = self.0.get()?;
+        Ok(core.is_closed(py) || core.is_closing())
     }
 
     /// The name of the engine.
@@ -396,18 +397,18 @@ impl PyLoop {
     }
 
     fn __repr__(&self, py: Python<'_>) -> String {
-        let Some(shared) = self.0.get_opt() else { return "<omnipoll.Loop, not initialized>".into() };
-        let state = if shared.is_closed(py) { ", closed" } else { "" };
-        format!("<omnipoll.Loop on {}{state}>", shared.engine.name())
+        let Some(core) = self.0.get_opt() else { return "<omnipoll.Loop, not initialized>".into() };
+        let state = if core.is_closed(py) { ", closed" } else { "" };
+        format!("<omnipoll.Loop on {}{state}>", core.engine.name())
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.0.get_opt().map_or(Ok(()), |shared| shared.traverse(&visit))
+        self.0.get_opt().map_or(Ok(()), |core| core.shared.traverse(&visit))
     }
 
     fn __clear__(&self, py: Python<'_>) {
-        if let Some(shared) = self.0.get_opt() {
-            shared.close(py, false);
+        if let Some(core) = self.0.get_opt() {
+            core.close(py, false);
         }
     }
 }
@@ -416,11 +417,11 @@ impl Drop for PyLoop {
     /// Of a loop that was not closed nobody is told.
     fn drop(&mut self) {
         protect_thread();
-        let Some(shared) = self.0.get_opt() else { return };
+        let Some(core) = self.0.get_opt() else { return };
         // It fails when the interpreter has ended: nothing is released then.
         let _ = Python::try_attach(|py| {
             let pending = PyErr::take(py);
-            shared.close(py, false);
+            core.close(py, false);
             pending.into_iter().for_each(|error| error.restore(py));
         });
     }

@@ -1,50 +1,15 @@
-//! Connecting from a loop.
-
-use std::sync::Arc;
+//! The options of a connect, and what comes of one that fails.
 
 use omnipoll::{ConnectOptions, FailedConnect};
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 
-use super::handler::OUTGOING;
+use super::members::OUTGOING;
 use super::shared::Shared;
-use crate::connection::PyConnection;
-use crate::convert::{self, error};
-use crate::current;
+use crate::convert;
 use crate::methods::Failures;
 
 impl Shared {
-    /// Begins to connect, in a call of the loop's or outside of them.
-    pub(super) fn connect(
-        self: &Arc<Self>,
-        py: Python<'_>,
-        address: &str,
-        options: &ConnectOptions,
-        handler: Option<&Bound<'_, PyAny>>,
-        token: Py<PyAny>,
-    ) -> PyResult<Py<PyConnection>> {
-        self.check_thread()?;
-        let methods = self.methods(handler)?;
-        let key = self.members.borrow(py).reserve();
-        let number = OUTGOING + key as u64;
-        let in_call =
-            current::event_loop(self.as_owner(), |event_loop| event_loop.connect(address, options, number));
-        let connected = match in_call {
-            Some(connected) => Ok(connected),
-            None => self.with(py, |event_loop| event_loop.connect(address, options, number)),
-        };
-        let made = connected.and_then(|id| {
-            let id = id.map_err(error)?;
-            Py::new(py, PyConnection::outgoing(py, id, token, self.clone()))
-        });
-        let mut members = self.members.borrow(py);
-        match &made {
-            Ok(connection) => members.set(key, connection.clone_ref(py), methods),
-            Err(_) => _ = members.remove(key),
-        }
-        made
-    }
-
     /// It never opened, and its on_close says why.
     pub(super) fn connect_failed(&self, py: Python<'_>, failed: &FailedConnect) {
         let key = (failed.token() - OUTGOING) as usize;

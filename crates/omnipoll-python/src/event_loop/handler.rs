@@ -7,15 +7,13 @@ use std::sync::Arc;
 use omnipoll::{Conn, Datagram, DatagramId, Event, FailedConnect, Handler, LoopRef, Timeout};
 use pyo3::prelude::*;
 
+use super::members::OUTGOING;
 use super::pulled::{Kept, Pulled, BUFFER};
 use super::shared::Shared;
-use crate::connection::PyConnection;
+use crate::connection::{Home, PyConnection};
 use crate::finalization::attach;
 use crate::methods::{invoke, Call, Failures, Methods};
 use crate::{current, event, log};
-
-/// The tokens of connections out: from here on, the key of the connection. Below are the listeners'.
-pub(super) const OUTGOING: u64 = 1 << 32;
 
 /// What becomes of what happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +29,8 @@ pub(super) enum Mode {
 /// Used in the loop's own thread alone.
 pub(crate) struct LoopHandler {
     shared: OnceCell<Arc<Shared>>,
+    /// What its connections belong to.
+    home: OnceCell<Arc<dyn Home>>,
     mode: Cell<Mode>,
     pulled: RefCell<Pulled>,
     /// It was said that there is nobody to take the program's own events.
@@ -47,15 +47,17 @@ impl LoopHandler {
     pub(super) fn new() -> Self {
         Self {
             shared: OnceCell::new(),
+            home: OnceCell::new(),
             mode: Cell::new(Mode::Calls),
             pulled: RefCell::default(),
             has_complained: Cell::new(false),
         }
     }
 
-    pub(super) fn belong_to(&self, shared: Arc<Shared>) {
-        // It was empty.
+    pub(super) fn belong_to(&self, shared: Arc<Shared>, home: Arc<dyn Home>) {
+        // They were empty.
         let _ = self.shared.set(shared);
+        let _ = self.home.set(home);
     }
 
     pub(super) fn set_mode(&self, mode: Mode) {
@@ -93,7 +95,7 @@ impl LoopHandler {
     }
 
     /// The object of a connection that has opened, its key and its handler.
-    fn begin(&self, py: Python<'_>, shared: &Arc<Shared>, conn: &Conn<'_>) -> PyResult<Member> {
+    fn begin(py: Python<'_>, shared: &Shared, home: &Arc<dyn Home>, conn: &Conn<'_>) -> PyResult<Member> {
         let token = conn.token();
         if let Some(key) = token.checked_sub(OUTGOING).map(|key| key as usize) {
             let connection = shared.members.borrow(py).connection(py, key);
@@ -101,7 +103,7 @@ impl LoopHandler {
             return Ok(Member { key, methods: shared.members.borrow(py).methods(key) });
         }
         let (methods, token) = shared.listener(py, token);
-        let connection = Py::new(py, PyConnection::accepted_by(py, conn, token, shared.clone()))?;
+        let connection = Py::new(py, PyConnection::accepted_by(py, conn, token, home.clone()))?;
         let mut members = shared.members.borrow(py);
         let key = members.reserve();
         members.set(key, connection, methods.clone());
@@ -119,8 +121,8 @@ impl LoopHandler {
             }
             return Ok(());
         };
-        let Some(event_loop) = shared.event_loop(py) else { return Ok(()) };
-        invoke(py, method, event_loop.as_any().as_unbound(), Some(object.bind(py))).map(drop)
+        let Some(event_loop) = shared.object(py) else { return Ok(()) };
+        invoke(py, method, event_loop.as_unbound(), Some(object.bind(py))).map(drop)
     }
 }
 
@@ -129,12 +131,13 @@ impl Handler for LoopHandler {
 
     fn on_open(&self, conn: &mut Conn<'_>) -> io::Result<Member> {
         let refused = || io::Error::from_raw_os_error(libc::ECONNREFUSED);
-        let Some(shared) = self.shared.get().filter(|_| self.mode.get() != Mode::Silent) else {
+        let (Some(shared), Some(home)) = (self.shared.get(), self.home.get()) else { return Err(refused()) };
+        if self.mode.get() == Mode::Silent {
             return Err(refused());
-        };
+        }
         attach(|py| {
-            let member =
-                self.begin(py, shared, conn).map_err(|_| io::Error::from_raw_os_error(libc::ENOMEM))?;
+            let member = Self::begin(py, shared, home, conn)
+                .map_err(|_| io::Error::from_raw_os_error(libc::ENOMEM))?;
             if self.is_pulled() {
                 self.pulled().push(Kept::opened(member.key, conn.is_outgoing()));
                 return Ok(member);

@@ -10,6 +10,9 @@ use pyo3::{PyTraverseError, PyVisit};
 use crate::connection::PyConnection;
 use crate::methods::Methods;
 
+/// The tokens of connections out: from here on, the key of the connection. Below are the listeners'.
+pub(super) const OUTGOING: u64 = 1 << 32;
+
 /// The connections of a loop, from the beginning to on_close.
 #[derive(Default)]
 pub(crate) struct Members {

@@ -5,9 +5,12 @@
 
 mod class;
 mod connect;
+mod driving;
 mod handler;
+mod loop_core;
 mod loop_event;
 mod members;
+mod opening;
 mod options;
 mod pulled;
 mod shared;
@@ -15,4 +18,3 @@ mod shared;
 pub(crate) use self::class::PyLoop;
 pub(crate) use self::connect::{connect_options, reason};
 pub(crate) use self::loop_event::{PyLoopEvent, KINDS};
-pub(crate) use self::shared::Shared;

@@ -1,17 +1,15 @@
-//! [`Shared`]: what a loop, its handler and its connections have in common.
+//! [`Shared`]: what a loop has in common with its handler.
 
 use std::fmt::Arguments;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use omnipoll::{Conn, ConnId, EngineKind, EventLoop, LoopHandle};
-use pyo3::exceptions::{PyException, PyOSError, PyRuntimeError, PyValueError};
+use omnipoll::Poller;
+use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::class::PyLoop;
-use super::handler::{LoopHandler, Mode};
 use super::members::{Handlers, Members};
 use crate::ending::Ending;
 use crate::gil_cell::GilCell;
@@ -20,19 +18,9 @@ use crate::methods::{Failures, Methods};
 use crate::poller::PyPoller;
 use crate::poller_core::PollerCore;
 
-/// Held by the object, by the core's loop and by every connection.
+/// What the handlers of Python's are, and what is known by the core's tokens and keys.
 pub(crate) struct Shared {
-    /// The number of the thread that the loop belongs to.
-    thread: u64,
-    pub(super) engine: EngineKind,
     pub(super) poller: Py<PyPoller>,
-    /// What other threads reach it by; `None` when it is closed.
-    pub(super) handle: GilCell<Option<LoopHandle>>,
-    /// `None` while something is being done with it, and when it is closed. Taken and put back by its own
-    /// thread alone, but for the last time.
-    held: GilCell<Option<Box<EventLoop<LoopHandler>>>>,
-    /// It was closed in a call of its own.
-    is_closing: AtomicBool,
     /// There is a listener or a connection without a handler.
     lacks_handler: AtomicBool,
     pub(super) members: GilCell<Members>,
@@ -42,7 +30,8 @@ pub(crate) struct Shared {
     /// By the token that the core has of them.
     listeners: GilCell<Vec<Listener>>,
     pub(super) ending: Ending,
-    this: OnceLock<Py<PyWeakrefReference>>,
+    /// The object that the loop is in Python.
+    object: OnceLock<Py<PyWeakrefReference>>,
 }
 
 /// What the connections and datagrams that come to an address get.
@@ -54,108 +43,38 @@ struct Listener {
 impl Shared {
     pub(super) fn new(
         py: Python<'_>,
-        handler: Option<&Bound<'_, PyAny>>,
-        make: impl FnOnce(LoopHandler) -> PyResult<EventLoop<LoopHandler>>,
-    ) -> PyResult<Arc<Self>> {
+        default: Option<(Bound<'_, PyAny>, Arc<Methods>)>,
+        poller: Arc<Poller>,
+    ) -> PyResult<Self> {
         let mut handlers = Handlers::default();
-        let mut default = None;
-        if let Some(handler) = handler {
-            let methods = Arc::new(Methods::new(handler, "a loop")?);
-            handlers.add(handler.clone(), methods.clone());
-            default = Some(methods);
-        }
-        let event_loop = Box::new(make(LoopHandler::new())?);
-        let core = PollerCore::of_loop(py, event_loop.poller().clone())?;
-        let shared = Arc::new(Self {
-            thread: this_thread(),
-            engine: event_loop.engine(),
+        let default = default.map(|(handler, methods)| {
+            handlers.add(handler, methods.clone());
+            methods
+        });
+        let core = PollerCore::of_loop(py, poller)?;
+        Ok(Self {
             poller: Py::new(py, PyPoller::of_loop(core)?)?,
-            handle: GilCell::new(py, Some(event_loop.handle())),
-            held: GilCell::new(py, None),
-            is_closing: false.into(),
             lacks_handler: false.into(),
             members: GilCell::new(py, Members::default()),
             handlers: GilCell::new(py, handlers),
             default,
             listeners: GilCell::new(py, Vec::new()),
             ending: Ending::new(py),
-            this: OnceLock::new(),
-        });
-        event_loop.handler().belong_to(shared.clone());
-        *shared.held.borrow(py) = Some(event_loop);
-        Ok(shared)
+            object: OnceLock::new(),
+        })
     }
 
     /// The object is this one.
-    pub(super) fn set_object(&self, object: &Bound<'_, PyLoop>) -> PyResult<()> {
-        let this = PyWeakrefReference::new(object)?;
+    pub(super) fn set_object(&self, object: &Bound<'_, PyAny>) -> PyResult<()> {
+        let object = PyWeakrefReference::new(object)?;
         // It was empty.
-        let _ = self.this.set(this.unbind());
+        let _ = self.object.set(object.unbind());
         Ok(())
     }
 
     /// The object, if it is still there.
-    pub(crate) fn event_loop<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyLoop>> {
-        self.this.get()?.bind(py).upgrade_as::<PyLoop>().ok().flatten()
-    }
-
-    /// Acts on a connection between two waits, in the loop's own thread.
-    pub(crate) fn with_idle<R>(
-        &self,
-        py: Python<'_>,
-        id: ConnId,
-        act: impl FnOnce(&mut Conn<'_>) -> R,
-    ) -> Option<R> {
-        if self.thread != this_thread() {
-            return None;
-        }
-        let mut held = self.held.try_borrow(py)?;
-        held.as_mut()?.conn(id).ok().map(|mut conn| act(&mut conn))
-    }
-
-    /// `EPERM` in any other thread than the loop's own.
-    pub(super) fn check_thread(&self) -> PyResult<()> {
-        match self.thread == this_thread() {
-            true => Ok(()),
-            false => Err(PyOSError::new_err((
-                libc::EPERM,
-                "a loop belongs to the thread that has made it: another has its stop() and poller.post(), \
-                 and the write(), close() and post() of its connections",
-            ))),
-        }
-    }
-
-    /// Acts on the core's loop, outside of its calls.
-    pub(super) fn with<R>(
-        &self,
-        py: Python<'_>,
-        act: impl FnOnce(&mut EventLoop<LoopHandler>) -> R,
-    ) -> PyResult<R> {
-        let mut event_loop = self.take(py)?;
-        let done = act(&mut event_loop);
-        self.put_back(py, event_loop);
-        Ok(done)
-    }
-
-    /// Takes the core's loop out to use it.
-    pub(super) fn take(&self, py: Python<'_>) -> PyResult<Box<EventLoop<LoopHandler>>> {
-        self.check_thread()?;
-        let held = self.held.borrow(py).take();
-        held.ok_or_else(|| match self.is_closed(py) {
-            true => closed(),
-            false => PyRuntimeError::new_err("the loop is in a wait of its own: not in its calls"),
-        })
-    }
-
-    pub(super) fn put_back(&self, py: Python<'_>, event_loop: Box<EventLoop<LoopHandler>>) {
-        *self.held.borrow(py) = Some(event_loop);
-        if self.is_closing.load(Ordering::Relaxed) {
-            self.close(py, true);
-        }
-    }
-
-    pub(super) fn is_closed(&self, py: Python<'_>) -> bool {
-        self.handle.borrow(py).is_none()
+    pub(super) fn object<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.object.get()?.bind(py).upgrade()
     }
 
     /// What stands for it in its calls.
@@ -163,27 +82,8 @@ impl Shared {
         std::ptr::from_ref(self).cast()
     }
 
-    /// In a call of the loop's: it is to be closed when that has returned.
-    pub(super) fn close_later(&self) {
-        self.is_closing.store(true, Ordering::Relaxed);
-    }
-
-    pub(super) fn is_closing(&self) -> bool {
-        self.is_closing.load(Ordering::Relaxed)
-    }
-
-    /// Ends its connections and releases everything. `calls`: their on_close is called, if the loop was
-    /// last run by handler.
-    pub(super) fn close(&self, py: Python<'_>, calls: bool) {
-        let event_loop = self.held.borrow(py).take();
-        if let Some(event_loop) = event_loop {
-            if !calls || event_loop.handler().is_pulled() {
-                event_loop.handler().set_mode(Mode::Silent);
-            }
-            drop(event_loop);
-        }
-        let handle = self.handle.borrow(py).take();
-        drop(handle);
+    /// Releases everything: the loop is closed.
+    pub(super) fn clear(&self, py: Python<'_>) {
         if let Ok(core) = self.poller.get().core() {
             core.close(py);
         }
@@ -213,9 +113,6 @@ impl Shared {
 
     /// `ValueError` when something has happened, or may, that nobody would be told of.
     pub(super) fn check_handlers(&self, py: Python<'_>) -> PyResult<()> {
-        if self.is_closed(py) {
-            return Err(closed());
-        }
         let has_any = !self.handlers.borrow(py).is_empty();
         if has_any && !self.lacks_handler.load(Ordering::Relaxed) {
             return Ok(());
@@ -288,16 +185,4 @@ impl Failures for Shared {
             false => self.ending.keep(py, failed),
         }
     }
-}
-
-/// What is said of a loop that was closed.
-pub(super) fn closed() -> PyErr {
-    PyValueError::new_err("I/O operation on a closed loop")
-}
-
-/// A number that no other thread of this process ever has.
-pub(super) fn this_thread() -> u64 {
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    thread_local!(static NUMBER: u64 = LAST.fetch_add(1, Ordering::Relaxed));
-    NUMBER.try_with(|number| *number).unwrap_or(u64::MAX)
 }

@@ -7,43 +7,24 @@ use omnipoll::EventLoop;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::PyLoop;
+use super::handler::{LoopHandler, Mode};
+use super::loop_core::{closed, LoopCore};
+use super::shared::Shared;
 use crate::convert::{self, error, Timeout};
-use crate::event_loop::handler::{LoopHandler, Mode};
-use crate::event_loop::shared::Shared;
 use crate::finalization::protect_thread;
 use crate::forking;
 
-impl PyLoop {
-    /// Opens a socket of this handler's and with this token.
-    pub(super) fn open_socket<R>(
-        &self,
-        py: Python<'_>,
-        handler: Option<&Bound<'_, PyAny>>,
-        token: Option<Py<PyAny>>,
-        open: impl FnOnce(&mut EventLoop<LoopHandler>, u64) -> io::Result<R>,
-    ) -> PyResult<R> {
-        let shared = self.0.get()?;
-        shared.check_thread()?;
-        let methods = shared.methods(handler)?;
-        let mut event_loop = shared.take(py)?;
-        let number = shared.add_listener(py, methods, token.unwrap_or_else(|| py.None()));
-        let opened = open(&mut event_loop, number);
-        if opened.is_err() {
-            shared.forget_listener(py);
-        }
-        shared.put_back(py, event_loop);
-        opened.map_err(error)
-    }
-
+impl LoopCore {
     pub(super) fn run_by_handler(
         &self,
         py: Python<'_>,
         run: impl FnOnce(&mut EventLoop<LoopHandler>, &Shared) -> io::Result<bool>,
     ) -> PyResult<bool> {
-        let shared = self.0.get()?;
-        shared.check_thread()?;
-        shared.check_handlers(py)?;
+        self.check_thread()?;
+        if self.is_closed(py) {
+            return Err(closed());
+        }
+        self.shared.check_handlers(py)?;
         let mut result = false;
         let run = |event_loop: &mut EventLoop<LoopHandler>, shared: &Shared| {
             result = run(event_loop, shared)?;
@@ -61,22 +42,21 @@ impl PyLoop {
         run: impl FnOnce(&mut EventLoop<LoopHandler>, &Shared) -> io::Result<()>,
         finish: impl FnOnce(&LoopHandler) -> PyResult<R>,
     ) -> PyResult<R> {
-        let shared = self.0.get()?;
-        let mut event_loop = shared.take(py)?;
+        let mut event_loop = self.take(py)?;
         event_loop.handler().set_mode(mode);
         let mut run = Some(run);
         let mut done = Ok(());
         forking::detached(py, &mut || {
             if let Some(run) = run.take() {
-                done = run(&mut event_loop, shared);
+                done = run(&mut event_loop, &self.shared);
             }
         });
-        let result = match (shared.ending.take(py), done) {
+        let result = match (self.shared.ending.take(py), done) {
             (Some(ending), _) => Err(ending),
             (None, Err(failed)) => Err(error(failed)),
             (None, Ok(())) => finish(event_loop.handler()),
         };
-        shared.put_back(py, event_loop);
+        self.put_back(py, event_loop);
         result
     }
 }

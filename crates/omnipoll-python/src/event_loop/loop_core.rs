@@ -1,0 +1,152 @@
+//! [`LoopCore`]: the core's loop, and who may use it when.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
+
+use omnipoll::{Conn, ConnId, EngineKind, EventLoop, LoopHandle};
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+
+use super::handler::{LoopHandler, Mode};
+use super::shared::Shared;
+use crate::connection::Home;
+use crate::gil_cell::GilCell;
+use crate::methods::Methods;
+
+/// Held by the object and by every connection.
+pub(super) struct LoopCore {
+    /// The number of the thread that the loop belongs to.
+    thread: u64,
+    pub(super) engine: EngineKind,
+    pub(super) shared: Arc<Shared>,
+    /// What other threads reach it by; `None` when it is closed.
+    pub(super) handle: GilCell<Option<LoopHandle>>,
+    /// `None` while something is being done with it, and when it is closed. Taken and put back by its own
+    /// thread alone, but for the last time.
+    held: GilCell<Option<Box<EventLoop<LoopHandler>>>>,
+    /// It was closed in a call of its own.
+    is_closing: AtomicBool,
+}
+
+impl LoopCore {
+    pub(super) fn new(
+        py: Python<'_>,
+        handler: Option<&Bound<'_, PyAny>>,
+        make: impl FnOnce(LoopHandler) -> PyResult<EventLoop<LoopHandler>>,
+    ) -> PyResult<Arc<Self>> {
+        let default = handler.map(|handler| Methods::new(handler, "a loop")).transpose()?;
+        let event_loop = Box::new(make(LoopHandler::new())?);
+        let default = handler.cloned().zip(default.map(Arc::new));
+        let shared = Arc::new(Shared::new(py, default, event_loop.poller().clone())?);
+        let core = Arc::new(Self {
+            thread: this_thread(),
+            engine: event_loop.engine(),
+            shared: shared.clone(),
+            handle: GilCell::new(py, Some(event_loop.handle())),
+            held: GilCell::new(py, None),
+            is_closing: false.into(),
+        });
+        event_loop.handler().belong_to(shared, core.clone());
+        *core.held.borrow(py) = Some(event_loop);
+        Ok(core)
+    }
+
+    /// `EPERM` in any other thread than the loop's own.
+    pub(super) fn check_thread(&self) -> PyResult<()> {
+        match self.thread == this_thread() {
+            true => Ok(()),
+            false => Err(PyOSError::new_err((
+                libc::EPERM,
+                "a loop belongs to the thread that has made it: another has its stop() and poller.post(), \
+                 and the write(), close() and post() of its connections",
+            ))),
+        }
+    }
+
+    /// Acts on the core's loop, outside of its calls.
+    pub(super) fn with<R>(
+        &self,
+        py: Python<'_>,
+        act: impl FnOnce(&mut EventLoop<LoopHandler>) -> R,
+    ) -> PyResult<R> {
+        let mut event_loop = self.take(py)?;
+        let done = act(&mut event_loop);
+        self.put_back(py, event_loop);
+        Ok(done)
+    }
+
+    /// Takes the core's loop out to use it.
+    pub(super) fn take(&self, py: Python<'_>) -> PyResult<Box<EventLoop<LoopHandler>>> {
+        self.check_thread()?;
+        let held = self.held.borrow(py).take();
+        held.ok_or_else(|| match self.is_closed(py) {
+            true => closed(),
+            false => PyRuntimeError::new_err("the loop is in a wait of its own: not in its calls"),
+        })
+    }
+
+    pub(super) fn put_back(&self, py: Python<'_>, event_loop: Box<EventLoop<LoopHandler>>) {
+        *self.held.borrow(py) = Some(event_loop);
+        if self.is_closing.load(Ordering::Relaxed) {
+            self.close(py, true);
+        }
+    }
+
+    pub(super) fn is_closed(&self, py: Python<'_>) -> bool {
+        self.handle.borrow(py).is_none()
+    }
+
+    /// In a call of the loop's: it is to be closed when that has returned.
+    pub(super) fn close_later(&self) {
+        self.is_closing.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::Relaxed)
+    }
+
+    /// Ends its connections and releases everything. `calls`: their on_close is called, if the loop was
+    /// last run by handler.
+    pub(super) fn close(&self, py: Python<'_>, calls: bool) {
+        let event_loop = self.held.borrow(py).take();
+        if let Some(event_loop) = event_loop {
+            if !calls || event_loop.handler().is_pulled() {
+                event_loop.handler().set_mode(Mode::Silent);
+            }
+            drop(event_loop);
+        }
+        let handle = self.handle.borrow(py).take();
+        drop(handle);
+        self.shared.clear(py);
+    }
+}
+
+impl Home for LoopCore {
+    fn event_loop(&self, py: Python<'_>, _id: ConnId) -> PyResult<Py<PyAny>> {
+        let gone = || PyOSError::new_err((libc::ESTALE, "the connection's loop is gone"));
+        self.shared.object(py).map(Bound::unbind).ok_or_else(gone)
+    }
+
+    /// Between two waits, in the loop's own thread.
+    fn with_idle(&self, py: Python<'_>, id: ConnId, act: &mut dyn FnMut(&mut Conn<'_>)) {
+        if self.thread != this_thread() {
+            return;
+        }
+        let Some(mut held) = self.held.try_borrow(py) else { return };
+        if let Some(Ok(mut conn)) = held.as_mut().map(|event_loop| event_loop.conn(id)) {
+            act(&mut conn);
+        }
+    }
+}
+
+/// What is said of a loop that was closed.
+pub(super) fn closed() -> PyErr {
+    PyValueError::new_err("I/O operation on a closed loop")
+}
+
+/// A number that no other thread of this process ever has.
+fn this_thread() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    thread_local!(static NUMBER: u64 = LAST.fetch_add(1, Ordering::Relaxed));
+    NUMBER.try_with(|number| *number).unwrap_or(u64::MAX)
+}
