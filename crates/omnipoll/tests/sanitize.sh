@@ -51,7 +51,10 @@ thread)
     source=$(rustup run nightly rustc --print sysroot)/lib/rustlib/src/rust/library
     [ -d "$source" ] || skip "rustup component add rust-src --toolchain nightly"
     run -Zbuild-std --test stress
-    run -Zbuild-std --test serve -- --skip without_memory --skip forking:: '[reactor, ' '[cores, ' '[thread, '
+    # It does not follow what orders a signal handler in one thread and a close in another: atomics, as
+    # source/signal/handler.rs says.
+    run -Zbuild-std --test serve -- --skip without_memory --skip forking:: \
+        --skip a_worker_waits_for_timers_descriptors_signals '[reactor, ' '[cores, ' '[thread, '
     ;;
 *)
     echo "usage: sanitize.sh address|thread" >&2

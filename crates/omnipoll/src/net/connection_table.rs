@@ -28,6 +28,10 @@ impl ConnectionTable {
                 slot
             }
             None => {
+                if self.slots.len() == self.slots.capacity() {
+                    // A vector that doubles has up to as many slots that are never used.
+                    self.slots.reserve_exact((self.slots.len() / 4).max(16));
+                }
                 self.slots.push(Some(connection));
                 self.slots.len() - 1
             }

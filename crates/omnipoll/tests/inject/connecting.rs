@@ -15,6 +15,7 @@ use omnipoll::{
 use crate::client::PATIENCE;
 use crate::isolated::walk;
 use crate::plan::Plan;
+use crate::process::until;
 use crate::selection::{Asked, Tally};
 
 /// How often a wait may fail by one fault.
@@ -23,7 +24,13 @@ const MAX_FAILED_WAITS: usize = 10;
 pub(crate) fn faults(engine: EngineKind, asked: &Asked, tally: &mut Tally) {
     walk(asked, tally, |plan| {
         let peers = plan.without_faults(Peers::new);
-        match connect(plan, engine, &peers) {
+        let threads = plan.without_faults(threads);
+        let connected = connect(plan, engine, &peers);
+        // A look-up that nobody waits for any more has descriptors open until it ends, with its thread.
+        if !plan.without_faults(|| until(|| self::threads() <= threads)) {
+            return Err(String::from("threads were left behind"));
+        }
+        match connected {
             // Not even the loop could be made.
             Err(error) if explain(&error).is_empty() => Err(String::from("an error without words")),
             Err(error) if plan.injected() == 0 => Err(explain(&error)),
@@ -31,6 +38,11 @@ pub(crate) fn faults(engine: EngineKind, asked: &Asked, tally: &mut Tally) {
             Ok(outgoing) => outgoing.and_then(|opened| peers.were_met(plan, opened)),
         }
     });
+}
+
+/// How many threads this process has.
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
 }
 
 /// Whom the loop connects to.
