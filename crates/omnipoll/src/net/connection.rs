@@ -10,7 +10,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use super::conn_id::ConnId;
 use super::io_state::IoState;
-use super::loop_context::LoopContext;
 use super::timeouts::Timeouts;
 use super::write_queue::WriteQueue;
 use crate::error::fail;
@@ -133,26 +132,6 @@ impl Connection {
             self.stage = Stage::Ended;
             self.error = error;
         }
-    }
-
-    /// Has it followed up before the next wait.
-    pub(crate) fn touch(&mut self, slot: usize, context: &LoopContext) {
-        if !std::mem::replace(&mut self.is_touched, true) {
-            context.touched.borrow_mut().push(slot);
-        }
-    }
-
-    /// Ends it for a reason, with a reset if something can't be sent at once: an incomplete answer must not
-    /// look complete.
-    pub(crate) fn end_incomplete(&mut self, errno: i32, context: &LoopContext) {
-        if !self.queue.is_empty() && !self.io.is_sending {
-            // Some drivers send only before the next wait.
-            let _ = self.flush(context);
-        }
-        if !self.queue.is_empty() {
-            self.reset();
-        }
-        self.end(Some(errno));
     }
 
     /// Whether it is open and reading, with nothing queued: the state of most after most callbacks.

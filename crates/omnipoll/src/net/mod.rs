@@ -9,9 +9,9 @@
 //!   has its connections in a [`connection_table`]. Callbacks get one as a [`Conn`], with writing in
 //!   [`conn`] and the rest in [`conn_control`], and the loop as a [`LoopRef`].
 //! - Other threads have its [`ConnId`]: [`remote`] finds the [`mailbox`] of its loop in the
-//!   [`loop_table`]. [`groups`] have names, and members in all loops of a server.
+//!   [`loop_table`]. [`groups`] have names, and members in all loops of a server, by [`membership`].
 //! - A datagram socket is sent from by any thread, as [`datagram_socket`] says: its [`DatagramId`] leads
-//!   to it by the [`datagram_table`] of its loop's mailbox. The loop receives from it by [`datagram_io`];
+//!   to it by the [`datagram_table`] of its loop's mailbox, in [`datagram_remote`]. The loop receives from it by [`datagram_io`];
 //!   callbacks get a [`Datagram`].
 //! - Counting: [`account`] the bytes that wait, [`counters`] what was done.
 
@@ -34,6 +34,7 @@ mod datagram;
 mod datagram_id;
 mod datagram_io;
 mod datagram_queue;
+mod datagram_remote;
 mod datagram_socket;
 mod datagram_table;
 pub(crate) mod driver;
@@ -49,6 +50,7 @@ mod loop_context;
 mod loop_ref;
 mod loop_table;
 mod mailbox;
+mod membership;
 mod relay;
 mod remote;
 mod resolver;

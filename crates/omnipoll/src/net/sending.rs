@@ -196,4 +196,24 @@ impl Connection {
         self.end(errno.or(Some(libc::ECONNRESET)));
         plain(error.raw_os_error().unwrap_or(libc::EIO))
     }
+
+    /// Has it followed up before the next wait.
+    pub(crate) fn touch(&mut self, slot: usize, context: &LoopContext) {
+        if !std::mem::replace(&mut self.is_touched, true) {
+            context.touched.borrow_mut().push(slot);
+        }
+    }
+
+    /// Ends it for a reason, with a reset if something can't be sent at once: an incomplete answer must not
+    /// look complete.
+    pub(crate) fn end_incomplete(&mut self, errno: i32, context: &LoopContext) {
+        if !self.queue.is_empty() && !self.io.is_sending {
+            // Some drivers send only before the next wait.
+            let _ = self.flush(context);
+        }
+        if !self.queue.is_empty() {
+            self.reset();
+        }
+        self.end(Some(errno));
+    }
 }
