@@ -46,6 +46,8 @@ FEW, MANY = 100, 2000
 WARM_UP = 50
 # What system calls are counted with, in a shorter turn and a longer one.
 CALLS_CLIENTS, CALLS_BYTES, CALLS_SECONDS = 50, 64, (0.3, 1.2)
+# As many messages more, so that those that are half counted at the ends don't matter.
+CALLS_LEAST = 20 * CALLS_CLIENTS
 
 
 def commands() -> Commands:
@@ -126,18 +128,26 @@ def race(
 
 
 def calls(command: list[str], reconnect: bool) -> float:
-    """System calls for a message, or for a connection of one: a longer turn less a shorter one."""
-    counted = []
+    """System calls for a message, or for a connection of one: a longer turn less a shorter one. At the end
+    of each, some messages are half counted: the longer one lasts until they are few among all."""
+    shorter, longer = CALLS_SECONDS
+    less, few = counted_calls(command, reconnect, shorter)
+    while True:
+        more, many = counted_calls(command, reconnect, longer)
+        if many - few >= CALLS_LEAST or longer > turns.LIMIT / 4:
+            return (more - less) / (many - few)
+        longer *= 2
+
+
+def counted_calls(command: list[str], reconnect: bool, seconds: float) -> tuple[int, float]:
+    """The system calls of a turn, and its messages."""
     with tempfile.NamedTemporaryFile("r") as log:
         # -I 2: it can be ended, and ends the proxy.
         tracer = ["strace", "-I", "2", "-f", "-qq", "-c", "-U", "calls,name", "-o", log.name]
-        for seconds in CALLS_SECONDS:
-            with proxying([*tracer, *command]) as proxy:
-                done = turns.drive(proxy, CALLS_CLIENTS, CALLS_BYTES, seconds, CORES[0], reconnect)
-            total = re.findall(r"^ *(\d+) total$", Path(log.name).read_text(), re.M)
-            counted.append((int(total[-1]), done["all"]))
-    (less, few), (more, many) = counted
-    return (more - less) / (many - few)
+        with proxying([*tracer, *command]) as proxy:
+            done = turns.drive(proxy, CALLS_CLIENTS, CALLS_BYTES, seconds, CORES[0], reconnect)
+        total = re.findall(r"^ *(\d+) total$", Path(log.name).read_text(), re.M)
+    return int(total[-1]), done["all"]
 
 
 def anonymous(pid: int) -> int:
