@@ -1,4 +1,4 @@
-/* A proxy that is told which descriptor is ready: pairs of a client and its backend. Each side is read
+/* A proxy for a kernel that reports which descriptor is ready: pairs of a client and its backend. Each side is read
  * while the other one takes what came; an end of one is passed on to the other; an error ends both.
  *
  * Before this the program includes or defines

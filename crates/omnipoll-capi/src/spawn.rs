@@ -123,9 +123,10 @@ pub unsafe extern "C" fn omni_loop_spawn(
         }
         if !out.is_null() {
             let [stdin_conn, stdout_conn, stderr_conn] = streams.map(conn_of);
-            let told = omni_spawned { pid: spawned.pid, reserved: 0, stdin_conn, stdout_conn, stderr_conn };
+            let spawned =
+                omni_spawned { pid: spawned.pid, reserved: 0, stdin_conn, stdout_conn, stderr_conn };
             // SAFETY: not NULL, and so a struct's place by this function's contract.
-            unsafe { out.write(told) };
+            unsafe { out.write(spawned) };
         }
         Ok(0)
     })

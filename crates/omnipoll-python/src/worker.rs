@@ -56,7 +56,7 @@ impl PyWorker {
     }
 
     /// Begins to connect to an address, in a call of the worker's, and returns the Connection at once: as
-    /// Loop.connect() does. What happens on it is told to the server's handler: on_open is called when it
+    /// Loop.connect() does. The server's handler is called with what happens on it: on_open is called when it
     /// is open, or on_close alone when it can't be opened. token: any object, which the connection has.
     ///
     /// Raises ValueError for what is no address, PermissionError outside of its calls.

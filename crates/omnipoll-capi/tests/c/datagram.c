@@ -246,7 +246,7 @@ static const struct behaviour behaviours[] = {
     {"datagrams are answered, and stale in the end", datagrams},
     {"a datagram has the address that was asked", addresses_of_datagrams},
     {"any thread sends from a datagram socket", other_threads_send},
-    {"a connected datagram socket is told of refusals", refusals},
+    {"a connected datagram socket reports refusals", refusals},
 };
 
 int main(void)

@@ -22,7 +22,7 @@ use crate::init_cell::InitCell;
 use crate::poller::PyPoller;
 
 /// One event loop in one thread: connections in and out, datagram sockets, and all that its poller
-/// watches. What happens is told to handlers, by run(), or returned as a list of events, by wait().
+/// watches. run() calls handlers with what happens, and wait() returns it as a list of events.
 ///
 /// engine: "select", "poll", "epoll", "io_uring" or "auto"; None is "auto". handler: an object with some
 /// of the methods that omnipoll.Server describes, for connections that have no other, and with
@@ -414,7 +414,7 @@ impl PyLoop {
 }
 
 impl Drop for PyLoop {
-    /// Of a loop that was not closed nobody is told.
+    /// No handler is called for a loop that was not closed.
     fn drop(&mut self) {
         protect_thread();
         let Some(core) = self.0.get_opt() else { return };

@@ -22,7 +22,7 @@ pub(super) enum Mode {
     Calls,
     /// It is kept for a list of events.
     Pulled,
-    /// Nobody is told: the loop was dropped.
+    /// No handler is called: the loop was dropped.
     Silent,
 }
 

@@ -36,14 +36,14 @@ enum What {
     Data(usize, Range<usize>),
     Posted(usize, i64),
     Closed(usize, Option<Reason>),
-    Datagram(Box<Letter>),
+    Datagram(Box<KeptDatagram>),
     DatagramError(DatagramId, Reason),
 }
 
 /// An error, which keeps its words.
 struct Reason(io::Error, String);
 
-struct Letter {
+struct KeptDatagram {
     socket: DatagramId,
     token: u64,
     peer: Address,
@@ -108,14 +108,14 @@ impl Pulled {
     }
 
     pub(super) fn push_datagram(&mut self, datagram: &Datagram<'_>, data: &[u8]) {
-        let letter = Letter {
+        let kept = KeptDatagram {
             socket: datagram.socket(),
             token: datagram.token(),
             peer: datagram.peer().clone(),
             local: datagram.local(),
             range: self.keep(data),
         };
-        self.push(Kept { kind: LoopEventKind::Datagram, what: What::Datagram(Box::new(letter)) });
+        self.push(Kept { kind: LoopEventKind::Datagram, what: What::Datagram(Box::new(kept)) });
     }
 
     fn keep(&mut self, data: &[u8]) -> Range<usize> {
@@ -188,10 +188,10 @@ impl Pulled {
                 shared.remove(py, key);
                 event
             }
-            What::Datagram(letter) => Happened {
-                data: Some(PyBytes::new(py, &self.buffer[letter.range]).unbind()),
-                addresses: Some(Box::new((letter.peer, letter.local))),
-                ..Happened::of_datagram(py, shared, kept.kind, letter.socket, letter.token)
+            What::Datagram(datagram) => Happened {
+                data: Some(PyBytes::new(py, &self.buffer[datagram.range]).unbind()),
+                addresses: Some(Box::new((datagram.peer, datagram.local))),
+                ..Happened::of_datagram(py, shared, kept.kind, datagram.socket, datagram.token)
             },
             What::DatagramError(socket, error) => {
                 let token = socket.token().unwrap_or(u64::MAX);

@@ -111,7 +111,7 @@ impl Shared {
         Ok(Some(methods))
     }
 
-    /// `ValueError` when something has happened, or may, that nobody would be told of.
+    /// `ValueError` when something has happened, or may, that no handler would be called for.
     pub(super) fn check_handlers(&self, py: Python<'_>) -> PyResult<()> {
         let has_any = !self.handlers.borrow(py).is_empty();
         if has_any && !self.lacks_handler.load(Ordering::Relaxed) {

@@ -21,7 +21,7 @@ impl<H: Handler> Connections<H> {
             self.connects.start(&mut io, request.request, request.id, request.token);
         }
         self.connects.before_wait(&mut io);
-        self.has_told = self.take_outcomes(driver);
+        self.has_called = self.take_outcomes(driver);
     }
 
     /// The resolver may have answered.
@@ -90,9 +90,9 @@ impl<H: Handler> Connections<H> {
 
     /// Calls the handler with what has become of connects; false when that is nothing.
     fn take_outcomes(&mut self, driver: &mut AnyDriver) -> bool {
-        let mut has_told = false;
+        let mut has_called = false;
         while let Some(outcome) = self.connects.next_outcome() {
-            has_told = true;
+            has_called = true;
             match outcome {
                 Outcome::Opened(opened) => self.connected(driver, opened),
                 Outcome::Failed(failed) => self.connect_failed(&failed),
@@ -101,7 +101,7 @@ impl<H: Handler> Connections<H> {
                 break;
             }
         }
-        has_told
+        has_called
     }
 
     fn connected(&mut self, driver: &mut AnyDriver, opened: OpenedConnect) {

@@ -63,8 +63,8 @@ pub(crate) struct Connections<H: Handler> {
     /// Connections out that are not open yet, and what other threads have asked of them.
     pub(super) connects: Connects,
     pub(super) early: HashMap<ConnId, Vec<Command>>,
-    /// The handler was told of a connect since the last wait: the next returns at once.
-    pub(super) has_told: bool,
+    /// The handler was called for a connect since the last wait: the next returns at once.
+    pub(super) has_called: bool,
     /// What large flows are spliced through; empty.
     #[cfg(target_os = "linux")]
     pub(super) pipe: Option<crate::sys::splice::SplicePipe>,
@@ -107,7 +107,7 @@ impl<H: Handler> Connections<H> {
             previous_partial: Vec::new(),
             connects: Connects::new(),
             early: HashMap::new(),
-            has_told: false,
+            has_called: false,
             #[cfg(target_os = "linux")]
             pipe: None,
             starved: Vec::new(),

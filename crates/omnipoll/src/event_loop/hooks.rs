@@ -94,7 +94,7 @@ impl<H: Handler> Hooks for Connections<H> {
                 self.deliver_starved(&mut core.driver, slot);
             }
         }
-        self.has_told = false;
+        self.has_called = false;
         if self.is_connecting() {
             self.advance_connects(&mut core.driver);
             core.poller.check_owner()?;
@@ -111,7 +111,7 @@ impl<H: Handler> Hooks for Connections<H> {
         !self.previous_partial.is_empty()
             || !self.starved.is_empty()
             || !self.context.requests.borrow().is_empty()
-            || self.has_told
+            || self.has_called
             || self.handler.is_pending()
     }
 

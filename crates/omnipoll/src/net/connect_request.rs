@@ -11,7 +11,7 @@ use crate::errno;
 use crate::error::{explain, fail, Describe};
 use crate::sys::{connecting, socket_options, Address};
 
-/// What can be started; all that is wrong with it already was told.
+/// What can be started; what is wrong with it was an error already.
 #[derive(Debug)]
 pub(crate) struct ConnectRequest {
     pub(super) address: ConnectAddress,
