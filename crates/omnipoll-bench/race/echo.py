@@ -57,11 +57,7 @@ def commands() -> Commands:
 
 def choose(names: list[str]) -> tuple[Commands, dict[str, str]]:
     """Those that are wanted, all without names, and were built; and why others are missing."""
-    wanted = {
-        name: command
-        for name, command in commands().items()
-        if name == BASE or not names or any(part in name for part in names)
-    }
+    wanted = turns.wanted(commands(), BASE, names)
     chosen, missing = build.choose(wanted)
     return chosen, {f"echo: {name}": reason for name, reason in missing.items()}
 

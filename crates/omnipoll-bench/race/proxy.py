@@ -75,11 +75,7 @@ def commands() -> Commands:
 
 def choose(names: list[str]) -> tuple[Commands, dict[str, str]]:
     """Those that are wanted, all without names, and are there; and why others are missing."""
-    wanted = {
-        name: command
-        for name, command in commands().items()
-        if name == BASE or not names or any(part in name for part in names)
-    }
+    wanted = turns.wanted(commands(), BASE, names)
     absent = {}
     for name, package in PACKAGES.items():
         if f"{name}, package" in wanted and not packaged.installed(name):

@@ -29,6 +29,15 @@ Figures = dict[str, float]
 Run = Callable[[list[str]], AbstractContextManager[Server]]  # runs a command
 
 
+def wanted(contenders: Commands, base: str, names: list[str]) -> Commands:
+    """The base, and those with one of the names in theirs; all without names."""
+    return {
+        name: command
+        for name, command in contenders.items()
+        if name == base or not names or any(part in name for part in names)
+    }
+
+
 def drive(
     server: Server, clients: int, size: int, seconds: float, core: int, reconnect: bool = False
 ) -> Figures:
