@@ -1,6 +1,6 @@
 /*
  * proxy_header.h: the header of the PROXY protocol, version 1 (a line of text) and version 2 (binary), by
- * which a proxy tells the next server who has connected to it, and where.
+ * which a proxy passes on to the next server who has connected to it, and where.
  *
  * What comes is parsed strictly: a program that takes the header believes it, so it accepts nothing that
  * the protocol's description doesn't allow (haproxy.org/download/2.8/doc/proxy-protocol.txt). It needs no

@@ -578,10 +578,10 @@ static void connected_datagrams(uint32_t engine)
     IS(local_length, sizeof to);
     OK(memcmp(&local, &to, sizeof to) == 0);
     IS(omni_datagram_socket_send_from(datagram_socket_of(&event), (struct sockaddr *)&local, local_length,
-                                      (struct sockaddr *)&peer, peer_length, "told", 4), 0);
+                                      (struct sockaddr *)&peer, peer_length, "back", 4), 0);
     omni_loop_event answer = one_loop_event(loop, OMNI_EVENT_DATAGRAM, UINT64_MAX);
     OK(datagram_socket_of(&answer) == upstream);
-    OK(memcmp(buffer + answer.offset, "told", 4) == 0);
+    OK(memcmp(buffer + answer.offset, "back", 4) == 0);
 
     /* Its peer goes. */
     IS(omni_datagram_socket_close(datagram_socket_of(&event)), 0);

@@ -337,7 +337,7 @@ static void join_or_leave(omni_conn *conn, const uint8_t *data, size_t length, v
     OK(omni_conn_write(conn, "ok", 2) >= 0);
 }
 
-static void tell(int fd, const char *group)
+static void ask_for(int fd, const char *group)
 {
     send_text(fd, group);
     receive(fd, "ok");
@@ -376,9 +376,9 @@ static void groups(uint32_t engine)
             conns[i] = seen->conn;
         }
         IS(omni_server_broadcast_group(server, "a", "nobody", 6, NULL), 0);
-        tell(clients[0], "a");
-        tell(clients[1], "a");
-        tell(clients[1], "a"); /* it is in it already */
+        ask_for(clients[0], "a");
+        ask_for(clients[1], "a");
+        ask_for(clients[1], "a"); /* it is in it already */
         IS(omni_conn_join(conns[2], "b"), 0); /* from another thread */
         IS(omni_server_broadcast_group(server, "a", "group", 5, NULL), 2);
         IS(omni_server_broadcast_group(server, "a", " but", 4, conns[0]), 1);
@@ -388,7 +388,7 @@ static void groups(uint32_t engine)
         receive(clients[1], "group butall");
         receive(clients[2], "oneall");
 
-        tell(clients[0], "-a");
+        ask_for(clients[0], "-a");
         IS(omni_conn_leave(conns[0], "a"), 0); /* it is not in it any more */
         close(clients[1]);
         UNTIL(seen->closed == 1);

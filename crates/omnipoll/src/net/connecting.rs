@@ -78,7 +78,7 @@ impl Connecting {
         self.next_attempt.into_iter().chain(self.limit).min()
     }
 
-    /// What is told when it has ended, with those addresses that were still running.
+    /// The outcome when it has ended, with those addresses that were still being tried.
     pub(super) fn fail(mut self, end: End, running: Vec<Address>) -> FailedConnect {
         let errno = match end {
             End::GivenUp => libc::EADDRNOTAVAIL,

@@ -312,7 +312,7 @@ mod tests {
         socket.queue.queue(Some(&peer_of(&client)), None, b"kept").unwrap();
         let error = socket.flush(&counters).unwrap().unwrap();
         assert_eq!(error.raw_os_error(), Some(libc::ECONNREFUSED));
-        assert!(socket.flush(&counters).unwrap().is_none(), "it is told once");
+        assert!(socket.flush(&counters).unwrap().is_none(), "it is reported once");
         assert_eq!(read(&client), b"kept");
         assert_eq!(counters.get(Counter::DatagramsDropped), 0);
 

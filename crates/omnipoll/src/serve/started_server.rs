@@ -12,7 +12,7 @@ use super::worker::{self, WorkerSockets};
 use crate::event_loop::{Clients, Connections, Handler};
 use crate::sys::lock;
 
-/// A server that was [started](super::Server::start), and serves when it is told to: in the loop of GLib,
+/// A server that was [started](super::Server::start), and serves a step at a time: in the loop of GLib,
 /// Qt, Node.js or another library, or between other things that a program does.
 ///
 /// It stays in the thread that has started it. Dropped before it has ended, it resets its connections,

@@ -18,7 +18,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(an_end_comes_after_the_last_bytes_where_the_buffer_is_full);
     suite.on_each_engine(a_wait_ends_at_its_time);
     suite.on_each_engine(the_high_mark_and_the_low_one);
-    suite.on_each_engine(a_reset_is_told_with_its_words);
+    suite.on_each_engine(a_reset_is_reported_with_its_words);
     suite.on_each_engine(other_threads_reach_a_connection_by_its_id);
     suite.on_each_engine(other_threads_shut_down_and_limit_a_connection);
     suite.on_each_engine(a_stop_ends_the_loop_when_its_connections_have_ended);
@@ -188,7 +188,7 @@ fn the_high_mark_and_the_low_one(engine: EngineKind) {
     listening.while_running(move || reading.join().unwrap());
 }
 
-fn a_reset_is_told_with_its_words(engine: EngineKind) {
+fn a_reset_is_reported_with_its_words(engine: EngineKind) {
     let mut listening = Listening::new(engine);
     let (client, id) = listening.client();
     socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
@@ -308,7 +308,7 @@ fn a_forked_child_has_no_loop(engine: EngineKind) {
             let mut status = 0;
             // SAFETY: the status is writable.
             assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
-            assert_eq!(status, 0, "the child was told otherwise");
+            assert_eq!(status, 0, "the child got other errors");
         }
     }
     // The parent's is as it was.
