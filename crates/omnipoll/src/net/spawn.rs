@@ -62,41 +62,40 @@ pub struct Spawned {
     pub stderr: Option<ConnId>,
 }
 
+/// A standard stream, and how a command is given it.
+type Stream = (Pipes, fn(&mut Command, Stdio) -> &mut Command);
+
+const STREAMS: [Stream; 3] =
+    [(Pipes::STDIN, Command::stdin), (Pipes::STDOUT, Command::stdout), (Pipes::STDERR, Command::stderr)];
+
 impl LoopContext {
     /// Starts a program. Nothing is left of it when an error is returned.
     pub(crate) fn spawn(&self, command: &mut Command, pipes: Pipes, token: u64) -> io::Result<Spawned> {
         self.poller.check_owner()?;
         let mut ends = [None, None, None];
-        for (end, pipe) in ends.iter_mut().zip([Pipes::STDIN, Pipes::STDOUT, Pipes::STDERR]) {
+        for (end, (pipe, set)) in ends.iter_mut().zip(STREAMS) {
             if pipes.contains(pipe) {
                 let (ours, theirs) = UnixStream::pair().describe("socketpair")?;
                 ours.set_nonblocking(true)?;
-                match pipe {
-                    Pipes::STDIN => command.stdin(Stdio::from(OwnedFd::from(theirs))),
-                    Pipes::STDOUT => command.stdout(Stdio::from(OwnedFd::from(theirs))),
-                    _ => command.stderr(Stdio::from(OwnedFd::from(theirs))),
-                };
+                set(command, Stdio::from(OwnedFd::from(theirs)));
                 *end = Some(OwnedFd::from(ours));
             }
         }
         let spawned = command.spawn();
         // The command keeps the program's ends, which would never be closed.
-        for (pipe, set) in [
-            (Pipes::STDIN, Command::stdin as fn(&mut Command, Stdio) -> &mut Command),
-            (Pipes::STDOUT, Command::stdout),
-            (Pipes::STDERR, Command::stderr),
-        ] {
-            if pipes.contains(pipe) {
-                set(command, Stdio::null());
-            }
+        for (_, set) in STREAMS.into_iter().filter(|&(pipe, _)| pipes.contains(pipe)) {
+            set(command, Stdio::null());
         }
         let mut child = spawned.describe(format_args!("{}", command.get_program().to_string_lossy()))?;
         let pid = child.id() as i32;
+        let before = self.requests.borrow().len();
         let adopted = self.poller.child_add(pid, token).and_then(|()| {
             let [stdin, stdout, stderr] = ends.map(|end| end.map(|end| self.adopt(end, token)).transpose());
             Ok(Spawned { pid, stdin: stdin?, stdout: stdout?, stderr: stderr? })
         });
         if adopted.is_err() {
+            let requests = self.requests.borrow_mut().split_off(before);
+            requests.iter().for_each(|request| self.mailbox.remove(request.id));
             let _ = self.poller.child_remove(pid);
             let _ = child.kill();
             let _ = child.wait();
