@@ -180,9 +180,7 @@ impl<H: Handler> Connections<H> {
         let mut conn = Conn { table: &mut self.table, slot, context: &self.context };
         let (handler, buffer) = (&self.handler, &*self.buffer);
         if catch_unwind(AssertUnwindSafe(|| call(handler, &mut conn, state, buffer))).is_err() {
-            let connection = &mut self.table[slot];
-            connection.reset();
-            connection.end(Some(libc::ENOTRECOVERABLE));
+            self.table[slot].end_by_reset(libc::ENOTRECOVERABLE);
         }
     }
 

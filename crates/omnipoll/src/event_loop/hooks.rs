@@ -11,7 +11,8 @@ use super::tokens::{self, CONNECTIONS, LISTENERS};
 use crate::error::{fail, Error};
 use crate::net::driver::{AnyDriver, Driver};
 use crate::net::{
-    Command, Conn, ConnId, Counter, LoopRef, ATTEMPTS, CONNECTING, MAX_CONNECTIONS, TIMERS as CONNECT_TIMERS,
+    Command, Conn, ConnId, Connection, Counter, LoopRef, ATTEMPTS, CONNECTING, MAX_CONNECTIONS,
+    TIMERS as CONNECT_TIMERS,
 };
 use crate::poller::RESERVED_TOKENS;
 use crate::sys::Completion;
@@ -43,13 +44,11 @@ impl<H: Handler> Clients for Connections<H> {
     }
 
     fn force_close(&mut self, core: &mut Core) {
-        // Whose connect is cancelled may try again.
+        // A handler whose connect is cancelled may ask for another.
         self.context.is_over.set(true);
         self.cancel_connects(&mut core.driver);
         self.for_each_open(&mut core.driver, |connections, slot| {
-            let connection = &mut connections.table[slot];
-            connection.reset();
-            connection.end(Some(libc::ECANCELED));
+            connections.table[slot].end_by_reset(libc::ECANCELED);
         });
     }
 }
@@ -139,30 +138,26 @@ impl<H: Handler> Connections<H> {
     }
 
     pub(super) fn run_command(&mut self, driver: &mut AnyDriver, slot: usize, id: ConnId, command: Command) {
-        {
-            let Some(connection) = self.table.get_mut(slot) else { return };
-            if connection.id != id || connection.is_ended() {
-                return;
-            }
-            if let Command::Write { data, above_high_water } = command {
-                connection.write_shared(data, above_high_water, &self.context);
-                return self.update_if_needed(driver, slot);
-            }
-            let mut conn = Conn { table: &mut self.table, slot, context: &self.context };
-            match command {
-                Command::Write { .. } => {}
-                Command::Timeout(which, time) => conn.set_timeout(which, time),
-                Command::Shutdown => conn.shutdown(),
-                Command::Close => conn.close(),
-                Command::Abort => conn.abort(),
-                Command::Pause(true) => conn.pause(),
-                Command::Pause(false) => conn.resume(),
-                Command::Post(value) => {
-                    self.call(slot, |handler, conn, state, _| handler.on_post(conn, state, value));
-                }
-            }
-            self.update_if_needed(driver, slot);
+        let connection = self.table.get(slot).filter(|connection| connection.id == id);
+        if connection.is_none_or(Connection::is_ended) {
+            return;
         }
+        let mut conn = Conn { table: &mut self.table, slot, context: &self.context };
+        match command {
+            Command::Write { data, above_high_water } => {
+                self.table[slot].write_shared(data, above_high_water, &self.context);
+            }
+            Command::Timeout(which, time) => conn.set_timeout(which, time),
+            Command::Shutdown => conn.shutdown(),
+            Command::Close => conn.close(),
+            Command::Abort => conn.abort(),
+            Command::Pause(true) => conn.pause(),
+            Command::Pause(false) => conn.resume(),
+            Command::Post(value) => {
+                self.call(slot, |handler, conn, state, _| handler.on_post(conn, state, value));
+            }
+        }
+        self.update_if_needed(driver, slot);
     }
 
     /// Does something to each open connection, as long as this process is the loop's.

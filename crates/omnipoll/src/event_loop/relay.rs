@@ -27,21 +27,17 @@ impl<H: Handler> Connections<H> {
     pub(super) fn relay(&mut self, from: usize, data: &[u8]) {
         let Some(to) = self.table[from].relay_to else { return };
         let written = self.table[to].write_relayed(data, &self.context);
-        let is_kept = match written {
-            RelayWrite::Queued { is_held: false } => Ok(()),
-            RelayWrite::Queued { is_held: true } => {
-                self.table[from].is_held = true;
-                Ok(())
-            }
+        let connection = &mut self.table[from];
+        match written {
+            RelayWrite::Queued { is_held } => connection.is_held |= is_held,
             RelayWrite::Part { taken } => {
-                self.table[from].is_held = true;
-                self.table[from].io.input.keep(&data[taken..], false)
+                connection.is_held = true;
+                if connection.io.input.keep(&data[taken..], false).is_err() {
+                    connection.end(Some(libc::ENOMEM));
+                }
             }
             // Its end ends `from` too.
-            RelayWrite::Ended => Ok(()),
-        };
-        if is_kept.is_err() {
-            self.table[from].end(Some(libc::ENOMEM));
+            RelayWrite::Ended => {}
         }
         self.touch(to);
     }
@@ -143,14 +139,7 @@ impl<H: Handler> Connections<H> {
         while left > 0 {
             let mut buffer = std::mem::take(&mut self.buffer);
             let read = pipe.read(&mut buffer).unwrap_or(0);
-            if self.table[from].is_held && self.table[from].io.input.length() > 0 {
-                // Nothing more may be queued.
-                if self.table[from].io.input.keep(&buffer[..read], false).is_err() {
-                    self.table[from].end(Some(libc::ENOMEM));
-                }
-            } else {
-                self.relay(from, &buffer[..read]);
-            }
+            self.relay(from, &buffer[..read]);
             self.buffer = buffer;
             if read == 0 {
                 return self.table[from].end(Some(libc::EIO));

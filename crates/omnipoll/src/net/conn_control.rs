@@ -144,8 +144,7 @@ impl Conn<'_> {
     #[doc(alias = "SO_LINGER")]
     pub fn abort(&mut self) {
         if !self.table[self.slot].is_ended() {
-            self.table[self.slot].reset();
-            self.table[self.slot].end(Some(libc::ECONNABORTED));
+            self.table[self.slot].end_by_reset(libc::ECONNABORTED);
         }
     }
 

@@ -202,6 +202,12 @@ impl Connection {
         self.queue.clear();
     }
 
+    /// Ends it now, with a reset.
+    pub(crate) fn end_by_reset(&mut self, errno: i32) {
+        self.reset();
+        self.end(Some(errno));
+    }
+
     pub(crate) fn descriptor(&self) -> RawFd {
         self.socket.as_raw_fd()
     }

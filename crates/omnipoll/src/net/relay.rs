@@ -56,6 +56,10 @@ impl Connection {
         if self.check_open().is_err() {
             return RelayWrite::Ended;
         }
+        if self.is_awaited {
+            // What came before waits.
+            return RelayWrite::Part { taken: 0 };
+        }
         let mut sent = 0;
         let may_queue = matches!(self.queue.account().room(data.len()), Ok(Room::Enough));
         if self.can_send_directly(data.len(), context) || self.queue.is_empty() && !may_queue {
@@ -98,8 +102,7 @@ impl Connection {
             return;
         }
         if has_failed {
-            self.reset();
-            self.end(Some(libc::ECONNRESET));
+            self.end_by_reset(libc::ECONNRESET);
         } else if !(self.peer_ended && self.shutdown.is_some()) {
             self.close(context);
         }

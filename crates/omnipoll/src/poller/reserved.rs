@@ -39,10 +39,15 @@ impl Poller {
 }
 
 impl Poller {
+    #[inline]
+    fn is_reserved(&self, token: u64) -> bool {
+        self.reserves_tokens && token >= RESERVED_TOKENS
+    }
+
     /// `EINVAL` for a token that the program can't use on this poller.
     #[inline]
     pub(super) fn check_token(&self, token: u64) -> io::Result<()> {
-        if self.reserves_tokens && token >= RESERVED_TOKENS {
+        if self.is_reserved(token) {
             return Err(fail(
                 libc::EINVAL,
                 "on a loop's poller, tokens from 0xffffffff80000000 on are the loop's",
@@ -54,7 +59,7 @@ impl Poller {
     /// `EPERM` for a registration of this token, if the loop has made it for itself.
     #[inline]
     pub(super) fn check_is_users(&self, token: u64) -> io::Result<()> {
-        if self.reserves_tokens && token >= RESERVED_TOKENS {
+        if self.is_reserved(token) {
             return Err(fail(
                 libc::EPERM,
                 "the descriptor is the loop's: a connection or a listening socket",
