@@ -1087,7 +1087,8 @@ typedef struct omni_loop_options {
      */
     uint64_t total_queue_limit;
     /**
-     * While more bytes than this wait to be sent on a connection, nothing is read from it. 0: 64 KiB.
+     * While more bytes than this wait to be sent on a connection that was accepted, nothing is read from
+     * it. One that was connected goes on reading: its peer may be a server that does the same. 0: 64 KiB.
      */
     uint64_t high_water;
     /**
@@ -1689,8 +1690,8 @@ typedef struct omni_server_options {
      */
     uint64_t total_queue_limit;
     /**
-     * While more bytes than this wait to be sent on a connection, nothing is read from it. 0: 64
-     * KiB.
+     * While more bytes than this wait to be sent on a connection that was accepted, nothing is read from
+     * it. 0: 64 KiB.
      */
     uint64_t high_water;
     /**
@@ -1979,7 +1980,7 @@ OMNI_API int omni_conn_writev(omni_conn *conn, const struct iovec *pieces,
 /**
  * Sends `length` bytes of a file, starting at `offset`, after what was written before. They are
  * not copied into the process and don't count as queued; while more than `high_water` bytes of
- * files and queue are to be sent, nothing is read, and `on_drain` follows. The descriptor is
+ * files and queue are to be sent, nothing is read from a client, and `on_drain` follows. The descriptor is
  * duplicated: it stays the caller's and may be closed at once. The file must keep its length until
  * it is sent: one that turns out shorter ends the connection with -EIO.
  *
@@ -2044,7 +2045,7 @@ OMNI_API int omni_conn_resume(omni_conn *conn) OMNI_NONNULL(1);
 /**
  * Has another connection of the same loop send on all that this one receives from now on, instead of the
  * handler or as events: a proxy is made of two relays. While more than `high_water` bytes wait to be
- * sent, nothing is read. The peer's end ends the other's direction when all is sent, as
+ * sent on `to`, nothing is read from `conn`. The peer's end ends the other's direction when all is sent, as
  * `omni_conn_shutdown` does. When one of the two fails or is aborted, the other is reset; when one has
  * ended cleanly, the other is closed. Each has its `on_close`.
  *

@@ -82,7 +82,7 @@ pub unsafe extern "C" fn omni_conn_writev(conn: *mut omni_conn, pieces: *const i
 /// cbindgen:postfix=OMNI_NONNULL(1)
 /// Sends `length` bytes of a file, starting at `offset`, after what was written before. They are
 /// not copied into the process and don't count as queued; while more than `high_water` bytes of
-/// files and queue are to be sent, nothing is read, and `on_drain` follows. The descriptor is
+/// files and queue are to be sent, nothing is read from a client, and `on_drain` follows. The descriptor is
 /// duplicated: it stays the caller's and may be closed at once. The file must keep its length until
 /// it is sent: one that turns out shorter ends the connection with -EIO.
 ///
@@ -168,7 +168,7 @@ pub extern "C" fn omni_conn_resume(conn: *mut omni_conn) -> c_int {
 /// cbindgen:postfix=OMNI_NONNULL(1,2)
 /// Has another connection of the same loop send on all that this one receives from now on, instead of the
 /// handler or as events: a proxy is made of two relays. While more than `high_water` bytes wait to be
-/// sent, nothing is read. The peer's end ends the other's direction when all is sent, as
+/// sent on `to`, nothing is read from `conn`. The peer's end ends the other's direction when all is sent, as
 /// `omni_conn_shutdown` does. When one of the two fails or is aborted, the other is reset; when one has
 /// ended cleanly, the other is closed. Each has its `on_close`.
 ///

@@ -35,7 +35,8 @@ pub struct omni_loop_options {
     pub queue_limit: u64,
     /// How many bytes may wait to be sent on all connections of the loop. 0: 256 MiB.
     pub total_queue_limit: u64,
-    /// While more bytes than this wait to be sent on a connection, nothing is read from it. 0: 64 KiB.
+    /// While more bytes than this wait to be sent on a connection that was accepted, nothing is read from
+    /// it. One that was connected goes on reading: its peer may be a server that does the same. 0: 64 KiB.
     pub high_water: u64,
     /// When no more than this wait, it is read again. 0: 16 KiB. Not more than `high_water`.
     pub low_water: u64,

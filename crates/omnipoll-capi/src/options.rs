@@ -51,8 +51,8 @@ pub struct omni_server_options {
     /// How many bytes may wait to be sent in the whole process; a write beyond is -ENOBUFS. 0: 256
     /// MiB.
     pub total_queue_limit: u64,
-    /// While more bytes than this wait to be sent on a connection, nothing is read from it. 0: 64
-    /// KiB.
+    /// While more bytes than this wait to be sent on a connection that was accepted, nothing is read from
+    /// it. 0: 64 KiB.
     pub high_water: u64,
     /// When no more than this wait, it is read again, and `on_drain` is called. 0: 16 KiB. Not
     /// more than `high_water`.

@@ -195,8 +195,8 @@ impl PyConnection {
     }
 
     /// Has another connection of the same loop send on all that this one receives from now on, instead of
-    /// on_data: a proxy is made of two relays. While more than high_water bytes wait to be sent, nothing is
-    /// read. The peer's end ends the other's direction when all is sent, as shutdown() does. When one of
+    /// on_data: a proxy is made of two relays. While more than high_water bytes wait to be sent on the
+    /// other, nothing is read from this one. The peer's end ends the other's direction when all is sent, as shutdown() does. When one of
     /// the two fails or is aborted, the other is reset; when one has ended cleanly, the other is closed.
     /// Each one's on_close is called.
     ///
@@ -444,8 +444,8 @@ impl Method<1> for PyConnection {
 Writes a bytes-like object and returns how many bytes then wait to be sent: what the system does
 not take at once is copied and queued.
 
-While more than high_water bytes wait, nothing more is read from this client; on_drain is called when
-no more than low_water do.
+While more than high_water bytes wait, nothing more is read from a client, but from what a loop has
+connected; on_drain is called when no more than low_water do.
 
 Raises OSError (ENOBUFS) when more would be queued than queue_limit or total_queue_limit allow,
 or (ENOMEM) when there is no memory to queue it: nothing was written then, and the connection goes

@@ -105,8 +105,9 @@ impl LoopOptions {
         self
     }
 
-    /// While more than `high` bytes wait on a connection nothing is read from it, until no more than `low`
-    /// do; 16 KiB and 64 KiB by default. `EINVAL` when `low` is above `high`.
+    /// While more than `high` bytes wait on a connection that was accepted nothing is read from it, until no
+    /// more than `low` do; 16 KiB and 64 KiB by default. What was connected goes on reading: its peer may be
+    /// a server that does the same. `EINVAL` when `low` is above `high`.
     pub fn water_marks(mut self, low: usize, high: usize) -> Self {
         self.low_water = low;
         self.high_water = high;

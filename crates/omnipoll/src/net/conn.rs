@@ -97,7 +97,7 @@ impl Conn<'_> {
 
     /// Sends `length` bytes of a file from `offset` on with `sendfile(2)`, after what is queued.
     /// They never pass through this process's memory and don't count as queued bytes; but while
-    /// more than the high mark wait, those of files included, nothing is read from the peer, and
+    /// more than the high mark wait, those of files included, nothing is read from a client, and
     /// `on_drain` is called when no more than the low one do. The file is duplicated: it may be
     /// closed at once. It must keep its length until then: one that turns out shorter ends the
     /// connection with `EIO`.
@@ -133,8 +133,8 @@ impl Conn<'_> {
         self.table[self.slot].send_file(file.as_fd(), offset, length, self.context)
     }
 
-    /// How many bytes wait in memory to be sent. Above the server's high mark, nothing more is
-    /// read from the connection until they have fallen to the low one.
+    /// How many bytes wait in memory to be sent. Above the high mark, nothing more is read from a connection
+    /// that was accepted until they have fallen to the low one.
     ///
     /// See the example of [`write`](Conn::write).
     #[inline]

@@ -62,8 +62,8 @@ impl Conn<'_> {
 /// Relaying.
 impl Conn<'_> {
     /// Has another connection of the same loop send on all that this one receives from now on, instead of
-    /// the handler: a proxy is made of two relays. While more than the high mark waits to be sent, nothing is
-    /// read. The peer's end ends the other's direction when all is sent, as
+    /// the handler: a proxy is made of two relays. While more than the high mark waits to be sent on the other,
+    /// nothing is read from this one. The peer's end ends the other's direction when all is sent, as
     /// [`shutdown`](Self::shutdown) does. When one of the two connections fails or is aborted, the other
     /// is reset; when one has ended cleanly, the other is closed. Each one's `on_close` is called.
     ///

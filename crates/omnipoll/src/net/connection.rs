@@ -137,7 +137,11 @@ impl Connection {
     /// Whether it is open and reading, with nothing queued: the state of most after most callbacks.
     #[inline]
     pub(crate) fn is_only_reading(&self) -> bool {
-        self.is_reading() && self.shutdown.is_none() && self.queue.is_empty() && !self.is_awaited
+        self.is_reading()
+            && self.shutdown.is_none()
+            && self.queue.is_empty()
+            && !self.above_high_water
+            && !self.is_awaited
     }
 
     /// Whether what arrives is read for the handler.
@@ -145,9 +149,18 @@ impl Connection {
     fn is_reading(&self) -> bool {
         self.stage == Stage::Open
             && !self.paused
-            && !self.above_high_water
+            && (!self.above_high_water || self.reads_while_full())
             && !self.peer_ended
             && !self.is_held
+    }
+
+    /// Whether it reads while more than the high mark waits to be sent. A client that was accepted does not: it
+    /// is to read its answers first. A peer that this program has connected to may be such a server: if both
+    /// waited for the other to read, neither would. Of a relay, the mark that counts is the other
+    /// connection's.
+    #[inline]
+    fn reads_while_full(&self) -> bool {
+        self.is_outgoing || self.relay_to.is_some()
     }
 
     /// Whether what arrives is read.

@@ -2,7 +2,7 @@
 //!
 //! A write goes straight to the socket. What the kernel does not take is queued, and while
 //! something is queued the connection is registered for WRITE. While more than the high mark is
-//! queued nothing more is read: a client that does not read its answers can't send further
+//! queued nothing more is read from a client: one that does not read its answers can't send further
 //! requests, and memory does not grow.
 
 use std::io::{self, IoSlice};

@@ -6,13 +6,14 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 
-use omnipoll::{ConnId, ConnectOptions, EngineKind, LoopEventKind};
+use omnipoll::{ConnId, ConnectOptions, EngineKind, LoopEvent, LoopEventKind};
 use socket2::SockRef;
 
 use crate::client::{end, pattern, read, read_to_end, with_timeouts};
 use crate::outgoing::Outgoing;
 use crate::peers::unix_listener;
 use crate::suite::Suite;
+use crate::support::expect::LONG;
 use crate::support::sys;
 
 pub(crate) fn behaviours(suite: &mut Suite) {
@@ -22,6 +23,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(a_connected_descriptor_is_taken_over);
     suite.on_each_engine(options_are_those_of_the_connection);
     suite.on_each_engine(what_is_written_before_it_is_connected_is_sent);
+    suite.on_each_engine(answers_are_read_while_much_waits_to_be_sent);
     suite.on_each_engine(thousands_are_connected_at_once);
 }
 
@@ -154,6 +156,30 @@ fn what_is_written_before_it_is_connected_is_sent(engine: EngineKind) {
     outgoing.connected(id);
     while outgoing.next(id).kind() != LoopEventKind::Closed {}
     assert_eq!(reading.join().unwrap(), [&much[..], b"end"].concat());
+}
+
+/// The peer reads on only when its answer is taken, as a server does that protects itself.
+fn answers_are_read_while_much_waits_to_be_sent(engine: EngineKind) {
+    let mut outgoing = Outgoing::new(engine);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let id = outgoing.connect(&listener.local_addr().unwrap().to_string());
+    outgoing.connected(id);
+    let peer = with_timeouts(listener.accept().unwrap().0);
+    let data = pattern(6, 12 << 20);
+    let length = data.len();
+    let echoing = std::thread::spawn(move || crate::client::echo(&peer, length));
+    outgoing.event_loop.conn(id).unwrap().write(&data).unwrap();
+    let mut got = Vec::new();
+    while got.len() < length {
+        // Each event's bytes lie there until the next wait.
+        let mut events = [LoopEvent::default(); 64];
+        let count = outgoing.event_loop.wait(&mut events, Some(LONG)).expect("wait");
+        assert!(count > 0, "{} of {length} bytes came back", got.len());
+        let received = events[..count].iter().filter(|event| event.kind() == LoopEventKind::Data);
+        received.for_each(|event| got.extend_from_slice(&outgoing.event_loop.data(event)));
+    }
+    assert!(got == data, "the echo differs");
+    echoing.join().unwrap();
 }
 
 fn thousands_are_connected_at_once(engine: EngineKind) {

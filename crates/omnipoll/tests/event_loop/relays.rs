@@ -17,6 +17,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(an_end_before_the_relay_passes_on);
     suite.on_each_engine(a_reset_passes_on);
     suite.on_each_engine(a_peer_that_does_not_read_holds_the_sender);
+    suite.on_each_engine(full_both_ways_it_goes_on);
     suite.on_each_engine(nothing_is_lost_when_nothing_may_be_queued);
     suite.on_each_engine(a_connection_can_be_relayed_to_itself);
     suite.on_each_engine(closing_one_closes_the_other);
@@ -149,6 +150,28 @@ fn a_peer_that_does_not_read_holds_the_sender(engine: EngineKind) {
     });
     assert_eq!(got.len(), sent, "some bytes were lost");
     assert!(got.chunks(block.len()).all(|part| block.starts_with(&part[..1])), "in other order");
+}
+
+/// One side reads on only when its answer is taken: what waits to be sent to it must not keep its answer from
+/// being read.
+fn full_both_ways_it_goes_on(engine: EngineKind) {
+    let mut listening = Listening::new(engine);
+    let (a, from) = listening.client();
+    let b = small(listening.address);
+    let to = listening.next(LoopEventKind::Accepted).conn();
+    for (one, other) in [(from, to), (to, from)] {
+        crate::client::keep_small(&listening.event_loop.conn(one).unwrap());
+        listening.event_loop.conn(one).unwrap().relay_to(other).unwrap();
+    }
+    listening.while_running(move || {
+        let data = pattern(5, 4 << 20);
+        let length = data.len();
+        let sending = send_meanwhile(&a, data.clone());
+        let echoing = std::thread::spawn(move || crate::client::echo(&b, length));
+        assert!(read(&a, length) == data, "the echo differs");
+        sending.join().unwrap();
+        echoing.join().unwrap();
+    });
 }
 
 fn nothing_is_lost_when_nothing_may_be_queued(engine: EngineKind) {

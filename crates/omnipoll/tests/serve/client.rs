@@ -56,6 +56,17 @@ pub(crate) fn read(mut client: &TcpStream, length: usize) -> Vec<u8> {
     bytes
 }
 
+/// Sends back what comes, piece by piece, until that many bytes have come.
+pub(crate) fn echo(mut client: &TcpStream, length: usize) {
+    let (mut left, mut buffer) = (length, vec![0; 65_536]);
+    while left > 0 {
+        let count = client.read(&mut buffer).expect("bytes");
+        assert!(count > 0, "it ended with {left} bytes to come");
+        client.write_all(&buffer[..count]).expect("a peer that reads");
+        left -= count;
+    }
+}
+
 /// Reads to the end, which must be a clean one.
 #[track_caller]
 pub(crate) fn read_to_end(mut client: &TcpStream) -> Vec<u8> {

@@ -16,7 +16,7 @@ const OPERATIONS: usize = 3_000;
 pub(crate) const MAX_TOKENS: usize = OPERATIONS + PIPES;
 pub(crate) const PIPES: usize = 6;
 
-/// An armed timer: its id, its token, whether it has a period.
+/// An armed timer: its id, its token, whether it has a period, whether it was set again.
 type Armed = (u64, u64, bool, bool);
 
 pub(crate) struct Worker<'a> {
@@ -203,12 +203,13 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Ends every period, and leaves each pipe registered and hung up: whatever happened to it
+    /// Ends every period, and the timers that were set again: of these the last expiry may come after the one
+    /// that is waited for. Leaves each pipe registered and hung up: whatever happened to it
     /// before, this must be reported. (A byte could be read by a waiter that still serves an event of
     /// before; an end of file stays.)
     fn leave(mut self) -> Asked {
         for armed in std::mem::take(&mut self.armed) {
-            if armed.2 {
+            if armed.2 || armed.3 {
                 self.cancel_one(armed);
             }
         }
