@@ -164,7 +164,7 @@ fn full_both_ways_it_goes_on(engine: EngineKind) {
         listening.event_loop.conn(one).unwrap().relay_to(other).unwrap();
     }
     listening.while_running(move || {
-        let data = pattern(5, 4 << 20);
+        let data = pattern(5, 512 << 10);
         let length = data.len();
         let sending = send_meanwhile(&a, data.clone());
         let echoing = std::thread::spawn(move || crate::client::echo(&b, length));
