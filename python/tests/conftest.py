@@ -1,4 +1,4 @@
-"""What the tests share: the engines, pollers and servers on them, descriptors, and what a wait reports."""
+"""What the tests share: engines, pollers, loops and servers on them, descriptors, what a wait reports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from serving import SHARING, Serve
 
 import omnipoll
-from omnipoll import Event, Poller
+from omnipoll import Event, Loop, Poller
 
 SHORT = 0.02  # To wait for what must not come.
 LONG = 30  # To wait for what must come.
@@ -44,6 +44,12 @@ def engine(request: pytest.FixtureRequest) -> str:
 def poller(engine: str) -> Iterator[Poller]:
     with Poller(engine) as poller:
         yield poller
+
+
+@pytest.fixture
+def loop(engine: str) -> Iterator[Loop]:
+    with Loop(engine) as loop:
+        yield loop
 
 
 @pytest.fixture(params=SELECTORS)

@@ -1,0 +1,157 @@
+"""What a loop opens: connections out, relays, datagram sockets; how its connections reach each other."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+from conftest import LONG
+from loops import Recorder, Served, pulled
+from serving import Echo, ask, connect, read_all
+
+import omnipoll
+from omnipoll import Connection, Loop
+
+
+def test_two_loops_talk_to_each_other(engine: str) -> None:
+    """One answers by handler, the other asks, pulled, in this thread."""
+    with Served(engine, Echo()) as served, Loop(engine) as loop:
+        connection = loop.connect(served.address, token="out")
+        assert connection.write(b"early") is not None
+        opened = pulled(loop, omnipoll.CONNECTED)
+        assert opened.connection is connection
+        assert opened.token == "out"
+        assert connection.is_outgoing
+        assert connection.peer == served.address
+        received = b""
+        while received != b"early":
+            for event in loop.wait(LONG):
+                received += event.data
+        for number in range(100):
+            message = b"%d" % number
+            connection.write(message)
+            received = b""
+            while received != message:
+                for event in loop.wait(LONG):
+                    received += event.data
+        connection.close()
+        assert pulled(loop, omnipoll.CLOSED).error is None
+
+
+class ToTheOther(Recorder):
+    """Writes what it gets to all other connections, and asks whether that was done at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.all: list[Connection] = []
+
+    def on_open(self, connection: Connection) -> None:
+        self.all.append(connection)
+
+    def on_data(self, connection: Connection, data: bytes) -> None:
+        for other in self.all:
+            if other is not connection:
+                assert other.write(data) == other.queued
+                other.pause()
+                assert other.is_paused
+                other.resume()
+                assert not other.is_paused
+                other.set_idle_timeout(None)
+                assert other.local == connection.local
+                other.shutdown()
+                with pytest.raises(BrokenPipeError):
+                    other.write(b"after the end")
+
+
+def test_connections_reach_each_other_at_once(engine: str, caplog: pytest.LogCaptureFixture) -> None:
+    with (
+        Served(engine, ToTheOther()) as served,
+        connect(served.address) as one,
+        connect(served.address) as two,
+    ):
+        while len(served.handler.all) < 2:
+            pass
+        one.sendall(b"hello")
+        assert read_all(two) == b"hello"
+    assert not caplog.records
+
+
+def test_a_connect_that_fails_says_why(loop: Loop) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    connection = loop.connect(f"127.0.0.1:{port}")
+    closed = pulled(loop, omnipoll.CLOSED)
+    assert closed.connection is connection
+    assert isinstance(closed.error, ConnectionRefusedError)
+    assert f"127.0.0.1:{port}" in str(closed.error)
+    assert not connection.is_open
+    with pytest.raises(ValueError, match="address"):
+        loop.connect("nonsense")
+    with pytest.raises(OSError, match="not open yet"):
+        _ = connection.peer
+
+
+class Proxy:
+    """Connects for each client, in a call of its, and relays."""
+
+    def __init__(self, backend: str) -> None:
+        self.backend = backend
+
+    def on_open(self, client: Connection) -> None:
+        if client.is_outgoing:
+            client.relay_to(client.token)
+            client.token.relay_to(client)
+            client.token.resume()
+        else:
+            client.pause()
+            client.loop.connect(self.backend, self, token=client)
+
+    def on_close(self, connection: Connection, error: OSError | None) -> None:
+        if error is not None and connection.is_outgoing and connection.token.is_open:
+            connection.token.abort()
+
+
+def test_connecting_in_a_call_and_relaying(engine: str) -> None:
+    backend = Served(engine, Echo())
+    with backend, Served(engine, Proxy(backend.address)) as proxy, connect(proxy.address) as client:
+        assert ask(client, b"hello") == b"hello"
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(client) == b""
+
+
+def test_an_on_close_tells_of_a_connect_that_failed(engine: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        nobody = f"127.0.0.1:{listener.getsockname()[1]}"
+    with Served(engine, Proxy(nobody)) as proxy, pytest.raises(ConnectionResetError):
+        connect(proxy.address).recv(1)
+
+
+def test_datagrams(engine: str) -> None:
+    with Loop(engine) as loop, Loop(engine) as asking:
+        address = loop.listen("udp:127.0.0.1:0", token="udp")
+        ours = asking.connect_datagrams(address)
+        ours.send(b"question")
+        (question,) = loop.wait(LONG)
+        assert (question.kind, question.data, question.token) == (omnipoll.DATAGRAM, b"question", "udp")
+        assert question.peer == ours.local
+        assert question.socket is not None and question.peer is not None
+        assert question.socket in loop.datagram_sockets
+        question.socket.send_to(question.peer, b"answer", question.local)
+        assert [event.data for event in asking.wait(LONG)] == [b"answer"]
+
+
+def test_many_connections(engine: str) -> None:
+    count = 400
+    with Served(engine, Echo()) as served, Loop(engine) as loop:
+        messages = {loop.connect(served.address, token=number): b"%d" % number for number in range(count)}
+        answers: dict[int, bytes] = {}
+        while len(answers) < count:
+            events = loop.wait(LONG)
+            assert events
+            for event in events:
+                assert event.kind in (omnipoll.CONNECTED, omnipoll.DATA), event
+                if event.kind == omnipoll.CONNECTED:
+                    event.connection.write(messages[event.connection])
+                else:
+                    answers[event.token] = event.data
+        assert answers == {number: b"%d" % number for number in range(count)}
