@@ -57,6 +57,7 @@ pub(crate) fn read(mut client: &TcpStream, length: usize) -> Vec<u8> {
 }
 
 /// Sends back what comes, piece by piece, until that many bytes have come.
+#[allow(dead_code, reason = "it is for the suites of loops and of connects")]
 pub(crate) fn echo(mut client: &TcpStream, length: usize) {
     let (mut left, mut buffer) = (length, vec![0; 65_536]);
     while left > 0 {
