@@ -1,0 +1,1 @@
+"""The parts of bench_asyncio.py: the rows, the loops, the measured process and the load."""
