@@ -34,6 +34,52 @@ def test_other_threads_write(serve: Serve) -> None:
     assert handler.closed() is None
 
 
+def test_other_threads_end_our_direction(serve: Serve) -> None:
+    """What was written before is sent, and what the peer sends afterwards still arrives."""
+
+    class Last(Recorder):
+        def on_data(self, connection: Connection, data: bytes) -> None:
+            self.calls.put(data)
+
+    handler = Last()
+    with connect(serve(handler)) as client:
+        connection = handler.opened()
+        connection.write(b"the last")
+        connection.shutdown()
+        with pytest.raises(BrokenPipeError):
+            connection.write(b"more")
+        assert read_all(client) == b"the last"
+        client.sendall(b"still heard")
+        received = b""
+        while received != b"still heard":
+            data = handler.calls.get(timeout=LONG)
+            assert isinstance(data, bytes)
+            received += data
+    assert handler.closed() is None
+
+
+@pytest.mark.parametrize("which", ["idle", "read", "write"])
+def test_other_threads_set_timeouts(serve: Serve, which: str) -> None:
+    class Timed(Recorder):
+        def on_timeout(self, connection: Connection, which: str) -> None:
+            self.calls.put(which)
+
+    handler = Timed()
+    with connect(serve(handler, write_timeout=None)) as client:
+        connection = handler.opened()
+        if which == "write":
+            connection.write(bytes(8 << 20))  # More than the system takes.
+        set_timeout = getattr(connection, f"set_{which}_timeout")
+        with pytest.raises(ValueError, match="negative"):
+            set_timeout(-1)
+        set_timeout(60)
+        set_timeout(0.01)
+        assert handler.calls.get(timeout=LONG) == which
+        with contextlib.suppress(ConnectionResetError):
+            read_all(client)
+    assert isinstance(handler.closed(), TimeoutError)
+
+
 def test_a_connection_that_is_gone_is_stale(serve: Serve) -> None:
     handler = Recorder()
     with connect(serve(handler)) as client:
@@ -58,6 +104,8 @@ def test_a_connection_that_is_gone_is_stale(serve: Serve) -> None:
         connection.shutdown,
         lambda: connection.queued,
         lambda: connection.set_idle_timeout(1),
+        lambda: connection.set_read_timeout(None),
+        lambda: connection.set_write_timeout(1),
         lambda: connection.set_timer(1),
         lambda: connection.set_frame_until(b"\n", 100),
         lambda: connection.set_frame_exactly(4),
@@ -82,11 +130,9 @@ def test_what_looks_into_a_connection_does_so_in_its_calls(serve: Serve) -> None
             lambda: connection.is_paused,
             lambda: connection.has_ended,
             lambda: connection.is_stopping,
-            lambda: connection.set_idle_timeout(1),
             lambda: connection.set_timer(1),
             connection.restart_timeouts,
             lambda: connection.send_file(0),
-            connection.shutdown,
         ):
             with pytest.raises(PermissionError, match="call of the handler"):
                 look()

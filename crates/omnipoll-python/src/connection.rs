@@ -8,9 +8,8 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
-use omnipoll::{Address, Conn, ConnId, Frame};
+use omnipoll::{Address, Conn, ConnId, Frame, Timeout};
 use pyo3::exceptions::{PyOSError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
@@ -29,11 +28,12 @@ use crate::gil_cell::GilCell;
 /// subclasses but those that declare such attributes to a type checker, `if TYPE_CHECKING`: the
 /// handler's methods may take the connection as one of these.
 ///
-/// write(), writelines(), close(), abort(), pause(), resume(), post(), join(), leave() and is_open may
-/// be used on any thread; when the connection is gone they raise OSError (ESTALE). Everything that looks
-/// into the connection works where its loop makes a call, of this connection's or of another's or
-/// on_event, and of a Loop also between its waits, in its own thread; it raises PermissionError elsewhere.
-/// There, what is done to a connection is done at once.
+/// write(), writelines(), close(), abort(), shutdown(), pause(), resume(), post(), join(), leave(),
+/// set_idle_timeout(), set_read_timeout(), set_write_timeout() and is_open may be used on any thread; when
+/// the connection is gone they raise OSError (ESTALE), and BlockingIOError when too many calls from other
+/// threads wait for its loop. Everything that looks into the connection works where its loop makes a call, of
+/// this connection's or of another's or on_event, and of a Loop also between its waits, in its own thread;
+/// it raises PermissionError elsewhere. There, what is done to a connection is done at once.
 #[pyclass(frozen, dict, weakref, name = "Connection", module = "omnipoll")]
 pub(crate) struct PyConnection {
     number: ConnId,
@@ -181,7 +181,7 @@ impl PyConnection {
     /// Ends our direction when what is queued has been sent: the peer sees the end of our data,
     /// and its own still arrives.
     fn shutdown(&self, py: Python<'_>) -> PyResult<()> {
-        self.here(py, |conn| self.finish(conn, |conn| conn.shutdown()))
+        self.anywhere(py, |conn| self.finish(conn, |conn| conn.shutdown()), ConnId::shutdown)
     }
 
     /// Takes no more data from the peer, which eventually can't send either.
@@ -303,13 +303,13 @@ impl PyConnection {
 
     /// Ends this connection (on_close with TimeoutError) when nothing was read or written for
     /// so many seconds, unless on_timeout prevents it; None is without limit. The time of every
-    /// timeout begins again. In a call of the handler.
+    /// timeout begins again.
     fn set_idle_timeout(
         &self,
         py: Python<'_>,
         #[pyo3(from_py_with = number)] seconds: Option<f64>,
     ) -> PyResult<()> {
-        self.set_timeout(py, seconds, |conn, timeout| conn.set_idle_timeout(timeout))
+        self.set_timeout(py, Timeout::Idle, seconds)
     }
 
     /// The same when nothing was read for so long while it was being read.
@@ -318,7 +318,7 @@ impl PyConnection {
         py: Python<'_>,
         #[pyo3(from_py_with = number)] seconds: Option<f64>,
     ) -> PyResult<()> {
-        self.set_timeout(py, seconds, |conn, timeout| conn.set_read_timeout(timeout))
+        self.set_timeout(py, Timeout::Read, seconds)
     }
 
     /// The same when bytes were queued for so long and none could be sent.
@@ -327,7 +327,7 @@ impl PyConnection {
         py: Python<'_>,
         #[pyo3(from_py_with = number)] seconds: Option<f64>,
     ) -> PyResult<()> {
-        self.set_timeout(py, seconds, |conn, timeout| conn.set_write_timeout(timeout))
+        self.set_timeout(py, Timeout::Write, seconds)
     }
 
     /// Has what arrives divided after each delimiter, one to four bytes, from the next byte on that
@@ -424,14 +424,14 @@ impl PyConnection {
             .ok_or_else(|| PyOSError::new_err((libc::ENOTCONN, "the connection is not open yet")))
     }
 
-    fn set_timeout(
-        &self,
-        py: Python<'_>,
-        seconds: Option<f64>,
-        set: impl FnOnce(&mut Conn<'_>, Option<Duration>),
-    ) -> PyResult<()> {
-        let timeout = seconds.map(|seconds| convert::span(seconds, "seconds")).transpose()?;
-        self.here(py, |conn| set(conn, timeout))
+    fn set_timeout(&self, py: Python<'_>, which: Timeout, seconds: Option<f64>) -> PyResult<()> {
+        let time = seconds.map(|seconds| convert::span(seconds, "seconds")).transpose()?;
+        let here = |conn: &mut Conn<'_>| match which {
+            Timeout::Idle => conn.set_idle_timeout(time),
+            Timeout::Read => conn.set_read_timeout(time),
+            Timeout::Write => conn.set_write_timeout(time),
+        };
+        self.anywhere(py, here, |id| id.set_timeout(which, time))
     }
 }
 
