@@ -6,8 +6,8 @@ import socket
 
 import pytest
 from conftest import LONG
-from loops import Recorder, Served, pulled
-from serving import Echo, ask, connect, read_all
+from loops import ADDRESS, Recorder, Served, in_thread, pulled
+from serving import Echo, ask, connect, read_all, receive
 
 import omnipoll
 from omnipoll import Connection, Loop
@@ -155,3 +155,65 @@ def test_many_connections(engine: str) -> None:
                 else:
                     answers[event.token] = event.data
         assert answers == {number: b"%d" % number for number in range(count)}
+
+
+class Grouped(Recorder):
+    """Joins the group that its token names."""
+
+    def on_open(self, connection: Connection) -> None:
+        if connection.token:
+            connection.join(connection.token)
+        super().on_open(connection)
+
+    def on_data(self, connection: Connection, data: bytes) -> None:
+        connection.loop.broadcast(data, exclude=connection)
+
+
+def test_a_broadcast_reaches_all_a_group_or_all_but_one(engine: str) -> None:
+    """From another thread, and in a call; connections out are reached too."""
+    handler = Grouped()
+    with Loop(engine, handler=handler) as loop:
+        addresses = loop.listen(ADDRESS, token="a"), loop.listen(ADDRESS, token="b")
+        assert loop.broadcast(b"nobody") == 0
+
+        def talk() -> None:
+            try:
+                with connect(addresses[0]) as one, connect(addresses[1]) as other:
+                    while len(handler.calls) < 2:
+                        pass
+                    assert loop.broadcast(bytearray(b"to all")) == 2
+                    assert loop.broadcast(b" to a", group="a") == 1
+                    assert receive(one, 11) == b"to all to a"
+                    assert receive(other, 6) == b"to all"
+                    one.sendall(b"to the other")
+                    assert receive(other, 12) == b"to the other"
+                    with pytest.raises(ValueError, match="group"):
+                        loop.broadcast(b"x", group="")
+                    with pytest.raises(TypeError):
+                        loop.broadcast("text")  # type: ignore[arg-type]
+            finally:
+                loop.stop(0)
+
+        join = in_thread(talk)
+        loop.run()
+        join()
+    with pytest.raises(ValueError, match="closed loop"):
+        loop.broadcast(b"x")
+
+
+def test_a_pulled_loop_broadcasts(engine: str) -> None:
+    with Loop(engine, high_water=1000, low_water=0) as loop:
+        address = loop.listen(ADDRESS)
+        out = loop.connect(address)
+        accepted = pulled(loop, omnipoll.ACCEPTED).connection
+        while not out.is_open or loop.wait(0):
+            pass
+        out.join("those out")
+        assert loop.broadcast(b"x", group="those out", exclude=out) == 0
+        assert loop.broadcast(b"to it", group="those out") == 1
+        data = pulled(loop, omnipoll.DATA)
+        assert (data.connection, data.data) == (accepted, b"to it")
+        out.leave("those out")
+        assert loop.broadcast(b"x", group="those out") == 0
+        assert loop.broadcast(bytes(1001), exclude=out) == 1
+        assert pulled(loop, omnipoll.DRAINED).connection is accepted

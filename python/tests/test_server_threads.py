@@ -39,7 +39,7 @@ def test_other_threads_end_our_direction(serve: Serve) -> None:
 
     class Last(Recorder):
         def on_data(self, connection: Connection, data: bytes) -> None:
-            self.calls.put(data)
+            self.calls.put(("data", data))
 
     handler = Last()
     with connect(serve(handler)) as client:
@@ -52,8 +52,8 @@ def test_other_threads_end_our_direction(serve: Serve) -> None:
         client.sendall(b"still heard")
         received = b""
         while received != b"still heard":
-            data = handler.calls.get(timeout=LONG)
-            assert isinstance(data, bytes)
+            what, data = handler.next()
+            assert what == "data"
             received += data
     assert handler.closed() is None
 
@@ -62,7 +62,7 @@ def test_other_threads_end_our_direction(serve: Serve) -> None:
 def test_other_threads_set_timeouts(serve: Serve, which: str) -> None:
     class Timed(Recorder):
         def on_timeout(self, connection: Connection, which: str) -> None:
-            self.calls.put(which)
+            self.calls.put(("timeout", which))
 
     handler = Timed()
     with connect(serve(handler, write_timeout=None)) as client:
@@ -74,7 +74,7 @@ def test_other_threads_set_timeouts(serve: Serve, which: str) -> None:
             set_timeout(-1)
         set_timeout(60)
         set_timeout(0.01)
-        assert handler.calls.get(timeout=LONG) == which
+        assert handler.next() == ("timeout", which)
         with contextlib.suppress(ConnectionResetError):
             read_all(client)
     assert isinstance(handler.closed(), TimeoutError)

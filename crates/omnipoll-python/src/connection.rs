@@ -221,7 +221,7 @@ impl PyConnection {
         self.number.post(number).map_err(error)
     }
 
-    /// Joins a group, to whose members Server.broadcast(data, group=...) writes. group: a str of 1 to 255
+    /// Joins a group, to whose members broadcast(data, group=...) of its server or Loop writes. group: a str of 1 to 255
     /// bytes in UTF-8. A connection that is in it already stays in it; it leaves all its groups when it
     /// ends. Raises ValueError for another name, and OSError (ENOBUFS) when the connection is in 64 groups.
     fn join(&self, py: Python<'_>, #[pyo3(from_py_with = text)] group: String) -> PyResult<()> {

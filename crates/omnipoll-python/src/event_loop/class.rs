@@ -12,8 +12,9 @@ use pyo3::{PyTraverseError, PyVisit};
 use super::connect::connect_options;
 use super::driving::{pull, timeout_of};
 use super::handler::Mode;
-use super::loop_core::{closed, LoopCore};
+use super::loop_core::LoopCore;
 use super::options::Given;
+use crate::bytes::Bytes;
 use crate::connection::PyConnection;
 use crate::convert::{self, error, number, optional_text, text};
 use crate::datagram_socket::PyDatagramSocket;
@@ -32,8 +33,8 @@ use crate::poller::PyPoller;
 /// max_clients, backlog, queue_limit, total_queue_limit, high_water, low_water, idle_timeout,
 /// read_timeout, write_timeout, linger: as for omnipoll.Server. max_clients counts what was accepted.
 ///
-/// A loop belongs to the thread that has made it. Other threads have stop(), poller.post() and, of its
-/// connections, write(), close(), post() and what else Connection says; the rest raises PermissionError
+/// A loop belongs to the thread that has made it. Other threads have stop(), broadcast(), poller.post() and,
+/// of its connections, write(), close(), post() and what else Connection says; the rest raises PermissionError
 /// there. In its own thread, in calls of a handler and between waits, what is done to any of its
 /// connections is done at once: a write goes to the socket. On io_uring small writes are sent by the ring,
 /// together, when the loop waits next.
@@ -319,8 +320,35 @@ impl PyLoop {
     #[pyo3(signature = (drain=None))]
     fn stop(&self, py: Python<'_>, #[pyo3(from_py_with = number)] drain: Option<f64>) -> PyResult<()> {
         let drain = drain.map(|drain| convert::span(drain, "drain")).transpose()?;
-        let handle = self.0.get()?.handle.borrow(py);
-        handle.as_ref().ok_or_else(closed)?.stop(drain).map_err(error)
+        self.0.get()?.handle(py)?.stop(drain).map_err(error)
+    }
+
+    /// Has a bytes-like object written to every connection of the loop that has room for it, to those that it
+    /// has connected too, and returns to how many. They are sent when the loop waits next. Any thread may
+    /// call it.
+    ///
+    /// group: only to the connections that have joined it by Connection.join(). exclude: a Connection that
+    /// is left out, usually the one that has sent the data. Where more than high_water bytes wait then,
+    /// on_drain is called, or DRAINED returned, as after a write().
+    ///
+    /// Raises ValueError when group is no name of a group and when the loop is closed, OSError (EOWNERDEAD)
+    /// in a forked child.
+    #[pyo3(signature = (data, *, group=None, exclude=None))]
+    fn broadcast(
+        &self,
+        py: Python<'_>,
+        data: &Bound<'_, PyAny>,
+        #[pyo3(from_py_with = optional_text)] group: Option<String>,
+        exclude: Option<&Bound<'_, PyConnection>>,
+    ) -> PyResult<usize> {
+        let (handle, data) = (self.0.get()?.handle(py)?, Bytes::of(data)?);
+        let exclude = exclude.map(|connection| connection.get().core_id());
+        let reached = match (group, exclude) {
+            (Some(group), exclude) => handle.broadcast_to(&group, &data, exclude),
+            (None, Some(exclude)) => handle.broadcast_except(&data, exclude),
+            (None, None) => handle.broadcast(&data),
+        };
+        reached.map_err(error)
     }
 
     /// A descriptor for an outer loop, such as GLib's, Qt's or asyncio's: readable while there is something

@@ -19,8 +19,8 @@ pub(super) struct LoopCore {
     thread: u64,
     pub(super) engine: EngineKind,
     pub(super) shared: Arc<Shared>,
-    /// What other threads reach it by; `None` when it is closed.
-    pub(super) handle: GilCell<Option<LoopHandle>>,
+    /// `None` when it is closed.
+    handle: GilCell<Option<LoopHandle>>,
     /// `None` while something is being done with it, and when it is closed. Taken and put back by its own
     /// thread alone, but for the last time.
     held: GilCell<Option<Box<EventLoop<LoopHandler>>>>,
@@ -57,8 +57,8 @@ impl LoopCore {
             true => Ok(()),
             false => Err(PyOSError::new_err((
                 libc::EPERM,
-                "a loop belongs to the thread that has made it: another has its stop() and poller.post(), \
-                 and the write(), close() and post() of its connections",
+                "a loop belongs to the thread that has made it: another has its stop(), broadcast() and \
+                 poller.post(), and the write(), close() and post() of its connections",
             ))),
         }
     }
@@ -90,6 +90,11 @@ impl LoopCore {
         if self.is_closing.load(Ordering::Relaxed) {
             self.close(py, true);
         }
+    }
+
+    /// What any thread may reach the core's loop by.
+    pub(super) fn handle(&self, py: Python<'_>) -> PyResult<LoopHandle> {
+        self.handle.borrow(py).clone().ok_or_else(closed)
     }
 
     pub(super) fn is_closed(&self, py: Python<'_>) -> bool {
