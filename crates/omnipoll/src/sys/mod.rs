@@ -16,6 +16,8 @@ pub(crate) mod datagrams;
 pub(crate) mod descriptor;
 pub(crate) mod file;
 pub(crate) mod fork;
+#[cfg(feature = "serve")]
+mod mapping;
 mod outer_set;
 #[cfg(feature = "serve")]
 pub(crate) mod pktinfo;

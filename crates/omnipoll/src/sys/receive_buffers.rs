@@ -1,15 +1,13 @@
 //! The buffers that all receives of a ring share: io_uring_register_buf_ring(3).
 
-use std::alloc::{alloc_zeroed, dealloc, Layout};
 use std::io;
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
 use io_uring::{cqueue, IoUring};
 
 use super::completion::Chunk;
-use crate::error::system;
+use super::mapping::Mapping;
 
 /// How many buffers there are, and the size of each.
 const BUFFERS: u16 = 32;
@@ -24,34 +22,29 @@ const INCREMENTAL: u16 = 2;
 const BUFFER_HAS_MORE: u32 = 1 << 4;
 
 /// The memory, and the ring in which free buffers are offered to the kernel.
+///
+/// It is mapped and not allocated: an allocator that has seen so large a piece be freed, as that of the probe
+/// is, may keep later ones on its heap, and the tables of a loop would leave holes there as they grow.
 pub(super) struct ReceiveBuffers {
-    entries: NonNull<BufRingEntry>,
-    memory: NonNull<u8>,
+    entries: Mapping,
+    memory: Mapping,
     tail: u16,
     /// How far each buffer is filled.
     filled: Vec<usize>,
 }
 
 impl ReceiveBuffers {
-    const ENTRIES: Layout = match Layout::from_size_align(BUFFERS as usize * size_of::<BufRingEntry>(), 4096)
-    {
-        Ok(layout) => layout,
-        Err(_) => panic!("the size is a constant"),
-    };
-    const MEMORY: Layout = match Layout::from_size_align(BUFFERS as usize * BUFFER, 4096) {
-        Ok(layout) => layout,
-        Err(_) => panic!("the size is a constant"),
-    };
-
     pub(super) fn new() -> io::Result<Self> {
-        // SAFETY: neither layout is empty.
-        let (entries, memory) = unsafe { (alloc_zeroed(Self::ENTRIES), alloc_zeroed(Self::MEMORY)) };
-        let (Some(entries), Some(memory)) = (NonNull::new(entries.cast()), NonNull::new(memory)) else {
-            return Err(system("no memory for the ring's buffers"));
-        };
-        let mut buffers = Self { entries, memory, tail: 0, filled: vec![0; BUFFERS.into()] };
+        let count = usize::from(BUFFERS);
+        let entries = Mapping::private(count * size_of::<BufRingEntry>())?;
+        let memory = Mapping::private(count * BUFFER)?;
+        let mut buffers = Self { entries, memory, tail: 0, filled: vec![0; count] };
         (0..BUFFERS).for_each(|buffer| buffers.offer(buffer));
         Ok(buffers)
+    }
+
+    fn entries(&self) -> *mut BufRingEntry {
+        self.entries.start().cast().as_ptr()
     }
 
     /// Registers them with a ring, which must be closed before they are dropped.
@@ -60,7 +53,7 @@ impl ReceiveBuffers {
     }
 
     fn register_with(&self, ring: &IoUring, flags: u16) -> io::Result<()> {
-        let entries = self.entries.as_ptr() as u64;
+        let entries = self.entries() as u64;
         // SAFETY: there are that many entries, aligned to a page, and freed after the ring.
         unsafe { ring.submitter().register_buf_ring_with_flags(entries, BUFFERS, GROUP, flags) }
     }
@@ -88,7 +81,7 @@ impl ReceiveBuffers {
         // SAFETY: the chunk is within its buffer, and the kernel does not write there before the
         // buffer is offered again, for which its last chunk has to be recycled.
         unsafe {
-            let start = self.memory.as_ptr().add(usize::from(chunk.buffer) * BUFFER + chunk.start);
+            let start = self.memory.start().as_ptr().add(usize::from(chunk.buffer) * BUFFER + chunk.start);
             std::slice::from_raw_parts(start, chunk.length)
         }
     }
@@ -108,23 +101,13 @@ impl ReceiveBuffers {
         // SAFETY: the index is within the entries, and the kernel does not read the entry before the
         // tail has passed it. The tail lies in the first entry's unused part.
         unsafe {
-            let entry = &mut *self.entries.as_ptr().add(index);
-            entry.set_addr(self.memory.as_ptr().add(usize::from(buffer) * BUFFER) as u64);
+            let entry = &mut *self.entries().add(index);
+            entry.set_addr(self.memory.start().as_ptr().add(usize::from(buffer) * BUFFER) as u64);
             entry.set_len(BUFFER as u32);
             entry.set_bid(buffer);
             self.tail = self.tail.wrapping_add(1);
-            let tail = BufRingEntry::tail(self.entries.as_ptr()).cast::<AtomicU16>();
+            let tail = BufRingEntry::tail(self.entries()).cast::<AtomicU16>();
             (*tail).store(self.tail, Ordering::Release);
-        }
-    }
-}
-
-impl Drop for ReceiveBuffers {
-    fn drop(&mut self) {
-        // SAFETY: both were allocated with these layouts.
-        unsafe {
-            dealloc(self.entries.as_ptr().cast(), Self::ENTRIES);
-            dealloc(self.memory.as_ptr(), Self::MEMORY);
         }
     }
 }
