@@ -41,9 +41,10 @@ BACKEND = "echo_raw_epoll"
 PACKAGES = {"haproxy": "haproxy", "nginx": "nginx, libnginx-mod-stream"}
 UNITS = (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B")
 RESOURCES = "resources"
-# What a connection takes is counted between so many of them; on the few, messages warm up the buffers.
+# What a connection takes is counted between so many of them; on the few, messages warm up the buffers: the 2 MiB
+# too that a ring of ours fills one after another.
 FEW, MANY = 100, 2000
-WARM_UP = 50
+WARM_UP = 200
 # What system calls are counted with, in a shorter turn and a longer one.
 CALLS_CLIENTS, CALLS_BYTES, CALLS_SECONDS = 50, 64, (0.3, 1.2)
 # As many messages more, so that those that are half counted at the ends don't matter.
