@@ -29,7 +29,7 @@ use crate::errno::{self, ErrorClass};
 use crate::error::{explain, fail};
 use crate::poller::RESERVED_TOKENS;
 use crate::sys::{connecting, lock, socket, socket_options, Address};
-use crate::{Poller, Ready};
+use crate::{Capabilities, Poller, Ready};
 
 /// Attempts, from this token on.
 pub(crate) const ATTEMPTS: u64 = RESERVED_TOKENS + (1 << 28);
@@ -131,11 +131,14 @@ impl Connects {
         let key = (token - ATTEMPTS) as usize;
         let Some(attempt) = self.attempt(key) else { return };
         let socket = attempt.socket.as_fd();
-        let mut result = connecting::take_error(socket);
-        if ready != Ready::WRITE {
+        let result = if ready != Ready::WRITE {
             // No error is not yet a connection.
-            result = result.and_then(|()| connecting::connected_to(socket).map(drop));
-        }
+            connecting::take_error(socket).and_then(|()| connecting::connected_to(socket).map(drop))
+        } else if reports_failure(io.poller) {
+            Ok(())
+        } else {
+            connecting::take_error(socket)
+        };
         self.attempt_ended(io, key, result, true);
     }
 
@@ -418,6 +421,12 @@ fn disarm(io: &ConnectIo<'_>, connect: &mut Connecting) {
         // It is stale when it has just expired.
         let _ = io.poller.timer_cancel(timer);
     }
+}
+
+/// Whether a connect that has failed is reported as more than WRITE: an error, or a hang-up. Linux does so, tcp(7),
+/// where the engine's system call can say it: all but select(2).
+fn reports_failure(poller: &Poller) -> bool {
+    cfg!(target_os = "linux") && poller.capabilities().contains(Capabilities::REPORTS_HANGUP)
 }
 
 /// The peer of a socket that the system has connected to `address`.

@@ -61,8 +61,8 @@ impl Connection {
             return RelayWrite::Part { taken: 0 };
         }
         let mut sent = 0;
-        let may_queue = matches!(self.queue.account().room(data.len()), Ok(Room::Enough));
-        if self.can_send_directly(data.len(), context) || self.queue.is_empty() && !may_queue {
+        let may_queue = || matches!(self.queue.account().room(data.len()), Ok(Room::Enough));
+        if self.can_send_directly(data.len(), context) || self.queue.is_empty() && !may_queue() {
             match self.send(context, |fd| socket::send(fd, data)) {
                 Ok(count) => sent = count,
                 Err(_) => return RelayWrite::Ended,
