@@ -2065,7 +2065,8 @@ OMNI_API int omni_conn_relay(omni_conn *conn, omni_conn *to) OMNI_NONNULL(1,2);
  * `on_data`. The frame may be changed in `on_data`, and a connection be paused between two frames.
  *
  * Returns 0, or:
- *   -EINVAL: the delimiter has not one to four bytes, or does not fit into `max`.
+ *   -EINVAL: the delimiter has not one to four bytes, or does not fit into `max`; `max` is more than the
+ *       size of the buffer of a loop that is pulled.
  *
  * System calls: none. Since 0.1.
  */
@@ -2079,15 +2080,27 @@ OMNI_API int omni_conn_set_frame_until(omni_conn *conn, const void *delimiter, s
  * come.
  *
  * Returns 0, or:
- *   -EINVAL: the length is 0.
+ *   -EINVAL: the length is 0, or more than the size of the buffer of a loop that is pulled.
  *
  * System calls: none. Since 0.1.
  */
 OMNI_API int omni_conn_set_frame_exactly(omni_conn *conn, size_t length) OMNI_NONNULL(1);
 
 /**
- * Has what arrives come as it does from now on, as before `omni_conn_set_frame_until` or
- * `omni_conn_set_frame_exactly`.
+ * Has what arrives wait until it is `length` bytes: `on_data` then gets all that is there, which may be
+ * more. As with the other frames, that is from the next byte on that `on_data` has not got, and when the
+ * peer ends its direction, what is left comes in a last `on_data`, which may be shorter.
+ *
+ * Returns 0, or:
+ *   -EINVAL: the length is 0, or more than the size of the buffer of a loop that is pulled.
+ *
+ * System calls: none. Since 0.1.
+ */
+OMNI_API int omni_conn_set_frame_at_least(omni_conn *conn, size_t length) OMNI_NONNULL(1);
+
+/**
+ * Has what arrives come as it does from now on, as before `omni_conn_set_frame_until`,
+ * `omni_conn_set_frame_exactly` or `omni_conn_set_frame_at_least`.
  *
  * Returns 0 or an error. System calls: none. Since 0.1.
  */

@@ -193,7 +193,8 @@ pub extern "C" fn omni_conn_relay(conn: *mut omni_conn, to: *mut omni_conn) -> c
 /// `on_data`. The frame may be changed in `on_data`, and a connection be paused between two frames.
 ///
 /// Returns 0, or:
-///   -EINVAL: the delimiter has not one to four bytes, or does not fit into `max`.
+///   -EINVAL: the delimiter has not one to four bytes, or does not fit into `max`; `max` is more than the
+///       size of the buffer of a loop that is pulled.
 ///
 /// System calls: none. Since 0.1.
 #[unsafe(no_mangle)]
@@ -217,7 +218,7 @@ pub unsafe extern "C" fn omni_conn_set_frame_until(
 /// come.
 ///
 /// Returns 0, or:
-///   -EINVAL: the length is 0.
+///   -EINVAL: the length is 0, or more than the size of the buffer of a loop that is pulled.
 ///
 /// System calls: none. Since 0.1.
 #[unsafe(no_mangle)]
@@ -226,8 +227,22 @@ pub extern "C" fn omni_conn_set_frame_exactly(conn: *mut omni_conn, length: usiz
 }
 
 /// cbindgen:postfix=OMNI_NONNULL(1)
-/// Has what arrives come as it does from now on, as before `omni_conn_set_frame_until` or
-/// `omni_conn_set_frame_exactly`.
+/// Has what arrives wait until it is `length` bytes: `on_data` then gets all that is there, which may be
+/// more. As with the other frames, that is from the next byte on that `on_data` has not got, and when the
+/// peer ends its direction, what is left comes in a last `on_data`, which may be shorter.
+///
+/// Returns 0, or:
+///   -EINVAL: the length is 0, or more than the size of the buffer of a loop that is pulled.
+///
+/// System calls: none. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn omni_conn_set_frame_at_least(conn: *mut omni_conn, length: usize) -> c_int {
+    call_here("omni_conn_set_frame_at_least", conn, |conn| conn.set_frame(Frame::AtLeast(length)))
+}
+
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Has what arrives come as it does from now on, as before `omni_conn_set_frame_until`,
+/// `omni_conn_set_frame_exactly` or `omni_conn_set_frame_at_least`.
 ///
 /// Returns 0 or an error. System calls: none. Since 0.1.
 #[unsafe(no_mangle)]

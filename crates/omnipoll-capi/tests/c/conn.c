@@ -34,6 +34,7 @@ static void all_are(omni_conn *conn, int error)
     IS(omni_conn_restart_timeouts(conn), error);
     IS(omni_conn_set_frame_until(conn, "\n", 1, 100), error);
     IS(omni_conn_set_frame_exactly(conn, 4), error);
+    IS(omni_conn_set_frame_at_least(conn, 4), error);
     IS(omni_conn_set_frame_any(conn), error);
     IS(omni_conn_set_timer(conn, 1), error);
 }
@@ -334,6 +335,7 @@ static int set_lines(omni_conn *conn, void *context)
     IS(omni_conn_set_frame_until(conn, "12345", 5, 100), -EINVAL);
     IS(omni_conn_set_frame_until(conn, "\r\n", 2, 1), -EINVAL);
     IS(omni_conn_set_frame_exactly(conn, 0), -EINVAL);
+    IS(omni_conn_set_frame_at_least(conn, 0), -EINVAL);
     IS(omni_conn_set_frame_until(conn, "\r\n", 2, 8), 0);
     return note_open(conn, context);
 }
@@ -346,6 +348,10 @@ static void bracket(omni_conn *conn, const uint8_t *data, size_t length, void *c
     if (length == 5 && !memcmp(data, "two\r\n", 5))
         IS(omni_conn_set_frame_exactly(conn, 2), 0);
     if (length == 2 && !memcmp(data, "cd", 2))
+        IS(omni_conn_set_frame_at_least(conn, 3), 0);
+    if (length == 4 && !memcmp(data, "efgh", 4))
+        IS(omni_conn_set_frame_at_least(conn, 5), 0);
+    if (length == 5 && !memcmp(data, "ijklm", 5))
         IS(omni_conn_set_frame_any(conn), 0);
 }
 
@@ -359,6 +365,9 @@ static void frames(uint32_t engine)
         int fd = client();
         send_text(fd, "one\r\ntwo\r\nabcdefgh");
         receive(fd, "<one\r\n><two\r\n><ab><cd><efgh>");
+        send_text(fd, "ijkl");
+        send_text(fd, "m");
+        receive(fd, "<ijklm>");
         close(fd);
         UNTIL(seen->closed == 1);
 

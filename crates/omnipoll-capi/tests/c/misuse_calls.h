@@ -154,6 +154,7 @@ CALL(omni_conn_set_write_timeout, omni_conn_set_write_timeout(handle, 0))
 CALL(omni_conn_restart_timeouts, omni_conn_restart_timeouts(handle))
 CALL(omni_conn_set_frame_until, omni_conn_set_frame_until(handle, "\n", 1, 100))
 CALL(omni_conn_set_frame_exactly, omni_conn_set_frame_exactly(handle, 1))
+CALL(omni_conn_set_frame_at_least, omni_conn_set_frame_at_least(handle, 1))
 CALL(omni_conn_set_frame_any, omni_conn_set_frame_any(handle))
 CALL(omni_conn_set_timer, omni_conn_set_timer(handle, -1))
 CALL(omni_conn_write, fine(omni_conn_write(handle, "x", 1)))
@@ -276,6 +277,7 @@ static const struct call of_connections[] = {
     ROW(omni_conn_restart_timeouts, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_set_frame_until, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_set_frame_exactly, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_conn_set_frame_at_least, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_set_frame_any, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_set_timer, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_write, -EINVAL, -ESTALE, -EOWNERDEAD),

@@ -5,7 +5,7 @@
 
 use super::connections::Connections;
 use super::handler::Handler;
-use crate::net::{Found, Rule};
+use crate::net::Found;
 
 /// What is left of bytes after their frames have been delivered.
 struct Rest {
@@ -96,7 +96,7 @@ impl<H: Handler> Connections<H> {
             let (rule, room) = (self.table[slot].io.input.rule(), self.handler.room());
             let length = match rule.find(&[], rest) {
                 Found::Complete(length) if length <= room => length,
-                Found::Complete(_) if matches!(rule, Rule::Any) && room > 0 => room,
+                Found::Complete(_) if rule.can_end_after(room) => room,
                 Found::Complete(_) => {
                     self.starved.push(slot);
                     break;

@@ -26,22 +26,19 @@ pub enum Frame<'a> {
     },
     /// So many bytes at a time.
     Exactly(usize),
+    /// All that has arrived, once it is so many bytes.
+    AtLeast(usize),
 }
 
 /// The longest delimiter.
 const MAX_DELIMITER: usize = 4;
 
 /// A [`Frame`] that has been checked, with what it refers to.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Rule {
-    #[default]
-    Any,
-    Until {
-        delimiter: [u8; MAX_DELIMITER],
-        length: u8,
-        max: usize,
-    },
+    Until { delimiter: [u8; MAX_DELIMITER], length: u8, max: usize },
     Exactly(usize),
+    AtLeast(usize),
 }
 
 /// What has arrived of a frame.
@@ -53,12 +50,20 @@ pub(crate) enum Found {
     TooLong,
 }
 
+impl Default for Rule {
+    /// [`Frame::Any`].
+    fn default() -> Self {
+        Self::AtLeast(1)
+    }
+}
+
 impl Rule {
     /// `EINVAL` for what is no frame, and for one of more than `most` bytes.
     pub(crate) fn new(frame: Frame<'_>, most: usize) -> io::Result<Self> {
         let (rule, max) = match frame {
-            Frame::Any => return Ok(Self::Any),
+            Frame::Any => return Ok(Self::default()),
             Frame::Exactly(count) => (Self::Exactly(count), count),
+            Frame::AtLeast(count) => (Self::AtLeast(count), count),
             Frame::Until { delimiter, max } => {
                 if delimiter.is_empty() || delimiter.len() > MAX_DELIMITER || max < delimiter.len() {
                     return Err(fail(
@@ -78,10 +83,23 @@ impl Rule {
         }
     }
 
+    /// Whether nothing is waited for.
+    pub(crate) fn is_any(&self) -> bool {
+        matches!(self, Self::AtLeast(1))
+    }
+
+    /// Whether the first so many bytes of a longer frame are one, too.
+    pub(crate) fn can_end_after(&self, count: usize) -> bool {
+        matches!(self, Self::AtLeast(least) if *least <= count)
+    }
+
     /// Where in `bytes` a frame ends that has begun with `before`.
     pub(crate) fn find(&self, before: &[u8], bytes: &[u8]) -> Found {
         match self {
-            Self::Any => Found::Complete(bytes.len()),
+            Self::AtLeast(count) => match before.len() + bytes.len() {
+                length if length >= *count => Found::Complete(bytes.len()),
+                _ => Found::Incomplete,
+            },
             Self::Exactly(count) => match count.saturating_sub(before.len()) {
                 missing if missing <= bytes.len() => Found::Complete(missing),
                 _ => Found::Incomplete,
@@ -153,6 +171,18 @@ mod tests {
     }
 
     #[test]
+    fn at_least_so_many_bytes_are_waited_for_wherever_they_are_split() {
+        let rule = Rule::new(Frame::AtLeast(5), 5).expect("a frame");
+        for split in 0..5 {
+            let (before, bytes) = b"12345678".split_at(split);
+            assert_eq!(rule.find(before, &bytes[..4 - split]), Found::Incomplete);
+            assert_eq!(rule.find(before, &bytes[..5 - split]), Found::Complete(5 - split));
+            assert_eq!(rule.find(before, bytes), Found::Complete(8 - split));
+        }
+        assert!(rule.can_end_after(5) && !rule.can_end_after(4));
+    }
+
+    #[test]
     fn what_is_no_frame_is_refused() {
         let refused = |frame| Rule::new(frame, 1000).unwrap_err().raw_os_error() == Some(libc::EINVAL);
         for delimiter in [&b""[..], b"12345"] {
@@ -160,8 +190,10 @@ mod tests {
         }
         assert!(refused(Frame::Until { delimiter: b"\r\n", max: 1 }));
         assert!(refused(Frame::Until { delimiter: b"\n", max: 1001 }));
-        assert!(refused(Frame::Exactly(0)));
-        assert!(refused(Frame::Exactly(1001)));
-        assert!(Rule::new(Frame::Exactly(1000), 1000).is_ok());
+        for frame in [Frame::Exactly, Frame::AtLeast] {
+            assert!(refused(frame(0)));
+            assert!(refused(frame(1001)));
+            assert!(Rule::new(frame(1000), 1000).is_ok());
+        }
     }
 }

@@ -43,7 +43,7 @@ impl Input {
     }
 
     pub(crate) fn rule(&self) -> Rule {
-        self.framing.as_ref().map_or(Rule::Any, |framing| framing.rule)
+        self.framing.as_ref().map_or_else(Rule::default, |framing| framing.rule)
     }
 
     /// How the next bytes are divided, those that are kept included.
@@ -150,7 +150,7 @@ impl Input {
 
     /// Most connections have no frames, and need no memory for any.
     fn drop_framing(&mut self) {
-        if self.kept.is_empty() && matches!(self.rule(), Rule::Any) {
+        if self.kept.is_empty() && self.rule().is_any() {
             self.framing = None;
         }
     }

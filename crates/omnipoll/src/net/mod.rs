@@ -84,7 +84,7 @@ pub(crate) use connection_table::ConnectionTable;
 pub(crate) use counters::{Counter, Counters, WorkerCounters};
 pub(crate) use datagram_io::{DatagramIo, ReceiveBuffer, SLOT as DATAGRAM_SLOT};
 pub(crate) use datagram_socket::DatagramSocket;
-pub(crate) use frame::{Found, Rule};
+pub(crate) use frame::Found;
 pub(crate) use groups::Groups;
 pub(crate) use id_bits::MAX_LOOPS;
 pub(crate) use listen_address::ListenAddress;

@@ -14,6 +14,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(each_frame_is_an_event);
     suite.on_each_engine(more_frames_than_the_buffer_has_room_for);
     suite.on_each_engine(the_longest_frame_fills_the_buffer);
+    suite.on_each_engine(at_least_so_many_bytes_fit_the_buffer);
     suite.on_each_engine(the_next_frame_may_be_set_after_a_wait);
     suite.on_each_engine(a_relay_begins_after_a_line);
     suite.on_each_engine(a_timer_is_an_event);
@@ -74,6 +75,30 @@ fn the_longest_frame_fills_the_buffer(engine: EngineKind) {
     sender.join().unwrap();
     client.shutdown(Shutdown::Write).unwrap();
     assert_eq!(next_frame(&mut listening, id), sent[3 * BUFFER..]);
+    listening.next(LoopEventKind::Ended);
+}
+
+fn at_least_so_many_bytes_fit_the_buffer(engine: EngineKind) {
+    const SHARE: usize = BUFFER / 2 + 1;
+    let mut listening = Listening::new(engine);
+    let (client, id) = listening.client();
+    let mut conn = listening.event_loop.conn(id).unwrap();
+    assert_eq!(conn.set_frame(Frame::AtLeast(BUFFER + 1)).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+    conn.set_frame(Frame::AtLeast(SHARE)).unwrap();
+    let sent = pattern(4, 5 * BUFFER);
+    let sender = send_meanwhile(&client, sent.clone());
+    let mut received = Vec::new();
+    while received.len() + SHARE <= sent.len() {
+        let frame = next_frame(&mut listening, id);
+        assert!((SHARE..=BUFFER).contains(&frame.len()), "a frame of {} bytes", frame.len());
+        received.extend(frame);
+    }
+    sender.join().unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    while received.len() < sent.len() {
+        received.extend(next_frame(&mut listening, id));
+    }
+    assert!(received == sent, "other bytes than were sent");
     listening.next(LoopEventKind::Ended);
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use omnipoll::{Conn, Frame};
 
-use crate::client::{end, expect_end, keep_small, read, read_to_end, send_meanwhile};
+use crate::client::{end, expect_end, keep_small, pattern, read, read_to_end, send_meanwhile};
 use crate::config::Config;
 use crate::log::Callback;
 use crate::running_server::{port_of, serve};
@@ -17,6 +17,8 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.for_each_config(a_byte_at_a_time);
     suite.for_each_config(frames_of_one_length);
     suite.for_each_config(messages_with_their_length);
+    suite.for_each_config(at_least_so_many_bytes);
+    suite.for_each_config(what_is_there_is_enough);
     suite.for_each_config(what_is_left_at_the_end_comes_before_it);
     suite.for_each_config(a_line_that_is_too_long_ends_the_connection);
     suite.for_each_config(a_pause_holds_the_rest_of_a_batch);
@@ -119,6 +121,49 @@ fn messages_with_their_length(config: Config) {
     let expected = bracketed(&messages);
     assert!(read(&client, expected.len()) == expected, "other messages than were sent");
     sender.join().unwrap();
+    drop(client);
+    server.stop_and_check();
+}
+
+fn at_least_so_many_bytes(config: Config) {
+    const LEAST: usize = 1_000;
+    let handler = TestHandler::echo().on_open(|conn, _| conn.set_frame(Frame::AtLeast(LEAST))).on_data(
+        |conn, _, data| {
+            assert!(data.len() >= LEAST || conn.has_ended());
+            let _ = conn.write(data);
+        },
+    );
+    let server = serve(config.options(), handler);
+    let mut client = server.client();
+    client.write_all(&[b'a'; LEAST - 1]).unwrap();
+    client.write_all(b"b").unwrap();
+    assert_eq!(read(&client, LEAST), [&[b'a'; LEAST - 1][..], b"b"].concat());
+    let sent = pattern(5, 300_000);
+    let sender = send_meanwhile(&client, sent.clone());
+    let (most, rest) = sent.split_at(sent.len() - LEAST);
+    assert!(read(&client, most.len()) == most, "other bytes than were sent");
+    sender.join().unwrap();
+    end(&client);
+    assert!(read_to_end(&client) == rest, "other bytes than were sent");
+    server.stop_and_check();
+}
+
+fn what_is_there_is_enough(config: Config) {
+    // Each frame is set when the whole text has arrived.
+    let handler = TestHandler::echo().on_open(|conn, _| conn.set_frame(LINE)).on_data(|conn, _, data| {
+        bracket(conn, data);
+        let next = if data == b"\n" { Frame::AtLeast(4) } else { LINE };
+        conn.set_frame(next).unwrap();
+    });
+    let server = serve(config.options(), handler);
+    let mut client = server.client();
+    client.write_all(b"head\n\nbody\nof").unwrap();
+    let answer = b"<head\n><\n><body\nof>";
+    assert_eq!(read(&client, answer.len()), answer);
+    client.write_all(b"\nabc").unwrap();
+    assert_eq!(read(&client, 3), b"<\n>");
+    client.write_all(b"d").unwrap();
+    assert_eq!(read(&client, 6), b"<abcd>");
     drop(client);
     server.stop_and_check();
 }
@@ -321,6 +366,7 @@ fn what_is_no_frame_is_refused(config: Config) {
     let handler = TestHandler::echo().on_open(|conn, log| {
         for frame in [
             Frame::Exactly(0),
+            Frame::AtLeast(0),
             Frame::Until { delimiter: b"", max: 10 },
             Frame::Until { delimiter: b"12345", max: 10 },
             Frame::Until { delimiter: b"\r\n", max: 1 },
@@ -332,7 +378,7 @@ fn what_is_no_frame_is_refused(config: Config) {
     let server = serve(config.options(), handler);
     let client = server.client();
     crate::client::exchange(&client, b"as it comes");
-    assert_eq!(server.values(&client, 4), [i64::from(libc::EINVAL); 4]);
+    assert_eq!(server.values(&client, 5), [i64::from(libc::EINVAL); 5]);
     drop(client);
     server.stop_and_check();
 }
