@@ -81,7 +81,8 @@ class Server(_native.Server):
     signals: whether SIGTERM and SIGINT stop the server, a second one at once. drain: the seconds
     clients have to finish then, and after a with block; None is as long as they like.
 
-    As a context manager it serves in a thread of its own, and stops at the end of the block.
+    run() serves in the calling thread, start() and run_once() do so step by step. As a context manager it
+    serves in a thread of its own, and stops at the end of the block.
 
     >>> import omnipoll, socket
     >>> class Shout:

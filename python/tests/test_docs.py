@@ -50,7 +50,11 @@ def documentation(one: type) -> dict[str, str]:
     return {name: words for name, words in every.items() if words and ">>>" in words}
 
 
-EXAMPLES = {**documentation(omnipoll.Poller), **documentation(omnipoll.Loop)}
+EXAMPLES = {
+    **documentation(omnipoll.Poller),
+    **documentation(omnipoll.Loop),
+    **documentation(_native.Server),
+}
 
 
 @pytest.mark.parametrize(("name", "words"), EXAMPLES.items())

@@ -32,13 +32,25 @@ pub(crate) struct PyHandler {
     pub(crate) ending: Ending,
     /// That an event is lost was logged.
     has_complained: AtomicBool,
+    /// No method is called any more: the server was dropped.
+    is_silent: AtomicBool,
 }
 
 impl PyHandler {
     pub(crate) fn new(handler: &Bound<'_, PyAny>) -> PyResult<Self> {
         let methods = Methods::new(handler, "a server")?;
         let ending = Ending::new(handler.py());
-        Ok(Self { methods, server: OnceLock::new(), ending, has_complained: false.into() })
+        let (has_complained, is_silent) = (false.into(), false.into());
+        Ok(Self { methods, server: OnceLock::new(), ending, has_complained, is_silent })
+    }
+
+    /// Calls no method from now on.
+    pub(crate) fn silence(&self) {
+        self.is_silent.store(true, Ordering::Relaxed);
+    }
+
+    fn is_silent(&self) -> bool {
+        self.is_silent.load(Ordering::Relaxed)
     }
 
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -46,7 +58,7 @@ impl PyHandler {
     }
 
     /// What stands for the server in its calls.
-    fn as_owner(&self) -> *const () {
+    pub(crate) fn as_owner(&self) -> *const () {
         std::ptr::from_ref(self).cast()
     }
 
@@ -118,6 +130,9 @@ impl Handler for PyHandler {
             let Some(connection) = PyWorker::take_outgoing(py, self.as_owner(), failed.token()) else {
                 return;
             };
+            if self.is_silent() {
+                return;
+            }
             let reason = event_loop::reason(failed);
             let close = || self.methods.never_opened(py, &connection, reason);
             if let Err(failed) = current::with_loop(event_loop, self.as_owner(), close) {
@@ -157,7 +172,9 @@ impl Handler for PyHandler {
 
     fn on_close(&self, conn: &mut Conn<'_>, connection: Py<PyConnection>, error: Option<io::Error>) {
         attach(|py| {
-            self.methods.close(Call { py, conn, connection: &connection, failures: self }, error);
+            if !self.is_silent() {
+                self.methods.close(Call { py, conn, connection: &connection, failures: self }, error);
+            }
             connection.get().end();
             drop(connection);
         });
@@ -202,9 +219,8 @@ impl Handler for PyHandler {
 
     fn on_worker_end(&self, event_loop: &mut LoopRef<'_>) {
         attach(|py| {
-            if let (Some(method), Some(worker)) =
-                (&self.methods.on_worker_end, PyWorker::current(py, self.as_owner()))
-            {
+            let method = self.methods.on_worker_end.as_ref().filter(|_| !self.is_silent());
+            if let (Some(method), Some(worker)) = (method, PyWorker::current(py, self.as_owner())) {
                 let end = || worker::invoke(py, method, worker, None);
                 if let Err(failed) = current::with_loop(event_loop, self.as_owner(), end) {
                     self.failed(py, failed, format_args!("on_worker_end"));

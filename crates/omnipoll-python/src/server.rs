@@ -1,8 +1,10 @@
 //! The Python class `Server`, but for its context manager, which is Python.
 
-use std::os::fd::IntoRawFd;
+use std::io;
+use std::os::fd::{AsRawFd, IntoRawFd};
+use std::sync::OnceLock;
 
-use omnipoll::{Model, Server, ServerHandle, ServerOptions};
+use omnipoll::{Model, Server, ServerHandle, ServerOptions, StartedServer};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
@@ -12,9 +14,12 @@ use crate::bytes::Bytes;
 use crate::connection::PyConnection;
 use crate::convert::{self, error, not_known, number, optional_text, text};
 use crate::datagram_socket::PyDatagramSocket;
+use crate::event_loop::timeout_of;
+use crate::finalization::protect_thread;
 use crate::forking;
 use crate::handler::PyHandler;
 use crate::init_cell::InitCell;
+use crate::server_steps::{not_started, Steps};
 use crate::statistics::PyServerStats;
 
 /// The native half of omnipoll.Server.
@@ -25,6 +30,8 @@ struct Serving {
     server: Server<PyHandler>,
     handle: ServerHandle,
     drain: Option<f64>,
+    /// When it is run step by step.
+    steps: OnceLock<Steps>,
 }
 
 #[pymethods]
@@ -141,6 +148,58 @@ impl PyServer {
         }
     }
 
+    /// Starts to serve step by step in this thread, in the place of run(): nothing is served but in
+    /// run_once(). on_worker_start is called here. It is for loops of the program's own and of other
+    /// libraries, and "reactor" alone. A server that is dropped before run_once() has returned False resets its
+    /// connections without a call of the handler.
+    ///
+    /// Raises ValueError the second time and after run(), OSError (ENOTSUP) under another model, OSError as
+    /// the system says, and what on_worker_start has raised.
+    fn start(&self, py: Python<'_>) -> PyResult<()> {
+        let serving = self.0.get()?;
+        let steps = Steps::start(py, &serving.server)?;
+        // It was empty: a server starts once.
+        let _ = serving.steps.set(steps);
+        Ok(())
+    }
+
+    /// After start(), in its thread: waits once, for no longer than timeout seconds (None: without limit),
+    /// and serves what has come. False when the server was stopped and every client has gone, then and from
+    /// then on. It returns after every wait, also when what came was the server's own business.
+    ///
+    /// What comes out of it as it does out of run(), such as a KeyboardInterrupt, has stopped the server at
+    /// once: the next steps end it. Raises ValueError before start(), PermissionError in another thread,
+    /// RuntimeError in a call of the server's, OSError (EOWNERDEAD) in a forked child.
+    ///
+    /// >>> import omnipoll, socket
+    /// >>> class Shout:
+    /// ...     def on_data(self, connection, data):
+    /// ...         connection.write(data.upper())
+    /// ...     def on_close(self, connection, error):
+    /// ...         server.stop()
+    /// >>> server = omnipoll.Server(Shout(), "127.0.0.1:0")
+    /// >>> server.start()
+    /// >>> host, port = server.addresses[0].split(":")
+    /// >>> client = socket.create_connection((host, int(port)))
+    /// >>> client.sendall(b"hello"); client.shutdown(socket.SHUT_WR)
+    /// >>> while server.run_once():
+    /// ...     pass
+    /// >>> client.recv(100); client.close()
+    /// b'HELLO'
+    #[pyo3(signature = (timeout=None))]
+    fn run_once(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+        let timeout = timeout_of(timeout)?;
+        self.0.get()?.step(py, |started| started.run_once(timeout))
+    }
+
+    /// After start(), in its thread: a descriptor for an outer loop, as that of Loop.fileno(). Whenever it is
+    /// readable, call run_once(0). It belongs to the server, and is the same at each call.
+    ///
+    /// Raises OSError (ENOTSUP) on select and poll, else as run_once().
+    fn fileno(&self, py: Python<'_>) -> PyResult<i32> {
+        self.0.get()?.step(py, |started| started.descriptor().map(|fd| fd.as_raw_fd()))
+    }
+
     /// Stops the server: no new clients, while those that are served have drain seconds to
     /// finish (None: as long as they like; 0: none at all) before their connections are reset.
     /// It counts if it comes before run(), too; a second call sets a new limit. Any thread may
@@ -250,7 +309,30 @@ impl Serving {
         let handle = server.handle();
         // It was empty.
         let _ = server.handler().server.set(handle.clone());
-        Ok(Self { server, handle, drain })
+        Ok(Self { server, handle, drain, steps: OnceLock::new() })
+    }
+
+    fn step<R>(
+        &self,
+        py: Python<'_>,
+        step: impl FnOnce(&mut StartedServer<PyHandler>) -> io::Result<R>,
+    ) -> PyResult<R> {
+        let steps = self.steps.get().ok_or_else(not_started)?;
+        steps.step(py, (self.server.handler(), &self.handle), step)
+    }
+}
+
+impl Drop for PyServer {
+    fn drop(&mut self) {
+        protect_thread();
+        let Some(serving) = self.0.get_opt() else { return };
+        let Some(steps) = serving.steps.get() else { return };
+        // It fails when the interpreter has ended: nothing is released then.
+        let _ = Python::try_attach(|py| {
+            let pending = PyErr::take(py);
+            steps.abandon(py, serving.server.handler());
+            pending.into_iter().for_each(|error| error.restore(py));
+        });
     }
 }
 

@@ -111,7 +111,8 @@ impl PyWorker {
 }
 
 thread_local! {
-    /// The workers of this thread, of which the last one runs: a callback may run another server.
+    /// The workers of this thread: a callback may run another server, and servers may be run step by step
+    /// in turns.
     static WORKERS: RefCell<Vec<Py<PyWorker>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -125,15 +126,23 @@ impl PyWorker {
         let poller = Py::new(py, PyPoller::of_loop(PollerCore::of_loop(py, poller)?)?)?;
         let outgoing = GilCell::new(py, Outgoing::default());
         let worker = Py::new(py, Self { owner: owner as usize, number, poller, outgoing })?;
-        WORKERS.with_borrow_mut(|workers| workers.push(worker.clone_ref(py)));
+        let closed = WORKERS.with_borrow_mut(|workers| {
+            workers.push(worker.clone_ref(py));
+            // Of servers that another thread has dropped.
+            let (closed, open) = std::mem::take(workers).into_iter().partition(|one| one.get().is_closed(py));
+            *workers = open;
+            closed
+        });
+        drop::<Vec<_>>(closed);
         Ok(worker)
     }
 
     /// The worker of this server whose loop this thread runs.
     pub(crate) fn current(py: Python<'_>, owner: *const ()) -> Option<Py<Self>> {
         WORKERS.with_borrow(|workers| {
-            let last = workers.last().filter(|worker| worker.get().owner == owner as usize);
-            last.map(|worker| worker.clone_ref(py))
+            let is_its =
+                |worker: &&Py<Self>| worker.get().owner == owner as usize && !worker.get().is_closed(py);
+            workers.iter().find(is_its).map(|worker| worker.clone_ref(py))
         })
     }
 
@@ -148,15 +157,22 @@ impl PyWorker {
 
     /// Its loop will not wait again.
     pub(crate) fn end(py: Python<'_>, owner: *const ()) {
-        if Self::current(py, owner).is_none() {
-            return;
-        }
-        let Some(worker) = WORKERS.with_borrow_mut(Vec::pop) else { return };
-        if let Ok(core) = worker.get().poller.get().core() {
+        let Some(worker) = Self::current(py, owner) else { return };
+        WORKERS.with_borrow_mut(|workers| workers.retain(|one| !one.is(&worker)));
+        worker.get().close(py);
+    }
+
+    /// Closes its poller, and gives up what it has asked for.
+    pub(crate) fn close(&self, py: Python<'_>) {
+        if let Ok(core) = self.poller.get().core() {
             core.close(py);
         }
-        let outgoing = std::mem::take(&mut *worker.get().outgoing.borrow(py));
+        let outgoing = std::mem::take(&mut *self.outgoing.borrow(py));
         drop(outgoing);
+    }
+
+    fn is_closed(&self, py: Python<'_>) -> bool {
+        self.poller.get().core().map_or(true, |core| core.is_closed(py))
     }
 
     /// The connection that the core has made, or has failed to make.

@@ -82,7 +82,7 @@ pub(super) fn pull(
     Ok(())
 }
 
-pub(super) fn timeout_of(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Duration>> {
+pub(crate) fn timeout_of(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Duration>> {
     protect_thread();
     match convert::timeout(timeout.map(|timeout| timeout.as_borrowed()))? {
         Timeout::Negative => {

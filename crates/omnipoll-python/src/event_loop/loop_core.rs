@@ -1,6 +1,6 @@
 //! [`LoopCore`]: the core's loop, and who may use it when.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 use omnipoll::{Conn, ConnId, EngineKind, EventLoop, LoopHandle};
@@ -12,18 +12,15 @@ use super::shared::Shared;
 use crate::connection::Home;
 use crate::gil_cell::GilCell;
 use crate::methods::Methods;
+use crate::thread_cell::ThreadCell;
 
 /// Held by the object and by every connection.
 pub(super) struct LoopCore {
-    /// The number of the thread that the loop belongs to.
-    thread: u64,
     pub(super) engine: EngineKind,
     pub(super) shared: Arc<Shared>,
     /// `None` when it is closed.
     handle: GilCell<Option<LoopHandle>>,
-    /// `None` while something is being done with it, and when it is closed. Taken and put back by its own
-    /// thread alone, but for the last time.
-    held: GilCell<Option<Box<EventLoop<LoopHandler>>>>,
+    held: ThreadCell<EventLoop<LoopHandler>>,
     /// It was closed in a call of its own.
     is_closing: AtomicBool,
 }
@@ -39,21 +36,20 @@ impl LoopCore {
         let default = handler.cloned().zip(default.map(Arc::new));
         let shared = Arc::new(Shared::new(py, default, event_loop.poller().clone())?);
         let core = Arc::new(Self {
-            thread: this_thread(),
             engine: event_loop.engine(),
             shared: shared.clone(),
             handle: GilCell::new(py, Some(event_loop.handle())),
-            held: GilCell::new(py, None),
+            held: ThreadCell::new(py, None),
             is_closing: false.into(),
         });
         event_loop.handler().belong_to(shared, core.clone());
-        *core.held.borrow(py) = Some(event_loop);
+        core.held.put_back(py, event_loop);
         Ok(core)
     }
 
     /// `EPERM` in any other thread than the loop's own.
     pub(super) fn check_thread(&self) -> PyResult<()> {
-        match self.thread == this_thread() {
+        match self.held.is_here() {
             true => Ok(()),
             false => Err(PyOSError::new_err((
                 libc::EPERM,
@@ -78,15 +74,14 @@ impl LoopCore {
     /// Takes the core's loop out to use it.
     pub(super) fn take(&self, py: Python<'_>) -> PyResult<Box<EventLoop<LoopHandler>>> {
         self.check_thread()?;
-        let held = self.held.borrow(py).take();
-        held.ok_or_else(|| match self.is_closed(py) {
+        self.held.take(py).ok_or_else(|| match self.is_closed(py) {
             true => closed(),
             false => PyRuntimeError::new_err("the loop is in a wait of its own: not in its calls"),
         })
     }
 
     pub(super) fn put_back(&self, py: Python<'_>, event_loop: Box<EventLoop<LoopHandler>>) {
-        *self.held.borrow(py) = Some(event_loop);
+        self.held.put_back(py, event_loop);
         if self.is_closing.load(Ordering::Relaxed) {
             self.close(py, true);
         }
@@ -113,8 +108,7 @@ impl LoopCore {
     /// Ends its connections and releases everything. `calls`: their on_close is called, if the loop was
     /// last run by handler.
     pub(super) fn close(&self, py: Python<'_>, calls: bool) {
-        let event_loop = self.held.borrow(py).take();
-        if let Some(event_loop) = event_loop {
+        if let Some(event_loop) = self.held.take(py) {
             if !calls || event_loop.handler().is_pulled() {
                 event_loop.handler().set_mode(Mode::Silent);
             }
@@ -134,24 +128,15 @@ impl Home for LoopCore {
 
     /// Between two waits, in the loop's own thread.
     fn with_idle(&self, py: Python<'_>, id: ConnId, act: &mut dyn FnMut(&mut Conn<'_>)) {
-        if self.thread != this_thread() {
-            return;
-        }
-        let Some(mut held) = self.held.try_borrow(py) else { return };
-        if let Some(Ok(mut conn)) = held.as_mut().map(|event_loop| event_loop.conn(id)) {
-            act(&mut conn);
-        }
+        self.held.with_idle(py, |event_loop| {
+            if let Ok(mut conn) = event_loop.conn(id) {
+                act(&mut conn);
+            }
+        });
     }
 }
 
 /// What is said of a loop that was closed.
 pub(super) fn closed() -> PyErr {
     PyValueError::new_err("I/O operation on a closed loop")
-}
-
-/// A number that no other thread of this process ever has.
-fn this_thread() -> u64 {
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    thread_local!(static NUMBER: u64 = LAST.fetch_add(1, Ordering::Relaxed));
-    NUMBER.try_with(|number| *number).unwrap_or(u64::MAX)
 }

@@ -17,4 +17,5 @@ mod shared;
 
 pub(crate) use self::class::PyLoop;
 pub(crate) use self::connect::{connect_options, reason};
+pub(crate) use self::driving::timeout_of;
 pub(crate) use self::loop_event::{PyLoopEvent, KINDS};
