@@ -54,7 +54,7 @@ fn flows_and_words_keep_their_order(engine: EngineKind) {
     crate::client::keep_small(&listening.event_loop.conn(to).unwrap());
     listening.while_running(move || {
         for seed in 0..4 {
-            let (flow, words) = (pattern(seed, 8 << 20), pattern(seed + 9, 1_000));
+            let (flow, words) = (pattern(seed, 2 << 20), pattern(seed + 9, 1_000));
             let sending = send_meanwhile(&a, flow.clone());
             let (start, rest) = flow.split_at(1 << 20);
             assert!(read(&b, start.len()) == start, "the flow's beginning differs");
@@ -65,7 +65,7 @@ fn flows_and_words_keep_their_order(engine: EngineKind) {
                 assert_eq!(read(&b, word.len()), word);
             }
         }
-        let last = pattern(7, 8 << 20);
+        let last = pattern(7, 2 << 20);
         let (end, expected) = (a.try_clone().unwrap(), last.clone());
         let sending = send_meanwhile(&a, last);
         let reading =
