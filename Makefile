@@ -8,7 +8,7 @@ PYTHON ?= python3
 CLIENTS ?= 300
 
 .DEFAULT_GOAL := all
-.PHONY: all library examples python demo test asan tsan miri fuzz bench clean help
+.PHONY: all library examples python demo test programs asan tsan miri fuzz bench clean help
 
 all: library examples python  ## Build everything: the C library, the C examples, the Python package
 
@@ -41,6 +41,20 @@ demo: all  ## Serve a few hundred real clients on each engine, and print a table
 
 test: $(VENV)  ## Run every check and test there is; STEPS="c python" runs some of them
 	@$(PYTHON) .ci/test.py $(STEPS)
+
+PROGRAMS := target/programs/bin/python
+
+programs: $(PROGRAMS) $(VENV)  ## Run other projects' programs on the asyncio loop; OPTIONS="--loop uvloop -k redis"
+	@rm -rf target/wheels/programs
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" python -m pip wheel --quiet --no-build-isolation --no-deps \
+	    --wheel-dir target/wheels/programs ./python
+	@$(PROGRAMS) -m pip install --quiet --force-reinstall --no-deps --no-index target/wheels/programs/*.whl
+	@$(PROGRAMS) -m pytest -q -p no:cacheprovider -p no:asyncio python/programs $(OPTIONS)
+
+$(PROGRAMS): python/requirements-programs.txt .ci/environment.py
+	@echo "making target/programs"
+	@$(PYTHON) .ci/environment.py target/programs -r python/requirements-programs.txt
+	@touch $@
 
 asan:  ## Run the suites and the C tests under AddressSanitizer (needs a nightly toolchain)
 	@crates/omnipoll/tests/sanitize.sh address
