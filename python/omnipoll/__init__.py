@@ -8,7 +8,14 @@ own, for connections in and out and all that a poller watches.
 
 Flags are plain ints: an event is tested with `event.ready & omnipoll.READ`, and an enum's `&`
 would cost more than the wait.
+
+`run(main())` runs a coroutine on an asyncio loop of ours, `new_event_loop()` makes one; `omnipoll.aio` is
+imported, and asyncio with it, when the first of them is used.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from omnipoll._native import (
     ACCEPTED,
@@ -73,6 +80,18 @@ from omnipoll.selectors import (
 )
 from omnipoll.serving import Server, serve
 
+if TYPE_CHECKING:
+    from omnipoll.aio import EventLoopPolicy, new_event_loop, run
+else:
+
+    def __getattr__(name: str) -> object:
+        if name not in ("EventLoopPolicy", "new_event_loop", "run"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from omnipoll import aio
+
+        return getattr(aio, name)
+
+
 __all__ = [
     "ACCEPTED",
     "CHILD",
@@ -117,6 +136,7 @@ __all__ = [
     "DefaultSelector",
     "EpollSelector",
     "Event",
+    "EventLoopPolicy",
     "Finding",
     "IoUringSelector",
     "Loop",
@@ -132,5 +152,7 @@ __all__ = [
     "Worker",
     "WorkerStats",
     "__version__",
+    "new_event_loop",
+    "run",
     "serve",
 ]

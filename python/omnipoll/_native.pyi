@@ -1,8 +1,10 @@
+import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from selectors import SelectorKey
+from traceback import StackSummary
 from types import TracebackType
-from typing import Any, Final, Literal, Protocol, TypedDict, final, type_check_only
+from typing import Any, ClassVar, Final, Literal, Protocol, TypedDict, final, type_check_only
 
 from _typeshed import FileDescriptorLike
 from typing_extensions import Buffer, Self, TypeAlias, disjoint_base
@@ -39,11 +41,13 @@ __all__ = [
     "TIMER",
     "WAKE",
     "WRITE",
+    "AsyncioLoop",
     "Connection",
     "Datagram",
     "DatagramSocket",
     "Event",
     "Finding",
+    "Handle",
     "Loop",
     "LoopEvent",
     "Poller",
@@ -53,6 +57,7 @@ __all__ = [
     "ServerStats",
     "Stats",
     "StrictWarning",
+    "TimerHandle",
     "Worker",
     "WorkerStats",
     "__version__",
@@ -237,6 +242,41 @@ class Selector:
     def _forget(self, fd: int) -> None: ...
     def _rearm(self, fd: int, events: int) -> None: ...
     def _close(self) -> None: ...
+
+# Annotated as if it had the standard library's methods, which its one subclass inherits.
+@disjoint_base
+class AsyncioLoop(asyncio.SelectorEventLoop):
+    def __new__(cls, *_arguments: object, **_keywords: object) -> Self: ...
+    @property
+    def engine(self) -> str: ...
+    _debug: bool
+    _closed: bool
+    _stopping: bool
+    _thread_id: int | None
+    def _open(self, engine: str | None = None) -> None: ...
+    def _release(self) -> None: ...
+    def _run(self) -> None: ...
+    def _interest(self, fd: int) -> int | None: ...
+
+@disjoint_base
+class Handle(asyncio.Handle):
+    _asyncio_class: ClassVar[type[asyncio.Handle]]
+    @property
+    def _callback(self) -> Callable[..., object] | None: ...
+    @property
+    def _loop(self) -> AsyncioLoop: ...
+    @property
+    def _source_traceback(self) -> StackSummary | None: ...
+
+@final
+class TimerHandle(Handle):
+    def when(self) -> float: ...
+    def __hash__(self) -> int: ...
+    def __eq__(self, other: object) -> bool: ...
+    def __lt__(self, other: TimerHandle) -> bool: ...
+    def __le__(self, other: TimerHandle) -> bool: ...
+    def __gt__(self, other: TimerHandle) -> bool: ...
+    def __ge__(self, other: TimerHandle) -> bool: ...
 
 # Of IPv4 and of IPv6.
 _SocketAddress: TypeAlias = tuple[str, int] | tuple[str, int, int, int]

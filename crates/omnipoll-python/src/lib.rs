@@ -4,6 +4,7 @@
 //! (`table`, `sources`), a wait to a list (`wait`), an errno to an exception (`convert`).
 
 mod address;
+mod aio;
 mod bytes;
 mod connection;
 mod convert;
@@ -48,6 +49,12 @@ mod _native {
     use omnipoll::Capabilities;
 
     #[pymodule_export]
+    use aio::AsyncioLoop;
+    #[pymodule_export]
+    use aio::Handle;
+    #[pymodule_export]
+    use aio::TimerHandle;
+    #[pymodule_export]
     use connection::PyConnection;
     #[pymodule_export]
     use datagram::PyDatagram;
@@ -86,6 +93,7 @@ mod _native {
         fastcall::install::<PyPoller, 2>(module.py())?;
         fastcall::install::<Selector, 1>(module.py())?;
         fastcall::install::<PyConnection, 1>(module.py())?;
+        aio::install(module.py())?;
         for (name, bit) in event::FLAGS {
             module.add(name, bit)?;
         }

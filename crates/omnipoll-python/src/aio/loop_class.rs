@@ -1,0 +1,381 @@
+//! The Python class `AsyncioLoop`, the base of `omnipoll.aio.EventLoop`.
+
+use std::cell::RefMut;
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+
+use omnipoll::{EngineKind, Interest, Poller};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+use pyo3::{PyTraverseError, PyVisit};
+
+use super::handle::{is_ours_alone, Handle};
+use super::readers::Direction;
+use super::timers::Timers;
+use super::turn::{self, Turn};
+use super::watched::{Key, Registration, Watched, WatchedSet};
+use crate::convert::{self, error};
+use crate::finalization::protect_thread;
+use crate::gil_cell::GilCell;
+
+/// How many handles are kept to be used again.
+const SPARE_HANDLES: usize = 64;
+
+/// As much as the standard library receives at once.
+const RECEIVE_BUFFER: usize = 256 * 1024;
+
+/// The native half of omnipoll's asyncio loop; not for use by itself.
+#[pyclass(frozen, subclass, weakref, module = "omnipoll._native")]
+pub(crate) struct AsyncioLoop {
+    poller: OnceLock<Arc<Poller>>,
+    ready: GilCell<VecDeque<Py<Handle>>>,
+    timers: GilCell<Timers>,
+    watched: GilCell<WatchedSet>,
+    spare_handles: GilCell<Vec<Py<Handle>>>,
+    pub(super) turn: GilCell<Turn>,
+    receive_buffer: GilCell<Vec<u8>>,
+    is_debug: AtomicBool,
+    is_closed: AtomicBool,
+    is_stopping: AtomicBool,
+    /// While it waits and no wake has been asked for.
+    is_asleep: AtomicBool,
+    /// The thread that runs it, as `threading.get_ident()` has it; 0 when none does.
+    thread: AtomicU64,
+}
+
+// ---- For the other files -------------------------------------------------------------------------
+
+impl AsyncioLoop {
+    pub(crate) fn is_debug(&self) -> bool {
+        self.is_debug.load(Relaxed)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.load(Relaxed)
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Relaxed)
+    }
+
+    pub(crate) fn check_open(&self) -> PyResult<()> {
+        match self.is_closed() {
+            true => Err(PyRuntimeError::new_err("Event loop is closed")),
+            false => Ok(()),
+        }
+    }
+
+    /// The loop's clock, as `time.monotonic()`.
+    pub(crate) fn now() -> f64 {
+        let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the structure is ours. This clock can always be read.
+        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+        (now.tv_sec as i128 * 1_000_000_000 + now.tv_nsec as i128) as f64 / 1e9
+    }
+
+    /// # Errors
+    ///
+    /// `EBADF` before `_open`.
+    pub(crate) fn poller(&self) -> io::Result<&Arc<Poller>> {
+        self.poller.get().ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))
+    }
+
+    pub(crate) fn ready<'a>(&'a self, py: Python<'a>) -> RefMut<'a, VecDeque<Py<Handle>>> {
+        self.ready.borrow(py)
+    }
+
+    pub(crate) fn timers<'a>(&'a self, py: Python<'a>) -> RefMut<'a, Timers> {
+        self.timers.borrow(py)
+    }
+
+    pub(crate) fn watched<'a>(&'a self, py: Python<'a>) -> RefMut<'a, WatchedSet> {
+        self.watched.borrow(py)
+    }
+
+    /// Where what arrives is received; never borrowed while Python runs.
+    #[allow(dead_code)]
+    pub(crate) fn receive_buffer<'a>(&'a self, py: Python<'a>) -> RefMut<'a, Vec<u8>> {
+        let mut buffer = self.receive_buffer.borrow(py);
+        if buffer.is_empty() {
+            buffer.resize(RECEIVE_BUFFER, 0);
+        }
+        buffer
+    }
+
+    pub(crate) fn count_cancelled_timer(&self, py: Python<'_>) {
+        self.timers.borrow(py).count_cancelled();
+    }
+
+    /// Has it called in the next turn.
+    #[inline]
+    pub(crate) fn push(&self, py: Python<'_>, handle: Py<Handle>) {
+        self.ready.borrow(py).push_back(handle);
+    }
+
+    pub(crate) fn spare_handle(&self, py: Python<'_>) -> Option<Py<Handle>> {
+        self.spare_handles.borrow(py).pop()
+    }
+
+    /// Keeps a handle that nobody refers to any more.
+    #[inline]
+    pub(crate) fn recycle(&self, py: Python<'_>, handle: Py<Handle>) {
+        if !is_ours_alone(handle.as_ptr()) || Handle::has_weak_references(&handle) {
+            return handle.drop_ref(py);
+        }
+        handle.get().clear(py);
+        let mut spare = self.spare_handles.borrow(py);
+        if spare.len() < SPARE_HANDLES {
+            return spare.push(handle);
+        }
+        drop(spare);
+        handle.drop_ref(py);
+    }
+
+    /// It is about to wait, or has waited.
+    pub(crate) fn set_asleep(&self, is_asleep: bool) {
+        self.is_asleep.store(is_asleep, Relaxed);
+    }
+
+    /// Ends its wait. Under the interpreter's lock nothing comes between its look at the queue and
+    /// its being asleep, so one that is not asleep will look again.
+    pub(crate) fn wake_sleeping(&self) -> PyResult<()> {
+        if self.is_asleep.swap(false, Relaxed) {
+            self.poller().and_then(|poller| poller.wake()).map_err(error)?;
+        }
+        Ok(())
+    }
+}
+
+// ---- Watching descriptors ------------------------------------------------------------------------
+
+impl AsyncioLoop {
+    /// Watches a descriptor.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Poller::add_raw`]: `EEXIST` when it is watched already.
+    pub(crate) fn watch(
+        &self,
+        py: Python<'_>,
+        fd: RawFd,
+        interest: Interest,
+        watched: Watched,
+    ) -> io::Result<Key> {
+        let poller = self.poller()?;
+        let mut set = self.watched.borrow(py);
+        let key = set.next_key();
+        let is_in_poller = !interest.is_empty();
+        if is_in_poller {
+            poller.add_raw(fd, interest, key.token())?;
+        }
+        set.insert(key, Registration { fd, interest, is_in_poller, watched });
+        Ok(key)
+    }
+
+    /// Replaces the interest. An empty one takes the descriptor out of the poller, which would report a
+    /// hang-up in every wait.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Poller::modify_raw`]; `ENOENT` when it is not watched any more.
+    pub(crate) fn set_interest(&self, py: Python<'_>, key: Key, interest: Interest) -> io::Result<()> {
+        let poller = self.poller()?;
+        let mut set = self.watched.borrow(py);
+        let Some(registration) = set.get_mut(key) else {
+            return Err(io::Error::from_raw_os_error(libc::ENOENT));
+        };
+        if registration.interest == interest {
+            return Ok(());
+        }
+        match (registration.is_in_poller, interest.is_empty()) {
+            (true, true) => poller.remove_raw(registration.fd)?,
+            (true, false) => poller.modify_raw(registration.fd, interest, key.token())?,
+            (false, true) => {}
+            (false, false) => poller.add_raw(registration.fd, interest, key.token())?,
+        }
+        registration.is_in_poller = !interest.is_empty();
+        registration.interest = interest;
+        Ok(())
+    }
+
+    /// Ends a registration, and returns what was watched, to be dropped when no cell is borrowed.
+    pub(crate) fn unwatch(&self, py: Python<'_>, key: Key) -> Option<Watched> {
+        let removed = self.watched.borrow(py).remove(key)?;
+        if removed.is_in_poller {
+            // A descriptor that was closed is not registered any more.
+            let _ = self.poller().and_then(|poller| poller.remove_raw(removed.fd));
+        }
+        Some(removed.watched)
+    }
+}
+
+// ---- For Python ------------------------------------------------------------------------------------
+
+#[pymethods]
+impl AsyncioLoop {
+    #[new]
+    #[pyo3(signature = (*_arguments, **_keywords))]
+    fn new(py: Python<'_>, _arguments: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> Self {
+        protect_thread();
+        Self {
+            poller: OnceLock::new(),
+            ready: GilCell::new(py, VecDeque::new()),
+            timers: GilCell::new(py, Timers::default()),
+            watched: GilCell::new(py, WatchedSet::default()),
+            spare_handles: GilCell::new(py, Vec::new()),
+            turn: GilCell::new(py, Turn::new()),
+            receive_buffer: GilCell::new(py, Vec::new()),
+            is_debug: AtomicBool::new(false),
+            is_closed: AtomicBool::new(true),
+            is_stopping: AtomicBool::new(false),
+            is_asleep: AtomicBool::new(false),
+            thread: AtomicU64::new(0),
+        }
+    }
+
+    /// Makes its poller: what `__init__` does first.
+    #[pyo3(signature = (engine=None))]
+    fn _open(&self, py: Python<'_>, engine: Option<&str>) -> PyResult<()> {
+        convert::check_greenlets(py)?;
+        let poller = convert::poller(py, engine, false, false)?;
+        self.poller
+            .set(Arc::new(poller))
+            .map_err(|_| PyRuntimeError::new_err("__init__() has been called before"))
+    }
+
+    /// Drops what waits to be called and what is watched.
+    fn _release(&self, py: Python<'_>) {
+        let ready = std::mem::take(&mut *self.ready.borrow(py));
+        let timers = std::mem::take(&mut *self.timers.borrow(py));
+        let spare = std::mem::take(&mut *self.spare_handles.borrow(py));
+        let watched = self.watched.borrow(py).take();
+        watched.remove_all(self.poller.get());
+        drop((ready, timers, spare, watched));
+    }
+
+    /// Runs until `stop()` is called.
+    fn _run(slf: &Bound<'_, Self>) -> PyResult<()> {
+        turn::run(slf)
+    }
+
+    /// One turn of the loop.
+    fn _run_once(slf: &Bound<'_, Self>) -> PyResult<()> {
+        turn::once(slf)
+    }
+
+    /// The name of the engine.
+    #[getter]
+    fn engine(&self) -> PyResult<&'static str> {
+        self.poller().map(|poller| EngineKind::name(poller.engine())).map_err(error)
+    }
+
+    /// The time by the loop's clock, in seconds.
+    fn time(&self) -> f64 {
+        Self::now()
+    }
+
+    /// Ends `run_forever()` after the current turn.
+    fn stop(&self) {
+        self.is_stopping.store(true, Relaxed);
+    }
+
+    /// Whether it runs.
+    fn is_running(&self) -> bool {
+        self.thread.load(Relaxed) != 0
+    }
+
+    #[pyo3(name = "is_closed")]
+    fn closed(&self) -> bool {
+        self.is_closed()
+    }
+
+    fn _check_closed(&self) -> PyResult<()> {
+        self.check_open()
+    }
+
+    /// Whether it is in debug mode.
+    fn get_debug(&self) -> bool {
+        self.is_debug()
+    }
+
+    #[getter(_debug)]
+    fn debug_flag(&self) -> bool {
+        self.is_debug()
+    }
+
+    #[setter(_debug)]
+    fn set_debug_flag(&self, on: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.is_debug.store(on.is_truthy()?, Relaxed);
+        Ok(())
+    }
+
+    #[getter(_closed)]
+    fn closed_flag(&self) -> bool {
+        self.is_closed()
+    }
+
+    #[setter(_closed)]
+    fn set_closed_flag(&self, on: bool) {
+        self.is_closed.store(on, Relaxed);
+    }
+
+    #[getter(_stopping)]
+    fn stopping_flag(&self) -> bool {
+        self.is_stopping()
+    }
+
+    #[setter(_stopping)]
+    fn set_stopping_flag(&self, on: bool) {
+        self.is_stopping.store(on, Relaxed);
+    }
+
+    #[getter]
+    fn _thread_id(&self) -> Option<u64> {
+        Some(self.thread.load(Relaxed)).filter(|&thread| thread != 0)
+    }
+
+    #[setter(_thread_id)]
+    fn set_thread_id(&self, thread: Option<u64>) {
+        self.thread.store(thread.unwrap_or(0), Relaxed);
+    }
+
+    fn _write_to_self(&self) -> PyResult<()> {
+        self.wake_sleeping()
+    }
+
+    /// What a descriptor is watched for: a bit for reading, and one for writing.
+    fn _interest(&self, py: Python<'_>, fd: RawFd) -> Option<u32> {
+        let mut set = self.watched.borrow(py);
+        let key = set.find(fd)?;
+        set.get_mut(key).map(|registration| registration.interest.bits() & 3)
+    }
+
+    fn _remove_reader(&self, py: Python<'_>, fd: &Bound<'_, PyAny>) -> PyResult<bool> {
+        self.remove_callback(py, fd, Direction::Reading)
+    }
+
+    fn _remove_writer(&self, py: Python<'_>, fd: &Bound<'_, PyAny>) -> PyResult<bool> {
+        self.remove_callback(py, fd, Direction::Writing)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Some(ready) = self.ready.visit(&visit) {
+            ready.iter().try_for_each(|handle| visit.call(handle))?;
+        }
+        if let Some(timers) = self.timers.visit(&visit) {
+            timers.iter().try_for_each(|handle| visit.call(handle))?;
+        }
+        match self.watched.visit(&visit) {
+            Some(watched) => watched.traverse(&visit),
+            None => Ok(()),
+        }
+    }
+
+    fn __clear__(&self, py: Python<'_>) {
+        self._release(py);
+    }
+}

@@ -1,0 +1,30 @@
+//! The native half of the asyncio loop: what is called often. What is called once for a connection or a
+//! program is the standard library's own code, which `omnipoll.aio.EventLoop` inherits.
+//!
+//! There is one lock, the interpreter's: what other threads hand over is put where the loop's own thread
+//! puts it, and no cell stays borrowed while Python runs.
+
+mod arguments;
+mod context;
+mod entry;
+mod handle;
+mod loop_class;
+mod readers;
+mod report;
+mod scheduling;
+mod timers;
+mod turn;
+mod vectorcall;
+mod watched;
+
+use pyo3::prelude::*;
+
+pub(crate) use self::handle::{Handle, TimerHandle};
+pub(crate) use self::loop_class::AsyncioLoop;
+
+/// Gives the class the methods that are called without a tuple for their arguments.
+pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
+    handle::install(py)?;
+    scheduling::install(py)?;
+    readers::install(py)
+}

@@ -1,0 +1,217 @@
+//! One turn of the loop: what is ready is polled for, then what is due and what waits is called.
+//!
+//! The standard library polls in every turn, three times for one `create_task` and `sleep(0)`. Here the
+//! system is not asked while there is something to call, for so many callbacks or so long.
+
+use std::mem;
+use std::time::Duration;
+
+use omnipoll::{Event, EventKind, Events, Ready};
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::handle::{Handle, TimerHandle};
+use super::loop_class::AsyncioLoop;
+use super::watched::{Key, Watched};
+use crate::convert::error;
+use crate::finalization::protect_thread;
+
+/// How many callbacks are called, and how long, before the next poll.
+const CALLS: usize = 64;
+const SECONDS: f64 = 200e-6;
+
+/// The longest wait, as in the standard library.
+const DAY: f64 = 24.0 * 3600.0;
+
+/// The resolution of the clock: what is due within it is due.
+const RESOLUTION: f64 = 1e-9;
+
+/// How many events one poll brings.
+const EVENTS: usize = 512;
+
+/// What is kept from one turn to the next.
+pub(crate) struct Turn {
+    events: Events,
+    /// Events that an exception has kept from being delivered.
+    left: Vec<Event>,
+    /// How many callbacks have been called since the last poll, and when that was.
+    calls: usize,
+    polled: f64,
+}
+
+impl Turn {
+    pub(crate) fn new() -> Self {
+        Self { events: Events::with_capacity(EVENTS), left: Vec::new(), calls: CALLS, polled: 0.0 }
+    }
+}
+
+/// Turns until `stop()` is called. The first one polls.
+pub(crate) fn run(this: &Bound<'_, AsyncioLoop>) -> PyResult<()> {
+    protect_thread();
+    this.get().turn.borrow(this.py()).calls = CALLS;
+    loop {
+        once(this)?;
+        if this.get().is_stopping() {
+            return Ok(());
+        }
+    }
+}
+
+/// As the standard library has it: what became ready is called after what waits already, then
+/// what is due. What these schedule is for the next turn.
+pub(crate) fn once(this: &Bound<'_, AsyncioLoop>) -> PyResult<()> {
+    let (py, core) = (this.py(), this.get());
+    if is_poll_due(core, py) {
+        poll(this)?;
+    }
+    if !core.timers(py).is_empty() {
+        push_due(core, py);
+    }
+    let calls = core.ready(py).len();
+    core.turn.borrow(py).calls += calls;
+    if core.is_debug() {
+        return call_watched(this, calls);
+    }
+    for _ in 0..calls {
+        let Some(handle) = core.ready(py).pop_front() else { break };
+        let called = Handle::run(&handle, py);
+        core.recycle(py, handle);
+        called?;
+    }
+    Ok(())
+}
+
+fn is_poll_due(core: &AsyncioLoop, py: Python<'_>) -> bool {
+    let turn = core.turn.borrow(py);
+    turn.calls >= CALLS || core.ready(py).is_empty() || AsyncioLoop::now() - turn.polled >= SECONDS
+}
+
+fn push_due(core: &AsyncioLoop, py: Python<'_>) {
+    let end = AsyncioLoop::now() + RESOLUTION;
+    loop {
+        let Some(timer) = core.timers(py).pop_due(py, end) else { break };
+        core.push(py, TimerHandle::into_handle(timer, py));
+    }
+}
+
+/// In debug mode a callback that takes long is reported.
+fn call_watched(this: &Bound<'_, AsyncioLoop>, calls: usize) -> PyResult<()> {
+    let (py, core) = (this.py(), this.get());
+    for _ in 0..calls {
+        let Some(handle) = core.ready(py).pop_front() else { break };
+        if handle.get().is_cancelled(py) {
+            continue;
+        }
+        this.setattr(intern!(py, "_current_handle"), &handle)?;
+        let start = AsyncioLoop::now();
+        let called = Handle::run(&handle, py);
+        let seconds = AsyncioLoop::now() - start;
+        this.setattr(intern!(py, "_current_handle"), py.None())?;
+        called?;
+        let limit: f64 = this.getattr(intern!(py, "slow_callback_duration"))?.extract()?;
+        if seconds >= limit {
+            let helpers = py.import(intern!(py, "omnipoll.aio.handles"))?;
+            helpers.call_method1(intern!(py, "took"), (handle, seconds))?;
+        }
+    }
+    Ok(())
+}
+
+// ---- Polling ---------------------------------------------------------------------------------------
+
+fn poll(this: &Bound<'_, AsyncioLoop>) -> PyResult<()> {
+    let (py, core) = (this.py(), this.get());
+    let limit = limit(core, py);
+    let (mut events, left) = {
+        let mut turn = core.turn.borrow(py);
+        (mem::replace(&mut turn.events, Events::with_capacity(0)), mem::take(&mut turn.left))
+    };
+    let delivered = match left.is_empty() {
+        true => wait(core, py, &mut events, limit).and_then(|()| deliver(this, events.iter())),
+        false => deliver(this, left.iter()),
+    };
+    let mut turn = core.turn.borrow(py);
+    turn.events = events;
+    turn.calls = 0;
+    turn.polled = AsyncioLoop::now();
+    drop(turn);
+    delivered?;
+    py.check_signals()
+}
+
+/// How long to wait at most.
+fn limit(core: &AsyncioLoop, py: Python<'_>) -> Option<Duration> {
+    if core.is_stopping() || !core.ready(py).is_empty() || !core.turn.borrow(py).left.is_empty() {
+        return Some(Duration::ZERO);
+    }
+    if core.timers(py).is_empty() {
+        return None;
+    }
+    let (next, cancelled) = core.timers(py).next(py);
+    for timer in cancelled {
+        timer.get().unschedule(py);
+    }
+    let seconds = next? - AsyncioLoop::now();
+    // What is not a number is due.
+    let seconds = if seconds > 0.0 { seconds.min(DAY) } else { 0.0 };
+    Some(Duration::from_secs_f64(seconds))
+}
+
+/// Waits, with the interpreter released unless it only looks. A signal ends the wait, and a fork:
+/// in the child the poller is built again.
+fn wait(core: &AsyncioLoop, py: Python<'_>, events: &mut Events, limit: Option<Duration>) -> PyResult<()> {
+    let poller = core.poller().map_err(error)?;
+    let waited = if limit == Some(Duration::ZERO) {
+        poller.wait(events, limit)
+    } else {
+        core.set_asleep(true);
+        let waited = py.detach(|| poller.wait(events, limit));
+        core.set_asleep(false);
+        waited
+    };
+    match waited {
+        Ok(_) => Ok(()),
+        Err(failed) => match failed.raw_os_error() {
+            Some(libc::EINTR) => Ok(()),
+            Some(libc::EOWNERDEAD) => poller.after_fork().map_err(error),
+            _ => Err(error(failed)),
+        },
+    }
+}
+
+/// An exception keeps the rest for the next turn.
+fn deliver<'a>(this: &Bound<'_, AsyncioLoop>, events: impl Iterator<Item = &'a Event>) -> PyResult<()> {
+    let mut events = events;
+    while let Some(event) = events.next() {
+        if event.kind() != EventKind::Io {
+            continue;
+        }
+        if let Err(failed) = ready(this, Key::from_token(event.token()), event.ready()) {
+            this.get().turn.borrow(this.py()).left.extend(events);
+            return Err(failed);
+        }
+    }
+    Ok(())
+}
+
+/// A descriptor is ready.
+fn ready(this: &Bound<'_, AsyncioLoop>, key: Key, ready: Ready) -> PyResult<()> {
+    let (py, core) = (this.py(), this.get());
+    let mut set = core.watched(py);
+    let Some(registration) = set.get_mut(key) else { return Ok(()) };
+    if ready.contains(Ready::INVALID) {
+        registration.is_in_poller = false;
+    }
+    let watched = registration.watched.clone_ref(py);
+    drop(set);
+    match watched {
+        Watched::Callbacks { reader, writer } => {
+            let reader = reader.filter(|_| Watched::is_readable(ready));
+            let writer = writer.filter(|_| Watched::is_writable(ready));
+            for handle in reader.into_iter().chain(writer) {
+                core.push(py, handle);
+            }
+        }
+    }
+    Ok(())
+}

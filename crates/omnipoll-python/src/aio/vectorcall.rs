@@ -1,0 +1,76 @@
+//! Calls without a tuple for the arguments.
+//!
+//! `PyObject_Vectorcall` is in the limited API since 3.12, and exported since 3.11; before it,
+//! `PyObject_VectorcallDict` does the same without names.
+
+use std::ffi::CStr;
+use std::mem::transmute;
+use std::sync::OnceLock;
+
+use libc::c_void;
+use pyo3::exceptions::PySystemError;
+use pyo3::ffi::{self, PyObject};
+use pyo3::prelude::*;
+
+type Vectorcall =
+    unsafe extern "C" fn(*mut PyObject, *const *mut PyObject, usize, *mut PyObject) -> *mut PyObject;
+
+/// As in CPython's abstract.h: the place before the arguments may be used by what is called.
+const ARGUMENTS_OFFSET: usize = 1 << (usize::BITS - 1);
+
+/// A function of the interpreter's that its limited API doesn't have.
+pub(crate) fn symbol(name: &CStr) -> Option<*mut c_void> {
+    // SAFETY: the name ends with a zero byte.
+    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+    (!found.is_null()).then_some(found)
+}
+
+fn vectorcall() -> Option<Vectorcall> {
+    static FOUND: OnceLock<Option<Vectorcall>> = OnceLock::new();
+    *FOUND.get_or_init(|| {
+        let found = symbol(c"PyObject_Vectorcall").or_else(|| symbol(c"PyObject_VectorcallDict"));
+        // SAFETY: both have this type; without names, both do the same.
+        found.map(|found| unsafe { transmute::<*mut c_void, Vectorcall>(found) })
+    })
+}
+
+/// Calls it with the `count` arguments from the second place on.
+///
+/// # Safety
+/// `callable` must be alive during the call, as must be the arguments; before them there must be one
+/// place more.
+#[inline]
+pub(crate) unsafe fn call<'py>(
+    py: Python<'py>,
+    callable: *mut PyObject,
+    places: &mut [*mut PyObject],
+) -> PyResult<Bound<'py, PyAny>> {
+    let arguments = &mut places[1..];
+    let Some(vectorcall) = vectorcall() else {
+        return Err(PySystemError::new_err("the interpreter has no PyObject_Vectorcall"));
+    };
+    // SAFETY: as promised.
+    unsafe {
+        let result = vectorcall(
+            callable,
+            arguments.as_mut_ptr(),
+            arguments.len() | ARGUMENTS_OFFSET,
+            std::ptr::null_mut(),
+        );
+        Bound::from_owned_ptr_or_err(py, result)
+    }
+}
+
+/// Calls it with a few arguments.
+#[allow(dead_code)]
+pub(crate) fn call_with<'py, const N: usize>(
+    callable: &Bound<'py, PyAny>,
+    arguments: [&Bound<'py, PyAny>; N],
+) -> PyResult<Bound<'py, PyAny>> {
+    let mut places = [std::ptr::null_mut::<ffi::PyObject>(); 8];
+    for (place, argument) in places[1..].iter_mut().zip(arguments) {
+        *place = argument.as_ptr();
+    }
+    // SAFETY: all of them are alive, and the first place is free.
+    unsafe { call(callable.py(), callable.as_ptr(), &mut places[..=N]) }
+}

@@ -1,0 +1,91 @@
+"""`EventLoop`: the native loop, and around it the standard library's."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import sys
+import threading
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Any
+
+from omnipoll import _native
+from omnipoll.aio import handles  # noqa: F401  (it completes the native handles)
+
+
+class EventLoop(_native.AsyncioLoop, asyncio.SelectorEventLoop):
+    """An asyncio event loop on one of omnipoll's engines, by default the best there is."""
+
+    if TYPE_CHECKING:
+        # The standard library's, which its annotations leave out.
+        def _check_closed(self) -> None: ...
+        def _check_running(self) -> None: ...
+        def _set_coroutine_origin_tracking(self, enabled: bool) -> None: ...
+        def _asyncgen_firstiter_hook(self, agen: AsyncGenerator[Any, Any]) -> None: ...
+        def _asyncgen_finalizer_hook(self, agen: AsyncGenerator[Any, Any]) -> None: ...
+
+    def __init__(self, engine: str | None = None) -> None:
+        """Make a loop on an engine: `OSError` when it isn't available, `ValueError` for no engine's name."""
+        self._open(engine)
+        super().__init__(_Watched(self))  # type: ignore[arg-type]
+
+    def run_forever(self) -> None:
+        """Run until stop() is called."""
+        self._run_forever_setup()
+        try:
+            self._run()
+        finally:
+            self._run_forever_cleanup()
+
+    def close(self) -> None:
+        """Close the loop, which must not be running: what waits is dropped."""
+        super().close()
+        self._release()
+
+    def _add_callback(self, handle: asyncio.Handle) -> None:
+        """Have a handle that the standard library has made called."""
+        if not handle._cancelled:
+            self.call_soon(_call, handle)
+
+    if sys.version_info < (3, 13):
+        # From 3.13 on the standard library has these two.
+
+        def _run_forever_setup(self) -> None:
+            self._check_closed()
+            self._check_running()
+            self._set_coroutine_origin_tracking(self._debug)
+            self._old_agen_hooks = sys.get_asyncgen_hooks()
+            self._thread_id = threading.get_ident()
+            sys.set_asyncgen_hooks(
+                firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook
+            )
+            asyncio._set_running_loop(self)
+
+        def _run_forever_cleanup(self) -> None:
+            self._stopping = False
+            self._thread_id = None
+            asyncio._set_running_loop(None)
+            self._set_coroutine_origin_tracking(False)
+            sys.set_asyncgen_hooks(*self._old_agen_hooks)
+
+
+def _call(handle: asyncio.Handle) -> None:
+    if not handle._cancelled:
+        handle._run()
+
+
+class _Watched:
+    """What the loop watches, as the standard library asks its selector for it."""
+
+    def __init__(self, loop: EventLoop) -> None:
+        self._loop = loop
+
+    def get_key(self, fd: int) -> selectors.SelectorKey:
+        """Return the key of a descriptor, for what it is watched for."""
+        events = self._loop._interest(fd)
+        if events is None:
+            raise KeyError(f"{fd!r} is not watched")
+        return selectors.SelectorKey(fd, fd, events, None)
+
+    def close(self) -> None:
+        """Do nothing: the loop closes what it has."""
