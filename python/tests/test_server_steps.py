@@ -141,7 +141,9 @@ def test_what_ends_a_program_comes_out_and_the_server_ends(engine: str, by: str)
 
 
 @pytest.mark.parametrize("by", ["its thread", "another"])
-def test_a_server_that_is_dropped_resets_its_clients(engine: str, by: str) -> None:
+def test_a_server_that_is_dropped_resets_its_clients(
+    engine: str, by: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """No method is called."""
 
     class Ended(Recorder):
@@ -166,6 +168,7 @@ def test_a_server_that_is_dropped_resets_its_clients(engine: str, by: str) -> No
         with pytest.raises(ConnectionResetError):
             client.recv(1)
     assert calls.empty()
+    assert not caplog.records
     assert connection.fileno() == -1
     stale(lambda: connection.write(b"x"))
 
