@@ -27,7 +27,7 @@ class Server(_native.Server):
 
     - on_open(connection): a client has come. Returning False refuses it.
     - on_data(connection, data): bytes have arrived, part of a message or several; one frame after
-      connection.set_frame_until() or set_frame_exactly().
+      connection.set_frame_until(), set_frame_exactly() or set_frame_at_least().
     - on_end(connection): the peer has ended its direction. By default, connection.close().
     - on_drain(connection): what was queued had risen above high_water and has fallen to low_water.
     - on_post(connection, value): connection.post(value) was called.

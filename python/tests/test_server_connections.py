@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import LONG, Echo, Recorder, Serve, ask, connect, read_all
+from serving import LONG, Echo, Recorder, Serve, ask, connect, read_all, receive
 
 from omnipoll import Connection
 
@@ -367,6 +367,30 @@ def test_frames(serve: Serve) -> None:
         assert error.errno == errno.EMSGSIZE
 
 
+def test_a_frame_of_at_least_so_many_bytes(serve: Serve) -> None:
+    class Four(Recorder):
+        def on_open(self, connection: Connection) -> None:
+            super().on_open(connection)
+            connection.set_frame_at_least(4)
+
+        def on_data(self, connection: Connection, data: bytes) -> None:
+            connection.write(b"<" + data + b">" + b"!" * connection.has_ended)
+
+    handler = Four()
+    server = serve(handler)
+    with connect(server) as client:
+        client.sendall(b"abc")
+        while server.stats().total.bytes_in < 3:
+            pass
+        client.sendall(b"de")
+        assert receive(client, 7) == b"<abcde>"
+        client.sendall(b"end")
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(client) == b"<end>!"
+    handler.opened()
+    assert handler.closed() is None
+
+
 def test_what_is_no_frame(serve: Serve) -> None:
     class Wrong(Recorder):
         def on_open(self, connection: Connection) -> None:
@@ -377,6 +401,8 @@ def test_what_is_no_frame(serve: Serve) -> None:
                 connection.set_frame_until(b"\r\n", 1)
             with pytest.raises(ValueError, match="byte"):
                 connection.set_frame_exactly(0)
+            with pytest.raises(ValueError, match="byte"):
+                connection.set_frame_at_least(0)
             with pytest.raises(TypeError):
                 connection.set_frame_until("\n", 100)  # type: ignore[arg-type]
             super().on_open(connection)

@@ -109,6 +109,7 @@ def test_a_connection_that_is_gone_is_stale(serve: Serve) -> None:
         lambda: connection.set_timer(1),
         lambda: connection.set_frame_until(b"\n", 100),
         lambda: connection.set_frame_exactly(4),
+        lambda: connection.set_frame_at_least(4),
         connection.set_frame_any,
         connection.restart_timeouts,
     ]

@@ -355,8 +355,18 @@ impl PyConnection {
         self.here(py, |conn| conn.set_frame(Frame::Exactly(length)))?.map_err(error)
     }
 
-    /// Has what arrives come as it does again, as before set_frame_until() or set_frame_exactly(). In a
-    /// call of the handler.
+    /// Has what arrives kept until it is so many bytes, and then come as a whole, as set_frame_until() does;
+    /// what is left in the end is shorter. 1 is set_frame_any(). In a call of the handler.
+    fn set_frame_at_least(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = number)] count: usize,
+    ) -> PyResult<()> {
+        self.here(py, |conn| conn.set_frame(Frame::AtLeast(count)))?.map_err(error)
+    }
+
+    /// Has what arrives come as it does again, as before set_frame_until() and those beside it. In a call of
+    /// the handler.
     fn set_frame_any(&self, py: Python<'_>) -> PyResult<()> {
         self.here(py, |conn| conn.set_frame(Frame::Any))?.map_err(error)
     }
