@@ -1185,7 +1185,8 @@ OMNI_API void omni_loop_free(omni_loop *event_loop);
  * be NULL where the loop is pulled.
  *
  * Addresses are those of `omni_server_listen`. With port 0 the system chooses one, which
- * `omni_loop_address` returns. Call it before the loop runs or in between, not in a callback of it.
+ * `omni_loop_address` returns. Called before the loop runs, in between, or in a callback of it, after
+ * which the first connection is accepted.
  *
  * Returns 0, or:
  *   -EINVAL: this is no address; the loop was stopped; the descriptor of "fd:" or "systemd" neither
@@ -1193,8 +1194,8 @@ OMNI_API void omni_loop_free(omni_loop *event_loop);
  *       handler for a loop that is pulled.
  *   -EADDRINUSE, -EADDRNOTAVAIL, -EACCES, -ENOENT, -EBADF, -ENOTSOCK, -EMFILE, -ENFILE: as for
  *       `omni_server_listen`.
- *   -EBUSY: this is a callback of the loop.
  *   -EPERM: this is not the thread that has made the loop, or it is a server's.
+ *   -EBUSY: a callback of the loop runs another loop, and this is a callback of that.
  *
  * System calls: socket, setsockopt, bind, listen, getsockname. Since 0.1.
  */
@@ -1221,7 +1222,8 @@ OMNI_API int omni_loop_address(const omni_loop *event_loop, char *buffer,
  *   -EINVAL: the loop is pulled.
  *   -EINTR: a signal was handled, under OMNI_INTERRUPTIBLE.
  *   -EOWNERDEAD: a callback has forked this process, and returned in it.
- *   -EBUSY, -EPERM: as for `omni_loop_listen`.
+ *   -EBUSY: this is a callback of the loop.
+ *   -EPERM: as for `omni_loop_listen`.
  *   -ESTALE: the loop was freed, before or while it ran.
  *   -ENOMEM, -EMFILE, -EBADF: as for `omni_poller_wait`.
  *
@@ -1300,7 +1302,7 @@ OMNI_API int omni_loop_write(omni_loop *event_loop, omni_write *writes,
  * Returns the descriptor, or:
  *   -ENOTSUP: on select and poll, whose sets are not the kernel's.
  *   -EMFILE, -ENFILE: too many open files in the process, in the system.
- *   -EBUSY, -EPERM: as for `omni_loop_listen`.
+ *   -EBUSY, -EPERM: as for `omni_loop_run`.
  *
  * System calls: timerfd_create, and on io_uring eventfd2 and io_uring_register, at the first call.
  * Since 0.1.

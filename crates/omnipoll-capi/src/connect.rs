@@ -148,7 +148,7 @@ fn connect(
     token: u64,
 ) -> Result<u64, Failure> {
     let handlers = loop_table::handlers_of(event_loop).ok_or(Failure::of(libc::ESTALE))?;
-    match handlers.callee {
+    match &handlers.callee {
         Callee::Nobody if handler.is_some() || !context.is_null() => return Err(calls_nothing()),
         Callee::Server if handler.is_some() => {
             let words = "connections of a server's loop are served by the server's handler";

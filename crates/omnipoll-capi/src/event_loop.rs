@@ -14,7 +14,7 @@ use crate::conn::read_name;
 use crate::conn_call::conn_id;
 use crate::error::{catch_panic, to_c_result, Failure};
 use crate::handler::omni_handler;
-use crate::kept_handlers::LoopCallbacks;
+use crate::kept_handlers::{Callee, LoopCallbacks};
 use crate::loop_event::omni_loop_event;
 use crate::loop_options::omni_loop_options;
 use crate::loop_table::{self, call, call_here, call_shared, handlers_of, Face};
@@ -109,7 +109,8 @@ pub extern "C" fn omni_loop_free(event_loop: *mut omni_loop) {
 /// be NULL where the loop is pulled.
 ///
 /// Addresses are those of `omni_server_listen`. With port 0 the system chooses one, which
-/// `omni_loop_address` returns. Call it before the loop runs or in between, not in a callback of it.
+/// `omni_loop_address` returns. Called before the loop runs, in between, or in a callback of it, after
+/// which the first connection is accepted.
 ///
 /// Returns 0, or:
 ///   -EINVAL: this is no address; the loop was stopped; the descriptor of "fd:" or "systemd" neither
@@ -117,8 +118,8 @@ pub extern "C" fn omni_loop_free(event_loop: *mut omni_loop) {
 ///       handler for a loop that is pulled.
 ///   -EADDRINUSE, -EADDRNOTAVAIL, -EACCES, -ENOENT, -EBADF, -ENOTSOCK, -EMFILE, -ENFILE: as for
 ///       `omni_server_listen`.
-///   -EBUSY: this is a callback of the loop.
 ///   -EPERM: this is not the thread that has made the loop, or it is a server's.
+///   -EBUSY: a callback of the loop runs another loop, and this is a callback of that.
 ///
 /// System calls: socket, setsockopt, bind, listen, getsockname. Since 0.1.
 #[must_use]
@@ -129,22 +130,21 @@ pub unsafe extern "C" fn omni_loop_listen(
     handler: *const omni_handler,
     token: u64,
 ) -> c_int {
-    call("omni_loop_listen", event_loop, |owned, face| {
+    call_here("omni_loop_listen", event_loop, |event_loop| {
         // SAFETY: NULL or a text by this function's contract.
         let address = unsafe { read_str(address, "address is NULL") }?;
         // SAFETY: NULL or a struct of the size it says by this function's contract.
         let handler = unsafe { read_handler(handler) }?;
-        let opened = match face {
-            Face::Pulled(_) if handler.is_some() => return Err(calls_nothing()),
-            Face::Pulled(pulled) => pulled.listen(address, token)?,
-            Face::ByHandler(event_loop) => {
-                let handlers = handlers_of(&event_loop.loop_ref()).ok_or(Failure::of(libc::ESTALE))?;
+        let handlers = handlers_of(event_loop).ok_or(Failure::of(libc::ESTALE))?;
+        let opened = match &handlers.callee {
+            Callee::Nobody if handler.is_some() => return Err(calls_nothing()),
+            Callee::Nobody | Callee::Server => event_loop.listen(address, token)?,
+            Callee::Handlers(listeners) => {
                 let handler = handler.map(|handler| handlers.share(handler));
-                let token = event_loop.handler().add_listener(handler, token);
-                event_loop.listen(address, token).inspect_err(|_| event_loop.handler().remove_listener())?
+                listeners.add(handler, token, |token| event_loop.listen(address, token))?
             }
         };
-        owned.addresses.borrow_mut().push(opened);
+        handlers.addresses.borrow_mut().push(opened);
         Ok(0)
     })
 }
@@ -167,9 +167,13 @@ pub unsafe extern "C" fn omni_loop_address(
     buffer: *mut c_char,
     capacity: usize,
 ) -> c_int {
-    call("omni_loop_address", event_loop, |owned, _| {
+    call_here("omni_loop_address", event_loop, |event_loop| {
+        let handlers = handlers_of(event_loop).ok_or(Failure::of(libc::ESTALE))?;
+        if matches!(handlers.callee, Callee::Server) {
+            return Err(loop_table::of_server());
+        }
         // SAFETY: as this function's contract says.
-        unsafe { write_str(&owned.addresses.borrow().join(" "), buffer, capacity) }
+        unsafe { write_str(&handlers.addresses.borrow().join(" "), buffer, capacity) }
     })
 }
 
@@ -181,7 +185,8 @@ pub unsafe extern "C" fn omni_loop_address(
 ///   -EINVAL: the loop is pulled.
 ///   -EINTR: a signal was handled, under OMNI_INTERRUPTIBLE.
 ///   -EOWNERDEAD: a callback has forked this process, and returned in it.
-///   -EBUSY, -EPERM: as for `omni_loop_listen`.
+///   -EBUSY: this is a callback of the loop.
+///   -EPERM: as for `omni_loop_listen`.
 ///   -ESTALE: the loop was freed, before or while it ran.
 ///   -ENOMEM, -EMFILE, -EBADF: as for `omni_poller_wait`.
 ///
@@ -369,7 +374,7 @@ fn write_here(event_loop: &mut LoopRef<'_>, conn: *mut omni_conn, data: &[u8]) -
 /// Returns the descriptor, or:
 ///   -ENOTSUP: on select and poll, whose sets are not the kernel's.
 ///   -EMFILE, -ENFILE: too many open files in the process, in the system.
-///   -EBUSY, -EPERM: as for `omni_loop_listen`.
+///   -EBUSY, -EPERM: as for `omni_loop_run`.
 ///
 /// System calls: timerfd_create, and on io_uring eventfd2 and io_uring_register, at the first call.
 /// Since 0.1.

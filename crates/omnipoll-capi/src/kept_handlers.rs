@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::c_void;
+use std::io;
 use std::ptr;
 use std::rc::Rc;
 use std::slice;
@@ -12,19 +13,20 @@ use omnipoll::ConnId;
 use crate::handler::omni_handler;
 
 /// Whom a loop calls.
-#[derive(Clone, Copy)]
 pub(crate) enum Callee {
     /// Its own handler, and others that it was given.
-    Handlers,
+    Handlers(Rc<Listeners>),
     /// The handler of its server.
     Server,
     /// It is pulled.
     Nobody,
 }
 
-/// The handlers that one loop was given besides its own.
+/// The handlers that one loop was given besides its own, and what they are for.
 pub(crate) struct Handlers {
     pub(crate) callee: Callee,
+    /// Where it listens.
+    pub(crate) addresses: RefCell<Vec<String>>,
     /// Those in use, each of them once.
     all: RefCell<Vec<Rc<omni_handler>>>,
     /// Of connections that were asked for and have not opened yet.
@@ -40,7 +42,7 @@ pub(crate) struct Pending {
 
 impl Handlers {
     pub(crate) fn new(callee: Callee) -> Self {
-        Self { callee, all: RefCell::default(), pending: RefCell::default() }
+        Self { callee, addresses: RefCell::default(), all: RefCell::default(), pending: RefCell::default() }
     }
 
     /// One that is the same is kept once.
@@ -76,9 +78,14 @@ fn bytes(handler: &omni_handler) -> &[u8] {
 pub(crate) struct LoopCallbacks {
     /// The loop's own, for its events, and where no other is given.
     pub(crate) own: Rc<omni_handler>,
-    /// What was passed with each address; its index is the token that the core has.
-    listeners: RefCell<Vec<Listener>>,
+    pub(crate) listeners: Rc<Listeners>,
     pub(crate) is_interruptible: bool,
+}
+
+/// What was passed with each address; its index is the token that the core has.
+pub(crate) struct Listeners {
+    own: Rc<omni_handler>,
+    all: RefCell<Vec<Listener>>,
 }
 
 #[derive(Clone)]
@@ -89,23 +96,30 @@ pub(crate) struct Listener {
 
 impl LoopCallbacks {
     pub(crate) fn new(own: omni_handler, is_interruptible: bool) -> Self {
-        Self { own: Rc::new(own), listeners: RefCell::default(), is_interruptible }
+        let own = Rc::new(own);
+        let listeners = Listeners { own: own.clone(), all: RefCell::default() };
+        Self { own, listeners: Rc::new(listeners), is_interruptible }
+    }
+}
+
+impl Listeners {
+    /// Keeps what an address is passed with, if `listen` has no error with the token that the core is to
+    /// have.
+    pub(crate) fn add<T>(
+        &self,
+        handler: Option<Rc<omni_handler>>,
+        token: u64,
+        listen: impl FnOnce(u64) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let index = self.all.borrow().len() as u64;
+        let opened = listen(index)?;
+        let handler = handler.unwrap_or_else(|| self.own.clone());
+        self.all.borrow_mut().push(Listener { handler, token });
+        Ok(opened)
     }
 
-    /// Keeps what an address was passed with, and returns the token that the core is to have.
-    pub(crate) fn add_listener(&self, handler: Option<Rc<omni_handler>>, token: u64) -> u64 {
-        let mut listeners = self.listeners.borrow_mut();
-        listeners.push(Listener { handler: handler.unwrap_or_else(|| self.own.clone()), token });
-        listeners.len() as u64 - 1
-    }
-
-    /// The address that was added last is not listened on.
-    pub(crate) fn remove_listener(&self) {
-        self.listeners.borrow_mut().pop();
-    }
-
-    pub(crate) fn listener(&self, token: u64) -> Listener {
-        let known = self.listeners.borrow().get(token as usize).cloned();
+    pub(crate) fn get(&self, token: u64) -> Listener {
+        let known = self.all.borrow().get(token as usize).cloned();
         known.unwrap_or_else(|| Listener { handler: self.own.clone(), token })
     }
 }

@@ -20,7 +20,7 @@ impl Handler for LoopCallbacks {
             conn.set_context(pending.context.expose_provenance());
             pending.handler.unwrap_or_else(|| self.own.clone())
         } else {
-            let Listener { handler, token } = self.listener(conn.token());
+            let Listener { handler, token } = self.listeners.get(conn.token());
             conn.set_token(token);
             handler
         };
@@ -70,14 +70,14 @@ impl Handler for LoopCallbacks {
     fn on_datagram(&self, datagram: &mut Datagram<'_>, data: &[u8]) {
         let handler = match datagram.is_outgoing() {
             true => self.own.clone(),
-            false => self.listener(datagram.token()).handler,
+            false => self.listeners.get(datagram.token()).handler,
         };
         handler.datagram(datagram, data);
     }
 
     fn on_datagram_error(&self, socket: DatagramId, error: io::Error) {
         let handler = match (socket.is_outgoing(), socket.token()) {
-            (Ok(false), Ok(token)) => self.listener(token).handler,
+            (Ok(false), Ok(token)) => self.listeners.get(token).handler,
             _ => self.own.clone(),
         };
         handler.datagram_error(socket, &error);

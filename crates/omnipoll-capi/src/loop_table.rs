@@ -5,7 +5,7 @@
 //! no other: its handler's last calls are made then. A loop of a server's worker gets a handle when a
 //! callback first asks for it, and has nothing behind it that could be run or freed.
 
-use std::cell::{Cell, RefCell, UnsafeCell};
+use std::cell::{Cell, UnsafeCell};
 use std::ffi::c_int;
 use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -61,8 +61,6 @@ pub(crate) struct OwnedLoop {
     busy: Cell<bool>,
     /// It was freed while it was busy.
     freed: Cell<bool>,
-    /// Where it listens.
-    pub(crate) addresses: RefCell<Vec<String>>,
     face: UnsafeCell<Face>,
     /// The loop that this thread has made before.
     before: Cell<*const OwnedLoop>,
@@ -128,8 +126,8 @@ fn this_thread() -> u64 {
 /// Gives a new loop of this thread's a handle.
 pub(crate) fn insert(face: Face) -> Result<*mut omni_loop, Failure> {
     let handle = face.handle();
-    let callee = match face {
-        Face::ByHandler(_) => Callee::Handlers,
+    let callee = match &face {
+        Face::ByHandler(event_loop) => Callee::Handlers(event_loop.handler().listeners.clone()),
         Face::Pulled(_) => Callee::Nobody,
     };
     let owned = Box::into_raw(Box::new(OwnedLoop {
@@ -137,7 +135,6 @@ pub(crate) fn insert(face: Face) -> Result<*mut omni_loop, Failure> {
         process: process_epoch(),
         busy: Cell::new(false),
         freed: Cell::new(false),
-        addresses: RefCell::default(),
         face: UnsafeCell::new(face),
         before: Cell::new(LAST_LOOP.get()),
     }));
@@ -257,7 +254,7 @@ pub(crate) fn call_here(
 fn find(handle: usize) -> Result<*const OwnedLoop, Failure> {
     let entry = checked(handle, LOOPS.enter(handle)).map_err(Failure::of)?;
     let Some(own) = &entry.own else {
-        return Err(Failure::new(libc::EPERM, "the loop is a server's, which runs it, stops it and ends it"));
+        return Err(of_server());
     };
     if own.process != process_epoch() {
         return Err(Failure::new(libc::EOWNERDEAD, "the loop belongs to the parent process"));
@@ -266,6 +263,10 @@ fn find(handle: usize) -> Result<*const OwnedLoop, Failure> {
         return Err(Failure::new(libc::EPERM, "the loop belongs to the thread that has made it"));
     }
     Ok(own.owned)
+}
+
+pub(crate) fn of_server() -> Failure {
+    Failure::new(libc::EPERM, "the loop is a server's, which runs it, stops it and ends it")
 }
 
 fn use_face(

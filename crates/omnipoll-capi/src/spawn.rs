@@ -112,7 +112,7 @@ pub unsafe extern "C" fn omni_loop_spawn(
         // SAFETY: NULL or a struct of the size it says by this function's contract.
         let handler = unsafe { read_handler(handler) }?;
         let handlers = loop_table::handlers_of(event_loop).ok_or(Failure::of(libc::ESTALE))?;
-        if handler.is_some() && !matches!(handlers.callee, Callee::Handlers) {
+        if handler.is_some() && !matches!(handlers.callee, Callee::Handlers(_)) {
             return Err(calls_nothing());
         }
         let spawned = event_loop.spawn(&mut command, pipes, token)?;

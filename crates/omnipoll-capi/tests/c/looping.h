@@ -30,6 +30,11 @@ static inline int connect_to(int port)
     return fd;
 }
 
+/* Runs `loop` until the condition holds. */
+#define RUN_UNTIL(condition) \
+    while (!(condition))     \
+    IS(omni_loop_run_once(loop, FOREVER), 1)
+
 static inline omni_conn *conn_of(const omni_loop_event *event)
 {
     return (omni_conn *)(uintptr_t)event->value;

@@ -168,6 +168,8 @@ static int wait_for_things(omni_loop *event_loop, uint32_t worker, void *context
     /* What is the server's to do, and the loop's. */
     IS(omni_loop_run(event_loop), -EPERM);
     IS(omni_loop_stop(event_loop, 0), -EPERM);
+    IS(omni_loop_listen(event_loop, "127.0.0.1:0", NULL, 0), -EPERM);
+    IS(omni_loop_address(event_loop, NULL, 0), -EPERM);
     IS(omni_poller_add(poller, ends[1], OMNI_WRITE, UINT64_MAX), -EINVAL);
     return worker_start(event_loop, worker, context);
 }

@@ -25,7 +25,7 @@ fn compile(program: &str, folder: &Path, arguments: &[&str]) -> PathBuf {
 const SHARED: [&str; 3] = ["-L.", "-Wl,-rpath,$ORIGIN/../lib", "-lomnipoll"];
 const STATIC: [&str; 3] = ["libomnipoll.a", "-lm", "-ldl"];
 
-const PROGRAMS: [&str; 21] = [
+const PROGRAMS: [&str; 22] = [
     "conformance",
     "wait",
     "handles",
@@ -41,6 +41,7 @@ const PROGRAMS: [&str; 21] = [
     "conn",
     "transfer",
     "loop",
+    "loop_listen",
     "loop_broadcast",
     "connect",
     "spawn",

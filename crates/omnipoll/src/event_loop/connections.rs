@@ -32,6 +32,8 @@ pub(crate) struct LoopPlace {
     pub(crate) counters: WorkerCounters,
     pub(crate) worker: usize,
     pub(crate) driver_kind: DriverKind,
+    /// `None` for a loop of a server's: the server listens.
+    pub(crate) backlog: Option<i32>,
     pub(crate) stop: StopLoop,
 }
 
@@ -89,6 +91,8 @@ impl<H: Handler> Connections<H> {
             stop: place.stop,
             touched: RefCell::default(),
             requests: RefCell::default(),
+            listeners: RefCell::default(),
+            backlog: place.backlog,
             min_direct_write: place.driver_kind.min_direct_write(),
             binding: OnceCell::new(),
         };

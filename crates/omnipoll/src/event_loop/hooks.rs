@@ -103,6 +103,7 @@ impl<H: Handler> Hooks for Connections<H> {
             core.poller.check_owner()?;
         }
         self.send_unsent(&mut core.driver);
+        self.take_listeners(core);
         self.free_ended(core)
     }
 
@@ -205,6 +206,15 @@ impl<H: Handler> Connections<H> {
     fn deliver_starved(&mut self, driver: &mut AnyDriver, slot: usize) {
         if self.table.get(slot).is_some_and(|connection| !connection.is_ended()) {
             self.update_if_needed(driver, slot);
+        }
+    }
+
+    /// Has the loop accept from what was asked to be listened on, unless it has begun to stop meanwhile.
+    pub(super) fn take_listeners(&mut self, core: &mut Core) {
+        for (listener, token) in self.context.listeners.get_mut().drain(..) {
+            if !core.is_stopping {
+                core.acceptor.add(listener, token);
+            }
         }
     }
 

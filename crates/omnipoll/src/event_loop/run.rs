@@ -12,11 +12,11 @@ use super::core::{Clients, Core, Hooks, EVENTS};
 use super::handler::Handler;
 use super::loop_handle::LoopHandle;
 use super::options::LoopOptions;
-use crate::error::{explain, fail};
+use crate::error::fail;
 use crate::net::driver::{AnyDriver, DriverKind};
 use crate::net::{
-    close_mailbox, open_mailbox, Bound, Conn, ConnId, ConnectOptions, Counters, DatagramId, DatagramSocket,
-    ListenAddress, LoopRef, Pipes, Spawned, StopRequest,
+    close_mailbox, open_mailbox, Conn, ConnId, ConnectOptions, Counters, DatagramId, LoopRef, Pipes, Spawned,
+    StopRequest,
 };
 use crate::{EngineKind, EventKind, Events, Options, Poller};
 
@@ -121,6 +121,7 @@ impl<H: Handler> EventLoop<H> {
             counters,
             worker: 0,
             driver_kind,
+            backlog: Some(options.backlog),
             stop: Box::new(move |drain| handle.stop(drain)),
         };
         let connections =
@@ -148,32 +149,7 @@ impl<H: Handler> EventLoop<H> {
     #[doc(alias = "bind")]
     #[doc(alias = "socket")]
     pub fn listen(&mut self, address: &str, token: u64) -> io::Result<String> {
-        self.open(address, token).map_err(|error| {
-            let errno = error.raw_os_error().unwrap_or(libc::EIO);
-            fail(errno, format!("{address:?}: {}", explain(&error)))
-        })
-    }
-
-    fn open(&mut self, address: &str, token: u64) -> io::Result<String> {
-        let parsed: ListenAddress = address.parse()?;
-        self.core.poller.check_owner()?;
-        if self.core.is_stopping {
-            return Err(fail(libc::EINVAL, "the loop has been stopped"));
-        }
-        let opened = Bound::open(&parsed, self.options.backlog, false, true)?;
-        let addresses: Vec<String> = opened.iter().map(Bound::address).collect();
-        for bound in opened {
-            match bound {
-                Bound::Stream(listener) => {
-                    self.core.acceptor.add(listener, token);
-                    self.core.poller.request_wait()?;
-                }
-                Bound::Datagrams(socket) => {
-                    self.connections.open_datagrams(socket.with_token(token))?;
-                }
-            }
-        }
-        Ok(addresses.join(" "))
+        self.loop_ref().listen(address, token)
     }
 
     /// A datagram socket that is connected to a `udp:` address: `"udp:192.0.2.1:53"`, with a number for
@@ -227,9 +203,7 @@ impl<H: Handler> EventLoop<H> {
     /// ```
     #[doc(alias = "connect")]
     pub fn connect_datagrams(&mut self, address: &str, token: u64) -> io::Result<DatagramId> {
-        self.core.poller.check_owner()?;
-        let socket = DatagramSocket::connect_to(address)?;
-        self.connections.open_datagrams(socket.with_token(token))
+        self.loop_ref().connect_datagrams(address, token)
     }
 
     /// The ids of its datagram sockets, the oldest first.
@@ -315,8 +289,7 @@ impl<H: Handler> EventLoop<H> {
     /// ```
     #[doc(alias = "getaddrinfo")]
     pub fn connect(&mut self, address: &str, options: &ConnectOptions, token: u64) -> io::Result<ConnId> {
-        self.core.poller.request_wait()?;
-        self.connections.context.connect(address, options, token)
+        self.loop_ref().connect(address, options, token)
     }
 
     /// Starts a program whose standard streams are connections of this loop, as far as `pipes` says: they
@@ -360,7 +333,7 @@ impl<H: Handler> EventLoop<H> {
     #[doc(alias = "fork")]
     #[doc(alias = "execve")]
     pub fn spawn(&mut self, command: &mut Command, pipes: Pipes, token: u64) -> io::Result<Spawned> {
-        self.connections.context.spawn(command, pipes, token)
+        self.loop_ref().spawn(command, pipes, token)
     }
 
     /// The poller that the loop waits on: for timers, descriptors, signals, children and posts of the
@@ -479,6 +452,8 @@ fn apply_stop<H: Handler>(
     backlog: i32,
 ) {
     if let Some(drain) = stop.get().filter(|&drain| core.is_new_stop(drain)) {
+        // Clients may wait there already.
+        connections.take_listeners(core);
         core.stop(connections, drain, backlog, || {});
     }
 }

@@ -7,10 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::account::Budget;
+use super::bound::Bound;
 use super::conn_id::ConnId;
 use super::connect_options::ConnectOptions;
 use super::connect_request::ConnectRequest;
 use super::counters::WorkerCounters;
+use super::datagram_id::DatagramId;
+use super::datagram_socket::DatagramSocket;
+use super::listener::Listener;
 use super::mailbox::Mailbox;
 use super::timeouts::Clock;
 use crate::error::{explain, fail};
@@ -39,6 +43,10 @@ pub(crate) struct LoopContext {
     pub(crate) touched: RefCell<Vec<usize>>,
     /// What callbacks have asked to connect to since the last wait.
     pub(crate) requests: RefCell<Vec<PendingConnect>>,
+    /// What was asked to be listened on since the last wait, and the tokens of the connections to it.
+    pub(crate) listeners: RefCell<Vec<(Listener, u64)>>,
+    /// `None` for a loop of a server's: the server listens.
+    pub(crate) backlog: Option<i32>,
     /// Of [`DriverKind::min_direct_write`](super::driver::DriverKind::min_direct_write).
     pub(crate) min_direct_write: usize,
     /// Of [`LoopRef::binding`](super::LoopRef::binding).
@@ -60,14 +68,46 @@ impl LoopContext {
         if self.is_over.get() {
             return Err(fail(libc::EINVAL, "the loop has been stopped"));
         }
-        let request = ConnectRequest::new(address, options).map_err(|error| {
-            let errno = error.raw_os_error().unwrap_or(libc::EIO);
-            fail(errno, format!("{address:?}: {}", explain(&error)))
-        })?;
+        let request = ConnectRequest::new(address, options).map_err(|error| naming(address, &error))?;
         let id = self.mailbox.reserve()?;
         self.requests.borrow_mut().push(PendingConnect { request, id, token });
         Ok(id)
     }
+
+    /// Has the loop listen on an address, and returns it with the port that the system has chosen.
+    pub(crate) fn listen(&self, address: &str, token: u64) -> io::Result<String> {
+        self.poller.check_owner()?;
+        let Some(backlog) = self.backlog else {
+            return Err(fail(libc::EPERM, "the loop is a server's, which listens for it"));
+        };
+        if self.stopping.get() {
+            return Err(fail(libc::EINVAL, "the loop has been stopped"));
+        }
+        let opened = address.parse().and_then(|parsed| Bound::open(&parsed, backlog, false, true));
+        let opened = opened.map_err(|error| naming(address, &error))?;
+        let addresses: Vec<String> = opened.iter().map(Bound::address).collect();
+        for bound in opened {
+            match bound {
+                Bound::Stream(listener) => self.listeners.borrow_mut().push((listener, token)),
+                Bound::Datagrams(socket) => {
+                    self.mailbox.open_datagrams(socket.with_token(token))?;
+                }
+            }
+        }
+        Ok(addresses.join(" "))
+    }
+
+    /// Has the loop open a datagram socket that is connected to an address.
+    pub(crate) fn connect_datagrams(&self, address: &str, token: u64) -> io::Result<DatagramId> {
+        self.poller.check_owner()?;
+        self.mailbox.open_datagrams(DatagramSocket::connect_to(address)?.with_token(token))
+    }
+}
+
+/// An error that says which address it is about.
+fn naming(address: &str, error: &io::Error) -> io::Error {
+    let errno = error.raw_os_error().unwrap_or(libc::EIO);
+    fail(errno, format!("{address:?}: {}", explain(error)))
 }
 
 impl std::fmt::Debug for LoopContext {

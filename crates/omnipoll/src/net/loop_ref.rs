@@ -13,7 +13,6 @@ use super::connect_options::ConnectOptions;
 use super::connection::Connection;
 use super::connection_table::ConnectionTable;
 use super::datagram_id::DatagramId;
-use super::datagram_socket::DatagramSocket;
 use super::loop_context::LoopContext;
 use super::mailbox::stale;
 use super::spawn::{Pipes, Spawned};
@@ -45,9 +44,15 @@ impl<'a> LoopRef<'a> {
         self.reborrow().into_conn(id)
     }
 
+    /// Listens on an address: [`EventLoop::listen`](crate::EventLoop::listen). Clients can connect at once, and
+    /// are accepted when the callback has returned. `EPERM` on a loop of a server's.
+    pub fn listen(&self, address: &str, token: u64) -> io::Result<String> {
+        self.context.listen(address, token)
+    }
+
     /// [`EventLoop::connect_datagrams`](crate::EventLoop::connect_datagrams), in a callback.
     pub fn connect_datagrams(&self, address: &str, token: u64) -> io::Result<DatagramId> {
-        self.context.mailbox.open_datagrams(DatagramSocket::connect_to(address)?.with_token(token))
+        self.context.connect_datagrams(address, token)
     }
 
     /// Connects to an address: [`EventLoop::connect`](crate::EventLoop::connect). It begins when the callback

@@ -140,6 +140,7 @@ fn connections<H: Handler>(
         counters,
         worker,
         driver_kind: shared.driver_kind,
+        backlog: None,
         stop: Box::new(move |drain| server.stop(drain)),
     };
     Ok(Connections::new(handler, place, &shared.options.each_loop, max_clients))

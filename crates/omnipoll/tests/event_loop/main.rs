@@ -19,6 +19,7 @@ mod datagrams;
 #[cfg(target_os = "linux")]
 mod descriptor;
 mod frames;
+mod listening;
 mod own_events;
 mod pulled;
 mod relays;
@@ -33,6 +34,7 @@ fn main() -> std::process::ExitCode {
     frames::behaviours(&mut suite);
     own_events::behaviours(&mut suite);
     relays::behaviours(&mut suite);
+    listening::behaviours(&mut suite);
     connecting::behaviours(&mut suite);
     spawning::behaviours(&mut suite);
     datagrams::behaviours(&mut suite);

@@ -30,6 +30,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.for_each_config(a_client_already_gone_has_its_address);
     suite.for_each_config(descriptors_run_out_and_come_back);
     suite.for_each_config(statistics_add_up);
+    suite.for_each_config(a_callback_of_a_server_cannot_listen);
 }
 
 fn several_addresses(config: Config) {
@@ -323,4 +324,18 @@ fn statistics_add_up(config: Config) {
     let outcome = server.stop_and_check();
     assert_eq!((outcome.stats.total.accepted, outcome.stats.total.active), (30, 0));
     assert_eq!((outcome.stats.total.bytes_in, outcome.stats.total.bytes_out), (30_000, 30_000));
+}
+
+fn a_callback_of_a_server_cannot_listen(config: Config) {
+    let handler = TestHandler::echo().on_open(|conn, log| {
+        let refused = conn.event_loop().listen("127.0.0.1:0", 1).unwrap_err();
+        log.value(i64::from(refused.raw_os_error().unwrap()));
+        Ok(())
+    });
+    let server = serve(config.options(), handler);
+    let client = server.client();
+    exchange(&client, b"hello");
+    assert_eq!(server.values(&client, 1), [i64::from(libc::EPERM)]);
+    drop(client);
+    server.stop_and_check();
 }
