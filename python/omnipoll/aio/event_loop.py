@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import signal
+import socket
 import sys
 import threading
 from collections.abc import AsyncGenerator
@@ -12,15 +14,23 @@ from typing import TYPE_CHECKING, Any
 from omnipoll import _native
 from omnipoll.aio import handles  # noqa: F401  (it completes the native handles)
 
+if TYPE_CHECKING:
+    from _typeshed import FileDescriptorLike
+
 
 class EventLoop(_native.AsyncioLoop, asyncio.SelectorEventLoop):
     """An asyncio event loop on one of omnipoll's engines, by default the best there is."""
 
     if TYPE_CHECKING:
         # The standard library's, which its annotations leave out.
+        _csock: socket.socket
+        _signal_handlers: dict[int, asyncio.Handle]
+
         def _check_closed(self) -> None: ...
         def _check_running(self) -> None: ...
         def _set_coroutine_origin_tracking(self, enabled: bool) -> None: ...
+        def _close_self_pipe(self) -> None: ...
+        def _make_self_pipe(self) -> None: ...
         def _asyncgen_firstiter_hook(self, agen: AsyncGenerator[Any, Any]) -> None: ...
         def _asyncgen_finalizer_hook(self, agen: AsyncGenerator[Any, Any]) -> None: ...
 
@@ -33,9 +43,40 @@ class EventLoop(_native.AsyncioLoop, asyncio.SelectorEventLoop):
         """Run until stop() is called."""
         self._run_forever_setup()
         try:
-            self._run()
+            if self._thread_id == threading.main_thread().ident:
+                self._run_with_signals()
+            else:
+                self._run()
         finally:
             self._run_forever_cleanup()
+
+    def _run_with_signals(self) -> None:
+        """Have signals end the wait: one that comes just before it, or to another thread, would not."""
+        previous = self._take_signals()
+        try:
+            self._run()
+        finally:
+            if previous == -1 and not self._signal_handlers:
+                self._give_signals_back()
+
+    def _take_signals(self) -> int:
+        """Have Python write signals to the loop's socket, unless it writes them elsewhere already."""
+        previous = signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
+        if previous != -1:
+            signal.set_wakeup_fd(previous)
+        return previous
+
+    def _give_signals_back(self) -> None:
+        current = signal.set_wakeup_fd(-1)
+        if current != self._csock.fileno():
+            signal.set_wakeup_fd(current)
+
+    def _after_fork(self) -> None:
+        """Go on in a forked child: the socket to which signals are written is its parent's."""
+        self._close_self_pipe()
+        self._make_self_pipe()
+        if self._thread_id == threading.main_thread().ident:
+            signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
 
     def close(self) -> None:
         """Close the loop, which must not be running: what waits is dropped."""
@@ -80,12 +121,13 @@ class _Watched:
     def __init__(self, loop: EventLoop) -> None:
         self._loop = loop
 
-    def get_key(self, fd: int) -> selectors.SelectorKey:
+    def get_key(self, file: FileDescriptorLike) -> selectors.SelectorKey:
         """Return the key of a descriptor, for what it is watched for."""
-        events = self._loop._interest(fd)
+        events = self._loop._interest(file)
         if events is None:
-            raise KeyError(f"{fd!r} is not watched")
-        return selectors.SelectorKey(fd, fd, events, None)
+            raise KeyError(f"{file!r} is not watched")
+        fd = file if isinstance(file, int) else file.fileno()
+        return selectors.SelectorKey(file, fd, events, None)
 
     def close(self) -> None:
         """Do nothing: the loop closes what it has."""

@@ -9,7 +9,6 @@ import asyncio
 import sys
 import traceback
 from asyncio import base_events, format_helpers
-from asyncio.log import logger
 from typing import Any
 
 from omnipoll import _native
@@ -47,7 +46,7 @@ def failed(handle: Any, exception: BaseException) -> None:
 def took(handle: Any, seconds: float) -> None:
     """Reports a callback that has kept the loop for long."""
     words = base_events._format_handle(handle)  # type: ignore[attr-defined]
-    logger.warning("Executing %s took %.3f seconds", words, seconds)
+    base_events.logger.warning("Executing %s took %.3f seconds", words, seconds)  # type: ignore[attr-defined]
 
 
 _FORMAT_TAKES_DEBUG = "debug" in (format_helpers._format_callback_source.__kwdefaults__ or ())

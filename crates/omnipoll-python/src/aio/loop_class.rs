@@ -14,7 +14,7 @@ use pyo3::types::{PyDict, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::handle::{is_ours_alone, Handle};
-use super::readers::Direction;
+use super::readers::{self, Direction};
 use super::timers::Timers;
 use super::turn::{self, Turn};
 use super::watched::{Key, Registration, Watched, WatchedSet};
@@ -43,6 +43,8 @@ pub(crate) struct AsyncioLoop {
     is_stopping: AtomicBool,
     /// While it waits and no wake has been asked for.
     is_asleep: AtomicBool,
+    /// The poller was built again in a forked child, and Python's half of the loop does not know yet.
+    was_forked: AtomicBool,
     /// The thread that runs it, as `threading.get_ident()` has it; 0 when none does.
     thread: AtomicU64,
 }
@@ -82,6 +84,24 @@ impl AsyncioLoop {
     /// `EBADF` before `_open`.
     pub(crate) fn poller(&self) -> io::Result<&Arc<Poller>> {
         self.poller.get().ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))
+    }
+
+    /// A call of the poller's. In a forked child the poller is first built again.
+    pub(crate) fn on_poller<R>(&self, mut call: impl FnMut(&Poller) -> io::Result<R>) -> io::Result<R> {
+        let poller = self.poller()?;
+        match call(poller) {
+            Err(failed) if failed.raw_os_error() == Some(libc::EOWNERDEAD) => {
+                poller.after_fork()?;
+                self.was_forked.store(true, Relaxed);
+                call(poller)
+            }
+            done => done,
+        }
+    }
+
+    /// Whether the poller was built again since the last time.
+    pub(crate) fn take_was_forked(&self) -> bool {
+        self.was_forked.load(Relaxed) && self.was_forked.swap(false, Relaxed)
     }
 
     pub(crate) fn ready<'a>(&'a self, py: Python<'a>) -> RefMut<'a, VecDeque<Py<Handle>>> {
@@ -165,12 +185,11 @@ impl AsyncioLoop {
         interest: Interest,
         watched: Watched,
     ) -> io::Result<Key> {
-        let poller = self.poller()?;
         let mut set = self.watched.borrow(py);
         let key = set.next_key();
         let is_in_poller = !interest.is_empty();
         if is_in_poller {
-            poller.add_raw(fd, interest, key.token())?;
+            self.on_poller(|poller| poller.add_raw(fd, interest, key.token()))?;
         }
         set.insert(key, Registration { fd, interest, is_in_poller, watched });
         Ok(key)
@@ -183,7 +202,6 @@ impl AsyncioLoop {
     ///
     /// As for [`Poller::modify_raw`]; `ENOENT` when it is not watched any more.
     pub(crate) fn set_interest(&self, py: Python<'_>, key: Key, interest: Interest) -> io::Result<()> {
-        let poller = self.poller()?;
         let mut set = self.watched.borrow(py);
         let Some(registration) = set.get_mut(key) else {
             return Err(io::Error::from_raw_os_error(libc::ENOENT));
@@ -191,12 +209,13 @@ impl AsyncioLoop {
         if registration.interest == interest {
             return Ok(());
         }
-        match (registration.is_in_poller, interest.is_empty()) {
-            (true, true) => poller.remove_raw(registration.fd)?,
-            (true, false) => poller.modify_raw(registration.fd, interest, key.token())?,
-            (false, true) => {}
-            (false, false) => poller.add_raw(registration.fd, interest, key.token())?,
-        }
+        let (fd, is_in_poller) = (registration.fd, registration.is_in_poller);
+        self.on_poller(|poller| match (is_in_poller, interest.is_empty()) {
+            (true, true) => poller.remove_raw(fd),
+            (true, false) => poller.modify_raw(fd, interest, key.token()),
+            (false, true) => Ok(()),
+            (false, false) => poller.add_raw(fd, interest, key.token()),
+        })?;
         registration.is_in_poller = !interest.is_empty();
         registration.interest = interest;
         Ok(())
@@ -207,7 +226,7 @@ impl AsyncioLoop {
         let removed = self.watched.borrow(py).remove(key)?;
         if removed.is_in_poller {
             // A descriptor that was closed is not registered any more.
-            let _ = self.poller().and_then(|poller| poller.remove_raw(removed.fd));
+            let _ = self.on_poller(|poller| poller.remove_raw(removed.fd));
         }
         Some(removed.watched)
     }
@@ -233,6 +252,7 @@ impl AsyncioLoop {
             is_closed: AtomicBool::new(true),
             is_stopping: AtomicBool::new(false),
             is_asleep: AtomicBool::new(false),
+            was_forked: AtomicBool::new(false),
             thread: AtomicU64::new(0),
         }
     }
@@ -348,10 +368,11 @@ impl AsyncioLoop {
     }
 
     /// What a descriptor is watched for: a bit for reading, and one for writing.
-    fn _interest(&self, py: Python<'_>, fd: RawFd) -> Option<u32> {
+    fn _interest(&self, py: Python<'_>, fd: &Bound<'_, PyAny>) -> PyResult<Option<u32>> {
+        let fd = readers::descriptor(fd)?;
         let mut set = self.watched.borrow(py);
-        let key = set.find(fd)?;
-        set.get_mut(key).map(|registration| registration.interest.bits() & 3)
+        let Some(key) = set.find(fd) else { return Ok(None) };
+        Ok(set.get_mut(key).map(|registration| registration.interest.bits() & 3))
     }
 
     fn _remove_reader(&self, py: Python<'_>, fd: &Bound<'_, PyAny>) -> PyResult<bool> {

@@ -95,7 +95,7 @@ fn add<'py>(
 }
 
 /// As `selectors` has it.
-fn descriptor(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+pub(crate) fn descriptor(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
     let fd = match object.extract::<RawFd>() {
         Ok(fd) => fd,
         Err(_) => convert::descriptor(object)

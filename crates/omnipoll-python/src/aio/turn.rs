@@ -121,6 +121,9 @@ fn call_watched(this: &Bound<'_, AsyncioLoop>, calls: usize) -> PyResult<()> {
 
 fn poll(this: &Bound<'_, AsyncioLoop>) -> PyResult<()> {
     let (py, core) = (this.py(), this.get());
+    if core.take_was_forked() {
+        this.call_method0(intern!(py, "_after_fork"))?;
+    }
     let limit = limit(core, py);
     let (mut events, left) = {
         let mut turn = core.turn.borrow(py);
@@ -157,25 +160,20 @@ fn limit(core: &AsyncioLoop, py: Python<'_>) -> Option<Duration> {
     Some(Duration::from_secs_f64(seconds))
 }
 
-/// Waits, with the interpreter released unless it only looks. A signal ends the wait, and a fork:
-/// in the child the poller is built again.
+/// Waits, with the interpreter released unless it only looks. A signal ends the wait.
 fn wait(core: &AsyncioLoop, py: Python<'_>, events: &mut Events, limit: Option<Duration>) -> PyResult<()> {
-    let poller = core.poller().map_err(error)?;
-    let waited = if limit == Some(Duration::ZERO) {
-        poller.wait(events, limit)
-    } else {
+    let waited = core.on_poller(|poller| {
+        if limit == Some(Duration::ZERO) {
+            return poller.wait(events, limit);
+        }
         core.set_asleep(true);
         let waited = py.detach(|| poller.wait(events, limit));
         core.set_asleep(false);
         waited
-    };
+    });
     match waited {
-        Ok(_) => Ok(()),
-        Err(failed) => match failed.raw_os_error() {
-            Some(libc::EINTR) => Ok(()),
-            Some(libc::EOWNERDEAD) => poller.after_fork().map_err(error),
-            _ => Err(error(failed)),
-        },
+        Err(failed) if failed.raw_os_error() != Some(libc::EINTR) => Err(error(failed)),
+        _ => Ok(()),
     }
 }
 

@@ -1,0 +1,124 @@
+"""The asyncio loop's signals, and forks while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+from conftest import LONG, Pipe
+
+import omnipoll
+from omnipoll.aio import EventLoop
+
+
+@pytest.fixture
+def loop(engine: str) -> Iterator[EventLoop]:
+    loop = omnipoll.new_event_loop(engine)
+    yield loop
+    loop.close()
+
+
+def send_once_asleep(loop: EventLoop, send: threading.Thread) -> None:
+    """Starts the thread; the loop has nothing to do but to wait."""
+    loop.call_soon(send.start)
+
+
+def test_an_interrupt_that_another_thread_receives_ends_the_wait(loop: EventLoop) -> None:
+    def interrupt() -> None:
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    send_once_asleep(loop, thread)
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_forever()
+    thread.join()
+    assert not loop.is_running()
+    assert signal.set_wakeup_fd(-1) == -1
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+
+
+def test_an_interrupt_cancels_the_main_task(engine: str) -> None:
+    ended: list[str] = []
+
+    async def main() -> None:
+        thread = threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGINT))
+        thread.start()
+        try:
+            await asyncio.sleep(LONG)
+        finally:
+            ended.append("main")
+            thread.join()
+
+    with pytest.raises(KeyboardInterrupt):
+        omnipoll.run(main(), engine=engine)
+    assert ended == ["main"]
+
+
+def test_signal_handlers(loop: EventLoop) -> None:
+    calls: list[str] = []
+
+    def handle(name: str) -> None:
+        calls.append(name)
+        loop.stop()
+
+    loop.add_signal_handler(signal.SIGUSR1, handle, "usr1")
+    thread = threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGUSR1))
+    send_once_asleep(loop, thread)
+    loop.run_forever()
+    thread.join()
+    assert calls == ["usr1"]
+    # The next run has it, too.
+    os.kill(os.getpid(), signal.SIGUSR1)
+    loop.run_forever()
+    assert calls == ["usr1", "usr1"]
+    assert loop.remove_signal_handler(signal.SIGUSR1)
+    assert not loop.remove_signal_handler(signal.SIGUSR1)
+
+
+def test_a_program_s_own_wakeup_descriptor_stays(loop: EventLoop, pipe: Pipe) -> None:
+    previous = signal.set_wakeup_fd(pipe.writer)
+    try:
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+    finally:
+        assert signal.set_wakeup_fd(previous) == pipe.writer
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_loop_runs_on_in_parent_and_child_after_a_fork(loop: EventLoop, pipe: Pipe) -> None:
+    """Each with registrations of its own: what one does is not seen by the other."""
+    seen: list[bytes] = []
+    pids: list[int] = []
+
+    def read() -> None:
+        seen.append(os.read(pipe.reader, 100))
+        loop.stop()
+
+    def fork() -> None:
+        pids.append(os.fork())
+        if pids == [0]:
+            loop.remove_reader(pipe.reader)
+
+    loop.add_reader(pipe.reader, read)
+    loop.call_soon(fork)
+    loop.call_later(0.001, loop.stop)
+    status = 1
+    try:
+        loop.run_forever()
+        if pids == [0]:
+            thread = threading.Thread(target=loop.call_soon_threadsafe, args=(loop.stop,))
+            send_once_asleep(loop, thread)
+            loop.run_forever()
+            status = 0
+    finally:
+        if pids == [0]:
+            os._exit(status)
+    assert os.waitpid(pids[0], 0)[1] == 0
+    os.write(pipe.writer, b"data")
+    loop.run_forever()
+    assert seen == [b"data"]
