@@ -1,9 +1,14 @@
-"""Passes TCP connections on to backends: python proxy.py LISTEN BACKEND... [--engine ENGINE].
+"""Passes TCP connections on to backends: python proxy.py LISTEN BACKEND...
+
+    [--engine ENGINE] [--proxy-in] [--proxy-out 1|2]
 
 Addresses are "127.0.0.1:8080", "example.org:80" or "unix:/path". The backends take turns; one that can't
 be reached is left out for a while, and the next is tried. What arrives goes on as fast as the other side
 takes it, in both directions, and each direction ends by itself. SIGTERM and SIGINT let the connections
 finish, for ten seconds; a second one ends them.
+
+--proxy-in requires the PROXY protocol's header of every client, of either version; --proxy-out sends one to
+every backend (proxy_header.py).
 """
 
 from __future__ import annotations
@@ -14,6 +19,9 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+import proxy_header
+from proxy_header import Endpoints
+
 import omnipoll
 from omnipoll import Connection, Event, Loop
 
@@ -21,6 +29,8 @@ if TYPE_CHECKING:
 
     class Client(Connection):
         tried: set[str]
+        held: bytes  # What has come so far.
+        ends: Endpoints | None
 
     class Backend(Connection):
         address: str
@@ -28,6 +38,7 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT = 5  # Seconds, as all that follow.
 LEFT_OUT = 5
+HEADER_TIMEOUT = 5
 DRAIN = 10
 
 
@@ -56,13 +67,35 @@ class Backends:
 class Clients:
     """For the connections that come in."""
 
-    def __init__(self, backends: Backends) -> None:
+    def __init__(self, backends: Backends, proxy_in: bool, proxy_out: int | None) -> None:
         self.backends = backends
-        self.servers = Servers(self)
+        self.proxy_in = proxy_in
+        self.servers = Servers(self, proxy_out)
 
     def on_open(self, client: Client) -> None:
+        client.tried, client.held = set(), b""
+        client.ends = proxy_header.endpoints_of(client.peername, client.sockname)
+        if self.proxy_in:
+            client.set_read_timeout(HEADER_TIMEOUT)
+        else:
+            self.begin(client)
+
+    def on_data(self, client: Client, data: bytes) -> None:
+        """The header, which may come in pieces, and with bytes for the backend behind it."""
+        client.held += data
+        try:
+            length, ends = proxy_header.parse(client.held)
+        except ValueError:
+            client.abort()
+            return
+        if length > 0:
+            client.held = client.held[length:]
+            client.ends = ends or client.ends
+            client.set_read_timeout(None)
+            self.begin(client)
+
+    def begin(self, client: Client) -> None:
         client.pause()  # Until there is a backend.
-        client.tried = set()
         self.connect(client)
 
     def connect(self, client: Client) -> None:
@@ -85,8 +118,9 @@ class Clients:
 class Servers:
     """For the connections that go out; the token is the client until they are joined."""
 
-    def __init__(self, clients: Clients) -> None:
+    def __init__(self, clients: Clients, proxy_out: int | None) -> None:
         self.clients = clients
+        self.proxy_out = proxy_out
 
     def on_open(self, backend: Backend) -> None:
         client, backend.token = backend.token, None
@@ -95,6 +129,10 @@ class Servers:
             return
         backend.relay_to(client)
         client.relay_to(backend)
+        if self.proxy_out:
+            backend.write(proxy_header.write(self.proxy_out, client.ends))
+        backend.write(client.held)
+        client.held = b""
         client.resume()
 
     def on_close(self, backend: Backend, error: OSError | None) -> None:
@@ -112,8 +150,10 @@ def main() -> None:
     parser.add_argument("listen")
     parser.add_argument("backends", nargs="+", metavar="backend")
     parser.add_argument("--engine", default="auto")
+    parser.add_argument("--proxy-in", action="store_true")
+    parser.add_argument("--proxy-out", type=int, choices=(1, 2))
     options = parser.parse_args()
-    handler = Clients(Backends(options.backends))
+    handler = Clients(Backends(options.backends), options.proxy_in, options.proxy_out)
     with omnipoll.Loop(options.engine, handler=handler) as loop:
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.poller.signal_add(signum, token="first")

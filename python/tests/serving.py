@@ -137,6 +137,16 @@ def read_all(client: socket.socket) -> bytes:
     return data
 
 
+def talk(address: str, *pieces: bytes) -> bytes:
+    """Sends pieces and ends; what is answered to all of them."""
+    with connect(address) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for piece in pieces:
+            client.sendall(piece)
+        client.shutdown(socket.SHUT_WR)
+        return read_all(client)
+
+
 Program = subprocess.Popen[bytes]
 
 

@@ -7,18 +7,14 @@ import re
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import ENGINES
-from serving import LONG, MODELS, SHARING, connect, read_all, receive, refused
-
-import omnipoll
+from serving import LONG, MODELS, SHARING, connect, read_all, receive, talk
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 MODELS_AND_ENGINES = [(model, engine) for model in MODELS for engine in ENGINES]
@@ -119,15 +115,6 @@ def store() -> Iterator[str]:
         yield address
 
 
-def talk(address: str, *pieces: bytes) -> bytes:
-    with connect(address) as client:
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for piece in pieces:
-            client.sendall(piece)
-        client.shutdown(socket.SHUT_WR)
-        return read_all(client)
-
-
 def test_a_request_in_any_pieces(store: str) -> None:
     requests = b"*3\r\n$3\r\nSET\r\n$3\r\nkey\r\n$9\r\nline\r\nend\r\n*2\r\n$3\r\nGET\r\n$3\r\nkey\r\n"
     requests += b"PING\r\n\r\nping  you\n"
@@ -226,82 +213,3 @@ def test_a_chat_has_rooms() -> None:
 def test_a_chat_ends_silent_clients() -> None:
     with example("chat.py", "127.0.0.1:0", "reactor", "0.05") as address, connect(address) as client:
         assert read_all(client).splitlines()[1:] == [b"are you there?", b"goodbye"]
-
-
-@contextlib.contextmanager
-def backend(name: bytes) -> Iterator[str]:
-    """Answers a whole request with its name and the request."""
-
-    class Answer:
-        def on_open(self, connection: Any) -> None:
-            connection.request = name
-
-        def on_data(self, connection: Any, data: bytes) -> None:
-            connection.request += data
-
-        def on_end(self, connection: Any) -> None:
-            connection.write(connection.request)
-            connection.close()
-
-    with omnipoll.Server(Answer(), "127.0.0.1:0") as server:
-        yield server.addresses[0]
-
-
-@contextlib.contextmanager
-def proxy(engine: str, *backends: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    command = [sys.executable, str(EXAMPLES / "proxy.py"), "127.0.0.1:0", *backends, "--engine", engine]
-    with subprocess.Popen(command, bufsize=0, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        try:
-            assert process.stdout is not None
-            yield process.stdout.readline().decode().split()[-1], process
-        finally:
-            process.kill()
-
-
-def test_a_proxy_takes_turns(engine: str) -> None:
-    """A half-close goes through, and the answer comes back."""
-    big = bytes(1_000_000)
-    with backend(b"one ") as one, backend(b"two ") as two, proxy(engine, one, two) as (address, _):
-        answers = {talk(address, b"hello"), talk(address, b"hello")}
-        assert answers == {b"one hello", b"two hello"}
-        assert talk(address, big)[4:] == big
-
-
-def test_a_proxy_leaves_out_who_is_not_there(engine: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        nobody = "{}:{}".format(*listener.getsockname())
-    with backend(b"one ") as one, proxy(engine, nobody, one) as (address, process):
-        for _ in range(3):
-            assert talk(address, b"hello") == b"one hello"
-        process.send_signal(signal.SIGTERM)
-        _, complained = process.communicate(timeout=LONG)
-    # Once: after that it is left out.
-    assert complained.decode().count("refused") == 1
-    with proxy(engine, nobody) as (address, _), pytest.raises(ConnectionResetError):
-        talk(address, b"hello")
-
-
-def test_a_proxy_passes_resets_on(engine: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        name = "{}:{}".format(*listener.getsockname())
-        with proxy(engine, name) as (address, _), connect(address) as client:
-            served, _ = listener.accept()
-            served.settimeout(LONG)
-            client.sendall(b"hello")
-            assert receive(served, 5) == b"hello"
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            client.close()
-            with served, pytest.raises(ConnectionResetError):
-                served.recv(1)
-
-
-def test_a_proxy_lets_its_connections_finish(engine: str) -> None:
-    with backend(b"one ") as one, proxy(engine, one) as (address, process), connect(address) as client:
-        client.sendall(b"hel")
-        process.send_signal(signal.SIGTERM)
-        refused(address)
-        client.sendall(b"lo")
-        client.shutdown(socket.SHUT_WR)
-        assert read_all(client) == b"one hello"
-        client.close()
-        assert process.wait(LONG) == 0

@@ -128,6 +128,7 @@ def test_what_looks_into_a_connection_does_so_in_its_calls(serve: Serve) -> None
         for look in (
             lambda: connection.queued,
             lambda: connection.local,
+            lambda: connection.sockname,
             lambda: connection.is_paused,
             lambda: connection.has_ended,
             lambda: connection.is_stopping,
@@ -151,6 +152,7 @@ def test_what_a_connection_says_of_itself(serve: Serve) -> None:
             assert not connection.has_ended
             assert not connection.is_stopping
             assert connection.queued == 0
+            assert socket.socket(fileno=os.dup(connection.fileno())).getsockname() == connection.sockname
             self.calls.put((connection.local, connection.peer, connection.fileno()))
 
     handler = Curious()

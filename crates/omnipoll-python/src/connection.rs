@@ -259,6 +259,12 @@ impl PyConnection {
         self.here(py, |conn| conn.local())?.map(|local| local.to_string()).map_err(error)
     }
 
+    /// The same as peername has it. In a call of the handler.
+    #[getter]
+    fn sockname(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        to_python(&self.here(py, |conn| conn.local())?.map_err(error)?, py)
+    }
+
     /// How many bytes wait in memory to be sent. In a call of the handler.
     #[getter]
     fn queued(&self, py: Python<'_>) -> PyResult<usize> {
