@@ -2206,6 +2206,14 @@ OMNI_API int omni_conn_worker(const omni_conn *conn) OMNI_NONNULL(1);
 OMNI_API int omni_conn_stopping(const omni_conn *conn) OMNI_NONNULL(1);
 
 /**
+ * Whether the peer has ended its direction, so that nothing more comes: true from `on_end` on
+ * (OMNI_EVENT_ENDED), and in the last `on_data` of a connection with frames, which may have none.
+ *
+ * Returns 1 if so, 0 if not, or an error. System calls: none. Since 0.1.
+ */
+OMNI_API int omni_conn_has_ended(const omni_conn *conn) OMNI_NONNULL(1);
+
+/**
  * The loop that the connection lives on: one that the program has made, or the one of the server's
  * worker that serves it.
  *

@@ -114,6 +114,16 @@ pub extern "C" fn omni_conn_stopping(conn: *const omni_conn) -> c_int {
     call_here("omni_conn_stopping", conn, |conn| c_int::from(conn.is_stopping()))
 }
 
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Whether the peer has ended its direction, so that nothing more comes: true from `on_end` on
+/// (OMNI_EVENT_ENDED), and in the last `on_data` of a connection with frames, which may have none.
+///
+/// Returns 1 if so, 0 if not, or an error. System calls: none. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn omni_conn_has_ended(conn: *const omni_conn) -> c_int {
+    call_here("omni_conn_has_ended", conn, |conn| c_int::from(conn.has_ended()))
+}
+
 /// The loop that the connection lives on: one that the program has made, or the one of the server's
 /// worker that serves it.
 ///

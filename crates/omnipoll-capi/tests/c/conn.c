@@ -25,6 +25,7 @@ static void all_are(omni_conn *conn, int error)
     IS(omni_conn_fd(conn), error);
     IS(omni_conn_worker(conn), error);
     IS(omni_conn_stopping(conn), error);
+    IS(omni_conn_has_ended(conn), error);
     IS(omni_conn_set_context(conn, text), error);
     OK(!omni_conn_context(conn));
     OK(!omni_conn_loop(conn));
@@ -130,6 +131,7 @@ static void use_everything(omni_conn *conn, const uint8_t *data, size_t length, 
     IS(omni_conn_queued(conn), 0);
     IS(omni_conn_worker(conn) >= 0, 1);
     IS(omni_conn_stopping(conn), 0);
+    IS(omni_conn_has_ended(conn), 0);
     OK(fcntl(omni_conn_fd(conn), F_GETFD) >= 0);
     OK(!omni_conn_context(conn));
     IS(omni_conn_set_context(conn, &large), 0);
@@ -345,6 +347,7 @@ static void bracket(omni_conn *conn, const uint8_t *data, size_t length, void *c
     const struct iovec pieces[] = {{"<", 1}, {(void *)(uintptr_t)data, length}, {">", 1}};
     OK(context == &seen);
     OK(omni_conn_writev(conn, pieces, 3) >= 0);
+    IS(omni_conn_has_ended(conn), length == 4 && !memcmp(data, "rest", 4));
     if (length == 5 && !memcmp(data, "two\r\n", 5))
         IS(omni_conn_set_frame_exactly(conn, 2), 0);
     if (length == 2 && !memcmp(data, "cd", 2))

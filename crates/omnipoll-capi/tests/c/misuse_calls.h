@@ -141,6 +141,7 @@ CALL(omni_conn_queued, fine(omni_conn_queued(handle)))
 CALL(omni_conn_fd, fine(omni_conn_fd(handle)))
 CALL(omni_conn_worker, fine(omni_conn_worker(handle)))
 CALL(omni_conn_stopping, omni_conn_stopping(handle))
+CALL(omni_conn_has_ended, omni_conn_has_ended(handle))
 CALL(omni_conn_loop, omni_conn_loop(handle) != NULL)
 CALL(omni_conn_set_token, omni_conn_set_token(handle, 7))
 CALL(omni_conn_token, omni_conn_token(handle) == 7)
@@ -264,6 +265,7 @@ static const struct call of_connections[] = {
     ROW(omni_conn_fd, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_worker, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_stopping, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_conn_has_ended, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_loop, 0, 0, 0),
     ROW(omni_conn_set_token, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_token, 0, 0, 0),

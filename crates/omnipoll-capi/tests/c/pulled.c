@@ -53,8 +53,10 @@ static void one_connection(uint32_t engine)
     IS(omni_conn_token(conn), 7);
     IS(omni_conn_set_token(conn, UINT64_MAX), 0);
     IS(omni_conn_is_outgoing(conn), 0);
+    IS(omni_conn_has_ended(conn), 0);
     shutdown(fd, SHUT_WR);
     event = one_loop_event(loop, OMNI_EVENT_ENDED, UINT64_MAX);
+    IS(omni_conn_has_ended(conn), 1);
     OK(conn_of(&event) == conn);
     IS(omni_conn_close(conn), 0);
     event = one_loop_event(loop, OMNI_EVENT_CLOSED, UINT64_MAX);
@@ -265,6 +267,7 @@ static void *send_much(void *argument)
         OK(sent > 0);
         at += (size_t)sent;
     }
+    IS(omni_conn_has_ended(conn), 0);
     shutdown(fd, SHUT_WR);
     return NULL;
 }
@@ -351,6 +354,7 @@ static void back_pressure(uint32_t engine)
     }
     one_loop_event(loop, OMNI_EVENT_DRAINED, 7);
     IS(omni_conn_close(conn), 0);
+    IS(omni_conn_has_ended(conn), 0);
     shutdown(fd, SHUT_WR);
     one_loop_event(loop, OMNI_EVENT_CLOSED, 7);
     reap(pid);

@@ -50,6 +50,7 @@ static inline void note_end(omni_conn *conn, void *context)
 {
     OK(context == &seen);
     seen->ended++;
+    IS(omni_conn_has_ended(conn), 1);
     IS(omni_conn_close(conn), 0);
 }
 
