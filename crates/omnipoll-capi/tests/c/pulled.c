@@ -267,7 +267,6 @@ static void *send_much(void *argument)
         OK(sent > 0);
         at += (size_t)sent;
     }
-    IS(omni_conn_has_ended(conn), 0);
     shutdown(fd, SHUT_WR);
     return NULL;
 }
@@ -354,7 +353,6 @@ static void back_pressure(uint32_t engine)
     }
     one_loop_event(loop, OMNI_EVENT_DRAINED, 7);
     IS(omni_conn_close(conn), 0);
-    IS(omni_conn_has_ended(conn), 0);
     shutdown(fd, SHUT_WR);
     one_loop_event(loop, OMNI_EVENT_CLOSED, 7);
     reap(pid);
