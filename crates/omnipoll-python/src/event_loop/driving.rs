@@ -43,7 +43,10 @@ impl LoopCore {
         finish: impl FnOnce(&LoopHandler) -> PyResult<R>,
     ) -> PyResult<R> {
         let mut event_loop = self.take(py)?;
-        event_loop.handler().set_mode(mode);
+        if let Err(failed) = event_loop.handler().prepare(py, mode) {
+            self.put_back(py, event_loop);
+            return Err(failed);
+        }
         let mut run = Some(run);
         let mut done = Ok(());
         forking::detached(py, &mut || {

@@ -8,7 +8,7 @@ use omnipoll::{Conn, Datagram, DatagramId, Event, FailedConnect, Handler, LoopRe
 use pyo3::prelude::*;
 
 use super::members::OUTGOING;
-use super::pulled::{Kept, Pulled, BUFFER};
+use super::pulled::{Kept, Pulled};
 use super::shared::Shared;
 use crate::connection::{Home, PyConnection};
 use crate::finalization::attach;
@@ -62,6 +62,16 @@ impl LoopHandler {
 
     pub(super) fn set_mode(&self, mode: Mode) {
         self.mode.set(mode);
+    }
+
+    /// Before the loop runs or waits.
+    pub(super) fn prepare(&self, py: Python<'_>, mode: Mode) -> PyResult<()> {
+        if let (Mode::Pulled, Some(shared)) = (mode, self.shared.get()) {
+            shared.keep_returned(py);
+            self.pulled().begin(py)?;
+        }
+        self.set_mode(mode);
+        Ok(())
     }
 
     pub(super) fn is_pulled(&self) -> bool {
@@ -259,7 +269,7 @@ impl Handler for LoopHandler {
     #[inline]
     fn room(&self) -> usize {
         match self.mode.get() {
-            Mode::Pulled => BUFFER - self.pulled.borrow().used(),
+            Mode::Pulled => self.pulled.borrow().room(),
             _ => usize::MAX,
         }
     }

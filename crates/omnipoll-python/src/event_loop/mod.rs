@@ -12,6 +12,7 @@ mod loop_event;
 mod members;
 mod opening;
 mod options;
+mod pull_buffer;
 mod pulled;
 mod shared;
 

@@ -2,18 +2,18 @@
 
 use std::io;
 use std::ops::Range;
+use std::ptr::null_mut;
+use std::sync::Arc;
 
 use omnipoll::{Address, Datagram, DatagramId, Event, LoopEventKind};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
-use super::loop_event::{make, Happened, PyLoopEvent};
+use super::loop_event::{make, Content, Happened, PyLoopEvent};
+use super::pull_buffer::{PullBuffer, BUFFER};
 use super::shared::Shared;
 use crate::list_builder::ListBuilder;
 use crate::methods::error_object;
-
-/// The bytes of the events of one wait: a few reads of the longest kind. What is beyond stays unread.
-pub(super) const BUFFER: usize = 256 << 10;
 
 /// What is kept without the interpreter until the wait returns.
 #[derive(Default)]
@@ -21,7 +21,23 @@ pub(crate) struct Pulled {
     events: Vec<Kept>,
     /// How many of them have been returned.
     returned: usize,
-    buffer: Vec<u8>,
+    /// How many bytes they have.
+    length: usize,
+    filling: Option<Filling>,
+}
+
+/// A buffer that a wait fills.
+struct Filling {
+    buffer: Arc<PullBuffer>,
+    start: *mut u8,
+    used: usize,
+}
+
+/// The bytes of an event.
+enum Piece {
+    Buffered(Range<usize>),
+    /// The buffer has no room for such a long frame.
+    Long(Vec<u8>),
 }
 
 pub(super) struct Kept {
@@ -33,7 +49,7 @@ enum What {
     /// Of the program's own.
     Own(Event),
     Connection(usize),
-    Data(usize, Range<usize>),
+    Data(usize, Piece),
     Posted(usize, i64),
     Closed(usize, Option<Reason>),
     Datagram(Box<KeptDatagram>),
@@ -48,7 +64,7 @@ struct KeptDatagram {
     token: u64,
     peer: Address,
     local: Address,
-    range: Range<usize>,
+    piece: Piece,
 }
 
 impl Reason {
@@ -103,8 +119,8 @@ impl Pulled {
     }
 
     pub(super) fn push_data(&mut self, key: usize, data: &[u8]) {
-        let range = self.keep(data);
-        self.push(Kept { kind: LoopEventKind::Data, what: What::Data(key, range) });
+        let piece = self.keep(data);
+        self.push(Kept { kind: LoopEventKind::Data, what: What::Data(key, piece) });
     }
 
     pub(super) fn push_datagram(&mut self, datagram: &Datagram<'_>, data: &[u8]) {
@@ -113,21 +129,38 @@ impl Pulled {
             token: datagram.token(),
             peer: datagram.peer().clone(),
             local: datagram.local(),
-            range: self.keep(data),
+            piece: self.keep(data),
         };
         self.push(Kept { kind: LoopEventKind::Datagram, what: What::Datagram(Box::new(kept)) });
     }
 
-    fn keep(&mut self, data: &[u8]) -> Range<usize> {
-        let start = self.buffer.len();
-        self.buffer.extend_from_slice(data);
-        start..self.buffer.len()
+    fn keep(&mut self, data: &[u8]) -> Piece {
+        self.length += data.len();
+        match &mut self.filling {
+            Some(filling) if data.len() <= BUFFER - filling.used => Piece::Buffered(filling.keep(data)),
+            _ => Piece::Long(data.to_vec()),
+        }
     }
 
-    /// How many bytes are kept, of at most [`BUFFER`].
+    /// Whatever comes first has room, so that a long frame does come.
     #[inline]
-    pub(super) fn used(&self) -> usize {
-        self.buffer.len().min(BUFFER)
+    pub(super) fn room(&self) -> usize {
+        match self.length {
+            0 => usize::MAX,
+            length => BUFFER.saturating_sub(length),
+        }
+    }
+
+    /// Before a wait: the views of the last one's bytes end.
+    pub(super) fn begin(&mut self, py: Python<'_>) -> PyResult<()> {
+        let filling = match self.filling.take() {
+            Some(filling) => filling,
+            None => Filling { buffer: Arc::new(PullBuffer::new(py)?), start: null_mut(), used: 0 },
+        };
+        let filling = self.filling.insert(filling);
+        filling.buffer.release_views(py)?;
+        filling.start = filling.buffer.start(py);
+        Ok(())
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -137,8 +170,11 @@ impl Pulled {
     /// All were returned: room for those of the next wait.
     pub(super) fn forget(&mut self) {
         self.events.clear();
-        self.buffer.clear();
+        self.length = 0;
         self.returned = 0;
+        if let Some(filling) = &mut self.filling {
+            filling.used = 0;
+        }
     }
 
     /// Takes out at most so many events.
@@ -170,13 +206,14 @@ impl Pulled {
 
     /// `None` when the registration that an event is of has ended.
     fn event(&self, py: Python<'_>, shared: &Shared, kept: Kept) -> PyResult<Option<Py<PyAny>>> {
+        let mut content = Content::None;
         let event = match kept.what {
             What::Own(event) => return shared.poller.get().core()?.report(py, &event, make),
             What::Connection(key) => Happened::of_connection(py, shared, kept.kind, key),
-            What::Data(key, range) => Happened {
-                data: Some(PyBytes::new(py, &self.buffer[range]).unbind()),
-                ..Happened::of_connection(py, shared, kept.kind, key)
-            },
+            What::Data(key, piece) => {
+                content = self.content(py, piece);
+                Happened::of_connection(py, shared, kept.kind, key)
+            }
             What::Posted(key, value) => {
                 Happened { value, ..Happened::of_connection(py, shared, kept.kind, key) }
             }
@@ -188,18 +225,45 @@ impl Pulled {
                 shared.remove(py, key);
                 event
             }
-            What::Datagram(datagram) => Happened {
-                data: Some(PyBytes::new(py, &self.buffer[datagram.range]).unbind()),
-                addresses: Some(Box::new((datagram.peer, datagram.local))),
-                ..Happened::of_datagram(py, shared, kept.kind, datagram.socket, datagram.token)
-            },
+            What::Datagram(datagram) => {
+                content = self.content(py, datagram.piece);
+                Happened {
+                    addresses: Some(Box::new((datagram.peer, datagram.local))),
+                    ..Happened::of_datagram(py, shared, kept.kind, datagram.socket, datagram.token)
+                }
+            }
             What::DatagramError(socket, error) => {
                 let token = socket.token().unwrap_or(u64::MAX);
                 let error = Some(reason(py, &error));
                 Happened { error, ..Happened::of_datagram(py, shared, kept.kind, socket, token) }
             }
         };
-        Ok(Some(Py::new(py, PyLoopEvent(event))?.into_any()))
+        let is_buffered = content.is_buffered();
+        let event = Py::new(py, PyLoopEvent::new(py, event, content))?;
+        if is_buffered {
+            shared.returned.borrow(py).push(event.clone_ref(py));
+        }
+        Ok(Some(event.into_any()))
+    }
+
+    fn content(&self, py: Python<'_>, piece: Piece) -> Content {
+        match (piece, &self.filling) {
+            (Piece::Buffered(range), Some(filling)) => Content::Buffered(filling.buffer.clone(), range, None),
+            (Piece::Long(bytes), _) => Content::Bytes(PyBytes::new(py, &bytes).unbind()),
+            (Piece::Buffered(_), None) => Content::None,
+        }
+    }
+}
+
+impl Filling {
+    fn keep(&mut self, data: &[u8]) -> Range<usize> {
+        let range = self.used..self.used + data.len();
+        assert!(range.end <= BUFFER);
+        // SAFETY: the buffer has BUFFER bytes from `start` on, and stays where it is until the next `begin`:
+        // it is guarded. Nobody reads there: events of earlier waits have copies, and views have ended.
+        unsafe { self.start.add(range.start).copy_from_nonoverlapping(data.as_ptr(), data.len()) };
+        self.used = range.end;
+        range
     }
 }
 

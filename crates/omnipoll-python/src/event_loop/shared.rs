@@ -6,10 +6,12 @@ use std::sync::{Arc, OnceLock};
 
 use omnipoll::Poller;
 use pyo3::exceptions::{PyException, PyValueError};
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 use pyo3::{PyTraverseError, PyVisit};
 
+use super::loop_event::PyLoopEvent;
 use super::members::{Handlers, Members};
 use crate::ending::Ending;
 use crate::gil_cell::GilCell;
@@ -29,6 +31,8 @@ pub(crate) struct Shared {
     pub(super) default: Option<Arc<Methods>>,
     /// By the token that the core has of them.
     listeners: GilCell<Vec<Listener>>,
+    /// The events of the last wait whose bytes lie in its buffer.
+    pub(super) returned: GilCell<Vec<Py<PyLoopEvent>>>,
     pub(super) ending: Ending,
     /// The object that the loop is in Python.
     object: OnceLock<Py<PyWeakrefReference>>,
@@ -59,6 +63,7 @@ impl Shared {
             handlers: GilCell::new(py, handlers),
             default,
             listeners: GilCell::new(py, Vec::new()),
+            returned: GilCell::new(py, Vec::new()),
             ending: Ending::new(py),
             object: OnceLock::new(),
         })
@@ -90,7 +95,8 @@ impl Shared {
         let members = std::mem::take(&mut *self.members.borrow(py));
         let handlers = std::mem::take(&mut *self.handlers.borrow(py));
         let listeners = std::mem::take(&mut *self.listeners.borrow(py));
-        drop((members, handlers, listeners));
+        let returned = std::mem::take(&mut *self.returned.borrow(py));
+        drop((members, handlers, listeners, returned));
     }
 
     /// The methods of a handler that was given, or of the default one.
@@ -121,6 +127,18 @@ impl Shared {
             "a loop that runs calls a handler: Loop(handler=...), or one for each listen() and connect(); \
              wait() does without",
         ))
+    }
+
+    /// Before the buffer is filled again: those events that the program still has get copies.
+    pub(super) fn keep_returned(&self, py: Python<'_>) {
+        let returned = std::mem::take(&mut *self.returned.borrow(py));
+        for event in returned {
+            // SAFETY: a live object.
+            if unsafe { ffi::Py_REFCNT(event.as_ptr()) } > 1 {
+                event.get().keep(py);
+            }
+            event.drop_ref(py);
+        }
     }
 
     /// A connection has ended.
@@ -170,6 +188,9 @@ impl Shared {
         }
         if let Some(listeners) = self.listeners.visit(visit) {
             listeners.iter().try_for_each(|listener| visit.call(&listener.token))?;
+        }
+        if let Some(returned) = self.returned.visit(visit) {
+            returned.iter().try_for_each(|event| visit.call(event))?;
         }
         Ok(())
     }
