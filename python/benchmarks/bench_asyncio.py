@@ -32,7 +32,7 @@ from typing import Any, Callable
 from asyncio_rows import counting, loops, memory, rows, turns
 from asyncio_rows.contender import CORE, Unable
 
-WIDTH = 11
+WIDTH = 13
 Figures = dict[str, Any]
 
 
@@ -92,7 +92,7 @@ def line(name: str, values: list[str], note: str = "") -> None:
 
 def header(title: str, names: list[str], note: str = "") -> None:
     print(f"\n{title}")
-    line("", [name.replace("omnipoll", "omni") for name in names], note)
+    line("", [name.replace("omnipoll-", "our ") for name in names], note)
 
 
 def say_unable(unable: dict[str, str]) -> None:

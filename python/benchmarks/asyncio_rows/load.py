@@ -80,24 +80,27 @@ def connections(row: Row, port: int) -> Load:
     return run
 
 
+def receive_answer(client: socket.socket) -> None:
+    """Its head, in any number of pieces, and as much as that says is to follow."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = client.recv(1 << 16)
+        if not piece:
+            raise ConnectionError("the server has closed the connection")
+        data += piece
+    head, _, body = data.partition(b"\r\n\r\n")
+    _, _, rest = head.lower().partition(b"content-length:")
+    receive(client, int(rest.split(b"\r", 1)[0]) - len(body))
+
+
 def http(row: Row, port: int) -> Load:
     request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
     client = connect(port, row.tls)
-    client.sendall(request)
-    head = b""
-    while b"\r\n\r\n" not in head:
-        head += client.recv(1 << 16)
-    head, _, body = head.partition(b"\r\n\r\n")
-    length = next(
-        int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.startswith(b"content-length")
-    )
-    receive(client, length - len(body))
-    size = len(head) + 4 + length
 
     def run(operations: int) -> None:
         for _ in range(operations):
             client.sendall(request)
-            receive(client, size)  # Its head is as long as the first one's: only the date changes.
+            receive_answer(client)
 
     return run
 
