@@ -33,9 +33,10 @@ impl OuterLoop {
         let armed_for = self.armed_for.load(Relaxed);
         if soonest < armed_for || (armed_for <= now && armed_for != soonest) {
             let delay = (soonest != UNARMED).then(|| Duration::from_nanos(soonest.saturating_sub(now)));
-            // It can only fail when the descriptor was closed.
-            let _ = timerfd::set_after(&self.timerfd, delay);
-            self.armed_for.store(soonest, Relaxed);
+            // Should it fail, the next wait tries it again.
+            if timerfd::set_after(&self.timerfd, delay).is_ok() {
+                self.armed_for.store(soonest, Relaxed);
+            }
         }
     }
 

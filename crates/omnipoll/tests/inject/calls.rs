@@ -102,6 +102,7 @@ pub(crate) const CALLS: &[Call] = &[
     #[cfg(target_arch = "x86_64")]
     call("fork", libc::SYS_fork, Kind::Fork),
     call("socket", libc::SYS_socket, Kind::Other),
+    call("socketpair", libc::SYS_socketpair, Kind::Other),
     call("bind", libc::SYS_bind, Kind::Other),
     call("listen", libc::SYS_listen, Kind::Other),
     call("connect", libc::SYS_connect, Kind::Connect),

@@ -16,6 +16,7 @@ mod support;
 mod calls;
 mod client;
 mod connecting;
+mod embedding;
 mod isolated;
 mod memory;
 mod plan;
@@ -24,13 +25,14 @@ mod process;
 mod selection;
 mod server;
 mod serving;
+mod spawning;
 mod startup;
 mod supervisor;
 
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Mutex;
 
-use omnipoll::Model;
+use omnipoll::{EngineKind, Model};
 
 use selection::{Asked, Tally};
 use support::{engines, sys};
@@ -49,6 +51,12 @@ fn cases() -> Vec<(String, Case)> {
         cases.push((format!("polling-{}", engine.name()), polling));
         let connecting: Case = Box::new(move |asked, tally| connecting::faults(engine, asked, tally));
         cases.push((format!("connecting-{}", engine.name()), connecting));
+        if matches!(engine, EngineKind::Epoll | EngineKind::IoUring) {
+            let embedding: Case = Box::new(move |asked, tally| embedding::faults(engine, asked, tally));
+            cases.push((format!("embedding-{}", engine.name()), embedding));
+        }
+        let spawning: Case = Box::new(move |asked, tally| spawning::faults(engine, asked, tally));
+        cases.push((format!("spawning-{}", engine.name()), spawning));
         for model in Model::ALL {
             let way = format!("{}-{}", model.name(), engine.name());
             let mut add = |name: &str, case: Case| cases.push((format!("{name}-{way}"), case));

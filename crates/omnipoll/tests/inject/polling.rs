@@ -25,7 +25,11 @@ pub(crate) fn faults(engine: EngineKind, asked: &Asked, tally: &mut Tally) {
 }
 
 /// Calls it, and once more if the fault was its end: it must have words, and have left nothing behind.
-fn again<T>(plan: &Plan, what: &str, mut call: impl FnMut() -> io::Result<T>) -> Result<T, String> {
+pub(crate) fn again<T>(
+    plan: &Plan,
+    what: &str,
+    mut call: impl FnMut() -> io::Result<T>,
+) -> Result<T, String> {
     let injected = plan.injected();
     call().or_else(|error| {
         if explain(&error).is_empty() || plan.injected() == injected {
