@@ -452,6 +452,7 @@ impl PyConnection {
 }
 
 impl Method<1> for PyConnection {
+    type Class = Self;
     const METHOD: &'static CStr = c"write";
     const ARGUMENTS: [&'static str; 1] = ["data"];
     const DOCUMENTATION: &'static CStr = c"write($self, /, data)
@@ -469,12 +470,15 @@ on. BrokenPipeError after close(), abort() and shutdown(). Any other OSError, as
 catch it: it is no failure of the handler's, and on_close is called with it.";
 
     #[inline]
-    fn call<'py>(&self, py: Python<'py>, [data]: [Argument<'_, 'py>; 1]) -> PyResult<Bound<'py, PyAny>> {
+    fn call<'py>(
+        this: &Bound<'py, Self>,
+        [data]: [Argument<'_, 'py>; 1],
+    ) -> PyResult<Bound<'py, PyAny>> {
         let Some(data) = data else {
             return Err(PyTypeError::new_err("write() needs a bytes-like object"));
         };
-        let queued = self.write_bytes(py, &Bytes::of(&data)?)?;
-        Ok(queued.into_pyobject(py)?.into_any())
+        let queued = this.get().write_bytes(this.py(), &Bytes::of(&data)?)?;
+        Ok(queued.into_pyobject(this.py())?.into_any())
     }
 }
 

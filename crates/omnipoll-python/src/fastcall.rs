@@ -29,39 +29,44 @@ type Entry = unsafe extern "C" fn(
 ) -> *mut ffi::PyObject;
 
 /// A method whose arguments may each be given by position or by name, or be left out.
-pub(crate) trait Method<const N: usize>: PyClass<Frozen = True> + Sync {
+pub(crate) trait Method<const N: usize> {
+    /// What has it.
+    type Class: PyClass<Frozen = True> + Sync;
     const METHOD: &'static CStr;
     /// The first line is the signature, as in CPython's own.
     const DOCUMENTATION: &'static CStr;
     const ARGUMENTS: [&'static str; N];
 
-    fn call<'py>(&self, py: Python<'py>, arguments: [Argument<'_, 'py>; N]) -> PyResult<Bound<'py, PyAny>>;
+    fn call<'py>(
+        this: &Bound<'py, Self::Class>,
+        arguments: [Argument<'_, 'py>; N],
+    ) -> PyResult<Bound<'py, PyAny>>;
 }
 
 /// `None` when it was left out, or was None.
 pub(crate) type Argument<'a, 'py> = Option<Borrowed<'a, 'py, PyAny>>;
 
 /// Gives a class its method.
-pub(crate) fn install<C: Method<N>, const N: usize>(py: Python<'_>) -> PyResult<()> {
-    let class = C::type_object(py);
+pub(crate) fn install<M: Method<N>, const N: usize>(py: Python<'_>) -> PyResult<()> {
+    let class = py.get_type::<M::Class>();
     // SAFETY: CPython goes by the flags and calls it as the entry that it is.
-    let function = unsafe { mem::transmute::<Entry, ffi::PyCFunctionWithKeywords>(entry::<C, N>) };
+    let function = unsafe { mem::transmute::<Entry, ffi::PyCFunctionWithKeywords>(entry::<M, N>) };
     let definition = Box::new(ffi::PyMethodDef {
-        ml_name: C::METHOD.as_ptr(),
+        ml_name: M::METHOD.as_ptr(),
         ml_meth: ffi::PyMethodDefPointer { PyCFunctionWithKeywords: function },
         ml_flags: METH_FASTCALL | ffi::METH_KEYWORDS,
-        ml_doc: C::DOCUMENTATION.as_ptr(),
+        ml_doc: M::DOCUMENTATION.as_ptr(),
     });
     // SAFETY: the class is alive, and the definition is never freed.
     let method = unsafe {
         let method = ffi::PyDescr_NewMethod(class.as_type_ptr(), Box::leak(definition));
         Bound::from_owned_ptr_or_err(py, method)?
     };
-    class.setattr(PyString::from_bytes(py, C::METHOD.to_bytes())?, method)
+    class.setattr(PyString::from_bytes(py, M::METHOD.to_bytes())?, method)
 }
 
 /// What CPython calls. A panic becomes an exception, as it does in pyo3's own entries.
-unsafe extern "C" fn entry<C: Method<N>, const N: usize>(
+unsafe extern "C" fn entry<M: Method<N>, const N: usize>(
     this: *mut ffi::PyObject,
     given: *const *mut ffi::PyObject,
     positional: ffi::Py_ssize_t,
@@ -78,10 +83,10 @@ unsafe extern "C" fn entry<C: Method<N>, const N: usize>(
         // the method descriptor has checked the type of `this`.
         let (this, arguments) = unsafe {
             let names = Borrowed::from_ptr_or_opt(py, names).map(|names| names.cast_unchecked());
-            let arguments = sort::<C, N>(py, given, positional as usize, names)?;
-            (Borrowed::from_ptr(py, this).cast_unchecked::<C>(), arguments)
+            let arguments = sort::<M, N>(py, given, positional as usize, names)?;
+            (Borrowed::from_ptr(py, this).cast_unchecked::<M::Class>(), arguments)
         };
-        this.get().call(py, arguments)
+        M::call(&this, arguments)
     };
     let called = catch_unwind(AssertUnwindSafe(call))
         .unwrap_or_else(|_| Err(PanicException::new_err("omnipoll panicked")));
@@ -99,14 +104,14 @@ unsafe extern "C" fn entry<C: Method<N>, const N: usize>(
 /// # Safety
 /// `given` must hold `positional` arguments and after them one for each of `names`, all of
 /// which live for `'a`.
-unsafe fn sort<'a, 'py, C: Method<N>, const N: usize>(
+unsafe fn sort<'a, 'py, M: Method<N>, const N: usize>(
     py: Python<'py>,
     given: *const *mut ffi::PyObject,
     positional: usize,
     names: Option<Borrowed<'a, 'py, PyTuple>>,
 ) -> PyResult<[Argument<'a, 'py>; N]> {
     if positional > N {
-        return Err(wrong::<C, N>(format_args!(
+        return Err(wrong::<M, N>(format_args!(
             "takes at most {N} argument{} ({positional} given)",
             if N == 1 { "" } else { "s" }
         )));
@@ -118,20 +123,20 @@ unsafe fn sort<'a, 'py, C: Method<N>, const N: usize>(
         *argument = Some(given(index));
     }
     for (index, keyword) in names.iter().flat_map(|names| names.iter()).enumerate() {
-        let known = C::ARGUMENTS.iter().position(|argument| keyword.eq(argument).unwrap_or(false));
+        let known = M::ARGUMENTS.iter().position(|argument| keyword.eq(argument).unwrap_or(false));
         match known.map(|known| &mut sorted[known]) {
             Some(argument @ None) => *argument = Some(given(positional + index)),
             Some(_) => {
-                return Err(wrong::<C, N>(format_args!("got multiple values for argument '{keyword}'")))
+                return Err(wrong::<M, N>(format_args!("got multiple values for argument '{keyword}'")))
             }
             None => {
-                return Err(wrong::<C, N>(format_args!("got an unexpected keyword argument '{keyword}'")))
+                return Err(wrong::<M, N>(format_args!("got an unexpected keyword argument '{keyword}'")))
             }
         }
     }
     Ok(sorted.map(|argument: Argument<'a, 'py>| argument.filter(|argument| !argument.is_none())))
 }
 
-fn wrong<C: Method<N>, const N: usize>(words: std::fmt::Arguments<'_>) -> PyErr {
-    PyTypeError::new_err(format!("{}() {words}", C::METHOD.to_string_lossy()))
+fn wrong<M: Method<N>, const N: usize>(words: std::fmt::Arguments<'_>) -> PyErr {
+    PyTypeError::new_err(format!("{}() {words}", M::METHOD.to_string_lossy()))
 }

@@ -53,7 +53,11 @@ mod _native {
     #[pymodule_export]
     use aio::Handle;
     #[pymodule_export]
+    use aio::StreamTransport;
+    #[pymodule_export]
     use aio::TimerHandle;
+    #[pymodule_export]
+    use aio::Transport;
     #[pymodule_export]
     use connection::PyConnection;
     #[pymodule_export]

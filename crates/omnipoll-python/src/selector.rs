@@ -103,6 +103,7 @@ impl Selector {
 }
 
 impl Method<1> for Selector {
+    type Class = Self;
     const METHOD: &'static CStr = c"select";
     const ARGUMENTS: [&'static str; 1] = ["timeout"];
     const DOCUMENTATION: &'static CStr = c"select($self, /, timeout=None)
@@ -118,9 +119,12 @@ Signals and other threads are treated as the standard library's selectors do (PE
 ValueError when the selector is closed, also while it waits, and for a timeout that is no
 number; OverflowError for one of more than 292 years.";
 
-    fn call<'py>(&self, py: Python<'py>, [timeout]: [Argument<'_, 'py>; 1]) -> PyResult<Bound<'py, PyAny>> {
+    fn call<'py>(
+        this: &Bound<'py, Self>,
+        [timeout]: [Argument<'_, 'py>; 1],
+    ) -> PyResult<Bound<'py, PyAny>> {
         let timeout = convert::timeout(timeout)?.duration();
-        let list = self.core.get()?.call(|core| core.wait(py, timeout, None, make))?;
+        let list = this.get().core.get()?.call(|core| core.wait(this.py(), timeout, None, make))?;
         list.map(Bound::into_any).ok_or_else(convert::closed)
     }
 }

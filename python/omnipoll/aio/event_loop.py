@@ -8,11 +8,13 @@ import signal
 import socket
 import sys
 import threading
+from asyncio import sslproto
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
 from omnipoll import _native
 from omnipoll.aio import handles  # noqa: F401  (it completes the native handles)
+from omnipoll.aio import transports
 
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
@@ -87,6 +89,33 @@ class EventLoop(_native.AsyncioLoop, asyncio.SelectorEventLoop):
         """Have a handle that the standard library has made called."""
         if not handle._cancelled:
             self.call_soon(_call, handle)
+
+    # ---- Transports: called by the standard library's code -------------------------------------------
+
+    def _make_socket_transport(  # type: ignore[no-untyped-def]
+        self, sock, protocol, waiter=None, *, extra=None, server=None
+    ):
+        self._ensure_fd_no_transport(sock)
+        return transports.make_stream(self, sock, protocol, waiter, extra, server)
+
+    def _make_ssl_transport(  # type: ignore[no-untyped-def]
+        self,
+        rawsock,
+        protocol,
+        sslcontext,
+        waiter=None,
+        *,
+        server_side=False,
+        server_hostname=None,
+        extra=None,
+        server=None,
+        **timeouts,
+    ):
+        tls = sslproto.SSLProtocol(
+            self, protocol, sslcontext, waiter, server_side, server_hostname, **timeouts
+        )
+        self._make_socket_transport(rawsock, tls, extra=extra, server=server)
+        return tls._app_transport
 
     if sys.version_info < (3, 13):
         # From 3.13 on the standard library has these two.

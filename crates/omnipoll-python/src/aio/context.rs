@@ -54,6 +54,27 @@ pub(crate) fn copy_current(py: Python<'_>) -> PyResult<Py<PyAny>> {
     }
 }
 
+/// Runs `body` in the context. `None` where that takes the context's own `run`.
+#[inline]
+pub(crate) fn within(
+    py: Python<'_>,
+    context: &Py<PyAny>,
+    body: impl FnOnce() -> PyResult<()>,
+) -> Option<PyResult<()>> {
+    let functions = functions()?;
+    // SAFETY: the context is alive. What is no context is refused.
+    if unsafe { (functions.enter)(context.as_ptr()) } != 0 {
+        return Some(Err(PyErr::fetch(py)));
+    }
+    let done = body();
+    // SAFETY: as above; it was entered, and what was called has left it as it was.
+    let left = unsafe { (functions.exit)(context.as_ptr()) };
+    Some(match done {
+        Ok(()) if left != 0 => Err(PyErr::fetch(py)),
+        done => done,
+    })
+}
+
 /// `context.run(callback, *arguments)`. What is no `Context` has a `run` of its own, or none.
 #[inline]
 pub(crate) fn run(
@@ -62,17 +83,9 @@ pub(crate) fn run(
     callback: &Py<PyAny>,
     arguments: &Arguments,
 ) -> PyResult<()> {
-    let Some(functions) = functions() else { return run_by_method(py, context, callback, arguments) };
-    // SAFETY: the context is alive. What is no context is refused.
-    if unsafe { (functions.enter)(context.as_ptr()) } != 0 {
-        return Err(PyErr::fetch(py));
-    }
-    let called = arguments.call(py, callback).map(drop);
-    // SAFETY: as above; it was entered, and what was called has left it as it was.
-    let left = unsafe { (functions.exit)(context.as_ptr()) };
-    match called {
-        Ok(()) if left != 0 => Err(PyErr::fetch(py)),
-        called => called,
+    match within(py, context, || arguments.call(py, callback).map(drop)) {
+        Some(called) => called,
+        None => run_by_method(py, context, callback, arguments),
     }
 }
 

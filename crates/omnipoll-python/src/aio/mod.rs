@@ -13,6 +13,7 @@ mod readers;
 mod report;
 mod scheduling;
 mod timers;
+mod transport;
 mod turn;
 mod vectorcall;
 mod watched;
@@ -21,10 +22,12 @@ use pyo3::prelude::*;
 
 pub(crate) use self::handle::{Handle, TimerHandle};
 pub(crate) use self::loop_class::AsyncioLoop;
+pub(crate) use self::transport::{StreamTransport, Transport};
 
 /// Gives the class the methods that are called without a tuple for their arguments.
 pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
     handle::install(py)?;
     scheduling::install(py)?;
-    readers::install(py)
+    readers::install(py)?;
+    transport::install(py)
 }

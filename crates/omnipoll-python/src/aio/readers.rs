@@ -1,6 +1,7 @@
 //! `_add_reader` and its neighbours: callbacks for descriptors.
 
 use std::ffi::CStr;
+use std::io;
 use std::os::fd::RawFd;
 
 use omnipoll::Interest;
@@ -128,7 +129,12 @@ fn put(
     };
     let mut set = this.watched(py);
     let Some(registration) = set.get_mut(key) else { return Ok(None) };
-    let Watched::Callbacks { reader, writer } = &mut registration.watched;
+    let Watched::Callbacks { reader, writer } = &mut registration.watched else {
+        return match handle {
+            Some(_) => Err(error(io::Error::from_raw_os_error(libc::EEXIST))),
+            None => Ok(None),
+        };
+    };
     let before = std::mem::replace(place(reader, writer, direction), handle);
     let wanted = interest(reader, writer);
     drop(set);
@@ -136,8 +142,8 @@ fn put(
         this.unwatch(py, key);
     } else if let Err(failed) = this.set_interest(py, key, wanted) {
         let mut set = this.watched(py);
-        if let Some(registration) = set.get_mut(key) {
-            let Watched::Callbacks { reader, writer } = &mut registration.watched;
+        let registration = set.get_mut(key).map(|registration| &mut registration.watched);
+        if let Some(Watched::Callbacks { reader, writer }) = registration {
             *place(reader, writer, direction) = before;
         }
         return Err(error(failed));

@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 
 use super::handle::{Handle, TimerHandle};
 use super::loop_class::AsyncioLoop;
+use super::transport::Transport;
 use super::watched::{Key, Watched};
 use crate::convert::error;
 use crate::finalization::protect_thread;
@@ -209,6 +210,11 @@ fn ready(this: &Bound<'_, AsyncioLoop>, key: Key, ready: Ready) -> PyResult<()> 
             for handle in reader.into_iter().chain(writer) {
                 core.push(py, handle);
             }
+        }
+        Watched::Transport(transport) => {
+            let done = Transport::ready(transport.bind(py), ready);
+            transport.drop_ref(py);
+            return done;
         }
     }
     Ok(())

@@ -8,11 +8,14 @@ use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::handle::Handle;
+use super::transport::Transport;
 
 /// What is done when a descriptor is ready.
 pub(crate) enum Watched {
     /// Callbacks of `add_reader` and `add_writer`.
     Callbacks { reader: Option<Py<Handle>>, writer: Option<Py<Handle>> },
+    /// Reads and writes by itself.
+    Transport(Py<Transport>),
 }
 
 impl Watched {
@@ -32,6 +35,7 @@ impl Watched {
             Self::Callbacks { reader, writer } => {
                 Self::Callbacks { reader: clone(reader), writer: clone(writer) }
             }
+            Self::Transport(transport) => Self::Transport(transport.clone_ref(py)),
         }
     }
 
@@ -41,6 +45,7 @@ impl Watched {
                 visit.call(reader)?;
                 visit.call(writer)
             }
+            Self::Transport(transport) => visit.call(transport),
         }
     }
 }

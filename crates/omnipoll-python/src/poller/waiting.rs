@@ -11,6 +11,7 @@ use crate::event;
 use crate::fastcall::{Argument, Method};
 
 impl Method<2> for PyPoller {
+    type Class = Self;
     const METHOD: &'static CStr = c"wait";
     const ARGUMENTS: [&'static str; 2] = ["timeout", "max_events"];
     const DOCUMENTATION: &'static CStr = c"wait($self, /, timeout=None, max_events=None)
@@ -30,8 +31,7 @@ closed, also while it waits; OverflowError for a timeout of more than 292 years;
 (EOWNERDEAD) in a forked child that has not called after_fork().";
 
     fn call<'py>(
-        &self,
-        py: Python<'py>,
+        this: &Bound<'py, Self>,
         [timeout, max_events]: [Argument<'_, 'py>; 2],
     ) -> PyResult<Bound<'py, PyAny>> {
         let timeout = match convert::timeout(timeout)? {
@@ -43,7 +43,7 @@ closed, also while it waits; OverflowError for a timeout of more than 292 years;
         // What is less than one event is no room.
         let most = max_events.map(|most| most.extract::<isize>()).transpose()?;
         let most = most.map(|most| usize::try_from(most).unwrap_or(0));
-        let events = self.core.get()?.call(|core| core.wait(py, timeout, most, event::make))?;
+        let events = this.get().core.get()?.call(|core| core.wait(this.py(), timeout, most, event::make))?;
         events.map(Bound::into_any).ok_or_else(convert::closed)
     }
 }

@@ -1,0 +1,141 @@
+//! Reading: from a stream's socket into the loop's buffer or the protocol's own.
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use super::calls::Kind;
+use super::class::Transport;
+use super::socket;
+use super::view::View;
+use crate::aio::arguments::Arguments;
+use crate::convert::reason;
+
+/// What a read has brought.
+enum Arrived<T> {
+    Nothing,
+    End,
+    Some(T),
+}
+
+impl Transport {
+    /// One receive: what is left makes the socket readable in the next poll, so that no connection keeps
+    /// the others waiting.
+    #[inline]
+    pub(super) fn read(this: &Bound<'_, Self>) -> PyResult<()> {
+        let state = this.get().state(this.py());
+        if state.lost != 0 {
+            return Ok(());
+        }
+        let kind = state.calls.kind;
+        drop(state);
+        match kind {
+            Kind::Data => read_data(this),
+            Kind::Buffered => read_into_buffer(this),
+        }
+    }
+
+    /// The peer has sent its last.
+    fn read_end(this: &Bound<'_, Self>) -> PyResult<()> {
+        let py = this.py();
+        Self::log(this, "received EOF")?;
+        let answer = Self::call_protocol(this, intern!(py, "eof_received"), None, &Arguments::None);
+        match answer.and_then(|answer| answer.is_truthy()) {
+            // It stays open for writing; there is nothing more to read.
+            Ok(true) => {
+                this.get().state(py).reads = false;
+                Self::watch(this)
+            }
+            Ok(false) => Self::close(this),
+            Err(failed) => {
+                Self::fatal_error(this, failed, "Fatal error: protocol.eof_received() call failed.")
+            }
+        }
+    }
+}
+
+#[inline]
+fn read_data(this: &Bound<'_, Transport>) -> PyResult<()> {
+    let py = this.py();
+    let (data, method) = match receive(this) {
+        Ok(Arrived::Some(arrived)) => arrived,
+        Ok(Arrived::Nothing) => return Ok(()),
+        Ok(Arrived::End) => return Transport::read_end(this),
+        Err(failed) => return Transport::fatal_error(this, failed, "Fatal read error on socket transport"),
+    };
+    let arguments = Arguments::One([data]);
+    let called = Transport::call_protocol(this, intern!(py, "data_received"), method, &arguments);
+    arguments.release(py);
+    match called {
+        Ok(_) => Ok(()),
+        Err(failed) => {
+            Transport::fatal_error(this, failed, "Fatal error: protocol.data_received() call failed.")
+        }
+    }
+}
+
+/// The bytes, of exactly the size that arrived, and the method that takes them.
+#[inline]
+fn receive(this: &Bound<'_, Transport>) -> PyResult<Arrived<(Py<PyAny>, Option<Py<PyAny>>)>> {
+    let (py, transport) = (this.py(), this.get());
+    let state = transport.state(py);
+    let Some(owner) = &state.owner else { return Ok(Arrived::Nothing) };
+    let mut buffer = owner.get().receive_buffer(py);
+    match socket::receive(transport.fd, &mut buffer) {
+        Ok(Some(0)) => Ok(Arrived::End),
+        // An object of this type is made without the collector, which might run a finalizer.
+        Ok(Some(count)) => {
+            let data = PyBytes::new(py, &buffer[..count]).into_any().unbind();
+            Ok(Arrived::Some((data, state.calls.first.as_ref().map(|method| method.clone_ref(py)))))
+        }
+        Ok(None) => Ok(Arrived::Nothing),
+        Err(failed) => Err(reason(&failed)),
+    }
+}
+
+fn read_into_buffer(this: &Bound<'_, Transport>) -> PyResult<()> {
+    let (py, transport) = (this.py(), this.get());
+    let buffer = match get_buffer(this) {
+        Ok(buffer) => buffer,
+        Err(failed) => {
+            return Transport::fatal_error(this, failed, "Fatal error: protocol.get_buffer() call failed.")
+        }
+    };
+    // The protocol may have aborted its transport, or have been replaced.
+    if transport.state(py).lost != 0 {
+        return Ok(());
+    }
+    let received = {
+        let mut buffer = buffer;
+        socket::receive(transport.fd, buffer.as_mut_slice())
+    };
+    let count = match received {
+        Ok(Some(0)) => return Transport::read_end(this),
+        Ok(Some(count)) => count,
+        Ok(None) => return Ok(()),
+        Err(failed) => {
+            return Transport::fatal_error(this, reason(&failed), "Fatal read error on socket transport")
+        }
+    };
+    let method = transport.state(py).calls.second.as_ref().map(|method| method.clone_ref(py));
+    let arguments = Arguments::One([count.into_pyobject(py)?.into_any().unbind()]);
+    match Transport::call_protocol(this, intern!(py, "buffer_updated"), method, &arguments) {
+        Ok(_) => Ok(()),
+        Err(failed) => {
+            Transport::fatal_error(this, failed, "Fatal error: protocol.buffer_updated() call failed.")
+        }
+    }
+}
+
+fn get_buffer(this: &Bound<'_, Transport>) -> PyResult<View> {
+    let py = this.py();
+    let method = this.get().state(py).calls.first.as_ref().map(|method| method.clone_ref(py));
+    let arguments = Arguments::One([(-1_i32).into_pyobject(py)?.into_any().unbind()]);
+    let buffer = Transport::call_protocol(this, intern!(py, "get_buffer"), method, &arguments)?;
+    let view = View::writable(&buffer)?;
+    if view.as_slice().is_empty() {
+        return Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer"));
+    }
+    Ok(view)
+}

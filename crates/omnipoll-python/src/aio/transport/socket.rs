@@ -1,0 +1,59 @@
+//! The system calls on a transport's socket. Its descriptor is the socket object's, which the transport
+//! holds until it closes it.
+
+use std::io::{self, IoSlice};
+use std::os::fd::RawFd;
+
+use libc::{c_int, c_void, socklen_t};
+
+/// Repeats a call that a signal has interrupted; `None` when it would have to wait.
+fn call(mut call: impl FnMut() -> isize) -> io::Result<Option<usize>> {
+    loop {
+        if let Ok(count) = usize::try_from(call()) {
+            return Ok(Some(count));
+        }
+        let failed = io::Error::last_os_error();
+        match failed.raw_os_error() {
+            Some(libc::EINTR) => {}
+            Some(libc::EAGAIN) => return Ok(None),
+            _ => return Err(failed),
+        }
+    }
+}
+
+pub(super) fn receive(fd: RawFd, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    // SAFETY: the buffer is ours for the length of the call.
+    call(|| unsafe { libc::recv(fd, buffer.as_mut_ptr().cast::<c_void>(), buffer.len(), 0) })
+}
+
+pub(super) fn send(fd: RawFd, data: &[u8]) -> io::Result<Option<usize>> {
+    // SAFETY: the data stays for the length of the call.
+    call(|| unsafe { libc::send(fd, data.as_ptr().cast::<c_void>(), data.len(), libc::MSG_NOSIGNAL) })
+}
+
+pub(super) fn send_all(fd: RawFd, slices: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
+    // SAFETY: all zeros is a message without an address, data or control data.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = slices.as_ptr().cast_mut().cast::<libc::iovec>();
+    message.msg_iovlen = slices.len() as _;
+    // SAFETY: an `IoSlice` is laid out as an iovec; nothing is written to any of it.
+    call(|| unsafe { libc::sendmsg(fd, &message, libc::MSG_NOSIGNAL) })
+}
+
+pub(super) fn shut_down_writing(fd: RawFd) -> io::Result<()> {
+    // SAFETY: it takes no memory.
+    match unsafe { libc::shutdown(fd, libc::SHUT_WR) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Sends small writes at once, whatever the socket object says its protocol is: what is no TCP refuses it.
+pub(super) fn set_no_delay(fd: RawFd) {
+    let on: c_int = 1;
+    let size = size_of::<c_int>() as socklen_t;
+    // SAFETY: the value is ours, and of that size.
+    unsafe {
+        libc::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, (&raw const on).cast::<c_void>(), size)
+    };
+}

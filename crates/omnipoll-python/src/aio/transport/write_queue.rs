@@ -1,0 +1,141 @@
+//! What waits to be sent.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
+use pyo3::{PyTraverseError, PyVisit};
+
+use super::view::View;
+
+/// As many pieces as one system call takes: `IOV_MAX`.
+const PIECES: usize = 1024;
+
+/// What a program gives to be sent.
+pub(super) enum Data<'a, 'py> {
+    Bytes(&'a Bound<'py, PyBytes>),
+    View(View),
+}
+
+impl<'a, 'py> Data<'a, 'py> {
+    /// # Errors
+    ///
+    /// `TypeError` for all but `bytes`, `bytearray` and `memoryview`.
+    #[inline]
+    pub(super) fn new(object: &'a Bound<'py, PyAny>) -> PyResult<Self> {
+        if let Ok(bytes) = object.cast::<PyBytes>() {
+            return Ok(Self::Bytes(bytes));
+        }
+        if object.is_instance_of::<PyByteArray>() || object.is_instance_of::<PyMemoryView>() {
+            return View::new(object).map(Self::View);
+        }
+        let name = object.get_type().name()?;
+        Err(PyTypeError::new_err(format!("data argument must be a bytes-like object, not '{name}'")))
+    }
+
+    #[inline]
+    pub(super) fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Bytes(bytes) => bytes.as_bytes(),
+            Self::View(view) => view.as_slice(),
+        }
+    }
+
+    /// Keeps what comes after the first `sent` bytes: by reference what nobody can change, a copy of
+    /// the rest of what somebody can.
+    pub(super) fn keep(self, py: Python<'py>, sent: usize) -> Piece {
+        match self {
+            Self::Bytes(bytes) => Piece { kept: Kept::Bytes(bytes.clone().unbind()), start: sent, address: None },
+            Self::View(view) if view.is_constant() => Piece { kept: Kept::View(view), start: sent, address: None },
+            Self::View(view) => {
+                let copy = PyBytes::new(py, &view.as_slice()[sent..]).unbind();
+                Piece { kept: Kept::Bytes(copy), start: 0, address: None }
+            }
+        }
+    }
+}
+
+enum Kept {
+    Bytes(Py<PyBytes>),
+    View(View),
+}
+
+/// One write, or what is left of it.
+pub(super) struct Piece {
+    kept: Kept,
+    start: usize,
+    /// Of a datagram that has one of its own.
+    pub(super) address: Option<Py<PyAny>>,
+}
+
+impl Piece {
+    pub(super) fn as_slice<'a>(&'a self, py: Python<'a>) -> &'a [u8] {
+        let whole = match &self.kept {
+            Kept::Bytes(bytes) => bytes.as_bytes(py),
+            Kept::View(view) => view.as_slice(),
+        };
+        &whole[self.start..]
+    }
+}
+
+/// In the order in which it was written. Its size is counted as it changes.
+#[derive(Default)]
+pub(super) struct WriteQueue {
+    pieces: VecDeque<Piece>,
+    size: usize,
+}
+
+impl WriteQueue {
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
+    pub(super) fn push(&mut self, py: Python<'_>, piece: Piece) {
+        self.size += piece.as_slice(py).len();
+        self.pieces.push_back(piece);
+    }
+
+    /// What one system call can send.
+    pub(super) fn slices<'a>(&'a self, py: Python<'a>) -> Vec<IoSlice<'a>> {
+        self.pieces.iter().take(PIECES).map(|piece| IoSlice::new(piece.as_slice(py))).collect()
+    }
+
+    /// Takes out what was sent. The pieces are to be dropped when nothing is borrowed.
+    #[must_use]
+    pub(super) fn sent(&mut self, py: Python<'_>, mut bytes: usize) -> Vec<Piece> {
+        self.size -= bytes;
+        let mut whole = 0;
+        while let Some(piece) = self.pieces.get_mut(whole) {
+            let len = piece.as_slice(py).len();
+            if len > bytes {
+                piece.start += bytes;
+                break;
+            }
+            bytes -= len;
+            whole += 1;
+        }
+        self.pieces.drain(..whole).collect()
+    }
+
+    pub(super) fn first(&self) -> Option<&Piece> {
+        self.pieces.front()
+    }
+
+    /// Takes out the first one, whole.
+    pub(super) fn pop(&mut self, py: Python<'_>) -> Option<Piece> {
+        let piece = self.pieces.pop_front()?;
+        self.size -= piece.as_slice(py).len();
+        Some(piece)
+    }
+
+    pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.pieces.iter().try_for_each(|piece| visit.call(&piece.address))
+    }
+}

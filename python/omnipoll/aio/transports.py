@@ -1,0 +1,127 @@
+"""The transports: the native ones, with what is called once for a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+import warnings
+from asyncio import constants, futures, trsock
+from asyncio.log import logger
+from typing import TYPE_CHECKING, Any
+
+from omnipoll import _native
+
+if TYPE_CHECKING:
+    from omnipoll.aio.event_loop import EventLoop
+
+
+class StreamTransport(_native.StreamTransport):
+    """The transport of a connected stream socket."""
+
+    __slots__ = ()
+
+    _start_tls_compatible = True
+    _sendfile_compatible = constants._SendfileMode.TRY_NATIVE  # type: ignore[attr-defined]
+
+    # The native class can't have a base of Python's: isinstance() goes by this.
+    __class__ = property(lambda _: asyncio.Transport)  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """Return its state in words."""
+        return _describe(self)
+
+    def __del__(self) -> None:
+        """Warn when it was never closed."""
+        _collect(self)
+
+
+def make_stream(
+    loop: EventLoop,
+    sock: socket.socket,
+    protocol: asyncio.BaseProtocol,
+    waiter: asyncio.Future[None] | None,
+    extra: dict[str, Any] | None,
+    server: Any,
+) -> StreamTransport:
+    """Make a transport, whose protocol's `connection_made()` is called in the loop's next turn."""
+    transport = StreamTransport(loop, sock, protocol, _complete(extra, sock), server)
+    if server is not None:
+        attach(server, transport)
+    _start(loop, transport, protocol, waiter)
+    return transport
+
+
+def _start(loop: Any, transport: Any, protocol: Any, waiter: asyncio.Future[None] | None) -> None:
+    loop._transports[transport._sock_fd] = transport
+    loop.call_soon(protocol.connection_made, transport)
+    loop.call_soon(transport._start_reading)
+    if waiter is not None:
+        loop.call_soon(futures._set_result_unless_cancelled, waiter, None)  # type: ignore[attr-defined]
+
+
+def _complete(extra: dict[str, Any] | None, sock: socket.socket) -> dict[str, Any]:
+    if extra is None:
+        extra = {}
+    extra["socket"] = trsock.TransportSocket(sock)
+    try:
+        extra["sockname"] = sock.getsockname()
+    except OSError:
+        extra["sockname"] = None
+    if "peername" not in extra:
+        try:
+            extra["peername"] = sock.getpeername()
+        except OSError:
+            extra["peername"] = None
+    return extra
+
+
+if sys.version_info >= (3, 13):
+
+    def attach(server: Any, transport: object) -> None:
+        """Have the server count the transport."""
+        server._attach(transport)
+
+    def detach(server: Any, transport: object) -> None:
+        """Undo attach()."""
+        server._detach(transport)
+
+else:
+
+    def attach(server: Any, transport: object) -> None:
+        """Have the server count the transport."""
+        server._attach()
+
+    def detach(server: Any, transport: object) -> None:
+        """Undo attach()."""
+        server._detach()
+
+
+def log(transport: object, words: str) -> None:
+    """Log what a transport does, in debug mode."""
+    logger.debug("%r %s", transport, words, exc_info=sys.exc_info()[0] is not None)
+
+
+def _describe(transport: Any) -> str:
+    words = [type(transport).__name__]
+    if transport._sock is None:
+        words.append("closed")
+    elif transport._closing:
+        words.append("closing")
+    words.append(f"fd={transport._sock_fd}")
+    loop = transport._loop
+    if loop is not None and not loop.is_closed():
+        reads, writes = ("polling" if waits else "idle" for waits in transport._waits)
+        words.append(f"read={reads}")
+        words.append(f"write=<{writes}, bufsize={transport.get_write_buffer_size()}>")
+    return f"<{' '.join(words)}>"
+
+
+def _collect(transport: Any) -> None:
+    sock = transport._sock
+    if sock is None:
+        return
+    warnings.warn(f"unclosed transport {transport!r}", ResourceWarning, stacklevel=2, source=transport)
+    sock.close()
+    if transport._server is not None:
+        detach(transport._server, transport)
