@@ -2,6 +2,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from selectors import SelectorKey
+from socket import socket
 from traceback import StackSummary
 from types import TracebackType
 from typing import Any, ClassVar, Final, Literal, Protocol, TypedDict, final, type_check_only
@@ -56,8 +57,10 @@ __all__ = [
     "Server",
     "ServerStats",
     "Stats",
+    "StreamTransport",
     "StrictWarning",
     "TimerHandle",
+    "Transport",
     "Worker",
     "WorkerStats",
     "__version__",
@@ -277,6 +280,34 @@ class TimerHandle(Handle):
     def __le__(self, other: TimerHandle) -> bool: ...
     def __gt__(self, other: TimerHandle) -> bool: ...
     def __ge__(self, other: TimerHandle) -> bool: ...
+
+# Annotated as if it had the base that isinstance() believes in.
+@disjoint_base
+class Transport(asyncio.Transport):
+    @property
+    def _sock(self) -> socket | None: ...
+    @property
+    def _sock_fd(self) -> int: ...
+    @property
+    def _loop(self) -> AsyncioLoop | None: ...
+    @property
+    def _server(self) -> object: ...
+    @property
+    def _closing(self) -> bool: ...
+    @property
+    def _waits(self) -> tuple[bool, bool]: ...
+    def _start_reading(self) -> None: ...
+
+@disjoint_base
+class StreamTransport(Transport):
+    def __new__(
+        cls,
+        loop: AsyncioLoop,
+        sock: socket,
+        protocol: asyncio.BaseProtocol,
+        extra: dict[str, Any],
+        server: object = None,
+    ) -> Self: ...
 
 # Of IPv4 and of IPv6.
 _SocketAddress: TypeAlias = tuple[str, int] | tuple[str, int, int, int]

@@ -470,10 +470,7 @@ on. BrokenPipeError after close(), abort() and shutdown(). Any other OSError, as
 catch it: it is no failure of the handler's, and on_close is called with it.";
 
     #[inline]
-    fn call<'py>(
-        this: &Bound<'py, Self>,
-        [data]: [Argument<'_, 'py>; 1],
-    ) -> PyResult<Bound<'py, PyAny>> {
+    fn call<'py>(this: &Bound<'py, Self>, [data]: [Argument<'_, 'py>; 1]) -> PyResult<Bound<'py, PyAny>> {
         let Some(data) = data else {
             return Err(PyTypeError::new_err("write() needs a bytes-like object"));
         };

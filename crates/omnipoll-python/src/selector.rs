@@ -119,10 +119,7 @@ Signals and other threads are treated as the standard library's selectors do (PE
 ValueError when the selector is closed, also while it waits, and for a timeout that is no
 number; OverflowError for one of more than 292 years.";
 
-    fn call<'py>(
-        this: &Bound<'py, Self>,
-        [timeout]: [Argument<'_, 'py>; 1],
-    ) -> PyResult<Bound<'py, PyAny>> {
+    fn call<'py>(this: &Bound<'py, Self>, [timeout]: [Argument<'_, 'py>; 1]) -> PyResult<Bound<'py, PyAny>> {
         let timeout = convert::timeout(timeout)?.duration();
         let list = this.get().core.get()?.call(|core| core.wait(this.py(), timeout, None, make))?;
         list.map(Bound::into_any).ok_or_else(convert::closed)

@@ -13,8 +13,7 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
 from omnipoll import _native
-from omnipoll.aio import handles  # noqa: F401  (it completes the native handles)
-from omnipoll.aio import transports
+from omnipoll.aio import handles, transports  # noqa: F401  (handles completes the native ones)
 
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
@@ -35,6 +34,7 @@ class EventLoop(_native.AsyncioLoop, asyncio.SelectorEventLoop):
         def _make_self_pipe(self) -> None: ...
         def _asyncgen_firstiter_hook(self, agen: AsyncGenerator[Any, Any]) -> None: ...
         def _asyncgen_finalizer_hook(self, agen: AsyncGenerator[Any, Any]) -> None: ...
+        def _ensure_fd_no_transport(self, fd: object) -> None: ...
 
     def __init__(self, engine: str | None = None) -> None:
         """Make a loop on an engine: `OSError` when it isn't available, `ValueError` for no engine's name."""
@@ -114,7 +114,8 @@ class EventLoop(_native.AsyncioLoop, asyncio.SelectorEventLoop):
         tls = sslproto.SSLProtocol(
             self, protocol, sslcontext, waiter, server_side, server_hostname, **timeouts
         )
-        self._make_socket_transport(rawsock, tls, extra=extra, server=server)
+        self._ensure_fd_no_transport(rawsock)
+        transports.make_stream(self, rawsock, tls, None, extra, server)
         return tls._app_transport
 
     if sys.version_info < (3, 13):

@@ -22,10 +22,10 @@ class StreamTransport(_native.StreamTransport):
     __slots__ = ()
 
     _start_tls_compatible = True
-    _sendfile_compatible = constants._SendfileMode.TRY_NATIVE  # type: ignore[attr-defined]
+    _sendfile_compatible = constants._SendfileMode.TRY_NATIVE
 
     # The native class can't have a base of Python's: isinstance() goes by this.
-    __class__ = property(lambda _: asyncio.Transport)  # type: ignore[assignment]
+    __class__ = property(lambda _: asyncio.Transport)
 
     def __repr__(self) -> str:
         """Return its state in words."""

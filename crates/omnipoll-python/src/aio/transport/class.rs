@@ -54,7 +54,11 @@ impl State {
     fn interest(&self) -> Interest {
         let reading = if self.reads { Interest::READ } else { Interest::NONE };
         let is_writing = self.lost == 0 && !self.queue.is_empty();
-        if is_writing { reading | Interest::WRITE } else { reading }
+        if is_writing {
+            reading | Interest::WRITE
+        } else {
+            reading
+        }
     }
 }
 
@@ -125,7 +129,8 @@ impl Transport {
             None if interest.is_empty() => {}
             None => {
                 let transport = Watched::Transport(this.clone().unbind());
-                let key = owner.watch(py, this.get().fd, interest, transport).map_err(|failed| reason(&failed))?;
+                let key =
+                    owner.watch(py, this.get().fd, interest, transport).map_err(|failed| reason(&failed))?;
                 *watched = Some((key, interest));
             }
             Some((_, before)) if before == interest => {}
@@ -180,11 +185,10 @@ impl Transport {
     pub(super) fn log(this: &Bound<'_, Self>, words: &str) -> PyResult<()> {
         let py = this.py();
         match this.get().owner(py) {
-            Some(owner) if owner.get().is_debug() => {
-                py.import(intern!(py, "omnipoll.aio.transports"))?
-                    .call_method1(intern!(py, "log"), (this, words))
-                    .map(drop)
-            }
+            Some(owner) if owner.get().is_debug() => py
+                .import(intern!(py, "omnipoll.aio.transports"))?
+                .call_method1(intern!(py, "log"), (this, words))
+                .map(drop),
             _ => Ok(()),
         }
     }
@@ -207,7 +211,8 @@ impl Transport {
     fn set_protocol(&self, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
         let calls = Calls::of_stream(protocol)?;
         let mut state = self.state(protocol.py());
-        let before = (state.protocol.replace(protocol.clone().unbind()), std::mem::replace(&mut state.calls, calls));
+        let before =
+            (state.protocol.replace(protocol.clone().unbind()), std::mem::replace(&mut state.calls, calls));
         drop(state);
         drop(before);
         Ok(())
@@ -373,8 +378,7 @@ impl Transport {
         }
         visit.call(&state.owner)?;
         visit.call(&state.extra)?;
-        state.calls.traverse(&visit)?;
-        state.queue.traverse(&visit)
+        state.calls.traverse(&visit)
     }
 
     fn __clear__(&self, py: Python<'_>) {

@@ -75,9 +75,11 @@ fn read_data(this: &Bound<'_, Transport>) -> PyResult<()> {
     }
 }
 
+type DataAndMethod = (Py<PyAny>, Option<Py<PyAny>>);
+
 /// The bytes, of exactly the size that arrived, and the method that takes them.
 #[inline]
-fn receive(this: &Bound<'_, Transport>) -> PyResult<Arrived<(Py<PyAny>, Option<Py<PyAny>>)>> {
+fn receive(this: &Bound<'_, Transport>) -> PyResult<Arrived<DataAndMethod>> {
     let (py, transport) = (this.py(), this.get());
     let state = transport.state(py);
     let Some(owner) = &state.owner else { return Ok(Arrived::Nothing) };

@@ -37,7 +37,8 @@ impl Method<1> for Write {
         this: &Bound<'py, StreamTransport>,
         [data]: [Argument<'_, 'py>; 1],
     ) -> PyResult<Bound<'py, PyAny>> {
-        let data = data.ok_or_else(|| missing("data argument must be a bytes-like object, not 'NoneType'"))?;
+        let data =
+            data.ok_or_else(|| missing("data argument must be a bytes-like object, not 'NoneType'"))?;
         Transport::write(this.as_super(), &data)?;
         Ok(this.py().None().into_bound(this.py()))
     }

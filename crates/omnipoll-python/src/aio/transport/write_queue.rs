@@ -6,7 +6,6 @@ use std::io::IoSlice;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
-use pyo3::{PyTraverseError, PyVisit};
 
 use super::view::View;
 
@@ -47,11 +46,11 @@ impl<'a, 'py> Data<'a, 'py> {
     /// the rest of what somebody can.
     pub(super) fn keep(self, py: Python<'py>, sent: usize) -> Piece {
         match self {
-            Self::Bytes(bytes) => Piece { kept: Kept::Bytes(bytes.clone().unbind()), start: sent, address: None },
-            Self::View(view) if view.is_constant() => Piece { kept: Kept::View(view), start: sent, address: None },
+            Self::Bytes(bytes) => Piece { kept: Kept::Bytes(bytes.clone().unbind()), start: sent },
+            Self::View(view) if view.is_constant() => Piece { kept: Kept::View(view), start: sent },
             Self::View(view) => {
                 let copy = PyBytes::new(py, &view.as_slice()[sent..]).unbind();
-                Piece { kept: Kept::Bytes(copy), start: 0, address: None }
+                Piece { kept: Kept::Bytes(copy), start: 0 }
             }
         }
     }
@@ -66,8 +65,6 @@ enum Kept {
 pub(super) struct Piece {
     kept: Kept,
     start: usize,
-    /// Of a datagram that has one of its own.
-    pub(super) address: Option<Py<PyAny>>,
 }
 
 impl Piece {
@@ -122,20 +119,5 @@ impl WriteQueue {
             whole += 1;
         }
         self.pieces.drain(..whole).collect()
-    }
-
-    pub(super) fn first(&self) -> Option<&Piece> {
-        self.pieces.front()
-    }
-
-    /// Takes out the first one, whole.
-    pub(super) fn pop(&mut self, py: Python<'_>) -> Option<Piece> {
-        let piece = self.pieces.pop_front()?;
-        self.size -= piece.as_slice(py).len();
-        Some(piece)
-    }
-
-    pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.pieces.iter().try_for_each(|piece| visit.call(&piece.address))
     }
 }
