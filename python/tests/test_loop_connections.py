@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import socket
+from typing import Any
 
 import pytest
 from conftest import LONG
@@ -10,7 +12,7 @@ from loops import ADDRESS, Recorder, Served, in_thread, pulled
 from serving import Echo, ask, connect, read_all, receive
 
 import omnipoll
-from omnipoll import Connection, Loop
+from omnipoll import Connection, Datagram, Event, Loop
 
 
 def test_two_loops_talk_to_each_other(engine: str) -> None:
@@ -217,3 +219,84 @@ def test_a_pulled_loop_broadcasts(engine: str) -> None:
         assert loop.broadcast(b"x", group="those out") == 0
         assert loop.broadcast(bytes(1001), exclude=out) == 1
         assert pulled(loop, omnipoll.DRAINED).connection is accepted
+
+
+class Ports(Recorder):
+    """Listens on one more address for each connection, and tells it."""
+
+    def on_open(self, connection: Connection) -> None:
+        super().on_open(connection)
+        if connection.token is None:
+            address = connection.loop.listen(ADDRESS, token="one more")
+            connection.write(address.encode() + b"\n")
+
+    def on_event(self, loop: Loop, event: Event) -> None:
+        self.calls.append(("listening", loop.listen(ADDRESS, Echo())))
+
+
+def test_listening_in_a_call(engine: str) -> None:
+    handler = Ports()
+    with Served(engine, handler) as served:
+        with connect(served.address) as client, connect(client.makefile().readline().strip()) as other:
+            assert ask(other, b"hello") == b"hello"
+        assert ("open", "one more") in handler.calls
+        served.loop.poller.post("listen")
+        while not (told := [value for what, value in handler.calls if what == "listening"]):
+            pass
+        with connect(told[0]) as client:
+            assert ask(client, b"hello") == b"hello"
+
+
+def test_what_can_not_be_listened_on_in_a_call(engine: str) -> None:
+    class Wrong(Recorder):
+        def on_open(self, connection: Connection) -> None:
+            super().on_open(connection)
+            loop = connection.loop
+            with pytest.raises(ValueError, match="nonsense"):
+                loop.listen("nonsense")
+            with pytest.raises(OSError, match=connection.local) as caught:
+                loop.listen(connection.local)
+            assert caught.value.errno == errno.EADDRINUSE
+            loop.stop(0)
+            self.calls.append(("refused", None))
+
+    handler = Wrong()
+    with Loop(engine, handler=handler) as loop, connect(loop.listen(ADDRESS)):
+        loop.run()
+    assert ("refused", None) in handler.calls
+
+
+def test_connecting_datagrams_in_calls_and_from_threads(engine: str) -> None:
+    class Answer:
+        """Asks another server, and passes on what it answers."""
+
+        asked: Any = None
+
+        def on_datagram(self, datagram: Datagram, data: bytes) -> None:
+            if self.asked is None:
+                self.asked = datagram
+                loop.connect_datagrams(backend).send(data)
+            else:
+                self.asked.socket.send_to(self.asked.peer, data, self.asked.local)
+
+    class Upper:
+        def on_datagram(self, datagram: Datagram, data: bytes) -> None:
+            datagram.reply(data.upper())
+
+    with Loop(engine, handler=Answer()) as loop, Loop(engine) as asking:
+        backend = loop.listen("udp:127.0.0.1:0", Upper())
+        front = loop.listen("udp:127.0.0.1:0")
+
+        def ask_it() -> list[bytes]:
+            asking_here = Loop(engine)
+            asking_here.connect_datagrams(front).send(b"question")
+            answers = [event.data for event in asking_here.wait(LONG)]
+            asking_here.close()
+            loop.stop(0)
+            return answers
+
+        join = in_thread(ask_it)
+        loop.run()
+        assert join() == [b"QUESTION"]
+        in_thread(lambda: asking.connect_datagrams(front))()
+        assert len(asking.datagram_sockets) == 1

@@ -340,3 +340,28 @@ def test_a_worker_stops_its_server(model: str, engine: str) -> None:
         handler.worker.connect("127.0.0.1:1")
     with pytest.raises(OSError, match="gone"):
         _ = handler.connection.loop
+
+
+def test_a_worker_connects_datagrams(serve: Serve) -> None:
+    class Asking(Workers):
+        def on_worker_start(self, worker: Named) -> None:
+            super().on_worker_start(worker)
+            worker.connect_datagrams(address).send(b"from %d" % worker.number)
+
+        def on_datagram(self, datagram: omnipoll.Datagram, data: bytes) -> None:
+            self.calls.put(("answer", data))
+
+    handler = Asking()
+    with socket.socket(type=socket.SOCK_DGRAM) as asked:
+        asked.settimeout(LONG)
+        asked.bind(("127.0.0.1", 0))
+        address = "udp:{}:{}".format(*asked.getsockname())
+        with connect(serve(handler)):  # Under "thread" a worker begins with its client.
+            _, worker, _ = handler.calls.get(timeout=LONG)
+            question, peer = asked.recvfrom(100)
+            asked.sendto(question.upper(), peer)
+            while (call := handler.calls.get(timeout=LONG))[0] != "answer":
+                pass
+            assert call[1] == question.upper()
+            with pytest.raises(PermissionError, match="call of the handler"):
+                worker.connect_datagrams(address)

@@ -12,6 +12,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use crate::connection::{not_here, Home, PyConnection};
 use crate::convert::{self, error, number, optional_text, text};
+use crate::datagram_socket::PyDatagramSocket;
 use crate::event_loop::connect_options;
 use crate::finalization::protect_thread;
 use crate::gil_cell::GilCell;
@@ -88,6 +89,13 @@ impl PyWorker {
         let connection = Py::new(py, PyConnection::outgoing(py, id, self.number, token, home()))?;
         self.outgoing.borrow(py).connections.insert(number, connection.clone_ref(py));
         Ok(connection)
+    }
+
+    /// Loop.connect_datagrams() for the worker's loop, in a call of the worker's. What comes comes to the
+    /// server's handler. Raises PermissionError outside of its calls.
+    fn connect_datagrams(&self, #[pyo3(from_py_with = text)] address: String) -> PyResult<PyDatagramSocket> {
+        let socket = self.in_call(|event_loop| event_loop.connect_datagrams(&address, 0))?;
+        socket.map(PyDatagramSocket).map_err(error)
     }
 
     /// Server.stop(), in a call of the worker's; under "fork" and "prefork" that of its process.

@@ -33,8 +33,9 @@ use crate::poller::PyPoller;
 /// max_clients, backlog, queue_limit, total_queue_limit, high_water, low_water, idle_timeout,
 /// read_timeout, write_timeout, linger: as for omnipoll.Server. max_clients counts what was accepted.
 ///
-/// A loop belongs to the thread that has made it. Other threads have stop(), broadcast(), poller.post() and,
-/// of its connections, write(), close(), post() and what else Connection says; the rest raises PermissionError
+/// A loop belongs to the thread that has made it. Other threads have stop(), broadcast(),
+/// connect_datagrams(), poller.post() and, of its connections, write(), close(), post() and what else
+/// Connection says; the rest raises PermissionError
 /// there. In its own thread, in calls of a handler and between waits, what is done to any of its
 /// connections is done at once: a write goes to the socket. On io_uring small writes are sent by the ring,
 /// together, when the loop waits next.
@@ -132,10 +133,10 @@ impl PyLoop {
     /// "unix:@abstract", "fd:3", "systemd", "udp:127.0.0.1:53".
     ///
     /// handler: for what comes to this address; without it, the loop's. token: any object, which each
-    /// connection and each event of them has.
+    /// connection and each event of them has. It may be called in a call of the loop's.
     ///
     /// Raises ValueError for what is no address and after a stop, OSError (EADDRINUSE, EADDRNOTAVAIL,
-    /// EACCES) as the system says, RuntimeError in a call of the loop's.
+    /// EACCES) as the system says, RuntimeError in on_datagram and on_datagram_error.
     #[pyo3(signature = (address, handler=None, token=None))]
     fn listen(
         &self,
@@ -144,7 +145,10 @@ impl PyLoop {
         handler: Option<&Bound<'_, PyAny>>,
         token: Option<Py<PyAny>>,
     ) -> PyResult<String> {
-        self.0.get()?.open_socket(py, handler, token, |event_loop, token| event_loop.listen(&address, token))
+        let core = self.0.get()?;
+        core.check_thread()?;
+        let listen = |token| core.here(py, |event_loop| event_loop.listen(&address, token));
+        core.open_socket(py, handler, token, listen)
     }
 
     /// Begins to connect to an address, and returns the Connection at once: "192.0.2.1:80",
@@ -162,7 +166,8 @@ impl PyLoop {
     /// may be silent before the system asks whether it is there. token: any object, which the connection
     /// and each event of it have. It may be called in a call of the loop's.
     ///
-    /// Raises ValueError for what is no address and after a stop, OSError (EMFILE) as the system says.
+    /// Raises ValueError for what is no address and after a stop, OSError (EMFILE) as the system says,
+    /// RuntimeError in on_datagram and on_datagram_error.
     ///
     /// >>> import omnipoll
     /// >>> class Ask:
@@ -203,10 +208,10 @@ impl PyLoop {
     /// Opens a datagram socket that is connected to an address, "udp:192.0.2.1:53" with a number for the
     /// host, and returns it: a DatagramSocket, which sends. What comes from there comes to on_datagram of
     /// the handler, and that nobody is there to on_datagram_error; pulled, as DATAGRAM and
-    /// DATAGRAM_ERROR.
+    /// DATAGRAM_ERROR. Any thread may call it, and every call of the loop's.
     ///
     /// Raises ValueError for any other address, OSError (ENETUNREACH, EACCES, EADDRNOTAVAIL) as the
-    /// system says, RuntimeError in a call of the loop's.
+    /// system says.
     #[pyo3(signature = (address, handler=None, token=None))]
     fn connect_datagrams(
         &self,
@@ -215,8 +220,9 @@ impl PyLoop {
         handler: Option<&Bound<'_, PyAny>>,
         token: Option<Py<PyAny>>,
     ) -> PyResult<PyDatagramSocket> {
-        let connect = |event_loop: &mut EventLoop<_>, token| event_loop.connect_datagrams(&address, token);
-        self.0.get()?.open_socket(py, handler, token, connect).map(PyDatagramSocket)
+        let core = self.0.get()?;
+        let connect = |token| Ok(core.handle(py)?.connect_datagrams(&address, token));
+        core.open_socket(py, handler, token, connect).map(PyDatagramSocket)
     }
 
     /// The sockets of its "udp:" addresses, the oldest first: a list of DatagramSocket.

@@ -3,10 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
-use omnipoll::{ConnectOptions, EventLoop};
+use omnipoll::{ConnectOptions, LoopRef};
 use pyo3::prelude::*;
 
-use super::handler::LoopHandler;
 use super::loop_core::LoopCore;
 use super::members::OUTGOING;
 use crate::connection::PyConnection;
@@ -20,18 +19,27 @@ impl LoopCore {
         py: Python<'_>,
         handler: Option<&Bound<'_, PyAny>>,
         token: Option<Py<PyAny>>,
-        open: impl FnOnce(&mut EventLoop<LoopHandler>, u64) -> io::Result<R>,
+        open: impl FnOnce(u64) -> PyResult<io::Result<R>>,
     ) -> PyResult<R> {
-        self.check_thread()?;
         let methods = self.shared.methods(handler)?;
-        let mut event_loop = self.take(py)?;
         let number = self.shared.add_listener(py, methods, token.unwrap_or_else(|| py.None()));
-        let opened = open(&mut event_loop, number);
+        let opened = open(number).and_then(|opened| opened.map_err(error));
         if opened.is_err() {
             self.shared.forget_listener(py);
         }
-        self.put_back(py, event_loop);
-        opened.map_err(error)
+        opened
+    }
+
+    /// Acts on the core's loop, in a call of its own or outside of them.
+    pub(super) fn here<R>(&self, py: Python<'_>, act: impl FnOnce(&mut LoopRef<'_>) -> R) -> PyResult<R> {
+        self.check_thread()?;
+        let mut act = Some(act);
+        let mut once = |event_loop: &mut LoopRef<'_>| act.take().map(|act| act(event_loop));
+        match current::event_loop(self.shared.as_owner(), &mut once) {
+            Some(done) => Ok(done),
+            None => self.with(py, |event_loop| once(&mut event_loop.loop_ref())),
+        }
+        .map(|done| done.expect("it was done once"))
     }
 
     /// Begins to connect, in a call of the loop's or outside of them.
@@ -47,13 +55,7 @@ impl LoopCore {
         let methods = self.shared.methods(handler)?;
         let key = self.shared.members.borrow(py).reserve();
         let number = OUTGOING + key as u64;
-        let in_call = current::event_loop(self.shared.as_owner(), |event_loop| {
-            event_loop.connect(address, options, number)
-        });
-        let connected = match in_call {
-            Some(connected) => Ok(connected),
-            None => self.with(py, |event_loop| event_loop.connect(address, options, number)),
-        };
+        let connected = self.here(py, |event_loop| event_loop.connect(address, options, number));
         let made = connected.and_then(|id| {
             let id = id.map_err(error)?;
             Py::new(py, PyConnection::outgoing(py, id, 0, token, self.clone()))
