@@ -139,9 +139,27 @@ class Readme(Documents):
                     self.check(*command, answer=b"hello", HOME=home, OMNIPOLL_ENGINE=engine)
 
     def test_python(self) -> None:
-        path = self.write("shout.py", snippets("README.md", "python")[0])
+        path = self.write("shout.py", snippets("README.md", "python")[1])
         for engine in ENGINES:
             self.check(sys.executable, path, answer=b"HELLO", OMNIPOLL_ENGINE=engine)
+
+    def test_asyncio(self) -> None:
+        """The client of the README, with a server that it can talk to."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            listener.settimeout(LIMIT)
+            port = listener.getsockname()[1]
+            program = snippets("README.md", "python")[0].replace("8080", str(port))
+            for engine in ENGINES:
+                process = subprocess.Popen(
+                    (sys.executable, "-W", "error", self.write("client.py", program)),
+                    env={**os.environ, "OMNIPOLL_ENGINE": engine},
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+                with listener.accept()[0] as client, client.makefile("rwb") as stream:
+                    stream.write(stream.readline().upper())
+                self.assertEqual(process.communicate(timeout=LIMIT)[0], "b'HELLO\\n'\n")
+                self.assertEqual(process.returncode, 0)
 
     def test_rust(self) -> None:
         binary = self.rust("echo", snippets("README.md", "rust")[0])
@@ -150,7 +168,7 @@ class Readme(Documents):
 
     def test_every_make_target_that_is_named_exists(self) -> None:
         targets = set(re.findall(r"^([a-z-]+):", text_of("Makefile"), re.M))
-        for name in ("README.md", "CONTRIBUTING.md", "docs/guide.md", "docs/serving.md"):
+        for name in ("README.md", "CONTRIBUTING.md", "docs/asyncio.md", "docs/guide.md", "docs/serving.md"):
             named = re.findall(r"^make ([a-z-]+)|`make ([a-z-]+)", text_of(name), re.M)
             self.assertLessEqual({first or second for first, second in named}, targets, name)
 
@@ -204,6 +222,9 @@ class Guides(Documents):
 
     def test_serving_in_python(self) -> None:
         self.check_python("serving")
+
+    def test_asyncio_in_python(self) -> None:
+        self.check_python("asyncio")
 
     def test_pollers_in_rust(self) -> None:
         self.check_rust("guide")
