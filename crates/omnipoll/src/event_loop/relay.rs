@@ -29,6 +29,7 @@ impl<H: Handler> Connections<H> {
         let written = self.table[to].write_relayed(data, &self.context);
         let connection = &mut self.table[from];
         match written {
+            RelayWrite::Sent => return,
             RelayWrite::Queued { is_held } => connection.is_held |= is_held,
             RelayWrite::Part { taken } => {
                 connection.is_held = true;

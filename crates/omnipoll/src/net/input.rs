@@ -49,6 +49,9 @@ impl Input {
     /// How the next bytes are divided, those that are kept included.
     pub(crate) fn set_rule(&mut self, rule: Rule) {
         self.is_partial = false;
+        if self.framing.is_none() && matches!(rule, Rule::AtLeast(..=1)) {
+            return;
+        }
         let framing = self.framing.get_or_insert_default();
         framing.rule = rule;
         framing.is_incomplete = false;

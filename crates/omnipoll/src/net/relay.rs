@@ -9,6 +9,8 @@ use crate::sys::socket;
 /// What became of bytes that were relayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RelayWrite {
+    /// All are sent, and nothing else has changed.
+    Sent,
     /// All are sent or queued; with `is_held`, no more is to come for now.
     Queued { is_held: bool },
     /// Only so many: no more may be queued. The rest waits until the socket can take it.
@@ -70,7 +72,10 @@ impl Connection {
         }
         let rest = &data[sent..];
         if rest.is_empty() {
-            return RelayWrite::Queued { is_held: self.above_high_water };
+            return match self.above_high_water {
+                false => RelayWrite::Sent,
+                true => RelayWrite::Queued { is_held: true },
+            };
         }
         if self.reserve(rest.len()).is_err() || self.keep(context, |queue| queue.push(rest)).is_err() {
             self.is_awaited = true;
