@@ -31,6 +31,7 @@ from tests.kv import KeyValueServer
 from tests.proxy import Proxy
 from tests.readme import Readme  # noqa: F401 (a test case as it is)
 from tests.restart import Restart
+from tests.rooms import Rooms
 from tests.signals import SignalServer
 from tests.small import SmallPrograms
 from tests.supervise import Supervisor
@@ -56,6 +57,8 @@ for build in BUILDS:
         define(f"Dns_{engine}_{build}", Forwarder, command=command)
         command = [str(BUILD / build / "chat"), "--engine", engine]
         define(f"Chat_{engine}_{build}", ChatServer, command=command)
+        command = [str(BUILD / build / "rooms"), "--engine", engine]
+        define(f"Rooms_{engine}_{build}", Rooms, command=command)
         command = [str(BUILD / build / "proxy"), "--engine", engine]
         define(f"Proxy_{engine}_{build}", Proxy, command=command, echo=[str(BUILD / build / "echo")])
         command = [str(BUILD / build / "pulled"), "--engine", engine]
