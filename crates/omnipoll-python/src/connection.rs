@@ -387,7 +387,7 @@ impl PyConnection {
     /// cancels that. A connection has one timer: setting it again replaces what was set. In a call of
     /// the handler.
     fn set_timer(&self, py: Python<'_>, #[pyo3(from_py_with = number)] seconds: Option<f64>) -> PyResult<()> {
-        let delay = seconds.map(|seconds| convert::span(seconds, "seconds")).transpose()?;
+        let delay = convert::optional_span(seconds, "seconds")?;
         self.here(py, |conn| conn.set_timer(delay))?.map_err(error)
     }
 
@@ -441,7 +441,7 @@ impl PyConnection {
     }
 
     fn set_timeout(&self, py: Python<'_>, which: Timeout, seconds: Option<f64>) -> PyResult<()> {
-        let time = seconds.map(|seconds| convert::span(seconds, "seconds")).transpose()?;
+        let time = convert::optional_span(seconds, "seconds")?;
         let here = |conn: &mut Conn<'_>| match which {
             Timeout::Idle => conn.set_idle_timeout(time),
             Timeout::Read => conn.set_read_timeout(time),

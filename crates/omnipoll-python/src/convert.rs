@@ -161,6 +161,11 @@ pub(crate) fn span(seconds: f64, name: &str) -> PyResult<Duration> {
     not_negative(timeout_of(seconds, name)?, name)
 }
 
+/// The same, or None.
+pub(crate) fn optional_span(seconds: Option<f64>, name: &str) -> PyResult<Option<Duration>> {
+    seconds.map(|seconds| span(seconds, name)).transpose()
+}
+
 fn not_negative(span: Timeout, name: &str) -> PyResult<Duration> {
     match span {
         Timeout::Negative => Err(PyValueError::new_err(format!("{name} must not be negative"))),

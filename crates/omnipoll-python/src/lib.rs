@@ -21,6 +21,7 @@ mod gil_cell;
 mod handler;
 mod init_cell;
 mod inspect;
+mod keywords;
 mod list_builder;
 mod log;
 mod methods;

@@ -19,6 +19,7 @@ use crate::finalization::protect_thread;
 use crate::forking;
 use crate::handler::PyHandler;
 use crate::init_cell::InitCell;
+use crate::keywords::Keywords;
 use crate::server_steps::{not_started, Steps};
 use crate::statistics::PyServerStats;
 
@@ -49,72 +50,28 @@ impl PyServer {
         Self(InitCell::new())
     }
 
-    #[pyo3(
-        signature = (
-            handler, address=None, *, model="reactor", engine="auto", workers=None, max_clients=None,
-            backlog=4096, reuse_port=None, queue_limit=16 << 20, total_queue_limit=256 << 20,
-            high_water=64 << 10, low_water=16 << 10, idle_timeout=None, read_timeout=None,
-            write_timeout=Some(60.0), linger=2.0, signals=false, drain=Some(10.0), **unknown,
-        ),
-    )]
-    #[expect(clippy::too_many_arguments, reason = "each is a keyword of Python's")]
+    #[pyo3(signature = (handler, address=None, **options))]
     fn __init__(
         &self,
         handler: &Bound<'_, PyAny>,
         address: Option<&Bound<'_, PyAny>>,
-        model: &str,
-        engine: Option<&str>,
-        workers: Option<usize>,
-        max_clients: Option<usize>,
-        backlog: i32,
-        reuse_port: Option<bool>,
-        queue_limit: usize,
-        total_queue_limit: usize,
-        high_water: usize,
-        low_water: usize,
-        idle_timeout: Option<f64>,
-        read_timeout: Option<f64>,
-        write_timeout: Option<f64>,
-        linger: f64,
-        signals: bool,
-        drain: Option<f64>,
-        unknown: Option<&Bound<'_, PyDict>>,
+        options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<()> {
         let py = handler.py();
         convert::check_greenlets(py)?;
-        if let Some(unknown) = unknown {
-            py.import("omnipoll.spelling")?.call_method1("check_options", (unknown,))?;
+        let keywords = Keywords::new(options);
+        let engine: Option<String> = keywords.take("engine")?.flatten();
+        let each_loop = keywords.loop_options(py, engine.as_deref())?;
+        let mut options = ServerOptions::new().each_loop(each_loop).around_fork(forking::around());
+        if let Some(model) = keywords.take::<String>("model")? {
+            options = options.model(model_of(py, &model)?);
         }
-        let mut options = ServerOptions::new()
-            .model(model_of(py, model)?)
-            .backlog(backlog)
-            .queue_limit(queue_limit)
-            .total_queue_limit(total_queue_limit)
-            .water_marks(low_water, high_water)
-            .linger(convert::span(linger, "linger")?)
-            .signals(signals)
-            .drain(drain.map(|drain| convert::span(drain, "drain")).transpose()?)
-            .around_fork(forking::around());
-        if let Some(engine) = engine.filter(|engine| *engine != "auto") {
-            options = options.engine(convert::engine(py, engine)?);
-        }
-        if let Some(workers) = workers {
-            options = options.workers(workers);
-        }
-        if let Some(clients) = max_clients {
-            options = options.max_clients(clients);
-        }
-        if let Some(yes) = reuse_port {
-            options = options.reuse_port(yes);
-        }
-        if let Some(timeout) = idle_timeout {
-            options = options.idle_timeout(convert::span(timeout, "idle_timeout")?);
-        }
-        if let Some(timeout) = read_timeout {
-            options = options.read_timeout(convert::span(timeout, "read_timeout")?);
-        }
-        let span = |timeout| convert::span(timeout, "write_timeout");
-        options = options.write_timeout(write_timeout.map(span).transpose()?);
+        options = keywords.set_unless_none(options, "workers", ServerOptions::workers)?;
+        options = keywords.set_unless_none(options, "reuse_port", ServerOptions::reuse_port)?;
+        options = keywords.set(options, "signals", ServerOptions::signals)?;
+        let drain = keywords.take("drain")?.unwrap_or(Some(10.0));
+        options = options.drain(convert::optional_span(drain, "drain")?);
+        keywords.finish("check_options")?;
         let serving = Serving::new(handler, options, drain)?;
         for address in addresses(address)? {
             serving.server.listen(&address).map_err(error)?;
@@ -207,7 +164,7 @@ impl PyServer {
     /// only.
     #[pyo3(signature = (drain=None))]
     fn stop(&self, #[pyo3(from_py_with = number)] drain: Option<f64>) -> PyResult<()> {
-        let drain = drain.map(|drain| convert::span(drain, "drain")).transpose()?;
+        let drain = convert::optional_span(drain, "drain")?;
         self.0.get()?.handle.stop(drain).map_err(error)
     }
 
@@ -230,12 +187,7 @@ impl PyServer {
     ) -> PyResult<usize> {
         let (handle, data) = (&self.0.get()?.handle, Bytes::of(data)?);
         let exclude = exclude.map(|connection| connection.get().core_id());
-        let reached = match (group, exclude) {
-            (Some(group), exclude) => handle.broadcast_to(&group, &data, exclude),
-            (None, Some(exclude)) => handle.broadcast_except(&data, exclude),
-            (None, None) => handle.broadcast(&data),
-        };
-        reached.map_err(error)
+        handle.broadcast_in(group.as_deref(), &data, exclude).map_err(error)
     }
 
     /// What the server has counted, under "fork" and "prefork" in all its processes: a

@@ -101,7 +101,7 @@ impl PyWorker {
     /// Server.stop(), in a call of the worker's; under "fork" and "prefork" that of its process.
     #[pyo3(signature = (drain=None))]
     fn stop(&self, #[pyo3(from_py_with = number)] drain: Option<f64>) -> PyResult<()> {
-        let drain = drain.map(|drain| convert::span(drain, "drain")).transpose()?;
+        let drain = convert::optional_span(drain, "drain")?;
         self.in_call(|event_loop| event_loop.stop(drain))?.map_err(error)
     }
 

@@ -13,13 +13,13 @@ use super::connect::connect_options;
 use super::driving::{pull, timeout_of};
 use super::handler::Mode;
 use super::loop_core::LoopCore;
-use super::options::Given;
 use crate::bytes::Bytes;
 use crate::connection::PyConnection;
 use crate::convert::{self, error, number, optional_text, text};
 use crate::datagram_socket::PyDatagramSocket;
 use crate::finalization::protect_thread;
 use crate::init_cell::InitCell;
+use crate::keywords::Keywords;
 use crate::poller::PyPoller;
 
 /// One event loop in one thread: connections in and out, datagram sockets, and all that its poller
@@ -81,47 +81,18 @@ impl PyLoop {
         Self(InitCell::new())
     }
 
-    #[pyo3(signature = (
-        engine=None, *, handler=None, max_clients=None, backlog=4096, queue_limit=16 << 20,
-        total_queue_limit=256 << 20, high_water=64 << 10, low_water=16 << 10, idle_timeout=None,
-        read_timeout=None, write_timeout=Some(60.0), linger=2.0, **unknown,
-    ))]
-    #[expect(clippy::too_many_arguments, reason = "each is a keyword of Python's")]
+    #[pyo3(signature = (engine=None, *, handler=None, **options))]
     fn __init__(
         slf: &Bound<'_, Self>,
         engine: Option<&str>,
         handler: Option<&Bound<'_, PyAny>>,
-        max_clients: Option<usize>,
-        backlog: i32,
-        queue_limit: usize,
-        total_queue_limit: usize,
-        high_water: usize,
-        low_water: usize,
-        idle_timeout: Option<f64>,
-        read_timeout: Option<f64>,
-        write_timeout: Option<f64>,
-        linger: f64,
-        unknown: Option<&Bound<'_, PyDict>>,
+        options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<()> {
         let py = slf.py();
         convert::check_greenlets(py)?;
-        if let Some(unknown) = unknown {
-            py.import("omnipoll.spelling")?.call_method1("check_loop_options", (unknown,))?;
-        }
-        let given = Given {
-            engine,
-            max_clients,
-            backlog,
-            queue_limit,
-            total_queue_limit,
-            high_water,
-            low_water,
-            idle_timeout,
-            read_timeout,
-            write_timeout,
-            linger,
-        };
-        let options = given.options(py)?;
+        let keywords = Keywords::new(options);
+        let options = keywords.loop_options(py, engine)?;
+        keywords.finish("check_loop_options")?;
         let make = |handler| EventLoop::with_options(handler, options).map_err(error);
         let core = LoopCore::new(py, handler, make)?;
         core.shared.set_object(slf)?;
@@ -325,7 +296,7 @@ impl PyLoop {
     /// sets a new limit. Any thread may call it.
     #[pyo3(signature = (drain=None))]
     fn stop(&self, py: Python<'_>, #[pyo3(from_py_with = number)] drain: Option<f64>) -> PyResult<()> {
-        let drain = drain.map(|drain| convert::span(drain, "drain")).transpose()?;
+        let drain = convert::optional_span(drain, "drain")?;
         self.0.get()?.handle(py)?.stop(drain).map_err(error)
     }
 
@@ -349,12 +320,7 @@ impl PyLoop {
     ) -> PyResult<usize> {
         let (handle, data) = (self.0.get()?.handle(py)?, Bytes::of(data)?);
         let exclude = exclude.map(|connection| connection.get().core_id());
-        let reached = match (group, exclude) {
-            (Some(group), exclude) => handle.broadcast_to(&group, &data, exclude),
-            (None, Some(exclude)) => handle.broadcast_except(&data, exclude),
-            (None, None) => handle.broadcast(&data),
-        };
-        reached.map_err(error)
+        handle.broadcast_in(group.as_deref(), &data, exclude).map_err(error)
     }
 
     /// A descriptor for an outer loop, such as GLib's, Qt's or asyncio's: readable while there is something

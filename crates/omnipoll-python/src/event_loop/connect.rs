@@ -31,10 +31,9 @@ pub(crate) fn connect_options(
     no_delay: bool,
     keep_alive: Option<f64>,
 ) -> PyResult<ConnectOptions> {
-    let span = |seconds: Option<f64>, name| seconds.map(|seconds| convert::span(seconds, name)).transpose();
     let options = ConnectOptions::new()
-        .timeout(span(timeout, "timeout")?)
-        .keep_alive(span(keep_alive, "keep_alive")?)
+        .timeout(convert::optional_span(timeout, "timeout")?)
+        .keep_alive(convert::optional_span(keep_alive, "keep_alive")?)
         .no_delay(no_delay);
     Ok(match local_address {
         Some(address) => options.local_address(address),

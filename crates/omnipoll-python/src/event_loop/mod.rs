@@ -11,7 +11,6 @@ mod loop_core;
 mod loop_event;
 mod members;
 mod opening;
-mod options;
 mod pull_buffer;
 mod pulled;
 mod shared;

@@ -78,7 +78,14 @@ impl LoopHandle {
         self.broadcast_in(Some(group), data, except)
     }
 
-    fn broadcast_in(&self, group: Option<&str>, data: &[u8], except: Option<ConnId>) -> io::Result<usize> {
+    /// For the bindings: any of these.
+    #[doc(hidden)]
+    pub fn broadcast_in(
+        &self,
+        group: Option<&str>,
+        data: &[u8],
+        except: Option<ConnId>,
+    ) -> io::Result<usize> {
         self.poller.check_owner()?;
         let data = Arc::new(copy_of(data)?);
         let reached = match group {

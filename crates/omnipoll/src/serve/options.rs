@@ -180,6 +180,13 @@ impl ServerOptions {
         self
     }
 
+    /// For the bindings: all that holds for each of its loops.
+    #[doc(hidden)]
+    pub fn each_loop(mut self, options: LoopOptions) -> Self {
+        self.each_loop = options;
+        self
+    }
+
     /// How many loops or processes there are under CORES and PREFORK: by default one for each core that
     /// this process may use.
     ///

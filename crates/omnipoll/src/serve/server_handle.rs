@@ -130,6 +130,17 @@ impl ServerHandle {
         self.shared.broadcast(Some(group), data, except)
     }
 
+    /// For the bindings: any of these.
+    #[doc(hidden)]
+    pub fn broadcast_in(
+        &self,
+        group: Option<&str>,
+        data: &[u8],
+        except: Option<ConnId>,
+    ) -> io::Result<usize> {
+        self.shared.broadcast(group, data, except)
+    }
+
     /// What the server has counted; under FORK and PREFORK in all its processes.
     ///
     /// See the example of [`ServerHandle`].
