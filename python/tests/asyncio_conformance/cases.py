@@ -1,0 +1,56 @@
+"""The cases of CPython's test.test_asyncio, as this interpreter brings them."""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib.util
+import pkgutil
+import unittest
+from collections.abc import Iterator
+
+PACKAGE = "test.test_asyncio"
+
+# No loop that a program can choose takes part in these.
+LEFT_OUT = {
+    "test_proactor_events": "the transports of Windows' completion loop, over mocks of it",
+    "test_selector_events": "the inside of the standard library's selector loop, over mocks of a selector",
+    "test_windows_events": "Windows",
+    "test_windows_utils": "Windows",
+}
+
+
+def are_there() -> bool:
+    """Some distributions leave the tests out."""
+    try:
+        return importlib.util.find_spec(PACKAGE) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def find(patterns: list[str]) -> dict[str, unittest.TestCase]:
+    """The cases by their names, which begin with the module; a pattern names a beginning, or has wildcards."""
+    loader = unittest.TestLoader()
+    found = {
+        case.id()[len(PACKAGE) + 1 :] if case.id().startswith(PACKAGE) else case.id(): case
+        for module in modules()
+        for case in flatten(loader.loadTestsFromName(f"{PACKAGE}.{module}"))
+    }
+    return {name: case for name, case in found.items() if not patterns or any(fits(name, p) for p in patterns)}
+
+
+def modules() -> list[str]:
+    folder = importlib.import_module(PACKAGE).__path__
+    names = [module.name for module in pkgutil.iter_modules(folder)]
+    return [name for name in names if name.startswith("test_") and name not in LEFT_OUT]
+
+
+def flatten(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
+    for item in suite:
+        if isinstance(item, unittest.TestSuite):
+            yield from flatten(item)
+        else:
+            yield item
+
+
+def fits(name: str, pattern: str) -> bool:
+    return name == pattern or name.startswith(f"{pattern}.") or fnmatch.fnmatchcase(name, pattern)
