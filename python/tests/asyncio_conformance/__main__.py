@@ -18,7 +18,7 @@ from collections.abc import Iterable
 
 import cases
 import deviations
-import loops
+import substitution
 from processes import FAILED, PASSED, SKIPPED, Outcome, Runner
 
 AGAIN = 2  # How often what is not expected is tried again,
@@ -42,8 +42,8 @@ class Conformance:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.cases = cases.find(options.case)
-        loop_class = loops.load(options.loop)
-        self.ours = lambda: loops.substitute(loop_class, options.engine)
+        loop_class = substitution.load(options.loop)
+        self.ours = lambda: substitution.substitute(loop_class, options.engine)
         listed = deviations.read() if options.loop.startswith("omnipoll.") else {}
         self.listed = {name: reason for name, reason in listed.items() if name in self.cases}
         self.not_there = [name for name in listed if name not in self.cases and not options.case]
@@ -95,7 +95,8 @@ class Verdict:
     def report(self, verbose: bool) -> None:
         for name in self.bad + (self.deviating if verbose else []):
             state, words, _ = self.outcomes[name]
-            print(f"\n{'LISTED' if name in self.deviating else 'NOT LISTED'}, {state}: {name}\n{words.rstrip()}")
+            listed = "LISTED" if name in self.deviating else "NOT LISTED"
+            print(f"\n{listed}, {state}: {name}\n{words.rstrip()}")
         for name in self.stale:
             print(f"LISTED, but it passes: {name}")
         for name in self.alike:

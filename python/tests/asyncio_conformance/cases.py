@@ -28,14 +28,16 @@ def are_there() -> bool:
 
 
 def find(patterns: list[str]) -> dict[str, unittest.TestCase]:
-    """The cases by their names, which begin with the module; a pattern names a beginning, or has wildcards."""
+    """The cases by their names, which begin with the module; a pattern is the beginning, or has wildcards."""
     loader = unittest.TestLoader()
     found = {
-        case.id()[len(PACKAGE) + 1 :] if case.id().startswith(PACKAGE) else case.id(): case
+        case.id().replace(f"{PACKAGE}.", "", 1): case
         for module in modules()
         for case in flatten(loader.loadTestsFromName(f"{PACKAGE}.{module}"))
     }
-    return {name: case for name, case in found.items() if not patterns or any(fits(name, p) for p in patterns)}
+    if patterns:
+        return {name: case for name, case in found.items() if any(fits(name, one) for one in patterns)}
+    return found
 
 
 def modules() -> list[str]:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import loops
+import substitution
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 FAREWELL = 5  # seconds for the tracebacks of a process that hangs
@@ -148,7 +148,7 @@ def run_case(case: unittest.TestCase) -> Outcome:
     bad = [words for _, words in result.errors + result.failures]
     bad += ["it was expected to fail" for _ in result.unexpectedSuccesses]
     if bad:
-        return Outcome(FAILED, "\n".join(bad), loops.made)
+        return Outcome(FAILED, "\n".join(bad), substitution.made)
     if result.skipped:
-        return Outcome(SKIPPED, result.skipped[0][1], loops.made)
-    return Outcome(PASSED, "", loops.made)
+        return Outcome(SKIPPED, result.skipped[0][1], substitution.made)
+    return Outcome(PASSED, "", substitution.made)
