@@ -84,6 +84,7 @@ STEPS = (
     Step("examples", (PYTHON, "c-examples/test_examples.py")),
     Step("demo", ("make", "demo", "CLIENTS=100")),
     Step("python", ("python/check.sh",)),
+    Step("asyncio", ("python/check_asyncio.sh",)),
     Step("race", (PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "crates/omnipoll-bench/race")),
     Step("docs", (PYTHON, "docs/test_docs.py")),
     Step(

@@ -1,9 +1,10 @@
 """Runs the tests on every CPython that the wheel is for and that this machine has.
 
-    python all_versions.py WHEEL
+    python all_versions.py WHEEL [PROGRAM]
 
-Looks for interpreters on PATH and among pyenv's. Each gets a virtual environment under
-target/python, which is used again the next time.
+PROGRAM, one of this folder, takes the place of pytest; its last line has the counts as pytest's has. Looks
+for interpreters on PATH and among pyenv's. Each gets a virtual environment under target/python, which is
+used again the next time.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ REQUIREMENTS = TESTS.parent / "requirements-dev.txt"
 OLDEST = (3, 9)
 LIMIT = 600  # seconds for one interpreter
 AT_ONCE = 4  # They mostly wait.
+PYTEST = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
 
 PROBE = """
 import json, platform, sys, sysconfig
@@ -107,7 +109,7 @@ def environment(interpreter: Interpreter) -> str:
     return str(folder / "bin" / "python")
 
 
-def run(interpreter: Interpreter, wheel: str) -> tuple[Outcome, str]:
+def run(interpreter: Interpreter, wheel: str, program: list[str]) -> tuple[Outcome, str]:
     """Installs the wheel and runs the tests; returns what they say."""
     begin = time.monotonic()
     python = environment(interpreter)
@@ -128,11 +130,7 @@ def run(interpreter: Interpreter, wheel: str) -> tuple[Outcome, str]:
         "--kill-after=10",
         str(LIMIT),
         python,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
+        *program,
     ]
     tests = subprocess.run(command, cwd=TESTS, capture_output=True, text=True)
     last = tests.stdout.splitlines()[-1:]
@@ -144,14 +142,14 @@ def run(interpreter: Interpreter, wheel: str) -> tuple[Outcome, str]:
     return outcome, tests.stdout + tests.stderr
 
 
-def main(wheel: str) -> int:
+def main(wheel: str, *program: str) -> int:
     every = interpreters()
     for interpreter in every:
         if interpreter.obstacle:
             print(f"Python {interpreter.name:8} left out: {interpreter.obstacle}")
     chosen = [interpreter for interpreter in every if not interpreter.obstacle]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        results = list(pool.map(lambda interpreter: run(interpreter, wheel), chosen))
+        results = list(pool.map(lambda one: run(one, wheel, list(program) or PYTEST), chosen))
     for interpreter, (outcome, log) in zip(chosen, results):
         if outcome.failed:
             print(f"\nPython {interpreter.name} at {interpreter.path}:\n{log}")
@@ -161,6 +159,6 @@ def main(wheel: str) -> int:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

@@ -2,9 +2,10 @@
 
     python asyncio_conformance [--loop MODULE:CLASS] [--engine ENGINE] [CASE...]
 
-Each case fails only if it does so again, alone, twice. What fails with the standard library's loop as well
-says nothing of ours. What is left must be listed in asyncio_deviations.txt with its reason, and what is
-listed there must fail.
+All cases run on epoll, and those that do input and output on io_uring too, where it is available; some of
+CPython's cases ask for select and poll. Each case fails only if it does so again, alone, twice. What fails
+with the standard library's loop as well says nothing of ours. What is left must be listed in
+asyncio_deviations.txt with its reason, and what is listed there must fail.
 """
 
 from __future__ import annotations
@@ -14,21 +15,25 @@ import gc
 import platform
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from unittest import TestCase
 
 import cases
 import deviations
 import substitution
-from processes import FAILED, PASSED, SKIPPED, Outcome, Runner
+from processes import FAILED, PASSED, SKIPPED, Outcome, Runner, Task
 
+import omnipoll
+
+OURS = "omnipoll.aio:EventLoop"
 AGAIN = 2  # How often what is not expected is tried again,
 CHANCE = 20  # unless there is more of it than chance brings about.
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="asyncio_conformance", description=__doc__.splitlines()[0])
-    parser.add_argument("--loop", default="omnipoll.aio:EventLoop", help="module:class")
-    parser.add_argument("--engine", default="epoll", help="what the class is called with; may be empty")
+    parser.add_argument("--loop", default=OURS, help="module:class")
+    parser.add_argument("--engine", choices=("epoll", "io_uring", "poll", "select"), help="only this one")
     parser.add_argument("--at-once", type=int, default=2, help="how many cases run at a time")
     parser.add_argument("--limit", type=float, default=30, help="seconds for a case")
     parser.add_argument("--verbose", action="store_true", help="print why each case failed, listed or not")
@@ -36,41 +41,66 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def engines() -> list[str]:
+    """Those that the cases run on."""
+    try:
+        omnipoll.Poller("io_uring").close()
+    except OSError:
+        return ["epoll"]
+    return ["epoll", "io_uring"]
+
+
 class Conformance:
     """The cases, and what they did."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.cases = cases.find(options.case)
-        loop_class = substitution.load(options.loop)
-        self.ours = lambda: substitution.substitute(loop_class, options.engine)
-        listed = deviations.read() if options.loop.startswith("omnipoll.") else {}
-        self.listed = {name: reason for name, reason in listed.items() if name in self.cases}
-        self.not_there = [name for name in listed if name not in self.cases and not options.case]
+        self.is_ours = options.loop == OURS
+        self.loop_class = substitution.load(options.loop)
+        self.tasks = dict(self.every(cases.find(options.case)))
+        listed = deviations.read() if self.is_ours else {}
+        self.listed = {name: reason for name, reason in listed.items() if name in self.tasks}
+        self.not_there = [name for name in listed if name not in self.tasks and not options.case]
 
-    def run(self, names: Iterable[str], at_once: int) -> dict[str, Outcome]:
-        runner = Runner(self.ours, at_once, self.options.limit)
-        return dict(runner.run((name, self.cases[name]) for name in names))
+    def every(self, found: dict[str, TestCase]) -> Iterator[tuple[str, Task]]:
+        """What is to run, by its name."""
+        if not self.is_ours:
+            yield from ((name, self.task(case)) for name, case in found.items())
+            return
+        first, *others = [self.options.engine] if self.options.engine else engines()
+        yield from ((name, self.task(case, first)) for name, case in found.items())
+        for engine in others:
+            some = {name: case for name, case in found.items() if cases.has_to_do_with_engine(name)}
+            yield from ((f"{name}[{engine}]", self.task(case, engine)) for name, case in some.items())
 
-    def run_with_standard_loop(self, names: Iterable[str]) -> dict[str, Outcome]:
-        runner = Runner(lambda: None, self.options.at_once, self.options.limit)
-        return dict(runner.run((name, self.cases[name]) for name in names))
+    def task(self, case: TestCase, engine: str = "") -> Task:
+        return Task(case, lambda: substitution.substitute(self.loop_class, engine))
+
+    def run(self, tasks: dict[str, Task], at_once: int) -> dict[str, Outcome]:
+        return dict(Runner(at_once, self.options.limit).run(tasks))
 
     def is_expected(self, name: str, outcome: Outcome) -> bool:
         return (outcome.state == PASSED) == (name not in self.listed)
 
     def judge(self) -> Verdict:
-        outcomes = self.run(self.cases, self.options.at_once)
-        unexpected = [name for name, outcome in outcomes.items() if not self.is_expected(name, outcome)]
-        # A skipped case may be one that the standard library's loop is not skipped in.
+        outcomes = self.run(self.tasks, self.options.at_once)
+        unexpected = self.unexpected(outcomes)
         for _ in range(AGAIN):
             tried = [name for name in unexpected if outcomes[name].state != SKIPPED]
             if len(tried) > CHANCE:
                 break
-            outcomes.update(self.run(tried, 1))
-            unexpected = [name for name in unexpected if not self.is_expected(name, outcomes[name])]
+            outcomes.update(self.run({name: self.tasks[name] for name in tried}, 1))
+            unexpected = self.unexpected(outcomes)
         standard = self.run_with_standard_loop(name for name in unexpected if name not in self.listed)
         return Verdict(outcomes, self.listed, unexpected, standard)
+
+    def unexpected(self, outcomes: dict[str, Outcome]) -> list[str]:
+        return [name for name, outcome in outcomes.items() if not self.is_expected(name, outcome)]
+
+    def run_with_standard_loop(self, names: Iterable[str]) -> dict[str, Outcome]:
+        """What is skipped too: with that loop it may not be."""
+        tasks = {name: Task(self.tasks[name].case, lambda: None) for name in names}
+        return self.run(tasks, self.options.at_once)
 
 
 class Verdict:
@@ -119,7 +149,8 @@ class Verdict:
 
 def main() -> int:
     if not cases.are_there():
-        print("this Python comes without its tests\n0 passed, 0 failed, 1 skipped")
+        print("this Python comes without its tests")
+        print("0 passed, 0 failed, 1 skipped")
         return 0
     begin = time.perf_counter()
     conformance = Conformance(arguments())

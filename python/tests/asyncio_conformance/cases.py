@@ -5,8 +5,9 @@ from __future__ import annotations
 import fnmatch
 import importlib.util
 import pkgutil
-import unittest
+import re
 from collections.abc import Iterator
+from unittest import TestCase, TestLoader, TestSuite
 
 PACKAGE = "test.test_asyncio"
 
@@ -18,6 +19,12 @@ LEFT_OUT = {
     "test_windows_utils": "Windows",
 }
 
+# Those that do input and output by a loop, unless they ask for a certain selector.
+ENGINES_CONCERNED = re.compile(
+    r"test_(buffered_proto|events|sendfile|server|sock_lowlevel|ssl|sslproto|streams|subprocess|unix_events)\."
+    r"(?!(EPoll|Poll|Select)EventLoopTests\.)"
+)
+
 
 def are_there() -> bool:
     """Some distributions leave the tests out."""
@@ -27,9 +34,9 @@ def are_there() -> bool:
         return False
 
 
-def find(patterns: list[str]) -> dict[str, unittest.TestCase]:
+def find(patterns: list[str]) -> dict[str, TestCase]:
     """The cases by their names, which begin with the module; a pattern is the beginning, or has wildcards."""
-    loader = unittest.TestLoader()
+    loader = TestLoader()
     found = {
         case.id().replace(f"{PACKAGE}.", "", 1): case
         for module in modules()
@@ -46,9 +53,9 @@ def modules() -> list[str]:
     return [name for name in names if name.startswith("test_") and name not in LEFT_OUT]
 
 
-def flatten(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
+def flatten(suite: TestSuite) -> Iterator[TestCase]:
     for item in suite:
-        if isinstance(item, unittest.TestSuite):
+        if isinstance(item, TestSuite):
             yield from flatten(item)
         else:
             yield item
@@ -56,3 +63,7 @@ def flatten(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
 
 def fits(name: str, pattern: str) -> bool:
     return name == pattern or name.startswith(f"{pattern}.") or fnmatch.fnmatchcase(name, pattern)
+
+
+def has_to_do_with_engine(name: str) -> bool:
+    return ENGINES_CONCERNED.match(name) is not None

@@ -16,7 +16,7 @@ import tempfile
 import time
 import traceback
 import unittest
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +25,11 @@ import substitution
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 FAREWELL = 5  # seconds for the tracebacks of a process that hangs
+
+
+class Task(NamedTuple):
+    case: unittest.TestCase
+    prepare: Callable[[], None]  # Called in its process before the case.
 
 
 class Outcome(NamedTuple):
@@ -45,42 +50,32 @@ class Running:
 class Runner:
     """Runs cases, some at once."""
 
-    def __init__(self, prepare: Callable[[], None], at_once: int, limit: float) -> None:
-        """`prepare` is called in each process before its case."""
-        self._prepare = prepare
+    def __init__(self, at_once: int, limit: float) -> None:
         self._at_once = at_once
         self._limit = limit
         self._running: dict[int, Running] = {}  # By the descriptor of the process.
         self._poll = select.poll()
 
-    def run(self, cases: Iterable[tuple[str, unittest.TestCase]]) -> Iterator[tuple[str, Outcome]]:
-        waiting = iter(cases)
+    def run(self, tasks: dict[str, Task]) -> Iterator[tuple[str, Outcome]]:
+        waiting = list(reversed(tasks.items()))
         with tempfile.TemporaryDirectory(prefix="aio") as folder:
-            number, more = 0, True
-            while more or self._running:
-                while more and len(self._running) < self._at_once:
-                    following = next(waiting, None)
-                    if following is None:
-                        more = False
-                    else:
-                        number += 1
-                        self._start(*following, Path(folder, str(number)))
+            while waiting or self._running:
+                while waiting and len(self._running) < self._at_once:
+                    self._start(*waiting.pop(), Path(folder, str(len(waiting))))
                 yield from self._wait()
 
-    def _start(self, name: str, case: unittest.TestCase, folder: Path) -> None:
+    def _start(self, name: str, task: Task, folder: Path) -> None:
         folder.mkdir()
         sys.stdout.flush()
         pid = os.fork()
         if pid == 0:
-            in_process(case, self._prepare, folder)
+            in_process(task, folder)
         process = os.pidfd_open(pid)
         self._running[process] = Running(name, pid, folder, time.monotonic() + self._limit)
         self._poll.register(process, select.POLLIN)
 
     def _wait(self) -> Iterator[tuple[str, Outcome]]:
         """What has ended, after waiting for it; ends what has run for too long."""
-        if not self._running:
-            return
         first = min(one.deadline for one in self._running.values())
         ended = [fd for fd, _ in self._poll.poll(max(0, first - time.monotonic()) * 1000 + 1)]
         for fd in ended:
@@ -112,7 +107,7 @@ class Runner:
         return outcome
 
 
-def in_process(case: unittest.TestCase, prepare: Callable[[], None], folder: Path) -> None:
+def in_process(task: Task, folder: Path) -> None:
     """Runs the case and ends this process, which has just been forked."""
     status = 1
     try:
@@ -122,8 +117,8 @@ def in_process(case: unittest.TestCase, prepare: Callable[[], None], folder: Pat
         os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
         # A shell that starts programs in the background has it ignored.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        prepare()
-        outcome = run_case(case)
+        task.prepare()
+        outcome = run_case(task.case)
         folder.with_suffix(".report").write_text(json.dumps(outcome))
         status = 0
     except BaseException:
