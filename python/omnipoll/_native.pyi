@@ -42,6 +42,7 @@ __all__ = [
     "TIMER",
     "WAKE",
     "WRITE",
+    "Acceptor",
     "AsyncioLoop",
     "Connection",
     "Datagram",
@@ -281,6 +282,17 @@ class TimerHandle(Handle):
     def __gt__(self, other: TimerHandle) -> bool: ...
     def __ge__(self, other: TimerHandle) -> bool: ...
 
+@final
+class Acceptor:
+    def __new__(
+        cls,
+        listener: socket,
+        backlog: int,
+        accepted: Callable[[int, Any], object],
+        failed: Callable[[OSError], object],
+    ) -> Self: ...
+    def start(self, loop: AsyncioLoop) -> None: ...
+
 # Annotated as if it had the base that isinstance() believes in.
 @disjoint_base
 class Transport(asyncio.Transport):
@@ -290,8 +302,7 @@ class Transport(asyncio.Transport):
     def _sock_fd(self) -> int: ...
     @property
     def _loop(self) -> AsyncioLoop | None: ...
-    @property
-    def _server(self) -> object: ...
+    _server: object
     @property
     def _closing(self) -> bool: ...
     @property
@@ -306,7 +317,6 @@ class StreamTransport(Transport):
         sock: socket,
         protocol: asyncio.BaseProtocol,
         extra: dict[str, Any],
-        server: object = None,
     ) -> Self: ...
 
 # Of IPv4 and of IPv6.

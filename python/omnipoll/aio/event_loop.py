@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
 from omnipoll import _native
-from omnipoll.aio import handles, transports  # noqa: F401  (handles completes the native ones)
+from omnipoll.aio import accepting, handles, transports  # noqa: F401  (handles completes the native ones)
 
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
@@ -35,6 +35,7 @@ class EventLoop(_native.AsyncioLoop, asyncio.SelectorEventLoop):
         def _asyncgen_firstiter_hook(self, agen: AsyncGenerator[Any, Any]) -> None: ...
         def _asyncgen_finalizer_hook(self, agen: AsyncGenerator[Any, Any]) -> None: ...
         def _ensure_fd_no_transport(self, fd: object) -> None: ...
+        def _remove_reader(self, fd: FileDescriptorLike) -> bool: ...
 
     def __init__(self, engine: str | None = None) -> None:
         """Make a loop on an engine: `OSError` when it isn't available, `ValueError` for no engine's name."""
@@ -91,6 +92,16 @@ class EventLoop(_native.AsyncioLoop, asyncio.SelectorEventLoop):
             self.call_soon(_call, handle)
 
     # ---- Transports: called by the standard library's code -------------------------------------------
+
+    def _start_serving(  # type: ignore[no-untyped-def]
+        self, protocol_factory, sock, sslcontext=None, server=None, backlog=100, *timeouts
+    ):
+        if not sslcontext:
+            return accepting.start(self, protocol_factory, sock, server, backlog)
+        # A task for each connection, which waits for its handshake.
+        return super()._start_serving(  # type: ignore[misc]
+            protocol_factory, sock, sslcontext, server, backlog, *timeouts
+        )
 
     def _make_socket_transport(  # type: ignore[no-untyped-def]
         self, sock, protocol, waiter=None, *, extra=None, server=None

@@ -45,9 +45,10 @@ def make_stream(
     server: Any,
 ) -> StreamTransport:
     """Make a transport, whose protocol's `connection_made()` is called in the loop's next turn."""
-    transport = StreamTransport(loop, sock, protocol, _complete(extra, sock), server)
+    transport = StreamTransport(loop, sock, protocol, _complete(extra, sock))
     if server is not None:
         attach(server, transport)
+        transport._server = server
     _start(loop, transport, protocol, waiter)
     return transport
 

@@ -4,6 +4,8 @@
 //! There is one lock, the interpreter's: what other threads hand over is put where the loop's own thread
 //! puts it, and no cell stays borrowed while Python runs.
 
+mod accepting;
+mod address;
 mod arguments;
 mod context;
 mod entry;
@@ -20,6 +22,7 @@ mod watched;
 
 use pyo3::prelude::*;
 
+pub(crate) use self::accepting::Acceptor;
 pub(crate) use self::handle::{Handle, TimerHandle};
 pub(crate) use self::loop_class::AsyncioLoop;
 pub(crate) use self::transport::{StreamTransport, Transport};

@@ -132,6 +132,12 @@ fn put(
     let Watched::Callbacks { reader, writer } = &mut registration.watched else {
         return match handle {
             Some(_) => Err(error(io::Error::from_raw_os_error(libc::EEXIST))),
+            // So the standard library's code stops a server.
+            None if matches!(registration.watched, Watched::Accepting(_)) && direction == Reading => {
+                drop(set);
+                drop(this.unwatch(py, key));
+                Ok(None)
+            }
             None => Ok(None),
         };
     };

@@ -216,6 +216,7 @@ fn ready(this: &Bound<'_, AsyncioLoop>, key: Key, ready: Ready) -> PyResult<()> 
             transport.drop_ref(py);
             return done;
         }
+        Watched::Accepting(acceptor) => return acceptor.get().ready(this, key),
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use omnipoll::{Interest, Poller, Ready};
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
+use super::accepting::Acceptor;
 use super::handle::Handle;
 use super::transport::Transport;
 
@@ -16,6 +17,8 @@ pub(crate) enum Watched {
     Callbacks { reader: Option<Py<Handle>>, writer: Option<Py<Handle>> },
     /// Reads and writes by itself.
     Transport(Py<Transport>),
+    /// Accepts by itself.
+    Accepting(Py<Acceptor>),
 }
 
 impl Watched {
@@ -36,6 +39,7 @@ impl Watched {
                 Self::Callbacks { reader: clone(reader), writer: clone(writer) }
             }
             Self::Transport(transport) => Self::Transport(transport.clone_ref(py)),
+            Self::Accepting(acceptor) => Self::Accepting(acceptor.clone_ref(py)),
         }
     }
 
@@ -46,6 +50,7 @@ impl Watched {
                 visit.call(writer)
             }
             Self::Transport(transport) => visit.call(transport),
+            Self::Accepting(acceptor) => visit.call(acceptor),
         }
     }
 }

@@ -68,7 +68,6 @@ impl Transport {
         sock: &Bound<'_, PyAny>,
         protocol: &Bound<'_, PyAny>,
         extra: &Bound<'_, PyDict>,
-        server: Option<&Bound<'_, PyAny>>,
         calls: Calls,
     ) -> PyResult<Self> {
         protect_thread();
@@ -77,7 +76,7 @@ impl Transport {
             owner: Some(owner.clone().unbind()),
             sock: Some(sock.clone().unbind()),
             protocol: Some(protocol.clone().unbind()),
-            server: server.map(|server| server.clone().unbind()),
+            server: None,
             extra: Some(extra.clone().unbind()),
             calls,
             context: Some(copy_current(py)?),
@@ -342,6 +341,12 @@ impl Transport {
     #[getter]
     fn _server(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         self.state(py).server.as_ref().map(|server| server.clone_ref(py))
+    }
+
+    #[setter(_server)]
+    fn set_server(&self, py: Python<'_>, server: Py<PyAny>) {
+        let before = self.state(py).server.replace(server);
+        drop(before);
     }
 
     #[getter]

@@ -68,16 +68,15 @@ fn missing(words: &'static str) -> PyErr {
 #[pymethods]
 impl StreamTransport {
     #[new]
-    #[pyo3(signature = (r#loop, sock, protocol, extra, server=None))]
+    #[pyo3(signature = (r#loop, sock, protocol, extra))]
     fn new(
         r#loop: &Bound<'_, AsyncioLoop>,
         sock: &Bound<'_, PyAny>,
         protocol: &Bound<'_, PyAny>,
         extra: &Bound<'_, PyDict>,
-        server: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<PyClassInitializer<Self>> {
         let calls = Calls::of_stream(protocol)?;
-        let base = Transport::new(r#loop, sock, protocol, extra, server, calls)?;
+        let base = Transport::new(r#loop, sock, protocol, extra, calls)?;
         socket::set_no_delay(base.fd);
         Ok(PyClassInitializer::from(base).add_subclass(Self))
     }

@@ -1,0 +1,203 @@
+"""The asyncio loop's servers: how it accepts, with real clients."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import errno
+import os
+import resource
+import socket
+from asyncio import constants
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from conftest import LONG
+
+import omnipoll
+from omnipoll.aio import EventLoop
+
+
+@pytest.fixture
+def loop(engine: str) -> Iterator[EventLoop]:
+    loop = omnipoll.new_event_loop(engine)
+    yield loop
+    if not loop.is_closed():
+        loop.close()
+
+
+def run(loop: EventLoop, main: Any) -> Any:
+    return loop.run_until_complete(asyncio.wait_for(main, LONG))
+
+
+class Greeting(asyncio.Protocol):
+    """Sends who it speaks to, and closes."""
+
+    def connection_made(self, transport: Any) -> None:
+        transport.write(repr(transport.get_extra_info("peername")).encode())
+        transport.close()
+
+
+async def read(address: Any) -> bytes:
+    if isinstance(address, (str, bytes)):
+        reader, writer = await asyncio.open_unix_connection(address)  # type: ignore[arg-type]
+    else:
+        reader, writer = await asyncio.open_connection(*address[:2])
+    try:
+        return await reader.read()
+    finally:
+        writer.close()
+
+
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_many_clients_are_accepted_by_their_addresses(loop: EventLoop) -> None:
+    async def main() -> None:
+        for host in ["127.0.0.1", "::1"] if has_ipv6() else ["127.0.0.1"]:
+            server = await loop.create_server(Greeting, host, 0)
+            address = server.sockets[0].getsockname()
+            clients = []
+            for _ in range(50):  # All of them wait before one is accepted.
+                client = socket.create_connection(address[:2])
+                client.setblocking(False)
+                clients.append(client)
+            for client in clients:
+                assert await loop.sock_recv(client, 100) == repr(client.getsockname()).encode()
+                assert await loop.sock_recv(client, 100) == b""
+                client.close()
+            server.close()
+            await server.wait_closed()
+
+    run(loop, main())
+
+
+@pytest.mark.parametrize("name", ["socket", "\0abstract"])
+def test_clients_of_unix_sockets_are_accepted(loop: EventLoop, tmp_path: Any, name: str) -> None:
+    path = name + str(os.getpid()) if name[0] == "\0" else str(tmp_path / name)
+
+    async def main() -> None:
+        server = await loop.create_unix_server(Greeting, path)
+        assert await read(path) == b"''"
+        with socket.socket(socket.AF_UNIX) as client:
+            client.bind(str(tmp_path / "client"))
+            client.setblocking(False)
+            await loop.sock_connect(client, path)
+            assert await loop.sock_recv(client, 1000) == repr(client.getsockname()).encode()
+        server.close()
+        await server.wait_closed()
+
+    run(loop, main())
+
+
+def test_each_connection_has_a_context_of_its_own(loop: EventLoop) -> None:
+    variable = contextvars.ContextVar("variable", default=0)
+    seen = []
+
+    class Counting(Greeting):
+        def connection_made(self, transport: Any) -> None:
+            seen.append(variable.get())
+            variable.set(variable.get() + 1)
+            super().connection_made(transport)
+
+    async def main() -> None:
+        variable.set(10)
+        server = await loop.create_server(Counting, "127.0.0.1", 0)
+        variable.set(20)
+        for _ in range(3):
+            await read(server.sockets[0].getsockname())
+        server.close()
+
+    run(loop, main())
+    assert seen == [10, 10, 10]
+
+
+@pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning")
+def test_a_server_may_be_closed_while_it_accepts(loop: EventLoop) -> None:
+    async def main() -> None:
+        def make() -> Greeting:
+            server.close()
+            return Greeting()
+
+        server = await loop.create_server(make, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        clients = [socket.create_connection(address) for _ in range(2)]
+        clients[0].setblocking(False)
+        clients[1].setblocking(False)
+        assert await loop.sock_recv(clients[0], 100) == b""  # A closed server can't have it.
+        with pytest.raises(ConnectionResetError):
+            await loop.sock_recv(clients[1], 100)
+        with pytest.raises(ConnectionRefusedError):
+            await read(address)
+        for client in clients:
+            client.close()
+
+    run(loop, main())
+
+
+@pytest.mark.parametrize("is_debug", [False, True])
+def test_a_connection_without_a_protocol_is_closed(loop: EventLoop, is_debug: bool) -> None:
+    reports: list[dict[str, Any]] = []
+
+    def make() -> Greeting:
+        if not makes:
+            makes.append(True)
+            raise ZeroDivisionError
+        return Greeting()
+
+    makes: list[bool] = []
+
+    async def main() -> None:
+        loop.set_debug(is_debug)
+        loop.set_exception_handler(lambda _, context: reports.append(context))
+        server = await loop.create_server(make, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        assert await read(address) == b""
+        assert await read(address) != b""
+        server.close()
+
+    run(loop, main())
+    assert [report["message"] for report in reports] == [
+        "Error on transport creation for incoming connection"
+    ] * is_debug
+
+
+def test_out_of_descriptors_a_server_waits_and_goes_on(
+    loop: EventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "ACCEPT_RETRY_DELAY", 0.01)
+
+    async def main() -> None:
+        server = await loop.create_server(Greeting, "127.0.0.1", 0)
+        client = socket.create_connection(server.sockets[0].getsockname())
+        client.setblocking(False)
+        reported = loop.create_future()
+
+        def report(_: object, context: dict[str, Any]) -> None:
+            if not reported.done():
+                reported.set_result(context)
+
+        loop.set_exception_handler(report)
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # Below this number all are open.
+        with open(os.devnull) as lowest:
+            limit = lowest.fileno()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limits[1]))
+        try:
+            context = await reported
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert context["message"] == "socket.accept() out of system resource"
+        assert context["exception"].errno == errno.EMFILE
+        assert context["socket"].fileno() == server.sockets[0].fileno()
+        assert await loop.sock_recv(client, 100) == repr(client.getsockname()).encode()
+        client.close()
+        server.close()
+
+    run(loop, main())
