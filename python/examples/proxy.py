@@ -3,7 +3,7 @@
     [--engine ENGINE] [--proxy-in] [--proxy-out 1|2]
 
 Addresses are "127.0.0.1:8080", "example.org:80" or "unix:/path". The backends take turns; one that can't
-be reached is left out for a while, and the next is tried. What arrives goes on as fast as the other side
+be reached is left out for a while, and the next is tried. What arrives is passed on as fast as the other side
 takes it, in both directions, and each direction ends by itself. SIGTERM and SIGINT let the connections
 finish, for ten seconds; a second one ends them.
 

@@ -27,7 +27,7 @@ METHODS = (
 
 
 def check(handler: object, caller: str) -> None:
-    """Raises TypeError for what can't be meant as a handler. caller: who calls it, such as "a server"."""
+    """Raises TypeError for what can't be meant as a handler. caller: what calls it, such as "a server"."""
     if handler is None:
         raise TypeError("a handler is an object with methods such as on_data, not None")
     has = [name for name in METHODS if _may_be_method(handler, name)]

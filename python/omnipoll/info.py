@@ -36,10 +36,10 @@ def engine(name: str) -> dict[str, Any]:
     """Whether an engine is available, what it can report, and why it is refused."""
     try:
         with Poller(name) as poller:
-            tells = [words for bit, words in CAPABILITIES.items() if poller.capabilities & bit]
-            return {"available": True, "reason": None, "tells": tells}
+            reports = [words for bit, words in CAPABILITIES.items() if poller.capabilities & bit]
+            return {"available": True, "reason": None, "reports": reports}
     except (OSError, ValueError) as error:
-        return {"available": False, "reason": reason(error), "tells": []}
+        return {"available": False, "reason": reason(error), "reports": []}
 
 
 def reason(error: Exception) -> str:
@@ -230,7 +230,7 @@ def engine_in_words(one: dict[str, Any], default: bool) -> str:
     """Whether an engine is available and what it reports, in lines."""
     if not one["available"]:
         return f"no: {one['reason']}"
-    return "yes" + (", the default" if default else "") + "".join(f"\n- {words}" for words in one["tells"])
+    return "yes" + (", the default" if default else "") + "".join(f"\n- {words}" for words in one["reports"])
 
 
 def print_plain(every: list[Section]) -> None:

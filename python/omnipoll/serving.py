@@ -36,8 +36,8 @@ class Server(_native.Server):
       last words and calls connection.close().
     - on_timer(connection): the time of connection.set_timer() has passed; a heartbeat sets it again here.
     - on_stop(connection): the server has begun to stop; one that is idle is best closed here.
-    - on_close(connection, error): the last call for it, exactly one. error: None when it ended in
-      order, else an OSError: ConnectionResetError, TimeoutError, ConnectionAbortedError after an
+    - on_close(connection, error): the last call for it, exactly one. error: None when it ended
+      cleanly, else an OSError: ConnectionResetError, TimeoutError, ConnectionAbortedError after an
       abort, ECANCELED when the drain was over, or what the system said.
     - on_datagram(datagram, data): a datagram has arrived on a "udp:" address.
     - on_datagram_error(socket, error): a datagram that was sent from this DatagramSocket is lost, and

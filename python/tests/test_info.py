@@ -42,10 +42,10 @@ def test_every_engine_is_listed_with_what_it_can_or_why_it_is_refused() -> None:
             with omnipoll.Poller(name) as poller:
                 capabilities = poller.capabilities
         except OSError as refusal:
-            assert said == {"available": False, "reason": refusal.strerror, "tells": []}
+            assert said == {"available": False, "reason": refusal.strerror, "reports": []}
         else:
-            tells = [words for bit, words in info.CAPABILITIES.items() if capabilities & bit]
-            assert said == {"available": True, "reason": None, "tells": tells}
+            reports = [words for bit, words in info.CAPABILITIES.items() if capabilities & bit]
+            assert said == {"available": True, "reason": None, "reports": reports}
 
 
 def test_an_engine_that_there_is_not() -> None:

@@ -222,7 +222,7 @@ def test_a_pulled_loop_broadcasts(engine: str) -> None:
 
 
 class Ports(Recorder):
-    """Listens on one more address for each connection, and tells it."""
+    """Listens on one more address for each connection, and reports which."""
 
     def on_open(self, connection: Connection) -> None:
         super().on_open(connection)

@@ -196,8 +196,9 @@ impl PyConnection {
 
     /// Has another connection of the same loop send on all that this one receives from now on, instead of
     /// on_data: a proxy is made of two relays. While more than high_water bytes wait to be sent on the
-    /// other, nothing is read from this one. The peer's end ends the other's direction when all is sent, as shutdown() does. When one of
-    /// the two fails or is aborted, the other is reset; when one has ended cleanly, the other is closed.
+    /// other, nothing is read from this one. The peer's end ends the other's direction when all is sent, as
+    /// shutdown() does. When one of the two fails or is aborted, the other is reset; when one has ended
+    /// cleanly, the other is closed.
     /// Each one's on_close is called.
     ///
     /// Raises OSError (ESTALE) when the other has ended or is of another loop, (EBUSY) when another is
@@ -221,9 +222,9 @@ impl PyConnection {
         self.number.post(number).map_err(error)
     }
 
-    /// Joins a group, to whose members broadcast(data, group=...) of its server or Loop writes. group: a str of 1 to 255
-    /// bytes in UTF-8. A connection that is in it already stays in it; it leaves all its groups when it
-    /// ends. Raises ValueError for another name, and OSError (ENOBUFS) when the connection is in 64 groups.
+    /// Joins a group, to whose members broadcast(data, group=...) of its server or Loop writes. group: a
+    /// str of 1 to 255 bytes in UTF-8. A connection that is in it already stays in it; it leaves all its
+    /// groups when it ends. Raises ValueError for another name, and OSError (ENOBUFS) when the connection is in 64 groups.
     fn join(&self, py: Python<'_>, #[pyo3(from_py_with = text)] group: String) -> PyResult<()> {
         self.try_anywhere(py, |conn| conn.join(&group), |id| id.join(&group))
     }
@@ -466,8 +467,9 @@ connected; on_drain is called when no more than low_water do.
 
 Raises OSError (ENOBUFS) when more would be queued than queue_limit or total_queue_limit allow,
 or (ENOMEM) when there is no memory to queue it: nothing was written then, and the connection goes
-on. BrokenPipeError after close(), abort() and shutdown(). Any other OSError, as ConnectionResetError, ends the connection; a handler need not
-catch it: it is no failure of the handler's, and on_close is called with it.";
+on. BrokenPipeError after close(), abort() and shutdown(). Any other OSError, as ConnectionResetError,
+ends the connection; a handler need not catch it: it is no failure of the handler's, and on_close is
+called with it.";
 
     #[inline]
     fn call<'py>(this: &Bound<'py, Self>, [data]: [Argument<'_, 'py>; 1]) -> PyResult<Bound<'py, PyAny>> {

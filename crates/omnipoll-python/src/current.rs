@@ -6,15 +6,15 @@ use std::ptr::NonNull;
 
 use omnipoll::{Conn, ConnId, LoopRef};
 
-/// What a callback was lent, and whose it is.
+/// What a callback may act on, and the loop or server that makes it.
 #[derive(Clone, Copy)]
 struct Callback {
-    lent: Lent,
+    target: Target,
     owner: *const (),
 }
 
 #[derive(Clone, Copy)]
-enum Lent {
+enum Target {
     Connection(NonNull<Conn<'static>>),
     Loop(NonNull<LoopRef<'static>>),
 }
@@ -26,15 +26,15 @@ thread_local! {
 /// Makes a call on behalf of a connection. `owner` stands for what makes it, a Loop or a server.
 #[inline]
 pub(crate) fn with_connection<R>(conn: &mut Conn<'_>, owner: *const (), call: impl FnOnce() -> R) -> R {
-    let lent = Lent::Connection(NonNull::from(conn).cast());
-    let _current = Replaced::by(Some(Callback { lent, owner }));
+    let target = Target::Connection(NonNull::from(conn).cast());
+    let _current = Replaced::by(Some(Callback { target, owner }));
     call()
 }
 
 /// Makes a call on behalf of a loop.
 pub(crate) fn with_loop<R>(event_loop: &mut LoopRef<'_>, owner: *const (), call: impl FnOnce() -> R) -> R {
-    let lent = Lent::Loop(NonNull::from(event_loop).cast());
-    let _current = Replaced::by(Some(Callback { lent, owner }));
+    let target = Target::Loop(NonNull::from(event_loop).cast());
+    let _current = Replaced::by(Some(Callback { target, owner }));
     call()
 }
 
@@ -44,17 +44,17 @@ pub(crate) fn with_loop<R>(event_loop: &mut LoopRef<'_>, owner: *const (), call:
 pub(crate) fn connection<R>(id: ConnId, act: impl FnOnce(&mut Conn<'_>) -> R) -> Option<R> {
     // Nobody else gets it meanwhile.
     let current = Replaced::by(None);
-    match current.0?.lent {
-        Lent::Connection(mut conn) => {
+    match current.0?.target {
+        Target::Connection(mut conn) => {
             // SAFETY: the exclusive reference was handed over until the callback returns, and is used here
-            // alone. What is lent to `act` ends with it.
+            // alone. What `act` gets ends with it.
             let conn = unsafe { conn.as_mut() };
             if conn.id() == id {
                 return Some(act(conn));
             }
             conn.other(id).ok().map(|mut other| act(&mut other))
         }
-        Lent::Loop(mut event_loop) => {
+        Target::Loop(mut event_loop) => {
             // SAFETY: as above.
             unsafe { event_loop.as_mut() }.conn(id).ok().map(|mut conn| act(&mut conn))
         }
@@ -70,11 +70,11 @@ pub(crate) fn owner() -> Option<*const ()> {
 /// owner's.
 pub(crate) fn event_loop<R>(owner: *const (), act: impl FnOnce(&mut LoopRef<'_>) -> R) -> Option<R> {
     let current = Replaced::by(None);
-    match current.0.filter(|callback| callback.owner == owner)?.lent {
+    match current.0.filter(|callback| callback.owner == owner)?.target {
         // SAFETY: as in `connection`.
-        Lent::Connection(mut conn) => Some(act(&mut unsafe { conn.as_mut() }.event_loop())),
+        Target::Connection(mut conn) => Some(act(&mut unsafe { conn.as_mut() }.event_loop())),
         // SAFETY: as in `connection`.
-        Lent::Loop(mut event_loop) => Some(act(unsafe { event_loop.as_mut() })),
+        Target::Loop(mut event_loop) => Some(act(unsafe { event_loop.as_mut() })),
     }
 }
 

@@ -40,7 +40,7 @@ pub(crate) trait Failures {
 }
 
 impl Methods {
-    /// `TypeError` for what can't be meant as a handler. `caller` is who calls it, in words.
+    /// `TypeError` for what can't be meant as a handler. `caller` is what calls it, in words.
     pub(crate) fn new(handler: &Bound<'_, PyAny>, caller: &str) -> PyResult<Self> {
         handler.py().import("omnipoll.handlers")?.call_method1("check", (handler, caller))?;
         let method = |name: &str| -> PyResult<Option<Py<PyAny>>> {

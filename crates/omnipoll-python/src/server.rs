@@ -282,7 +282,7 @@ impl Drop for PyServer {
         // It fails when the interpreter has ended: nothing is released then.
         let _ = Python::try_attach(|py| {
             let pending = PyErr::take(py);
-            steps.abandon(py, serving.server.handler());
+            steps.discard(py, serving.server.handler());
             pending.into_iter().for_each(|error| error.restore(py));
         });
     }

@@ -62,7 +62,7 @@ impl Steps {
     }
 
     /// Resets its connections, without a call of the handler.
-    pub(crate) fn abandon(&self, py: Python<'_>, handler: &PyHandler) {
+    pub(crate) fn discard(&self, py: Python<'_>, handler: &PyHandler) {
         handler.silence();
         let started = self.started.take(py);
         drop(started);

@@ -118,11 +118,11 @@ def run_one(combination: Combination, settings: Settings) -> Result:
         address = address_in(stage.line_of(server, STARTING))
         clients = Clients(stage, address, settings, combination.clients)
         clients.probe(1)  # What is made for the first client is no client's cost.
-        settle(server)
+        wait_until_quiet(server)
         empty = processes.memory(server.session)
         clients.connect()
         first_answers = Counter(clients.probe(PROBES))
-        settle(server)
+        wait_until_quiet(server)
         busy = processes.busy_time()
         cpu = processes.cpu_time(server.session)
         begin = time.monotonic_ns()
@@ -169,7 +169,7 @@ def address_in(line: str) -> str:
     return address
 
 
-def settle(server: Program) -> None:
+def wait_until_quiet(server: Program) -> None:
     """Waits, a second at most, until the processes and threads of clients that left have ended."""
     before, deadline = processes.population(server.session), time.monotonic() + 1
     while time.monotonic() < deadline:

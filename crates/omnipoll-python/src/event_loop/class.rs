@@ -178,7 +178,7 @@ impl PyLoop {
 
     /// Opens a datagram socket that is connected to an address, "udp:192.0.2.1:53" with a number for the
     /// host, and returns it: a DatagramSocket, which sends. What comes from there comes to on_datagram of
-    /// the handler, and that nobody is there to on_datagram_error; pulled, as DATAGRAM and
+    /// the handler, and that nothing listens there to on_datagram_error; pulled, as DATAGRAM and
     /// DATAGRAM_ERROR. Any thread may call it, and every call of the loop's.
     ///
     /// Raises ValueError for any other address, OSError (ENETUNREACH, EACCES, EADDRNOTAVAIL) as the
@@ -215,7 +215,7 @@ impl PyLoop {
     ///
     /// Other threads run meanwhile. In the main thread handlers of signals run as usual: a
     /// KeyboardInterrupt comes out of run(), as SystemExit does and every other BaseException that is no
-    /// Exception, wherever in a handler it was raised; the loop can go on after it. Any other exception
+    /// Exception, wherever in a handler it was raised; the loop can continue after it. Any other exception
     /// in a call for a connection goes to logging.getLogger("omnipoll") with its traceback and ends that
     /// connection, and nothing else.
     ///

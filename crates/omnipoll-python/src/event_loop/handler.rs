@@ -33,7 +33,7 @@ pub(crate) struct LoopHandler {
     home: OnceCell<Arc<dyn Home>>,
     mode: Cell<Mode>,
     pulled: RefCell<Pulled>,
-    /// It was said that there is nobody to take the program's own events.
+    /// It was reported that no handler takes the program's own events.
     has_complained: Cell<bool>,
 }
 

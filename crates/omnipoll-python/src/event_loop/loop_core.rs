@@ -1,4 +1,4 @@
-//! [`LoopCore`]: the core's loop, and who may use it when.
+//! [`LoopCore`]: the core's loop, and where and when it may be used.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;

@@ -122,7 +122,7 @@ impl PyLoopEvent {
         self.happened.connection.as_ref().map(|connection| connection.clone_ref(py))
     }
 
-    /// CLOSED: why the connection has ended, or never opened, an OSError; None when it ended in order.
+    /// CLOSED: why the connection has ended, or never opened, an OSError; None when it ended cleanly.
     /// DATAGRAM_ERROR: why a datagram is lost.
     #[getter]
     fn error(&self, py: Python<'_>) -> Option<Py<PyAny>> {

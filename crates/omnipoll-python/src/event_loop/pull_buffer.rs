@@ -25,18 +25,18 @@ pub(super) struct PullBuffer {
 }
 
 struct Views {
-    /// While there is this one nobody resizes it.
+    /// While there is this one it can't be resized.
     guard: Py<PyAny>,
     /// The program's, of the last wait's events.
-    lent: Vec<Py<PyAny>>,
+    exported: Vec<Py<PyAny>>,
     /// Something may have been made of them.
-    is_lent: bool,
+    is_exported: bool,
 }
 
 impl PullBuffer {
     pub(super) fn new(py: Python<'_>) -> PyResult<Self> {
         let bytes = PyByteArray::new_with(py, SIZE, |_| Ok(()))?;
-        let views = Views { guard: view_of(&bytes)?.unbind(), lent: Vec::new(), is_lent: false };
+        let views = Views { guard: view_of(&bytes)?.unbind(), exported: Vec::new(), is_exported: false };
         Ok(Self { bytes: bytes.unbind(), views: GilCell::new(py, views) })
     }
 
@@ -55,8 +55,8 @@ impl PullBuffer {
         let slice = PySlice::new(py, range.start as isize, range.end as isize, 1);
         let view = view_of(self.bytes.bind(py))?.get_item(slice)?;
         let mut views = self.views.borrow(py);
-        views.lent.push(view.clone().unbind());
-        views.is_lent = true;
+        views.exported.push(view.clone().unbind());
+        views.is_exported = true;
         drop(views);
         Ok(view)
     }
@@ -64,23 +64,23 @@ impl PullBuffer {
     /// Releases the views: the bytes of the next wait take the place of these. `BufferError` while something
     /// that was made of one still uses them.
     pub(super) fn release_views(&self, py: Python<'_>) -> PyResult<()> {
-        while let Some(view) = self.last_lent(py) {
+        while let Some(view) = self.last_exported(py) {
             release(&view).map_err(in_use)?;
-            let released = self.views.borrow(py).lent.pop();
+            let released = self.views.borrow(py).exported.pop();
             drop(released);
         }
-        if self.views.borrow(py).is_lent {
+        if self.views.borrow(py).is_exported {
             self.check_is_free(py)?;
-            self.views.borrow(py).is_lent = false;
+            self.views.borrow(py).is_exported = false;
         }
         Ok(())
     }
 
-    fn last_lent<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.views.borrow(py).lent.last().map(|view| view.bind(py).clone())
+    fn last_exported<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.views.borrow(py).exported.last().map(|view| view.bind(py).clone())
     }
 
-    /// A bytearray that is lent refuses to be resized. The guard is away for this moment.
+    /// A bytearray with views refuses to be resized. The guard is away for this moment.
     fn check_is_free(&self, py: Python<'_>) -> PyResult<()> {
         let bytes = self.bytes.bind(py);
         let guard = self.views.borrow(py).guard.clone_ref(py);

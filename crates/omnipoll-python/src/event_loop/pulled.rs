@@ -260,7 +260,7 @@ impl Filling {
         let range = self.used..self.used + data.len();
         assert!(range.end <= BUFFER);
         // SAFETY: the buffer has BUFFER bytes from `start` on, and stays where it is until the next `begin`:
-        // it is guarded. Nobody reads there: events of earlier waits have copies, and views have ended.
+        // it is guarded. Nothing reads there: events of earlier waits have copies, and views have ended.
         unsafe { self.start.add(range.start).copy_from_nonoverlapping(data.as_ptr(), data.len()) };
         self.used = range.end;
         range
