@@ -6,7 +6,8 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from conftest import LONG, Pipe
@@ -22,17 +23,31 @@ def loop(engine: str) -> Iterator[EventLoop]:
     loop.close()
 
 
-def send_once_asleep(loop: EventLoop, send: threading.Thread) -> None:
-    """Starts the thread; the loop has nothing to do but to wait."""
-    loop.call_soon(send.start)
+def wait_until_asleep() -> None:
+    """Until the main thread, which has the interpreter whenever it wants it, has slept for long."""
+    stat = Path(f"/proc/self/task/{threading.main_thread().native_id}/stat")
+    asleep = 0
+    while asleep < 100:
+        asleep = asleep + 1 if ") S " in stat.read_text() else 0
+
+
+def send_once_asleep(loop: EventLoop, send: Callable[[], object]) -> threading.Thread:
+    """Starts a thread that calls it; the loop has nothing to do but to wait."""
+
+    def run() -> None:
+        wait_until_asleep()
+        send()
+
+    thread = threading.Thread(target=run)
+    loop.call_soon(thread.start)
+    return thread
 
 
 def test_an_interrupt_that_another_thread_receives_ends_the_wait(loop: EventLoop) -> None:
     def interrupt() -> None:
         signal.pthread_kill(threading.get_ident(), signal.SIGINT)
 
-    thread = threading.Thread(target=interrupt)
-    send_once_asleep(loop, thread)
+    thread = send_once_asleep(loop, interrupt)
     with pytest.raises(KeyboardInterrupt):
         loop.run_forever()
     thread.join()
@@ -67,8 +82,7 @@ def test_signal_handlers(loop: EventLoop) -> None:
         loop.stop()
 
     loop.add_signal_handler(signal.SIGUSR1, handle, "usr1")
-    thread = threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGUSR1))
-    send_once_asleep(loop, thread)
+    thread = send_once_asleep(loop, lambda: os.kill(os.getpid(), signal.SIGUSR1))
     loop.run_forever()
     thread.join()
     assert calls == ["usr1"]
@@ -112,7 +126,7 @@ def test_a_loop_runs_on_in_parent_and_child_after_a_fork(loop: EventLoop, pipe: 
         loop.run_forever()
         if pids == [0]:
             thread = threading.Thread(target=loop.call_soon_threadsafe, args=(loop.stop,))
-            send_once_asleep(loop, thread)
+            loop.call_soon(thread.start)
             loop.run_forever()
             status = 0
     finally:

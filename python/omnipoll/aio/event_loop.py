@@ -12,14 +12,14 @@ from asyncio import sslproto
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
-from omnipoll import _native
 from omnipoll.aio import accepting, handles, transports  # noqa: F401  (handles completes the native ones)
+from omnipoll.aio.socket_calls import SocketCalls
 
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
 
 
-class EventLoop(_native.AsyncioLoop, asyncio.SelectorEventLoop):
+class EventLoop(SocketCalls, asyncio.SelectorEventLoop):
     """An asyncio event loop on one of omnipoll's engines, by default the best there is."""
 
     if TYPE_CHECKING:

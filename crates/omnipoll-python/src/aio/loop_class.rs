@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use omnipoll::{EngineKind, Interest, Poller};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::handle::{is_ours_alone, Handle};
@@ -185,6 +185,7 @@ impl AsyncioLoop {
         interest: Interest,
         watched: Watched,
     ) -> io::Result<Key> {
+        drop(self.end_socket_calls(py, fd));
         let mut set = self.watched.borrow(py);
         let key = set.next_key();
         let is_in_poller = !interest.is_empty();
@@ -193,6 +194,18 @@ impl AsyncioLoop {
         }
         set.insert(key, Registration { fd, interest, is_in_poller, watched });
         Ok(key)
+    }
+
+    /// Ends the registration of a socket's calls, which stays when none waits.
+    fn end_socket_calls(&self, py: Python<'_>, fd: RawFd) -> Option<Watched> {
+        let mut set = self.watched.borrow(py);
+        let key = set.find(fd)?;
+        let is_of_calls = matches!(set.get_mut(key)?.watched, Watched::Socket(_));
+        drop(set);
+        if !is_of_calls {
+            return None;
+        }
+        self.unwatch(py, key)
     }
 
     /// Replaces the interest. An empty one takes the descriptor out of the poller, which would report a
@@ -381,6 +394,34 @@ impl AsyncioLoop {
 
     fn _remove_writer(&self, py: Python<'_>, fd: &Bound<'_, PyAny>) -> PyResult<bool> {
         self.remove_callback(py, fd, Direction::Writing)
+    }
+
+    fn _start_receiving(
+        slf: &Bound<'_, Self>,
+        socket: &Bound<'_, PyAny>,
+        size: usize,
+    ) -> PyResult<Py<PyAny>> {
+        Self::start_receiving(slf, socket, size)
+    }
+
+    fn _start_sending(
+        slf: &Bound<'_, Self>,
+        socket: &Bound<'_, PyAny>,
+        data: &Bound<'_, PyAny>,
+    ) -> PyResult<Py<PyAny>> {
+        Self::start_sending(slf, socket, data)
+    }
+
+    #[pyo3(signature = (socket, is_writing, name, *arguments))]
+    fn _start_call<'py>(
+        slf: &Bound<'py, Self>,
+        socket: &Bound<'py, PyAny>,
+        is_writing: bool,
+        name: &Bound<'py, PyString>,
+        arguments: &Bound<'py, PyTuple>,
+    ) -> PyResult<(bool, Py<PyAny>)> {
+        let direction = if is_writing { Direction::Writing } else { Direction::Reading };
+        Self::start_call(slf, socket, direction, name, arguments)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -14,6 +14,8 @@ mod loop_class;
 mod readers;
 mod report;
 mod scheduling;
+mod socket_attempt;
+mod socket_calls;
 mod timers;
 mod transport;
 mod turn;

@@ -12,7 +12,7 @@ use super::context::copy_current;
 use super::entry::{self, Given, Method};
 use super::handle::{Call, Handle};
 use super::loop_class::AsyncioLoop;
-use super::watched::Watched;
+use super::watched::{Key, Watched, WatchedSet};
 use crate::convert::{self, error};
 
 #[derive(Clone, Copy, PartialEq)]
@@ -62,6 +62,23 @@ fn place<'a>(
     match direction {
         Reading => reader,
         Writing => writer,
+    }
+}
+
+/// What a descriptor is watched for.
+enum Found {
+    Nothing,
+    Callbacks(Key),
+    Acceptor(Key),
+    Transport,
+}
+
+type Place = Option<Py<Handle>>;
+
+fn callbacks(set: &mut WatchedSet, key: Key) -> Option<(&mut Place, &mut Place)> {
+    match &mut set.get_mut(key)?.watched {
+        Watched::Callbacks { reader, writer } => Some((reader, writer)),
+        _ => None,
     }
 }
 
@@ -116,7 +133,17 @@ fn put(
     handle: Option<Py<Handle>>,
     direction: Direction,
 ) -> PyResult<Option<Py<Handle>>> {
-    let found = this.watched(py).find(fd);
+    let found = match (this.find_callbacks(py, fd), &handle) {
+        (Found::Nothing, _) => None,
+        (Found::Callbacks(key), _) => Some(key),
+        (_, Some(_)) => return Err(error(io::Error::from_raw_os_error(libc::EEXIST))),
+        (Found::Acceptor(key), None) if direction == Reading => {
+            // So the standard library's code stops a server.
+            drop(this.unwatch(py, key));
+            return Ok(None);
+        }
+        (_, None) => return Ok(None),
+    };
     let Some(key) = found else {
         let Some(handle) = handle else { return Ok(None) };
         let (reader, writer) = match direction {
@@ -128,28 +155,14 @@ fn put(
         return Ok(None);
     };
     let mut set = this.watched(py);
-    let Some(registration) = set.get_mut(key) else { return Ok(None) };
-    let Watched::Callbacks { reader, writer } = &mut registration.watched else {
-        return match handle {
-            Some(_) => Err(error(io::Error::from_raw_os_error(libc::EEXIST))),
-            // So the standard library's code stops a server.
-            None if matches!(registration.watched, Watched::Accepting(_)) && direction == Reading => {
-                drop(set);
-                drop(this.unwatch(py, key));
-                Ok(None)
-            }
-            None => Ok(None),
-        };
-    };
+    let Some((reader, writer)) = callbacks(&mut set, key) else { return Ok(None) };
     let before = std::mem::replace(place(reader, writer, direction), handle);
     let wanted = interest(reader, writer);
     drop(set);
     if wanted.is_empty() {
         this.unwatch(py, key);
     } else if let Err(failed) = this.set_interest(py, key, wanted) {
-        let mut set = this.watched(py);
-        let registration = set.get_mut(key).map(|registration| &mut registration.watched);
-        if let Some(Watched::Callbacks { reader, writer }) = registration {
+        if let Some((reader, writer)) = callbacks(&mut this.watched(py), key) {
             *place(reader, writer, direction) = before;
         }
         return Err(error(failed));
@@ -158,6 +171,18 @@ fn put(
 }
 
 impl AsyncioLoop {
+    /// The registration of a descriptor that has callbacks. One that was for a socket's calls gives way.
+    fn find_callbacks(&self, py: Python<'_>, fd: RawFd) -> Found {
+        let mut set = self.watched(py);
+        let Some(key) = set.find(fd) else { return Found::Nothing };
+        match set.get_mut(key).map(|registration| &registration.watched) {
+            None | Some(Watched::Socket(_)) => Found::Nothing,
+            Some(Watched::Callbacks { .. }) => Found::Callbacks(key),
+            Some(Watched::Accepting(_)) => Found::Acceptor(key),
+            Some(Watched::Transport(_)) => Found::Transport,
+        }
+    }
+
     /// Whether there was a callback to remove.
     pub(crate) fn remove_callback(
         &self,

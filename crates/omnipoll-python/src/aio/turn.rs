@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 
 use super::handle::{Handle, TimerHandle};
 use super::loop_class::AsyncioLoop;
+use super::socket_calls;
 use super::transport::Transport;
 use super::watched::{Key, Watched};
 use crate::convert::error;
@@ -210,13 +211,14 @@ fn ready(this: &Bound<'_, AsyncioLoop>, key: Key, ready: Ready) -> PyResult<()> 
             for handle in reader.into_iter().chain(writer) {
                 core.push(py, handle);
             }
+            Ok(())
         }
         Watched::Transport(transport) => {
             let done = Transport::ready(transport.bind(py), ready);
             transport.drop_ref(py);
-            return done;
+            done
         }
-        Watched::Accepting(acceptor) => return acceptor.get().ready(this, key),
+        Watched::Accepting(acceptor) => acceptor.get().ready(this, key),
+        Watched::Socket(calls) => socket_calls::ready(this, key, calls.bind(py), ready),
     }
-    Ok(())
 }

@@ -9,6 +9,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::accepting::Acceptor;
 use super::handle::Handle;
+use super::socket_calls::SocketCalls;
 use super::transport::Transport;
 
 /// What is done when a descriptor is ready.
@@ -19,6 +20,8 @@ pub(crate) enum Watched {
     Transport(Py<Transport>),
     /// Accepts by itself.
     Accepting(Py<Acceptor>),
+    /// Calls of `sock_recv` and its neighbours.
+    Socket(Py<SocketCalls>),
 }
 
 impl Watched {
@@ -40,6 +43,7 @@ impl Watched {
             }
             Self::Transport(transport) => Self::Transport(transport.clone_ref(py)),
             Self::Accepting(acceptor) => Self::Accepting(acceptor.clone_ref(py)),
+            Self::Socket(calls) => Self::Socket(calls.clone_ref(py)),
         }
     }
 
@@ -51,6 +55,7 @@ impl Watched {
             }
             Self::Transport(transport) => visit.call(transport),
             Self::Accepting(acceptor) => visit.call(acceptor),
+            Self::Socket(calls) => visit.call(calls),
         }
     }
 }
