@@ -58,7 +58,9 @@ class Client:
     def until(self, name: str) -> Any:
         """The next event of this name, or response to this command."""
         while True:
-            length = int(self.stream.readline().split(b":")[1])
+            head = self.stream.readline()
+            assert head, f"debugpy has closed the connection before {name}"
+            length = int(head.split(b":")[1])
             self.stream.readline()
             message = json.loads(self.stream.read(length))
             assert message.get("success", True), json.dumps(message)
@@ -95,6 +97,9 @@ def test_a_breakpoint_in_a_coroutine(python: str, tmp_path: Path, loop_name: str
         client.request("disconnect")
         assert process.wait(LIMIT / 2) == 0
         assert "the number is 42" in said.read_text()
+    except Exception:
+        print(said.read_text())
+        raise
     finally:
         process.kill()
         process.wait()
