@@ -47,6 +47,7 @@ __all__ = [
     "Connection",
     "Datagram",
     "DatagramSocket",
+    "DatagramTransport",
     "Event",
     "Finding",
     "Handle",
@@ -301,6 +302,7 @@ class Acceptor:
 # Annotated as if it had the base that isinstance() believes in.
 @disjoint_base
 class Transport(asyncio.Transport):
+    _asyncio_class: ClassVar[type[asyncio.BaseTransport]]
     @property
     def _sock(self) -> socket | None: ...
     @property
@@ -314,7 +316,16 @@ class Transport(asyncio.Transport):
     def _waits(self) -> tuple[bool, bool]: ...
     def _start_reading(self) -> None: ...
 
-@disjoint_base
+class DatagramTransport(Transport, asyncio.DatagramTransport):
+    def __new__(
+        cls,
+        loop: AsyncioLoop,
+        sock: socket,
+        protocol: asyncio.BaseProtocol,
+        extra: dict[str, Any],
+        address: object = None,
+    ) -> Self: ...
+
 class StreamTransport(Transport):
     def __new__(
         cls,

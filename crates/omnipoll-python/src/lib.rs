@@ -54,6 +54,8 @@ mod _native {
     #[pymodule_export]
     use aio::AsyncioLoop;
     #[pymodule_export]
+    use aio::DatagramTransport;
+    #[pymodule_export]
     use aio::Handle;
     #[pymodule_export]
     use aio::StreamTransport;

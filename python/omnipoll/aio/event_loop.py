@@ -109,6 +109,12 @@ class EventLoop(SocketCalls, asyncio.SelectorEventLoop):
         self._ensure_fd_no_transport(sock)
         return transports.make_stream(self, sock, protocol, waiter, extra, server)
 
+    def _make_datagram_transport(  # type: ignore[no-untyped-def]
+        self, sock, protocol, address=None, waiter=None, extra=None
+    ):
+        self._ensure_fd_no_transport(sock)
+        return transports.make_datagram(self, sock, protocol, address, waiter, extra)
+
     def _make_ssl_transport(  # type: ignore[no-untyped-def]
         self,
         rawsock,
@@ -149,6 +155,11 @@ class EventLoop(SocketCalls, asyncio.SelectorEventLoop):
             asyncio._set_running_loop(None)
             self._set_coroutine_origin_tracking(False)
             sys.set_asyncgen_hooks(*self._old_agen_hooks)
+
+    elif TYPE_CHECKING:
+
+        def _run_forever_setup(self) -> None: ...
+        def _run_forever_cleanup(self) -> None: ...
 
 
 def _call(handle: asyncio.Handle) -> None:

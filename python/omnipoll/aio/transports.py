@@ -24,8 +24,7 @@ class StreamTransport(_native.StreamTransport):
     _start_tls_compatible = True
     _sendfile_compatible = constants._SendfileMode.TRY_NATIVE
 
-    # The native class can't have a base of Python's: isinstance() goes by this.
-    __class__ = property(lambda _: asyncio.Transport)
+    _asyncio_class = asyncio.Transport
 
     def __repr__(self) -> str:
         """Return its state in words."""
@@ -34,6 +33,36 @@ class StreamTransport(_native.StreamTransport):
     def __del__(self) -> None:
         """Warn when it was never closed."""
         _collect(self)
+
+
+class DatagramTransport(_native.DatagramTransport):
+    """The transport of a socket of datagrams."""
+
+    __slots__ = ()
+
+    _asyncio_class = asyncio.DatagramTransport
+
+    def __repr__(self) -> str:
+        """Return its state in words."""
+        return _describe(self)
+
+    def __del__(self) -> None:
+        """Warn when it was never closed."""
+        _collect(self)
+
+
+def make_datagram(
+    loop: EventLoop,
+    sock: socket.socket,
+    protocol: asyncio.BaseProtocol,
+    address: Any,
+    waiter: asyncio.Future[None] | None,
+    extra: dict[str, Any] | None,
+) -> DatagramTransport:
+    """Make a transport, whose protocol's `connection_made()` is called in the loop's next turn."""
+    transport = DatagramTransport(loop, sock, protocol, _complete(extra, sock), address)
+    _start(loop, transport, protocol, waiter)
+    return transport
 
 
 def make_stream(

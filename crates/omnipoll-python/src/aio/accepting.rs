@@ -42,7 +42,7 @@ impl Acceptor {
         for _ in 0..self.backlog {
             match accept(self.fd) {
                 Ok(Some((fd, address))) => {
-                    let address = address.to_python(py)?.unwrap_or_else(|| py.None());
+                    let address = address.to_python(py)?;
                     let arguments = Arguments::Two([fd.into_pyobject(py)?.into_any().unbind(), address]);
                     let copy = context.call_method0(py, intern!(py, "copy"))?;
                     context::run(py, &copy, &accepted, &arguments)?;

@@ -27,7 +27,7 @@ use pyo3::prelude::*;
 pub(crate) use self::accepting::Acceptor;
 pub(crate) use self::handle::{Handle, TimerHandle};
 pub(crate) use self::loop_class::AsyncioLoop;
-pub(crate) use self::transport::{StreamTransport, Transport};
+pub(crate) use self::transport::{DatagramTransport, StreamTransport, Transport};
 
 /// Gives the class the methods that are called without a tuple for their arguments.
 pub(crate) fn install(py: Python<'_>) -> PyResult<()> {

@@ -16,6 +16,8 @@ pub(super) enum Kind {
     Data,
     /// `get_buffer(size)` and `buffer_updated(size)`.
     Buffered,
+    /// `datagram_received(data, address)`.
+    Datagrams,
 }
 
 pub(super) struct Calls {
@@ -30,12 +32,16 @@ impl Calls {
         Self { kind: Kind::Data, first: None, second: None }
     }
 
-    pub(super) fn of_stream(protocol: &Bound<'_, PyAny>) -> PyResult<Self> {
+    pub(super) fn new(protocol: &Bound<'_, PyAny>, is_datagram: bool) -> PyResult<Self> {
         static BUFFERED: PyOnceLock<Py<PyType>> = PyOnceLock::new();
         let py = protocol.py();
         let method = |name: &Bound<'_, PyString>| -> PyResult<Option<Py<PyAny>>> {
             Ok(protocol.getattr_opt(name)?.map(Bound::unbind))
         };
+        if is_datagram {
+            let first = method(intern!(py, "datagram_received"))?;
+            return Ok(Self { kind: Kind::Datagrams, first, second: None });
+        }
         if protocol.is_instance(BUFFERED.import(py, "asyncio", "BufferedProtocol")?)? {
             let first = method(intern!(py, "get_buffer"))?;
             return Ok(Self { kind: Kind::Buffered, first, second: method(intern!(py, "buffer_updated"))? });

@@ -23,6 +23,7 @@ use crate::gil_cell::GilCell;
 #[pyclass(frozen, subclass, weakref, module = "omnipoll._native")]
 pub(crate) struct Transport {
     pub(super) fd: RawFd,
+    is_datagram: bool,
     state: GilCell<State>,
 }
 
@@ -48,6 +49,9 @@ pub(super) struct State {
     pub(super) is_eof_written: bool,
     /// Waits for the queue to be empty.
     pub(super) empty_waiter: Option<Py<PyAny>>,
+    /// Of datagrams: the only address that is sent to, and whether the socket knows it.
+    pub(super) address: Option<Py<PyAny>>,
+    pub(super) is_connected: bool,
 }
 
 impl State {
@@ -68,7 +72,7 @@ impl Transport {
         sock: &Bound<'_, PyAny>,
         protocol: &Bound<'_, PyAny>,
         extra: &Bound<'_, PyDict>,
-        calls: Calls,
+        is_datagram: bool,
     ) -> PyResult<Self> {
         protect_thread();
         let py = owner.py();
@@ -78,7 +82,7 @@ impl Transport {
             protocol: Some(protocol.clone().unbind()),
             server: None,
             extra: Some(extra.clone().unbind()),
-            calls,
+            calls: Calls::new(protocol, is_datagram)?,
             context: Some(copy_current(py)?),
             watched: None,
             reads: false,
@@ -89,8 +93,10 @@ impl Transport {
             flow: Flow::default(),
             is_eof_written: false,
             empty_waiter: None,
+            address: None,
+            is_connected: false,
         };
-        Ok(Self { fd: descriptor(sock)?, state: GilCell::new(py, state) })
+        Ok(Self { fd: descriptor(sock)?, is_datagram, state: GilCell::new(py, state) })
     }
 
     #[inline]
@@ -175,7 +181,11 @@ impl Transport {
             Self::read(this)?;
         }
         if can_write && !transport.state(py).queue.is_empty() {
-            Self::flush(this)?;
+            if transport.is_datagram {
+                Self::flush_datagrams(this)?;
+            } else {
+                Self::flush(this)?;
+            }
         }
         Ok(())
     }
@@ -208,7 +218,7 @@ impl Transport {
 
     /// Has another protocol called from now on.
     fn set_protocol(&self, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
-        let calls = Calls::of_stream(protocol)?;
+        let calls = Calls::new(protocol, self.is_datagram)?;
         let mut state = self.state(protocol.py());
         let before =
             (state.protocol.replace(protocol.clone().unbind()), std::mem::replace(&mut state.calls, calls));
@@ -313,6 +323,12 @@ impl Transport {
         Self::lose_connection(slf, exc)
     }
 
+    /// What `isinstance()` believes in: a native class can't have a base of Python's.
+    #[getter(__class__)]
+    fn class<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        slf.get_type().getattr(intern!(slf.py(), "_asyncio_class"))
+    }
+
     #[getter]
     fn _extra(&self, py: Python<'_>) -> Option<Py<PyDict>> {
         self.state(py).extra.as_ref().map(|extra| extra.clone_ref(py))
@@ -383,13 +399,16 @@ impl Transport {
         }
         visit.call(&state.owner)?;
         visit.call(&state.extra)?;
-        state.calls.traverse(&visit)
+        visit.call(&state.address)?;
+        state.calls.traverse(&visit)?;
+        state.queue.traverse(&visit)
     }
 
     fn __clear__(&self, py: Python<'_>) {
         let mut state = self.state(py);
         let objects = (state.sock.take(), state.protocol.take(), state.server.take(), state.context.take());
-        let others = (state.empty_waiter.take(), state.owner.take(), state.extra.take());
+        let others =
+            (state.empty_waiter.take(), state.owner.take(), state.extra.take(), state.address.take());
         let calls = std::mem::replace(&mut state.calls, Calls::none());
         let queue = std::mem::take(&mut state.queue);
         drop(state);

@@ -6,6 +6,7 @@
 
 mod calls;
 mod class;
+mod datagram;
 mod ending;
 mod flow;
 mod reading;
@@ -18,9 +19,11 @@ mod writing;
 use pyo3::prelude::*;
 
 pub(crate) use self::class::Transport;
+pub(crate) use self::datagram::DatagramTransport;
 pub(crate) use self::stream::StreamTransport;
 
 /// Gives the classes the methods that are called without a tuple for their arguments.
 pub(super) fn install(py: Python<'_>) -> PyResult<()> {
-    stream::install(py)
+    stream::install(py)?;
+    datagram::install(py)
 }

@@ -33,6 +33,7 @@ impl Transport {
         match kind {
             Kind::Data => read_data(this),
             Kind::Buffered => read_into_buffer(this),
+            Kind::Datagrams => Self::read_datagrams(this),
         }
     }
 

@@ -6,6 +6,8 @@ use std::os::fd::RawFd;
 
 use libc::{c_int, c_void, socklen_t};
 
+use crate::aio::address::SocketAddress;
+
 /// Repeats a call that a signal has interrupted; `None` when it would have to wait.
 fn call(mut call: impl FnMut() -> isize) -> io::Result<Option<usize>> {
     loop {
@@ -38,6 +40,25 @@ pub(super) fn send_all(fd: RawFd, slices: &[IoSlice<'_>]) -> io::Result<Option<u
     message.msg_iovlen = slices.len() as _;
     // SAFETY: an `IoSlice` is laid out as an iovec; nothing is written to any of it.
     call(|| unsafe { libc::sendmsg(fd, &message, libc::MSG_NOSIGNAL) })
+}
+
+pub(super) fn receive_from(
+    fd: RawFd,
+    buffer: &mut [u8],
+    address: &mut SocketAddress,
+) -> io::Result<Option<usize>> {
+    let (data, len) = (buffer.as_mut_ptr().cast::<c_void>(), buffer.len());
+    let (place, size) = address.place();
+    // SAFETY: the buffer is ours for the length of the call, and the address has room for as many bytes
+    // as `size` says.
+    call(|| unsafe { libc::recvfrom(fd, data, len, 0, place, size) })
+}
+
+pub(super) fn send_to(fd: RawFd, data: &[u8], address: &SocketAddress) -> io::Result<Option<usize>> {
+    let (data, len) = (data.as_ptr().cast::<c_void>(), data.len());
+    let (place, size) = address.get();
+    // SAFETY: the data and the address stay for the length of the call.
+    call(|| unsafe { libc::sendto(fd, data, len, libc::MSG_NOSIGNAL, place, size) })
 }
 
 pub(super) fn shut_down_writing(fd: RawFd) -> io::Result<()> {

@@ -7,7 +7,6 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::calls::Calls;
 use super::class::Transport;
 use super::socket;
 use crate::aio::AsyncioLoop;
@@ -75,8 +74,7 @@ impl StreamTransport {
         protocol: &Bound<'_, PyAny>,
         extra: &Bound<'_, PyDict>,
     ) -> PyResult<PyClassInitializer<Self>> {
-        let calls = Calls::of_stream(protocol)?;
-        let base = Transport::new(r#loop, sock, protocol, extra, calls)?;
+        let base = Transport::new(r#loop, sock, protocol, extra, false)?;
         socket::set_no_delay(base.fd);
         Ok(PyClassInitializer::from(base).add_subclass(Self))
     }

@@ -6,11 +6,15 @@ use std::io::IoSlice;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
+use pyo3::{PyTraverseError, PyVisit};
 
 use super::view::View;
 
 /// As many pieces as one system call takes: `IOV_MAX`.
 const PIECES: usize = 1024;
+
+/// What a datagram counts besides its bytes, so that empty ones count too. As in the standard library.
+const DATAGRAM_HEADER: usize = 8;
 
 /// What a program gives to be sent.
 pub(super) enum Data<'a, 'py> {
@@ -46,11 +50,11 @@ impl<'a, 'py> Data<'a, 'py> {
     /// the rest of what somebody can.
     pub(super) fn keep(self, py: Python<'py>, sent: usize) -> Piece {
         match self {
-            Self::Bytes(bytes) => Piece { kept: Kept::Bytes(bytes.clone().unbind()), start: sent },
-            Self::View(view) if view.is_constant() => Piece { kept: Kept::View(view), start: sent },
+            Self::Bytes(bytes) => Piece::new(Kept::Bytes(bytes.clone().unbind()), sent),
+            Self::View(view) if view.is_constant() => Piece::new(Kept::View(view), sent),
             Self::View(view) => {
                 let copy = PyBytes::new(py, &view.as_slice()[sent..]).unbind();
-                Piece { kept: Kept::Bytes(copy), start: 0 }
+                Piece::new(Kept::Bytes(copy), 0)
             }
         }
     }
@@ -65,9 +69,33 @@ enum Kept {
 pub(super) struct Piece {
     kept: Kept,
     start: usize,
+    /// Counted besides the bytes.
+    header: usize,
+    /// Of a datagram that has one of its own.
+    pub(super) address: Option<Py<PyAny>>,
 }
 
 impl Piece {
+    fn new(kept: Kept, start: usize) -> Self {
+        Self { kept, start, header: 0, address: None }
+    }
+
+    pub(super) fn for_datagram(self, address: Option<Py<PyAny>>) -> Self {
+        Self { header: DATAGRAM_HEADER, address, ..self }
+    }
+
+    /// As an object of Python's.
+    pub(super) fn object<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        match &self.kept {
+            Kept::Bytes(bytes) if self.start == 0 => bytes.bind(py).clone().into_any(),
+            _ => PyBytes::new(py, self.as_slice(py)).into_any(),
+        }
+    }
+
+    fn size(&self, py: Python<'_>) -> usize {
+        self.as_slice(py).len() + self.header
+    }
+
     pub(super) fn as_slice<'a>(&'a self, py: Python<'a>) -> &'a [u8] {
         let whole = match &self.kept {
             Kept::Bytes(bytes) => bytes.as_bytes(py),
@@ -95,7 +123,7 @@ impl WriteQueue {
     }
 
     pub(super) fn push(&mut self, py: Python<'_>, piece: Piece) {
-        self.size += piece.as_slice(py).len();
+        self.size += piece.size(py);
         self.pieces.push_back(piece);
     }
 
@@ -119,5 +147,22 @@ impl WriteQueue {
             whole += 1;
         }
         self.pieces.drain(..whole).collect()
+    }
+
+    /// Takes out the first one, whole.
+    pub(super) fn pop(&mut self, py: Python<'_>) -> Option<Piece> {
+        let piece = self.pieces.pop_front()?;
+        self.size -= piece.size(py);
+        Some(piece)
+    }
+
+    /// What was taken out is the first again.
+    pub(super) fn put_back(&mut self, py: Python<'_>, piece: Piece) {
+        self.size += piece.size(py);
+        self.pieces.push_front(piece);
+    }
+
+    pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.pieces.iter().try_for_each(|piece| visit.call(&piece.address))
     }
 }

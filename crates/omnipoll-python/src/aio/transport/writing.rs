@@ -120,7 +120,7 @@ impl Transport {
     }
 
     /// What was waiting for the queue to be empty. The protocol may have written in between.
-    fn finish_flush(this: &Bound<'_, Self>) -> PyResult<()> {
+    pub(super) fn finish_flush(this: &Bound<'_, Self>) -> PyResult<()> {
         let (py, transport) = (this.py(), this.get());
         if !transport.state(py).queue.is_empty() {
             return Ok(());
