@@ -111,12 +111,14 @@ impl Connects {
 
     /// Starts to connect. Whatever comes of it, also at once, is an outcome.
     pub(crate) fn start(&mut self, io: &mut ConnectIo<'_>, request: ConnectRequest, id: ConnId, token: u64) {
-        if let Some((socket, peer)) = request.adopted {
-            let opened = OpenedConnect { id, token, socket, peer, is_registered: false };
-            return self.outcomes.push_back(Outcome::Opened(opened));
-        }
-        let now = self.clock.now();
-        let new = Connecting::new(id, token, request.address, request.setup, request.timeout, now);
+        let (address, timeout, setup) = match request {
+            ConnectRequest::Connect { address, timeout, setup } => (address, timeout, setup),
+            ConnectRequest::Adopt { socket, peer } => {
+                let opened = OpenedConnect { id, token, socket, peer, is_registered: false };
+                return self.outcomes.push_back(Outcome::Opened(opened));
+            }
+        };
+        let new = Connecting::new(id, token, address, setup, timeout, self.clock.now());
         let key = self.connects.insert(new);
         self.keys.insert(id, key);
         if let ConnectAddress::Name(..) = self.connects[key].address {

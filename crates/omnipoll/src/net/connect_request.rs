@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use super::connect_address::ConnectAddress;
@@ -13,17 +13,22 @@ use crate::sys::{connecting, socket_options, Address};
 
 /// What can be started; what is wrong with it was an error already.
 #[derive(Debug)]
-pub(crate) struct ConnectRequest {
-    pub(super) address: ConnectAddress,
-    /// The socket and the peer of a [`ConnectAddress::Descriptor`].
-    pub(super) adopted: Option<(OwnedFd, Address)>,
-    pub(super) timeout: Option<Duration>,
-    pub(super) setup: SocketSetup,
+pub(crate) enum ConnectRequest {
+    /// A socket that is connected already.
+    Adopt {
+        socket: OwnedFd,
+        peer: Address,
+    },
+    Connect {
+        address: ConnectAddress,
+        timeout: Option<Duration>,
+        setup: SocketSetup,
+    },
 }
 
 /// What is set on each socket before it is connected.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct SocketSetup {
+pub(crate) struct SocketSetup {
     local: Option<SocketAddr>,
     no_delay: bool,
     keep_alive: Option<Duration>,
@@ -41,23 +46,14 @@ impl ConnectRequest {
         if local.is_some() && !is_internet {
             return Err(fail(libc::EINVAL, "only internet addresses are connected to from a local address"));
         }
-        let adopted = match address {
-            ConnectAddress::Descriptor(number) => Some(connecting::adopt(number).map_err(|error| {
+        if let ConnectAddress::Descriptor(number) = address {
+            let (socket, peer) = connecting::adopt(number).map_err(|error| {
                 fail(errno::number(&error), format!("descriptor {number}: {}", explain(&error)))
-            })?),
-            _ => None,
-        };
+            })?;
+            return Ok(Self::Adopt { socket, peer });
+        }
         let setup = SocketSetup { local, no_delay: options.no_delay, keep_alive: options.keep_alive };
-        Ok(Self { address, adopted, timeout: options.timeout, setup })
-    }
-}
-
-impl ConnectRequest {
-    /// For a socket that is connected.
-    pub(super) fn adopted(socket: OwnedFd) -> Self {
-        let setup = SocketSetup { local: None, no_delay: false, keep_alive: None };
-        let address = ConnectAddress::Descriptor(socket.as_raw_fd());
-        Self { address, adopted: Some((socket, Address::Unnamed)), timeout: None, setup }
+        Ok(Self::Connect { address, timeout: options.timeout, setup })
     }
 }
 

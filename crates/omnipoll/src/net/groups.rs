@@ -39,10 +39,7 @@ impl Groups {
         group: &str,
         admit: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<()> {
-        check_name(group)?;
-        let mut state = self.lock();
-        admit()?;
-        state.join(id, group)
+        self.admitted(group, admit)?.join(id, group)
     }
 
     /// Makes a connection no member, if `admit` finds it open.
@@ -52,11 +49,20 @@ impl Groups {
         group: &str,
         admit: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<()> {
-        check_name(group)?;
-        let mut state = self.lock();
-        admit()?;
-        state.leave(id, group);
+        self.admitted(group, admit)?.leave(id, group);
         Ok(())
+    }
+
+    /// The groups, if such a name is one of a group and `admit` has no error while they are locked.
+    fn admitted(
+        &self,
+        group: &str,
+        admit: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<RwLockWriteGuard<'_, State>> {
+        check_name(group)?;
+        let state = self.lock();
+        admit()?;
+        Ok(state)
     }
 
     /// A connection leaves all its groups.

@@ -10,6 +10,7 @@ use super::conn_id::ConnId;
 use super::connect_request::ConnectRequest;
 use super::loop_context::{LoopContext, PendingConnect};
 use crate::error::Describe;
+use crate::sys::Address;
 
 /// Which of a program's standard streams become connections. The others are as its [`Command`] has them.
 ///
@@ -106,7 +107,7 @@ impl LoopContext {
     /// A socket that is connected becomes a connection of the loop.
     fn adopt(&self, socket: OwnedFd, token: u64) -> io::Result<ConnId> {
         let id = self.mailbox.reserve()?;
-        let request = ConnectRequest::adopted(socket);
+        let request = ConnectRequest::Adopt { socket, peer: Address::Unnamed };
         self.requests.borrow_mut().push(PendingConnect { request, id, token });
         Ok(id)
     }

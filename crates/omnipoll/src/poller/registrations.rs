@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::MutexGuard;
 
+use super::reserved::Owner;
 use super::Poller;
 use crate::engine::Capabilities;
 use crate::error::fail;
@@ -222,23 +223,22 @@ impl Poller {
     /// ```
     pub fn modify_raw(&self, fd: RawFd, interest: Interest, token: u64) -> io::Result<()> {
         self.check_token(token)?;
-        self.modify_registration(fd, interest, token, Self::check_is_users)
+        self.modify_registration(fd, interest, token, Owner::Program)
     }
 
-    /// `check` says whether the registration may be changed, by its token.
     #[inline]
     pub(super) fn modify_registration(
         &self,
         fd: RawFd,
         interest: Interest,
         token: u64,
-        check: impl FnOnce(&Self, u64) -> io::Result<()>,
+        by: Owner,
     ) -> io::Result<()> {
         let mut registry = self.lock_to_change(fd)?;
         self.check(fd, interest)?;
         let registration = registry.user_registration(fd)?;
         let old = registration.interest;
-        check(self, registration.token)?;
+        self.check_may_change(by, registration.token)?;
         if old.is_exclusive() || interest.is_exclusive() {
             return Err(fail(libc::EINVAL, "an EXCLUSIVE registration can't be modified: remove and add it"));
         }
@@ -267,17 +267,13 @@ impl Poller {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn remove_raw(&self, fd: RawFd) -> io::Result<()> {
-        self.remove_registration(fd, Self::check_is_users)
+        self.remove_registration(fd, Owner::Program)
     }
 
     #[inline]
-    pub(super) fn remove_registration(
-        &self,
-        fd: RawFd,
-        check: impl FnOnce(&Self, u64) -> io::Result<()>,
-    ) -> io::Result<()> {
+    pub(super) fn remove_registration(&self, fd: RawFd, by: Owner) -> io::Result<()> {
         let mut registry = self.lock_to_change(fd)?;
-        check(self, registry.user_registration(fd)?.token)?;
+        self.check_may_change(by, registry.user_registration(fd)?.token)?;
         self.engine.remove(&mut registry, fd);
         self.in_strict_mode(registry, |strict, _| strict.removed(fd));
         // Unless a callback has forked: the threads that wait are the parent's.
@@ -309,7 +305,7 @@ impl Poller {
         let mut registry = self.lock_to_change(fd)?;
         let registration = registry.user_registration(fd)?;
         let wanted = registration.interest;
-        self.check_is_users(registration.token)?;
+        self.check_may_change(Owner::Program, registration.token)?;
         if wanted.is_oneshot() {
             return Err(fail(libc::EINVAL, "a ONESHOT registration is re-enabled by modify, not by rearm"));
         }

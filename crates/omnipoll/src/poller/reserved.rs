@@ -11,6 +11,15 @@ use crate::Interest;
 /// On the poller of a loop, tokens from this one on are the loop's own.
 pub(crate) const RESERVED_TOKENS: u64 = 0xffff_ffff_8000_0000;
 
+/// Who has made a registration, or changes one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// It may change its own only.
+    Program,
+    /// The loop that waits on the poller.
+    Loop,
+}
+
 /// For the loop itself.
 impl Poller {
     pub(crate) fn add_reserved(&self, fd: RawFd, interest: Interest, token: u64) -> io::Result<()> {
@@ -18,11 +27,11 @@ impl Poller {
     }
 
     pub(crate) fn modify_reserved(&self, fd: RawFd, interest: Interest, token: u64) -> io::Result<()> {
-        self.modify_registration(fd, interest, token, Self::may_change_any)
+        self.modify_registration(fd, interest, token, Owner::Loop)
     }
 
     pub(crate) fn remove_reserved(&self, fd: RawFd) -> io::Result<()> {
-        self.remove_registration(fd, Self::may_change_any)
+        self.remove_registration(fd, Owner::Loop)
     }
 
     pub(crate) fn timer_add_reserved(&self, delay: Duration, token: u64) -> io::Result<u64> {
@@ -31,10 +40,6 @@ impl Poller {
 
     pub(crate) fn signal_add_reserved(&self, signo: i32, token: u64) -> io::Result<()> {
         self.signal_add_any(signo, token)
-    }
-
-    fn may_change_any(&self, _: u64) -> io::Result<()> {
-        Ok(())
     }
 }
 
@@ -56,10 +61,10 @@ impl Poller {
         Ok(())
     }
 
-    /// `EPERM` for a registration of this token, if the loop has made it for itself.
+    /// `EPERM` for a registration of this token that the loop has made for itself, unless it changes it.
     #[inline]
-    pub(super) fn check_is_users(&self, token: u64) -> io::Result<()> {
-        if self.is_reserved(token) {
+    pub(super) fn check_may_change(&self, by: Owner, token: u64) -> io::Result<()> {
+        if by == Owner::Program && self.is_reserved(token) {
             return Err(fail(
                 libc::EPERM,
                 "the descriptor is the loop's: a connection or a listening socket",
