@@ -270,7 +270,9 @@ def test_what_can_not_run_is_named_with_its_reason(obstacles: plan.Obstacles) ->
 
 
 def test_a_refused_engine_is_left_out_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(info, "engine", lambda name: {"available": False, "reason": "forbidden", "reports": []})
+    monkeypatch.setattr(
+        info, "engine", lambda name: {"available": False, "reason": "forbidden", "reports": []}
+    )
     announced: list[Combination] = []
     results, left_out = compare.measure_all(Settings(models=("cores",), clients=(1, 10)), announced.append)
     assert results == []
