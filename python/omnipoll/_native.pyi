@@ -10,6 +10,8 @@ from typing import Any, ClassVar, Final, Literal, Protocol, TypedDict, final, ty
 from _typeshed import FileDescriptorLike
 from typing_extensions import Buffer, Self, TypeAlias, disjoint_base
 
+from omnipoll.programs import Program
+
 __all__ = [
     "ACCEPTED",
     "CHILD",
@@ -655,6 +657,15 @@ class Loop:
     def connect_datagrams(
         self, address: str, handler: _Handler | None = None, token: object = None
     ) -> DatagramSocket: ...
+    def spawn(
+        self,
+        args: str | Sequence[Any],
+        handler: _Handler | None = None,
+        *,
+        pipes: Sequence[str] = ("stdin", "stdout", "stderr"),
+        token: object = None,
+        **options: Any,
+    ) -> Program: ...
     @property
     def datagram_sockets(self) -> list[DatagramSocket]: ...
     @property

@@ -196,6 +196,53 @@ impl PyLoop {
         core.open_socket(py, handler, token, connect).map(PyDatagramSocket)
     }
 
+    /// Starts a program, whose standard streams are connections of this loop and whose end is an event, and
+    /// returns its pid, stdin, stdout and stderr: an omnipoll.programs.Program.
+    ///
+    /// args: its words, the program first, which is looked for in PATH. handler: for the streams; without it,
+    /// the loop's. They open as what was connected does; close() of stdin has the program see
+    /// the end of its input. pipes: the streams that are connections; the others are None, and are the
+    /// program's as options say. token: any object, which the streams, their events and the program's end
+    /// have; None is the Program. options: further ones of subprocess.Popen, such as env and cwd.
+    ///
+    /// The end comes to on_event of the loop's handler, or is returned by wait(): kind is CHILD, and
+    /// os.waitstatus_to_exitcode(value) its exit status. It may be called in a call of the loop's.
+    ///
+    /// Raises ValueError for what is no stream and after a stop, OSError (ENOENT, EACCES) when the program
+    /// can't be run and (EMFILE, EAGAIN, ENOMEM) as the system says, RuntimeError in on_datagram.
+    ///
+    /// >>> import omnipoll
+    /// >>> with omnipoll.Loop() as loop:
+    /// ...     program = loop.spawn(["tr", "a-z", "A-Z"], pipes=["stdin", "stdout"])
+    /// ...     _ = program.stdin.write(b"hello")
+    /// ...     program.stdin.close()
+    /// ...     ended = False
+    /// ...     while not ended or program.stdout.is_open:
+    /// ...         for event in loop.wait():
+    /// ...             if event.kind == omnipoll.DATA:
+    /// ...                 print(event.data)
+    /// ...             elif event.kind == omnipoll.ENDED:
+    /// ...                 event.connection.close()
+    /// ...             elif event.kind == omnipoll.CHILD:
+    /// ...                 ended = event.token is program and event.value == 0
+    /// b'HELLO'
+    #[pyo3(
+        signature = (args, handler=None, **options),
+        text_signature = "($self, args, handler=None, *, pipes=('stdin', 'stdout', 'stderr'), token=None, \
+                          **options)"
+    )]
+    fn spawn<'py>(
+        slf: &Bound<'py, Self>,
+        args: &Bound<'py, PyAny>,
+        handler: Option<&Bound<'py, PyAny>>,
+        options: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let core = slf.get().0.get()?;
+        core.check_thread()?;
+        core.handle(slf.py())?;
+        slf.py().import("omnipoll.programs")?.call_method("spawn", (slf, args, handler), options)
+    }
+
     /// The sockets of its "udp:" addresses, the oldest first: a list of DatagramSocket.
     #[getter]
     fn datagram_sockets(&self, py: Python<'_>) -> PyResult<Vec<PyDatagramSocket>> {
