@@ -116,6 +116,19 @@ def test_a_handle_that_is_referred_to_is_not_used_again(loop: EventLoop) -> None
     assert not any(each.cancelled() for each in again)
 
 
+def test_a_timer_that_is_referred_to_is_not_used_again(loop: EventLoop) -> None:
+    timer = loop.call_at(1.5, int)
+    loop.call_at(2.5, int)
+    run_once(loop)
+    again = [loop.call_later(LONG, str, index) for index in range(3)]
+    assert not any(each is timer for each in again)
+    assert timer.when() == 1.5 and repr(timer) == "<TimerHandle when=1.5 int()>"
+    assert [repr(each) for each in again] == [
+        f"<TimerHandle when={each.when()} str({index})>" for index, each in enumerate(again)
+    ]
+    assert not isinstance(loop.call_soon(int), asyncio.TimerHandle)
+
+
 def test_timers_are_called_in_order_and_never_early(loop: EventLoop) -> None:
     calls: list[str] = []
     start = loop.time()

@@ -9,7 +9,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::panic::PanicException;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
-use pyo3::{ffi, Borrowed};
+use pyo3::{ffi, intern, Borrowed};
 
 use super::arguments::Arguments;
 use super::loop_class::AsyncioLoop;
@@ -124,7 +124,9 @@ unsafe fn sort<'a, 'py, M: Method<N>, const N: usize>(
         *argument = Some(get(index));
     }
     for (index, name) in names.iter().flat_map(|names| names.iter()).enumerate() {
-        if M::TAKES_CONTEXT && name.eq("context")? {
+        let context_name = intern!(py, "context");
+        // A call's names are interned, as this one is: equality would be looked for in vain.
+        if M::TAKES_CONTEXT && (name.is(context_name) || name.eq(context_name)?) {
             context = Some(get(positional + index)).filter(|context| !context.is_none());
             continue;
         }

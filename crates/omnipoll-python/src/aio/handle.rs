@@ -24,9 +24,13 @@ pub(crate) struct Handle {
 /// A callback that a loop calls at a time. An `isinstance` of `asyncio.TimerHandle`.
 #[pyclass(frozen, extends = Handle, module = "omnipoll._native")]
 pub(crate) struct TimerHandle {
+    timer: GilCell<Timer>,
+}
+
+struct Timer {
     when: f64,
     /// Among the loop's timers.
-    is_scheduled: GilCell<bool>,
+    is_scheduled: bool,
 }
 
 /// `callback` is `None` when it was cancelled, and while a handle that nobody else refers to is called.
@@ -37,6 +41,7 @@ struct State {
     context: Option<Py<PyAny>>,
     owner: Option<Py<AsyncioLoop>>,
     is_cancelled: bool,
+    is_timer: bool,
     debug: Option<Box<Debug>>,
 }
 
@@ -77,7 +82,7 @@ impl State {
         let Call { callback, arguments, context } = call;
         let (callback, context) = (Some(callback), Some(context));
         let owner = Some(owner.clone().unbind());
-        Ok(Self { callback, arguments, context, owner, is_cancelled: false, debug })
+        Ok(Self { callback, arguments, context, owner, is_cancelled: false, is_timer: false, debug })
     }
 
     /// What to call, taken out when nobody can look.
@@ -158,6 +163,10 @@ impl Handle {
             }
         }
         Ok(())
+    }
+
+    pub(crate) fn is_timer(&self, py: Python<'_>) -> bool {
+        self.state.borrow(py).is_timer
     }
 
     /// Drops what it refers to, and returns it as it was: for a handle that is to be used again.
@@ -297,8 +306,15 @@ impl Handle {
 impl TimerHandle {
     pub(crate) fn make(owner: &Bound<'_, AsyncioLoop>, when: f64, call: Call) -> PyResult<Py<Self>> {
         let py = owner.py();
-        let base = Handle { state: GilCell::new(py, State::new(py, owner, call)?) };
-        let timer = Self { when, is_scheduled: GilCell::new(py, true) };
+        let state = State { is_timer: true, ..State::new(py, owner, call)? };
+        let timer = Timer { when, is_scheduled: true };
+        if let Some(spare) = owner.get().spare_timer(py) {
+            *spare.bind_borrowed(py).as_super().get().state.borrow(py) = state;
+            *spare.get().timer.borrow(py) = timer;
+            return Ok(spare);
+        }
+        let base = Handle { state: GilCell::new(py, state) };
+        let timer = Self { timer: GilCell::new(py, timer) };
         Py::new(py, PyClassInitializer::from(base).add_subclass(timer))
     }
 
@@ -308,7 +324,14 @@ impl TimerHandle {
 
     /// It is not among the loop's timers any more.
     pub(crate) fn unschedule(&self, py: Python<'_>) {
-        *self.is_scheduled.borrow(py) = false;
+        self.timer.borrow(py).is_scheduled = false;
+    }
+
+    /// # Safety
+    /// It must be [a timer](Handle::is_timer).
+    pub(crate) unsafe fn from_handle(handle: Py<Handle>, py: Python<'_>) -> Py<Self> {
+        // SAFETY: as promised.
+        unsafe { handle.into_bound(py).cast_into_unchecked::<Self>().unbind() }
     }
 
     pub(crate) fn into_handle(handle: Py<Self>, py: Python<'_>) -> Py<Handle> {
@@ -321,7 +344,7 @@ impl TimerHandle {
     /// Cancels the callback; does nothing when it was cancelled or called already.
     fn cancel(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
-        if !Handle::cancel_once(slf.as_super())? || !*slf.get().is_scheduled.borrow(py) {
+        if !Handle::cancel_once(slf.as_super())? || !slf.get()._scheduled(py) {
             return Ok(());
         }
         if let Some(owner) = slf.as_super().get()._loop(py) {
@@ -331,17 +354,17 @@ impl TimerHandle {
     }
 
     /// The time at which it is due, by the loop's clock.
-    fn when(&self) -> f64 {
-        self.when
+    fn when(&self, py: Python<'_>) -> f64 {
+        self.timer.borrow(py).when
     }
 
     #[getter]
-    fn _when(&self) -> f64 {
-        self.when
+    fn _when(&self, py: Python<'_>) -> f64 {
+        self.when(py)
     }
 
     #[getter]
     fn _scheduled(&self, py: Python<'_>) -> bool {
-        *self.is_scheduled.borrow(py)
+        self.timer.borrow(py).is_scheduled
     }
 }

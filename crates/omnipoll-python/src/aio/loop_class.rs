@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::handle::{is_ours_alone, Handle};
+use super::handle::{is_ours_alone, Handle, TimerHandle};
 use super::readers::{self, Direction};
 use super::timers::Timers;
 use super::turn::{self, Turn};
@@ -36,6 +36,7 @@ pub(crate) struct AsyncioLoop {
     timers: GilCell<Timers>,
     watched: GilCell<WatchedSet>,
     spare_handles: GilCell<Vec<Py<Handle>>>,
+    spare_timers: GilCell<Vec<Py<TimerHandle>>>,
     pub(super) turn: GilCell<Turn>,
     receive_buffer: GilCell<Vec<u8>>,
     is_debug: AtomicBool,
@@ -47,6 +48,17 @@ pub(crate) struct AsyncioLoop {
     was_forked: AtomicBool,
     /// The thread that runs it, as `threading.get_ident()` has it; 0 when none does.
     thread: AtomicU64,
+}
+
+/// Keeps it to be used again, unless there are enough.
+#[inline]
+fn keep<T>(spare: &GilCell<Vec<Py<T>>>, py: Python<'_>, handle: Py<T>) {
+    let mut spare = spare.borrow(py);
+    if spare.len() < SPARE_HANDLES {
+        return spare.push(handle);
+    }
+    drop(spare);
+    handle.drop_ref(py);
 }
 
 // ---- For the other files -------------------------------------------------------------------------
@@ -140,19 +152,26 @@ impl AsyncioLoop {
         self.spare_handles.borrow(py).pop()
     }
 
+    pub(crate) fn spare_timer(&self, py: Python<'_>) -> Option<Py<TimerHandle>> {
+        self.spare_timers.borrow(py).pop()
+    }
+
     /// Keeps a handle that nobody refers to any more.
     #[inline]
     pub(crate) fn recycle(&self, py: Python<'_>, handle: Py<Handle>) {
         if !is_ours_alone(handle.as_ptr()) || Handle::has_weak_references(&handle) {
             return handle.drop_ref(py);
         }
+        let is_timer = handle.get().is_timer(py);
         handle.get().clear(py);
-        let mut spare = self.spare_handles.borrow(py);
-        if spare.len() < SPARE_HANDLES {
-            return spare.push(handle);
+        match is_timer {
+            true => {
+                // SAFETY: it says so.
+                let timer = unsafe { TimerHandle::from_handle(handle, py) };
+                keep(&self.spare_timers, py, timer);
+            }
+            false => keep(&self.spare_handles, py, handle),
         }
-        drop(spare);
-        handle.drop_ref(py);
     }
 
     /// It is about to wait, or has waited.
@@ -259,6 +278,7 @@ impl AsyncioLoop {
             timers: GilCell::new(py, Timers::default()),
             watched: GilCell::new(py, WatchedSet::default()),
             spare_handles: GilCell::new(py, Vec::new()),
+            spare_timers: GilCell::new(py, Vec::new()),
             turn: GilCell::new(py, Turn::new()),
             receive_buffer: GilCell::new(py, Vec::new()),
             is_debug: AtomicBool::new(false),
@@ -284,10 +304,11 @@ impl AsyncioLoop {
     fn _release(&self, py: Python<'_>) {
         let ready = std::mem::take(&mut *self.ready.borrow(py));
         let timers = std::mem::take(&mut *self.timers.borrow(py));
-        let spare = std::mem::take(&mut *self.spare_handles.borrow(py));
+        let spare_handles = std::mem::take(&mut *self.spare_handles.borrow(py));
+        let spare_timers = std::mem::take(&mut *self.spare_timers.borrow(py));
         let watched = self.watched.borrow(py).take();
         watched.remove_all(self.poller.get());
-        drop((ready, timers, spare, watched));
+        drop((ready, timers, spare_handles, spare_timers, watched));
     }
 
     /// Runs until `stop()` is called.
