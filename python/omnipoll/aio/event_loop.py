@@ -96,9 +96,9 @@ class EventLoop(SocketCalls, asyncio.SelectorEventLoop):
     def _start_serving(  # type: ignore[no-untyped-def]
         self, protocol_factory, sock, sslcontext=None, server=None, backlog=100, *timeouts
     ):
-        if not sslcontext:
+        if not sslcontext and _is_socket(sock):
             return accepting.start(self, protocol_factory, sock, server, backlog)
-        # A task for each connection, which waits for its handshake.
+        # With TLS a task for each connection, which waits for its handshake.
         return super()._start_serving(  # type: ignore[misc]
             protocol_factory, sock, sslcontext, server, backlog, *timeouts
         )
@@ -106,6 +106,10 @@ class EventLoop(SocketCalls, asyncio.SelectorEventLoop):
     def _make_socket_transport(  # type: ignore[no-untyped-def]
         self, sock, protocol, waiter=None, *, extra=None, server=None
     ):
+        if not _is_socket(sock):
+            return super()._make_socket_transport(  # type: ignore[misc]
+                sock, protocol, waiter, extra=extra, server=server
+            )
         self._ensure_fd_no_transport(sock)
         return transports.make_stream(self, sock, protocol, waiter, extra, server)
 
@@ -160,6 +164,11 @@ class EventLoop(SocketCalls, asyncio.SelectorEventLoop):
 
         def _run_forever_setup(self) -> None: ...
         def _run_forever_cleanup(self) -> None: ...
+
+
+def _is_socket(sock: object) -> bool:
+    """Whether it is one by its type: what only has a socket's methods is left to the standard library."""
+    return issubclass(type(sock), socket.socket)
 
 
 def _call(handle: asyncio.Handle) -> None:

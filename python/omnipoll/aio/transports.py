@@ -8,6 +8,7 @@ import sys
 import warnings
 from asyncio import constants, futures, trsock
 from asyncio.log import logger
+from asyncio.transports import _FlowControlMixin
 from typing import TYPE_CHECKING, Any
 
 from omnipoll import _native
@@ -24,7 +25,8 @@ class StreamTransport(_native.StreamTransport):
     _start_tls_compatible = True
     _sendfile_compatible = constants._SendfileMode.TRY_NATIVE
 
-    _asyncio_class = asyncio.Transport
+    # An asyncio.Transport; sendfile() without the system call asks for this mixin.
+    _asyncio_class = _FlowControlMixin
 
     def __repr__(self) -> str:
         """Return its state in words."""
