@@ -116,6 +116,10 @@ class EventLoop(SocketCalls, asyncio.SelectorEventLoop):
     def _make_datagram_transport(  # type: ignore[no-untyped-def]
         self, sock, protocol, address=None, waiter=None, extra=None
     ):
+        if not _is_socket(sock):
+            return super()._make_datagram_transport(  # type: ignore[misc]
+                sock, protocol, address, waiter, extra
+            )
         self._ensure_fd_no_transport(sock)
         return transports.make_datagram(self, sock, protocol, address, waiter, extra)
 

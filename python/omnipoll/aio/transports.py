@@ -8,6 +8,7 @@ import sys
 import warnings
 from asyncio import constants, futures, trsock
 from asyncio.log import logger
+from asyncio.selector_events import _SelectorDatagramTransport
 from asyncio.transports import _FlowControlMixin
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,8 @@ class DatagramTransport(_native.DatagramTransport):
 
     __slots__ = ()
 
-    _asyncio_class = asyncio.DatagramTransport
+    # The standard library's is a Transport as well as a DatagramTransport, and programs ask for either.
+    _asyncio_class = _SelectorDatagramTransport
 
     def __repr__(self) -> str:
         """Return its state in words."""
