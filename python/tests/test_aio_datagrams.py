@@ -88,6 +88,7 @@ def test_datagrams_are_received_and_answered(loop: EventLoop, host: str) -> None
         with udp(host) as peer:
             transport, protocol = await loop.create_datagram_endpoint(Recorder, local_addr=(host, 0))
             assert isinstance(transport, asyncio.DatagramTransport)
+            assert isinstance(transport, asyncio.Transport)
             address = transport.get_extra_info("sockname")
             assert transport.get_extra_info("peername") is None
             datagrams = [b"", b"x" * 60000, *(b"%d" % number for number in range(40))]
@@ -210,6 +211,23 @@ def test_only_bytes_can_be_sent(loop: EventLoop, data: Any) -> None:
         await protocol.until(lambda: protocol.calls[-1] == ("lost", None))
 
     run(loop, main())
+
+
+def test_what_waits_to_be_called_is_called_before_a_datagram_is_received(loop: EventLoop) -> None:
+    endpoint = loop.create_datagram_endpoint(Recorder, local_addr=("127.0.0.1", 0))
+    transport, protocol = loop.run_until_complete(endpoint)
+
+    async def main() -> None:
+        protocol.note("called")
+        await protocol.until(lambda: len(protocol.calls) == 3)
+        assert protocol.calls[1] == ("called",)
+        transport.close()
+        await protocol.until(lambda: protocol.calls[-1] == ("lost", None))
+
+    with udp() as peer:
+        # It is there before the loop runs.
+        peer.sendto(b"x", transport.get_extra_info("sockname"))
+        loop.run_until_complete(main())
 
 
 def test_nothing_is_received_while_reading_is_paused(loop: EventLoop) -> None:

@@ -8,7 +8,6 @@ import sys
 import warnings
 from asyncio import constants, futures, trsock
 from asyncio.log import logger
-from asyncio.selector_events import _SelectorDatagramTransport
 from asyncio.transports import _FlowControlMixin
 from typing import TYPE_CHECKING, Any
 
@@ -38,13 +37,16 @@ class StreamTransport(_native.StreamTransport):
         _collect(self)
 
 
+class _Datagrams(_FlowControlMixin, asyncio.DatagramTransport):
+    """What it is for isinstance(): the standard library's is a Transport, too, though it says so nowhere."""
+
+
 class DatagramTransport(_native.DatagramTransport):
     """The transport of a socket of datagrams."""
 
     __slots__ = ()
 
-    # The standard library's is a Transport as well as a DatagramTransport, and programs ask for either.
-    _asyncio_class = _SelectorDatagramTransport
+    _asyncio_class = _Datagrams
 
     def __repr__(self) -> str:
         """Return its state in words."""

@@ -34,7 +34,8 @@ const EVENTS: usize = 512;
 /// What is kept from one turn to the next.
 pub(crate) struct Turn {
     events: Events,
-    /// Events that an exception has kept from being delivered.
+    /// Events to be delivered when what waited before them was called, or that an exception has kept
+    /// from being delivered.
     left: Vec<Event>,
     /// How many callbacks have been called since the last poll, and when that was.
     calls: usize,
@@ -63,14 +64,27 @@ pub(crate) fn run(this: &Bound<'_, AsyncioLoop>) -> PyResult<()> {
 /// what is due. What these schedule is for the next turn.
 pub(crate) fn once(this: &Bound<'_, AsyncioLoop>) -> PyResult<()> {
     let (py, core) = (this.py(), this.get());
-    if is_poll_due(core, py) {
-        poll(this)?;
+    let waiting = core.ready(py).len();
+    let is_polling = is_poll_due(core, py);
+    if is_polling {
+        poll(this, waiting > 0)?;
     }
     if !core.timers(py).is_empty() {
         push_due(core, py);
     }
     let calls = core.ready(py).len();
     core.turn.borrow(py).calls += calls;
+    if !is_polling || waiting == 0 {
+        return call(this, calls);
+    }
+    call(this, waiting)?;
+    let left = mem::take(&mut core.turn.borrow(py).left);
+    deliver(this, left.iter())?;
+    call(this, calls - waiting)
+}
+
+fn call(this: &Bound<'_, AsyncioLoop>, calls: usize) -> PyResult<()> {
+    let (py, core) = (this.py(), this.get());
     if core.is_debug() {
         return call_watched(this, calls);
     }
@@ -121,7 +135,8 @@ fn call_watched(this: &Bound<'_, AsyncioLoop>, calls: usize) -> PyResult<()> {
 
 // ---- Polling ---------------------------------------------------------------------------------------
 
-fn poll(this: &Bound<'_, AsyncioLoop>) -> PyResult<()> {
+/// Transports act at once, unless there are callbacks that wait already: those come first.
+fn poll(this: &Bound<'_, AsyncioLoop>, callbacks_wait: bool) -> PyResult<()> {
     let (py, core) = (this.py(), this.get());
     if core.take_was_forked() {
         this.call_method0(intern!(py, "_after_fork"))?;
@@ -131,9 +146,11 @@ fn poll(this: &Bound<'_, AsyncioLoop>) -> PyResult<()> {
         let mut turn = core.turn.borrow(py);
         (mem::replace(&mut turn.events, Events::with_capacity(0)), mem::take(&mut turn.left))
     };
-    let delivered = match left.is_empty() {
-        true => wait(core, py, &mut events, limit).and_then(|()| deliver(this, events.iter())),
-        false => deliver(this, left.iter()),
+    let delivered = match (left.is_empty(), callbacks_wait) {
+        (true, false) => wait(core, py, &mut events, limit).and_then(|()| deliver(this, events.iter())),
+        (true, true) => wait(core, py, &mut events, limit).and_then(|()| put_off(this, events.iter())),
+        (false, false) => deliver(this, left.iter()),
+        (false, true) => put_off(this, left.iter()),
     };
     let mut turn = core.turn.borrow(py);
     turn.events = events;
@@ -177,6 +194,24 @@ fn wait(core: &AsyncioLoop, py: Python<'_>, events: &mut Events, limit: Option<D
         Err(failed) if failed.raw_os_error() != Some(libc::EINTR) => Err(error(failed)),
         _ => Ok(()),
     }
+}
+
+/// Readers and writers are called after what waits already, and the rest is delivered then.
+fn put_off<'a>(this: &Bound<'_, AsyncioLoop>, events: impl Iterator<Item = &'a Event>) -> PyResult<()> {
+    let (py, core) = (this.py(), this.get());
+    for event in events.filter(|event| event.kind() == EventKind::Io) {
+        let key = Key::from_token(event.token());
+        let is_queued = core
+            .watched(py)
+            .get_mut(key)
+            .is_some_and(|registration| matches!(registration.watched, Watched::Callbacks { .. }));
+        if is_queued {
+            ready(this, key, event.ready())?;
+        } else {
+            core.turn.borrow(py).left.push(*event);
+        }
+    }
+    Ok(())
 }
 
 /// An exception keeps the rest for the next turn.
