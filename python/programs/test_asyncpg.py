@@ -38,7 +38,8 @@ def database(tmp_path_factory: pytest.TempPathFactory, certificate: tuple[Path, 
         shutil.chown(folder, "nobody")
     data = folder / "data"
     options = ("-D", str(data), "-U", "tester", "-A", "trust", "--no-sync")
-    subprocess.run((*user, initdb, *options), check=True, capture_output=True, cwd="/")
+    done = subprocess.run((*user, initdb, *options), capture_output=True, text=True, cwd="/")
+    assert done.returncode == 0, done.stdout + done.stderr
     for path, name in zip(certificate, ("server.crt", "server.key")):
         copy = data / name
         shutil.copy(path, copy)
