@@ -85,11 +85,12 @@ def test_clients_of_unix_sockets_are_accepted(loop: EventLoop, tmp_path: Any, na
     async def main() -> None:
         server = await loop.create_unix_server(Greeting, path)
         assert await read(path) == b"''"
-        with socket.socket(socket.AF_UNIX) as client:
-            client.bind(str(tmp_path / "client"))
-            client.setblocking(False)
-            await loop.sock_connect(client, path)
-            assert await loop.sock_recv(client, 1000) == repr(client.getsockname()).encode()
+        for own in (str(tmp_path / "client"), f"\0client of {path}"):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.bind(own)
+                client.setblocking(False)
+                await loop.sock_connect(client, path)
+                assert await loop.sock_recv(client, 1000) == repr(client.getsockname()).encode()
         server.close()
         await server.wait_closed()
 
@@ -125,6 +126,8 @@ def test_a_server_may_be_closed_while_it_accepts(loop: EventLoop) -> None:
             server.close()
             return Greeting()
 
+        reports: list[dict[str, Any]] = []
+        loop.set_exception_handler(lambda _, context: reports.append(context))
         server = await loop.create_server(make, "127.0.0.1", 0)
         address = server.sockets[0].getsockname()
         clients = [socket.create_connection(address) for _ in range(2)]
@@ -137,6 +140,7 @@ def test_a_server_may_be_closed_while_it_accepts(loop: EventLoop) -> None:
             await read(address)
         for client in clients:
             client.close()
+        assert reports == []
 
     run(loop, main())
 
