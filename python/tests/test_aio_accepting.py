@@ -172,6 +172,28 @@ def test_a_connection_without_a_protocol_is_closed(loop: EventLoop, is_debug: bo
     ] * is_debug
 
 
+def test_a_connection_without_a_socket_is_reported(loop: EventLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unmade(socket.socket):
+        def __init__(self, *_: object) -> None:
+            raise ZeroDivisionError
+
+    async def main() -> None:
+        server = await loop.create_server(Greeting, "127.0.0.1", 0)
+        reported = loop.create_future()
+        loop.set_exception_handler(lambda _, context: reported.set_result(context))
+        client = socket.create_connection(server.sockets[0].getsockname())
+        client.setblocking(False)
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "socket", Unmade)
+            context = await reported
+        assert type(context["exception"]) is ZeroDivisionError
+        assert await loop.sock_recv(client, 100) == b""
+        client.close()
+        server.close()
+
+    run(loop, main())
+
+
 def test_out_of_descriptors_a_server_waits_and_goes_on(
     loop: EventLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 from asyncio import constants, trsock
 from asyncio.log import logger
@@ -31,7 +32,11 @@ def start(
     family, kind, proto = int(listener.family), int(listener.type), listener.proto
 
     def accepted(fd: int, address: Any) -> None:
-        conn = socket.socket(family, kind, proto, fd)
+        try:
+            conn = socket.socket(family, kind, proto, fd)
+        except BaseException:
+            os.close(fd)
+            raise
         conn.setblocking(False)
         if address is None:
             address = conn.getpeername()

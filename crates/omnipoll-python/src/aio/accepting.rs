@@ -45,7 +45,9 @@ impl Acceptor {
                     let address = address.to_python(py)?;
                     let arguments = Arguments::Two([fd.into_pyobject(py)?.into_any().unbind(), address]);
                     let copy = context.call_method0(py, intern!(py, "copy"))?;
-                    context::run(py, &copy, &accepted, &arguments)?;
+                    if let Err(failed) = context::run(py, &copy, &accepted, &arguments) {
+                        AsyncioLoop::exception(this, "Exception in accepting a connection", failed, &[])?;
+                    }
                     // The server may have been closed, and the descriptor with it.
                     if this.get().watched(py).get_mut(key).is_none() {
                         return Ok(());

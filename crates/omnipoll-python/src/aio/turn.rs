@@ -249,7 +249,7 @@ fn ready(this: &Bound<'_, AsyncioLoop>, key: Key, ready: Ready) -> PyResult<()> 
             Ok(())
         }
         Watched::Transport(transport) => {
-            let done = Transport::ready(transport.bind(py), ready);
+            let done = Transport::ready(transport.bind(py), this, ready);
             transport.drop_ref(py);
             done
         }

@@ -155,7 +155,11 @@ impl Transport {
 
     /// In the poll's turn, and the transport's own context: the socket is ready.
     #[inline]
-    pub(crate) fn ready(this: &Bound<'_, Self>, ready: Ready) -> PyResult<()> {
+    pub(crate) fn ready(
+        this: &Bound<'_, Self>,
+        owner: &Bound<'_, AsyncioLoop>,
+        ready: Ready,
+    ) -> PyResult<()> {
         let py = this.py();
         let context = this.get().state(py).context.as_ref().map(|context| context.clone_ref(py));
         let Some(context) = context else { return Ok(()) };
@@ -171,7 +175,13 @@ impl Transport {
             }
         };
         context.drop_ref(py);
-        done
+        match done {
+            Ok(()) => Ok(()),
+            Err(failed) => {
+                let message = format!("Exception in callback {}._ready()", this.get_type().name()?);
+                AsyncioLoop::exception(owner, &message, failed, &[("transport", this.as_any())])
+            }
+        }
     }
 
     #[inline]
