@@ -49,7 +49,7 @@ impl Input {
     /// How the next bytes are divided, those that are kept included.
     pub(crate) fn set_rule(&mut self, rule: Rule) {
         self.is_partial = false;
-        if self.framing.is_none() && matches!(rule, Rule::AtLeast(..=1)) {
+        if self.framing.is_none() && rule.is_any() {
             return;
         }
         let framing = self.framing.get_or_insert_default();
