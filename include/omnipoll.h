@@ -1537,7 +1537,7 @@ OMNI_API OMNI_MUST_USE int omni_loop_spawn(omni_loop *event_loop, const char *co
 /**
  * Connects a datagram socket to an address, "udp:192.0.2.1:53", with a number for the host, and stores
  * its handle in `*out` unless that is NULL. It has a port of its own, receives from there only, and hears
- * at once when nobody is there. `omni_datagram_socket_send` sends.
+ * at once when nobody is there. `omni_datagram_socket_send` sends. A name is the program's to look up.
  *
  * What it receives comes to `on_datagram` and `on_datagram_error` of the loop's handler, or as events with
  * this token where the loop is pulled. It is open until `omni_datagram_socket_close`, or a stop.

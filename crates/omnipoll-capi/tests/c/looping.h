@@ -52,6 +52,24 @@ static inline omni_loop_event one_loop_event_at(omni_loop *loop, uint32_t kind, 
 
 #define one_loop_event(loop, kind, token) one_loop_event_at(loop, kind, token, __LINE__)
 
+static inline const uint8_t *buffer_of(omni_loop *loop, size_t *size)
+{
+    const uint8_t *start = NULL;
+    IS(omni_loop_buffer(loop, &start, size), 0);
+    OK(start);
+    return start;
+}
+
+/* A loop with one connection. */
+static inline omni_conn *accepted(omni_loop *loop, int port, int *fd)
+{
+    *fd = connect_to(port);
+    omni_loop_event event = one_loop_event(loop, OMNI_EVENT_ACCEPTED, 7);
+    OK(event.value != 0);
+    IS(event.offset | event.length | event.ready, 0);
+    return conn_of(&event);
+}
+
 /* Runs a function with the loop in another thread, to its end. */
 static inline void elsewhere(void *(*body)(void *), void *argument)
 {

@@ -25,7 +25,7 @@ fn compile(program: &str, folder: &Path, arguments: &[&str]) -> PathBuf {
 const SHARED: [&str; 3] = ["-L.", "-Wl,-rpath,$ORIGIN/../lib", "-lomnipoll"];
 const STATIC: [&str; 3] = ["libomnipoll.a", "-lm", "-ldl"];
 
-const PROGRAMS: [&str; 22] = [
+const PROGRAMS: [&str; 23] = [
     "conformance",
     "wait",
     "handles",
@@ -46,6 +46,7 @@ const PROGRAMS: [&str; 22] = [
     "connect",
     "spawn",
     "pulled",
+    "pulled_wait",
     "embedded",
     "misuse",
 ];

@@ -153,7 +153,8 @@ impl<H: Handler> EventLoop<H> {
     }
 
     /// A datagram socket that is connected to a `udp:` address: `"udp:192.0.2.1:53"`, with a number for
-    /// the host. It has a port of its own, receives from there only, and
+    /// the host. A name is the program's to look up, which then knows its addresses and chooses one; that may
+    /// take long, and is not for a callback. It has a port of its own, receives from there only, and
     /// [`on_datagram_error`](Handler::on_datagram_error) is called when nobody is there.
     ///
     /// [`DatagramId::send`] sends. It is open until it is [closed](DatagramId::close), or the loop is

@@ -68,8 +68,13 @@ impl DatagramSocket {
         Ok(socket)
     }
 
-    /// A socket that is connected to a `udp:` address, which has a number for its host: a name would have
-    /// the loop wait for a resolver.
+    /// A socket that is connected to a `udp:` address, which has a number for its host.
+    ///
+    /// Not a name: a look-up takes another thread's time, and until it has ended there is no socket, as it is
+    /// the answer that has the family. Its id would stand for none meanwhile, each function of it would need
+    /// another answer for that time, and what is sent would have to be kept, with a limit of its own, or be
+    /// refused, which its sender has to handle as it has to handle the loss of a datagram. And where a
+    /// connection tries the next address when one fails, a datagram that is lost says nothing of its address.
     pub(crate) fn connect_to(address: &str) -> io::Result<Self> {
         let peer = address.strip_prefix("udp:").and_then(|peer| peer.parse().ok());
         let peer: SocketAddr = peer.ok_or_else(|| {
