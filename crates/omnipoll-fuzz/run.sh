@@ -12,7 +12,7 @@ cd "$(dirname "$0")"
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/../../target}/fuzz"
 seconds=${1:-20}
 [ $# -gt 0 ] && shift
-[ $# -gt 0 ] || set -- calls addresses registry timers write_queue
+[ $# -gt 0 ] || set -- calls loops addresses registry timers write_queue
 found=0
 for target in "$@"; do
     # What is reached goes into a folder of its own: the corpus in the tree is chosen by hand.
