@@ -88,7 +88,7 @@ impl AsyncioLoop {
         let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: the structure is ours. This clock can always be read.
         unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
-        (now.tv_sec as i128 * 1_000_000_000 + now.tv_nsec as i128) as f64 / 1e9
+        (now.tv_sec * 1_000_000_000 + now.tv_nsec) as f64 / 1e9
     }
 
     /// # Errors
@@ -129,7 +129,6 @@ impl AsyncioLoop {
     }
 
     /// Where what arrives is received; never borrowed while Python runs.
-    #[allow(dead_code)]
     pub(crate) fn receive_buffer<'a>(&'a self, py: Python<'a>) -> RefMut<'a, Vec<u8>> {
         let mut buffer = self.receive_buffer.borrow(py);
         if buffer.is_empty() {

@@ -15,7 +15,6 @@ pub(crate) fn is_exit(py: Python<'_>, error: &PyErr) -> bool {
 impl AsyncioLoop {
     /// Reports an exception to the loop's exception handler, with `message` and what else is given.
     /// `KeyboardInterrupt` and `SystemExit` are returned, the handler's too.
-    #[allow(dead_code)]
     pub(crate) fn exception(
         this: &Bound<'_, Self>,
         message: &str,

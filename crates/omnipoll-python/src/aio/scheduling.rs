@@ -143,7 +143,6 @@ fn at<'py>(
 
 impl AsyncioLoop {
     /// `call_soon` for the loop's own: in a copy of the current context, and without a handle to cancel.
-    #[allow(dead_code)]
     pub(crate) fn schedule(
         this: &Bound<'_, Self>,
         callback: Bound<'_, PyAny>,

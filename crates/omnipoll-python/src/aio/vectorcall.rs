@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use libc::c_void;
 use pyo3::exceptions::PySystemError;
-use pyo3::ffi::{self, PyObject};
+use pyo3::ffi::PyObject;
 use pyo3::prelude::*;
 
 type Vectorcall =
@@ -59,18 +59,4 @@ pub(crate) unsafe fn call<'py>(
         );
         Bound::from_owned_ptr_or_err(py, result)
     }
-}
-
-/// Calls it with a few arguments.
-#[allow(dead_code)]
-pub(crate) fn call_with<'py, const N: usize>(
-    callable: &Bound<'py, PyAny>,
-    arguments: [&Bound<'py, PyAny>; N],
-) -> PyResult<Bound<'py, PyAny>> {
-    let mut places = [std::ptr::null_mut::<ffi::PyObject>(); 8];
-    for (place, argument) in places[1..].iter_mut().zip(arguments) {
-        *place = argument.as_ptr();
-    }
-    // SAFETY: all of them are alive, and the first place is free.
-    unsafe { call(callable.py(), callable.as_ptr(), &mut places[..=N]) }
 }
