@@ -96,8 +96,8 @@ def test_handles_are_asyncio_s_own(loop: EventLoop) -> None:
     timer = loop.call_later(LONG, print, 2)
     assert isinstance(handle, asyncio.Handle) and not isinstance(handle, asyncio.TimerHandle)
     assert isinstance(timer, asyncio.TimerHandle)
-    assert repr(handle) == "<Handle print(1)>"
-    assert repr(timer) == f"<TimerHandle when={timer.when()} print(2)>"
+    assert repr(handle) == repr(asyncio.Handle(print, (1,), loop))
+    assert repr(timer) == repr(asyncio.TimerHandle(timer.when(), print, (2,), loop))
     assert timer < loop.call_later(2 * LONG, print) and timer == timer
     for each in (handle, timer):
         each.cancel()
@@ -124,7 +124,7 @@ def test_a_timer_that_is_referred_to_is_not_used_again(loop: EventLoop) -> None:
     assert not any(each is timer for each in again)
     assert timer.when() == 1.5 and repr(timer) == "<TimerHandle when=1.5 int()>"
     assert [repr(each) for each in again] == [
-        f"<TimerHandle when={each.when()} str({index})>" for index, each in enumerate(again)
+        repr(asyncio.TimerHandle(each.when(), str, (index,), loop)) for index, each in enumerate(again)
     ]
     assert not isinstance(loop.call_soon(int), asyncio.TimerHandle)
 
@@ -218,7 +218,8 @@ def test_exceptions_go_to_the_handler(loop: EventLoop) -> None:
     run_once(loop)
     (context,) = contexts
     assert isinstance(context["exception"], ValueError)
-    assert context["message"] == "Exception in callback int('x')"
+    theirs = asyncio.Handle(int, ("x",), loop)
+    assert f"<Handle {context['message']}>" == repr(theirs).replace("<Handle ", "<Handle Exception in callback ")
     assert isinstance(context["handle"], asyncio.Handle)
 
 

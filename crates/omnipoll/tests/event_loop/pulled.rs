@@ -20,6 +20,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(the_high_mark_and_the_low_one);
     suite.on_each_engine(a_reset_is_reported_with_its_words);
     suite.on_each_engine(other_threads_reach_a_connection_by_its_id);
+    suite.on_each_engine(what_another_thread_writes_comes_behind_what_waits);
     suite.on_each_engine(other_threads_shut_down_and_limit_a_connection);
     suite.on_each_engine(a_stop_ends_the_loop_when_its_connections_have_ended);
     suite.on_each_engine(a_stop_resets_what_is_left_in_the_end);
@@ -211,6 +212,23 @@ fn other_threads_reach_a_connection_by_its_id(engine: EngineKind) {
     });
     let posted = listening.next(LoopEventKind::ConnPost);
     assert_eq!((posted.conn(), posted.posted()), (id, -7));
+}
+
+/// Also when the socket has room again at that moment.
+fn what_another_thread_writes_comes_behind_what_waits(engine: EngineKind) {
+    let mut listening = Listening::new(engine);
+    let client = small(listening.address);
+    let id = listening.next(LoopEventKind::Accepted).conn();
+    crate::client::keep_small(&listening.event_loop.conn(id).unwrap());
+    let waiting = pattern(1, 256 << 10);
+    let queued = listening.event_loop.conn(id).unwrap().write(&waiting).unwrap();
+    assert!(queued > 0, "nothing waits");
+    // All that the kernel has taken of it.
+    let mut got = read(&client, waiting.len() - queued);
+    id.write(b"behind").unwrap();
+    got.extend(listening.while_running(move || read(&client, queued + 6)));
+    assert!(got.starts_with(&waiting), "what waited comes in another order");
+    assert_eq!(&got[waiting.len()..], b"behind");
 }
 
 fn other_threads_shut_down_and_limit_a_connection(engine: EngineKind) {
