@@ -241,9 +241,9 @@ def test_listening_in_a_call(engine: str) -> None:
             assert ask(other, b"hello") == b"hello"
         assert ("open", "one more") in handler.calls
         served.loop.poller.post("listen")
-        while not (told := [value for what, value in handler.calls if what == "listening"]):
+        while not (reported := [value for what, value in handler.calls if what == "listening"]):
             pass
-        with connect(told[0]) as client:
+        with connect(reported[0]) as client:
             assert ask(client, b"hello") == b"hello"
 
 

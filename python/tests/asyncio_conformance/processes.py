@@ -24,7 +24,7 @@ from typing import NamedTuple
 import substitution
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
-FAREWELL = 5  # seconds for the tracebacks of a process that hangs
+TRACEBACK_TIME = 5  # seconds for the tracebacks of a process that hangs
 
 
 class Task(NamedTuple):
@@ -87,7 +87,7 @@ class Runner:
             if one.deadline <= time.monotonic():
                 # The first shows where it hangs.
                 os.kill(one.pid, signal.SIGKILL if one.aborted else signal.SIGABRT)
-                one.aborted, one.deadline = True, time.monotonic() + FAREWELL
+                one.aborted, one.deadline = True, time.monotonic() + TRACEBACK_TIME
 
     def _collect(self, one: Running) -> Outcome:
         _, status = os.waitpid(one.pid, 0)

@@ -104,7 +104,7 @@ unsafe extern "C" fn entry<M: Method<N>, const N: usize>(
     }
 }
 
-/// Tells the callback's arguments from the method's.
+/// Separates the callback's arguments from the method's.
 ///
 /// # Safety
 /// `given` must hold `positional` arguments and after them one for each of `names`, all of

@@ -308,7 +308,7 @@ fn other_threads_send_until_the_server_stops(config: Config) {
         datagram.reply(b"begins").unwrap();
         scripted.spawn(move || {
             let error = loop {
-                // To nobody: the client's queue has room for what it is told.
+                // To nobody: the client's queue has room for what is sent to it.
                 if let Err(error) = socket.send_to(&client.local_addr().unwrap().into(), b"x") {
                     break error;
                 }
