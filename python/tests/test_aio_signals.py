@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def wait_until_asleep() -> None:
         asleep = asleep + 1 if ") S " in stat.read_text() else 0
 
 
-def send_once_asleep(loop: EventLoop, send: Callable[[], object]) -> threading.Thread:
+def send_once_asleep(loop: asyncio.AbstractEventLoop, send: Callable[[], object]) -> threading.Thread:
     """Starts a thread that calls it; the loop has nothing to do but to wait."""
 
     def run() -> None:
@@ -61,8 +62,8 @@ def test_an_interrupt_cancels_the_main_task(engine: str) -> None:
     ended: list[str] = []
 
     async def main() -> None:
-        thread = threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGINT))
-        thread.start()
+        interrupt = partial(os.kill, os.getpid(), signal.SIGINT)
+        thread = send_once_asleep(asyncio.get_running_loop(), interrupt)
         try:
             await asyncio.sleep(LONG)
         finally:

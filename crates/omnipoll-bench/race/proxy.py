@@ -41,8 +41,8 @@ BACKEND = "echo_raw_epoll"
 PACKAGES = {"haproxy": "haproxy", "nginx": "nginx, libnginx-mod-stream"}
 UNITS = (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B")
 RESOURCES = "resources"
-# What a connection takes is counted between so many of them; on the few, messages warm up the buffers: the 2 MiB
-# too that a ring of ours fills one after another.
+# What a connection takes is counted between so many of them; on the few, messages warm up the buffers, the
+# 2 MiB too that a ring of ours fills one after another.
 FEW, MANY = 100, 2000
 WARM_UP = 200
 # What system calls are counted with, in a shorter turn and a longer one.

@@ -252,19 +252,20 @@ Measured, and what was to be the most: the ratio of CPU to raw epoll.
 
 {table(relays.values(), [cpu(test) for test in tests])}
 
-What is missing is the kernel's: it takes 95 of 100 samples of `perf record -e cpu-clock` on a relay (98 on raw
-epoll), and raw io_uring, which does less for each connection, does not reach these goals either. Tried, and not
-kept, each beside the relay without it in one run of `proxy.py --bytes 64 --turns 9`:
+What is missing is the kernel's: it takes 95 of 100 samples of `perf record -e cpu-clock` on a relay (98 on
+raw epoll), and raw io_uring, which does less for each connection, does not reach these goals either. Tried,
+and not kept, each beside the relay without it in one run of `proxy.py --bytes 64 --turns 9`:
 
-- io_uring: sends that complete only when something is left (`MSG_DONTWAIT`, `IOSQE_CQE_SKIP_SUCCESS`), and so do
-  not end the wait that submits them. For one client that is two system calls a message instead of four, but 1.04
-  and 1.04 of the CPU; 1.00 and 1.00 for 50, 0.94 and 0.95 for 1,000, 1.10 and 1.11 for connections. What is sent
-  would count as waiting until the next event.
-- epoll: no `EPOLL_CTL_DEL` before `close(2)`: 1.08 and 1.07 for connections. The close has that work then, and a
-  socket that a forked child has as well would go on being reported.
-- io_uring: buffers sent on together by one `sendmsg(2)`. A flow is spliced after four large pieces: 64 MiB written
-  in pieces of 4 KiB are 521 calls of `splice(2)` and 28 of `send(2)`, by `strace -c`, where each piece was sent by
-  itself before. Bundles would save the same sends.
+- io_uring: sends that complete only when something is left (`MSG_DONTWAIT`, `IOSQE_CQE_SKIP_SUCCESS`), and
+  so do not end the wait that submits them. For one client that is two system calls a message instead of
+  four, but 1.04 and 1.04 of the CPU; 1.00 and 1.00 for 50, 0.94 and 0.95 for 1,000, 1.10 and 1.11 for
+  connections. What is sent would count as waiting until the next event.
+- epoll: no `EPOLL_CTL_DEL` before `close(2)`: 1.08 and 1.07 for connections. The close has that work then,
+  and a socket that a forked child has as well would go on being reported.
+
+Not built: buffers of io_uring sent on together by one `sendmsg(2)`, or by bundles. A flow is spliced after
+four large pieces: 64 MiB written in pieces of 4 KiB are 521 calls of `splice(2)` and 28 of `send(2)`, by
+`strace -c`.
 """
 
 
