@@ -45,7 +45,7 @@ impl DatagramSockets {
     fn flush<H: Handler>(&mut self, index: usize, handler: &H, context: &LoopContext) -> io::Result<()> {
         let Some(Some(socket)) = self.sockets.get_mut(index) else { return Ok(()) };
         if let Some(error) = socket.flush(&context.counters)? {
-            tell_error(socket, error, handler, context)?;
+            report_error(socket, error, handler, context)?;
         }
         self.watch(index, context)
     }
@@ -87,7 +87,7 @@ impl DatagramSockets {
         if ready.intersects(Ready::READ) {
             match receive(socket, &mut self.buffer, handler, context) {
                 Err(error) if errno::classify_receive(&error) == ErrorClass::Peer => {
-                    tell_error(socket, error, handler, context)?;
+                    report_error(socket, error, handler, context)?;
                 }
                 Err(error) if errno::classify_receive(&error) == ErrorClass::Temporary => {
                     socket.unwatch(&context.poller);
@@ -143,7 +143,7 @@ fn receive<H: Handler>(
 }
 
 /// Has the handler know that a datagram of the socket was lost.
-fn tell_error<H: Handler>(
+fn report_error<H: Handler>(
     socket: &DatagramIo,
     error: io::Error,
     handler: &H,
