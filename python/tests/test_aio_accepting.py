@@ -9,26 +9,14 @@ import os
 import resource
 import socket
 from asyncio import constants
-from collections.abc import Iterator
 from typing import Any
 
+import aio
 import pytest
-from conftest import LONG
 
-import omnipoll
 from omnipoll.aio import EventLoop
 
-
-@pytest.fixture
-def loop(engine: str) -> Iterator[EventLoop]:
-    loop = omnipoll.new_event_loop(engine)
-    yield loop
-    if not loop.is_closed():
-        loop.close()
-
-
-def run(loop: EventLoop, main: Any) -> Any:
-    return loop.run_until_complete(asyncio.wait_for(main, LONG))
+loop = pytest.fixture(aio.open_loop)
 
 
 class Greeting(asyncio.Protocol):
@@ -75,7 +63,7 @@ def test_many_clients_are_accepted_by_their_addresses(loop: EventLoop) -> None:
             server.close()
             await server.wait_closed()
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 @pytest.mark.parametrize("name", ["socket", "\0abstract"])
@@ -94,7 +82,7 @@ def test_clients_of_unix_sockets_are_accepted(loop: EventLoop, tmp_path: Any, na
         server.close()
         await server.wait_closed()
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 def test_each_connection_has_a_context_of_its_own(loop: EventLoop) -> None:
@@ -115,7 +103,7 @@ def test_each_connection_has_a_context_of_its_own(loop: EventLoop) -> None:
             await read(server.sockets[0].getsockname())
         server.close()
 
-    run(loop, main())
+    aio.run(loop, main())
     assert seen == [10, 10, 10]
 
 
@@ -142,7 +130,7 @@ def test_a_server_may_be_closed_while_it_accepts(loop: EventLoop) -> None:
             client.close()
         assert reports == []
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 @pytest.mark.parametrize("is_debug", [False, True])
@@ -166,7 +154,7 @@ def test_a_connection_without_a_protocol_is_closed(loop: EventLoop, is_debug: bo
         assert await read(address) != b""
         server.close()
 
-    run(loop, main())
+    aio.run(loop, main())
     assert [report["message"] for report in reports] == [
         "Error on transport creation for incoming connection"
     ] * is_debug
@@ -191,7 +179,7 @@ def test_a_connection_without_a_socket_is_reported(loop: EventLoop, monkeypatch:
         client.close()
         server.close()
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 def test_out_of_descriptors_a_server_waits_and_goes_on(
@@ -226,4 +214,4 @@ def test_out_of_descriptors_a_server_waits_and_goes_on(
         client.close()
         server.close()
 
-    run(loop, main())
+    aio.run(loop, main())

@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
+import aio
 import pytest
 from conftest import LONG
 
-import omnipoll
 from omnipoll.aio import EventLoop
 
-
-@pytest.fixture
-def loop(engine: str) -> Iterator[EventLoop]:
-    loop = omnipoll.new_event_loop(engine)
-    yield loop
-    if not loop.is_closed():
-        loop.close()
-
-
-def run(loop: EventLoop, main: Any) -> Any:
-    return loop.run_until_complete(asyncio.wait_for(main, LONG))
+loop = pytest.fixture(aio.open_loop)
 
 
 class Recorder(asyncio.DatagramProtocol):
@@ -106,7 +96,7 @@ def test_datagrams_are_received_and_answered(loop: EventLoop, host: str) -> None
             await protocol.until(lambda: protocol.calls[-1] == ("lost", None))
             assert "closed" in repr(transport)
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 @pytest.mark.parametrize("host", HOSTS)
@@ -126,7 +116,7 @@ def test_a_connected_socket_sends_to_its_peer(loop: EventLoop, host: str) -> Non
             transport.abort()
             await protocol.until(lambda: protocol.calls[-1] == ("lost", None))
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 def test_a_refused_datagram_is_an_error_of_the_protocol(loop: EventLoop) -> None:
@@ -143,7 +133,7 @@ def test_a_refused_datagram_is_an_error_of_the_protocol(loop: EventLoop) -> None
         transport.close()
         await protocol.until(lambda: protocol.calls[-1] == ("lost", None))
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 def test_what_the_socket_does_not_take_is_queued(loop: EventLoop, tmp_path: Any) -> None:
@@ -175,7 +165,7 @@ def test_what_the_socket_does_not_take_is_queued(loop: EventLoop, tmp_path: Any)
             assert protocol.calls.count(("resume",)) == 1
             assert transport.get_write_buffer_size() == 0
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 def test_what_a_protocol_raises_is_reported_and_the_transport_goes_on(loop: EventLoop) -> None:
@@ -198,7 +188,7 @@ def test_what_a_protocol_raises_is_reported_and_the_transport_goes_on(loop: Even
             transport.close()
             await protocol.until(lambda: protocol.calls[-1] == ("lost", None))
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 @pytest.mark.parametrize("data", ["text", 7, None])
@@ -210,7 +200,7 @@ def test_only_bytes_can_be_sent(loop: EventLoop, data: Any) -> None:
         transport.close()
         await protocol.until(lambda: protocol.calls[-1] == ("lost", None))
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 def test_what_waits_to_be_called_is_called_before_a_datagram_is_received(loop: EventLoop) -> None:
@@ -251,4 +241,4 @@ def test_nothing_is_received_while_reading_is_paused(loop: EventLoop) -> None:
             await protocol.until(lambda: protocol.calls[-1] == ("lost", None))
 
     transports: list[Any] = []
-    run(loop, main())
+    aio.run(loop, main())

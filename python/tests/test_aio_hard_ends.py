@@ -7,8 +7,8 @@ import gc
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 
+import aio
 import pytest
 
 from omnipoll.aio import EventLoop
@@ -18,12 +18,7 @@ TASKS = 1000
 CONNECTIONS = 300
 
 
-@pytest.fixture
-def loop(engine: str) -> Iterator[EventLoop]:
-    loop = EventLoop(engine)
-    yield loop
-    if not loop.is_closed():
-        loop.close()
+loop = pytest.fixture(aio.open_loop)
 
 
 def descriptors() -> int:

@@ -9,21 +9,15 @@ import os
 import socket
 import threading
 import weakref
-from collections.abc import Iterator
 
+import aio
 import pytest
 from conftest import LONG, Pair, Pipe
 
 import omnipoll
 from omnipoll.aio import EventLoop
 
-
-@pytest.fixture
-def loop(engine: str) -> Iterator[EventLoop]:
-    loop = omnipoll.new_event_loop(engine)
-    yield loop
-    if not loop.is_closed():
-        loop.close()
+loop = pytest.fixture(aio.open_loop)
 
 
 def run_once(loop: EventLoop) -> None:
@@ -32,31 +26,11 @@ def run_once(loop: EventLoop) -> None:
 
 
 def test_a_program_runs(engine: str) -> None:
-    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(1000):
-            writer.write(data)
-            await writer.drain()
-        writer.close()
-
-    async def talk(address: tuple[str, int], name: int) -> int:
-        reader, writer = await asyncio.open_connection(*address)
-        message = b"%5d" % name * 20000  # More than a socket's buffer holds.
-        for _ in range(3):
-            writer.write(message)
-            assert await reader.readexactly(len(message)) == message
-        writer.close()
-        await writer.wait_closed()
-        return name
-
     async def main() -> list[int]:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, EventLoop)
         assert loop.engine == engine
-        server = await asyncio.start_server(echo, "127.0.0.1", 0)
-        async with server:
-            address = server.sockets[0].getsockname()
-            names = await asyncio.gather(*(talk(address, name) for name in range(10)))
-        await asyncio.sleep(0.0005)
+        names = await aio.converse(10)
         return [*names, await asyncio.wait_for(asyncio.create_task(asyncio.sleep(0, 10)), LONG)]
 
     assert omnipoll.run(main(), engine=engine) == list(range(11))

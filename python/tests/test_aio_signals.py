@@ -6,22 +6,18 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import aio
 import pytest
 from conftest import LONG, Pipe
 
 import omnipoll
 from omnipoll.aio import EventLoop
 
-
-@pytest.fixture
-def loop(engine: str) -> Iterator[EventLoop]:
-    loop = omnipoll.new_event_loop(engine)
-    yield loop
-    loop.close()
+loop = pytest.fixture(aio.open_loop)
 
 
 def wait_until_asleep() -> None:

@@ -5,30 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Coroutine, Iterator
-from typing import Any, Callable, TypeVar
 
+import aio
 import pytest
-from conftest import LONG, Pair
+from conftest import Pair
 
-import omnipoll
 from omnipoll.aio import EventLoop
-
-T = TypeVar("T")
-Run = Callable[[Coroutine[Any, Any, T]], T]
 
 MUCH = 1 << 20  # More than a socket's buffers hold.
 
 
-@pytest.fixture
-def loop(engine: str) -> Iterator[EventLoop]:
-    loop = omnipoll.new_event_loop(engine)
-    yield loop
-    loop.close()
-
-
-def run(loop: EventLoop, main: Coroutine[Any, Any, T]) -> T:
-    return loop.run_until_complete(asyncio.wait_for(main, LONG))
+loop = pytest.fixture(aio.open_loop)
 
 
 def udp() -> socket.socket:
@@ -58,7 +45,7 @@ def test_a_conversation(loop: EventLoop, pair: Pair) -> None:
         theirs.close()
         assert await loop.sock_recv(ours, 1000) == b"" == await loop.sock_recv(ours, 1000)
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 def test_data_and_an_end_that_come_together(loop: EventLoop, pair: Pair) -> None:
@@ -72,7 +59,7 @@ def test_data_and_an_end_that_come_together(loop: EventLoop, pair: Pair) -> None
         assert await receiving == b"data"
         assert await loop.sock_recv(ours, 1000) == b""
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 def test_what_comes_between_two_calls(loop: EventLoop, pair: Pair) -> None:
@@ -91,7 +78,7 @@ def test_what_comes_between_two_calls(loop: EventLoop, pair: Pair) -> None:
             await asyncio.sleep(0)
         receiving.cancel()
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 def test_much_is_sent_in_pieces(loop: EventLoop, pair: Pair) -> None:
@@ -110,7 +97,7 @@ def test_much_is_sent_in_pieces(loop: EventLoop, pair: Pair) -> None:
             await loop.sock_sendall(ours, given)
             assert await receiving == data
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 def test_datagrams(loop: EventLoop) -> None:
@@ -131,7 +118,7 @@ def test_datagrams(loop: EventLoop) -> None:
             for size in (1, 2, 3):
                 assert len(await loop.sock_recv(other, 100)) == size
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 def test_accept_and_connect(loop: EventLoop) -> None:
@@ -148,7 +135,7 @@ def test_accept_and_connect(loop: EventLoop) -> None:
                 await loop.sock_sendall(client, b"data")
                 assert await loop.sock_recv(connection, 100) == b"data"
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 def test_a_cancelled_call_takes_nothing(loop: EventLoop, pair: Pair) -> None:
@@ -160,7 +147,7 @@ def test_a_cancelled_call_takes_nothing(loop: EventLoop, pair: Pair) -> None:
         theirs.send(b"data")
         assert await loop.sock_recv(ours, 100) == b"data"
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 def test_calls_are_served_in_order(loop: EventLoop, pair: Pair) -> None:
@@ -172,7 +159,7 @@ def test_calls_are_served_in_order(loop: EventLoop, pair: Pair) -> None:
         theirs.send(b"abc")
         assert await asyncio.gather(*receiving) == [b"a", b"b", b"c"]
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 def test_errors(loop: EventLoop, pair: Pair) -> None:
@@ -188,7 +175,7 @@ def test_errors(loop: EventLoop, pair: Pair) -> None:
         with pytest.raises(OSError):
             await loop.sock_recv(ours, 100)
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 def test_a_number_that_is_used_again_is_another_socket(loop: EventLoop) -> None:
@@ -202,7 +189,7 @@ def test_a_number_that_is_used_again_is_another_socket(loop: EventLoop) -> None:
                 theirs.send(b"data")
                 assert await receiving == b"data"
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 def test_the_end_of_a_socket_that_was_used_is_seen_by_its_peer(loop: EventLoop, pair: Pair) -> None:
@@ -216,7 +203,7 @@ def test_the_end_of_a_socket_that_was_used_is_seen_by_its_peer(loop: EventLoop, 
         ours.close()
         assert await loop.sock_recv(theirs, 100) == b""
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 def test_readers_and_transports_take_over(loop: EventLoop, pair: Pair) -> None:
@@ -244,10 +231,10 @@ def test_readers_and_transports_take_over(loop: EventLoop, pair: Pair) -> None:
             await loop.sock_recv(ours, 100)
         writer.close()
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 def test_debug_mode_refuses_sockets_that_block(loop: EventLoop) -> None:
     loop.set_debug(True)
     with socket.socket() as sock, pytest.raises(ValueError, match="must be non-blocking"):
-        run(loop, loop.sock_recv(sock, 100))
+        aio.run(loop, loop.sock_recv(sock, 100))

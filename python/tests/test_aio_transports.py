@@ -7,24 +7,19 @@ import contextvars
 import gc
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
+import aio
 import pytest
 from conftest import LONG
 
-import omnipoll
 from omnipoll.aio import EventLoop
 
 BIG = 4_000_000  # More than a socket takes at once.
 
 
-@pytest.fixture
-def loop(engine: str) -> Iterator[EventLoop]:
-    loop = omnipoll.new_event_loop(engine)
-    yield loop
-    if not loop.is_closed():
-        loop.close()
+loop = pytest.fixture(aio.open_loop)
 
 
 class Recorder(asyncio.Protocol):
@@ -112,10 +107,6 @@ class Connected:
         return bytes(data)
 
 
-def run(loop: EventLoop, main: Any) -> Any:
-    return loop.run_until_complete(asyncio.wait_for(main, LONG))
-
-
 # ---- Reading ------------------------------------------------------------------------------------------
 
 
@@ -130,7 +121,7 @@ def test_what_arrives_is_received_until_the_end(loop: EventLoop) -> None:
             assert await it.protocol.lost() is type(None)
             assert it.protocol.calls == ["made", "eof", ("lost", type(None))]
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 def test_a_transport_is_a_transport_of_asyncio(loop: EventLoop) -> None:
@@ -151,7 +142,7 @@ def test_a_transport_is_a_transport_of_asyncio(loop: EventLoop) -> None:
         assert "closed" in repr(transport)
         assert transport.get_extra_info("peername") == it.transport.get_extra_info("peername")
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 def test_a_half_closed_connection_can_be_written_to(loop: EventLoop) -> None:
@@ -168,7 +159,7 @@ def test_a_half_closed_connection_can_be_written_to(loop: EventLoop) -> None:
             assert await protocol.lost() is type(None)
             assert protocol.calls.count("eof") == 1
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 def test_nothing_is_received_while_reading_is_paused(loop: EventLoop) -> None:
@@ -188,7 +179,7 @@ def test_nothing_is_received_while_reading_is_paused(loop: EventLoop) -> None:
             assert it.transport.is_reading()
             await it.protocol.until(lambda: it.protocol.data == b"early")
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 def test_a_new_protocol_gets_what_arrives_next(loop: EventLoop) -> None:
@@ -208,7 +199,7 @@ def test_a_new_protocol_gets_what_arrives_next(loop: EventLoop) -> None:
             await buffered.until(lambda: buffered.data == b"three")
         assert before.data == b"one"
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 def test_a_protocol_is_called_in_the_context_it_was_made_in(loop: EventLoop) -> None:
@@ -231,7 +222,7 @@ def test_a_protocol_is_called_in_the_context_it_was_made_in(loop: EventLoop) -> 
             it.peer.send(b"x")
             await it.protocol.until(lambda: it.protocol.data)
 
-    run(loop, main())
+    aio.run(loop, main())
     assert seen == ["inside", "inside"]
 
 
@@ -263,7 +254,7 @@ def test_a_protocol_receives_into_its_own_buffer(loop: EventLoop) -> None:
             assert await it.protocol.lost() is type(None)
             assert it.protocol.data == b"seven bytes"
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 @pytest.mark.parametrize("answer", [bytearray(), b"constant", None, 7])
@@ -281,7 +272,7 @@ def test_a_buffer_that_takes_nothing_ends_the_connection(loop: EventLoop, answer
             assert report["message"] == "Fatal error: protocol.get_buffer() call failed."
             assert type(report["exception"]) is error
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 def test_a_protocol_may_abort_while_it_is_asked_for_a_buffer(loop: EventLoop) -> None:
@@ -297,7 +288,7 @@ def test_a_protocol_may_abort_while_it_is_asked_for_a_buffer(loop: EventLoop) ->
             assert it.protocol.data == b""
             assert it.reports == []
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 # ---- Writing ------------------------------------------------------------------------------------------
@@ -315,7 +306,7 @@ def test_what_is_written_arrives_in_order(loop: EventLoop) -> None:
             assert await it.receive(size) == b"".join(pieces)
             assert it.transport.get_write_buffer_size() == 0
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 def test_what_is_queued_can_be_changed_by_its_owner(loop: EventLoop) -> None:
@@ -329,7 +320,7 @@ def test_what_is_queued_can_be_changed_by_its_owner(loop: EventLoop) -> None:
             view[:] = b"z" * BIG
             assert await it.receive(2 * BIG) == b"x" * BIG + b"y" * BIG
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 def test_what_waits_is_counted(loop: EventLoop) -> None:
@@ -345,7 +336,7 @@ def test_what_waits_is_counted(loop: EventLoop) -> None:
             await it.receive(BIG + 16)
             assert it.transport.get_write_buffer_size() == 0
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 def test_a_protocol_is_paused_and_resumed(loop: EventLoop) -> None:
@@ -371,7 +362,7 @@ def test_a_protocol_is_paused_and_resumed(loop: EventLoop) -> None:
             with pytest.raises(ValueError, match="must be >= 0"):
                 it.transport.set_write_buffer_limits(high=-1)
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 def test_closing_sends_what_waits(loop: EventLoop) -> None:
@@ -385,7 +376,7 @@ def test_closing_sends_what_waits(loop: EventLoop) -> None:
             assert await it.receive(BIG + 1) == b"x" * BIG
             assert await it.protocol.lost() is type(None)
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 def test_the_end_is_written_after_what_waits(loop: EventLoop) -> None:
@@ -402,7 +393,7 @@ def test_the_end_is_written_after_what_waits(loop: EventLoop) -> None:
             it.peer.send(b"answer")
             await it.protocol.until(lambda: it.protocol.data == b"answer")
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 def test_an_abort_drops_what_waits(loop: EventLoop) -> None:
@@ -416,7 +407,7 @@ def test_an_abort_drops_what_waits(loop: EventLoop) -> None:
             assert len(await it.receive(BIG)) < BIG
             it.transport.write(b"ignored")
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 @pytest.mark.parametrize("data", ["text", 7, None, [b"x"]])
@@ -429,7 +420,7 @@ def test_only_bytes_can_be_written(loop: EventLoop, data: Any) -> None:
             it.transport.writelines([])
             assert not it.transport.is_closing()
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 def test_a_reset_is_reported_to_the_protocol(loop: EventLoop) -> None:
@@ -441,7 +432,7 @@ def test_a_reset_is_reported_to_the_protocol(loop: EventLoop) -> None:
             assert it.protocol.calls == ["made", ("lost", ConnectionResetError)]
             assert it.reports == []
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 def test_a_write_to_a_closed_peer_is_reported_to_the_protocol(loop: EventLoop) -> None:
@@ -454,7 +445,7 @@ def test_a_write_to_a_closed_peer_is_reported_to_the_protocol(loop: EventLoop) -
             assert await it.protocol.lost() is BrokenPipeError
             assert it.reports == []
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 # ---- What protocols raise -----------------------------------------------------------------------------
@@ -478,7 +469,7 @@ def test_what_a_protocol_raises_is_reported_and_ends_the_connection(loop: EventL
             assert report["transport"] is it.transport
             assert report["protocol"] is it.protocol
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 @pytest.mark.parametrize("method", ["pause_writing", "resume_writing"])
@@ -497,7 +488,7 @@ def test_what_flow_control_raises_is_reported(loop: EventLoop, method: str) -> N
             assert report["transport"] is it.transport
             assert not it.transport.is_closing()
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 def test_what_connection_lost_raises_is_reported_and_the_socket_closed(loop: EventLoop) -> None:
@@ -518,7 +509,7 @@ def test_what_connection_lost_raises_is_reported_and_the_socket_closed(loop: Eve
                 assert "Exception in callback" in report["message"]
                 assert it.ours.fileno() == -1
 
-    run(loop, main())
+    aio.run(loop, main())
 
 
 @pytest.mark.parametrize("exit", [SystemExit, KeyboardInterrupt])
@@ -531,12 +522,12 @@ def test_an_exit_leaves_the_loop(loop: EventLoop, exit: type[BaseException]) -> 
     async def connect() -> Connected:
         return await Connected(loop, Exiting()).__aenter__()
 
-    it = run(loop, connect())
+    it = aio.run(loop, connect())
     it.peer.send(b"x")
     with pytest.raises(exit):
         loop.run_forever()
     assert it.reports == []
-    run(loop, it.__aexit__())
+    aio.run(loop, it.__aexit__())
 
 
 # ---- Life ---------------------------------------------------------------------------------------------
@@ -550,7 +541,7 @@ def test_a_transport_that_is_never_closed_warns(loop: EventLoop) -> None:
         return it.peer
 
     with pytest.warns(ResourceWarning, match="unclosed transport <StreamTransport fd="):
-        peer = run(loop, main())
+        peer = aio.run(loop, main())
         gc.collect()
     with peer:
         peer.settimeout(LONG)
@@ -568,7 +559,7 @@ def test_a_closed_transport_is_collected(loop: EventLoop) -> None:
         async with Connected(loop, Noting()) as it:
             it.transport.write(b"x" * BIG)
 
-    run(loop, main())
+    aio.run(loop, main())
     gc.collect()
     assert freed == [True]
 
@@ -591,4 +582,4 @@ def test_a_file_is_sent_by_sendfile(loop: EventLoop, tmp_path: Any) -> None:
             it.peer.send(b"x")
             await it.protocol.until(lambda: it.protocol.data == b"x")
 
-    run(loop, main())
+    aio.run(loop, main())

@@ -9,6 +9,7 @@ import socketserver
 import threading
 from collections.abc import Callable
 
+import aio
 import pytest
 from conftest import SELECTORS
 
@@ -34,29 +35,8 @@ def serve_clients(address: tuple[str, int]) -> None:
 
 @pytest.mark.parametrize("make", [*SELECTORS, omnipoll.DefaultSelector])
 def test_asyncio(make: Callable[[], EpollSelector]) -> None:
-    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(100):
-            writer.write(data)
-            await writer.drain()
-        writer.close()
-
-    async def talk(address: tuple[str, int], name: int) -> int:
-        reader, writer = await asyncio.open_connection(*address)
-        message = b"%5d" % name * 20000  # More than a socket's buffer holds.
-        for _ in range(3):
-            writer.write(message)
-            assert await reader.readexactly(len(message)) == message
-        writer.close()
-        await writer.wait_closed()
-        return name
-
     async def main() -> list[int]:
-        server = await asyncio.start_server(echo, "127.0.0.1", 0)
-        address = server.sockets[0].getsockname()
-        names = await asyncio.gather(*(talk(address, name) for name in range(CLIENTS)))
-        server.close()
-        await server.wait_closed()
-        await asyncio.sleep(0.0005)
+        names = await aio.converse(CLIENTS)
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, lambda: None)  # A thread that wakes the loop.
         return names

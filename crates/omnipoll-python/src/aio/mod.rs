@@ -14,6 +14,7 @@ mod loop_class;
 mod readers;
 mod report;
 mod scheduling;
+mod socket;
 mod socket_attempt;
 mod socket_calls;
 mod timers;

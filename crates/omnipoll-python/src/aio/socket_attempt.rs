@@ -9,6 +9,7 @@ use pyo3::types::{PyBytes, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::loop_class::AsyncioLoop;
+use super::socket;
 use crate::bytes::Bytes;
 use crate::convert::{error, reason};
 
@@ -85,7 +86,7 @@ fn receive(this: &Bound<'_, AsyncioLoop>, fd: RawFd, size: usize) -> PyResult<Ou
         drop(buffer);
         return receive_much(py, fd, size);
     }
-    let received = receive_into(fd, &mut buffer[..size])?;
+    let received = socket::receive(fd, &mut buffer[..size]).map_err(|failed| reason(&failed))?;
     let result = received.map(|received| PyBytes::new(py, &buffer[..received]).into_any().unbind());
     Ok(Outcome { result, is_short: received.is_some_and(|received| 0 < received && received < size) })
 }
@@ -95,16 +96,9 @@ fn receive_much(py: Python<'_>, fd: RawFd, size: usize) -> PyResult<Outcome> {
     let mut buffer = Vec::new();
     buffer.try_reserve_exact(size).map_err(|_| error(io::Error::from_raw_os_error(libc::ENOMEM)))?;
     buffer.resize(size, 0);
-    let received = receive_into(fd, &mut buffer)?;
+    let received = socket::receive(fd, &mut buffer).map_err(|failed| reason(&failed))?;
     let result = received.map(|received| PyBytes::new(py, &buffer[..received]).into_any().unbind());
     Ok(Outcome { result, is_short: false })
-}
-
-/// `None` when nothing is there.
-fn receive_into(fd: RawFd, buffer: &mut [u8]) -> PyResult<Option<usize>> {
-    // SAFETY: the buffer is as long as is said.
-    let received = unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT) };
-    moved(received)
 }
 
 /// As much as can be sent; more than once, as long as all that was given is taken.
@@ -113,26 +107,13 @@ fn send(data: &Bound<'_, PyAny>, fd: RawFd, sent: &mut usize) -> PyResult<Outcom
         let bytes = Bytes::of(data)?;
         // A bytearray may have become shorter.
         let rest = bytes.get(*sent..).unwrap_or_default();
-        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        // SAFETY: the bytes stay where they are, as no Python runs.
-        let Some(written) = moved(unsafe { libc::send(fd, rest.as_ptr().cast(), rest.len(), flags) })? else {
+        let Some(written) = socket::send(fd, rest).map_err(|failed| reason(&failed))? else {
             return Ok(Outcome { result: None, is_short: false });
         };
         *sent += written;
         if written == rest.len() {
             return Ok(Outcome { result: Some(data.py().None()), is_short: false });
         }
-    }
-}
-
-fn moved(count: isize) -> PyResult<Option<usize>> {
-    if let Ok(count) = usize::try_from(count) {
-        return Ok(Some(count));
-    }
-    let failed = io::Error::last_os_error();
-    match failed.kind() {
-        io::ErrorKind::WouldBlock => Ok(None),
-        _ => Err(reason(&failed)),
     }
 }
 

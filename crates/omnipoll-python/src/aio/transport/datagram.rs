@@ -9,11 +9,11 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::class::Transport;
-use super::socket;
 use super::write_queue::{Data, Piece};
 use crate::aio::address::SocketAddress;
 use crate::aio::arguments::Arguments;
 use crate::aio::report::is_exit;
+use crate::aio::socket;
 use crate::aio::AsyncioLoop;
 use crate::convert::reason;
 use crate::fastcall::{self, Argument, Method};

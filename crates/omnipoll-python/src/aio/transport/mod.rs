@@ -10,7 +10,6 @@ mod datagram;
 mod ending;
 mod flow;
 mod reading;
-mod socket;
 mod stream;
 mod view;
 mod write_queue;

@@ -7,9 +7,9 @@ use pyo3::types::PyBytes;
 
 use super::calls::Kind;
 use super::class::Transport;
-use super::socket;
 use super::view::View;
 use crate::aio::arguments::Arguments;
+use crate::aio::socket;
 use crate::convert::reason;
 
 /// What a read has brought.

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::class::Transport;
-use super::socket;
+use crate::aio::socket;
 use crate::aio::AsyncioLoop;
 use crate::fastcall::{self, Argument, Method};
 

@@ -5,8 +5,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::class::{State, Transport};
-use super::socket;
 use super::write_queue::{Data, Piece};
+use crate::aio::socket;
 use crate::convert::reason;
 
 /// From so many writes on a lost connection on, they are logged.
