@@ -203,8 +203,7 @@ impl<M: Method<N>, const N: usize> Entry for Sorted<M, N> {
         let count = given.positional().len();
         if count > N {
             let plural = if N == 1 { "" } else { "s" };
-            let words = format_args!("takes at most {N} argument{plural} ({count} given)");
-            return Err(wrong(M::METHOD, words));
+            return Err(wrong(M::METHOD, format_args!("takes at most {N} argument{plural} ({count} given)")));
         }
         let mut places = given.places();
         for argument in given.named() {

@@ -71,8 +71,11 @@ impl<M: Method<N>, const N: usize> Entry for WithCallback<M, N> {
             fastcall::put(&mut leading, &M::ARGUMENTS, (name, argument), M::METHOD)?;
         }
         if let Some(missing) = leading.iter().position(Option::is_none) {
-            let words = format_args!("missing 1 required positional argument: '{}'", M::ARGUMENTS[missing]);
-            return Err(fastcall::wrong(M::METHOD, words));
+            let name = M::ARGUMENTS[missing];
+            return Err(fastcall::wrong(
+                M::METHOD,
+                format_args!("missing 1 required positional argument: '{name}'"),
+            ));
         }
         let leading = leading.map(|argument| argument.unwrap_or_else(|| unreachable!("none is missing")));
         let rest = given.positional().get(N..).unwrap_or_default();
