@@ -6,8 +6,9 @@ Needs python3, cc, make and the built library: OMNIPOLL_LIBDIR names the directo
 libomnipoll_capi.{so,a}, by default target/release. Each C program is built twice: with the
 sanitizers against the static library, and by the very line its comment gives against the
 shared one. The FFI examples need luajit, ruby, and node with npm, the servers redis-cli,
-redis-benchmark and wrk; what is missing is installed with apt-get by root, and a test that can't
-have it is skipped, or fails when CI=true.
+redis-benchmark, redis-server, PostgreSQL and wrk; what is missing is installed with apt-get by
+root, and a test that can't have it is skipped, or fails when CI=true. The adapters need the
+libraries that they adapt.
 
 tests/ has what each example must do; here is which is run with what.
 """
@@ -19,6 +20,7 @@ import os
 import sys
 import unittest
 
+from tests import adapters
 from tests.broadcast import Broadcast
 from tests.building import BUILD, BUILDS, ECHO_SERVERS, ENGINES, HERE, MODELS, build_all
 from tests.chat import ChatServer
@@ -80,6 +82,9 @@ for build in BUILDS:
         for model, engine in itertools.product(MODELS, ENGINES if build == "sanitized" else ENGINES[-1:]):
             command = [str(BUILD / build / program), "--model", model, "--engine", engine]
             define(f"Serving_{program}_{model}_{engine}_{build}", behaviour, command=command, model=model)
+    for adapter in adapters.PROGRAMS:
+        engines = ENGINES if build == "sanitized" else ENGINES[-1:]
+        define(f"Adapter_{adapter.program}_{build}", adapter, directory=BUILD / build, engines=engines)
 for program, script in (
     ("luajit", "echo.lua"),
     ("ruby", "echo.rb"),

@@ -7,6 +7,7 @@ import os
 import re
 import resource
 import shutil
+import subprocess
 from pathlib import Path
 
 from tests.servers import run
@@ -28,16 +29,35 @@ ECHO_SERVERS = [("echo", engine) for engine in ENGINES] + [
 BUILDS = ("sanitized", "plain")
 
 
+def source(program):
+    """Of a program here, or of one in adapters/."""
+    path = HERE / f"{program}.c"
+    return path if path.exists() else HERE / "adapters" / path.name
+
+
+def build_line(program):
+    """The build line in a program's comment."""
+    return re.search(r"^ \* Build: +(.+)$", source(program).read_text(), re.M).group(1)
+
+
+def is_known(program):
+    """Whether pkg-config knows the library of an adapter's program, which is the last in its build line."""
+    library = build_line(program).rstrip(")").split()[-1]
+    return (
+        subprocess.run(["sh", "-c", f"pkg-config --exists {library}"], stderr=subprocess.DEVNULL).returncode
+        == 0
+    )
+
+
+ALL_ADAPTERS = sorted(path.stem for path in (HERE / "adapters").glob("*.c"))
+ADAPTERS = [program for program in ALL_ADAPTERS if is_known(program)]
+
+
 def build_sanitized():
     flags = "-std=c11 -g -O1 -Wall -Wextra -Wpedantic -Werror"
     flags += " -fsanitize=address,undefined -fno-sanitize-recover=all"
     library = f"LIBOMNIPOLL={LIB / 'libomnipoll.a'}"
     run(["make", "-j2", f"BUILD={BUILD / 'sanitized'}", f"CFLAGS={flags}", library], cwd=HERE)
-
-
-def build_line(program):
-    """The build line in a program's comment."""
-    return re.search(r"^ \* Build: +(.+)$", (HERE / f"{program}.c").read_text(), re.M).group(1)
 
 
 def build_plain():
@@ -46,13 +66,16 @@ def build_plain():
     tools.mkdir(exist_ok=True)
     pkg_config = tools / "pkg-config"
     include = HERE.parent / "include"
-    pkg_config.write_text(f"#!/bin/sh\necho -I{include} -L{LIB} -Wl,-rpath,{LIB} -lomnipoll\n")
+    # The library of an adapter comes after ours.
+    others = f'shift 3; [ $# = 0 ] || exec {shutil.which("pkg-config")} --cflags --libs "$@"'
+    ours = f"echo -I{include} -L{LIB} -Wl,-rpath,{LIB} -lomnipoll"
+    pkg_config.write_text(f"#!/bin/sh\n{ours}\n{others}\n")
     pkg_config.chmod(0o755)
     (BUILD / "plain").mkdir(exist_ok=True)
-    for header in HERE.glob("*.h"):
+    for header in (*HERE.glob("*.h"), *(HERE / "adapters").glob("*.h")):
         shutil.copy(header, BUILD / "plain")
-    for program in PROGRAMS:
-        shutil.copy(HERE / f"{program}.c", BUILD / "plain")
+    for program in (*PROGRAMS, *ADAPTERS):
+        shutil.copy(source(program), BUILD / "plain")
         path = f"{tools}:{os.environ['PATH']}"
         run(["sh", "-c", build_line(program)], cwd=BUILD / "plain", env={"PATH": path})
 

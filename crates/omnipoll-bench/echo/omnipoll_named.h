@@ -1,4 +1,5 @@
-/* What the servers on omnipoll have in common: its errors in words, its engines by their names. */
+/* What the programs on omnipoll have in common: its errors in words, its engines by their names, a server
+ * with one loop. */
 #ifndef OMNIPOLL_NAMED_H
 #define OMNIPOLL_NAMED_H
 
@@ -17,6 +18,24 @@ static inline uint32_t engine_named(const char *name) {
             return engine;
     fprintf(stderr, "no such engine: %s\n", name);
     exit(1);
+}
+
+/* Serves on a free port of the loopback device, which it prints. The process ends with its standard input. */
+static inline void run_one_loop(const char *engine, const omni_handler *handler) {
+    omni_server *server;
+    char address[64];
+    const omni_server_options options = {
+        .size = sizeof options,
+        .model = OMNI_MODEL_REACTOR,
+        .engine = engine_named(engine),
+    };
+    end_with_stdin();
+    raise_descriptor_limit();
+    ours(omni_server_new(&options, handler, &server), "omni_server_new");
+    ours(omni_server_listen(server, "127.0.0.1:0"), "omni_server_listen");
+    ours(omni_server_address(server, address, sizeof address), "omni_server_address");
+    tell_port(atoi(strrchr(address, ':') + 1));
+    ours(omni_server_run(server), "omni_server_run");
 }
 
 #endif
