@@ -29,7 +29,7 @@ TESTS = {
 }
 
 
-# Our servers in C are the examples.
+# Programs for people to learn from, with fuller parsers and limits of their own.
 EXAMPLES = {"http": "http", "redis": "kv"}
 
 
@@ -42,8 +42,9 @@ def commands(protocol: str) -> dict[str, list[str]]:
         "tokio, one thread, Rust": ["serve_tokio", protocol],
     }
     engines = build.engines()
-    servers |= {f"omnipoll server, {name}, C": [EXAMPLES[protocol], "--engine", name] for name in engines}
+    servers |= {f"omnipoll server, {name}, C": ["serve_omnipoll_server", protocol, name] for name in engines}
     best = [name for name in engines if name not in ("select", "poll")]
+    servers |= {f"omnipoll example, {name}, C": [EXAMPLES[protocol], "--engine", name] for name in best}
     servers |= {f"omnipoll server, {name}, Rust": ["serve_omnipoll", protocol, name] for name in best}
     return servers
 
