@@ -32,7 +32,8 @@ NIGHTLY = ("rustup", "run", "nightly")
 HAS_SOURCES = 'test -d "$(rustup run nightly rustc --print sysroot)/lib/rustlib/src/rust/library"'
 HAS_FUZZ = "rustup run nightly cargo fuzz --version"
 
-TYPED = ".ci/test.py .ci/environment.py c-examples/demo.py docs/test_docs.py"
+POLLING = "crates/omnipoll-polling/tests/suites.py"
+TYPED = f"{POLLING} .ci/test.py .ci/environment.py c-examples/demo.py docs/test_docs.py"
 RACE = "crates/omnipoll-bench/race"
 SCRIPTS = f"{TYPED} {RACE} c-examples/test_examples.py c-examples/tests"
 RULES = "--isolated --select E,F,W,I,B,UP --line-length 110 --target-version py39"
@@ -74,6 +75,8 @@ STEPS = (
     ),
     # omnipoll-capi is tested by the step "c", omnipoll-python by "python".
     Step("rust", ("cargo", "test", "--no-fail-fast", "-p", "omnipoll", "-p", "omnipoll-bench")),
+    # The suites of the packages that use the crate polling, from the registry.
+    Step("polling", (PYTHON, POLLING)),
     Step("inject", ("cargo", "test", "-p", "omnipoll", "--test", "inject")),
     Step("asan", ("make", "asan"), needs=(*NIGHTLY, "rustc", "--version")),
     Step("tsan", ("make", "tsan"), needs=("sh", "-c", HAS_SOURCES)),
