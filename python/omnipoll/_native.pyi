@@ -44,6 +44,7 @@ __all__ = [
     "TIMER",
     "WAKE",
     "WRITE",
+    "AcceptedSocket",
     "Acceptor",
     "AsyncioLoop",
     "Connection",
@@ -269,6 +270,8 @@ class AsyncioLoop(asyncio.SelectorEventLoop):
         self, socket: socket, is_writing: bool, name: str, *arguments: object
     ) -> tuple[bool, Any]: ...
     def _interest(self, fd: FileDescriptorLike) -> int | None: ...
+    def _transport_of(self, fd: FileDescriptorLike) -> object: ...
+    def _set_transport(self, fd: FileDescriptorLike, transport: object) -> None: ...
 
 @disjoint_base
 class Handle(asyncio.Handle):
@@ -291,12 +294,20 @@ class TimerHandle(Handle):
     def __ge__(self, other: TimerHandle) -> bool: ...
 
 @final
+class AcceptedSocket:
+    @property
+    def peername(self) -> Any: ...
+    def close(self) -> None: ...
+    def begin(self, transport: Transport, protocol: asyncio.BaseProtocol) -> None: ...
+
+@final
 class Acceptor:
     def __new__(
         cls,
         listener: socket,
+        kind: tuple[int, int, int],
         backlog: int,
-        accepted: Callable[[int, Any], object],
+        accepted: Callable[[AcceptedSocket], object],
         failed: Callable[[OSError], object],
     ) -> Self: ...
     def start(self, loop: AsyncioLoop) -> None: ...
@@ -317,6 +328,7 @@ class Transport(asyncio.Transport):
     @property
     def _waits(self) -> tuple[bool, bool]: ...
     def _start_reading(self) -> None: ...
+    def _collect(self) -> None: ...
 
 class DatagramTransport(Transport, asyncio.DatagramTransport):
     def __new__(
@@ -332,9 +344,9 @@ class StreamTransport(Transport):
     def __new__(
         cls,
         loop: AsyncioLoop,
-        sock: socket,
+        sock: socket | AcceptedSocket,
         protocol: asyncio.BaseProtocol,
-        extra: dict[str, Any],
+        extra: dict[str, Any] | None = None,
     ) -> Self: ...
 
 # Of IPv4 and of IPv6.

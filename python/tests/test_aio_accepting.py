@@ -160,23 +160,123 @@ def test_a_connection_without_a_protocol_is_closed(loop: EventLoop, is_debug: bo
     ] * is_debug
 
 
-def test_a_connection_without_a_socket_is_reported(loop: EventLoop, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Unmade(socket.socket):
-        def __init__(self, *_: object) -> None:
+def test_a_connection_whose_beginning_fails_is_reported(loop: EventLoop) -> None:
+    class Failing(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
             raise ZeroDivisionError
 
+        def data_received(self, data: bytes) -> None:
+            self.transport.write(data)
+            self.transport.close()
+
     async def main() -> None:
-        server = await loop.create_server(Greeting, "127.0.0.1", 0)
+        server = await loop.create_server(Failing, "127.0.0.1", 0)
         reported = loop.create_future()
         loop.set_exception_handler(lambda _, context: reported.set_result(context))
-        client = socket.create_connection(server.sockets[0].getsockname())
-        client.setblocking(False)
-        with monkeypatch.context() as patch:
-            patch.setattr(socket, "socket", Unmade)
+        with socket.create_connection(server.sockets[0].getsockname()) as client:
+            client.setblocking(False)
             context = await reported
-        assert type(context["exception"]) is ZeroDivisionError
-        assert await loop.sock_recv(client, 100) == b""
-        client.close()
+            assert type(context["exception"]) is ZeroDivisionError
+            assert "connection_made" in context["message"]
+            assert isinstance(context["handle"], asyncio.Handle)
+            # It is read all the same.
+            await loop.sock_sendall(client, b"data")
+            assert await loop.sock_recv(client, 100) == b"data"
+        server.close()
+
+    aio.run(loop, main())
+
+
+def test_what_a_factory_schedules_is_called_before_its_connection_is_made(loop: EventLoop) -> None:
+    called: list[str] = []
+
+    class Noting(Greeting):
+        def __init__(self) -> None:
+            loop.call_soon(called.append, "scheduled")
+
+        def connection_made(self, transport: Any) -> None:
+            called.append("made")
+            super().connection_made(transport)
+
+    async def main() -> None:
+        server = await loop.create_server(Noting, "127.0.0.1", 0)
+        await read(server.sockets[0].getsockname())
+        server.close()
+
+    aio.run(loop, main())
+    assert called == ["scheduled", "made"]
+
+
+def test_an_accepted_connection_says_what_it_is_while_open_and_afterwards(loop: EventLoop) -> None:
+    class Asking(asyncio.Protocol):
+        def __init__(self) -> None:
+            kept.append(self)
+            self.ended = loop.create_future()
+
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
+            self.asked = [transport.get_extra_info(name) for name in asks]
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.ended.set_result(None)
+
+    kept: list[Asking] = []
+    names = ("peername", "sockname", "socket")
+    asks: tuple[str, ...] = ()
+
+    async def main() -> None:
+        nonlocal asks
+        server = await loop.create_server(Asking, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        for asks in (names, ()):
+            kept.clear()
+            with socket.create_connection(address) as client:
+                client.setblocking(False)
+                own = client.getsockname()
+                while not kept:
+                    await asyncio.sleep(0)
+                assert kept[0].transport.get_extra_info("nothing", 5) == 5
+                client.shutdown(socket.SHUT_WR)
+                await kept[0].ended
+            if asks:
+                assert kept[0].asked[:2] == [own, address]
+                assert kept[0].asked[2] is kept[0].transport.get_extra_info("socket")
+            assert kept[0].transport.get_extra_info("peername") == own
+            assert kept[0].transport.get_extra_info("sockname") == address
+            sock = kept[0].transport.get_extra_info("socket")
+            assert (sock.fileno(), sock.family, sock.type) == (-1, socket.AF_INET, socket.SOCK_STREAM)
+            assert kept[0].transport._sock is None
+        server.close()
+
+    aio.run(loop, main())
+
+
+def test_an_accepted_socket_is_its_transports_and_sends_at_once(loop: EventLoop) -> None:
+    class Serving(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            made.set_result(transport)
+
+    made = loop.create_future()
+
+    async def main() -> None:
+        server = await loop.create_server(Serving, "127.0.0.1", 0)
+        with socket.create_connection(server.sockets[0].getsockname()):
+            transport = await made
+            sock = transport.get_extra_info("socket")
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+            assert sock.gettimeout() == 0
+            assert sock.getpeername() == transport.get_extra_info("peername")
+            with pytest.raises(RuntimeError, match="used by transport"):
+                loop.add_reader(sock.fileno(), lambda: None)
+            with pytest.raises(RuntimeError, match="used by transport"):
+                await loop.sock_recv(transport._sock, 1)
+            fd = sock.fileno()
+            transport.abort()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            with pytest.raises(OSError):
+                os.fstat(fd)
         server.close()
 
     aio.run(loop, main())

@@ -50,6 +50,8 @@ mod _native {
     use omnipoll::Capabilities;
 
     #[pymodule_export]
+    use aio::AcceptedSocket;
+    #[pymodule_export]
     use aio::Acceptor;
     #[pymodule_export]
     use aio::AsyncioLoop;

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
-import socket
 from asyncio import constants, trsock
 from asyncio.log import logger
 from typing import TYPE_CHECKING, Any, Callable
@@ -14,6 +12,8 @@ from omnipoll import _native
 from omnipoll.aio import transports
 
 if TYPE_CHECKING:
+    import socket
+
     from omnipoll.aio.event_loop import EventLoop
 
 # A shortage, which keeps the listener readable: it isn't accepted from for a while.
@@ -28,28 +28,21 @@ def start(
     backlog: int,
 ) -> None:
     """Have the loop accept, until its reader for the listener is removed."""
-    # The socket module's own attributes are enumerations, which take time to make and to take apart.
-    family, kind, proto = int(listener.family), int(listener.type), listener.proto
 
-    def accepted(fd: int, address: Any) -> None:
-        try:
-            conn = socket.socket(family, kind, proto, fd)
-        except BaseException:
-            os.close(fd)
-            raise
-        conn.setblocking(False)
-        if address is None:
-            address = conn.getpeername()
+    def accepted(connection: _native.AcceptedSocket) -> None:
         if loop._debug:
-            logger.debug("%r got a new connection from %r: %r", server, address, conn)
+            logger.debug("%r got a new connection from %r", server, connection.peername)
         protocol = None
         try:
             protocol = factory()
-            transports.make_stream(loop, conn, protocol, None, {"peername": address}, server)
+            transport = transports.StreamTransport(loop, connection, protocol)
+            if server is not None:
+                transports.attach(server, transport)
+                transport._server = server
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
-            conn.close()
+            connection.close()
             if loop._debug:
                 report = {
                     "message": "Error on transport creation for incoming connection",
@@ -58,6 +51,8 @@ def start(
                 if protocol is not None:
                     report["protocol"] = protocol
                 loop.call_exception_handler(report)
+            return
+        connection.begin(transport, protocol)
 
     def failed(exc: OSError) -> None:
         if exc.errno not in _SHORTAGES:
@@ -78,4 +73,5 @@ def start(
         if listener.fileno() >= 0:
             start(loop, factory, listener, server, backlog)
 
-    _native.Acceptor(listener, backlog, accepted, failed).start(loop)
+    kind = (int(listener.family), int(listener.type), listener.proto)
+    _native.Acceptor(listener, kind, backlog, accepted, failed).start(loop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import selectors
 import signal
 import socket
@@ -12,7 +13,7 @@ from asyncio import sslproto
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
-from omnipoll.aio import accepting, handles, transports  # noqa: F401  (handles completes the native ones)
+from omnipoll.aio import accepting, children, handles, transports  # noqa: F401  (handles completes the native ones)
 from omnipoll.aio.socket_calls import SocketCalls
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ class EventLoop(SocketCalls, asyncio.SelectorEventLoop):
         _signal_handlers: dict[int, asyncio.Handle]
 
         def _check_closed(self) -> None: ...
+        def _child_watcher_callback(self, pid: int, returncode: int, transp: object) -> None: ...
+        def _add_reader(self, fd: FileDescriptorLike, callback: object, *args: object) -> object: ...
         def _check_running(self) -> None: ...
         def _set_coroutine_origin_tracking(self, enabled: bool) -> None: ...
         def _close_self_pipe(self) -> None: ...
@@ -41,6 +44,8 @@ class EventLoop(SocketCalls, asyncio.SelectorEventLoop):
         """Make a loop on an engine: `OSError` when it isn't available, `ValueError` for no engine's name."""
         self._open(engine)
         super().__init__(_Watched(self))  # type: ignore[arg-type]
+        self._transports = _Transports(self)
+        self._pidfds: set[int] = set()
 
     def run_forever(self) -> None:
         """Run until stop() is called."""
@@ -85,6 +90,8 @@ class EventLoop(SocketCalls, asyncio.SelectorEventLoop):
         """Close the loop, which must not be running: what waits is dropped."""
         super().close()
         self._release()
+        while self._pidfds:
+            os.close(self._pidfds.pop())
 
     def _add_callback(self, handle: asyncio.Handle) -> None:
         """Have a handle that the standard library has made called."""
@@ -143,6 +150,15 @@ class EventLoop(SocketCalls, asyncio.SelectorEventLoop):
         transports.make_stream(self, rawsock, tls, None, extra, server)
         return tls._app_transport
 
+    if sys.version_info < (3, 12):
+        # From 3.12 on the standard library has pidfds by default.
+
+        async def _make_subprocess_transport(self, *what: Any, **keywords: Any) -> Any:
+            watcher = asyncio.get_child_watcher()
+            if children.is_default(watcher):
+                return await children.start(self, watcher, *what, **keywords)
+            return await super()._make_subprocess_transport(*what, **keywords)  # type: ignore[misc]
+
     if sys.version_info < (3, 13):
         # From 3.13 on the standard library has these two.
 
@@ -178,6 +194,29 @@ def _is_socket(sock: object) -> bool:
 def _call(handle: asyncio.Handle) -> None:
     if not handle._cancelled:
         handle._run()
+
+
+class _Transports:
+    """The transports by descriptor, as the standard library asks for them. It keeps none alive."""
+
+    def __init__(self, loop: EventLoop) -> None:
+        self._loop = loop
+
+    def get(self, fd: int) -> object:
+        """Return a descriptor's transport, or None."""
+        return self._loop._transport_of(fd)
+
+    def __getitem__(self, fd: int) -> object:
+        transport = self._loop._transport_of(fd)
+        if transport is None:
+            raise KeyError(fd)
+        return transport
+
+    def __setitem__(self, fd: int, transport: object) -> None:
+        self._loop._set_transport(fd, transport)
+
+    def __delitem__(self, fd: int) -> None:
+        self._loop._set_transport(fd, None)
 
 
 class _Watched:

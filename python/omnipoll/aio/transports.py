@@ -32,9 +32,8 @@ class StreamTransport(_native.StreamTransport):
         """Return its state in words."""
         return _describe(self)
 
-    def __del__(self) -> None:
-        """Warn when it was never closed."""
-        _collect(self)
+    # Native, and so is what it finds out first: whether there is anything to do.
+    __del__ = _native.Transport._collect
 
 
 class _Datagrams(_FlowControlMixin, asyncio.DatagramTransport):
@@ -52,9 +51,8 @@ class DatagramTransport(_native.DatagramTransport):
         """Return its state in words."""
         return _describe(self)
 
-    def __del__(self) -> None:
-        """Warn when it was never closed."""
-        _collect(self)
+    # Native, and so is what it finds out first: whether there is anything to do.
+    __del__ = _native.Transport._collect
 
 
 def make_datagram(
@@ -89,11 +87,21 @@ def make_stream(
 
 
 def _start(loop: Any, transport: Any, protocol: Any, waiter: asyncio.Future[None] | None) -> None:
-    loop._transports[transport._sock_fd] = transport
+    loop._set_transport(transport._sock_fd, transport)
     loop.call_soon(protocol.connection_made, transport)
     loop.call_soon(transport._start_reading)
     if waiter is not None:
         loop.call_soon(futures._set_result_unless_cancelled, waiter, None)  # type: ignore[attr-defined]
+
+
+def make_socket(kind: tuple[int, int, int], fd: int | None) -> socket.socket:
+    """Make an object for an accepted connection's socket, or a closed one."""
+    sock = socket.socket(*kind, fd)
+    if fd is None:
+        sock.close()
+    else:
+        sock.setblocking(False)
+    return sock
 
 
 def _complete(extra: dict[str, Any] | None, sock: socket.socket) -> dict[str, Any]:
@@ -153,10 +161,9 @@ def _describe(transport: Any) -> str:
     return f"<{' '.join(words)}>"
 
 
-def _collect(transport: Any) -> None:
+def collect(transport: Any) -> None:
+    """Warn of a transport that was never closed, and close its socket."""
     sock = transport._sock
-    if sock is None:
-        return
     warnings.warn(f"unclosed transport {transport!r}", ResourceWarning, stacklevel=2, source=transport)
     sock.close()
     if transport._server is not None:

@@ -1,17 +1,18 @@
 //! Accepting: a server's listener, whose connections get a transport without a task.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use omnipoll::Interest;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
+use super::accepted::{AcceptedSocket, SocketKind};
 use super::address::SocketAddress;
 use super::arguments::Arguments;
 use super::context;
 use super::loop_class::AsyncioLoop;
+use super::socket;
 use super::watched::{Key, Watched};
 use crate::convert::{descriptor, reason};
 use crate::gil_cell::GilCell;
@@ -20,13 +21,32 @@ use crate::gil_cell::GilCell;
 #[pyclass(frozen, module = "omnipoll._native")]
 pub(crate) struct Acceptor {
     fd: RawFd,
-    /// How many connections are accepted before others have their turn.
+    kind: SocketKind,
+    /// How many connections are accepted at most before others have their turn.
     backlog: usize,
+    pace: GilCell<Pace>,
     calls: GilCell<Option<Calls>>,
 }
 
+/// A listener stays readable while connections wait, and a poll says so. One that comes alone costs one call;
+/// while each poll brings some, twice as many are accepted as after the last.
+#[derive(Default)]
+struct Pace {
+    poll: u64,
+    count: usize,
+}
+
+impl Pace {
+    fn next(&mut self, poll: u64, backlog: usize) -> usize {
+        let is_busy = poll == self.poll + 1;
+        self.count = if is_busy { self.count.saturating_mul(2).min(backlog.max(1)) } else { 1 };
+        self.poll = poll;
+        self.count
+    }
+}
+
 struct Calls {
-    /// `accepted(fd, address)`.
+    /// `accepted(connection)`.
     accepted: Py<PyAny>,
     /// `failed(error)`.
     failed: Py<PyAny>,
@@ -35,16 +55,18 @@ struct Calls {
 }
 
 impl Acceptor {
-    /// In the poll's turn: accepts until nothing is left, or for as long as the backlog.
+    /// In the poll's turn.
     pub(crate) fn ready(&self, this: &Bound<'_, AsyncioLoop>, key: Key) -> PyResult<()> {
         let py = this.py();
         let Some(Calls { accepted, failed, context }) = self.calls(py) else { return Ok(()) };
-        for _ in 0..self.backlog {
+        let polls = this.get().turn.borrow(py).polls;
+        let count = self.pace.borrow(py).next(polls, self.backlog);
+        for _ in 0..count {
             match accept(self.fd) {
                 Ok(Some((fd, address))) => {
-                    let address = address.to_python(py)?;
-                    let arguments = Arguments::Two([fd.into_pyobject(py)?.into_any().unbind(), address]);
-                    let copy = context.call_method0(py, intern!(py, "copy"))?;
+                    let connection = AcceptedSocket::new(this, self.kind, fd, &address);
+                    let arguments = Arguments::One([Py::new(py, connection)?.into_any()]);
+                    let copy = context::copy(py, &context)?;
                     if let Err(failed) = context::run(py, &copy, &accepted, &arguments) {
                         AsyncioLoop::exception(this, "Exception in accepting a connection", failed, &[])?;
                     }
@@ -74,16 +96,21 @@ impl Acceptor {
 
 #[pymethods]
 impl Acceptor {
+    /// Its connections inherit that small writes are sent at once.
     #[new]
     fn new(
         listener: &Bound<'_, PyAny>,
+        kind: SocketKind,
         backlog: usize,
         accepted: Py<PyAny>,
         failed: Py<PyAny>,
     ) -> PyResult<Self> {
         let py = listener.py();
         let calls = Calls { accepted, failed, context: context::copy_current(py)? };
-        Ok(Self { fd: descriptor(listener)?, backlog, calls: GilCell::new(py, Some(calls)) })
+        let fd = descriptor(listener)?;
+        socket::set_no_delay(fd);
+        let (pace, calls) = (GilCell::new(py, Pace::default()), GilCell::new(py, Some(calls)));
+        Ok(Self { fd, kind, backlog, pace, calls })
     }
 
     /// Has the loop accept.
@@ -112,13 +139,14 @@ impl Acceptor {
 }
 
 /// `None` when there is nothing to accept, or its client has gone.
-fn accept(fd: RawFd) -> io::Result<Option<(RawFd, SocketAddress)>> {
+fn accept(fd: RawFd) -> io::Result<Option<(OwnedFd, SocketAddress)>> {
     let mut address = SocketAddress::empty();
     let (place, size) = address.place();
     // SAFETY: the address has room for as many bytes as `size` says.
     let accepted = unsafe { libc::accept4(fd, place, size, libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) };
     if accepted >= 0 {
-        return Ok(Some((accepted, address)));
+        // SAFETY: it is new, and nobody else's.
+        return Ok(Some((unsafe { OwnedFd::from_raw_fd(accepted) }, address)));
     }
     let failed = io::Error::last_os_error();
     match failed.raw_os_error() {

@@ -4,6 +4,7 @@ use std::ffi::{CStr, OsStr};
 use std::mem::{self, offset_of};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::ffi::OsStrExt;
+use std::slice;
 
 use libc::{sa_family_t, sockaddr, sockaddr_in, sockaddr_in6, sockaddr_storage, sockaddr_un, socklen_t};
 use pyo3::prelude::*;
@@ -35,6 +36,23 @@ impl SocketAddress {
     /// What a system call reads.
     pub(super) fn get(&self) -> (*const sockaddr, socklen_t) {
         ((&raw const self.storage).cast(), self.len)
+    }
+
+    /// As much of it as the kernel has filled.
+    pub(super) fn to_bytes(&self) -> Box<[u8]> {
+        let len = (self.len as usize).min(size_of::<sockaddr_storage>());
+        // SAFETY: there are that many bytes, and all of them were written when it was made.
+        unsafe { slice::from_raw_parts((&raw const self.storage).cast::<u8>(), len) }.into()
+    }
+
+    /// What [`to_bytes`](Self::to_bytes) returned.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Self {
+        let mut address = Self::empty();
+        let len = bytes.len().min(size_of::<sockaddr_storage>());
+        // SAFETY: there is room for so many bytes, and an address has no invalid values.
+        unsafe { (&raw mut address.storage).cast::<u8>().copy_from(bytes.as_ptr(), len) };
+        address.len = len as socklen_t;
+        address
     }
 
     fn new<T: Copy>(address: T) -> Self {

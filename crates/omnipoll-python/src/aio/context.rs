@@ -16,11 +16,13 @@ use super::arguments::Arguments;
 use super::vectorcall::symbol;
 
 type Change = unsafe extern "C" fn(*mut PyObject) -> c_int;
-type Copy = unsafe extern "C" fn() -> *mut PyObject;
+type CopyCurrent = unsafe extern "C" fn() -> *mut PyObject;
+type Copy = unsafe extern "C" fn(*mut PyObject) -> *mut PyObject;
 
 struct Functions {
     enter: Change,
     exit: Change,
+    copy_current: CopyCurrent,
     copy: Copy,
 }
 
@@ -29,12 +31,14 @@ fn functions() -> Option<&'static Functions> {
     let find = || {
         let enter = symbol(c"PyContext_Enter")?;
         let exit = symbol(c"PyContext_Exit")?;
-        let copy = symbol(c"PyContext_CopyCurrent")?;
+        let copy_current = symbol(c"PyContext_CopyCurrent")?;
+        let copy = symbol(c"PyContext_Copy")?;
         // SAFETY: CPython's functions of these names have these types.
         unsafe {
             Some(Functions {
                 enter: transmute::<*mut c_void, Change>(enter),
                 exit: transmute::<*mut c_void, Change>(exit),
+                copy_current: transmute::<*mut c_void, CopyCurrent>(copy_current),
                 copy: transmute::<*mut c_void, Copy>(copy),
             })
         }
@@ -47,10 +51,23 @@ fn functions() -> Option<&'static Functions> {
 pub(crate) fn copy_current(py: Python<'_>) -> PyResult<Py<PyAny>> {
     match functions() {
         // SAFETY: it returns a new reference.
-        Some(functions) => unsafe { Bound::from_owned_ptr_or_err(py, (functions.copy)()).map(Bound::unbind) },
+        Some(functions) => unsafe {
+            Bound::from_owned_ptr_or_err(py, (functions.copy_current)()).map(Bound::unbind)
+        },
         None => {
             Ok(py.import(intern!(py, "contextvars"))?.call_method0(intern!(py, "copy_context"))?.unbind())
         }
+    }
+}
+
+/// `context.copy()`.
+pub(crate) fn copy(py: Python<'_>, context: &Py<PyAny>) -> PyResult<Py<PyAny>> {
+    match functions() {
+        // SAFETY: the context is alive; what is none is refused. It returns a new reference.
+        Some(functions) => unsafe {
+            Bound::from_owned_ptr_or_err(py, (functions.copy)(context.as_ptr())).map(Bound::unbind)
+        },
+        None => context.call_method0(py, intern!(py, "copy")),
     }
 }
 

@@ -99,6 +99,17 @@ impl State {
         Some(Call { callback, arguments: self.arguments.clone_ref(py), context })
     }
 
+    /// Drops it with the token at hand, which is cheaper.
+    fn release(self, py: Python<'_>) {
+        self.arguments.release(py);
+        for object in [self.callback, self.context].into_iter().flatten() {
+            object.drop_ref(py);
+        }
+        if let Some(owner) = self.owner {
+            owner.drop_ref(py);
+        }
+    }
+
     fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.callback)?;
         self.arguments.traverse(visit)?;
@@ -112,7 +123,7 @@ impl State {
 }
 
 impl Call {
-    fn release(self, py: Python<'_>) {
+    pub(crate) fn release(self, py: Python<'_>) {
         self.callback.drop_ref(py);
         self.arguments.release(py);
         self.context.drop_ref(py);
@@ -172,7 +183,7 @@ impl Handle {
     /// Drops what it refers to, and returns it as it was: for a handle that is to be used again.
     pub(crate) fn clear(&self, py: Python<'_>) {
         let state = std::mem::take(&mut *self.state.borrow(py));
-        drop(state);
+        state.release(py);
     }
 
     /// Whether it was cancelled by this.
@@ -219,7 +230,7 @@ pub(crate) fn is_ours_alone(object: *mut ffi::PyObject) -> bool {
     unsafe { ffi::Py_REFCNT(object) == 1 }
 }
 
-fn failed(handle: &Bound<'_, Handle>, error: PyErr) -> PyResult<()> {
+pub(crate) fn failed(handle: &Bound<'_, Handle>, error: PyErr) -> PyResult<()> {
     let py = handle.py();
     if is_exit(py, &error) {
         return Err(error);

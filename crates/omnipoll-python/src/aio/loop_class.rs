@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use omnipoll::{EngineKind, Interest, Poller};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::types::{PyDict, PyString, PyTuple, PyWeakrefMethods, PyWeakrefReference};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::handle::{is_ours_alone, Handle, TimerHandle};
@@ -23,7 +23,7 @@ use crate::finalization::protect_thread;
 use crate::gil_cell::GilCell;
 
 /// How many handles are kept to be used again.
-const SPARE_HANDLES: usize = 64;
+const SPARE_HANDLES: usize = 128;
 
 /// As much as the standard library receives at once.
 const RECEIVE_BUFFER: usize = 256 * 1024;
@@ -39,6 +39,8 @@ pub(crate) struct AsyncioLoop {
     spare_timers: GilCell<Vec<Py<TimerHandle>>>,
     pub(super) turn: GilCell<Turn>,
     receive_buffer: GilCell<Vec<u8>>,
+    /// By descriptor: weak references, of transports that may have ended.
+    transports: GilCell<Vec<Option<Py<PyWeakrefReference>>>>,
     is_debug: AtomicBool,
     is_closed: AtomicBool,
     is_stopping: AtomicBool,
@@ -137,6 +139,20 @@ impl AsyncioLoop {
         buffer
     }
 
+    /// So that they can be used again, if there are many of them.
+    #[inline]
+    pub(crate) fn drop_cancelled_timers(&self, py: Python<'_>) {
+        let cancelled = self.timers(py).take_cancelled(py);
+        for timer in cancelled {
+            self.recycle_timer(py, timer);
+        }
+    }
+
+    pub(crate) fn recycle_timer(&self, py: Python<'_>, timer: Py<TimerHandle>) {
+        timer.get().unschedule(py);
+        self.recycle(py, TimerHandle::into_handle(timer, py));
+    }
+
     pub(crate) fn count_cancelled_timer(&self, py: Python<'_>) {
         self.timers.borrow(py).count_cancelled();
     }
@@ -171,6 +187,25 @@ impl AsyncioLoop {
             }
             false => keep(&self.spare_handles, py, handle),
         }
+    }
+
+    /// Remembers whose descriptor it is; nobody's without a transport.
+    pub(crate) fn set_transport(
+        &self,
+        py: Python<'_>,
+        fd: RawFd,
+        transport: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let reference = transport.map(PyWeakrefReference::new).transpose()?;
+        let place = fd as usize;
+        let mut transports = self.transports.borrow(py);
+        if transports.len() <= place {
+            transports.resize_with(place + 1, || None);
+        }
+        let before = std::mem::replace(&mut transports[place], reference.map(Bound::unbind));
+        drop(transports);
+        drop(before);
+        Ok(())
     }
 
     /// It is about to wait, or has waited.
@@ -280,6 +315,7 @@ impl AsyncioLoop {
             spare_timers: GilCell::new(py, Vec::new()),
             turn: GilCell::new(py, Turn::new()),
             receive_buffer: GilCell::new(py, Vec::new()),
+            transports: GilCell::new(py, Vec::new()),
             is_debug: AtomicBool::new(false),
             is_closed: AtomicBool::new(true),
             is_stopping: AtomicBool::new(false),
@@ -307,7 +343,8 @@ impl AsyncioLoop {
         let spare_timers = std::mem::take(&mut *self.spare_timers.borrow(py));
         let watched = self.watched.borrow(py).take();
         watched.remove_all(self.poller.get());
-        drop((ready, timers, spare_handles, spare_timers, watched));
+        let transports = std::mem::take(&mut *self.transports.borrow(py));
+        drop((ready, timers, spare_handles, spare_timers, watched, transports));
     }
 
     /// Runs until `stop()` is called.
@@ -406,6 +443,22 @@ impl AsyncioLoop {
         let mut set = self.watched.borrow(py);
         let Some(key) = set.find(fd) else { return Ok(None) };
         Ok(set.get_mut(key).map(|registration| registration.interest.bits() & 3))
+    }
+
+    /// The transport that has the descriptor, or had it.
+    fn _transport_of<'py>(
+        &self,
+        py: Python<'py>,
+        fd: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let place = readers::descriptor(fd)? as usize;
+        let transports = self.transports.borrow(py);
+        let reference = transports.get(place).and_then(|reference| reference.as_ref());
+        Ok(reference.and_then(|reference| reference.bind(py).upgrade()))
+    }
+
+    fn _set_transport(&self, fd: &Bound<'_, PyAny>, transport: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        self.set_transport(fd.py(), readers::descriptor(fd)?, transport)
     }
 
     fn _remove_reader(&self, py: Python<'_>, fd: &Bound<'_, PyAny>) -> PyResult<bool> {

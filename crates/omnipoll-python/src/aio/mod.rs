@@ -4,6 +4,7 @@
 //! There is one lock, the interpreter's: what other threads hand over is put where the loop's own thread
 //! puts it, and no cell stays borrowed while Python runs.
 
+mod accepted;
 mod accepting;
 mod address;
 mod arguments;
@@ -25,6 +26,7 @@ mod watched;
 
 use pyo3::prelude::*;
 
+pub(crate) use self::accepted::AcceptedSocket;
 pub(crate) use self::accepting::Acceptor;
 pub(crate) use self::handle::{Handle, TimerHandle};
 pub(crate) use self::loop_class::AsyncioLoop;

@@ -136,6 +136,7 @@ fn at<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();
     check(this, &given, true, "call_at")?;
+    this.get().drop_cancelled_timers(py);
     let timer = TimerHandle::make(this, when, call(py, &given)?)?;
     this.get().timers(py).push(when, timer.clone_ref(py));
     Ok(timer.into_bound(py).into_any())

@@ -71,6 +71,17 @@ pub(crate) fn shut_down_writing(fd: RawFd) -> io::Result<()> {
     }
 }
 
+/// The address that it is bound to.
+pub(crate) fn local_address(fd: RawFd) -> io::Result<SocketAddress> {
+    let mut address = SocketAddress::empty();
+    let (place, size) = address.place();
+    // SAFETY: the address has room for as many bytes as `size` says.
+    match unsafe { libc::getsockname(fd, place, size) } {
+        0 => Ok(address),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Sends small writes at once, whatever the socket object says its protocol is: what is no TCP refuses it.
 pub(crate) fn set_no_delay(fd: RawFd) {
     let on: c_int = 1;

@@ -59,24 +59,38 @@ impl Timers {
         self.cancelled += 1;
     }
 
-    /// When the first one is due. Those that were cancelled are returned, to be dropped.
-    pub(crate) fn next(&mut self, py: Python<'_>) -> (Option<f64>, Vec<Py<TimerHandle>>) {
-        let mut dropped = Vec::new();
-        if self.heap.len() > MIN_SCHEDULED && self.cancelled * 2 > self.heap.len() {
-            let (left, cancelled): (Vec<_>, Vec<_>) =
-                std::mem::take(&mut self.heap).into_iter().partition(|timer| !timer.0.is_cancelled(py));
-            self.heap = left.into();
-            dropped.extend(cancelled.into_iter().map(|timer| timer.0.handle));
-            self.cancelled = 0;
+    /// Those that were cancelled, when there are many of them.
+    #[inline]
+    pub(crate) fn take_cancelled(&mut self, py: Python<'_>) -> Vec<Py<TimerHandle>> {
+        if self.cancelled * 2 <= self.heap.len() || self.heap.len() <= MIN_SCHEDULED {
+            return Vec::new();
         }
-        while let Some(Reverse(first)) = self.heap.peek() {
-            if !first.is_cancelled(py) {
-                return (Some(first.when), dropped);
+        self.cancelled = 0;
+        let (mut timers, mut cancelled) = (std::mem::take(&mut self.heap).into_vec(), Vec::new());
+        let mut place = 0;
+        while let Some(Reverse(timer)) = timers.get(place) {
+            if timer.is_cancelled(py) {
+                cancelled.push(timers.swap_remove(place).0.handle);
+            } else {
+                place += 1;
             }
-            self.cancelled = self.cancelled.saturating_sub(1);
-            dropped.extend(self.heap.pop().map(|timer| timer.0.handle));
         }
-        (None, dropped)
+        self.heap = timers.into();
+        cancelled
+    }
+
+    /// When the first one is due.
+    pub(crate) fn next(&self) -> Option<f64> {
+        self.heap.peek().map(|first| first.0.when)
+    }
+
+    /// The first one, if it was cancelled.
+    pub(crate) fn pop_cancelled(&mut self, py: Python<'_>) -> Option<Py<TimerHandle>> {
+        if !self.heap.peek()?.0.is_cancelled(py) {
+            return None;
+        }
+        self.cancelled = self.cancelled.saturating_sub(1);
+        self.heap.pop().map(|timer| timer.0.handle)
     }
 
     /// The next one that is due before `end`.

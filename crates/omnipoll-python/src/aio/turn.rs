@@ -40,11 +40,13 @@ pub(crate) struct Turn {
     /// How many callbacks have been called since the last poll, and when that was.
     calls: usize,
     polled: f64,
+    /// How many polls there have been.
+    pub(super) polls: u64,
 }
 
 impl Turn {
     pub(crate) fn new() -> Self {
-        Self { events: Events::with_capacity(EVENTS), left: Vec::new(), calls: CALLS, polled: 0.0 }
+        Self { events: Events::with_capacity(EVENTS), left: Vec::new(), calls: CALLS, polled: 0.0, polls: 0 }
     }
 }
 
@@ -144,6 +146,7 @@ fn poll(this: &Bound<'_, AsyncioLoop>, callbacks_wait: bool) -> PyResult<()> {
     let limit = limit(core, py);
     let (mut events, left) = {
         let mut turn = core.turn.borrow(py);
+        turn.polls += 1;
         (mem::replace(&mut turn.events, Events::with_capacity(0)), mem::take(&mut turn.left))
     };
     let delivered = match (left.is_empty(), callbacks_wait) {
@@ -169,11 +172,12 @@ fn limit(core: &AsyncioLoop, py: Python<'_>) -> Option<Duration> {
     if core.timers(py).is_empty() {
         return None;
     }
-    let (next, cancelled) = core.timers(py).next(py);
-    for timer in cancelled {
-        timer.get().unschedule(py);
+    core.drop_cancelled_timers(py);
+    loop {
+        let Some(timer) = core.timers(py).pop_cancelled(py) else { break };
+        core.recycle_timer(py, timer);
     }
-    let seconds = next? - AsyncioLoop::now();
+    let seconds = core.timers(py).next()? - AsyncioLoop::now();
     // What is not a number is due.
     let seconds = if seconds > 0.0 { seconds.min(DAY) } else { 0.0 };
     Some(Duration::from_secs_f64(seconds))

@@ -6,12 +6,14 @@ use std::os::fd::RawFd;
 use omnipoll::{Interest, Ready};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::calls::Calls;
 use super::flow::Flow;
 use super::write_queue::WriteQueue;
+use crate::aio::accepted::{Accepted, AcceptedSocket};
 use crate::aio::context::{self, copy_current};
 use crate::aio::watched::{Key, Watched};
 use crate::aio::AsyncioLoop;
@@ -31,9 +33,11 @@ pub(super) struct State {
     /// `None` once the connection is lost, as are the next two.
     pub(super) owner: Option<Py<AsyncioLoop>>,
     pub(super) sock: Option<Py<PyAny>>,
+    /// What `sock` is made of when it is asked for, and `extra`.
+    pub(super) accepted: Option<Box<Accepted>>,
     pub(super) protocol: Option<Py<PyAny>>,
     pub(super) server: Option<Py<PyAny>>,
-    extra: Option<Py<PyDict>>,
+    pub(super) extra: Option<Py<PyDict>>,
     pub(super) calls: Calls,
     /// In which the protocol is called.
     pub(super) context: Option<Py<PyAny>>,
@@ -55,6 +59,11 @@ pub(super) struct State {
 }
 
 impl State {
+    /// Until the connection is lost.
+    pub(super) fn is_open(&self) -> bool {
+        self.sock.is_some() || self.accepted.as_ref().is_some_and(|accepted| accepted.is_open())
+    }
+
     fn interest(&self) -> Interest {
         let reading = if self.reads { Interest::READ } else { Interest::NONE };
         let is_writing = self.lost == 0 && !self.queue.is_empty();
@@ -71,17 +80,26 @@ impl Transport {
         owner: &Bound<'_, AsyncioLoop>,
         sock: &Bound<'_, PyAny>,
         protocol: &Bound<'_, PyAny>,
-        extra: &Bound<'_, PyDict>,
+        extra: Option<&Bound<'_, PyDict>>,
         is_datagram: bool,
     ) -> PyResult<Self> {
         protect_thread();
         let py = owner.py();
+        let accepted = match sock.cast_exact::<AcceptedSocket>() {
+            Ok(accepted) => Some(accepted.get().take(py)?),
+            Err(_) => None,
+        };
+        let fd = match accepted.as_ref().and_then(|accepted| accepted.parts().1) {
+            Some(fd) => fd,
+            None => descriptor(sock)?,
+        };
         let state = State {
             owner: Some(owner.clone().unbind()),
-            sock: Some(sock.clone().unbind()),
+            sock: accepted.is_none().then(|| sock.clone().unbind()),
+            accepted,
             protocol: Some(protocol.clone().unbind()),
             server: None,
-            extra: Some(extra.clone().unbind()),
+            extra: extra.map(|extra| extra.clone().unbind()),
             calls: Calls::new(protocol, is_datagram)?,
             context: Some(copy_current(py)?),
             watched: None,
@@ -96,7 +114,11 @@ impl Transport {
             address: None,
             is_connected: false,
         };
-        Ok(Self { fd: descriptor(sock)?, is_datagram, state: GilCell::new(py, state) })
+        Ok(Self { fd, is_datagram, state: GilCell::new(py, state) })
+    }
+
+    pub(crate) fn fd(&self) -> RawFd {
+        self.fd
     }
 
     #[inline]
@@ -200,6 +222,17 @@ impl Transport {
         Ok(())
     }
 
+    /// What follows connection_made().
+    pub(crate) fn start_reading(this: &Bound<'_, Self>) -> PyResult<()> {
+        let mut state = this.get().state(this.py());
+        if state.is_closing || state.is_paused {
+            return Ok(());
+        }
+        state.reads = true;
+        drop(state);
+        Self::watch(this)
+    }
+
     /// In debug mode, a line of the log.
     pub(super) fn log(this: &Bound<'_, Self>, words: &str) -> PyResult<()> {
         let py = this.py();
@@ -218,12 +251,11 @@ impl Transport {
     /// Returns what is known by a name, such as `peername`, `sockname` and `socket`.
     #[pyo3(signature = (name, default=None))]
     fn get_extra_info<'py>(
-        &self,
+        slf: &Bound<'py, Self>,
         name: &Bound<'py, PyAny>,
         default: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let Some(extra) = self._extra(name.py()) else { return Ok(default) };
-        Ok(extra.bind(name.py()).get_item(name)?.or(default))
+        Ok(Self::extra_info(slf, name)?.or(default))
     }
 
     /// Has another protocol called from now on.
@@ -281,15 +313,8 @@ impl Transport {
         Self::transfer(slf, can_read, can_write)
     }
 
-    /// What follows connection_made().
     fn _start_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let mut state = slf.get().state(slf.py());
-        if state.is_closing || state.is_paused {
-            return Ok(());
-        }
-        state.reads = true;
-        drop(state);
-        Self::watch(slf)
+        Self::start_reading(slf)
     }
 
     /// Sets how many bytes may wait to be sent before the protocol is paused, and at how many it resumes.
@@ -339,14 +364,25 @@ impl Transport {
         slf.get_type().getattr(intern!(slf.py(), "_asyncio_class"))
     }
 
-    #[getter]
-    fn _extra(&self, py: Python<'_>) -> Option<Py<PyDict>> {
-        self.state(py).extra.as_ref().map(|extra| extra.clone_ref(py))
+    /// Warns when it was never closed, and closes it.
+    fn _collect(slf: &Bound<'_, Self>) -> PyResult<()> {
+        static COLLECT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let py = slf.py();
+        let is_open = slf.get().state(py).is_open();
+        match is_open {
+            true => COLLECT.import(py, "omnipoll.aio.transports", "collect")?.call1((slf,)).map(drop),
+            false => Ok(()),
+        }
     }
 
     #[getter]
-    fn _sock(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.state(py).sock.as_ref().map(|sock| sock.clone_ref(py))
+    fn _extra<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        Self::all_extra_info(slf)
+    }
+
+    #[getter]
+    fn _sock<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        Self::socket(slf)
     }
 
     #[getter]

@@ -64,7 +64,7 @@ impl DatagramTransport {
         extra: &Bound<'_, PyDict>,
         address: Option<Py<PyAny>>,
     ) -> PyResult<PyClassInitializer<Self>> {
-        let base = Transport::new(r#loop, sock, protocol, extra, true)?;
+        let base = Transport::new(r#loop, sock, protocol, Some(extra), true)?;
         let py = sock.py();
         let peer = extra.get_item(intern!(py, "peername"))?;
         let mut state = base.state(py);

@@ -5,6 +5,7 @@ use std::mem;
 use pyo3::exceptions::{PyConnectionError, PyOSError};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 
 use super::calls::Calls;
 use super::class::Transport;
@@ -104,6 +105,9 @@ fn close_socket(this: &Bound<'_, Transport>) -> PyResult<()> {
     let py = this.py();
     let mut state = this.get().state(py);
     let (sock, server) = (state.sock.take(), state.server.take());
+    if let Some(accepted) = &mut state.accepted {
+        accepted.close();
+    }
     let calls = mem::replace(&mut state.calls, Calls::none());
     let dropped = (state.protocol.take(), state.owner.take(), state.context.take(), calls);
     drop(state);
@@ -113,8 +117,8 @@ fn close_socket(this: &Bound<'_, Transport>) -> PyResult<()> {
         None => Ok(()),
     };
     if let Some(server) = server {
-        let helpers = py.import(intern!(py, "omnipoll.aio.transports"))?;
-        helpers.call_method1(intern!(py, "detach"), (server, this))?;
+        static DETACH: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        DETACH.import(py, "omnipoll.aio.transports", "detach")?.call1((server, this))?;
     }
     closed
 }

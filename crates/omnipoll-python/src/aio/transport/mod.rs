@@ -9,6 +9,7 @@ mod class;
 mod datagram;
 mod ending;
 mod flow;
+mod info;
 mod reading;
 mod stream;
 mod view;

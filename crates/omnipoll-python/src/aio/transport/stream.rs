@@ -67,15 +67,18 @@ fn missing(words: &'static str) -> PyErr {
 #[pymethods]
 impl StreamTransport {
     #[new]
-    #[pyo3(signature = (r#loop, sock, protocol, extra))]
+    #[pyo3(signature = (r#loop, sock, protocol, extra=None))]
     fn new(
         r#loop: &Bound<'_, AsyncioLoop>,
         sock: &Bound<'_, PyAny>,
         protocol: &Bound<'_, PyAny>,
-        extra: &Bound<'_, PyDict>,
+        extra: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<PyClassInitializer<Self>> {
         let base = Transport::new(r#loop, sock, protocol, extra, false)?;
-        socket::set_no_delay(base.fd);
+        if extra.is_some() {
+            // An accepted one has inherited it from its listener.
+            socket::set_no_delay(base.fd);
+        }
         Ok(PyClassInitializer::from(base).add_subclass(Self))
     }
 
