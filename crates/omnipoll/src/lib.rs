@@ -193,6 +193,7 @@ mod source;
 mod strict;
 #[allow(unsafe_code)]
 mod sys;
+mod wait_policy;
 
 pub use engine::{Capabilities, EngineKind};
 pub use error::{explain, take_words};
@@ -213,6 +214,7 @@ pub use serve::{
 pub use strict::{Finding, FindingKind};
 #[cfg(feature = "serve")]
 pub use sys::Address;
+pub use wait_policy::WaitPolicy;
 
 /// For the bindings: a number that this process has and none of its ancestors had, as soon as a
 /// poller was made.

@@ -334,14 +334,22 @@ pub(crate) enum AnyEngine {
 }
 
 impl AnyEngine {
-    pub(crate) fn new(kind: EngineKind, waker: Arc<Waker>, files_always_ready: bool) -> io::Result<Self> {
+    /// With `busy_poll` the kernel looks at network devices for so long before a wait sleeps, if it can.
+    pub(crate) fn new(
+        kind: EngineKind,
+        waker: Arc<Waker>,
+        files_always_ready: bool,
+        busy_poll: Option<Duration>,
+    ) -> io::Result<Self> {
         Ok(match kind {
             EngineKind::Select => Self::Select(scan::Scan::new(waker, files_always_ready)),
             EngineKind::Poll => Self::Poll(scan::Scan::new(waker, files_always_ready)),
             #[cfg(target_os = "linux")]
-            EngineKind::Epoll => Self::Epoll(epoll::Epoll::new(waker, files_always_ready)?),
+            EngineKind::Epoll => Self::Epoll(epoll::Epoll::new(waker, files_always_ready, busy_poll)?),
             #[cfg(io_uring)]
-            EngineKind::IoUring => Self::Uring(Box::new(uring::Uring::new(waker, files_always_ready)?)),
+            EngineKind::IoUring => {
+                Self::Uring(Box::new(uring::Uring::new(waker, files_always_ready, busy_poll)?))
+            }
             _ => return Err(fail(libc::ENOSYS, "this engine is not available here")),
         })
     }

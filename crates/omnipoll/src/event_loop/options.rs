@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::EngineKind;
+use crate::{EngineKind, WaitPolicy};
 
 /// What holds for an [`EventLoop`](crate::EventLoop) and its connections.
 ///
@@ -40,6 +40,7 @@ pub struct LoopOptions {
     pub(crate) write_timeout: Option<Duration>,
     pub(crate) linger: Duration,
     pub(crate) interruptible: bool,
+    pub(crate) wait_policy: WaitPolicy,
 }
 
 impl Default for LoopOptions {
@@ -57,6 +58,7 @@ impl Default for LoopOptions {
             write_timeout: Some(Duration::from_secs(60)),
             linger: Duration::from_secs(2),
             interruptible: false,
+            wait_policy: WaitPolicy::Balanced,
         }
     }
 }
@@ -146,6 +148,13 @@ impl LoopOptions {
     #[doc(alias = "EINTR")]
     pub fn interruptible(mut self, interruptible: bool) -> Self {
         self.interruptible = interruptible;
+        self
+    }
+
+    /// What a wait of the loop does before it sleeps; [`WaitPolicy::Balanced`] by default. On io_uring the
+    /// loop's ring keeps it.
+    pub fn wait_policy(mut self, policy: WaitPolicy) -> Self {
+        self.wait_policy = policy;
         self
     }
 }

@@ -105,8 +105,9 @@ impl<H: Handler> EventLoop<H> {
         let engine = options.engine.map_or_else(EngineKind::auto, Ok)?;
         let driver_kind = DriverKind::of(engine, true)?;
         let poller = Options::new().engine(driver_kind.poller_engine(engine)).interruptible(true);
+        let poller = poller.wait_policy(driver_kind.poller_policy(options.wait_policy));
         let poller = Arc::new(poller.reserve_tokens().build()?);
-        let driver = AnyDriver::new(driver_kind)?;
+        let driver = AnyDriver::new(driver_kind, options.wait_policy)?;
         let budget = Arc::new(budget_of(&options));
         let counters = Counters::new(1)?.of(0);
         let mailbox = open_mailbox(0, poller.clone(), budget.clone(), counters.clone(), Arc::default())?;

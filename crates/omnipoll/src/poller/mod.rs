@@ -6,6 +6,7 @@ mod dump;
 mod embed;
 mod options;
 mod owner;
+mod policy;
 mod registrations;
 mod reserved;
 mod sources;
@@ -29,6 +30,7 @@ use crate::registry::Registry;
 use crate::source::Sources;
 use crate::strict::Strict;
 use crate::sys::lock;
+use crate::WaitPolicy;
 use counters::WaitCounters;
 
 /// Watches descriptors and waits for events; every method may be called from any thread.
@@ -46,7 +48,7 @@ pub struct Poller {
     registry: Mutex<Registry>,
     sources: Sources,
     /// The process that made or rebuilt it, in terms of [`fork`](crate::sys::fork), and whether
-    /// it is strict.
+    /// its waits are special.
     fork_epoch: AtomicU32,
     /// Flips at each round that has one slot for the events of descriptors and sources.
     alternate: AtomicBool,
@@ -54,6 +56,7 @@ pub struct Poller {
     /// It is a loop's, which keeps some tokens for itself.
     reserves_tokens: bool,
     counters: WaitCounters,
+    wait_policy: WaitPolicy,
     /// Strict mode, when it is on.
     strict: Option<Box<Strict>>,
 }

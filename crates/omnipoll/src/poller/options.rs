@@ -13,6 +13,7 @@ use crate::source::Sources;
 use crate::strict::Strict;
 use crate::sys::fork;
 use crate::sys::Waker;
+use crate::WaitPolicy;
 
 /// How to make a [`Poller`]; the default is what [`Poller::new`] uses.
 ///
@@ -37,6 +38,7 @@ pub struct Options {
     files_always_ready: bool,
     strict: bool,
     strict_limit: Option<Duration>,
+    wait_policy: WaitPolicy,
 }
 
 impl Options {
@@ -136,6 +138,14 @@ impl Options {
         self
     }
 
+    /// What a wait does before it sleeps; [`WaitPolicy::Balanced`] by default.
+    ///
+    /// See the example of [`WaitPolicy`].
+    pub fn wait_policy(mut self, policy: WaitPolicy) -> Self {
+        self.wait_policy = policy;
+        self
+    }
+
     /// Makes the poller.
     ///
     /// # Errors
@@ -167,15 +177,18 @@ impl Options {
             let limit = self.strict_limit.unwrap_or(Duration::from_millis(100));
             Box::new(Strict::new(limit))
         });
+        let is_special = strict.is_some() || !self.wait_policy.is_balanced();
+        let busy_poll = self.wait_policy.busy_poll();
         Ok(Poller {
-            engine: AnyEngine::new(kind, waker.clone(), self.files_always_ready)?,
+            engine: AnyEngine::new(kind, waker.clone(), self.files_always_ready, busy_poll)?,
             registry: Mutex::default(),
             sources: Sources::new(waker),
-            fork_epoch: AtomicU32::new(fork_epoch(strict.is_some())),
+            fork_epoch: AtomicU32::new(fork_epoch(is_special)),
             alternate: AtomicBool::new(false),
             interruptible: self.interruptible,
             reserves_tokens: self.reserves_tokens,
             counters: WaitCounters::default(),
+            wait_policy: self.wait_policy,
             strict,
         })
     }

@@ -8,11 +8,11 @@ use super::Poller;
 use crate::error::fail;
 use crate::sys::fork;
 
-/// What [`Poller::fork_epoch`] is for a poller made or rebuilt now. The highest bit marks a strict
-/// one: a process is never 2^31 forks away from the one that loaded the library.
+/// What [`Poller::fork_epoch`] is for a poller made or rebuilt now. The highest bit marks one whose waits
+/// are special: a process is never 2^31 forks away from the one that loaded the library.
 #[inline]
-pub(super) fn fork_epoch(strict: bool) -> u32 {
-    fork::epoch() | u32::from(strict) << 31
+pub(super) fn fork_epoch(is_special: bool) -> u32 {
+    fork::epoch() | u32::from(is_special) << 31
 }
 
 impl Poller {
@@ -58,7 +58,7 @@ impl Poller {
         self.sources.after_fork(&mut state);
         self.counters.reset();
         self.strict.iter().for_each(|strict| strict.after_fork(&registry));
-        self.fork_epoch.store(fork_epoch(self.strict.is_some()), Ordering::Release);
+        self.fork_epoch.store(fork_epoch(self.is_made_special()), Ordering::Release);
         Ok(())
     }
 
@@ -70,7 +70,7 @@ impl Poller {
     /// Whether this is the process that made or rebuilt it, and no child forked since.
     #[inline]
     pub(crate) fn is_owner(&self) -> bool {
-        self.fork_epoch.load(Ordering::Acquire) == fork_epoch(self.strict.is_some())
+        self.fork_epoch.load(Ordering::Acquire) == fork_epoch(self.is_made_special())
     }
 
     #[inline]
@@ -89,7 +89,13 @@ impl Poller {
         fail(libc::EOWNERDEAD, "the poller belongs to the parent process: call after_fork first")
     }
 
-    /// Whether a wait must not take the fast path: the poller is strict, or another process's.
+    /// Whether the poller is strict, or has a wait policy.
+    #[inline]
+    fn is_made_special(&self) -> bool {
+        self.strict.is_some() || !self.wait_policy.is_balanced()
+    }
+
+    /// Whether a wait must not take the fast path: the poller is made special, or another process's.
     /// One comparison, since the fast path makes it too.
     #[inline]
     pub(super) fn is_special(&self) -> bool {

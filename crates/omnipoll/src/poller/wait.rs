@@ -20,6 +20,7 @@ use crate::error::{fail, no_memory};
 use crate::event::{Event, Events};
 use crate::registry::InternalSource;
 use crate::source::SleepLimit;
+use crate::strict::Strict;
 
 /// How often a wait that the kernel has no memory for tries again, and how long it pauses before.
 const TRIES: usize = 10;
@@ -158,7 +159,7 @@ impl Poller {
         timeout: Option<Duration>,
     ) -> io::Result<usize> {
         if self.is_special() {
-            return self.wait_strictly(events, timeout);
+            return self.wait_specially(events, timeout);
         }
         if events.is_empty() {
             return Err(zero_capacity());
@@ -173,7 +174,7 @@ impl Poller {
     /// One round, which is the whole wait when no source has anything and no timer is armed:
     /// what nearly every wait is. Anything else continues on the slow path.
     #[inline(always)]
-    fn wait_fast(&self, events: &mut [MaybeUninit<Event>], timeout: Option<Duration>) -> io::Result<usize> {
+    pub(super) fn wait_fast(&self, events: &mut [MaybeUninit<Event>], timeout: Option<Duration>) -> io::Result<usize> {
         let deadline = Deadline::after(timeout);
         if self.sources.is_idle() {
             let guard = self.sources.begin_wait();
@@ -326,26 +327,20 @@ impl Poller {
     }
 }
 
-// ---- The strict path: strict mode, or the poller of another process ----------------------------
+// ---- The strict path ------------------------------------------------------------------------------
 
 /// A strict wait keeps a list of what it brings, whatever room the caller says there is.
 const MAX_STRICT_EVENTS: usize = 4_096;
 
 impl Poller {
-    /// A wait that [is special](Self::is_special): an ordinary one between two checks of
-    /// everything. As long as something is left unread it returns in between to check again: the
-    /// mistake may be that nothing will ever end the wait.
-    #[cold]
-    fn wait_strictly(
+    /// An ordinary wait between two checks of everything. As long as something is left unread it returns in
+    /// between to check again: the mistake may be that nothing will ever end the wait.
+    pub(super) fn wait_strictly(
         &self,
+        strict: &Strict,
         events: &mut [MaybeUninit<Event>],
         timeout: Option<Duration>,
     ) -> io::Result<usize> {
-        self.check_owner()?;
-        let Some(strict) = &self.strict else { return Err(zero_capacity()) };
-        if events.is_empty() {
-            return Err(zero_capacity());
-        }
         self.in_strict_mode(self.registry(), |strict, _| strict.wait_begins());
         let deadline = Deadline::after(timeout);
         let mut left = timeout;
@@ -396,6 +391,6 @@ impl Poller {
     }
 }
 
-fn zero_capacity() -> io::Error {
+pub(super) fn zero_capacity() -> io::Error {
     fail(libc::EINVAL, "there is no room for an event")
 }

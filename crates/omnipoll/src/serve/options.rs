@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::event_loop::LoopOptions;
-use crate::EngineKind;
+use crate::{EngineKind, WaitPolicy};
 
 /// A way to serve many clients. The handler does not change with it; what its calls share does.
 ///
@@ -330,6 +330,20 @@ impl ServerOptions {
     #[doc(alias = "SO_LINGER")]
     pub fn linger(mut self, time: Duration) -> Self {
         self.each_loop = self.each_loop.linger(time);
+        self
+    }
+
+    /// What the waits of its loops do before they sleep; [`WaitPolicy::Balanced`] by default.
+    ///
+    /// ```
+    /// use omnipoll::{ServerOptions, WaitPolicy};
+    /// use std::time::Duration;
+    ///
+    /// let min_wait = Duration::from_micros(500);
+    /// let options = ServerOptions::new().wait_policy(WaitPolicy::Thrifty { min_wait });
+    /// ```
+    pub fn wait_policy(mut self, policy: WaitPolicy) -> Self {
+        self.each_loop = self.each_loop.wait_policy(policy);
         self
     }
 

@@ -55,7 +55,12 @@ impl Shared {
         let budget = budget_of(&options.each_loop);
         Ok(Self {
             control: Arc::new(
-                crate::Options::new().engine(poller_engine).interruptible(true).reserve_tokens().build()?,
+                crate::Options::new()
+                    .engine(poller_engine)
+                    .interruptible(true)
+                    .wait_policy(driver_kind.poller_policy(options.each_loop.wait_policy))
+                    .reserve_tokens()
+                    .build()?,
             ),
             engine,
             driver_kind,
@@ -75,12 +80,14 @@ impl Shared {
 
     /// A poller for one more loop.
     pub(super) fn poller(&self) -> io::Result<Arc<Poller>> {
-        Ok(Arc::new(crate::Options::new().engine(self.control.engine()).reserve_tokens().build()?))
+        let policy = self.driver_kind.poller_policy(self.options.each_loop.wait_policy);
+        let options = crate::Options::new().engine(self.control.engine()).wait_policy(policy);
+        Ok(Arc::new(options.reserve_tokens().build()?))
     }
 
     /// The driver of a loop that serves.
     pub(super) fn driver(&self) -> io::Result<AnyDriver> {
-        AnyDriver::new(self.driver_kind)
+        AnyDriver::new(self.driver_kind, self.options.each_loop.wait_policy)
     }
 
     /// A server belongs to the process that made it, and to those that it forks itself.

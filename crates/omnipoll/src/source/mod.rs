@@ -272,12 +272,20 @@ impl Sources {
         if self.is_pending() {
             return SleepLimit { timeout: Some(Duration::ZERO), due: true };
         }
-        match self.soonest.load(SeqCst) {
-            UNARMED => SleepLimit { timeout: left, due: false },
-            soonest => {
-                let gap = Duration::from_nanos(soonest.saturating_sub(self.now()));
+        match self.until_timer() {
+            None => SleepLimit { timeout: left, due: false },
+            Some(gap) => {
                 SleepLimit { timeout: Some(left.map_or(gap, |left| left.min(gap))), due: gap.is_zero() }
             }
+        }
+    }
+
+    /// The time until the soonest timer is due.
+    #[inline]
+    pub(crate) fn until_timer(&self) -> Option<Duration> {
+        match self.soonest.load(SeqCst) {
+            UNARMED => None,
+            soonest => Some(Duration::from_nanos(soonest.saturating_sub(self.now()))),
         }
     }
 

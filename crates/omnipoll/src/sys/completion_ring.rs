@@ -40,7 +40,7 @@ use slab::Slab;
 use super::completion::{Chunk, Completion};
 use super::receive_buffers::{ReceiveBuffers, BUFFER, GROUP};
 use super::sockaddr::SocketAddress;
-use super::{above_stdio, descriptor, fork, socket, Address};
+use super::{above_stdio, busy_poll, descriptor, fork, poll, socket, Address};
 use crate::errno::{self, ErrorClass};
 use crate::error::{bare, fail, Describe, Error};
 
@@ -83,6 +83,8 @@ pub(crate) struct CompletionRing {
     in_flight: usize,
     /// Whether the kernel ends a multishot receive that has brought enough; else each is single-shot.
     is_capped: bool,
+    /// For how long the next wait gathers completions.
+    gathering: Duration,
     /// A descriptor is watched.
     is_watching: bool,
     /// The eventfd that the kernel writes to at completions, for an outer loop.
@@ -110,12 +112,17 @@ impl CompletionRing {
     }
 
     /// `EINVAL` when the kernel is too old, `ENOSYS` or `EPERM` when it is not permitted, `ENOMEM`.
-    pub(crate) fn new() -> io::Result<Self> {
+    ///
+    /// With `busy_poll` the kernel looks at network devices for so long before a wait sleeps, if it can.
+    pub(crate) fn new(busy_poll: Option<Duration>) -> io::Result<Self> {
         let mut builder = IoUring::builder();
         builder.dontfork().setup_cqsize(COMPLETIONS).setup_single_issuer().setup_defer_taskrun();
         let ring = descriptor::make_above_stdio(|| builder.build(REQUESTS))?;
         let buffers = ReceiveBuffers::new()?;
         buffers.register(&ring)?;
+        // SAFETY: the ring has the descriptor until it is dropped.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) };
+        busy_poll.map(|time| busy_poll::of_ring(descriptor, time));
         Ok(Self {
             ring: ManuallyDrop::new(ring),
             buffers: ManuallyDrop::new(buffers),
@@ -123,6 +130,7 @@ impl CompletionRing {
             addresses: ManuallyDrop::default(),
             in_flight: 0,
             is_capped: CAPPED.get().is_some_and(|&is_capped| is_capped),
+            gathering: Duration::ZERO,
             is_watching: false,
             announcer: OnceCell::new(),
             owner: fork::epoch(),
@@ -131,7 +139,7 @@ impl CompletionRing {
 
     /// Makes one, and finds out what it can do.
     fn probe() -> io::Result<()> {
-        let _ = CAPPED.set(Self::new()?.takes_a_cap()?);
+        let _ = CAPPED.set(Self::new(None)?.takes_a_cap()?);
         Ok(())
     }
 
@@ -280,13 +288,15 @@ impl CompletionRing {
     /// time was up. One system call.
     pub(crate) fn wait(&mut self, limit: Option<Duration>) -> io::Result<bool> {
         self.check_owner()?;
-        if !self.ring.completion().is_empty() && self.ring.submission().is_empty() {
+        let gathers = !self.gathering.is_zero();
+        if !gathers && !self.ring.completion().is_empty() && self.ring.submission().is_empty() {
             return Ok(true);
         }
         let began = (limit.is_some() && !self.ring.submission().is_empty()).then(Instant::now);
         // One completion is asked for even without time to wait: a ring of this kind does its work only
         // when asked for some, and a loop that never sleeps would starve it.
         let waited = match limit {
+            _ if gathers => self.enter_and_gather(limit),
             Some(limit) => {
                 let limit = Timespec::from(limit);
                 self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&limit))
@@ -305,6 +315,36 @@ impl CompletionRing {
             // The kernel has no room for more completions until those that are there are taken.
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok(true),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Has the next wait take at least so long, unless its limit or a signal ends it, or many requests have
+    /// completed.
+    pub(crate) fn gather(&mut self, time: Duration) {
+        self.gathering = time;
+    }
+
+    /// The system call of a wait that gathers.
+    #[cold]
+    fn enter_and_gather(&mut self, limit: Option<Duration>) -> io::Result<usize> {
+        let time = std::mem::take(&mut self.gathering);
+        let limit = limit.map(|limit| limit.max(time));
+        if self.ring.params().is_feature_min_timeout() {
+            let limit = limit.map(Timespec::from);
+            let min_wait = time.as_nanos().div_ceil(1_000).try_into().unwrap_or(u32::MAX);
+            let args = SubmitArgs::new().min_wait_usec(min_wait);
+            let submitter = self.ring.submitter();
+            return match &limit {
+                Some(limit) => submitter.submit_with_args(REQUESTS as usize, &args.timespec(limit)),
+                None => submitter.submit_with_args(REQUESTS as usize, &args),
+            };
+        }
+        // Before Linux 6.12: a pause once the requests are submitted.
+        self.ring.submit()?;
+        poll::poll(&mut [], Some(time))?;
+        match limit.map(|limit| Timespec::from(limit - time)) {
+            Some(left) => self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&left)),
+            None => self.ring.submit_and_wait(1),
         }
     }
 
@@ -463,7 +503,7 @@ mod tests {
         if !CompletionRing::is_available().unwrap() {
             return;
         }
-        let mut ring = CompletionRing::new().unwrap();
+        let mut ring = CompletionRing::new(None).unwrap();
         let set = OuterSet::new().unwrap();
         set.add(ring.embed().unwrap()).unwrap();
         let (ours, mut theirs) = UnixStream::pair().unwrap();
@@ -494,7 +534,7 @@ mod tests {
         if !CompletionRing::is_available().unwrap() {
             return;
         }
-        let mut ring = CompletionRing::new().unwrap();
+        let mut ring = CompletionRing::new(None).unwrap();
         for is_capped in [false, ring.is_capped] {
             ring.is_capped = is_capped;
             let (ours, mut theirs) = UnixStream::pair().unwrap();

@@ -4,6 +4,8 @@
 
 #[cfg(feature = "serve")]
 pub(crate) mod address;
+#[cfg(target_os = "linux")]
+pub(crate) mod busy_poll;
 pub(crate) mod child_process;
 #[cfg(feature = "serve")]
 pub(crate) mod completion;
@@ -32,7 +34,6 @@ mod receive_buffers;
 mod retry;
 #[cfg(feature = "serve")]
 pub(crate) mod shared_memory;
-#[cfg(feature = "serve")]
 pub(crate) mod signal_mask;
 #[cfg(all(feature = "serve", target_os = "linux"))]
 mod sigpipe;

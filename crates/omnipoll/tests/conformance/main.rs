@@ -15,6 +15,7 @@ mod fork;
 mod level;
 mod no_direction;
 mod oneshot;
+mod policy;
 mod scale;
 mod shortage;
 mod sockets;
@@ -39,6 +40,7 @@ fn main() -> std::process::ExitCode {
     timeouts::behaviours(&mut suite);
     threads::behaviours(&mut suite);
     wake::behaviours(&mut suite);
+    policy::behaviours(&mut suite);
     fork::behaviours(&mut suite);
     scale::behaviours(&mut suite);
     shortage::behaviours(&mut suite);

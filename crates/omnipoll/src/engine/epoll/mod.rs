@@ -52,6 +52,8 @@ const _: () = assert!(align_of::<epoll_event>() <= align_of::<Event>());
 
 pub(crate) struct Epoll {
     set: Set,
+    /// How long the kernel looks at network devices before a wait sleeps.
+    busy_poll: Option<Duration>,
     waker: Arc<Waker>,
     /// The registry's clock, to be read without its lock.
     clock: AtomicU32,
@@ -202,7 +204,7 @@ impl Engine for Epoll {
         for fd in registry.descriptors().into_iter().filter(|&fd| !is_open(fd)) {
             registry.mark_closed(fd);
         }
-        let new = Set::new(&self.waker)?;
+        let new = Set::new(&self.waker, self.busy_poll)?;
         self.move_into(&new, registry, |_, _, _| Ok(()))?;
         self.replace_set(&new)?;
         self.note_rebuilt(registry);
@@ -211,9 +213,14 @@ impl Engine for Epoll {
 }
 
 impl Epoll {
-    pub(crate) fn new(waker: Arc<Waker>, files_always_ready: bool) -> io::Result<Self> {
+    pub(crate) fn new(
+        waker: Arc<Waker>,
+        files_always_ready: bool,
+        busy_poll: Option<Duration>,
+    ) -> io::Result<Self> {
         Ok(Self {
-            set: Set::new(&waker)?,
+            set: Set::new(&waker, busy_poll)?,
+            busy_poll,
             waker,
             clock: AtomicU32::new(0),
             may_have_stale: AtomicBool::new(false),

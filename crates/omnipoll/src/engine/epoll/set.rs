@@ -13,7 +13,7 @@ use crate::interest::Interest;
 use crate::registry;
 use crate::sys::descriptor::{epoll_create, replace};
 use crate::sys::timeout::{milliseconds, timespec};
-use crate::sys::{check, file, raw_syscalls, Waker};
+use crate::sys::{busy_poll, check, file, raw_syscalls, Waker};
 
 pub(super) struct Set {
     fd: OwnedFd,
@@ -23,8 +23,10 @@ pub(super) struct Set {
 
 impl Set {
     /// A set that holds the waker.
-    pub(super) fn new(waker: &Waker) -> io::Result<Self> {
+    pub(super) fn new(waker: &Waker, busy_poll: Option<Duration>) -> io::Result<Self> {
         let set = Self { fd: epoll_create()?, coarse: AtomicBool::new(false) };
+        // Before Linux 6.9 it can't.
+        busy_poll.map(|time| busy_poll::of_epoll(set.as_fd(), time));
         // Edge-triggered, so that it need not be read.
         let events = (libc::EPOLLIN | libc::EPOLLET) as u32;
         set.control_raw(EPOLL_CTL_ADD, waker.as_raw_fd(), events, WAKER).map_err(control_error)?;

@@ -61,7 +61,7 @@ impl Epoll {
     /// old set: its waker becomes level-triggered and stays readable, so that each of them returns.
     #[cold]
     pub(super) fn rebuild_set(&self, registry: &mut Registry) -> io::Result<()> {
-        let new = Set::new(&self.waker)?;
+        let new = Set::new(&self.waker, self.busy_poll)?;
         self.move_into(&new, registry, |watched, interest, key| {
             // ENOENT is a number that stands for another file by now. An EXCLUSIVE entry can't be
             // modified: EINVAL is one that is there. With the flag, any number would be EINVAL.

@@ -61,7 +61,7 @@ impl Unavailable {
 /// Has a multishot poll report an eventfd that is ready: all that the engine asks of the kernel.
 fn probe() -> io::Result<()> {
     let ready = eventfd(1)?;
-    let mut ring = Ring::new(Threads::One)?;
+    let mut ring = Ring::new(Threads::One, None)?;
     ring.poll_add(ready.as_raw_fd(), libc::POLLIN as u32, true, 0);
     ring.handle().enter(1, 1, Some(Duration::from_secs(1)))?;
     let found = ring.completions().next();

@@ -270,7 +270,8 @@ impl Engine for Uring {
         for fd in registry.descriptors().into_iter().filter(|&fd| !is_open(fd)) {
             registry.mark_closed(fd);
         }
-        let mut new = State::new(Ring::new(Threads::One)?, self.waker.as_raw_fd());
+        let busy_poll = lock(&self.state).ring.busy_poll();
+        let mut new = State::new(Ring::new(Threads::One, busy_poll)?, self.waker.as_raw_fd());
         for fd in registry.descriptors() {
             let Some(registration) = registry.get_mut(fd) else { continue };
             let old_state = SlotState::of(registration);
@@ -298,11 +299,15 @@ impl Engine for Uring {
 }
 
 impl Uring {
-    pub(crate) fn new(waker: Arc<Waker>, files_always_ready: bool) -> io::Result<Self> {
+    pub(crate) fn new(
+        waker: Arc<Waker>,
+        files_always_ready: bool,
+        busy_poll: Option<Duration>,
+    ) -> io::Result<Self> {
         if let Some(reason) = unavailable_reason() {
             return Err(reason.error());
         }
-        let state = Mutex::new(State::new(Ring::new(Threads::One)?, waker.as_raw_fd()));
+        let state = Mutex::new(State::new(Ring::new(Threads::One, busy_poll)?, waker.as_raw_fd()));
         Ok(Self { waker, files_always_ready, in_flight: InFlightWaits::default(), state })
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use io_uring::{cqueue, opcode, squeue, types, IoUring};
 
 use crate::error::{errno, plain, system, Describe};
+use crate::sys::busy_poll;
 use crate::sys::descriptor::make_above_stdio;
 
 /// How many requests one system call takes at most.
@@ -31,6 +32,7 @@ pub(super) struct Ring {
     owner: u32,
     /// The flags of every `io_uring_enter`.
     flags: u32,
+    busy_poll: Option<Duration>,
 }
 
 /// `struct io_uring_getevents_arg`.
@@ -67,7 +69,8 @@ pub(super) enum Threads {
 }
 
 impl Ring {
-    pub(super) fn new(threads: Threads) -> io::Result<Self> {
+    /// With `busy_poll` the kernel looks at network devices for so long before a wait sleeps, if it can.
+    pub(super) fn new(threads: Threads, busy_poll: Option<Duration>) -> io::Result<Self> {
         let ring = make_above_stdio(|| Self::build(threads)).describe("io_uring_setup")?;
         let params = ring.params();
         // CQE_SKIP is of Linux 5.17; multishot polls are of 5.13 and have no flag of their own.
@@ -79,7 +82,15 @@ impl Ring {
             return Err(plain(libc::EINVAL));
         }
         let flags = GETEVENTS | EXT_ARG | if params.is_feature_no_iowait() { NO_IOWAIT } else { 0 };
-        Ok(Self { ring: ManuallyDrop::new(ring), owner: std::process::id(), flags })
+        let ring = Self { ring: ManuallyDrop::new(ring), owner: std::process::id(), flags, busy_poll };
+        // Before Linux 6.9 it can't.
+        busy_poll.map(|time| busy_poll::of_ring(ring.as_fd(), time));
+        Ok(ring)
+    }
+
+    /// What it was made with.
+    pub(super) fn busy_poll(&self) -> Option<Duration> {
+        self.busy_poll
     }
 
     fn build(threads: Threads) -> io::Result<IoUring> {

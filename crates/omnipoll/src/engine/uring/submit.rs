@@ -118,7 +118,7 @@ impl State {
     /// sleep of a thread in it: every poll is submitted again to the new one.
     #[cold]
     pub(super) fn share_ring(&mut self, registry: &mut Registry) -> io::Result<()> {
-        let new = Ring::new(Threads::Several)?;
+        let new = Ring::new(Threads::Several, self.ring.busy_poll())?;
         self.reap(registry)?;
         if let Some(outer_set) = &self.outer_set {
             outer_set.add(new.as_fd())?;

@@ -33,7 +33,7 @@ impl Fixture {
             kinds.push((DriverKind::of(EngineKind::IoUring, true).unwrap(), EngineKind::Epoll));
         }
         let new = |(kind, engine)| Self {
-            driver: AnyDriver::new(kind).unwrap(),
+            driver: AnyDriver::new(kind, crate::WaitPolicy::Balanced).unwrap(),
             poller: Arc::new(Poller::with_engine(engine).unwrap()),
             connects: Connects::with(resolver()),
             started: 0,

@@ -28,7 +28,7 @@ use super::loop_context::LoopContext;
 #[cfg(io_uring)]
 use crate::sys::CompletionRing;
 use crate::sys::{Address, Chunk, Completion};
-use crate::{EngineKind, Events, Interest, Poller};
+use crate::{EngineKind, Events, Interest, Poller, WaitPolicy};
 
 /// How the connections to a listening socket are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,6 +145,15 @@ impl DriverKind {
         }
     }
 
+    /// The wait policy of the poller of a loop that has this one: it is kept where the loop waits.
+    pub(crate) fn poller_policy(self, policy: WaitPolicy) -> WaitPolicy {
+        match self {
+            Self::Readiness => policy,
+            #[cfg(io_uring)]
+            Self::Uring => WaitPolicy::Balanced,
+        }
+    }
+
     /// Writes of at least so many bytes go to the socket at once if nothing is queued; shorter ones
     /// are queued, and sent together before the next wait.
     pub(crate) fn min_direct_write(self) -> usize {
@@ -166,11 +175,13 @@ pub(crate) enum AnyDriver {
 }
 
 impl AnyDriver {
-    pub(crate) fn new(kind: DriverKind) -> io::Result<Self> {
+    /// `policy` is that of the loop.
+    #[cfg_attr(not(io_uring), allow(unused_variables))]
+    pub(crate) fn new(kind: DriverKind, policy: WaitPolicy) -> io::Result<Self> {
         Ok(match kind {
             DriverKind::Readiness => Self::Readiness(Readiness),
             #[cfg(io_uring)]
-            DriverKind::Uring => Self::Uring(Uring::new()?),
+            DriverKind::Uring => Self::Uring(Uring::new(policy)?),
         })
     }
 }

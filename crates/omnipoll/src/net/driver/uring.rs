@@ -3,7 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::connection::Connection;
 use super::super::io_state::Receive;
@@ -11,9 +11,10 @@ use super::super::listener::Listener;
 use super::super::loop_context::LoopContext;
 use super::{AcceptMode, Driver};
 use crate::errno::{self, ErrorClass};
+use crate::error::plain;
 use crate::poller::RESERVED_TOKENS;
-use crate::sys::{connecting, Address, Chunk, Completion, CompletionRing};
-use crate::{Events, Interest, Poller};
+use crate::sys::{connecting, signal_mask, Address, Chunk, Completion, CompletionRing};
+use crate::{Events, Interest, Poller, WaitPolicy};
 
 /// A ring sends many small writes with one system call, but has to keep a copy of each; from this size
 /// on a system call of their own costs less.
@@ -27,13 +28,61 @@ pub(crate) struct Uring {
     ring: CompletionRing,
     /// Connections with something to send before the next wait.
     unsent: Vec<usize>,
+    policy: WaitPolicy,
     /// The last wait ended because one of the poller's timers is due, or without a wait.
     is_poller_due: bool,
 }
 
 impl Uring {
-    pub(super) fn new() -> io::Result<Self> {
-        Ok(Self { ring: CompletionRing::new()?, unsent: Vec::new(), is_poller_due: false })
+    pub(super) fn new(policy: WaitPolicy) -> io::Result<Self> {
+        let ring = CompletionRing::new(policy.busy_poll())?;
+        Ok(Self { ring, unsent: Vec::new(), policy, is_poller_due: false })
+    }
+
+    /// Sleeps in the ring, for no longer than `limit`, as the policy says. False when the time was up.
+    #[inline]
+    fn sleep(&mut self, poller: &Poller, limit: Option<Duration>) -> io::Result<bool> {
+        match self.policy {
+            WaitPolicy::Latency { spin } if limit != Some(Duration::ZERO) => self.spin(poller, limit, spin),
+            _ => self.ring.wait(limit),
+        }
+    }
+
+    /// Looks for as long as `spin`, and sleeps.
+    #[cold]
+    fn spin(&mut self, poller: &Poller, limit: Option<Duration>, spin: Duration) -> io::Result<bool> {
+        if self.look(poller)? {
+            return Ok(true);
+        }
+        let began = Instant::now();
+        // No longer than an Instant can show.
+        let spin = limit.map_or(spin, |limit| limit.min(spin)).min(Duration::from_secs(1 << 32));
+        // A signal that came between two looks would not end the sleep that follows.
+        let (found, is_interrupted) = signal_mask::with_all_held_back(|| self.look_until(poller, began + spin));
+        match found? {
+            true => Ok(true),
+            false if is_interrupted => Err(plain(libc::EINTR)),
+            false => self.ring.wait(limit.map(|limit| limit.saturating_sub(began.elapsed()))),
+        }
+    }
+
+    fn look_until(&mut self, poller: &Poller, end: Instant) -> io::Result<bool> {
+        while Instant::now() < end {
+            if self.look(poller)? {
+                return Ok(true);
+            }
+            std::hint::spin_loop();
+        }
+        Ok(false)
+    }
+
+    /// A look within a wait.
+    fn look(&mut self, poller: &Poller) -> io::Result<bool> {
+        let found = self.ring.wait(Some(Duration::ZERO))?;
+        if !found {
+            poller.count_look();
+        }
+        Ok(found)
     }
 }
 
@@ -154,8 +203,11 @@ impl Driver for Uring {
         if let (true, false, Some(descriptor)) = (may_sleep, self.ring.is_watching(), poller.descriptor()) {
             self.ring.watch(descriptor.as_raw_fd())?;
         }
+        if let (WaitPolicy::Thrifty { min_wait }, true) = (self.policy, may_sleep) {
+            self.ring.gather(poller.until_timer(min_wait, limit));
+        }
         self.is_poller_due = poller.sleep_elsewhere(limit, |limit| {
-            let is_done = self.ring.wait(limit)?;
+            let is_done = self.sleep(poller, limit)?;
             Ok(!is_done || limit == Some(Duration::ZERO))
         })?;
         Ok(())

@@ -59,7 +59,7 @@ pub(in super::super) fn run<H: Handler>(
     let mut server_loop = ServerLoop::new(
         shared.clone(),
         shared.control.clone(),
-        AnyDriver::new(DriverKind::Readiness)?,
+        AnyDriver::new(DriverKind::Readiness, crate::WaitPolicy::Balanced)?,
         Acceptor::default(),
         0,
     );
