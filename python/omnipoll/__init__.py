@@ -65,6 +65,7 @@ from omnipoll._native import (
     WorkerStats,
     __version__,
 )
+from omnipoll.features import EngineFeature, engine_features
 from omnipoll.selectors import (
     EVENT_EDGE,
     EVENT_EXCLUSIVE,
@@ -134,6 +135,7 @@ __all__ = [
     "Datagram",
     "DatagramSocket",
     "DefaultSelector",
+    "EngineFeature",
     "EpollSelector",
     "Event",
     "EventLoopPolicy",
@@ -152,6 +154,7 @@ __all__ = [
     "Worker",
     "WorkerStats",
     "__version__",
+    "engine_features",
     "new_event_loop",
     "run",
     "serve",

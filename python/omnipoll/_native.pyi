@@ -190,6 +190,10 @@ class Registered:
     def last_event(self) -> tuple[int, float] | None: ...
 
 @disjoint_base
+_WaitPolicy: TypeAlias = Literal["balanced"] | tuple[Literal["latency", "thrifty"], float]
+
+def _engine_features(name: str) -> list[tuple[str, str, int | None]]: ...
+
 class Poller:
     def __init__(
         self,
@@ -198,6 +202,7 @@ class Poller:
         files_always_ready: bool = False,
         strict: bool = False,
         on_finding: Callable[[Finding], object] | None = None,
+        wait_policy: _WaitPolicy = "balanced",
     ) -> None: ...
     def add(self, fd: FileDescriptorLike, interest: int, token: object = None) -> None: ...
     def modify(self, fd: FileDescriptorLike, interest: int, token: object = None) -> None: ...
@@ -612,6 +617,7 @@ class Server:
         linger: float = 2.0,
         signals: bool = False,
         drain: float | None = 10.0,
+        wait_policy: _WaitPolicy = "balanced",
     ) -> None: ...
     def listen(self, address: str) -> str: ...
     @property
@@ -653,6 +659,7 @@ class Loop:
         read_timeout: float | None = None,
         write_timeout: float | None = 60.0,
         linger: float = 2.0,
+        wait_policy: _WaitPolicy = "balanced",
     ) -> None: ...
     def listen(self, address: str, handler: _Handler | None = None, token: object = None) -> str: ...
     def connect(

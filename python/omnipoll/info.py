@@ -27,9 +27,8 @@ CAPABILITIES = {
     omnipoll.HAS_EXCLUSIVE: "exclusive wake-ups (EXCLUSIVE)",
 }
 
-# Every architecture numbers these alike: asm-generic/unistd.h.
+# Every architecture numbers it alike: asm-generic/unistd.h.
 PIDFD_OPEN = 434
-EPOLL_PWAIT2 = 441
 
 
 def engine(name: str) -> dict[str, Any]:
@@ -37,9 +36,21 @@ def engine(name: str) -> dict[str, Any]:
     try:
         with Poller(name) as poller:
             reports = [words for bit, words in CAPABILITIES.items() if poller.capabilities & bit]
-            return {"available": True, "reason": None, "reports": reports}
+            return {"available": True, "reason": None, "reports": reports, "features": features_of(name)}
     except (OSError, ValueError) as error:
-        return {"available": False, "reason": reason(error), "reports": []}
+        return {"available": False, "reason": reason(error), "reports": [], "features": {}}
+
+
+def features_of(name: str) -> dict[str, dict[str, Any]]:
+    """Which features of the kernel an engine uses, and why not the others."""
+    return {
+        one.name: {
+            "used": one.error is None,
+            "linux": one.linux,
+            "reason": None if one.error is None else reason(one.error),
+        }
+        for one in omnipoll.engine_features(name)
+    }
 
 
 def reason(error: Exception) -> str:
@@ -70,22 +81,6 @@ def pidfd() -> None:
     os.close(system_call(PIDFD_OPEN, os.getpid(), 0))
 
 
-def epoll_pwait2() -> None:
-    """epoll_pwait2(2), Linux 5.11: an empty set, looked at once."""
-    import select
-
-    timeout = (ctypes.c_int64 * 2)(0, 0)
-    event = ctypes.create_string_buffer(16)
-    with select.epoll() as epoll:
-        system_call(EPOLL_PWAIT2, epoll.fileno(), event, 1, timeout, None, ctypes.c_size_t(8))
-
-
-def exclusive() -> None:
-    """EPOLLEXCLUSIVE, Linux 4.5."""
-    with Poller("epoll") as poller, socket.socket() as listener:
-        poller.add(listener, omnipoll.READ | omnipoll.EXCLUSIVE)
-
-
 def reuse_port() -> None:
     """SO_REUSEPORT, Linux 3.9."""
     with socket.socket() as listener:
@@ -103,8 +98,6 @@ def batches() -> None:
 
 FEATURES: dict[str, tuple[str, Callable[[], None]]] = {
     "pidfd": ("children are waited for without SIGCHLD", pidfd),
-    "epoll_pwait2": ("epoll's timeouts are exact to less than a millisecond", epoll_pwait2),
-    "EPOLLEXCLUSIVE": ("one client wakes one worker", exclusive),
     "SO_REUSEPORT": ("each worker has a listening socket of its own", reuse_port),
     "UDP batches": ("many datagrams to a system call (recvmmsg, sendmmsg)", batches),
 }
@@ -227,10 +220,15 @@ def default_in_words(facts: dict[str, Any]) -> str:
 
 
 def engine_in_words(one: dict[str, Any], default: bool) -> str:
-    """Whether an engine is available and what it reports, in lines."""
+    """Whether an engine is available, what it reports and what it uses of the kernel, in lines."""
     if not one["available"]:
         return f"no: {one['reason']}"
-    return "yes" + (", the default" if default else "") + "".join(f"\n- {words}" for words in one["reports"])
+    features = [
+        f"{name}, Linux {said['linux']}: " + ("in use" if said["used"] else f"no, {said['reason']}")
+        for name, said in one["features"].items()
+    ]
+    lines = [*one["reports"], *features]
+    return "yes" + (", the default" if default else "") + "".join(f"\n- {words}" for words in lines)
 
 
 def print_plain(every: list[Section]) -> None:

@@ -76,7 +76,8 @@ class Server(_native.Server):
 
     idle_timeout, read_timeout, write_timeout: seconds after which a silent connection is ended, and
     one that takes nothing of what waits for it; None is never. linger: the seconds a closed
-    connection gives its peer to read the rest.
+    connection gives its peer to read the rest. wait_policy: what a wait of its loops does before it sleeps,
+    "balanced", ("latency", seconds) or ("thrifty", seconds), as Poller has it.
 
     signals: whether SIGTERM and SIGINT stop the server, a second one at once. drain: the seconds
     clients have to finish then, and after a with block; None is as long as they like.

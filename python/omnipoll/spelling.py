@@ -25,6 +25,7 @@ OPTIONS = (
     "linger",
     "signals",
     "drain",
+    "wait_policy",
 )
 
 LOOP_OPTIONS = (
@@ -40,6 +41,7 @@ LOOP_OPTIONS = (
     "read_timeout",
     "write_timeout",
     "linger",
+    "wait_policy",
 )
 
 

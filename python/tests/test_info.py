@@ -42,10 +42,15 @@ def test_every_engine_is_listed_with_what_it_can_or_why_it_is_refused() -> None:
             with omnipoll.Poller(name) as poller:
                 capabilities = poller.capabilities
         except OSError as refusal:
-            assert said == {"available": False, "reason": refusal.strerror, "reports": []}
+            assert said == {"available": False, "reason": refusal.strerror, "reports": [], "features": {}}
         else:
             reports = [words for bit, words in info.CAPABILITIES.items() if capabilities & bit]
+            features = said.pop("features")
             assert said == {"available": True, "reason": None, "reports": reports}
+            assert bool(features) == (name in ("epoll", "io_uring"))
+            for one in omnipoll.engine_features(name):
+                reason = one.error and one.error.strerror
+                assert features[one.name] == {"used": not reason, "linux": one.linux, "reason": reason}
 
 
 def test_an_engine_that_there_is_not() -> None:
@@ -72,11 +77,18 @@ def test_a_wrong_environment_is_reported_and_not_an_error() -> None:
 
 def test_features_are_tried_out() -> None:
     features = facts()["features"]
-    assert list(features) == ["pidfd", "epoll_pwait2", "EPOLLEXCLUSIVE", "SO_REUSEPORT", "UDP batches"]
+    assert list(features) == ["pidfd", "SO_REUSEPORT", "UDP batches"]
     for said in features.values():
         assert said["available"] == (said["reason"] is None)
-    with omnipoll.Poller("epoll") as poller:
-        assert features["EPOLLEXCLUSIVE"]["available"] == bool(poller.capabilities & omnipoll.HAS_EXCLUSIVE)
+
+
+def test_features_of_engines() -> None:
+    assert omnipoll.engine_features("select") == omnipoll.engine_features("poll") == []
+    assert omnipoll.EngineFeature("EPOLLEXCLUSIVE", "4.5", None) in omnipoll.engine_features("epoll")
+    with pytest.raises(ValueError, match="there is no engine named 'abacus'"):
+        omnipoll.engine_features("abacus")
+    one = {"available": True, "reports": [], "features": {"x": {"used": False, "linux": "9.9", "reason": "old"}}}
+    assert info.engine_in_words(one, True) == "yes, the default\n- x, Linux 9.9: no, old"
 
 
 def test_a_feature_that_there_is_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,3 +123,11 @@ pub fn allocated() -> f64 {
     let info = unsafe { libc::mallinfo2() };
     (info.uordblks + info.hblkhd) as f64
 }
+
+/// The processor time that this thread has used, in nanoseconds.
+pub fn thread_time() -> f64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call fills a structure that lives through it.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    time.tv_sec as f64 * 1e9 + time.tv_nsec as f64
+}

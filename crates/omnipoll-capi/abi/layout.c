@@ -29,6 +29,14 @@ FIELD(omni_finding, words, 24, sizeof(char *));
 FILLED(omni_finding, words);
 
 /* The size may grow: a caller says which it has. */
+_Static_assert(sizeof(omni_poller_options) >= 24, "omni_poller_options has shrunk");
+FIELD(omni_poller_options, size, 0, 4);
+FIELD(omni_poller_options, engine, 4, 4);
+FIELD(omni_poller_options, flags, 8, 4);
+FIELD(omni_poller_options, wait_policy, 12, 4);
+FIELD(omni_poller_options, wait_ns, 16, 8);
+FILLED(omni_poller_options, wait_ns);
+
 _Static_assert(sizeof(omni_poller_statistics) >= 120, "omni_poller_statistics has shrunk");
 FIELD(omni_poller_statistics, size, 0, 4);
 FIELD(omni_poller_statistics, signals, 4, 4);
@@ -48,7 +56,7 @@ FIELD(omni_poller_statistics, post_events, 104, 8);
 FIELD(omni_poller_statistics, longest_dispatch_ns, 112, 8);
 FILLED(omni_poller_statistics, longest_dispatch_ns);
 
-_Static_assert(sizeof(omni_server_options) >= 104, "omni_server_options has shrunk");
+_Static_assert(sizeof(omni_server_options) >= 112, "omni_server_options has shrunk");
 FIELD(omni_server_options, size, 0, 4);
 FIELD(omni_server_options, model, 4, 4);
 FIELD(omni_server_options, engine, 8, 4);
@@ -56,7 +64,7 @@ FIELD(omni_server_options, flags, 12, 4);
 FIELD(omni_server_options, workers, 16, 4);
 FIELD(omni_server_options, max_clients, 20, 4);
 FIELD(omni_server_options, backlog, 24, 4);
-FIELD(omni_server_options, reserved, 28, 4);
+FIELD(omni_server_options, wait_policy, 28, 4);
 FIELD(omni_server_options, queue_limit, 32, 8);
 FIELD(omni_server_options, total_queue_limit, 40, 8);
 FIELD(omni_server_options, high_water, 48, 8);
@@ -66,7 +74,8 @@ FIELD(omni_server_options, read_timeout_ns, 72, 8);
 FIELD(omni_server_options, write_timeout_ns, 80, 8);
 FIELD(omni_server_options, linger_ns, 88, 8);
 FIELD(omni_server_options, drain_ns, 96, 8);
-FILLED(omni_server_options, drain_ns);
+FIELD(omni_server_options, wait_ns, 104, 8);
+FILLED(omni_server_options, wait_ns);
 
 _Static_assert(sizeof(omni_handler) >= 16 * sizeof(void *), "omni_handler has shrunk");
 FIELD(omni_handler, size, 0, 4);
@@ -110,13 +119,13 @@ FIELD(omni_spawned, stdin_conn, 8, sizeof(void *));
 FIELD(omni_spawned, stdout_conn, 8 + sizeof(void *), sizeof(void *));
 FIELD(omni_spawned, stderr_conn, 8 + 2 * sizeof(void *), sizeof(void *));
 
-_Static_assert(sizeof(omni_loop_options) >= 88, "omni_loop_options has shrunk");
+_Static_assert(sizeof(omni_loop_options) >= 96, "omni_loop_options has shrunk");
 FIELD(omni_loop_options, size, 0, 4);
 FIELD(omni_loop_options, engine, 4, 4);
 FIELD(omni_loop_options, flags, 8, 4);
 FIELD(omni_loop_options, max_clients, 12, 4);
 FIELD(omni_loop_options, backlog, 16, 4);
-FIELD(omni_loop_options, reserved, 20, 4);
+FIELD(omni_loop_options, wait_policy, 20, 4);
 FIELD(omni_loop_options, queue_limit, 24, 8);
 FIELD(omni_loop_options, total_queue_limit, 32, 8);
 FIELD(omni_loop_options, high_water, 40, 8);
@@ -125,7 +134,8 @@ FIELD(omni_loop_options, idle_timeout_ns, 56, 8);
 FIELD(omni_loop_options, read_timeout_ns, 64, 8);
 FIELD(omni_loop_options, write_timeout_ns, 72, 8);
 FIELD(omni_loop_options, linger_ns, 80, 8);
-FILLED(omni_loop_options, linger_ns);
+FIELD(omni_loop_options, wait_ns, 88, 8);
+FILLED(omni_loop_options, wait_ns);
 
 _Static_assert(sizeof(omni_loop_event) == 32, "omni_loop_event has grown");
 FIELD(omni_loop_event, token, 0, 8);
@@ -171,6 +181,9 @@ VALUE(OMNI_ENGINE_KQUEUE, 5);
 VALUE(OMNI_INTERRUPTIBLE, 0x1);
 VALUE(OMNI_FILES_ALWAYS_READY, 0x2);
 VALUE(OMNI_STRICT, 0x4);
+VALUE(OMNI_WAIT_BALANCED, 0);
+VALUE(OMNI_WAIT_LATENCY, 1);
+VALUE(OMNI_WAIT_THRIFTY, 2);
 
 VALUE(OMNI_READ, 0x1);
 VALUE(OMNI_WRITE, 0x2);

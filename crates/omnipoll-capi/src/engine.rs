@@ -1,12 +1,14 @@
 //! Engines: their numbers, their names, and what each can do.
 
 use std::ffi::{c_char, c_int};
+use std::fmt::Write;
+use std::io;
 use std::ptr;
 
-use omnipoll::{Capabilities, EngineKind};
+use omnipoll::{Capabilities, EngineKind, Poller};
 
-use crate::buffer::read_str;
-use crate::error::{to_c_result, Failure};
+use crate::buffer::{read_str, write_str};
+use crate::error::{catch_panic, name_of, to_c_result, Failure};
 
 /// Engine: the one that the environment variable `OMNIPOLL_ENGINE` names, or else the best here.
 pub const OMNI_ENGINE_AUTO: u32 = 0;
@@ -84,6 +86,47 @@ pub unsafe extern "C" fn omni_engine_by_name(name: *const c_char) -> c_int {
         number.map(|number| number as c_int).ok_or(Failure::new(libc::EINVAL, "no engine has that name"))
     };
     to_c_result("omni_engine_by_name", find())
+}
+
+/// Writes which features of the kernel pollers, loops and servers on an engine use, and why not the others,
+/// as text for people: a line for each, with its name, the version of Linux that it came with, and "in
+/// use" or the errno with which the kernel has refused it and what that means. Each is tried out, whatever
+/// the kernel's version says. No text for select and poll, which use none, and for OMNI_ENGINE_AUTO that of
+/// the engine it stands for. The features may change with each version.
+///
+/// Works like snprintf(3): writes at most `capacity` bytes to `buffer`, including a final zero.
+/// `buffer` may be NULL when `capacity` is 0.
+///
+/// Returns the length of the whole text without the zero, whether there was room for it or not, or:
+///   -EINVAL: there is no engine of that number, or buffer is NULL.
+///
+/// System calls: those that the features need, on descriptors of its own. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn omni_engine_features(engine: u32, buffer: *mut c_char, capacity: usize) -> c_int {
+    let write = || {
+        let kind = match engine_kind(engine)? {
+            Some(kind) => kind,
+            None => Poller::new()?.engine(),
+        };
+        let mut text = String::new();
+        for feature in kind.features() {
+            let state = feature.error().map_or("in use".into(), |error| in_words(&error));
+            let _ = writeln!(text, "{} (Linux {}): {state}", feature.name(), feature.linux());
+        }
+        // SAFETY: as this function's contract says.
+        unsafe { write_str(&text, buffer, capacity) }
+    };
+    to_c_result("omni_engine_features", catch_panic(write))
+}
+
+/// An errno, and what the system says of it.
+fn in_words(error: &io::Error) -> String {
+    let words = error.to_string();
+    let words = words.split_once(" (os error").map_or(&*words, |(words, _)| words);
+    match error.raw_os_error().and_then(name_of) {
+        Some(name) => format!("{name}, {words}"),
+        None => words.to_owned(),
+    }
 }
 
 /// The engine of that number; none for the library to choose.

@@ -136,6 +136,11 @@ pub(crate) fn to_c_result(function: &str, outcome: Result<c_int, Failure>) -> c_
     outcome.unwrap_or_else(|failure| failure.record(function))
 }
 
+/// The name of an errno that the library has words for.
+pub(crate) fn name_of(errno: c_int) -> Option<&'static str> {
+    meaning(errno).map(|(name, _)| name)
+}
+
 fn meaning(errno: c_int) -> Option<(&'static str, &'static CStr)> {
     MEANINGS.iter().find(|(number, ..)| *number == errno).map(|&(_, name, words)| (name, words))
 }

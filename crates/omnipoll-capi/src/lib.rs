@@ -2,7 +2,7 @@
 //! comments in here; what this crate adds to the core is translation and handles.
 //!
 //! `omnipoll.h.in` is the header's frame: its chapters stand for the modules here. `types` has the
-//! handles; `version`, `error` and `engine` what needs none; `interest`, `event` and `poller` pollers,
+//! handles; `version`, `error` and `engine` what needs none; `interest`, `event`, `wait_policy` and `poller` pollers,
 //! `sources` what they wait for besides descriptors; `handler` what is called; `loop_event`,
 //! `loop_options`, `event_loop`, `connect`, `spawn` and `loop_datagrams` loops; `model`, `options`, `server` and
 //! `statistics` servers; `conn`, `conn_info`, `datagram` and `datagram_socket` what a handler gets;
@@ -57,6 +57,7 @@ mod statistics;
 mod strict;
 mod types;
 mod version;
+mod wait_policy;
 
 // The fuzz targets call what C calls, as Rust.
 #[cfg(fuzzing)]

@@ -9,6 +9,7 @@ use crate::error::Failure;
 use crate::options::{count, some_time, with};
 use crate::poller::OMNI_INTERRUPTIBLE;
 use crate::sized::Sized32;
+use crate::wait_policy::wait_policy;
 
 /// What holds for a loop and its connections. 0 is the default in every field: fill the struct with
 /// zeros, set `size`, and then what is to differ. Fields that omni_server_options has too mean the
@@ -29,8 +30,8 @@ pub struct omni_loop_options {
     pub max_clients: u32,
     /// How many clients may wait to be accepted. 0: 4,096.
     pub backlog: u32,
-    /// Must be 0.
-    pub reserved: u32,
+    /// OMNI_WAIT_BALANCED (as is 0), OMNI_WAIT_LATENCY or OMNI_WAIT_THRIFTY.
+    pub wait_policy: u32,
     /// How many bytes may wait to be sent on one connection. 0: 16 MiB.
     pub queue_limit: u64,
     /// How many bytes may wait to be sent on all connections of the loop. 0: 256 MiB.
@@ -50,11 +51,13 @@ pub struct omni_loop_options {
     /// How long a closed connection waits for its peer to read what was sent. 0: two seconds;
     /// negative: no time.
     pub linger_ns: i64,
+    /// The time of the wait policy, in nanoseconds: above 0 with one, and 0 without.
+    pub wait_ns: i64,
 }
 
 // SAFETY: as declared above; each zero is a number's.
 unsafe impl Sized32 for omni_loop_options {
-    const MIN_SIZE: usize = offset_of!(Self, linger_ns) + size_of::<i64>();
+    const MIN_SIZE: usize = offset_of!(Self, wait_ns) + size_of::<i64>();
     const UNSET: &'static str = "the size of the options is not set";
 }
 
@@ -64,13 +67,11 @@ impl omni_loop_options {
         if self.flags & !OMNI_INTERRUPTIBLE != 0 {
             return Err(Failure::new(libc::EINVAL, "flags has an unknown bit"));
         }
-        if self.reserved != 0 {
-            return Err(Failure::new(libc::EINVAL, "reserved is not 0"));
-        }
         let options = LoopOptions::new().interruptible(self.is_interruptible()).water_marks(
             count(self.low_water).unwrap_or(16 << 10),
             count(self.high_water).unwrap_or(64 << 10),
         );
+        let options = options.wait_policy(wait_policy(self.wait_policy, self.wait_ns)?);
         let options = with(options, engine_kind(self.engine)?, LoopOptions::engine);
         let options = with(options, count(self.max_clients.into()), LoopOptions::max_clients);
         let backlog = count(self.backlog.into()).map(|clients| clients.try_into().unwrap_or(i32::MAX));

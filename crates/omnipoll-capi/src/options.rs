@@ -8,6 +8,7 @@ use omnipoll::{Model, ServerOptions};
 use crate::engine::engine_kind;
 use crate::error::Failure;
 use crate::sized::Sized32;
+use crate::wait_policy::wait_policy;
 
 /// Flag of omni_server_options: SIGTERM and SIGINT stop the server; its clients then have
 /// `drain_ns` to finish, and a second signal ends it at once. Without it the program handles
@@ -44,8 +45,8 @@ pub struct omni_server_options {
     /// How many clients may wait to be accepted, as listen(2) takes it. 0: 4,096. The system's
     /// own bound, net.core.somaxconn, holds besides.
     pub backlog: u32,
-    /// Must be 0.
-    pub reserved: u32,
+    /// OMNI_WAIT_BALANCED (as is 0), OMNI_WAIT_LATENCY or OMNI_WAIT_THRIFTY.
+    pub wait_policy: u32,
     /// How many bytes may wait to be sent on one connection; a write beyond is -ENOBUFS. 0: 16 MiB.
     pub queue_limit: u64,
     /// How many bytes may wait to be sent in the whole process; a write beyond is -ENOBUFS. 0: 256
@@ -71,11 +72,13 @@ pub struct omni_server_options {
     /// How long clients may still be served after a signal (OMNI_SERVER_SIGNALS), or in a process
     /// whose parent has died. 0: ten seconds; negative: no limit.
     pub drain_ns: i64,
+    /// The time of the wait policy, in nanoseconds: above 0 with one, and 0 without.
+    pub wait_ns: i64,
 }
 
 // SAFETY: as declared above; each zero is a number's.
 unsafe impl Sized32 for omni_server_options {
-    const MIN_SIZE: usize = offset_of!(Self, drain_ns) + size_of::<i64>();
+    const MIN_SIZE: usize = offset_of!(Self, wait_ns) + size_of::<i64>();
     const UNSET: &'static str = "the size of the options is not set";
 }
 
@@ -89,9 +92,6 @@ impl omni_server_options {
         if self.flags & PORTS == PORTS {
             return Err(Failure::new(libc::EINVAL, "a port is either reused or shared"));
         }
-        if self.reserved != 0 {
-            return Err(Failure::new(libc::EINVAL, "reserved is not 0"));
-        }
         let ports = (self.flags & PORTS != 0).then_some(self.flags & OMNI_SERVER_REUSE_PORT != 0);
         let drain = match self.drain_ns {
             0 => None,
@@ -99,6 +99,7 @@ impl omni_server_options {
         };
         let options = ServerOptions::new()
             .model(self.model()?)
+            .wait_policy(wait_policy(self.wait_policy, self.wait_ns)?)
             .signals(self.flags & OMNI_SERVER_SIGNALS != 0)
             .water_marks(
                 count(self.low_water).unwrap_or(16 << 10),

@@ -2,7 +2,7 @@
 
 use std::ffi::c_int;
 use std::io;
-use std::mem::MaybeUninit;
+use std::mem::{offset_of, MaybeUninit};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::{Arc, Once};
 use std::time::Duration;
@@ -14,7 +14,9 @@ use crate::error::{to_c_result, Failure};
 use crate::event::omni_event;
 use crate::handle::{call_signal_safe, checked, Table, MAX_SLOTS, POLLER};
 use crate::mute::muted;
+use crate::sized::{self, Sized32};
 use crate::types::omni_poller;
+use crate::wait_policy::wait_policy;
 
 /// Flag of `omni_poller_new` and of omni_loop_options: a signal ends a wait with -EINTR. Without it a wait continues
 /// with the time that is left.
@@ -28,6 +30,29 @@ pub const OMNI_FILES_ALWAYS_READY: u32 = 0x2;
 /// asks the system about every descriptor. `OMNIPOLL_STRICT=1` in the environment does the same for
 /// every poller; without either it costs nothing.
 pub const OMNI_STRICT: u32 = 0x4;
+
+/// How a poller is made. Fill the struct with zeros, set `size`, and then what is to differ.
+#[allow(non_camel_case_types)]
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct omni_poller_options {
+    /// sizeof(omni_poller_options).
+    pub size: u32,
+    /// OMNI_ENGINE_AUTO (as is 0) and so on.
+    pub engine: u32,
+    /// OMNI_INTERRUPTIBLE and so on, combined by `|`.
+    pub flags: u32,
+    /// OMNI_WAIT_BALANCED (as is 0), OMNI_WAIT_LATENCY or OMNI_WAIT_THRIFTY.
+    pub wait_policy: u32,
+    /// The time of the wait policy, in nanoseconds: above 0 with one, and 0 without.
+    pub wait_ns: i64,
+}
+
+// SAFETY: as declared above; each zero is a number's.
+unsafe impl Sized32 for omni_poller_options {
+    const MIN_SIZE: usize = offset_of!(Self, wait_ns) + size_of::<i64>();
+    const UNSET: &'static str = "the size of the options is not set";
+}
 
 /// A poller, as its handle finds it.
 struct Entry {
@@ -102,16 +127,57 @@ fn call_entry(
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn omni_poller_new(engine: u32, flags: u32, out: *mut *mut omni_poller) -> c_int {
-    let make = || {
+    // SAFETY: as this function's contract says.
+    unsafe { make("omni_poller_new", || options(engine, flags), out) }
+}
+
+/// `omni_poller_new` with options: of an engine, flags and a wait policy. The options are copied.
+///
+/// Returns 0, or:
+///   -EINVAL: an unknown engine, flag or wait policy, a time that does not belong to it, an
+///       `options->size` that is no version's, or NULL.
+///   -E2BIG: the struct is a newer version's, and asks for something that this one doesn't have.
+///   -ENOSYS, -EMFILE, -ENFILE: as `omni_poller_new`.
+///
+/// System calls: those of `omni_poller_new`; with OMNI_WAIT_LATENCY also ioctl on epoll and
+/// io_uring_register on io_uring. Since 0.1.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn omni_poller_new_with(
+    options: *const omni_poller_options,
+    out: *mut *mut omni_poller,
+) -> c_int {
+    let read = || {
+        if options.is_null() {
+            return Err(Failure::new(libc::EINVAL, "options is NULL"));
+        }
+        // SAFETY: not NULL, and so a struct of the size it says by this function's contract.
+        let given = unsafe { sized::read(options) }?;
+        Ok(self::options(given.engine, given.flags)?.wait_policy(wait_policy(given.wait_policy, given.wait_ns)?))
+    };
+    // SAFETY: as this function's contract says.
+    unsafe { make("omni_poller_new_with", read, out) }
+}
+
+/// Makes a poller with these options.
+///
+/// # Safety
+/// `out` is NULL, or the place of a pointer.
+unsafe fn make(
+    name: &'static str,
+    options: impl FnOnce() -> Result<Options, Failure>,
+    out: *mut *mut omni_poller,
+) -> c_int {
+    let make = AssertUnwindSafe(|| {
         if out.is_null() {
             return Err(Failure::new(libc::EINVAL, "out is NULL"));
         }
-        let handle = insert(options(engine, flags)?.build()?.into(), false)?;
+        let handle = insert(options()?.build()?.into(), false)?;
         // SAFETY: not NULL, and so a pointer's place by this function's contract.
         unsafe { out.write(handle) };
         Ok(0)
-    };
-    to_c_result("omni_poller_new", catch_unwind(make).unwrap_or_else(|panic| Err(Failure::panicked(panic))))
+    });
+    to_c_result(name, catch_unwind(make).unwrap_or_else(|panic| Err(Failure::panicked(panic))))
 }
 
 fn options(engine: u32, flags: u32) -> Result<Options, Failure> {

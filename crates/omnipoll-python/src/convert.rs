@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use omnipoll::{EngineKind, Interest, Options, Poller};
+use omnipoll::{EngineKind, Feature, Interest, Options, Poller, WaitPolicy};
 use pyo3::exceptions::{PyOSError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -47,13 +47,35 @@ pub(crate) fn poller(
     engine: Option<&str>,
     files_always_ready: bool,
     strict: bool,
+    policy: WaitPolicy,
 ) -> PyResult<Poller> {
     let options = Options::new().interruptible(true).files_always_ready(files_always_ready);
-    let mut options = options.strict(strict);
+    let mut options = options.strict(strict).wait_policy(policy);
     if let Some(name) = engine {
         options = options.engine(self::engine(py, name)?);
     }
     options.build().map_err(error)
+}
+
+/// "balanced", or one of ("latency", seconds) and ("thrifty", seconds).
+pub(crate) fn wait_policy(policy: &Bound<'_, PyAny>) -> PyResult<WaitPolicy> {
+    const NAMES: [&str; 3] = ["balanced", "latency", "thrifty"];
+    let py = policy.py();
+    let (name, seconds): (String, Option<f64>) = match policy.extract() {
+        Ok((name, seconds)) => (name, Some(seconds)),
+        Err(_) => (policy.extract()?, None),
+    };
+    let time = seconds.map(|seconds| span(seconds, "wait_policy")).transpose()?;
+    match (&*name, time) {
+        ("balanced", None) => Ok(WaitPolicy::Balanced),
+        ("latency", Some(spin)) => Ok(WaitPolicy::Latency { spin }),
+        ("thrifty", Some(min_wait)) => Ok(WaitPolicy::Thrifty { min_wait }),
+        ("balanced", Some(_)) => Err(PyValueError::new_err("the wait policy 'balanced' has no time")),
+        ("latency" | "thrifty", None) => {
+            Err(PyValueError::new_err(format!("the wait policy '{name}' has a time: ('{name}', seconds)")))
+        }
+        _ => Err(not_known(py, "wait policy", &name, NAMES)),
+    }
 }
 
 pub(crate) fn engine(py: Python<'_>, name: &str) -> PyResult<EngineKind> {
@@ -61,7 +83,20 @@ pub(crate) fn engine(py: Python<'_>, name: &str) -> PyResult<EngineKind> {
         .ok_or_else(|| not_known(py, "engine", name, EngineKind::ALL.map(EngineKind::name)))
 }
 
-/// The error of a name that stands for no engine or model.
+/// The features of the kernel that an engine uses or would use: name, version of Linux, and the errno for which
+/// it is not in use, or None.
+#[pyfunction]
+pub(crate) fn _engine_features(
+    py: Python<'_>,
+    name: &str,
+) -> PyResult<Vec<(&'static str, &'static str, Option<i32>)>> {
+    let engine = engine(py, name)?;
+    let features = py.detach(|| engine.features());
+    let errno = |feature: &Feature| feature.error().and_then(|error| error.raw_os_error());
+    Ok(features.iter().map(|feature| (feature.name(), feature.linux(), errno(feature))).collect())
+}
+
+/// The error of a name that stands for no engine, model or wait policy.
 pub(crate) fn not_known<const N: usize>(py: Python<'_>, kind: &str, name: &str, known: [&str; N]) -> PyErr {
     let words = format!("there is no {kind} named '{name}'");
     let spelling = py.import("omnipoll.spelling");

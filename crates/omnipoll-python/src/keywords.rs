@@ -92,6 +92,9 @@ impl<'a, 'py> Keywords<'a, 'py> {
         if let Some(linger) = self.take("linger")? {
             options = options.linger(convert::span(linger, "linger")?);
         }
+        if let Some(policy) = self.take::<Bound<'py, PyAny>>("wait_policy")? {
+            options = options.wait_policy(convert::wait_policy(&policy)?);
+        }
         Ok(options)
     }
 

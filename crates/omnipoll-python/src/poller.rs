@@ -4,6 +4,7 @@ mod waiting;
 
 use std::os::fd::RawFd;
 
+use omnipoll::WaitPolicy;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 use pyo3::{intern, PyTraverseError, PyVisit};
@@ -29,7 +30,15 @@ use crate::poller_core::PollerCore;
 /// StrictWarning. Where a filter makes that an error, the call that has met the mistake raises it, as
 /// it does a KeyboardInterrupt or SystemExit of on_finding; what the call has done is done.
 ///
-/// Raises ValueError for a name that is no engine's and for on_finding without strict, OSError
+/// wait_policy: what a wait does before it sleeps. "balanced": nothing. ("latency", seconds): it looks again
+/// and again for so long, so that what comes meanwhile does not have to wake the thread, which costs that
+/// much processor time and a system call for each look; on epoll and io_uring from Linux 6.9 on the
+/// kernel then looks at the network device for as long (NAPI). ("thrifty", seconds): it does not return
+/// before so long has passed since it began, and reports all that has come by then, up to so much later
+/// than otherwise: wakes and posts too, while its timeout, the timers that were armed before, and
+/// signals are on time. Neither concerns a wait with a timeout of 0.
+///
+/// Raises ValueError for a name that is no engine's or policy's and for on_finding without strict, OSError
 /// (ENOSYS) for an engine that is not available here, OSError (EMFILE, ENFILE, ENOMEM) as the system
 /// says.
 ///
@@ -65,13 +74,15 @@ impl PyPoller {
     #[new]
     #[pyo3(
         signature = (*_arguments, **_keywords),
-        text_signature = "(engine=None, *, files_always_ready=False, strict=False, on_finding=None)"
+        text_signature = "(engine=None, *, files_always_ready=False, strict=False, on_finding=None, \
+                          wait_policy='balanced')"
     )]
     fn new(_arguments: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> Self {
         Self { core: InitCell::new() }
     }
 
-    #[pyo3(signature = (engine=None, *, files_always_ready=false, strict=false, on_finding=None))]
+    #[pyo3(signature = (engine=None, *, files_always_ready=false, strict=false, on_finding=None,
+                        wait_policy=None))]
     fn __init__(
         &self,
         py: Python<'_>,
@@ -79,9 +90,11 @@ impl PyPoller {
         files_always_ready: bool,
         strict: bool,
         on_finding: Option<Py<PyAny>>,
+        wait_policy: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         convert::check_greenlets(py)?;
-        let core = convert::poller(py, engine, files_always_ready, strict)?;
+        let policy = wait_policy.map_or(Ok(WaitPolicy::Balanced), convert::wait_policy)?;
+        let core = convert::poller(py, engine, files_always_ready, strict, policy)?;
         self.core.make(PollerCore::new(py, core, on_finding)?)
     }
 

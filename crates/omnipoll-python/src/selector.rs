@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use pyo3::{intern, PyTraverseError, PyVisit};
 
-use omnipoll::Event;
+use omnipoll::{Event, WaitPolicy};
 
 use crate::convert;
 use crate::fastcall::{Argument, Method};
@@ -37,7 +37,7 @@ impl Selector {
 
     fn __init__(&self, py: Python<'_>, engine: Option<&str>, files_always_ready: bool) -> PyResult<()> {
         convert::check_greenlets(py)?;
-        let core = convert::poller(py, engine, files_always_ready, false)?;
+        let core = convert::poller(py, engine, files_always_ready, false, WaitPolicy::Balanced)?;
         self.core.make(PollerCore::new(py, core, None)?)
     }
 

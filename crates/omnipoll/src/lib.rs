@@ -176,6 +176,7 @@ mod engine;
 mod errno;
 mod error;
 mod event;
+mod feature;
 #[cfg(feature = "serve")]
 mod event_loop;
 #[cfg(any(test, fuzzing))]
@@ -198,6 +199,7 @@ mod wait_policy;
 pub use engine::{Capabilities, EngineKind};
 pub use error::{explain, take_words};
 pub use event::{Event, EventKind, Events, Ready};
+pub use feature::Feature;
 #[cfg(feature = "serve")]
 pub use event_loop::{EventLoop, LoopEvent, LoopEventKind, LoopHandle, LoopOptions, PulledLoop};
 pub use interest::{Interest, Trigger};

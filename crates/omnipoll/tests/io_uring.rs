@@ -27,6 +27,8 @@ fn main() -> std::process::ExitCode {
     suite.once(refused_with_enosys);
     suite.once(half_refused_it_is_not_available_either);
     suite.once(a_temporary_error_is_no_refusal);
+    suite.once(features_are_tried_out);
+    suite.once(features_of_a_ring_that_is_refused);
     suite.once(edges_that_have_completed_cost_no_system_call);
     suite.once(changes_make_no_system_call_on_the_ring);
     suite.once(more_completions_than_there_is_room_for);
@@ -485,4 +487,32 @@ fn a_server_s_completions_do_not_fit() {
             clients.into_iter().for_each(|client| expect_the_sum_of(client, b"x"));
         },
     );
+}
+
+/// What the kernel has is not asked of its version.
+fn features_are_tried_out() {
+    drop(uring());
+    let of_this_kernel = EngineKind::IoUring.features();
+    assert!(of_this_kernel.iter().any(|feature| feature.name() == "IORING_SETUP_COOP_TASKRUN"));
+    for feature in &of_this_kernel {
+        assert_eq!(feature.is_used(), feature.error().is_none(), "{feature:?}");
+        let since: Vec<u32> = feature.linux().split('.').map(|part| part.parse().unwrap()).collect();
+        // A filter or a setting may forbid what the kernel has.
+        assert!(!feature.is_used() || sys::kernel() >= (since[0], since[1]), "{feature:?}");
+    }
+    sys::forbid(libc::SYS_ioctl, libc::EACCES);
+    let epoll = EngineKind::Epoll.features();
+    let params = epoll.iter().find(|feature| feature.name() == "EPIOCSPARAMS").unwrap();
+    assert_eq!(params.error().unwrap().raw_os_error(), Some(libc::EACCES));
+    assert!(epoll.iter().any(|feature| feature.name() == "EPOLLEXCLUSIVE" && feature.is_used()));
+    assert!(EngineKind::Select.features().is_empty() && EngineKind::Poll.features().is_empty());
+}
+
+fn features_of_a_ring_that_is_refused() {
+    sys::forbid(libc::SYS_io_uring_setup, libc::EPERM);
+    let features = EngineKind::IoUring.features();
+    assert!(features.len() > 3);
+    for feature in features {
+        assert_eq!(feature.error().unwrap().raw_os_error(), Some(libc::EPERM), "{feature:?}");
+    }
 }

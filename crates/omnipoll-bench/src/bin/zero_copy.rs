@@ -78,19 +78,12 @@ impl Sender {
 
     /// Microseconds of this thread's processor time for each message.
     fn turn(&mut self, way: Way) -> io::Result<f64> {
-        let begin = thread_time();
+        let begin = machine::thread_time();
         for _ in 0..MESSAGES {
             self.send(way)?;
         }
-        Ok((thread_time() - begin) / 1e3 / MESSAGES as f64)
+        Ok((machine::thread_time() - begin) / 1e3 / MESSAGES as f64)
     }
-}
-
-fn thread_time() -> f64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the call fills a structure that lives through it.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
-    time.tv_sec as f64 * 1e9 + time.tv_nsec as f64
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

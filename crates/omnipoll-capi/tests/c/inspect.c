@@ -18,6 +18,26 @@ static omni_poller_statistics stats_of(omni_poller *poller)
     return stats;
 }
 
+/* A line for each, that says what it is. */
+static void features(uint32_t engine)
+{
+    char text[4096], few[8];
+    int length = omni_engine_features(engine, text, sizeof text);
+    OK(length >= 0 && (size_t)length < sizeof text);
+    IS(length, strlen(text));
+    IS(omni_engine_features(engine, few, sizeof few), length);
+    OK(!strncmp(few, text, sizeof few - 1) && strlen(few) < sizeof few);
+    IS(omni_engine_features(engine, NULL, 0), length);
+    OK((length > 0) == (engine == OMNI_ENGINE_EPOLL || engine == OMNI_ENGINE_IO_URING));
+    for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"))
+        OK(strstr(line, " (Linux ") && strstr(line, "): "));
+    if (engine == OMNI_ENGINE_EPOLL) {
+        IS(omni_engine_features(engine, text, sizeof text), length);
+        OK(strstr(text, "EPOLLEXCLUSIVE (Linux 4.5): in use\n"));
+        OK(strstr(text, "EPIOCSPARAMS (Linux 6.9): "));
+    }
+}
+
 static void stats(uint32_t engine)
 {
     omni_poller *poller = new_poller(engine);
@@ -161,6 +181,7 @@ static void strict(uint32_t engine)
 }
 
 static const struct behaviour behaviours[] = {
+    {"which features of the kernel are in use", features},
     {"stats count what there is and what was returned", stats},
     {"structs of other sizes", struct_sizes},
     {"dump has a line for each registration, and cuts off like snprintf", dump},

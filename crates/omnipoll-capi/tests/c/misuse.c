@@ -64,6 +64,9 @@ static void null_pointers(uint32_t engine)
     IS(omni_poller_dump(poller, NULL, 1), -EINVAL);
     IS(omni_model_by_name(NULL), -EINVAL);
     IS(omni_engine_by_name(NULL), -EINVAL);
+    IS(omni_engine_features(engine, NULL, 1), -EINVAL);
+    IS(omni_poller_new_with(NULL, &poller), -EINVAL);
+    IS(omni_poller_new_with(&(omni_poller_options){.size = sizeof(omni_poller_options)}, NULL), -EINVAL);
     IS(omni_server_new(NULL, NULL, &server), -EINVAL);
     IS(omni_server_new(NULL, &handler, NULL), -EINVAL);
     IS(omni_server_listen(idle, NULL), -EINVAL);
@@ -390,6 +393,9 @@ static void numbers(uint32_t engine)
         OK(!omni_engine_name(number) && !omni_model_name(number));
         IS(omni_poller_new(number, 0, &poller), -EINVAL);
         IS(omni_poller_new(OMNI_ENGINE_AUTO, number << 3, &poller), -EINVAL);
+        IS(omni_engine_features(number, NULL, 0), -EINVAL);
+        omni_poller_options options = {.size = sizeof options, .wait_policy = number, .wait_ns = 1};
+        IS(omni_poller_new_with(&options, &poller), -EINVAL);
         OK(!poller);
     }
 }

@@ -15,6 +15,28 @@ static void *post_a_hundred(void *argument)
     return NULL;
 }
 
+/* A policy of a loop: its waits last their time, but for a timer's. */
+static void thrifty(uint32_t engine)
+{
+    omni_loop_options options = {
+        .size = sizeof options, .engine = engine, .wait_policy = OMNI_WAIT_THRIFTY, .wait_ns = 20 * MS};
+    omni_loop *loop = NULL;
+    IS(omni_loop_new(&options, NULL, &loop), 0);
+    IS(omni_poller_post(omni_loop_poller(loop), 5, 0), 0);
+    int64_t begun = now_ns();
+    one_loop_event(loop, OMNI_EVENT_POST, 5);
+    OK(now_ns() - begun >= 20 * MS);
+    omni_loop_free(loop);
+
+    options.wait_ns = INT64_MAX;
+    IS(omni_loop_new(&options, NULL, &loop), 0);
+    IS(omni_poller_timer_add(omni_loop_poller(loop), MS, 0, 1, NULL), 0);
+    one_loop_event(loop, OMNI_EVENT_TIMER, 1);
+    omni_loop_free(loop);
+    options.wait_ns = 0;
+    IS(omni_loop_new(&options, NULL, &loop), -EINVAL);
+}
+
 static void events_of_the_program(uint32_t engine)
 {
     omni_loop *loop = new_loop(engine, NULL);
@@ -289,6 +311,7 @@ static void in_an_outer_loop(uint32_t engine)
 }
 
 static const struct behaviour behaviours[] = {
+    {"a wait policy of a loop", thrifty},
     {"events_of_the_program", events_of_the_program},
     {"the_poller_is_the_loops", the_poller_is_the_loops},
     {"datagrams", datagrams},

@@ -41,7 +41,8 @@ static void bad_options(uint32_t engine)
     REFUSED(engine, OMNI_ENGINE_KQUEUE, -ENOSYS);
     REFUSED(flags, 8, -EINVAL);
     REFUSED(flags, OMNI_SERVER_REUSE_PORT | OMNI_SERVER_SHARE_PORT, -EINVAL);
-    REFUSED(reserved, 1, -EINVAL);
+    REFUSED(wait_policy, OMNI_WAIT_THRIFTY, -EINVAL);
+    REFUSED(wait_ns, 1, -EINVAL);
     REFUSED(high_water, 1024, -EINVAL); /* below the default of the low mark */
     REFUSED(low_water, 1 << 20, -EINVAL);
 #undef REFUSED

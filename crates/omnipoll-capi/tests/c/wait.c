@@ -130,6 +130,54 @@ static void signals(uint32_t engine)
     omni_poller_free(interruptible);
 }
 
+static omni_poller *with_policy(uint32_t engine, uint32_t policy, int64_t nanoseconds)
+{
+    omni_poller_options options = {sizeof options, engine, 0, policy, nanoseconds};
+    omni_poller *poller = NULL;
+    IS(omni_poller_new_with(&options, &poller), 0);
+    IS(omni_poller_engine(poller), engine);
+    return poller;
+}
+
+static uint64_t system_calls(omni_poller *poller)
+{
+    omni_poller_statistics stats = {.size = sizeof stats};
+    IS(omni_poller_stats(poller, &stats), 0);
+    return stats.system_calls;
+}
+
+static void policies(uint32_t engine)
+{
+    omni_event events[ROOM];
+    struct pair pair = pipe_pair();
+    omni_poller *poller = with_policy(engine, OMNI_WAIT_THRIFTY, 20 * MS);
+    IS(omni_poller_add(poller, pair.ours, OMNI_READ, 1), 0);
+    put(pair.theirs, 1);
+    IS(omni_poller_post(poller, 2, 0), 0);
+    int64_t begun = now_ns();
+    IS(omni_poller_wait(poller, events, ROOM, FOREVER), 2);
+    OK(now_ns() - begun >= 20 * MS);
+    omni_poller_free(poller);
+    take(pair.ours, 1);
+
+    /* It looks before it sleeps. */
+    for (uint32_t policy = OMNI_WAIT_BALANCED; policy <= OMNI_WAIT_LATENCY; policy++) {
+        poller = with_policy(engine, policy, policy == OMNI_WAIT_LATENCY ? MS : 0);
+        IS(omni_poller_wait(poller, events, ROOM, 5 * MS), 0);
+        OK(system_calls(poller) >= 1 + policy && (policy || system_calls(poller) <= 2));
+        omni_poller_free(poller);
+    }
+
+    const omni_poller_options wrong[] = {
+        {sizeof *wrong, engine, 0, OMNI_WAIT_BALANCED, 1},  {sizeof *wrong, engine, 0, OMNI_WAIT_LATENCY, 0},
+        {sizeof *wrong, engine, 0, OMNI_WAIT_THRIFTY, -1}, {sizeof *wrong, engine, 0, OMNI_WAIT_THRIFTY + 1, 1},
+        {sizeof *wrong, engine, 8, OMNI_WAIT_BALANCED, 0},  {0, engine, 0, OMNI_WAIT_BALANCED, 0},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        IS(omni_poller_new_with(&wrong[i], &poller), -EINVAL);
+    close_pair(pair);
+}
+
 /* What a handler has forked. */
 static _Atomic pid_t forked_child;
 
@@ -236,6 +284,7 @@ static void forked(uint32_t engine)
 }
 
 static const struct behaviour behaviours[] = {
+    {"wait policies", policies},
     {"add and modify apply to the wait in progress", changes_while_waiting},
     {"wake before, during and from a signal handler", wake},
     {"timeouts are never early", timeouts},

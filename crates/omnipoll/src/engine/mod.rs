@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use crate::error::fail;
 use crate::event::{Event, Ready};
+use crate::feature::Feature;
 use crate::interest::Interest;
 use crate::registry::{InternalSource, Registry, Role, Tag};
 use crate::sys::{OuterSet, Waker};
@@ -428,6 +429,17 @@ const READY_OF: [u32; 32] = {
     }
     ready
 };
+
+/// What an engine uses of the kernel: see [`EngineKind::features`].
+pub(crate) fn features(kind: EngineKind) -> Vec<Feature> {
+    match kind {
+        #[cfg(target_os = "linux")]
+        EngineKind::Epoll => epoll::features(),
+        #[cfg(io_uring)]
+        EngineKind::IoUring => uring::features(),
+        _ => Vec::new(),
+    }
+}
 
 /// Lets a wait append up to `capacity` events, for which there is room, to a list.
 #[inline]

@@ -12,6 +12,8 @@ pub(super) struct WaitCounters {
     pub(super) skipped: AtomicU64,
     /// Rounds that brought nothing before time was up.
     pub(super) spurious: AtomicU64,
+    /// System calls within a round of the loop that waits elsewhere.
+    pub(super) looks: AtomicU64,
 }
 
 impl WaitCounters {
@@ -25,7 +27,7 @@ impl WaitCounters {
 
     /// In a forked child, everything is counted from 0.
     pub(super) fn reset(&self) {
-        for count in [&self.retries, &self.skipped, &self.spurious] {
+        for count in [&self.retries, &self.skipped, &self.spurious, &self.looks] {
             count.store(0, Relaxed);
         }
     }

@@ -97,7 +97,8 @@ impl Poller {
     fn look(&self, events: &mut [MaybeUninit<Event>]) -> io::Result<usize> {
         let filled = self.wait_plainly(events, Some(Duration::ZERO))?;
         if filled == 0 {
-            self.count_look();
+            // Another follows, or a sleep.
+            self.counters.retries.fetch_add(1, Ordering::Relaxed);
         }
         Ok(filled)
     }
@@ -108,9 +109,9 @@ impl Poller {
         self.sources.until_timer().map_or(pause, |timer| pause.min(timer))
     }
 
-    /// Counts a look that found nothing and is followed by another, or by a sleep.
+    /// Counts a look of the loop that [sleeps elsewhere](Self::sleep_elsewhere).
     pub(crate) fn count_look(&self) {
-        self.counters.retries.fetch_add(1, Ordering::Relaxed);
+        self.counters.looks.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Lets the time pass before which a thrifty wait does not return.

@@ -92,7 +92,7 @@ impl Poller {
             children: state.children.len() as u64,
             posts: state.posts.len() as u64,
             waits: rounds - retries,
-            system_calls: rounds - skipped,
+            system_calls: rounds - skipped + count(&self.counters.looks),
             spurious: count(&self.counters.spurious),
             io_events: io_events + delivered(EventKind::Io),
             timer_events: delivered(EventKind::Timer),

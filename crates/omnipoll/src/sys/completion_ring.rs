@@ -23,13 +23,15 @@
 //! - Its queues are not inherited by forked children, which could not use them. A child that returns
 //!   from the callback that has forked it comes by here: it gets an error before it touches them.
 
+mod probe;
+#[cfg(test)]
+mod tests;
+
 use std::cell::OnceCell;
 use std::collections::HashMap;
-use std::io::{self, Write};
+use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixStream;
-use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -42,7 +44,7 @@ use super::receive_buffers::{ReceiveBuffers, BUFFER, GROUP};
 use super::sockaddr::SocketAddress;
 use super::{above_stdio, busy_poll, descriptor, fork, poll, socket, Address};
 use crate::errno::{self, ErrorClass};
-use crate::error::{bare, fail, Describe, Error};
+use crate::error::{bare, fail, Describe};
 
 /// Requests that one system call submits at most.
 const REQUESTS: u32 = 1024;
@@ -57,8 +59,6 @@ const ACCEPT: u64 = 5 << 56;
 const CONNECT: u64 = 6 << 56;
 const KIND: u64 = 0xff << 56;
 
-/// Whether multishot receives can be limited, once it is known.
-static CAPPED: OnceLock<bool> = OnceLock::new();
 /// How long to let the system find what it needs to take requests.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(1);
 /// How often to try while there is no room for another request, or signals interrupt.
@@ -83,6 +83,8 @@ pub(crate) struct CompletionRing {
     in_flight: usize,
     /// Whether the kernel ends a multishot receive that has brought enough; else each is single-shot.
     is_capped: bool,
+    /// Why its buffers are not incremental, or 0.
+    not_incremental: i32,
     /// For how long the next wait gathers completions.
     gathering: Duration,
     /// A descriptor is watched.
@@ -94,23 +96,6 @@ pub(crate) struct CompletionRing {
 }
 
 impl CompletionRing {
-    /// Whether the kernel has all of it, and permits it: Linux 6.1. Found out once, by using it; an
-    /// error when the system is too short of something to find out.
-    pub(crate) fn is_available() -> io::Result<bool> {
-        static AVAILABLE: OnceLock<bool> = OnceLock::new();
-        if let Some(&is_available) = AVAILABLE.get() {
-            return Ok(is_available);
-        }
-        // In a thread of its own: when the ring is gone, the kernel interrupts the thread that made it.
-        let probe = thread::Builder::new().spawn(|| Self::probe().map_err(Error::from));
-        let panicked = |_| Err(bare(libc::ENOTRECOVERABLE).into());
-        let made = probe.describe("pthread_create")?.join().unwrap_or_else(panicked).map_err(io::Error::from);
-        match made {
-            Err(error) if errno::classify_making(&error) != ErrorClass::Permanent => Err(error),
-            made => Ok(*AVAILABLE.get_or_init(|| made.is_ok())),
-        }
-    }
-
     /// `EINVAL` when the kernel is too old, `ENOSYS` or `EPERM` when it is not permitted, `ENOMEM`.
     ///
     /// With `busy_poll` the kernel looks at network devices for so long before a wait sleeps, if it can.
@@ -119,7 +104,7 @@ impl CompletionRing {
         builder.dontfork().setup_cqsize(COMPLETIONS).setup_single_issuer().setup_defer_taskrun();
         let ring = descriptor::make_above_stdio(|| builder.build(REQUESTS))?;
         let buffers = ReceiveBuffers::new()?;
-        buffers.register(&ring)?;
+        let not_incremental = probe::errno_of(buffers.register(&ring)?.map_or(Ok(()), Err));
         // SAFETY: the ring has the descriptor until it is dropped.
         let descriptor = unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) };
         busy_poll.map(|time| busy_poll::of_ring(descriptor, time));
@@ -129,37 +114,13 @@ impl CompletionRing {
             sends: ManuallyDrop::default(),
             addresses: ManuallyDrop::default(),
             in_flight: 0,
-            is_capped: CAPPED.get().is_some_and(|&is_capped| is_capped),
+            is_capped: probe::can_be_capped(),
+            not_incremental,
             gathering: Duration::ZERO,
             is_watching: false,
             announcer: OnceCell::new(),
             owner: fork::epoch(),
         })
-    }
-
-    /// Makes one, and finds out what it can do.
-    fn probe() -> io::Result<()> {
-        let _ = CAPPED.set(Self::new(None)?.takes_a_cap()?);
-        Ok(())
-    }
-
-    /// Whether a multishot receive may have a limit (Linux 6.17); it is `EINVAL` before.
-    fn takes_a_cap(&mut self) -> io::Result<bool> {
-        let (ours, mut theirs) = UnixStream::pair()?;
-        theirs.write_all(b"x")?;
-        self.is_capped = true;
-        self.receive(ours.as_fd(), 0)?;
-        for _ in 0..TRIES {
-            match self.wait(None) {
-                // A signal says nothing about it.
-                Err(error) if errno::classify_wait(&error) == ErrorClass::WouldBlock => continue,
-                waited => drop(waited?),
-            }
-            if let Some(Completion::Received { result, .. }) = self.next() {
-                return Ok(result.map(|chunk| self.recycle(chunk)).is_ok());
-            }
-        }
-        Err(bare(libc::EINTR))
     }
 
     /// Accepts connections, until it is cancelled or fails.
@@ -329,7 +290,7 @@ impl CompletionRing {
     fn enter_and_gather(&mut self, limit: Option<Duration>) -> io::Result<usize> {
         let time = std::mem::take(&mut self.gathering);
         let limit = limit.map(|limit| limit.max(time));
-        if self.ring.params().is_feature_min_timeout() {
+        if self.has_min_wait() {
             let limit = limit.map(Timespec::from);
             let min_wait = time.as_nanos().div_ceil(1_000).try_into().unwrap_or(u32::MAX);
             let args = SubmitArgs::new().min_wait_usec(min_wait);
@@ -485,74 +446,4 @@ fn capped(mut request: squeue::Entry) -> squeue::Entry {
         std::ptr::from_mut(&mut request).cast::<u8>().add(OPTLEN).cast::<[u8; 4]>().write(all);
     }
     request
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sys::{poll, OuterSet};
-
-    fn is_readable(set: &OuterSet, timeout: Option<Duration>) -> bool {
-        let mut entry = libc::pollfd { fd: set.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        poll::poll(std::slice::from_mut(&mut entry), timeout).unwrap() == 1
-    }
-
-    #[test]
-    #[cfg_attr(miri, ignore = "it has no io_uring")]
-    fn it_is_readable_while_there_is_something_to_take() {
-        if !CompletionRing::is_available().unwrap() {
-            return;
-        }
-        let mut ring = CompletionRing::new(None).unwrap();
-        let set = OuterSet::new().unwrap();
-        set.add(ring.embed().unwrap()).unwrap();
-        let (ours, mut theirs) = UnixStream::pair().unwrap();
-        for _ in 0..100 {
-            ring.receive(ours.as_fd(), 3).unwrap();
-            assert!(!ring.arm().unwrap());
-            assert!(!is_readable(&set, Some(Duration::ZERO)));
-            thread::scope(|scope| {
-                scope.spawn(|| theirs.write_all(b"x").unwrap());
-                assert!(is_readable(&set, Some(Duration::from_secs(2))));
-            });
-            assert!(ring.wait(Some(Duration::ZERO)).unwrap());
-            while let Some(Completion::Received { result, .. }) = ring.next() {
-                ring.recycle(result.unwrap());
-            }
-            ring.cancel_receive(3).unwrap();
-            while ring.in_flight > 0 && ring.wait(Some(Duration::from_secs(1))).unwrap() {
-                while ring.next().is_some() {}
-            }
-            assert!(!ring.arm().unwrap());
-            assert!(!is_readable(&set, Some(Duration::ZERO)));
-        }
-    }
-
-    #[test]
-    #[cfg_attr(miri, ignore = "it has no io_uring")]
-    fn a_receive_is_bounded_with_and_without_caps() {
-        if !CompletionRing::is_available().unwrap() {
-            return;
-        }
-        let mut ring = CompletionRing::new(None).unwrap();
-        for is_capped in [false, ring.is_capped] {
-            ring.is_capped = is_capped;
-            let (ours, mut theirs) = UnixStream::pair().unwrap();
-            theirs.write_all(&[7; 160 * 1024]).unwrap();
-            ring.receive(ours.as_fd(), 3).unwrap();
-            let mut more = true;
-            let mut total = 0;
-            while more && ring.wait(None).unwrap() {
-                while let Some(done) = ring.next() {
-                    let Completion::Received { key: 3, result: Ok(chunk), more: again } = done else {
-                        panic!("{done:?}")
-                    };
-                    total += chunk.length();
-                    ring.recycle(chunk);
-                    more = again;
-                }
-            }
-            assert_eq!(total, BUFFER, "capped: {is_capped}");
-        }
-    }
 }

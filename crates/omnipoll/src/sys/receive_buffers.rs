@@ -47,9 +47,13 @@ impl ReceiveBuffers {
         self.entries.start().cast().as_ptr()
     }
 
-    /// Registers them with a ring, which must be closed before they are dropped.
-    pub(super) fn register(&self, ring: &IoUring) -> io::Result<()> {
-        self.register_with(ring, INCREMENTAL).or_else(|_| self.register_with(ring, 0))
+    /// Registers them with a ring, which must be closed before they are dropped. The result is why they are
+    /// not incremental, if they are not.
+    pub(super) fn register(&self, ring: &IoUring) -> io::Result<Option<io::Error>> {
+        match self.register_with(ring, INCREMENTAL) {
+            Ok(()) => Ok(None),
+            Err(refused) => self.register_with(ring, 0).map(|()| Some(refused)),
+        }
     }
 
     fn register_with(&self, ring: &IoUring, flags: u16) -> io::Result<()> {

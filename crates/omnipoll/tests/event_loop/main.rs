@@ -21,6 +21,7 @@ mod descriptor;
 mod frames;
 mod listening;
 mod own_events;
+mod policy;
 mod pulled;
 mod relays;
 mod running;
@@ -33,6 +34,7 @@ fn main() -> std::process::ExitCode {
     broadcasts::behaviours(&mut suite);
     frames::behaviours(&mut suite);
     own_events::behaviours(&mut suite);
+    policy::behaviours(&mut suite);
     relays::behaviours(&mut suite);
     listening::behaviours(&mut suite);
     connecting::behaviours(&mut suite);

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use omnipoll::ServerOptions;
+use omnipoll::{ServerOptions, WaitPolicy};
 
 use crate::client::{exchange, expect_end, keep_small, read, read_to_end, small};
 use crate::config::Config;
@@ -22,6 +22,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.for_each_config(a_timer_ends_with_its_connection);
     suite.for_each_config(a_timer_and_timeouts_are_apart);
     suite.for_each_config(a_timer_of_a_closing_connection_is_called);
+    suite.for_each_config(a_thrifty_server_s_waits_last_their_time);
     suite.for_each_model(a_panic_in_on_timer_ends_the_connection_alone);
     suite.for_each_model(many_connections_have_heartbeats);
 }
@@ -224,4 +225,17 @@ fn many_connections_have_heartbeats(config: Config) {
     }
     drop(clients);
     assert_eq!(server.wait_for_end().errno, 0);
+}
+
+/// The answer to one message comes before the next, and each is read at the end of another wait.
+fn a_thrifty_server_s_waits_last_their_time(config: Config) {
+    let min_wait = Duration::from_millis(5);
+    let options = config.options().wait_policy(WaitPolicy::Thrifty { min_wait });
+    let server = serve(options, TestHandler::echo());
+    let client = server.client();
+    let begun = Instant::now();
+    (0..5).for_each(|_| exchange(&client, b"message"));
+    assert!(begun.elapsed() >= 4 * min_wait, "five came after {:?}", begun.elapsed());
+    drop(client);
+    server.stop_and_check();
 }

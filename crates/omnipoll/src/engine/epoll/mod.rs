@@ -15,6 +15,7 @@
 //! - `epoll_wait` counts milliseconds: `epoll_pwait2` (Linux 5.11) counts nanoseconds.
 //! - EXCLUSIVE excludes `EPOLL_CTL_MOD` and `EPOLLRDHUP`.
 
+mod features;
 mod key;
 mod set;
 mod stale;
@@ -36,6 +37,7 @@ use crate::registry::{self, Registry, Role, Tag};
 use crate::sys::descriptor::{eventfd, is_open};
 use crate::sys::file::FileInfo;
 use crate::sys::{lock, OuterSet, Waker};
+pub(super) use features::features;
 use key::{decode_fast, is_of_newer, Entry, WAKER};
 use set::{control_error, Set};
 

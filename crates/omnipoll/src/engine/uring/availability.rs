@@ -31,6 +31,11 @@ pub(super) fn unavailable_reason() -> Option<Unavailable> {
     *ANSWER.get_or_init(|| answer)
 }
 
+/// The errno with which the kernel refuses it, if it does.
+pub(super) fn unavailable_errno() -> Option<i32> {
+    unavailable_reason().map(|Unavailable(errno)| errno)
+}
+
 /// Whether a ring could not be made, or used, for lack of descriptors or memory, or because of a
 /// signal.
 pub(super) fn is_temporary(error: &io::Error) -> bool {

@@ -57,6 +57,7 @@
 mod availability;
 mod complete;
 mod deliver;
+mod features;
 mod poll_snapshot;
 mod ring;
 mod slot_state;
@@ -81,6 +82,7 @@ use crate::sys::fork;
 use crate::sys::{lock, OuterSet, Waker};
 use availability::{is_temporary, unavailable_reason};
 use deliver::Age;
+pub(super) use features::features;
 use ring::{Entered, Ring, RingHandle, Threads};
 use slot_state::SlotState;
 use state::{key, poll_for, State};

@@ -94,15 +94,20 @@ impl Ring {
     }
 
     fn build(threads: Threads) -> io::Result<IoUring> {
-        let mut builder = IoUring::builder();
-        builder.dontfork().setup_cqsize(COMPLETIONS);
         if threads == Threads::One {
-            match builder.clone().setup_coop_taskrun().setup_taskrun_flag().build(REQUESTS) {
+            match Self::cooperative(REQUESTS) {
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
                 result => return result,
             }
         }
-        builder.build(REQUESTS)
+        IoUring::builder().dontfork().setup_cqsize(COMPLETIONS).build(REQUESTS)
+    }
+
+    /// One for [a single thread](Threads::One); `EINVAL` before Linux 5.19.
+    pub(super) fn cooperative(requests: u32) -> io::Result<IoUring> {
+        let mut builder = IoUring::builder();
+        builder.dontfork().setup_cqsize(COMPLETIONS).setup_coop_taskrun().setup_taskrun_flag();
+        builder.build(requests)
     }
 
     /// Puts a poll into the submission queue. False when that is full.
@@ -153,8 +158,12 @@ impl Ring {
     }
 
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        Self::descriptor_of(&self.ring)
+    }
+
+    pub(super) fn descriptor_of(ring: &IoUring) -> BorrowedFd<'_> {
         // SAFETY: the ring has the descriptor until it is dropped.
-        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
+        unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) }
     }
 
     /// What is needed to make the system call while others use the queues.

@@ -78,11 +78,8 @@ impl Uring {
 
     /// A look within a wait.
     fn look(&mut self, poller: &Poller) -> io::Result<bool> {
-        let found = self.ring.wait(Some(Duration::ZERO))?;
-        if !found {
-            poller.count_look();
-        }
-        Ok(found)
+        poller.count_look();
+        self.ring.wait(Some(Duration::ZERO))
     }
 }
 

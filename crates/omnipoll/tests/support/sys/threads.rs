@@ -45,16 +45,21 @@ pub(crate) fn wait_until_asleep(thread: libc::pid_t) {
 
 /// The same of a thread of another process; the first has the number of its process.
 pub(crate) fn wait_until_asleep_in(process: libc::pid_t, thread: libc::pid_t) {
-    let path = format!("/proc/{process}/task/{thread}/syscall");
-    loop {
-        // "running", or the number of the call; -1 is a sleep outside of any.
-        let Ok(call) = std::fs::read_to_string(&path) else { return };
-        let number = call.split_whitespace().next().and_then(|number| number.parse().ok());
-        if number.is_some_and(|number: libc::c_long| number >= 0 && !ON_THE_WAY.contains(&number)) {
-            return;
-        }
+    while !is_asleep_in(process, thread) {
         yield_briefly();
     }
+}
+
+/// Whether that thread of this process sleeps so, or has ended.
+pub(crate) fn is_asleep(thread: libc::pid_t) -> bool {
+    is_asleep_in(std::process::id() as libc::pid_t, thread)
+}
+
+fn is_asleep_in(process: libc::pid_t, thread: libc::pid_t) -> bool {
+    // "running", or the number of the call; -1 is a sleep outside of any.
+    let Ok(call) = std::fs::read_to_string(format!("/proc/{process}/task/{thread}/syscall")) else { return true };
+    let number = call.split_whitespace().next().and_then(|number| number.parse().ok());
+    number.is_some_and(|number: libc::c_long| number >= 0 && !ON_THE_WAY.contains(&number))
 }
 
 /// Returns once that thread [stays in the kernel](block_until_readable).
