@@ -290,6 +290,17 @@ def test_zero_copy_sends_are_compared_with_the_others() -> None:
     assert sum("of 1200 copied" in row[-1] for row in rows) == 5
 
 
+def test_features_of_a_ring_are_compared_with_a_ring_without_them() -> None:
+    if "io_uring" not in build.engines():
+        pytest.skip("there is no io_uring")
+    command = [build.program("ring_features") or "ring_features", "--quick"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert sum("none of them" in line and "1.000" in line for line in lines) == 2
+    assert len(lines) == 2 * (1 + 6) + 2
+
+
 def test_the_goals_of_our_relay_are_set_beside_what_was_measured() -> None:
     def result(name: str, cpu: float) -> Result:
         return Result("proxy", name, proxy.BASE, {"test": proxy.title(50, 64, False)}, {"cpu_ns": [cpu]})

@@ -153,7 +153,8 @@ pub unsafe extern "C" fn omni_poller_new_with(
         }
         // SAFETY: not NULL, and so a struct of the size it says by this function's contract.
         let given = unsafe { sized::read(options) }?;
-        Ok(self::options(given.engine, given.flags)?.wait_policy(wait_policy(given.wait_policy, given.wait_ns)?))
+        Ok(self::options(given.engine, given.flags)?
+            .wait_policy(wait_policy(given.wait_policy, given.wait_ns)?))
     };
     // SAFETY: as this function's contract says.
     unsafe { make("omni_poller_new_with", read, out) }

@@ -66,9 +66,9 @@ mod _native {
     #[pymodule_export]
     use aio::Transport;
     #[pymodule_export]
-    use convert::_engine_features;
-    #[pymodule_export]
     use connection::PyConnection;
+    #[pymodule_export]
+    use convert::_engine_features;
     #[pymodule_export]
     use datagram::PyDatagram;
     #[pymodule_export]

@@ -176,9 +176,9 @@ mod engine;
 mod errno;
 mod error;
 mod event;
-mod feature;
 #[cfg(feature = "serve")]
 mod event_loop;
+mod feature;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -199,9 +199,9 @@ mod wait_policy;
 pub use engine::{Capabilities, EngineKind};
 pub use error::{explain, take_words};
 pub use event::{Event, EventKind, Events, Ready};
-pub use feature::Feature;
 #[cfg(feature = "serve")]
 pub use event_loop::{EventLoop, LoopEvent, LoopEventKind, LoopHandle, LoopOptions, PulledLoop};
+pub use feature::Feature;
 pub use interest::{Interest, Trigger};
 #[cfg(feature = "serve")]
 pub use net::{

@@ -336,6 +336,7 @@ pub(crate) enum AnyEngine {
 
 impl AnyEngine {
     /// With `busy_poll` the kernel looks at network devices for so long before a wait sleeps, if it can.
+    #[cfg_attr(not(target_os = "linux"), allow(unused_variables))]
     pub(crate) fn new(
         kind: EngineKind,
         waker: Arc<Waker>,

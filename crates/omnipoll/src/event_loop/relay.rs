@@ -25,7 +25,7 @@ impl<H: Handler> Connections<H> {
 
     /// Sends on what `from` has received, and keeps there what can't be queued.
     pub(super) fn relay(&mut self, from: usize, data: &[u8]) {
-        let Some(to) = self.table[from].relay_to else { return };
+        let Some(to) = self.table[from].relay_to.slot() else { return };
         let written = self.table[to].write_relayed(data, &self.context);
         let connection = &mut self.table[from];
         match written {
@@ -46,7 +46,7 @@ impl<H: Handler> Connections<H> {
     /// The connection that is relayed to can take more.
     pub(super) fn resume_relay(&mut self, to: usize) {
         self.table[to].is_awaited = false;
-        let Some(from) = self.table[to].relay_from else { return };
+        let Some(from) = self.table[to].relay_from.slot() else { return };
         if std::mem::replace(&mut self.table[from].is_held, false) {
             self.table[from].timeouts.note_read(&self.context.clock);
             self.touch(from);
@@ -55,7 +55,7 @@ impl<H: Handler> Connections<H> {
 
     /// The peer of `from` has ended its direction: so does the connection that it is relayed to.
     pub(super) fn relay_end(&mut self, from: usize) {
-        let Some(to) = self.table[from].relay_to else { return };
+        let Some(to) = self.table[from].relay_to.slot() else { return };
         self.table[to].shut_down(&self.context);
         self.touch(to);
     }
@@ -68,11 +68,11 @@ impl<H: Handler> Connections<H> {
         let linked = [connection.relay_to.take(), connection.relay_from.take()];
         for other in linked.into_iter().flatten().filter(|&other| other != slot) {
             let other_connection = &mut self.table[other];
-            if other_connection.relay_to == Some(slot) {
-                other_connection.relay_to = None;
+            if other_connection.relay_to.slot() == Some(slot) {
+                other_connection.relay_to.take();
             }
-            if other_connection.relay_from == Some(slot) {
-                other_connection.relay_from = None;
+            if other_connection.relay_from.slot() == Some(slot) {
+                other_connection.relay_from.take();
             }
             other_connection.is_held = false;
             other_connection.end_after_peer(has_failed, &self.context);
@@ -91,7 +91,7 @@ impl<H: Handler> Connections<H> {
     /// Moves what has arrived without copying it. False when it is to be received: something waits to be sent
     /// before it, or the socket can't be spliced from.
     pub(super) fn splice(&mut self, from: usize) -> bool {
-        let Some(to) = self.table[from].relay_to else { return false };
+        let Some(to) = self.table[from].relay_to.slot() else { return false };
         if to == from || !self.table[to].can_take_splice() {
             return false;
         }

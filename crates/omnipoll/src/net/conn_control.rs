@@ -71,14 +71,14 @@ impl Conn<'_> {
         let slot = self.context.mailbox.slot(other).ok_or_else(stale)?;
         let target = self.table.get_mut(slot).filter(|target| target.id == other && !target.is_ended());
         let target = target.ok_or_else(stale)?;
-        if target.relay_from.is_some_and(|from| from != self.slot) {
+        if target.relay_from.slot().is_some_and(|from| from != self.slot) {
             return Err(fail(libc::EBUSY, "another connection is relayed to that one"));
         }
-        target.relay_from = Some(self.slot);
+        target.relay_from.set(self.slot);
         let is_held = target.above_high_water;
         self.set_frame(Frame::Any)?;
-        if let Some(before) = self.table[self.slot].relay_to.replace(slot).filter(|&before| before != slot) {
-            self.table[before].relay_from = None;
+        if let Some(before) = self.table[self.slot].relay_to.set(slot).filter(|&before| before != slot) {
+            self.table[before].relay_from.take();
         }
         let connection = &mut self.table[self.slot];
         connection.is_held = is_held;

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use super::conn_id::ConnId;
 use super::io_state::IoState;
+use super::relay::Link;
 use super::timeouts::Timeouts;
 use super::write_queue::WriteQueue;
 use crate::error::fail;
@@ -63,8 +64,8 @@ pub(crate) struct Connection {
     pub(crate) peer_ended: bool,
     /// The slot of the connection that sends on what this one receives, and of the one whose bytes this one
     /// sends on.
-    pub(crate) relay_to: Option<usize>,
-    pub(crate) relay_from: Option<usize>,
+    pub(crate) relay_to: Link,
+    pub(crate) relay_from: Link,
     /// Nothing is read: what was relayed waits to be sent.
     pub(crate) is_held: bool,
     /// How many large pieces in a row were received and relayed.
@@ -102,8 +103,8 @@ impl Connection {
             paused: false,
             above_high_water: false,
             peer_ended: false,
-            relay_to: None,
-            relay_from: None,
+            relay_to: Link::default(),
+            relay_from: Link::default(),
             is_held: false,
             large_reads: 0,
             is_awaited: false,

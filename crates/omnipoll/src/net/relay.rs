@@ -1,10 +1,43 @@
 //! What a connection is to those that it is relayed to and from: see
 //! [`Conn::relay_to`](crate::Conn::relay_to).
 
+use std::num::NonZeroU32;
+
 use super::account::Room;
 use super::connection::{Connection, Stage};
 use super::loop_context::LoopContext;
 use crate::sys::socket;
+
+/// The slot of another connection, if there is one, in a quarter of the memory of an `Option<usize>`: most
+/// connections have none, and each has room for two.
+#[derive(Debug, Default)]
+pub(crate) struct Link(Option<NonZeroU32>);
+
+impl Link {
+    #[inline]
+    pub(crate) fn slot(&self) -> Option<usize> {
+        self.0.map(|above| above.get() as usize - 1)
+    }
+
+    #[inline]
+    pub(crate) fn is_some(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Links to a slot, of which a loop has no more than 2^20. Returns the one before.
+    pub(super) fn set(&mut self, slot: usize) -> Option<usize> {
+        let before = self.slot();
+        self.0 = NonZeroU32::new(slot as u32 + 1);
+        before
+    }
+
+    /// Ends the link. Returns the slot.
+    pub(crate) fn take(&mut self) -> Option<usize> {
+        let before = self.slot();
+        self.0 = None;
+        before
+    }
+}
 
 /// What became of bytes that were relayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -174,7 +174,11 @@ impl Poller {
     /// One round, which is the whole wait when no source has anything and no timer is armed:
     /// what nearly every wait is. Anything else continues on the slow path.
     #[inline(always)]
-    pub(super) fn wait_fast(&self, events: &mut [MaybeUninit<Event>], timeout: Option<Duration>) -> io::Result<usize> {
+    pub(super) fn wait_fast(
+        &self,
+        events: &mut [MaybeUninit<Event>],
+        timeout: Option<Duration>,
+    ) -> io::Result<usize> {
         let deadline = Deadline::after(timeout);
         if self.sources.is_idle() {
             let guard = self.sources.begin_wait();

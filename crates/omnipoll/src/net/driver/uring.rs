@@ -58,7 +58,8 @@ impl Uring {
         // No longer than an Instant can show.
         let spin = limit.map_or(spin, |limit| limit.min(spin)).min(Duration::from_secs(1 << 32));
         // A signal that came between two looks would not end the sleep that follows.
-        let (found, is_interrupted) = signal_mask::with_all_held_back(|| self.look_until(poller, began + spin));
+        let (found, is_interrupted) =
+            signal_mask::with_all_held_back(|| self.look_until(poller, began + spin));
         match found? {
             true => Ok(true),
             false if is_interrupted => Err(plain(libc::EINTR)),

@@ -57,7 +57,9 @@ pub(crate) fn is_asleep(thread: libc::pid_t) -> bool {
 
 fn is_asleep_in(process: libc::pid_t, thread: libc::pid_t) -> bool {
     // "running", or the number of the call; -1 is a sleep outside of any.
-    let Ok(call) = std::fs::read_to_string(format!("/proc/{process}/task/{thread}/syscall")) else { return true };
+    let Ok(call) = std::fs::read_to_string(format!("/proc/{process}/task/{thread}/syscall")) else {
+        return true;
+    };
     let number = call.split_whitespace().next().and_then(|number| number.parse().ok());
     number.is_some_and(|number: libc::c_long| number >= 0 && !ON_THE_WAY.contains(&number))
 }
