@@ -69,8 +69,10 @@ impl Poller {
             false => (self.spin(events, timeout, spin), false),
         };
         match filled? {
-            // The handler may have forked: this may be the child.
-            0 if is_interrupted => self.check_owner().and(Err(plain(libc::EINTR))),
+            // The handler may have forked: this may be the child. What a source has got of it is an event.
+            0 if is_interrupted && !self.sources.is_pending() => {
+                self.check_owner().and(Err(plain(libc::EINTR)))
+            }
             0 => self.wait_plainly(events, deadline.left()),
             filled => Ok(filled),
         }
@@ -127,7 +129,7 @@ impl Poller {
                     // The handler may have forked: this may be the child.
                     self.check_owner()?;
                     if self.interruptible {
-                        return Err(error);
+                        return if self.sources.is_pending() { Ok(()) } else { Err(error) };
                     }
                 }
                 _ => return Ok(()),

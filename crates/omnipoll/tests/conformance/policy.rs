@@ -15,6 +15,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.on_each_engine(thrifty_lasts_its_time_and_a_look_does_not);
     suite.on_each_engine(thrifty_is_in_time_for_timers_and_its_timeout);
     suite.on_each_engine(thrifty_is_ended_by_a_signal);
+    suite.on_each_engine(a_watched_signal_ends_a_thrifty_wait);
     suite.on_each_engine(latency_looks_again_and_again_while_it_spins);
     suite.on_each_engine(latency_sleeps_when_its_time_is_over);
     suite.on_each_engine(latency_loses_no_signal);
@@ -102,6 +103,21 @@ fn thrifty_is_in_time_for_timers_and_its_timeout(kind: EngineKind) {
 fn thrifty_is_ended_by_a_signal(kind: EngineKind) {
     let options = with(kind, WaitPolicy::Thrifty { min_wait: HOUR });
     expect_interrupted(&options.interruptible(true).build().unwrap(), sys::wait_until_asleep);
+}
+
+/// What a source has got of the signal is an event.
+fn a_watched_signal_ends_a_thrifty_wait(kind: EngineKind) {
+    let options = with(kind, WaitPolicy::Thrifty { min_wait: HOUR });
+    let poller = options.interruptible(true).build().unwrap();
+    poller.signal_add(libc::SIGUSR1, 1).unwrap();
+    let this = sys::thread_id();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            sys::wait_until_asleep(this);
+            sys::signal_thread(this, libc::SIGUSR1);
+        });
+        assert_eq!(wait(&poller, 8, HOUR)[0].kind(), EventKind::Signal);
+    });
 }
 
 /// Has a wait interrupted by a signal that is sent once `is_time` has returned.
