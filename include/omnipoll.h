@@ -349,6 +349,23 @@ OMNI_API const char *omni_engine_name(uint32_t engine);
  */
 OMNI_API OMNI_MUST_USE int omni_engine_by_name(const char *name) OMNI_NONNULL(1);
 
+/**
+ * Writes which features of the kernel pollers, loops and servers on an engine use, and why not the others,
+ * as text for people: a line for each, with its name, the version of Linux that it came with, and "in
+ * use" or the errno with which the kernel has refused it and what that means. Each is tried out, whatever
+ * the kernel's version says. No text for select and poll, which use none, and for OMNI_ENGINE_AUTO that of
+ * the engine it stands for. The features may change with each version.
+ *
+ * Works like snprintf(3): writes at most `capacity` bytes to `buffer`, including a final zero.
+ * `buffer` may be NULL when `capacity` is 0.
+ *
+ * Returns the length of the whole text without the zero, whether there was room for it or not, or:
+ *   -EINVAL: there is no engine of that number, or buffer is NULL.
+ *
+ * System calls: those that the features need, on descriptors of its own. Since 0.1.
+ */
+OMNI_API int omni_engine_features(uint32_t engine, char *buffer, size_t capacity);
+
 /* ---- Pollers --------------------------------------------------------------------------------- */
 
 /**
@@ -469,6 +486,31 @@ typedef struct omni_event {
 } omni_event;
 
 /**
+ * Wait policy: a wait sleeps until there is something to report, and returns it at once.
+ */
+#define OMNI_WAIT_BALANCED 0
+
+/**
+ * Wait policy: a wait looks again and again for as long as `wait_ns`, and sleeps only then: what comes
+ * within this time does not have to wake the thread. It costs a system call for each look, and
+ * the processor time of up to `wait_ns` for each wait, on a core that others could use. Signals are held
+ * back meanwhile under OMNI_INTERRUPTIBLE, and in loops and servers. From Linux 6.9 on, with epoll and
+ * io_uring, the kernel looks for as long at the queue of the network device (NAPI), if it has one, before
+ * the thread sleeps.
+ */
+#define OMNI_WAIT_LATENCY 1
+
+/**
+ * Wait policy: a wait does not return before `wait_ns` have passed since it began, and reports all that has
+ * come by then; what comes later ends it at once. So a thread wakes at most once in this time. What
+ * comes is reported up to `wait_ns` later than otherwise: wakes, posts, stops, and timers that another
+ * thread has armed meanwhile too. The wait's own timeout and the timers that were armed when it began are on
+ * time, and under OMNI_INTERRUPTIBLE a signal ends it. A connection is read once for each wait, 64 KiB at
+ * most. It costs one system call more for each wait; in loops and servers on io_uring none from Linux 6.12 on.
+ */
+#define OMNI_WAIT_THRIFTY 2
+
+/**
  * Flag of `omni_poller_new` and of omni_loop_options: a signal ends a wait with -EINTR. Without it a wait continues
  * with the time that is left.
  */
@@ -490,6 +532,32 @@ typedef struct omni_event {
 #define OMNI_STRICT 0x4
 
 /**
+ * How a poller is made. Fill the struct with zeros, set `size`, and then what is to differ.
+ */
+typedef struct omni_poller_options {
+    /**
+     * sizeof(omni_poller_options).
+     */
+    uint32_t size;
+    /**
+     * OMNI_ENGINE_AUTO (as is 0) and so on.
+     */
+    uint32_t engine;
+    /**
+     * OMNI_INTERRUPTIBLE and so on, combined by `|`.
+     */
+    uint32_t flags;
+    /**
+     * OMNI_WAIT_BALANCED (as is 0), OMNI_WAIT_LATENCY or OMNI_WAIT_THRIFTY.
+     */
+    uint32_t wait_policy;
+    /**
+     * The time of the wait policy, in nanoseconds: above 0 with one, and 0 without.
+     */
+    int64_t wait_ns;
+} omni_poller_options;
+
+/**
  * Makes a poller on an engine (OMNI_ENGINE_AUTO, ...) and stores its handle in `*out`.
  *
  * `flags` is 0 or any of OMNI_INTERRUPTIBLE, OMNI_FILES_ALWAYS_READY and OMNI_STRICT, combined by
@@ -508,6 +576,21 @@ typedef struct omni_event {
  */
 OMNI_API OMNI_MUST_USE int omni_poller_new(uint32_t engine, uint32_t flags,
     omni_poller **out) OMNI_NONNULL(3);
+
+/**
+ * `omni_poller_new` with options: of an engine, flags and a wait policy. The options are copied.
+ *
+ * Returns 0, or:
+ *   -EINVAL: an unknown engine, flag or wait policy, a time that does not belong to it, an
+ *       `options->size` that is no version's, or NULL.
+ *   -E2BIG: the struct is a newer version's, and asks for something that this one doesn't have.
+ *   -ENOSYS, -EMFILE, -ENFILE: as `omni_poller_new`.
+ *
+ * System calls: those of `omni_poller_new`; with OMNI_WAIT_LATENCY also ioctl on epoll and
+ * io_uring_register on io_uring. Since 0.1.
+ */
+OMNI_API OMNI_MUST_USE int omni_poller_new_with(const omni_poller_options *options,
+    omni_poller **out) OMNI_NONNULL(1,2);
 
 /**
  * Ends a poller. Closes the descriptors it opened itself, never one that was registered; restores
@@ -1075,9 +1158,9 @@ typedef struct omni_loop_options {
      */
     uint32_t backlog;
     /**
-     * Must be 0.
+     * OMNI_WAIT_BALANCED (as is 0), OMNI_WAIT_LATENCY or OMNI_WAIT_THRIFTY.
      */
-    uint32_t reserved;
+    uint32_t wait_policy;
     /**
      * How many bytes may wait to be sent on one connection. 0: 16 MiB.
      */
@@ -1113,6 +1196,10 @@ typedef struct omni_loop_options {
      * negative: no time.
      */
     int64_t linger_ns;
+    /**
+     * The time of the wait policy, in nanoseconds: above 0 with one, and 0 without.
+     */
+    int64_t wait_ns;
 } omni_loop_options;
 
 /**
@@ -1679,9 +1766,9 @@ typedef struct omni_server_options {
      */
     uint32_t backlog;
     /**
-     * Must be 0.
+     * OMNI_WAIT_BALANCED (as is 0), OMNI_WAIT_LATENCY or OMNI_WAIT_THRIFTY.
      */
-    uint32_t reserved;
+    uint32_t wait_policy;
     /**
      * How many bytes may wait to be sent on one connection; a write beyond is -ENOBUFS. 0: 16 MiB.
      */
@@ -1725,6 +1812,10 @@ typedef struct omni_server_options {
      * whose parent has died. 0: ten seconds; negative: no limit.
      */
     int64_t drain_ns;
+    /**
+     * The time of the wait policy, in nanoseconds: above 0 with one, and 0 without.
+     */
+    int64_t wait_ns;
 } omni_server_options;
 
 /**

@@ -131,6 +131,7 @@ pub unsafe extern "C" fn omni_poller_new(engine: u32, flags: u32, out: *mut *mut
     unsafe { make("omni_poller_new", || options(engine, flags), out) }
 }
 
+/// cbindgen:postfix=OMNI_NONNULL(1,2)
 /// `omni_poller_new` with options: of an engine, flags and a wait policy. The options are copied.
 ///
 /// Returns 0, or:
