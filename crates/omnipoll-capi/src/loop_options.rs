@@ -57,7 +57,7 @@ pub struct omni_loop_options {
 
 // SAFETY: as declared above; each zero is a number's.
 unsafe impl Sized32 for omni_loop_options {
-    const MIN_SIZE: usize = offset_of!(Self, wait_ns) + size_of::<i64>();
+    const MIN_SIZE: usize = offset_of!(Self, linger_ns) + size_of::<i64>();
     const UNSET: &'static str = "the size of the options is not set";
 }
 

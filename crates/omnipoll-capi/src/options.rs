@@ -78,7 +78,7 @@ pub struct omni_server_options {
 
 // SAFETY: as declared above; each zero is a number's.
 unsafe impl Sized32 for omni_server_options {
-    const MIN_SIZE: usize = offset_of!(Self, wait_ns) + size_of::<i64>();
+    const MIN_SIZE: usize = offset_of!(Self, drain_ns) + size_of::<i64>();
     const UNSET: &'static str = "the size of the options is not set";
 }
 

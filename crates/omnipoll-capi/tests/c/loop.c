@@ -45,12 +45,13 @@ static void bad_options(uint32_t engine)
     (options = good, options.field = (bad));       \
     IS(made(&options, &handler), error)
     REFUSED(size, 0, -EINVAL);
-    REFUSED(size, sizeof options - 1, -EINVAL);
+    REFUSED(size, offsetof(omni_loop_options, wait_ns) - 1, -EINVAL);
     REFUSED(size, UINT32_MAX, -E2BIG);
     REFUSED(engine, 77, -EINVAL);
     REFUSED(engine, OMNI_ENGINE_KQUEUE, -ENOSYS);
     REFUSED(flags, 2, -EINVAL);
-    REFUSED(reserved, 1, -EINVAL);
+    REFUSED(wait_policy, OMNI_WAIT_THRIFTY, -EINVAL);
+    REFUSED(wait_ns, 1, -EINVAL);
     REFUSED(high_water, 1024, -EINVAL); /* below the default of the low mark */
     REFUSED(low_water, 1 << 20, -EINVAL);
 #undef REFUSED

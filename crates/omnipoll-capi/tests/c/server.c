@@ -33,7 +33,7 @@ static void bad_options(uint32_t engine)
     (options = good, options.field = (bad));       \
     IS(made(&options, &handler), error)
     REFUSED(size, 0, -EINVAL);
-    REFUSED(size, sizeof options - 1, -EINVAL);
+    REFUSED(size, offsetof(omni_server_options, wait_ns) - 1, -EINVAL);
     REFUSED(size, 4097, -E2BIG); /* garbage: not read so far */
     REFUSED(size, UINT32_MAX, -E2BIG);
     REFUSED(model, 6, -EINVAL);
