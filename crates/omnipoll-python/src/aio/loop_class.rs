@@ -7,7 +7,7 @@ use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
-use omnipoll::{EngineKind, Interest, Poller};
+use omnipoll::{EngineKind, Interest, Poller, WaitPolicy};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple, PyWeakrefMethods, PyWeakrefReference};
@@ -329,7 +329,7 @@ impl AsyncioLoop {
     #[pyo3(signature = (engine=None))]
     fn _open(&self, py: Python<'_>, engine: Option<&str>) -> PyResult<()> {
         convert::check_greenlets(py)?;
-        let poller = convert::poller(py, engine, false, false)?;
+        let poller = convert::poller(py, engine, false, false, WaitPolicy::Balanced)?;
         self.poller
             .set(Arc::new(poller))
             .map_err(|_| PyRuntimeError::new_err("__init__() has been called before"))
