@@ -189,11 +189,11 @@ class Registered:
     @property
     def last_event(self) -> tuple[int, float] | None: ...
 
-@disjoint_base
 _WaitPolicy: TypeAlias = Literal["balanced"] | tuple[Literal["latency", "thrifty"], float]
 
 def _engine_features(name: str) -> list[tuple[str, str, int | None]]: ...
 
+@disjoint_base
 class Poller:
     def __init__(
         self,

@@ -17,8 +17,8 @@ class EngineFeature(NamedTuple):
     name: str
     #: The version of Linux that it came with: "6.12".
     linux: str
-    #: What the kernel has answered where it is not in use: ENOTTY, EINVAL and ENOSYS are those of an older one,
-    #: EPERM is that of a filter. None where it is in use.
+    #: What the kernel has answered where it is not in use: ENOTTY, EINVAL and ENOSYS are those of an older
+    #: one, EPERM is that of a filter. None where it is in use.
     error: OSError | None
 
 

@@ -87,7 +87,8 @@ def test_features_of_engines() -> None:
     assert omnipoll.EngineFeature("EPOLLEXCLUSIVE", "4.5", None) in omnipoll.engine_features("epoll")
     with pytest.raises(ValueError, match="there is no engine named 'abacus'"):
         omnipoll.engine_features("abacus")
-    one = {"available": True, "reports": [], "features": {"x": {"used": False, "linux": "9.9", "reason": "old"}}}
+    old = {"used": False, "linux": "9.9", "reason": "old"}
+    one = {"available": True, "reports": [], "features": {"x": old}}
     assert info.engine_in_words(one, True) == "yes, the default\n- x, Linux 9.9: no, old"
 
 

@@ -34,7 +34,7 @@ def test_thrifty_gathers_events_for_its_time(engine: str, pipe: Pipe) -> None:
 def test_latency_looks_before_it_sleeps(engine: str) -> None:
     calls = {}
     for policy in ("balanced", ("latency", 0.001)):
-        with Poller(engine, wait_policy=policy) as poller:  # type: ignore[arg-type]
+        with Poller(engine, wait_policy=policy) as poller:
             assert poller.wait(0.005) == []
             calls[policy[0]] = poller.stats().system_calls
     assert calls["b"] < calls["latency"]
@@ -100,7 +100,8 @@ def test_a_server_has_one(engine: str) -> None:
     ],
 )
 def test_those_that_make_no_sense(policy: Any, words: str) -> None:
-    for make in (Poller, Loop, lambda **options: Server(object(), **options)):
+    handler: Any = object()
+    for make in (Poller, Loop, lambda **options: Server(handler, **options)):
         with pytest.raises(ValueError, match=words):
             make(wait_policy=policy)
     with pytest.raises(TypeError):
