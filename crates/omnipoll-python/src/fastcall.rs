@@ -13,9 +13,8 @@ use std::{array, mem, ptr, slice};
 use pyo3::exceptions::PyTypeError;
 use pyo3::panic::PanicException;
 use pyo3::prelude::*;
-use pyo3::pyclass::boolean_struct::True;
-use pyo3::types::{PyString, PyTuple};
-use pyo3::{ffi, Borrowed, PyClass};
+use pyo3::types::{PyString, PyTuple, PyType};
+use pyo3::{ffi, Borrowed, PyTypeInfo};
 
 use crate::finalization::protect_thread;
 
@@ -34,7 +33,7 @@ type Function = unsafe extern "C" fn(
 /// A method that sorts its arguments itself.
 pub(crate) trait Entry {
     /// What has it.
-    type Class: PyClass<Frozen = True> + Sync;
+    type Class;
     const METHOD: &'static CStr;
     /// The first line is the signature, as in CPython's own.
     const DOCUMENTATION: &'static CStr;
@@ -98,8 +97,16 @@ pub(crate) fn wrong(method: &CStr, words: std::fmt::Arguments<'_>) -> PyErr {
 }
 
 /// Gives a class its method.
-pub(crate) fn install_entry<E: Entry>(py: Python<'_>) -> PyResult<()> {
-    let class = py.get_type::<E::Class>();
+pub(crate) fn install_entry<E: Entry>(py: Python<'_>) -> PyResult<()>
+where
+    E::Class: PyTypeInfo,
+{
+    install_in::<E>(&py.get_type::<E::Class>())
+}
+
+/// Gives a method to a class of Python's, whose objects [`Entry::Class`] must be right for.
+pub(crate) fn install_in<E: Entry>(class: &Bound<'_, PyType>) -> PyResult<()> {
+    let py = class.py();
     // SAFETY: CPython goes by the flags and calls it as the function that it is.
     let function = unsafe { mem::transmute::<Function, ffi::PyCFunctionWithKeywords>(enter::<E>) };
     let definition = Box::new(ffi::PyMethodDef {
@@ -170,7 +177,7 @@ unsafe fn slice_at<'a>(start: *const *mut ffi::PyObject, length: usize) -> &'a [
 /// A method whose arguments may each be given by position or by name, or be left out.
 pub(crate) trait Method<const N: usize> {
     /// What has it.
-    type Class: PyClass<Frozen = True> + Sync;
+    type Class: PyTypeInfo;
     const METHOD: &'static CStr;
     /// The first line is the signature, as in CPython's own.
     const DOCUMENTATION: &'static CStr;

@@ -52,6 +52,8 @@ mod _native {
     #[pymodule_export]
     use aio::AcceptedSocket;
     #[pymodule_export]
+    use aio::_install_streams;
+    #[pymodule_export]
     use aio::Acceptor;
     #[pymodule_export]
     use aio::AsyncioLoop;
@@ -59,6 +61,8 @@ mod _native {
     use aio::DatagramTransport;
     #[pymodule_export]
     use aio::Handle;
+    #[pymodule_export]
+    use aio::StreamCoroutine;
     #[pymodule_export]
     use aio::StreamTransport;
     #[pymodule_export]

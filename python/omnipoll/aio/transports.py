@@ -12,6 +12,7 @@ from asyncio.transports import _FlowControlMixin
 from typing import TYPE_CHECKING, Any
 
 from omnipoll import _native
+from omnipoll.aio import streams
 
 if TYPE_CHECKING:
     from omnipoll.aio.event_loop import EventLoop
@@ -78,6 +79,7 @@ def make_stream(
     server: Any,
 ) -> StreamTransport:
     """Make a transport, whose protocol's `connection_made()` is called in the loop's next turn."""
+    streams.adopt(loop, protocol)
     transport = StreamTransport(loop, sock, protocol, _complete(extra, sock))
     if server is not None:
         attach(server, transport)

@@ -1,7 +1,7 @@
 //! Calls without a tuple for the arguments.
 //!
 //! `PyObject_Vectorcall` is in the limited API since 3.12, and exported since 3.11; before it,
-//! `PyObject_VectorcallDict` does the same without names.
+//! `PyObject_VectorcallDict` does the same without names. `PyObject_VectorcallMethod` is exported since 3.9.
 
 use std::ffi::CStr;
 use std::mem::transmute;
@@ -11,6 +11,7 @@ use libc::c_void;
 use pyo3::exceptions::PySystemError;
 use pyo3::ffi::PyObject;
 use pyo3::prelude::*;
+use pyo3::types::{PyString, PyTuple};
 
 type Vectorcall =
     unsafe extern "C" fn(*mut PyObject, *const *mut PyObject, usize, *mut PyObject) -> *mut PyObject;
@@ -58,5 +59,32 @@ pub(crate) unsafe fn call<'py>(
             std::ptr::null_mut(),
         );
         Bound::from_owned_ptr_or_err(py, result)
+    }
+}
+
+fn vectorcall_method() -> Option<Vectorcall> {
+    static FOUND: OnceLock<Option<Vectorcall>> = OnceLock::new();
+    *FOUND.get_or_init(|| {
+        // SAFETY: CPython's function of this name has this type.
+        symbol(c"PyObject_VectorcallMethod").map(|found| unsafe { transmute::<*mut c_void, Vectorcall>(found) })
+    })
+}
+
+/// Calls a method of the first of the objects with the others.
+#[inline]
+pub(crate) fn call_method<'py, const N: usize>(
+    name: &Bound<'py, PyString>,
+    objects: [&Bound<'py, PyAny>; N],
+) -> PyResult<Bound<'py, PyAny>> {
+    let Some(vectorcall) = vectorcall_method() else {
+        let arguments = PyTuple::new(name.py(), &objects[1..])?;
+        return objects[0].call_method1(name, arguments);
+    };
+    let places = objects.map(Bound::as_ptr);
+    // SAFETY: the name and the objects are alive during the call. None of the places may be used by what
+    // is called: there is no flag for it.
+    unsafe {
+        let result = vectorcall(name.as_ptr(), places.as_ptr(), N, std::ptr::null_mut());
+        Bound::from_owned_ptr_or_err(name.py(), result)
     }
 }

@@ -8,12 +8,15 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::class::Transport;
 use crate::aio::arguments::Arguments;
+use crate::aio::streams;
 
 /// How a protocol takes what arrives.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Kind {
     /// `data_received(data)`.
     Data,
+    /// The same, where a stream's reader can be fed without it.
+    Stream,
     /// `get_buffer(size)` and `buffer_updated(size)`.
     Buffered,
     /// `datagram_received(data, address)`.
@@ -46,7 +49,8 @@ impl Calls {
             let first = method(intern!(py, "get_buffer"))?;
             return Ok(Self { kind: Kind::Buffered, first, second: method(intern!(py, "buffer_updated"))? });
         }
-        Ok(Self { kind: Kind::Data, first: method(intern!(py, "data_received"))?, second: None })
+        let kind = if streams::is_fed(protocol)? { Kind::Stream } else { Kind::Data };
+        Ok(Self { kind, first: method(intern!(py, "data_received"))?, second: None })
     }
 
     pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {

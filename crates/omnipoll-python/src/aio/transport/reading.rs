@@ -10,7 +10,11 @@ use super::class::Transport;
 use super::view::View;
 use crate::aio::arguments::Arguments;
 use crate::aio::socket;
+use crate::aio::streams::{Put, Target};
 use crate::convert::reason;
+
+const FATAL: &str = "Fatal read error on socket transport";
+const FATAL_CALL: &str = "Fatal error: protocol.data_received() call failed.";
 
 /// What a read has brought.
 enum Arrived<T> {
@@ -32,6 +36,7 @@ impl Transport {
         drop(state);
         match kind {
             Kind::Data => read_data(this),
+            Kind::Stream => read_stream(this),
             Kind::Buffered => read_into_buffer(this),
             Kind::Datagrams => Self::read_datagrams(this),
         }
@@ -59,39 +64,54 @@ impl Transport {
 #[inline]
 fn read_data(this: &Bound<'_, Transport>) -> PyResult<()> {
     let py = this.py();
-    let (data, method) = match receive(this) {
-        Ok(Arrived::Some(arrived)) => arrived,
-        Ok(Arrived::Nothing) => return Ok(()),
-        Ok(Arrived::End) => return Transport::read_end(this),
-        Err(failed) => return Transport::fatal_error(this, failed, "Fatal read error on socket transport"),
-    };
+    // An object of this type is made without the collector, which might run a finalizer.
+    match receive(this, |bytes| PyBytes::new(py, bytes).into_any().unbind()) {
+        Ok(Arrived::Some(data)) => call_data_received(this, data),
+        Ok(Arrived::Nothing) => Ok(()),
+        Ok(Arrived::End) => Transport::read_end(this),
+        Err(failed) => Transport::fatal_error(this, failed, FATAL),
+    }
+}
+
+/// Into the reader's own buffer, while it has room.
+#[inline]
+fn read_stream(this: &Bound<'_, Transport>) -> PyResult<()> {
+    let Some(target) = Target::find(&this.get().protocol(this.py()))? else { return read_data(this) };
+    match receive(this, |bytes| target.put(bytes)) {
+        Ok(Arrived::Some(Put::Kept(kept))) => match kept.and_then(|()| target.wake()) {
+            Ok(()) => Ok(()),
+            Err(failed) => Transport::fatal_error(this, failed, FATAL_CALL),
+        },
+        Ok(Arrived::Some(Put::NoRoom(data))) => call_data_received(this, data),
+        Ok(Arrived::Nothing) => Ok(()),
+        Ok(Arrived::End) => Transport::read_end(this),
+        Err(failed) => Transport::fatal_error(this, failed, FATAL),
+    }
+}
+
+#[inline]
+fn call_data_received(this: &Bound<'_, Transport>, data: Py<PyAny>) -> PyResult<()> {
+    let py = this.py();
+    let method = this.get().state(py).calls.first.as_ref().map(|method| method.clone_ref(py));
     let arguments = Arguments::One([data]);
     let called = Transport::call_protocol(this, intern!(py, "data_received"), method, &arguments);
     arguments.release(py);
     match called {
         Ok(_) => Ok(()),
-        Err(failed) => {
-            Transport::fatal_error(this, failed, "Fatal error: protocol.data_received() call failed.")
-        }
+        Err(failed) => Transport::fatal_error(this, failed, FATAL_CALL),
     }
 }
 
-type DataAndMethod = (Py<PyAny>, Option<Py<PyAny>>);
-
-/// The bytes, of exactly the size that arrived, and the method that takes them.
+/// What `take` makes of the bytes that have arrived. It runs no Python.
 #[inline]
-fn receive(this: &Bound<'_, Transport>) -> PyResult<Arrived<DataAndMethod>> {
+fn receive<T>(this: &Bound<'_, Transport>, take: impl FnOnce(&[u8]) -> T) -> PyResult<Arrived<T>> {
     let (py, transport) = (this.py(), this.get());
     let state = transport.state(py);
     let Some(owner) = &state.owner else { return Ok(Arrived::Nothing) };
     let mut buffer = owner.get().receive_buffer(py);
     match socket::receive(transport.fd, &mut buffer) {
         Ok(Some(0)) => Ok(Arrived::End),
-        // An object of this type is made without the collector, which might run a finalizer.
-        Ok(Some(count)) => {
-            let data = PyBytes::new(py, &buffer[..count]).into_any().unbind();
-            Ok(Arrived::Some((data, state.calls.first.as_ref().map(|method| method.clone_ref(py)))))
-        }
+        Ok(Some(count)) => Ok(Arrived::Some(take(&buffer[..count]))),
         Ok(None) => Ok(Arrived::Nothing),
         Err(failed) => Err(reason(&failed)),
     }
@@ -118,7 +138,7 @@ fn read_into_buffer(this: &Bound<'_, Transport>) -> PyResult<()> {
         Ok(Some(count)) => count,
         Ok(None) => return Ok(()),
         Err(failed) => {
-            return Transport::fatal_error(this, reason(&failed), "Fatal read error on socket transport")
+            return Transport::fatal_error(this, reason(&failed), FATAL)
         }
     };
     let method = transport.state(py).calls.second.as_ref().map(|method| method.clone_ref(py));
