@@ -354,6 +354,12 @@ class StreamTransport(Transport):
         extra: dict[str, Any] | None = None,
     ) -> Self: ...
 
+def _install_streams(
+    reader: type[asyncio.StreamReader],
+    writer: type[asyncio.StreamWriter],
+    protocol: type[asyncio.StreamReaderProtocol],
+) -> None: ...
+
 # Of IPv4 and of IPv6.
 _SocketAddress: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 

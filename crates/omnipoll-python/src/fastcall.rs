@@ -207,15 +207,26 @@ impl<M: Method<N>, const N: usize> Entry for Sorted<M, N> {
 
     #[inline]
     fn call<'py>(this: &Bound<'py, Self::Class>, given: Given<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-        let count = given.positional().len();
-        if count > N {
-            let plural = if N == 1 { "" } else { "s" };
-            return Err(wrong(M::METHOD, format_args!("takes at most {N} argument{plural} ({count} given)")));
-        }
-        let mut places = given.places();
-        for argument in given.named() {
-            put(&mut places, &M::ARGUMENTS, argument, M::METHOD)?;
-        }
+        let places = sort(&given, &M::ARGUMENTS, M::METHOD)?;
         M::call(this, places.map(|argument| argument.filter(|argument| !argument.is_none())))
     }
+}
+
+/// The arguments in the order of their names.
+#[inline]
+pub(crate) fn sort<'a, 'py, const N: usize>(
+    given: &Given<'a, 'py>,
+    names: &[&str; N],
+    method: &CStr,
+) -> PyResult<[Argument<'a, 'py>; N]> {
+    let count = given.positional().len();
+    if count > N {
+        let plural = if N == 1 { "" } else { "s" };
+        return Err(wrong(method, format_args!("takes at most {N} argument{plural} ({count} given)")));
+    }
+    let mut places = given.places();
+    for argument in given.named() {
+        put(&mut places, names, argument, method)?;
+    }
+    Ok(places)
 }

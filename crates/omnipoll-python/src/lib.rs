@@ -62,8 +62,6 @@ mod _native {
     #[pymodule_export]
     use aio::Handle;
     #[pymodule_export]
-    use aio::StreamCoroutine;
-    #[pymodule_export]
     use aio::StreamTransport;
     #[pymodule_export]
     use aio::TimerHandle;

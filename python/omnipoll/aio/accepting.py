@@ -9,7 +9,7 @@ from asyncio.log import logger
 from typing import TYPE_CHECKING, Any, Callable
 
 from omnipoll import _native
-from omnipoll.aio import transports
+from omnipoll.aio import streams, transports
 
 if TYPE_CHECKING:
     import socket
@@ -35,6 +35,7 @@ def start(
         protocol = None
         try:
             protocol = factory()
+            streams.adopt(loop, protocol)
             transport = transports.StreamTransport(loop, connection, protocol)
             if server is not None:
                 transports.attach(server, transport)

@@ -13,7 +13,13 @@ from asyncio import sslproto
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
-from omnipoll.aio import accepting, children, handles, transports  # noqa: F401  (handles completes the native ones)
+from omnipoll.aio import (
+    accepting,
+    children,
+    handles,  # noqa: F401  (completes the native ones)
+    streams,
+    transports,
+)
 from omnipoll.aio.socket_calls import SocketCalls
 
 if TYPE_CHECKING:
@@ -143,6 +149,7 @@ class EventLoop(SocketCalls, asyncio.SelectorEventLoop):
         server=None,
         **timeouts,
     ):
+        streams.adopt(self, protocol)
         tls = sslproto.SSLProtocol(
             self, protocol, sslcontext, waiter, server_side, server_hostname, **timeouts
         )

@@ -31,7 +31,7 @@ pub(crate) use self::accepted::AcceptedSocket;
 pub(crate) use self::accepting::Acceptor;
 pub(crate) use self::handle::{Handle, TimerHandle};
 pub(crate) use self::loop_class::AsyncioLoop;
-pub(crate) use self::streams::{_install_streams, StreamCoroutine};
+pub(crate) use self::streams::_install_streams;
 pub(crate) use self::transport::{DatagramTransport, StreamTransport, Transport};
 
 /// Gives the class the methods that are called without a tuple for their arguments.

@@ -66,7 +66,8 @@ fn vectorcall_method() -> Option<Vectorcall> {
     static FOUND: OnceLock<Option<Vectorcall>> = OnceLock::new();
     *FOUND.get_or_init(|| {
         // SAFETY: CPython's function of this name has this type.
-        symbol(c"PyObject_VectorcallMethod").map(|found| unsafe { transmute::<*mut c_void, Vectorcall>(found) })
+        symbol(c"PyObject_VectorcallMethod")
+            .map(|found| unsafe { transmute::<*mut c_void, Vectorcall>(found) })
     })
 }
 

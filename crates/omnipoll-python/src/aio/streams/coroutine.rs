@@ -21,7 +21,7 @@ use crate::gil_cell::GilCell;
 
 /// What a call of a stream's reader or writer returns, to be awaited.
 #[pyclass(frozen, weakref, module = "omnipoll._native")]
-pub(crate) struct StreamCoroutine {
+pub(super) struct StreamCoroutine {
     state: GilCell<State>,
 }
 

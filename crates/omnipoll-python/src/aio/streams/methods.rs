@@ -2,7 +2,6 @@
 
 use std::ffi::CStr;
 
-use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -38,7 +37,7 @@ impl Entry for Read {
 
     #[inline]
     fn call<'py>(this: &Bound<'py, PyAny>, given: Given<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-        let [size] = sort::<1>(&given, ["n"], Self::METHOD)?;
+        let [size] = fastcall::sort(&given, &["n"], Self::METHOD)?;
         match size.map_or(Some(-1), |size| number(&size)) {
             Some(size) if size < 0 => start(this, Call::ReadAll(Vec::new())),
             Some(size) => start(this, Call::Read(size)),
@@ -55,7 +54,7 @@ impl Entry for ReadExactly {
 
     #[inline]
     fn call<'py>(this: &Bound<'py, PyAny>, given: Given<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-        let [size] = sort::<1>(&given, ["n"], Self::METHOD)?;
+        let [size] = fastcall::sort(&given, &["n"], Self::METHOD)?;
         let Some(size) = size else { return Err(missing(Self::METHOD, "n")) };
         match number(&size) {
             Some(size) => start(this, Call::ReadExactly(size)),
@@ -73,7 +72,7 @@ impl Entry for ReadUntil {
 
     #[inline]
     fn call<'py>(this: &Bound<'py, PyAny>, given: Given<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-        let [separator] = sort::<1>(&given, ["separator"], Self::METHOD)?;
+        let [separator] = fastcall::sort(&given, &["separator"], Self::METHOD)?;
         let Some(separator) = separator else {
             let separator = PyBytes::new(this.py(), b"\n").unbind();
             return start(this, Call::ReadUntil { separator, offset: 0 });
@@ -96,7 +95,7 @@ impl Entry for ReadLine {
 
     #[inline]
     fn call<'py>(this: &Bound<'py, PyAny>, given: Given<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-        sort::<0>(&given, [], Self::METHOD)?;
+        fastcall::sort(&given, &[], Self::METHOD)?;
         start(this, Call::ReadLine { offset: 0 })
     }
 }
@@ -109,7 +108,7 @@ impl Entry for DrainCall {
 
     #[inline]
     fn call<'py>(this: &Bound<'py, PyAny>, given: Given<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-        sort::<0>(&given, [], Self::METHOD)?;
+        fastcall::sort(&given, &[], Self::METHOD)?;
         StreamCoroutine::make(this.py(), Operation::Drain(Drain::new(this)))
     }
 }
@@ -122,7 +121,7 @@ impl Entry for Write {
 
     #[inline]
     fn call<'py>(this: &Bound<'py, PyAny>, given: Given<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-        let [data] = sort::<1>(&given, ["data"], Self::METHOD)?;
+        let [data] = fastcall::sort(&given, &["data"], Self::METHOD)?;
         let Some(data) = data else { return Err(missing(Self::METHOD, "data")) };
         let py = this.py();
         let transport = this.getattr(intern!(py, "_transport"))?;
@@ -138,31 +137,8 @@ fn start<'py>(reader: &Bound<'py, PyAny>, call: Call) -> PyResult<Bound<'py, PyA
     StreamCoroutine::make(reader.py(), Operation::Read(Reading::new(reader, call)))
 }
 
-/// The arguments by place.
-#[inline]
-fn sort<'a, 'py, const N: usize>(
-    given: &Given<'a, 'py>,
-    names: [&str; N],
-    method: &CStr,
-) -> PyResult<[Argument<'a, 'py>; N]> {
-    let count = given.positional().len();
-    if count > N {
-        // Python's own counts the object.
-        let (takes, plural) = (N + 1, if N == 0 { "" } else { "s" });
-        let count = count + 1;
-        let words = format_args!("takes {takes} positional argument{plural} but {count} were given");
-        return Err(fastcall::wrong(method, words));
-    }
-    let mut places = given.places::<N>();
-    for argument in given.named() {
-        fastcall::put(&mut places, &names, argument, method)?;
-    }
-    Ok(places)
-}
-
 fn missing(method: &CStr, name: &str) -> PyErr {
-    let method = method.to_string_lossy();
-    PyTypeError::new_err(format!("{method}() missing 1 required positional argument: '{name}'"))
+    fastcall::wrong(method, format_args!("missing 1 required positional argument: '{name}'"))
 }
 
 /// A plain int of at most 64 bits.

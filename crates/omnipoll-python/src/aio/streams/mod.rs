@@ -16,7 +16,6 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
-pub(crate) use self::coroutine::StreamCoroutine;
 pub(crate) use self::feed::{is_fed, Put, Target};
 
 /// The classes, once Python has made them.

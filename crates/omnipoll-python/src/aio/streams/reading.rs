@@ -19,8 +19,13 @@ pub(super) enum Call {
     ReadAll(Vec<Py<PyBytes>>),
     ReadExactly(i64),
     /// `offset`: so many bytes are known to have no separator.
-    ReadUntil { separator: Py<PyBytes>, offset: usize },
-    ReadLine { offset: usize },
+    ReadUntil {
+        separator: Py<PyBytes>,
+        offset: usize,
+    },
+    ReadLine {
+        offset: usize,
+    },
 }
 
 pub(super) struct Reading {

@@ -137,9 +137,7 @@ fn read_into_buffer(this: &Bound<'_, Transport>) -> PyResult<()> {
         Ok(Some(0)) => return Transport::read_end(this),
         Ok(Some(count)) => count,
         Ok(None) => return Ok(()),
-        Err(failed) => {
-            return Transport::fatal_error(this, reason(&failed), FATAL)
-        }
+        Err(failed) => return Transport::fatal_error(this, reason(&failed), FATAL),
     };
     let method = transport.state(py).calls.second.as_ref().map(|method| method.clone_ref(py));
     let arguments = Arguments::One([count.into_pyobject(py)?.into_any().unbind()]);
