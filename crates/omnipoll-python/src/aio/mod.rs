@@ -10,6 +10,7 @@ mod address;
 mod arguments;
 mod context;
 mod entry;
+mod futures;
 mod handle;
 mod loop_class;
 mod readers;
@@ -36,6 +37,7 @@ pub(crate) use self::transport::{DatagramTransport, StreamTransport, Transport};
 
 /// Gives the class the methods that are called without a tuple for their arguments.
 pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
+    futures::install(py)?;
     handle::install(py)?;
     scheduling::install(py)?;
     readers::install(py)?;

@@ -50,10 +50,11 @@ impl<'py> Target<'py> {
     #[inline]
     pub(crate) fn find(protocol: &Bound<'py, PyAny>) -> PyResult<Option<Self>> {
         let Some(reader) = find_reader(protocol)? else { return Ok(None) };
-        if Reader(&reader).is_eof()? {
+        let state = Reader::new(&reader)?;
+        if state.is_eof()? {
             return Ok(None);
         }
-        let (buffer, limit) = (Reader(&reader).buffer()?, Reader(&reader).limit()?);
+        let (buffer, limit) = (state.buffer()?, state.limit()?);
         let Ok(limit) = limit.extract::<usize>() else { return Ok(None) };
         let room = limit.saturating_mul(2).saturating_sub(buffer.len());
         Ok(Some(Self { reader, buffer, room }))
@@ -78,11 +79,12 @@ impl<'py> Target<'py> {
     #[inline]
     pub(crate) fn wake(&self) -> PyResult<()> {
         let py = self.reader.py();
-        let waiter = self.reader.getattr(intern!(py, "_waiter"))?;
+        let state = Reader::new(&self.reader)?;
+        let waiter = state.waiter()?;
         if waiter.is_none() {
             return Ok(());
         }
-        Reader(&self.reader).end_waiting()?;
+        state.end_waiting()?;
         let none = py.None().into_bound(py);
         match call_method(intern!(py, "set_result"), [&waiter, &none]) {
             Err(failed) if !call_method(intern!(py, "cancelled"), [&waiter])?.is_truthy()? => Err(failed),

@@ -8,6 +8,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyInt, PyString, PyType};
 
 use super::coroutine::{Operation, StreamCoroutine};
+use super::reader::Attributes;
 use super::reading::{Call, Reading};
 use super::writing::Drain;
 use crate::aio::vectorcall::call_method;
@@ -124,7 +125,7 @@ impl Entry for Write {
         let [data] = fastcall::sort(&given, &["data"], Self::METHOD)?;
         let Some(data) = data else { return Err(missing(Self::METHOD, "data")) };
         let py = this.py();
-        let transport = this.getattr(intern!(py, "_transport"))?;
+        let transport = Attributes::new(this)?.get(intern!(py, "_transport"))?;
         call_method(intern!(py, "write"), [&transport, &data])?;
         Ok(py.None().into_bound(py))
     }

@@ -55,7 +55,7 @@ impl Reading {
     #[inline]
     pub(super) fn resume<'py>(&mut self, py: Python<'py>, sent: Sent) -> PyResult<Step<'py>> {
         let object = self.reader.bind(py).clone();
-        let reader = Reader(&object);
+        let reader = &Reader::new(&object)?;
         match self.advance(reader, sent) {
             Ok(step) => Ok(step),
             Err(failed) if matches!(self.call, Call::ReadLine { .. }) => {
@@ -66,7 +66,7 @@ impl Reading {
     }
 
     #[inline]
-    fn advance<'py>(&mut self, reader: Reader<'_, 'py>, sent: Sent) -> PyResult<Step<'py>> {
+    fn advance<'py>(&mut self, reader: &Reader<'_, 'py>, sent: Sent) -> PyResult<Step<'py>> {
         let has_waited = match sent {
             Sent::Start => false,
             Sent::Value => {
@@ -89,8 +89,8 @@ impl Reading {
 
     /// The waiter is done, and may have failed.
     #[inline]
-    fn finish_waiting(&mut self, reader: Reader<'_, '_>) -> PyResult<()> {
-        let py = reader.0.py();
+    fn finish_waiting(&mut self, reader: &Reader<'_, '_>) -> PyResult<()> {
+        let py = reader.py();
         let Some(waiter) = self.waiter.take().map(|waiter| waiter.into_bound(py)) else { return Ok(()) };
         let done = call_method(intern!(py, "result"), [&waiter]);
         reader.end_waiting()?;
@@ -121,7 +121,7 @@ impl Call {
     #[inline]
     fn attempt<'py>(
         &mut self,
-        reader: Reader<'_, 'py>,
+        reader: &Reader<'_, 'py>,
         has_waited: bool,
     ) -> PyResult<Option<Bound<'py, PyBytes>>> {
         match self {
@@ -129,7 +129,7 @@ impl Call {
             Self::ReadAll(blocks) => read_all(reader, blocks, has_waited),
             Self::ReadExactly(size) => read_exactly(reader, *size, has_waited),
             Self::ReadUntil { separator, offset } => {
-                read_until(reader, separator.as_bytes(reader.0.py()), offset, has_waited)
+                read_until(reader, separator.as_bytes(reader.py()), offset, has_waited)
             }
             Self::ReadLine { offset } => read_until(reader, b"\n", offset, has_waited),
         }
@@ -138,14 +138,14 @@ impl Call {
 
 #[inline]
 fn read<'py>(
-    reader: Reader<'_, 'py>,
+    reader: &Reader<'_, 'py>,
     size: usize,
     has_waited: bool,
 ) -> PyResult<Option<Bound<'py, PyBytes>>> {
     if !has_waited {
         reader.check_exception()?;
         if size == 0 {
-            return Ok(Some(PyBytes::new(reader.0.py(), b"")));
+            return Ok(Some(PyBytes::new(reader.py(), b"")));
         }
         if reader.buffer()?.is_empty() && !reader.is_eof()? {
             return Ok(None);
@@ -155,11 +155,11 @@ fn read<'py>(
 }
 
 fn read_all<'py>(
-    reader: Reader<'_, 'py>,
+    reader: &Reader<'_, 'py>,
     blocks: &mut Vec<Py<PyBytes>>,
     mut has_waited: bool,
 ) -> PyResult<Option<Bound<'py, PyBytes>>> {
-    let py = reader.0.py();
+    let py = reader.py();
     loop {
         let Some(block) = read(reader, reader.limit()?.extract()?, has_waited)? else { return Ok(None) };
         if block.as_bytes().is_empty() {
@@ -172,11 +172,11 @@ fn read_all<'py>(
 }
 
 fn read_exactly<'py>(
-    reader: Reader<'_, 'py>,
+    reader: &Reader<'_, 'py>,
     size: i64,
     has_waited: bool,
 ) -> PyResult<Option<Bound<'py, PyBytes>>> {
-    let py = reader.0.py();
+    let py = reader.py();
     if !has_waited {
         if size < 0 {
             return Err(PyValueError::new_err("readexactly size can not be less than zero"));
@@ -196,12 +196,12 @@ fn read_exactly<'py>(
 }
 
 fn read_until<'py>(
-    reader: Reader<'_, 'py>,
+    reader: &Reader<'_, 'py>,
     separator: &[u8],
     offset: &mut usize,
     has_waited: bool,
 ) -> PyResult<Option<Bound<'py, PyBytes>>> {
-    let py = reader.0.py();
+    let py = reader.py();
     if !has_waited {
         reader.check_exception()?;
     }
@@ -261,8 +261,8 @@ fn overrun(py: Python<'_>, message: &'static str, consumed: usize) -> PyErr {
 }
 
 /// What `readline()` makes of an exception.
-fn line_failed<'py>(reader: Reader<'_, 'py>, failed: PyErr) -> PyResult<Bound<'py, PyAny>> {
-    let py = reader.0.py();
+fn line_failed<'py>(reader: &Reader<'_, 'py>, failed: PyErr) -> PyResult<Bound<'py, PyAny>> {
+    let py = reader.py();
     py.import(intern!(py, "omnipoll.aio.streams"))?
-        .call_method1(intern!(py, "line_failed"), (reader.0, failed.into_value(py)))
+        .call_method1(intern!(py, "line_failed"), (reader.object(), failed.into_value(py)))
 }

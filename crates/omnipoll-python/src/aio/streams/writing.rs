@@ -5,7 +5,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::reader::Reader;
+use super::reader::{Attributes, Reader};
 use super::step::{Sent, Step};
 use super::{is_exactly, CLASSES};
 use crate::aio::vectorcall::call_method;
@@ -54,23 +54,23 @@ impl Drain {
 
     #[inline]
     fn must_yield(&self, py: Python<'_>) -> PyResult<bool> {
-        let writer = self.writer.bind(py);
-        let reader = writer.getattr(intern!(py, "_reader"))?;
+        let writer = Attributes::new(self.writer.bind(py))?;
+        let reader = writer.get(intern!(py, "_reader"))?;
         if CLASSES.get(py).is_some_and(|classes| is_exactly(&reader, &classes.reader)) {
-            Reader(&reader).check_exception()?;
+            Reader::new(&reader)?.check_exception()?;
         } else if !reader.is_none() {
             let exception = reader.call_method0(intern!(py, "exception"))?;
             if !exception.is_none() {
                 return Err(PyErr::from_value(exception));
             }
         }
-        let transport = writer.getattr(intern!(py, "_transport"))?;
+        let transport = writer.get(intern!(py, "_transport"))?;
         call_method(intern!(py, "is_closing"), [&transport])?.is_truthy()
     }
 
     #[inline]
     fn ask_protocol<'py>(&mut self, py: Python<'py>) -> PyResult<Step<'py>> {
-        let protocol = self.writer.bind(py).getattr(intern!(py, "_protocol"))?;
+        let protocol = Attributes::new(self.writer.bind(py))?.get(intern!(py, "_protocol"))?;
         let is_known = CLASSES.get(py).is_some_and(|classes| is_exactly(&protocol, &classes.protocol));
         if is_known
             && !protocol.getattr(intern!(py, "_connection_lost"))?.is_truthy()?

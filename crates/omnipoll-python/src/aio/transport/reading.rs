@@ -76,7 +76,8 @@ fn read_data(this: &Bound<'_, Transport>) -> PyResult<()> {
 /// Into the reader's own buffer, while it has room.
 #[inline]
 fn read_stream(this: &Bound<'_, Transport>) -> PyResult<()> {
-    let Some(target) = Target::find(&this.get().protocol(this.py()))? else { return read_data(this) };
+    // What keeps it from being found keeps data_received() from taking the data, which is reported.
+    let Ok(Some(target)) = Target::find(&this.get().protocol(this.py())) else { return read_data(this) };
     match receive(this, |bytes| target.put(bytes)) {
         Ok(Arrived::Some(Put::Kept(kept))) => match kept.and_then(|()| target.wake()) {
             Ok(()) => Ok(()),
