@@ -246,13 +246,19 @@ impl StreamCoroutine {
 
     /// None: it is no frame of Python's.
     #[getter]
-    fn cr_frame(&self) {}
+    fn cr_frame(&self) -> Option<Py<PyAny>> {
+        None
+    }
 
     #[getter]
-    fn cr_code(&self) {}
+    fn cr_code(&self) -> Option<Py<PyAny>> {
+        None
+    }
 
     #[getter]
-    fn cr_origin(&self) {}
+    fn cr_origin(&self) -> Option<Py<PyAny>> {
+        None
+    }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self.state.visit(&visit).as_ref().and_then(|state| state.operation.as_ref()) {
