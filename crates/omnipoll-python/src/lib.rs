@@ -50,9 +50,9 @@ mod _native {
     use omnipoll::Capabilities;
 
     #[pymodule_export]
-    use aio::AcceptedSocket;
-    #[pymodule_export]
     use aio::_install_streams;
+    #[pymodule_export]
+    use aio::AcceptedSocket;
     #[pymodule_export]
     use aio::Acceptor;
     #[pymodule_export]
