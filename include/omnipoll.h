@@ -2714,6 +2714,20 @@ OMNI_API int omni_server_stats(const omni_server *server, uint32_t worker,
 OMNI_API int omni_server_workers(const omni_server *server) OMNI_NONNULL(1);
 
 /**
+ * Writes what every worker has counted to `buffer` in Prometheus' text format, version 0.0.4, as
+ * snprintf(3) writes: as much as `capacity` bytes have room for, ended by a zero. Each number of
+ * `omni_server_statistics` is a metric `omnipoll_server_...` whose label `worker` is the worker's
+ * number. It is what a server answers to `GET /metrics`, from any thread.
+ *
+ * Returns the length of the whole text, without the zero, or:
+ *   -EINVAL: `buffer` is NULL and `capacity` isn't 0.
+ *
+ * System calls: none. Since 0.1.
+ */
+OMNI_API int omni_server_prometheus(const omni_server *server, char *buffer,
+    size_t capacity) OMNI_NONNULL(1);
+
+/**
  * Kind of finding: OMNI_EDGE on a descriptor without O_NONBLOCK: reading it until EAGAIN would
  * block.
  */

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import ENGINES
+from prometheus_client.parser import text_string_to_metric_families
 from serving import FORKING, LONG, Echo, Recorder, Serve, ask, connect, refused
 
 import omnipoll
@@ -194,6 +195,21 @@ def test_what_a_server_says_of_itself() -> None:
         Server(Echo(), address)
     assert taken.value.errno == errno.EADDRINUSE
     assert Server(Echo()).engine == omnipoll.Poller().engine
+
+
+def test_statistics_for_prometheus(serve: Serve) -> None:
+    server = serve(Echo())
+    with connect(server) as client:
+        assert ask(client, b"hello") == b"hello"
+    serve.end()
+    stats = server.stats()
+    families = {family.name: family for family in text_string_to_metric_families(stats.prometheus())}
+    assert families["omnipoll_server_active"].type == "gauge"
+    assert families["omnipoll_server_received_bytes"].type == "counter"
+    for name, total in (("accepted", 1), ("active", 0), ("received_bytes", 5), ("sent_bytes", 5)):
+        samples = families[f"omnipoll_server_{name}"].samples
+        assert sum(sample.value for sample in samples) == total
+        assert [sample.labels["worker"] for sample in samples] == [str(n) for n in range(len(stats.workers))]
 
 
 def test_every_engine_is_tried() -> None:

@@ -1,11 +1,11 @@
 //! What a server has counted.
 
-use std::ffi::c_int;
+use std::ffi::{c_char, c_int};
 use std::mem::offset_of;
 
 use omnipoll::WorkerStats;
 
-use crate::buffer::to_count;
+use crate::buffer::{to_count, write_str};
 use crate::error::Failure;
 use crate::server::call;
 use crate::sized::{self, Sized32};
@@ -93,6 +93,29 @@ pub unsafe extern "C" fn omni_server_stats(
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_server_workers(server: *const omni_server) -> c_int {
     call("omni_server_workers", server, |server| Ok(to_count(server.handle.stats().workers.len())))
+}
+
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Writes what every worker has counted to `buffer` in Prometheus' text format, version 0.0.4, as
+/// snprintf(3) writes: as much as `capacity` bytes have room for, ended by a zero. Each number of
+/// `omni_server_statistics` is a metric `omnipoll_server_...` whose label `worker` is the worker's
+/// number. It is what a server answers to `GET /metrics`, from any thread.
+///
+/// Returns the length of the whole text, without the zero, or:
+///   -EINVAL: `buffer` is NULL and `capacity` isn't 0.
+///
+/// System calls: none. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn omni_server_prometheus(
+    server: *const omni_server,
+    buffer: *mut c_char,
+    capacity: usize,
+) -> c_int {
+    call("omni_server_prometheus", server, |server| {
+        let text = server.handle.stats().prometheus();
+        // SAFETY: NULL, or `capacity` bytes, by this function's contract.
+        unsafe { write_str(&text, buffer, capacity) }
+    })
 }
 
 fn translate(stats: &WorkerStats) -> omni_server_statistics {

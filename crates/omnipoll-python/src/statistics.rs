@@ -23,6 +23,12 @@ impl PyServerStats {
         self.0.workers.iter().copied().map(PyWorkerStats).collect()
     }
 
+    /// All of it in Prometheus' text format, version 0.0.4: what a server answers to GET /metrics. Each
+    /// number is a metric omnipoll_server_... with the label worker.
+    fn prometheus(&self) -> String {
+        self.0.prometheus()
+    }
+
     fn __repr__(&self) -> String {
         format!("{:?}", self.0)
     }

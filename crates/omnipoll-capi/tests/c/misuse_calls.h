@@ -100,6 +100,7 @@ CALL(omni_poller_free, (omni_poller_free(handle), 0))
 CALL(omni_server_engine, omni_server_engine(handle) != 0)
 CALL(omni_server_model, omni_server_model(handle) != 0)
 CALL(omni_server_workers, fine(omni_server_workers(handle)))
+CALL(omni_server_prometheus, fine(omni_server_prometheus(handle, room, sizeof room)))
 CALL(omni_server_stats, omni_server_stats(handle, 0, &statistics))
 CALL(omni_server_listen, omni_server_listen(handle, "127.0.0.1:0"))
 CALL(omni_server_address, fine(omni_server_address(handle, room, sizeof room)))
@@ -220,6 +221,7 @@ static const struct call of_servers[] = {
     ROW(omni_server_engine, 0, 0, 1),
     ROW(omni_server_model, 0, 0, 1),
     ROW(omni_server_workers, -EINVAL, -ESTALE, 0),
+    ROW(omni_server_prometheus, -EINVAL, -ESTALE, 0),
     ROW(omni_server_datagram_sockets, -EINVAL, -ESTALE, 0),
     ROW(omni_server_stats, -EINVAL, -ESTALE, 0),
     ROW(omni_server_listen, -EINVAL, -ESTALE, -EOWNERDEAD),

@@ -267,6 +267,15 @@ static void counts(uint32_t engine)
             accepted += one.accepted;
         }
         IS(accepted, 2);
+        char text[16384];
+        int length = omni_server_prometheus(service.server, text, sizeof text);
+        IS(length, strlen(text));
+        const char *line = strstr(text, "\nomnipoll_server_received_bytes_total{worker=\"");
+        OK(line && strstr(text, "\n# TYPE omnipoll_server_active gauge\n"));
+        IS(omni_server_prometheus(service.server, text, 5), length);
+        IS(strcmp(text, "# HE"), 0);
+        IS(omni_server_prometheus(service.server, NULL, 0), length);
+        IS(omni_server_prometheus(service.server, NULL, 1), -EINVAL);
         one.accepted = 77;
         IS(omni_server_stats(service.server, (uint32_t)workers, &one), -ENOENT);
         IS(one.accepted, 77);

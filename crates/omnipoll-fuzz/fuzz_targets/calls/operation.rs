@@ -203,6 +203,7 @@ impl Operation {
                 }
                 Self::ServerAddress { server: handle, capacity } => {
                     omni_server_address(server(handle), text.as_mut_ptr(), usize::from(*capacity));
+                    omni_server_prometheus(server(handle), text.as_mut_ptr(), usize::from(*capacity));
                 }
                 // A second run of one that runs, or one of nothing.
                 Self::ServerRun { server: handle } => {

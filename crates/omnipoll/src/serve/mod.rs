@@ -6,6 +6,7 @@
 mod child_processes;
 mod models;
 mod options;
+mod prometheus;
 mod server;
 mod server_handle;
 mod server_loop;
