@@ -18,6 +18,7 @@ mod oneshot;
 mod policy;
 mod scale;
 mod shortage;
+mod shutdowns;
 mod sockets;
 mod suite;
 mod threads;
@@ -35,6 +36,7 @@ fn main() -> std::process::ExitCode {
     closing::behaviours(&mut suite);
     file_release::behaviours(&mut suite);
     sockets::behaviours(&mut suite);
+    shutdowns::behaviours(&mut suite);
     capacity::behaviours(&mut suite);
     tokens::behaviours(&mut suite);
     timeouts::behaviours(&mut suite);
