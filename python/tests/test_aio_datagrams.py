@@ -242,3 +242,16 @@ def test_nothing_is_received_while_reading_is_paused(loop: EventLoop) -> None:
 
     transports: list[Any] = []
     aio.run(loop, main())
+
+
+def test_a_datagram_without_an_address_ends_a_transport_without_a_peer(loop: EventLoop) -> None:
+    async def main() -> None:
+        reports: list[dict[str, Any]] = []
+        loop.set_exception_handler(lambda _, context: reports.append(context))
+        transport, protocol = await loop.create_datagram_endpoint(Recorder, local_addr=("127.0.0.1", 0))
+        transport.sendto(b"x")
+        await protocol.until(lambda: protocol.calls[-1][0] == "lost")
+        assert type(protocol.calls[-1][1]) is TypeError
+        assert [type(report["exception"]) for report in reports] == [TypeError]
+
+    aio.run(loop, main())

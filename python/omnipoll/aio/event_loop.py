@@ -31,7 +31,7 @@ class EventLoop(SocketCalls, asyncio.SelectorEventLoop):
 
     if TYPE_CHECKING:
         # The standard library's, which its annotations leave out.
-        _csock: socket.socket
+        _csock: socket.socket | None
         _signal_handlers: dict[int, asyncio.Handle]
 
         def _check_closed(self) -> None: ...
@@ -66,8 +66,9 @@ class EventLoop(SocketCalls, asyncio.SelectorEventLoop):
 
     def _run_with_signals(self) -> None:
         """Have signals end the wait: one that comes just before it, or to another thread, would not."""
-        previous = self._take_signals()
+        previous = -1  # An interrupt may come as soon as they are taken.
         try:
+            previous = self._take_signals()
             self._run()
         finally:
             if previous == -1 and not self._signal_handlers:
@@ -75,12 +76,14 @@ class EventLoop(SocketCalls, asyncio.SelectorEventLoop):
 
     def _take_signals(self) -> int:
         """Have Python write signals to the loop's socket, unless it writes them elsewhere already."""
+        assert self._csock is not None
         previous = signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
         if previous != -1:
             signal.set_wakeup_fd(previous)
         return previous
 
     def _give_signals_back(self) -> None:
+        assert self._csock is not None
         current = signal.set_wakeup_fd(-1)
         if current != self._csock.fileno():
             signal.set_wakeup_fd(current)
@@ -89,11 +92,14 @@ class EventLoop(SocketCalls, asyncio.SelectorEventLoop):
         """Go on in a forked child: the socket to which signals are written is its parent's."""
         self._close_self_pipe()
         self._make_self_pipe()
+        assert self._csock is not None
         if self._thread_id == threading.main_thread().ident:
             signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
 
     def close(self) -> None:
         """Close the loop, which must not be running: what waits is dropped."""
+        if getattr(self, "_csock", None) and not self.is_running() and _is_main_thread():
+            self._give_signals_back()  # A second interrupt may have kept them.
         super().close()
         self._release()
         while self._pidfds:
@@ -196,6 +202,10 @@ class EventLoop(SocketCalls, asyncio.SelectorEventLoop):
 def _is_socket(sock: object) -> bool:
     """Whether it is one by its type: what only has a socket's methods is left to the standard library."""
     return issubclass(type(sock), socket.socket)
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _call(handle: asyncio.Handle) -> None:

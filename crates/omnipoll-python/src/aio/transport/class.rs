@@ -144,35 +144,39 @@ impl Transport {
     }
 
     /// The loop watches the socket for what is wanted now. For nothing it isn't watched at all, so that
-    /// others may watch it: sendfile does.
+    /// others may watch it: sendfile does. A socket that can't be watched is lost: it would wait in vain.
     pub(super) fn watch(this: &Bound<'_, Self>) -> PyResult<()> {
         let (py, transport) = (this.py(), this.get());
-        let mut ended = None;
         let mut state = transport.state(py);
         let interest = state.interest();
         let State { owner: Some(owner), watched, .. } = &mut *state else { return Ok(()) };
         let owner = owner.get();
-        match *watched {
-            None if interest.is_empty() => {}
+        if owner.is_closed() {
+            return Ok(());
+        }
+        let (mut ended, before) = (None, *watched);
+        let changed = match before {
+            None if interest.is_empty() => Ok(None),
             None => {
                 let transport = Watched::Transport(this.clone().unbind());
-                let key =
-                    owner.watch(py, this.get().fd, interest, transport).map_err(|failed| reason(&failed))?;
-                *watched = Some((key, interest));
+                owner.watch(py, this.get().fd, interest, transport).map(|key| Some((key, interest)))
             }
-            Some((_, before)) if before == interest => {}
+            Some((_, before)) if before == interest => Ok(*watched),
             Some((key, _)) if interest.is_empty() => {
-                *watched = None;
                 ended = owner.unwatch(py, key);
+                Ok(None)
             }
-            Some((key, _)) => {
-                owner.set_interest(py, key, interest).map_err(|failed| reason(&failed))?;
-                *watched = Some((key, interest));
-            }
-        }
+            Some((key, _)) => owner.set_interest(py, key, interest).map(|()| Some((key, interest))),
+        };
+        let failed = changed.map(|now| *watched = now).err();
         drop(state);
         drop(ended);
-        Ok(())
+        match failed {
+            None => Ok(()),
+            Some(failed) => {
+                Self::fatal_error(this, reason(&failed), "Fatal error: the socket can't be watched")
+            }
+        }
     }
 
     /// In the poll's turn, and the transport's own context: the socket is ready.

@@ -245,9 +245,11 @@ fn send(
     let own = state.address.as_ref().map(|address| address.bind(py).clone());
     let (is_connected, sock) = (state.is_connected, state.sock.as_ref().map(|sock| sock.bind(py).clone()));
     drop(state);
-    let sent = match address.or(own.as_ref()).filter(|_| !is_connected) {
-        None => socket::send(transport.fd, data),
-        Some(address) => match SocketAddress::from_python(address) {
+    let none = py.None().into_bound(py);
+    // The socket object refuses what isn't an address, None too.
+    let sent = match address.or(own.as_ref()).unwrap_or(&none) {
+        _ if is_connected => socket::send(transport.fd, data),
+        address => match SocketAddress::from_python(address) {
             Some(address) => socket::send_to(transport.fd, data, &address),
             None => {
                 let Some(sock) = sock else { return Ok(true) };

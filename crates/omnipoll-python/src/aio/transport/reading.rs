@@ -120,16 +120,20 @@ fn receive<T>(this: &Bound<'_, Transport>, take: impl FnOnce(&[u8]) -> T) -> PyR
 
 fn read_into_buffer(this: &Bound<'_, Transport>) -> PyResult<()> {
     let (py, transport) = (this.py(), this.get());
+    let asked = transport.protocol(py);
     let buffer = match get_buffer(this) {
         Ok(buffer) => buffer,
         Err(failed) => {
             return Transport::fatal_error(this, failed, "Fatal error: protocol.get_buffer() call failed.")
         }
     };
-    // The protocol may have aborted its transport, or have been replaced.
-    if transport.state(py).lost != 0 {
+    // The protocol may have closed or paused its transport, or have been replaced: then the buffer is
+    // nobody's any more, and what has arrived is still there in the next poll.
+    let state = transport.state(py);
+    if !state.reads || !state.protocol.as_ref().is_some_and(|protocol| protocol.is(&asked)) {
         return Ok(());
     }
+    drop(state);
     let received = {
         let mut buffer = buffer;
         socket::receive(transport.fd, buffer.as_mut_slice())
