@@ -14,9 +14,10 @@ all: library examples python  ## Build everything: the C library, the C examples
 
 # ---- Building ------------------------------------------------------------------------------
 
-library:  ## Build the C library into target/release, as libomnipoll_capi.so and .a
+library:  ## Build the C library: target/release/libomnipoll_capi.a, target/capi/libomnipoll.so.VERSION
 	@echo "building the C library"
 	@$(CARGO) build --release --quiet -p omnipoll-capi
+	@$(MAKE) --silent target/capi/libomnipoll.so.$(VERSION)
 
 examples: library  ## Build the C examples into target/examples
 	@echo "building the C examples"
@@ -80,48 +81,9 @@ help:  ## Say this
 
 # ---- The C library: install, header, checks ---------------------------------------------------
 
-.PHONY: install header check
+.PHONY: header check
 
-PREFIX ?= /usr/local
-LIBDIR ?= $(PREFIX)/lib
-INCLUDEDIR ?= $(PREFIX)/include
-
-CAPI := target/release/libomnipoll_capi
-workspace = $(shell sed -n 's/^$(1) = "\(.*\)"/\1/p' Cargo.toml)
-VERSION := $(call workspace,version)
-
-DATADIR ?= $(PREFIX)/share
-STRIP ?= strip
-LDCONFIG ?= PATH="$$PATH:/usr/sbin:/sbin" ldconfig
-
-# Installs what is built, and builds only what is missing: root may have no cargo. Debugging
-# information, five sixths of the shared library, stays behind: STRIP=: installs it too.
-install: $(CAPI).so $(CAPI).a  ## Install the C library; PREFIX=/usr/local LIBDIR= INCLUDEDIR= DESTDIR=
-	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(DATADIR)/omnipoll
-	install -m 755 $(CAPI).so $(DESTDIR)$(LIBDIR)/libomnipoll.so.$(VERSION)
-	ln -sf libomnipoll.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libomnipoll.so.0
-	ln -sf libomnipoll.so.0 $(DESTDIR)$(LIBDIR)/libomnipoll.so
-	install -m 644 $(CAPI).a $(DESTDIR)$(LIBDIR)/libomnipoll.a
-	$(STRIP) -S $(DESTDIR)$(LIBDIR)/libomnipoll.a
-	$(STRIP) $(DESTDIR)$(LIBDIR)/libomnipoll.so.$(VERSION)
-	install -m 644 crates/omnipoll-capi/omnipoll.supp $(DESTDIR)$(DATADIR)/omnipoll/omnipoll.supp
-	install -m 644 include/omnipoll.h $(DESTDIR)$(INCLUDEDIR)/omnipoll.h
-	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
-	    -e 's|@URL@|$(call workspace,repository)|' -e 's|@VERSION@|$(VERSION)|' \
-	    crates/omnipoll-capi/omnipoll.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/omnipoll.pc
-	@$(if $(DESTDIR),:,$(update_loader_cache))
-
-# The loader finds a new library when its cache was made again, which takes root, and if the cache has
-# this folder at all. A package that is staged in DESTDIR does it where it is unpacked.
-define update_loader_cache
-$(LDCONFIG) 2>/dev/null; \
-$(LDCONFIG) -p 2>/dev/null | grep -q ' $(LIBDIR)/libomnipoll.so.0$$' \
-|| echo "The loader's cache has no $(LIBDIR)/libomnipoll.so.0: run ldconfig as root if it has this folder," \
-        "or else set LD_LIBRARY_PATH=$(LIBDIR)"
-endef
-
-$(CAPI).so $(CAPI).a:
-	@$(MAKE) library
+include crates/omnipoll-capi/package/install.mk
 
 header:  ## Generate include/omnipoll.h from the sources
 	@UPDATE_HEADER=1 $(CARGO) test --quiet -p omnipoll-capi --test capi header::the_committed
@@ -130,7 +92,9 @@ header:  ## Generate include/omnipoll.h from the sources
 ifneq ($(CI),true)
 PASSED_OVER := $(if $(shell command -v pkg-config),,a_program_links) \
                $(if $(shell command -v $(CXX)),,the_header_compiles_alone) \
-               $(if $(shell command -v valgrind),,valgrind_finds_nothing)
+               $(if $(shell command -v valgrind),,valgrind_finds_nothing) \
+               $(if $(shell command -v cmake),,cmake_finds) \
+               $(if $(shell command -v mandoc),,the_manual)
 endif
 
 check:  ## Check the C library: header, binary interface, contract, installation

@@ -19,7 +19,7 @@ fn make(arguments: &[String]) -> String {
 }
 
 /// A prefix with the library installed.
-fn installed() -> &'static Path {
+pub(crate) fn installed() -> &'static Path {
     static PREFIX: OnceLock<PathBuf> = OnceLock::new();
     PREFIX.get_or_init(|| {
         let prefix = scratch("prefix");
@@ -86,18 +86,6 @@ fn valgrind_finds_nothing_with_the_installed_suppressions() {
     }
 }
 
-/// What every program that loads it pays for: it was 4.3 MB once.
-#[test]
-fn the_library_takes_little_memory_before_it_is_used() {
-    let sections = run(Command::new("size").arg("-A").arg(installed().join("lib/libomnipoll.so.0")));
-    let of = |name| {
-        let line = sections.lines().find(|line| line.split_whitespace().next() == Some(name)).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap()
-    };
-    assert!(of(".bss") <= 64 << 10, "{sections}");
-    assert!(!sections.contains(".debug_"), "it is not stripped:\n{sections}");
-}
-
 #[test]
 fn the_private_libraries_are_those_that_rustc_names() {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("native-static-libs");
@@ -110,7 +98,7 @@ fn the_private_libraries_are_those_that_rustc_names() {
     let wanted = named.lines().next().unwrap_or_default().split(' ');
     let wanted: Vec<_> = wanted.filter(|library| !["-lgcc_s", "-lc"].contains(library)).collect();
 
-    let template = fs::read_to_string(here("omnipoll.pc.in")).unwrap();
+    let template = fs::read_to_string(here("package/omnipoll.pc.in")).unwrap();
     let stated = template.lines().find_map(|line| line.strip_prefix("Libs.private: ")).unwrap();
     assert_eq!(stated.split(' ').collect::<Vec<_>>(), wanted);
 }
@@ -144,28 +132,35 @@ fn the_loader_cache_is_updated_unless_the_installation_is_staged() {
 }
 
 #[test]
-fn a_staged_installation_has_these_files() {
+fn a_staged_installation_has_these_files_and_its_removal_leaves_none() {
     installed();
     let stage = scratch("stage");
-    make(&[
-        "install".into(),
-        format!("DESTDIR={}", stage.display()),
-        "PREFIX=/opt/omni".into(),
-        "LIBDIR=/opt/omni/lib64".into(),
-    ]);
-    let mut found = Vec::new();
-    list(&stage, &stage, &mut found);
-    found.sort();
+    let places =
+        [format!("DESTDIR={}", stage.display()), "PREFIX=/opt/omni".into(), "LIBDIR=/opt/omni/lib64".into()];
+    let target = |word: &str| make(&[&[word.into()], &places[..]].concat());
+    target("install");
+    let (manual, rest): (Vec<_>, Vec<_>) =
+        files(&stage).into_iter().partition(|name| name.starts_with("opt/omni/share/man/man3/omni"));
     let expected = [
         "opt/omni/include/omnipoll.h".to_owned(),
+        format!("opt/omni/lib64/.debug/libomnipoll.so.{VERSION}.debug"),
+        "opt/omni/lib64/cmake/omnipoll/omnipoll-config-version.cmake".to_owned(),
+        "opt/omni/lib64/cmake/omnipoll/omnipoll-config.cmake".to_owned(),
         "opt/omni/lib64/libomnipoll.a".to_owned(),
         "opt/omni/lib64/libomnipoll.so -> libomnipoll.so.0".to_owned(),
         format!("opt/omni/lib64/libomnipoll.so.0 -> libomnipoll.so.{VERSION}"),
         format!("opt/omni/lib64/libomnipoll.so.{VERSION}"),
         "opt/omni/lib64/pkgconfig/omnipoll.pc".to_owned(),
+        "opt/omni/share/doc/omnipoll/LICENSE-APACHE".to_owned(),
+        "opt/omni/share/doc/omnipoll/LICENSE-MIT".to_owned(),
+        "opt/omni/share/omnipoll/installed".to_owned(),
         "opt/omni/share/omnipoll/omnipoll.supp".to_owned(),
     ];
-    assert_eq!(found, expected);
+    assert_eq!(rest, expected);
+    for name in fs::read_to_string(here("abi/symbols.txt")).unwrap().lines().chain(["omnipoll", "omni_event"])
+    {
+        assert!(manual.contains(&format!("opt/omni/share/man/man3/{name}.3")), "{name} is not in the manual");
+    }
 
     let pc = fs::read_to_string(stage.join("opt/omni/lib64/pkgconfig/omnipoll.pc")).unwrap();
     let version = format!("Version: {VERSION}");
@@ -173,9 +168,23 @@ fn a_staged_installation_has_these_files() {
         assert!(pc.lines().any(|found| found == line), "{line} is not in\n{pc}");
     }
     assert!(!pc.contains('@'), "{pc}");
+
+    // Another package's files, beside ours.
+    let others = ["opt/omni/lib64/other.so", "opt/omni/share/man/man3/omnivore.3"];
+    others.iter().for_each(|name| fs::write(stage.join(name), "").unwrap());
+    target("uninstall");
+    assert_eq!(files(&stage), others);
+    assert!(!stage.join("opt/omni/share/omnipoll").exists());
 }
 
-/// The files under `folder`, and where symbolic links lead.
+/// The files under `root`, in order, and where symbolic links lead.
+fn files(root: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    list(root, root, &mut found);
+    found.sort();
+    found
+}
+
 fn list(root: &Path, folder: &Path, found: &mut Vec<String>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

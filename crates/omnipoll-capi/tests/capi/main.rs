@@ -5,4 +5,5 @@ mod abi;
 mod conformance;
 mod header;
 mod install;
+mod package;
 mod tools;
