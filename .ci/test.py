@@ -33,7 +33,10 @@ HAS_SOURCES = 'test -d "$(rustup run nightly rustc --print sysroot)/lib/rustlib/
 HAS_FUZZ = "rustup run nightly cargo fuzz --version"
 
 POLLING = "crates/omnipoll-polling/tests/suites.py"
-TYPED = f"{POLLING} .ci/test.py .ci/environment.py c-examples/demo.py docs/test_docs.py"
+TYPED = (
+    f"{POLLING} .ci/test.py .ci/environment.py .ci/test_packages.py crates/omnipoll-capi/package/man.py"
+    " c-examples/demo.py docs/test_docs.py"
+)
 RACE = "crates/omnipoll-bench/race"
 SCRIPTS = f"{TYPED} {RACE} c-examples/test_examples.py c-examples/tests"
 RULES = "--isolated --select E,F,W,I,B,UP --line-length 110 --target-version py39"
@@ -85,6 +88,7 @@ STEPS = (
     Step("build", ("make", "all")),
     Step("c", ("make", "check")),
     Step("examples", (PYTHON, "c-examples/test_examples.py")),
+    Step("packages", (PYTHON, ".ci/test_packages.py")),
     Step("demo", ("make", "demo", "CLIENTS=100")),
     Step("python", ("python/check.sh",)),
     Step("asyncio", ("python/check_asyncio.sh",)),

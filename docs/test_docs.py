@@ -167,8 +167,10 @@ class Readme(Documents):
             self.check(binary, answer=b"hello", OMNIPOLL_ENGINE=engine)
 
     def test_every_make_target_that_is_named_exists(self) -> None:
-        targets = set(re.findall(r"^([a-z-]+):", text_of("Makefile"), re.M))
-        for name in ("README.md", "CONTRIBUTING.md", "docs/asyncio.md", "docs/guide.md", "docs/serving.md"):
+        made = text_of("Makefile") + text_of("crates/omnipoll-capi/package/install.mk")
+        targets = set(re.findall(r"^([a-z-]+):", made, re.M))
+        guides = [f"docs/{name}.md" for name in ("asyncio", "guide", "install", "serving")]
+        for name in ("README.md", "CONTRIBUTING.md", *guides):
             named = re.findall(r"^make ([a-z-]+)|`make ([a-z-]+)", text_of(name), re.M)
             self.assertLessEqual({first or second for first, second in named}, targets, name)
 
