@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import glob
 import importlib
 import os
 import shutil
@@ -167,3 +168,41 @@ def server_tls(certificate: tuple[Path, Path]) -> ssl.SSLContext:
 @pytest.fixture
 def client_tls(certificate: tuple[Path, Path]) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=str(certificate[0]))
+
+
+def of_postgres(name: str) -> str:
+    """Debian keeps the server's programs off PATH."""
+    found = sorted(glob.glob(f"/usr/lib/postgresql/*/bin/{name}"))
+    return found[-1] if found else program(name)
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory, certificate: tuple[Path, Path]) -> Iterator[int]:
+    """The port of a server, which has the certificate. It refuses to run as root: another user does."""
+    initdb, postgres = of_postgres("initdb"), of_postgres("postgres")
+    folder = tmp_path_factory.mktemp("postgres")
+    user: tuple[str, ...] = ()
+    if os.geteuid() == 0:
+        user = (program("setpriv"), "--reuid", "nobody", "--regid", "nogroup", "--clear-groups")
+        for above in [folder, *folder.parents]:
+            if above.owner() == "root" and above.stat().st_mode & 0o001 == 0:
+                above.chmod(above.stat().st_mode | 0o001)
+        shutil.chown(folder, "nobody")
+    data = folder / "data"
+    options = ("-D", str(data), "-U", "tester", "-A", "trust", "--no-sync")
+    done = subprocess.run((*user, initdb, *options), capture_output=True, text=True, cwd="/")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for path, name in zip(certificate, ("server.crt", "server.key")):
+        copy = data / name
+        shutil.copy(path, copy)
+        copy.chmod(0o600)
+        if user:
+            shutil.chown(copy, "nobody")
+    port = free_port()
+    settings = ("ssl=on", "fsync=off", f"listen_addresses={HOST}", f"unix_socket_directories={folder}")
+    options = ("-D", str(data), "-p", str(port), *(word for text in settings for word in ("-c", text)))
+    with started(*user, postgres, *options, port=port):
+        end = time.monotonic() + LIMIT / 2
+        while subprocess.run((of_postgres("pg_isready"), "-q", "-h", HOST, "-p", str(port))).returncode:
+            assert time.monotonic() < end, "PostgreSQL does not accept queries"
+        yield port
