@@ -1,5 +1,4 @@
-/* What the programs on omnipoll have in common: its errors in words, its engines by their names, a server
- * with one loop. */
+/* What the programs on omnipoll have in common: its errors in words, its engines by their names, its servers. */
 #ifndef OMNIPOLL_NAMED_H
 #define OMNIPOLL_NAMED_H
 
@@ -20,14 +19,16 @@ static inline uint32_t engine_named(const char *name) {
     exit(1);
 }
 
-/* Serves on a free port of the loopback device, which it prints. The process ends with its standard input. */
-static inline void run_one_loop(const char *engine, const omni_handler *handler) {
+/* Serves on a free port of the loopback device, which it prints: on one loop, or by so many processes. Ends with
+ * its standard input. */
+static inline void run_server(const char *engine, uint32_t processes, const omni_handler *handler) {
     omni_server *server;
     char address[64];
     const omni_server_options options = {
         .size = sizeof options,
-        .model = OMNI_MODEL_REACTOR,
+        .model = processes > 0 ? OMNI_MODEL_PREFORK : OMNI_MODEL_REACTOR,
         .engine = engine_named(engine),
+        .workers = processes,
     };
     end_with_stdin();
     raise_descriptor_limit();

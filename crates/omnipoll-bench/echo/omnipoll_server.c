@@ -1,4 +1,5 @@
-/* The echo server on omnipoll's own serving API, one loop: omnipoll_server ENGINE. */
+/* The echo server on omnipoll's own serving API, one loop or so many processes: omnipoll_server ENGINE
+ * [PROCESSES]. */
 #include "echo.h"
 #include "omnipoll_named.h"
 
@@ -9,5 +10,5 @@ static void on_data(omni_conn *client, const uint8_t *data, size_t length, void 
 
 int main(int argc, char **argv) {
     const omni_handler handler = {.size = sizeof handler, .on_data = on_data};
-    run_one_loop(argc > 1 ? argv[1] : "auto", &handler);
+    run_server(argc > 1 ? argv[1] : "auto", argc > 2 ? (uint32_t)atoi(argv[2]) : 0, &handler);
 }

@@ -1,7 +1,7 @@
 """The comparison with other libraries: builds, measures, writes docs/race.md, race.json and the figures.
 
-    python3 crates/omnipoll-bench/race [--quick] [--only watch,growth,timers,protocols,connections,proxy,echo]
-                                       [--against RACE.JSON]
+    python3 crates/omnipoll-bench/race [--quick] [--against RACE.JSON]
+                                       [--only watch,growth,timers,protocols,scale,connections,proxy,echo]
 
 Takes less than 20 minutes, with --quick about 4. --only races some and leaves what the last run
 measured of the others; the document says which machine the last run was on. --against sets our own
@@ -30,6 +30,7 @@ import machine
 import protocols
 import proxy
 import report
+import scale
 from results import Race, Result
 from servers import CORES
 
@@ -60,6 +61,8 @@ class Plan:
     proxy_resources: int
     turn_seconds: float
     protocol_turns: int
+    scale: tuple[tuple[int, int, str], ...]  # connections, workers, engines
+    scale_seconds: float  # the most for one engine
 
 
 FULL = Plan(
@@ -82,6 +85,8 @@ FULL = Plan(
     proxy_resources=2,
     turn_seconds=0.1,
     protocol_turns=4,
+    scale=((100_000, 8, "epoll,io_uring"), (10_000, 8, "epoll,io_uring,poll,select")),
+    scale_seconds=120,
 )
 QUICK = Plan(
     seconds=230,
@@ -100,6 +105,8 @@ QUICK = Plan(
     proxy_resources=0,
     turn_seconds=0.08,
     protocol_turns=1,
+    scale=((10_000, 4, "epoll,io_uring"),),
+    scale_seconds=30,
 )
 PROXY_CLIENTS = 50  # that connect for each message
 # A watch.py is slower, and has fewer to compare.
@@ -185,6 +192,14 @@ def race_proxy(plan: Plan, race: Race) -> Iterator[Result]:
 
 def race_protocols(plan: Plan, race: Race) -> Iterator[Result]:
     yield from protocols.race(plan.protocol_turns, race.missing)
+    yield from protocols.count(race.missing)
+
+
+def race_scale(plan: Plan, race: Race) -> Iterator[Result]:
+    here = build.engines()
+    for connections, workers, engines in plan.scale:
+        chosen = [engine for engine in engines.split(",") if engine in here]
+        yield from scale.race(chosen, workers, connections, plan.scale_seconds)
 
 
 RACES = {
@@ -192,6 +207,7 @@ RACES = {
     "growth": race_growth,
     "timers": race_timers,
     "protocols": race_protocols,
+    "scale": race_scale,
     "connections": race_connections,
     "proxy": race_proxy,
     "echo": race_echo,  # last, for it takes what time is left

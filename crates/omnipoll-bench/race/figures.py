@@ -199,7 +199,7 @@ def draw_proxy(race: Race) -> None:
 
 
 def draw_protocols(race: Race) -> None:
-    results = race.of("protocols")
+    results = [result for result in race.of("protocols") if "cpu_ns" in result.figures]
     panels = by(results, lambda result: str(result.parameters["test"]))
     title = "The server's CPU time a request, ratio to raw epoll. Less is better."
     dots(panels, lambda result: race.ratio(result, "cpu_ns"), title, "protocols", line=1, least=0.6, most=2)

@@ -1,17 +1,28 @@
-"""HTTP and the Redis protocol: wrk and redis-benchmark against small servers that do the same."""
+#!/usr/bin/env python3
+"""HTTP and the Redis protocol: wrk and redis-benchmark against small servers that do the same.
+
+    protocols.py --count
+
+has valgrind's callgrind count the servers' instructions in user space for a request of one client.
+"""
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import build
-from results import Result
+import report
+import turns
+from results import Race, Result
 from servers import CORES, Server, serving
 
 BASE = "raw epoll, C"
@@ -28,6 +39,15 @@ TESTS = {
     "Redis GET, 16 at once": ("redis", [*REDIS, "-t", "get", "-n", "300000", "-P", "16"]),
 }
 
+
+# What instructions are counted with: a request, or several at once, made a few times and many times.
+GET = b"*2\r\n$3\r\nGET\r\n$7\r\nkey:xxx\r\n"
+REQUESTS = {
+    "HTTP": (b"GET / HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n\r\n", 1),
+    "Redis GET": (GET, 1),
+    "Redis GET, 16 at once": (16 * GET, 16),
+}
+COUNTED = 200, 1200
 
 # Programs for people to learn from, with fuller parsers and limits of their own.
 EXAMPLES = {"http": "http", "redis": "kv"}
@@ -86,7 +106,40 @@ def requests_of(text: str) -> tuple[float, int]:
     raise RuntimeError(f"no number of requests in:\n{text}")
 
 
-def race(turns: int, missing: dict[str, str]) -> Iterator[Result]:
+def ask(server: Server, requests: bytes, number: int, times: float) -> float:
+    """Makes so many requests, so many times over, one after another; returns how many there were."""
+    with socket.create_connection(("127.0.0.1", server.port), LIMIT) as client:
+        client.sendall(requests)
+        length, ends = 0, 0
+        while ends < number:  # the answer to the first has as many bytes as the others
+            answer = client.recv(65536)
+            length += len(answer)
+            ends += answer.count(b"world!") + answer.count(b"$-1\r\n")
+        for _ in range(int(times)):
+            client.sendall(requests)
+            client.recv(length, socket.MSG_WAITALL)
+    return times * number
+
+
+def count(missing: dict[str, str]) -> Iterator[Result]:
+    """Instructions in user space for a request, of each server that valgrind can run."""
+    if shutil.which("valgrind") is None:
+        missing["protocols: instructions"] = "there is no valgrind"
+        return
+    for test, (requests, number) in REQUESTS.items():
+        servers, _ = build.choose(commands(TESTS[test][0]))
+        for name, command in servers.items():
+            if "io_uring" in name:
+                continue
+            made = functools.partial(ask, requests=requests, number=number)
+            found = turns.count(serving, command, COUNTED, lambda server, times: made(server, times=times))  # noqa: B023
+            if found is not None:
+                result = Result("protocols", name, BASE, {"test": test, "counted": "instructions"})
+                result.add({"instructions": found})
+                yield result
+
+
+def race(times: int, missing: dict[str, str]) -> Iterator[Result]:
     for test, (protocol, client) in TESTS.items():
         if shutil.which(client[0]) is None:
             missing[test] = f"there is no {client[0]}"
@@ -96,7 +149,18 @@ def race(turns: int, missing: dict[str, str]) -> Iterator[Result]:
         results = {name: Result("protocols", name, BASE, {"test": test}) for name in servers}
         with ExitStack() as stack:
             running = {name: stack.enter_context(serving(command)) for name, command in servers.items()}
-            for turn in range(turns):
+            for turn in range(times):
                 for name in list(running)[:: 1 if turn % 2 == 0 else -1]:
                     results[name].add(drive(running[name], client))
         yield from results.values()
+
+
+def main() -> None:
+    if sys.argv[1:] != ["--count"]:
+        sys.exit(__doc__)
+    build.build()
+    print(report.instructions_table(Race({}, {}, list(count({})))))
+
+
+if __name__ == "__main__":
+    main()

@@ -301,15 +301,23 @@ the process has for itself alone, for a connection on which nothing happens. We 
     return text + proxy_goals(race)
 
 
+def instructions_table(race: Race) -> str:
+    counted = race.of("protocols", counted="instructions")
+    return grid(race, counted, "instructions", lambda result: str(result.parameters["test"]))
+
+
 def section_protocols(race: Race) -> str:
     text = """## HTTP and the Redis protocol
 
-wrk and redis-benchmark against small servers: a static answer, and a key-value store.
+wrk and redis-benchmark against small servers: a static answer, and a key-value store. The servers in C
+have one file with the protocols, and so have those in Rust; an omnipoll example is a program of
+`c-examples`, with a fuller parser, limits and more commands.
 
 ![HTTP and the Redis protocol](figures/protocols.svg)
 """
-    for name in dict.fromkeys(result.parameters["test"] for result in race.of("protocols")):
-        results = race.of("protocols", test=name)
+    timed = [result for result in race.of("protocols") if "counted" not in result.parameters]
+    for name in dict.fromkeys(result.parameters["test"] for result in timed):
+        results = [result for result in timed if result.parameters["test"] == name]
         columns: list[Column] = [
             ("requests/s", median("per_second")),
             ("ratio", ratio(race, "per_second")),
@@ -317,6 +325,51 @@ wrk and redis-benchmark against small servers: a static answer, and a key-value 
             ("ratio", ratio(race, "cpu_ns")),
         ]
         text += f"\n### {name}\n\n{table(results, columns)}\n"
+    if race.of("protocols", counted="instructions"):
+        text += f"""
+### Instructions
+
+In user space, for a request of one client, by callgrind (`protocols.py --count`), and the ratio to raw
+epoll.
+
+{instructions_table(race)}
+"""
+    return text
+
+
+def scale_table(race: Race) -> str:
+    def spread(result: Result) -> str:
+        return f"{result.median('fewest'):,.0f} to {result.median('most'):,.0f}"
+
+    columns: list[Column] = [
+        ("held", median("held")),
+        ("connect, s", median("seconds")),
+        ("CPU, us/connection", median("cpu_us")),
+        ("library, bytes", median("library")),
+        ("total, bytes", median("total")),
+        ("a worker's share", spread),
+        ("load", median("load")),
+    ]
+    return table(race.results, columns)
+
+
+def section_scale(race: Race) -> str:
+    text = """## Very many connections
+
+Echo servers by PREFORK: clients in several processes and from several addresses connect one after
+another, send one message on each connection, which comes back, and then nothing happens on any. "Connect"
+is the time from the first connect to the last answer, with clients, kernel and server on one machine; CPU
+is what the workers spend on accepting a connection and echoing its message. "Library" is the memory that
+the workers have for themselves, "total" that and what the kernel's slabs grow by, for the sockets of both
+ends and what watches one. A worker's share is how many the one with the fewest got and the one with the
+most. Load is how many processes wanted a core in the last minute, others' too: the times depend on it.
+select and poll look at every descriptor in every wait: they get as many as they can serve in the time.
+"""
+    for connections, workers in dict.fromkeys(
+        (result.parameters["connections"], result.parameters["workers"]) for result in race.of("scale")
+    ):
+        those = race.of("scale", connections=connections, workers=workers)
+        text += f"\n{connections:,} connections, {workers} workers:\n\n{scale_table(Race({}, {}, those))}\n"
     return text
 
 
@@ -392,6 +445,7 @@ SECTIONS = {
     "connections": section_connections,
     "proxy": section_proxy,
     "protocols": section_protocols,
+    "scale": section_scale,
 }
 
 

@@ -21,13 +21,14 @@ class Server:
 
 
 @contextmanager
-def serving(command: list[str], core: int = SERVER_CORE) -> Iterator[Server]:
-    """Runs a server, which prints its port, or an address, and ends with its standard input or SIGTERM."""
+def serving(command: list[str], core: int | None = SERVER_CORE) -> Iterator[Server]:
+    """Runs a server, which prints its port, or an address, and ends with its standard input or SIGTERM.
+    Without a core it has all."""
     process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+        preexec_fn=lambda: os.sched_setaffinity(0, CORES if core is None else {core}),
     )
     assert process.stdin and process.stdout
     try:

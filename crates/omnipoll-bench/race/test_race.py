@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable
@@ -22,6 +23,7 @@ import protocols
 import proxy
 import pytest
 import report
+import scale
 from results import OF_BASE, Race, Result
 from servers import serving
 
@@ -192,6 +194,33 @@ def exchange(port: int, requests: bytes, answers: bytes) -> None:
                 half = 0
             got += client.recv(65536)
         assert got == answers
+
+
+@pytest.mark.parametrize("engine", build.engines())
+def test_connections_on_many_processes_are_held_and_shared(engine: str) -> None:
+    (result,) = scale.race([engine], workers=3, connections=600, seconds=LIMIT)
+    assert result.median("held") == 600
+    assert 0 < result.median("library") < 10_000
+    assert 0 < result.median("fewest") <= 540 / 3 <= result.median("most")
+    text = report.section_scale(Race({}, {}, [result]))
+    assert "600 connections, 3 workers" in text and result.contender in text
+
+
+def test_a_server_that_does_not_answer_holds_no_connection() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        with scale.clients(silent.getsockname()[1], 1) as orders:
+            assert scale.hold_in_all(orders, 5, time.monotonic() + 0.1) == 0
+
+
+def test_instructions_of_protocols_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        protocols, "commands", lambda protocol: {protocols.BASE: ["serve_raw_epoll", protocol]}
+    )
+    http, get, pipelined = protocols.count({})
+    # What is parsed at once costs less for each, and none of it is nothing.
+    assert 100 < pipelined.median("instructions") < get.median("instructions") < 20_000
+    assert 100 < http.median("instructions") < 20_000
+    assert "1.00 (1.00 to 1.00)" in report.instructions_table(Race({}, {}, [http, get, pipelined]))
 
 
 # Our examples have tests of their own, and say more.

@@ -88,18 +88,29 @@ def alternate(
 
 
 def instructions(run: Run, command: list[str], clients: int, size: int) -> float | None:
-    """What a message takes of them: a longer turn less a shorter one, so that starting, connecting
-    and ending are not counted. None of a server that valgrind can't run, as on io_uring."""
+    """What a message takes of them."""
+
+    def messages(server: Server, seconds: float) -> float:
+        return drive(server, clients, size, seconds, CORES[0])["messages"]
+
+    return count(run, command, COUNTED, messages)
+
+
+def count(
+    run: Run, command: list[str], amounts: tuple[float, float], messages: Callable[[Server, float], float]
+) -> float | None:
+    """Instructions in user space for a message: a longer turn less a shorter one, so that starting,
+    connecting and ending are not counted. None of a server that valgrind can't run, as on io_uring."""
     counted = []
     with tempfile.NamedTemporaryFile("r") as log:
         tool = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", f"--log-file={log.name}"]
-        for seconds in COUNTED:
+        for amount in amounts:
             with run(tool + command) as server:
-                messages = drive(server, clients, size, seconds, CORES[0])["messages"]
+                made = messages(server, amount)
             collected = re.search(r"Collected : (\d+)", Path(log.name).read_text())
             if not collected:
                 return None
-            counted.append((int(collected[1]), messages))
+            counted.append((int(collected[1]), made))
     (less, few), (more, many) = counted
     return (more - less) / (many - few)
 
