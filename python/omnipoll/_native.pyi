@@ -65,6 +65,8 @@ __all__ = [
     "StreamTransport",
     "StrictWarning",
     "TimerHandle",
+    "Tls",
+    "TlsBuffer",
     "Transport",
     "Worker",
     "WorkerStats",
@@ -359,6 +361,18 @@ def _install_streams(
     writer: type[asyncio.StreamWriter],
     protocol: type[asyncio.StreamReaderProtocol],
 ) -> None: ...
+
+@final
+class TlsBuffer:
+    def __new__(cls) -> Self: ...
+
+@disjoint_base
+class Tls:
+    def __new__(cls, *_arguments: object, **_options: object) -> Self: ...
+    _is_reading_limited: bool
+    _is_writing_limited: bool
+    def _open(self, buffer: TlsBuffer, ssl_object: object, incoming: object, outgoing: object) -> None: ...
+    def _write(self, data: Buffer) -> None: ...
 
 # Of IPv4 and of IPv6.
 _SocketAddress: TypeAlias = tuple[str, int] | tuple[str, int, int, int]

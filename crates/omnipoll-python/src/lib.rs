@@ -66,6 +66,10 @@ mod _native {
     #[pymodule_export]
     use aio::TimerHandle;
     #[pymodule_export]
+    use aio::Tls;
+    #[pymodule_export]
+    use aio::TlsBuffer;
+    #[pymodule_export]
     use aio::Transport;
     #[pymodule_export]
     use connection::PyConnection;

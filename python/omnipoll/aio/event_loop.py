@@ -9,15 +9,16 @@ import signal
 import socket
 import sys
 import threading
-from asyncio import sslproto
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
+from omnipoll import _native
 from omnipoll.aio import (
     accepting,
     children,
     handles,  # noqa: F401  (completes the native ones)
     streams,
+    tls,
     transports,
 )
 from omnipoll.aio.socket_calls import SocketCalls
@@ -49,6 +50,7 @@ class EventLoop(SocketCalls, asyncio.SelectorEventLoop):
     def __init__(self, engine: str | None = None) -> None:
         """Make a loop on an engine: `OSError` when it isn't available, `ValueError` for no engine's name."""
         self._open(engine)
+        self._tls_buffer = _native.TlsBuffer()
         super().__init__(_Watched(self))  # type: ignore[arg-type]
         self._transports = _Transports(self)
         self._pidfds: set[int] = set()
@@ -156,12 +158,37 @@ class EventLoop(SocketCalls, asyncio.SelectorEventLoop):
         **timeouts,
     ):
         streams.adopt(self, protocol)
-        tls = sslproto.SSLProtocol(
+        encrypting = tls.Protocol(
             self, protocol, sslcontext, waiter, server_side, server_hostname, **timeouts
         )
         self._ensure_fd_no_transport(rawsock)
-        transports.make_stream(self, rawsock, tls, None, extra, server)
-        return tls._app_transport
+        transports.make_stream(self, rawsock, encrypting, None, extra, server)
+        return encrypting._app_transport
+
+    if tls.IS_NATIVE:
+
+        async def start_tls(  # type: ignore[no-untyped-def]
+            self,
+            transport,
+            protocol,
+            sslcontext,
+            *,
+            server_side=False,
+            server_hostname=None,
+            ssl_handshake_timeout=None,
+            ssl_shutdown_timeout=None,
+        ):
+            """Put TLS between a transport and its protocol, and return the protocol's new transport."""
+            return await tls.start(
+                self,
+                transport,
+                protocol,
+                sslcontext,
+                server_side=server_side,
+                server_hostname=server_hostname,
+                ssl_handshake_timeout=ssl_handshake_timeout,
+                ssl_shutdown_timeout=ssl_shutdown_timeout,
+            )
 
     if sys.version_info < (3, 12):
         # From 3.12 on the standard library has pidfds by default.

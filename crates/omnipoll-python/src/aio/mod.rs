@@ -21,9 +21,11 @@ mod socket_attempt;
 mod socket_calls;
 mod streams;
 mod timers;
+mod tls;
 mod transport;
 mod turn;
 mod vectorcall;
+mod view;
 mod watched;
 
 use pyo3::prelude::*;
@@ -33,6 +35,7 @@ pub(crate) use self::accepting::Acceptor;
 pub(crate) use self::handle::{Handle, TimerHandle};
 pub(crate) use self::loop_class::AsyncioLoop;
 pub(crate) use self::streams::_install_streams;
+pub(crate) use self::tls::{Tls, TlsBuffer};
 pub(crate) use self::transport::{DatagramTransport, StreamTransport, Transport};
 
 /// Gives the class the methods that are called without a tuple for their arguments.
@@ -41,5 +44,6 @@ pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
     handle::install(py)?;
     scheduling::install(py)?;
     readers::install(py)?;
+    tls::install(py)?;
     transport::install(py)
 }

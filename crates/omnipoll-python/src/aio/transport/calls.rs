@@ -9,6 +9,7 @@ use pyo3::{PyTraverseError, PyVisit};
 use super::class::Transport;
 use crate::aio::arguments::Arguments;
 use crate::aio::streams;
+use crate::aio::tls::Tls;
 
 /// How a protocol takes what arrives.
 #[derive(Clone, Copy, PartialEq)]
@@ -19,6 +20,8 @@ pub(super) enum Kind {
     Stream,
     /// `get_buffer(size)` and `buffer_updated(size)`.
     Buffered,
+    /// By itself, to decrypt it.
+    Encrypted,
     /// `datagram_received(data, address)`.
     Datagrams,
 }
@@ -44,6 +47,9 @@ impl Calls {
         if is_datagram {
             let first = method(intern!(py, "datagram_received"))?;
             return Ok(Self { kind: Kind::Datagrams, first, second: None });
+        }
+        if protocol.is_instance_of::<Tls>() {
+            return Ok(Self { kind: Kind::Encrypted, first: None, second: None });
         }
         if protocol.is_instance(BUFFERED.import(py, "asyncio", "BufferedProtocol")?)? {
             let first = method(intern!(py, "get_buffer"))?;

@@ -12,7 +12,6 @@ mod flow;
 mod info;
 mod reading;
 mod stream;
-mod view;
 mod write_queue;
 mod writing;
 

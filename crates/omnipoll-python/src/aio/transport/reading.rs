@@ -7,10 +7,11 @@ use pyo3::types::PyBytes;
 
 use super::calls::Kind;
 use super::class::Transport;
-use super::view::View;
 use crate::aio::arguments::Arguments;
 use crate::aio::socket;
 use crate::aio::streams::{Put, Target};
+use crate::aio::tls::Tls;
+use crate::aio::view::View;
 use crate::convert::reason;
 
 const FATAL: &str = "Fatal read error on socket transport";
@@ -38,6 +39,7 @@ impl Transport {
             Kind::Data => read_data(this),
             Kind::Stream => read_stream(this),
             Kind::Buffered => read_into_buffer(this),
+            Kind::Encrypted => read_encrypted(this),
             Kind::Datagrams => Self::read_datagrams(this),
         }
     }
@@ -115,6 +117,21 @@ fn receive<T>(this: &Bound<'_, Transport>, take: impl FnOnce(&[u8]) -> T) -> PyR
         Ok(Some(count)) => Ok(Arrived::Some(take(&buffer[..count]))),
         Ok(None) => Ok(Arrived::Nothing),
         Err(failed) => Err(reason(&failed)),
+    }
+}
+
+#[inline]
+fn read_encrypted(this: &Bound<'_, Transport>) -> PyResult<()> {
+    let (py, transport) = (this.py(), this.get());
+    let protocol = transport.protocol(py);
+    let Ok(tls) = protocol.cast::<Tls>() else { return Ok(()) };
+    match tls.get().receive(py, transport.fd) {
+        Ok(None) => Ok(()),
+        Ok(Some(0)) => Transport::read_end(this),
+        Ok(Some(_)) => Tls::take_received(tls).or_else(|failed| {
+            Transport::fatal_error(this, failed, "Fatal error: protocol.buffer_updated() call failed.")
+        }),
+        Err(failed) => Transport::fatal_error(this, failed, "Fatal read error on socket transport"),
     }
 }
 

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::view::View;
+use crate::aio::view::View;
 
 /// As many pieces as one system call takes: `IOV_MAX`.
 const PIECES: usize = 1024;

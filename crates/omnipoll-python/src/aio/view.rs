@@ -37,20 +37,20 @@ const WRITABLE: c_int = 1;
 
 /// Keeps the memory where it is: a `bytearray` can't be resized meanwhile. The structure is on the heap,
 /// because what gave it may point into it.
-pub(super) struct View(Box<Raw>);
+pub(crate) struct View(Box<Raw>);
 
 impl View {
     /// # Errors
     ///
     /// `TypeError` for what has no buffer, `BufferError` for one in pieces.
-    pub(super) fn new(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+    pub(crate) fn new(object: &Bound<'_, PyAny>) -> PyResult<Self> {
         Self::get(object, SIMPLE)
     }
 
     /// # Errors
     ///
     /// `BufferError` for what can't be written to, too.
-    pub(super) fn writable(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+    pub(crate) fn writable(object: &Bound<'_, PyAny>) -> PyResult<Self> {
         Self::get(object, WRITABLE)
     }
 
@@ -66,11 +66,11 @@ impl View {
     }
 
     /// Whether nobody can change it.
-    pub(super) fn is_constant(&self) -> bool {
+    pub(crate) fn is_constant(&self) -> bool {
         self.0.readonly != 0
     }
 
-    pub(super) fn as_slice(&self) -> &[u8] {
+    pub(crate) fn as_slice(&self) -> &[u8] {
         if self.0.len == 0 {
             return &[];
         }
@@ -79,7 +79,7 @@ impl View {
     }
 
     /// Of one that is writable.
-    pub(super) fn as_mut_slice(&mut self) -> &mut [u8] {
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
         if self.0.len == 0 {
             return &mut [];
         }
