@@ -74,11 +74,17 @@ pub(crate) fn with_conn<T, B: FnOnce(&mut Conn<'_>) -> T>(id: u64, body: B) -> R
     match CURRENT.get() {
         // SAFETY: as in `lent`.
         Some(Current::Conn { id: own, conn }) if own == id => Ok(body(unsafe { &mut *conn })),
-        // SAFETY: used before anything else is lent.
-        Some(current) => match unsafe { lent(current) }.find(ConnId::from_number(id)) {
-            Some(mut conn) => Ok(body(&mut conn)),
-            None => Err(body),
-        },
+        current => with_other(current, id, body),
+    }
+}
+
+/// Not inlined, so that the way to a callback's own connection is short.
+#[inline(never)]
+fn with_other<T, B: FnOnce(&mut Conn<'_>) -> T>(current: Option<Current>, id: u64, body: B) -> Result<T, B> {
+    let Some(current) = current else { return Err(body) };
+    // SAFETY: used before anything else is lent.
+    match unsafe { lent(current) }.find(ConnId::from_number(id)) {
+        Some(mut conn) => Ok(body(&mut conn)),
         None => Err(body),
     }
 }

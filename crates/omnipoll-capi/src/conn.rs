@@ -41,12 +41,12 @@ pub(crate) unsafe fn read_name<'a>(group: *const c_char) -> Result<&'a str, Fail
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn omni_conn_write(conn: *mut omni_conn, data: *const c_void, length: usize) -> c_int {
     // SAFETY: as this function's contract says.
-    let data = || unsafe { read_bytes(data, length) };
+    let data = move || unsafe { read_bytes(data, length) };
     call(
         "omni_conn_write",
         conn,
-        |conn| Ok::<_, Failure>(conn.write(data()?)?),
-        |id| Ok::<_, Failure>(id.write(data()?)?),
+        move |conn| Ok::<_, Failure>(conn.write(data()?)?),
+        move |id| Ok::<_, Failure>(id.write(data()?)?),
     )
 }
 

@@ -37,10 +37,20 @@ pub(crate) fn call<H: Outcome, E: Outcome>(
         function,
         catch_panic(|| match with_conn(conn, |conn| here(conn).into_count()) {
             Some(outcome) => outcome,
-            None if conn.is_null() => Err(Failure::new(libc::EINVAL, "the connection is NULL")),
-            None => elsewhere(conn_id(conn)).into_count(),
+            None => call_elsewhere(conn, elsewhere),
         }),
     )
+}
+
+#[inline(never)]
+fn call_elsewhere<E: Outcome>(
+    conn: *const omni_conn,
+    elsewhere: impl FnOnce(ConnId) -> E,
+) -> Result<c_int, Failure> {
+    if conn.is_null() {
+        return Err(Failure::new(libc::EINVAL, "the connection is NULL"));
+    }
+    elsewhere(conn_id(conn)).into_count()
 }
 
 /// What `body` makes of the connection, if this thread can use it at once: in a callback of the same loop, or
