@@ -9,7 +9,7 @@ itself, in a quiet moment: many of them assert times.
 
     python3 crates/omnipoll-polling/tests/suites.py [ENGINE...]
 
-Takes a minute and a half on two processors, and two minutes more to build at the first time.
+Takes four minutes on two processors that are busy with something else.
 """
 
 from __future__ import annotations
