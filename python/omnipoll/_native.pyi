@@ -71,6 +71,7 @@ __all__ = [
     "Worker",
     "WorkerStats",
     "__version__",
+    "_install_streams",
 ]
 
 __version__: Final[str]
