@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -216,6 +217,8 @@ def test_instructions_of_protocols_are_counted(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(
         protocols, "commands", lambda protocol: {protocols.BASE: ["serve_raw_epoll", protocol]}
     )
+    if not shutil.which("valgrind"):
+        pytest.skip("there is no valgrind")
     http, get, pipelined = protocols.count({})
     # What is parsed at once costs less for each, and none of it is nothing.
     assert 100 < pipelined.median("instructions") < get.median("instructions") < 20_000
