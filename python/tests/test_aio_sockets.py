@@ -206,6 +206,30 @@ def test_the_end_of_a_socket_that_was_used_is_seen_by_its_peer(loop: EventLoop, 
     aio.run(loop, main())
 
 
+def test_a_closed_socket_is_removed(loop: EventLoop, pair: Pair) -> None:
+    ours, theirs = pair
+
+    async def main() -> None:
+        loop.add_reader(ours, print)
+        loop.add_writer(ours, print)
+        number = ours.fileno()
+        ours.close()
+        assert loop.remove_reader(ours) and loop.remove_writer(ours)
+        assert not loop.remove_reader(number)
+        with pytest.raises(ValueError):
+            loop.remove_reader(ours)
+        again, other = socket.socketpair()
+        with again, other:
+            assert again.fileno() == number
+            read = loop.create_future()
+            loop.add_reader(again, read.set_result, None)
+            other.send(b"data")
+            await read
+            assert loop.remove_reader(again)
+
+    aio.run(loop, main())
+
+
 def test_readers_and_transports_take_over(loop: EventLoop, pair: Pair) -> None:
     ours, theirs = pair
 

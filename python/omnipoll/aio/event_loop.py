@@ -271,11 +271,10 @@ class _Watched:
 
     def get_key(self, file: FileDescriptorLike) -> selectors.SelectorKey:
         """Return the key of a descriptor, for what it is watched for."""
-        events = self._loop._interest(file)
-        if events is None:
+        registration = self._loop._registration(file)
+        if registration is None:
             raise KeyError(f"{file!r} is not watched")
-        fd = file if isinstance(file, int) else file.fileno()
-        return selectors.SelectorKey(file, fd, events, None)
+        return selectors.SelectorKey(file, *registration, None)
 
     def close(self) -> None:
         """Do nothing: the loop closes what it has."""

@@ -437,24 +437,19 @@ impl AsyncioLoop {
         self.wake_sleeping()
     }
 
-    /// What a descriptor is watched for: a bit for reading, and one for writing.
-    fn _interest(&self, py: Python<'_>, fd: &Bound<'_, PyAny>) -> PyResult<Option<u32>> {
-        let fd = readers::descriptor(fd)?;
+    /// A file's descriptor, and what it is watched for: a bit for reading, and one for writing.
+    fn _registration(&self, py: Python<'_>, file: &Bound<'_, PyAny>) -> PyResult<Option<(RawFd, u32)>> {
+        let fd = self.descriptor_of(file)?;
         let mut set = self.watched.borrow(py);
         let Some(key) = set.find(fd) else { return Ok(None) };
-        Ok(set.get_mut(key).map(|registration| registration.interest.bits() & 3))
+        Ok(set.get_mut(key).map(|registration| (fd, registration.interest.bits() & 3)))
     }
 
-    /// The transport that has the descriptor, or had it.
-    fn _transport_of<'py>(
-        &self,
-        py: Python<'py>,
-        fd: &Bound<'py, PyAny>,
-    ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let place = readers::descriptor(fd)? as usize;
+    /// The transport that has the descriptor, or had it: none has that of a closed file, which is negative.
+    fn _transport_of<'py>(&self, py: Python<'py>, fd: RawFd) -> Option<Bound<'py, PyAny>> {
+        let place = usize::try_from(fd).ok()?;
         let transports = self.transports.borrow(py);
-        let reference = transports.get(place).and_then(|reference| reference.as_ref());
-        Ok(reference.and_then(|reference| reference.bind(py).upgrade()))
+        transports.get(place)?.as_ref()?.bind(py).upgrade()
     }
 
     fn _set_transport(&self, fd: &Bound<'_, PyAny>, transport: Option<&Bound<'_, PyAny>>) -> PyResult<()> {

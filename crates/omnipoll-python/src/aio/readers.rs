@@ -7,6 +7,7 @@ use std::os::fd::RawFd;
 use omnipoll::Interest;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyInt;
 
 use super::context::copy_current;
 use super::entry::{self, Given, Method};
@@ -77,7 +78,7 @@ type Place = Option<Py<Handle>>;
 
 fn callbacks(set: &mut WatchedSet, key: Key) -> Option<(&mut Place, &mut Place)> {
     match &mut set.get_mut(key)?.watched {
-        Watched::Callbacks { reader, writer } => Some((reader, writer)),
+        Watched::Callbacks { reader, writer, .. } => Some((reader, writer)),
         _ => None,
     }
 }
@@ -106,7 +107,8 @@ fn add<'py>(
     let call =
         Call { callback: given.callback(), arguments: given.arguments(py), context: copy_current(py)? };
     let handle = Handle::make(this, call)?;
-    if let Some(replaced) = put(this.get(), py, fd, Some(handle.clone_ref(py)), direction)? {
+    let put = put(this.get(), &given.leading[0], fd, Some(handle.clone_ref(py)), direction)?;
+    if let Some(replaced) = put {
         Handle::cancel(replaced.bind(py))?;
     }
     Ok(handle.into_bound(py).into_any())
@@ -128,11 +130,12 @@ pub(crate) fn descriptor(object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
 /// Puts a callback in its place, or takes it out, and returns the one that was there.
 fn put(
     this: &AsyncioLoop,
-    py: Python<'_>,
+    object: &Bound<'_, PyAny>,
     fd: RawFd,
     handle: Option<Py<Handle>>,
     direction: Direction,
 ) -> PyResult<Option<Py<Handle>>> {
+    let py = object.py();
     let found = match (this.find_callbacks(py, fd), &handle) {
         (Found::Nothing, _) => None,
         (Found::Callbacks(key), _) => Some(key),
@@ -151,17 +154,23 @@ fn put(
             Writing => (None, Some(handle)),
         };
         let interest = interest(&reader, &writer);
-        this.watch(py, fd, interest, Watched::Callbacks { reader, writer }).map_err(error)?;
+        let file = (!object.is_instance_of::<PyInt>()).then(|| object.clone().unbind());
+        this.watch(py, fd, interest, Watched::Callbacks { file, reader, writer }).map_err(error)?;
         return Ok(None);
     };
     let mut set = this.watched(py);
     let Some((reader, writer)) = callbacks(&mut set, key) else { return Ok(None) };
+    let is_removed = handle.is_none();
     let before = std::mem::replace(place(reader, writer, direction), handle);
     let wanted = interest(reader, writer);
     drop(set);
     if wanted.is_empty() {
         this.unwatch(py, key);
     } else if let Err(failed) = this.set_interest(py, key, wanted) {
+        if is_removed && failed.raw_os_error() == Some(libc::EBADF) {
+            // A closed file: nothing waits for it any more.
+            return Ok(before);
+        }
         if let Some((reader, writer)) = callbacks(&mut this.watched(py), key) {
             *place(reader, writer, direction) = before;
         }
@@ -183,6 +192,11 @@ impl AsyncioLoop {
         }
     }
 
+    /// The descriptor of an object: the one that it had, when it has been closed and is still watched.
+    pub(crate) fn descriptor_of(&self, object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+        descriptor(object).or_else(|error| self.watched(object.py()).descriptor_of(object).ok_or(error))
+    }
+
     /// Whether there was a callback to remove.
     pub(crate) fn remove_callback(
         &self,
@@ -193,7 +207,7 @@ impl AsyncioLoop {
         if self.is_closed() {
             return Ok(false);
         }
-        let removed = put(self, py, descriptor(object)?, None, direction)?;
+        let removed = put(self, object, self.descriptor_of(object)?, None, direction)?;
         match &removed {
             Some(removed) => Handle::cancel(removed.bind(py)).map(|()| true),
             None => Ok(false),

@@ -244,7 +244,7 @@ fn ready(this: &Bound<'_, AsyncioLoop>, key: Key, ready: Ready) -> PyResult<()> 
     let watched = registration.watched.clone_ref(py);
     drop(set);
     match watched {
-        Watched::Callbacks { reader, writer } => {
+        Watched::Callbacks { reader, writer, .. } => {
             let reader = reader.filter(|_| Watched::is_readable(ready));
             let writer = writer.filter(|_| Watched::is_writable(ready));
             for handle in reader.into_iter().chain(writer) {

@@ -14,8 +14,9 @@ use super::transport::Transport;
 
 /// What is done when a descriptor is ready.
 pub(crate) enum Watched {
-    /// Callbacks of `add_reader` and `add_writer`.
-    Callbacks { reader: Option<Py<Handle>>, writer: Option<Py<Handle>> },
+    /// Callbacks of `add_reader` and `add_writer`. The file object that the first was given for, if it was none
+    /// but a number, is by what they are found when it has been closed: as `selectors` has it.
+    Callbacks { file: Option<Py<PyAny>>, reader: Option<Py<Handle>>, writer: Option<Py<Handle>> },
     /// Reads and writes by itself.
     Transport(Py<Transport>),
     /// Accepts by itself.
@@ -38,9 +39,11 @@ impl Watched {
     pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
         let clone = |handle: &Option<Py<Handle>>| handle.as_ref().map(|handle| handle.clone_ref(py));
         match self {
-            Self::Callbacks { reader, writer } => {
-                Self::Callbacks { reader: clone(reader), writer: clone(writer) }
-            }
+            Self::Callbacks { file, reader, writer } => Self::Callbacks {
+                file: file.as_ref().map(|file| file.clone_ref(py)),
+                reader: clone(reader),
+                writer: clone(writer),
+            },
             Self::Transport(transport) => Self::Transport(transport.clone_ref(py)),
             Self::Accepting(acceptor) => Self::Accepting(acceptor.clone_ref(py)),
             Self::Socket(calls) => Self::Socket(calls.clone_ref(py)),
@@ -49,7 +52,8 @@ impl Watched {
 
     fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
-            Self::Callbacks { reader, writer } => {
+            Self::Callbacks { file, reader, writer } => {
+                visit.call(file)?;
                 visit.call(reader)?;
                 visit.call(writer)
             }
@@ -147,6 +151,16 @@ impl WatchedSet {
     /// The registration of a descriptor.
     pub(crate) fn find(&self, fd: RawFd) -> Option<Key> {
         *self.by_fd.get(usize::try_from(fd).ok()?)?
+    }
+
+    /// The descriptor that a file object had when callbacks were added for it.
+    pub(crate) fn descriptor_of(&self, object: &Bound<'_, PyAny>) -> Option<RawFd> {
+        let mut registrations = self.slots.iter().filter_map(|slot| slot.registration.as_ref());
+        let is_its = |watched: &Watched| match watched {
+            Watched::Callbacks { file: Some(file), .. } => file.is(object),
+            _ => false,
+        };
+        registrations.find(|registration| is_its(&registration.watched)).map(|registration| registration.fd)
     }
 
     /// All of it, to be dropped.
