@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -133,3 +133,19 @@ def test_a_loop_runs_on_in_parent_and_child_after_a_fork(loop: EventLoop, pipe: 
     os.write(pipe.writer, b"data")
     loop.run_forever()
     assert seen == [b"data"]
+
+
+@pytest.fixture
+def alarms() -> Iterator[list[int]]:
+    """Signals all the time; what is noted of them."""
+    seen: list[int] = []
+    before = signal.signal(signal.SIGALRM, lambda number, _: seen.append(number))
+    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    yield seen
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_signals_interrupt_no_call(loop: EventLoop, alarms: list[int]) -> None:
+    while len(alarms) < 20:
+        assert aio.run(loop, aio.converse(3)) == [0, 1, 2]
