@@ -15,7 +15,7 @@ struct adapter {
     omni_loop *loop;
     void (*on_event)(struct adapter *adapter, const omni_event *event);
     uint64_t timer; /* its id; 0 while there is none */
-    int error;      /* of the loop's poller, where the other library could not be told; 0 if there was none */
+    int error;      /* of the loop's poller, which the other library has no way to hear of; 0 if there was none */
 };
 
 static inline int adapter_checked(struct adapter *adapter, int result)

@@ -24,7 +24,7 @@ from test_aio_transports import Recorder
 from omnipoll.aio import EventLoop
 
 SIZES = (1, 1000, 16384, 65537, 1_000_000)
-CLOSE_AT_ONCE = struct.pack("ii", 1, 0)  # SO_LINGER's: the peer is told by a reset.
+CLOSE_AT_ONCE = struct.pack("ii", 1, 0)  # SO_LINGER's: the peer gets a reset.
 MODERN = sys.version_info >= (3, 11)  # The older protocol has no time limit for the end.
 
 loop = pytest.fixture(aio.open_loop)

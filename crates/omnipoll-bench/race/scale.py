@@ -61,7 +61,7 @@ def connect(source: str, port: int, end: float) -> socket.socket:
 
 
 def hold(number: int, port: int, orders: Connection) -> None:
-    """Holds as many connections as it is told, until the orders end. A turn says how many there are to be,
+    """Holds as many connections as its orders say, until they end. A turn says how many there are to be,
     and until when; the answer is how many there are."""
     held: list[socket.socket] = []
     while turn := receive(orders):

@@ -81,12 +81,12 @@ fn hang_up_is_both_directions_where_the_engine_can_tell() {
     let mut events = Events::new();
     assert_eq!(poller.wait(&mut events, LONG).unwrap(), 1);
     let event = events.iter().next().unwrap();
-    let tells = engine() != "select";
-    assert_eq!(event.with_no_extra(), Event::new(1, true, tells));
-    assert_eq!((event.is_interrupt(), event.is_err()), (tells, tells.then_some(false)));
+    let distinguishes = engine() != "select";
+    assert_eq!(event.with_no_extra(), Event::new(1, true, distinguishes));
+    assert_eq!((event.is_interrupt(), event.is_err()), (distinguishes, distinguishes.then_some(false)));
     // An interest in nothing is one in hang-up.
     poller.modify(&ours, Event::none(2)).unwrap();
-    assert_eq!(wait(&poller, NOW), if tells { vec![Event::all(2)] } else { vec![] });
+    assert_eq!(wait(&poller, NOW), if distinguishes { vec![Event::all(2)] } else { vec![] });
     poller.delete(&ours).unwrap();
 }
 

@@ -145,8 +145,8 @@ class Program:
             return {self.name: self.call(engine)[0]}
         only = ("--exact", case) if case else ()
         printed = self.call(engine, *only)[1]
-        told = dict(re.findall(r"^test (\S+)(?: - should panic)? \.\.\. (\w+)", printed, re.M))
-        return {name: told.get(name) == "ok" for name in names if told.get(name) != "ignored"}
+        results = dict(re.findall(r"^test (\S+)(?: - should panic)? \.\.\. (\w+)", printed, re.M))
+        return {name: results.get(name) == "ok" for name in names if results.get(name) != "ignored"}
 
     def cases(self) -> list[str]:
         return re.findall(r"^(\S+): test$", self.call(GENUINE, "--list")[1], re.M) if self.has_cases else []

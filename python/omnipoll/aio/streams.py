@@ -1,7 +1,7 @@
 """Streams: the standard library's, whose readers and writers get native methods.
 
-A connection's StreamReader and StreamWriter are what the standard library has made. Before the protocol is
-told of the connection, the reader gets the class below, and a server's writer before the program sees it.
+A connection's StreamReader and StreamWriter are what the standard library has made. Before
+connection_made() the reader gets the class below, and a server's writer before the program sees it.
 What they are is in their attributes, where it was; the methods do what the standard library's do.
 
 A program's own subclasses, of the protocol too, stay as they are, and so does all in debug mode, and on a
