@@ -70,6 +70,7 @@ __all__ = [
     "Transport",
     "Worker",
     "WorkerStats",
+    "_engine_features",
     "__version__",
     "_install_streams",
 ]
