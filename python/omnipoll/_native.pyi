@@ -70,8 +70,8 @@ __all__ = [
     "Transport",
     "Worker",
     "WorkerStats",
-    "_engine_features",
     "__version__",
+    "_engine_features",
     "_install_streams",
 ]
 
