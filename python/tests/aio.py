@@ -26,6 +26,11 @@ def run(loop: EventLoop, main: Coroutine[Any, Any, T]) -> T:
     return loop.run_until_complete(asyncio.wait_for(main, LONG))
 
 
+async def new_event() -> asyncio.Event:
+    """Makes one in the running loop, to which it belongs before Python 3.10."""
+    return asyncio.Event()
+
+
 async def converse(clients: int) -> list[int]:
     """Has that many clients talk to a server, by streams; what each returns."""
 

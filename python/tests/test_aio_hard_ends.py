@@ -177,7 +177,7 @@ def test_what_is_raised_is_reported_and_the_loop_goes_on(
     loop: EventLoop, kind: Callable[..., None], handler_fails: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     reports: list[dict[str, object]] = []
-    reported = asyncio.Event()
+    reported = aio.run(loop, aio.new_event())
 
     def handle(_: object, context: dict[str, object]) -> None:
         reports.append(context)
@@ -251,7 +251,12 @@ def ends_well(program: str, engine: str) -> None:
     """Runs it; it says that it has ended, and nothing else."""
     command = [sys.executable, "-W", "ignore", "-c", program, engine]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=LONG, cwd=HERE)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "ended\n", "")
+    assert (ended.returncode, ended.stdout) == (0, "ended\n"), ended.stderr
+    if sys.version_info >= (
+        3,
+        10,
+    ):  # Before, asyncio logs what an executor finishes after the loop was closed.
+        assert not ended.stderr
 
 
 PENDING = """

@@ -38,7 +38,7 @@ class Program:
         self.loop, self.chance, self.actions = loop, random.Random(seed), 0
         self.ends: list[End] = []
         self.wrong: list[str] = []
-        self.changed = asyncio.Event()
+        self.changed = aio.run(loop, aio.new_event())
         loop.set_exception_handler(self.report)
 
     def report(self, _: object, context: dict[str, Any]) -> None:

@@ -95,7 +95,8 @@ def test_all_is_there() -> None:
 
 def test_signatures_are_shown() -> None:
     if sys.version_info >= (3, 10):  # 3.9 knows no signatures of native classes.
-        signature = "(engine=None, *, files_always_ready=False, strict=False, on_finding=None)"
+        keywords = "files_always_ready=False, strict=False, on_finding=None, wait_policy='balanced'"
+        signature = f"(engine=None, *, {keywords})"
         assert str(inspect.signature(omnipoll.Poller)) == signature
         _handler, _address, *options = inspect.signature(omnipoll.Server).parameters
         assert tuple(options) == OPTIONS
