@@ -252,10 +252,8 @@ def ends_well(program: str, engine: str) -> None:
     command = [sys.executable, "-W", "ignore", "-c", program, engine]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=LONG, cwd=HERE)
     assert (ended.returncode, ended.stdout) == (0, "ended\n"), ended.stderr
-    if sys.version_info >= (
-        3,
-        10,
-    ):  # Before, asyncio logs what an executor finishes after the loop was closed.
+    # Before 3.10 asyncio logs what an executor finishes after the loop was closed.
+    if sys.version_info >= (3, 10):
         assert not ended.stderr
 
 
