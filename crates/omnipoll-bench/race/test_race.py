@@ -311,24 +311,24 @@ def test_our_ratios_are_set_beside_earlier_ones(tmp_path: Path) -> None:
     assert " to 1.10" not in report.section_earlier(now, run("a0a", cpu=1050.0, clients=1))
 
 
-def test_zero_copy_sends_are_compared_with_the_others() -> None:
+def trial_of_io_uring(name: str) -> list[str]:
+    """The lines that a program prints which tries a feature out."""
     if "io_uring" not in build.engines():
         pytest.skip("there is no io_uring")
-    command = [build.program("zero_copy") or "zero_copy", "--quick"]
+    command = [build.program(name) or name, "--quick"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
     assert done.returncode == 0, done.stderr
-    rows = [line.split("  ") for line in done.stdout.splitlines()]
+    return done.stdout.splitlines()
+
+
+def test_zero_copy_sends_are_compared_with_the_others() -> None:
+    rows = [line.split("  ") for line in trial_of_io_uring("zero_copy")]
     assert len(rows) == 5 * 3
     assert sum("of 1200 copied" in row[-1] for row in rows) == 5
 
 
 def test_features_of_a_ring_are_compared_with_a_ring_without_them() -> None:
-    if "io_uring" not in build.engines():
-        pytest.skip("there is no io_uring")
-    command = [build.program("ring_features") or "ring_features", "--quick"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    lines = trial_of_io_uring("ring_features")
     assert sum("none of them" in line and "1.000" in line for line in lines) == 2
     assert len(lines) == 2 * (1 + 6) + 2
 

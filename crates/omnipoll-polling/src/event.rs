@@ -24,7 +24,7 @@ pub struct Event {
 struct Extra {
     interrupt: bool,
     priority: bool,
-    /// `None` where the engine can't tell.
+    /// `None` where the engine does not report it.
     error: Option<bool>,
 }
 
@@ -90,13 +90,13 @@ impl Event {
         self.extra.priority
     }
 
-    /// Whether a connect has failed: an error, and hang-up. `None` on select, which can't tell.
+    /// Whether a connect has failed: an error, and hang-up. `None` on select, which does not report them.
     #[deprecated(since = "3.4.0", note = "use `is_err`")]
     pub fn is_connect_failed(&self) -> Option<bool> {
         self.is_err().map(|error| error && self.is_interrupt())
     }
 
-    /// Whether an error is pending. `None` on select, which can't tell.
+    /// Whether an error is pending. `None` on select, which does not report it.
     pub fn is_err(&self) -> Option<bool> {
         self.extra.error
     }

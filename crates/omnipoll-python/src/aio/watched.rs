@@ -14,8 +14,8 @@ use super::transport::Transport;
 
 /// What is done when a descriptor is ready.
 pub(crate) enum Watched {
-    /// Callbacks of `add_reader` and `add_writer`. The file object that the first was given for, if it was none
-    /// but a number, is by what they are found when it has been closed: as `selectors` has it.
+    /// Callbacks of `add_reader` and `add_writer`, and the file object they were first added for, unless that
+    /// was a number: once it is closed and has no descriptor, they are found by it, as in `selectors`.
     Callbacks { file: Option<Py<PyAny>>, reader: Option<Py<Handle>>, writer: Option<Py<Handle>> },
     /// Reads and writes by itself.
     Transport(Py<Transport>),
