@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Runs every check and test of the project, or the steps named as arguments.
 
-A step that succeeds prints one line; of one that fails, the whole log follows. The logs stay in
-target/test. A step whose toolchain is not available is skipped, and counted as such.
+A step that succeeds prints one line; of one that fails, the whole log follows, and the lines of it that
+name what failed are printed once more at the end. The logs stay in target/test. A step whose toolchain is
+not available is skipped, and counted as such.
 """
 
 from __future__ import annotations
@@ -132,6 +133,12 @@ def count(log: str, status: int) -> Outcome:
     return outcome
 
 
+def failures(log: str) -> list[str]:
+    """The lines of cargo, pytest, unittest, compilers and a watchdog that name a failure; the last ones."""
+    names = r"^(?:FAILED|ERROR|FAIL:|error|test .* FAILED|Timeout|.*: error:|  File .*/tests?/|Python .* at )"
+    return [line[:160] for line in log.splitlines() if re.match(names, line)][-12:]
+
+
 def succeeds(command: tuple[str, ...]) -> bool:
     try:
         return subprocess.run(command, cwd=TREE, capture_output=True).returncode == 0
@@ -166,12 +173,16 @@ def main(names: list[str]) -> int:
     if unknown := [name for name in names if name not in known]:
         sys.exit(f"no such step: {' '.join(unknown)}; there are: {' '.join(known)}")
     LOGS.mkdir(parents=True, exist_ok=True)
-    outcomes = [run(known[name]) for name in names or known]
+    chosen = names or list(known)
+    outcomes = [run(known[name]) for name in chosen]
     total = Outcome(
         sum(outcome.passed for outcome in outcomes),
         sum(outcome.failed for outcome in outcomes),
         sum(outcome.skipped for outcome in outcomes),
     )
+    for name in (name for name, outcome in zip(chosen, outcomes) if outcome.failed):
+        for line in failures((LOGS / f"{name}.log").read_text(errors="replace")):
+            print(f"{name}: {line}")
     print(total)
     return 1 if total.failed else 0
 

@@ -90,9 +90,9 @@ def probe(path: Path) -> Interpreter | None:
 
 
 def interpreters() -> list[Interpreter]:
-    """One of each version."""
-    found = [one for one in map(probe, candidates()) if one]
-    return sorted({one.name: one for one in reversed(found)}.values())
+    """The newest of each minor version."""
+    found = sorted(one for one in map(probe, candidates()) if one)
+    return list({(one.version[:2], one.obstacle): one for one in found}.values())
 
 
 def environment(interpreter: Interpreter) -> str:
