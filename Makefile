@@ -8,7 +8,7 @@ PYTHON ?= python3
 CLIENTS ?= 300
 
 .DEFAULT_GOAL := all
-.PHONY: all library examples python demo test programs asan tsan miri fuzz bench clean help
+.PHONY: all library examples python demo test test-all programs asan tsan miri fuzz bench clean help
 
 all: library examples python  ## Build everything: the C library, the C examples, the Python package
 
@@ -40,8 +40,11 @@ $(VENV): python/requirements-dev.txt .ci/environment.py
 demo: all  ## Serve a few hundred real clients on each engine, and print a table
 	@$(PYTHON) c-examples/demo.py --clients $(CLIENTS)
 
-test: $(VENV)  ## Run every check and test there is; STEPS="c python" runs some of them
+test: $(VENV)  ## Run the checks and tests; STEPS="c python" runs some of them
 	@$(PYTHON) .ci/test.py $(STEPS)
+
+test-all: $(VENV)  ## Run them all: with sanitizers, Miri, fuzzing, other packages' suites, every Python
+	@$(PYTHON) .ci/test.py --all
 
 PROGRAMS := target/programs/bin/python
 
@@ -77,7 +80,7 @@ clean:  ## Remove everything built
 	rm -rf target .venv
 
 help:  ## Say this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # ---- The C library: install, header, checks ---------------------------------------------------
 

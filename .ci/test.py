@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Runs every check and test of the project, or the steps named as arguments.
+"""Runs the checks and tests of the project.
+
+    test.py [STEP...]    the steps named, or all but those that run on demand
+    test.py --all        those, too, and the Python tests on every interpreter, not the oldest and newest alone
 
 A step that succeeds prints one line; of one that fails, the whole log follows, and the lines of it that
 name what failed are printed once more at the end. The logs stay in target/test. A step whose toolchain is
@@ -49,6 +52,7 @@ class Step:
     command: tuple[str, ...]
     environment: dict[str, str] | None = None
     needs: tuple[str, ...] = ()  # succeeds where the step can run
+    is_on_demand: bool = False  # It takes minutes and seldom finds what the others don't.
 
 
 STEPS = (
@@ -80,12 +84,12 @@ STEPS = (
     # omnipoll-capi is tested by the step "c", omnipoll-python by "python".
     Step("rust", ("cargo", "test", "--no-fail-fast", "-p", "omnipoll", "-p", "omnipoll-bench")),
     # The suites of the packages that use the crate polling, from the registry.
-    Step("polling", (PYTHON, POLLING)),
+    Step("polling", (PYTHON, POLLING), is_on_demand=True),
     Step("inject", ("cargo", "test", "-p", "omnipoll", "--test", "inject")),
-    Step("asan", ("make", "asan"), needs=(*NIGHTLY, "rustc", "--version")),
-    Step("tsan", ("make", "tsan"), needs=("sh", "-c", HAS_SOURCES)),
-    Step("miri", ("make", "miri"), needs=(*NIGHTLY, "cargo", "miri", "--version")),
-    Step("fuzz", ("make", "fuzz", "SECONDS=15"), needs=("sh", "-c", HAS_FUZZ)),
+    Step("asan", ("make", "asan"), needs=(*NIGHTLY, "rustc", "--version"), is_on_demand=True),
+    Step("tsan", ("make", "tsan"), needs=("sh", "-c", HAS_SOURCES), is_on_demand=True),
+    Step("miri", ("make", "miri"), needs=(*NIGHTLY, "cargo", "miri", "--version"), is_on_demand=True),
+    Step("fuzz", ("make", "fuzz", "SECONDS=15"), needs=("sh", "-c", HAS_FUZZ), is_on_demand=True),
     Step("build", ("make", "all")),
     Step("c", ("make", "check")),
     Step("examples", (PYTHON, "c-examples/test_examples.py")),
@@ -170,10 +174,13 @@ def run(step: Step) -> Outcome:
 
 def main(names: list[str]) -> int:
     known = {step.name: step for step in STEPS}
+    default = [step.name for step in STEPS if not step.is_on_demand]
+    if names == ["--all"]:
+        names, os.environ["EVERY_PYTHON"] = list(known), "1"
     if unknown := [name for name in names if name not in known]:
         sys.exit(f"no such step: {' '.join(unknown)}; there are: {' '.join(known)}")
     LOGS.mkdir(parents=True, exist_ok=True)
-    chosen = names or list(known)
+    chosen = names or default
     outcomes = [run(known[name]) for name in chosen]
     total = Outcome(
         sum(outcome.passed for outcome in outcomes),
