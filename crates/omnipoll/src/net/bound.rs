@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use socket2::{Domain, Socket, Type};
 
-use super::listen_address::{activated, ListenAddress};
+use super::listen_address::{activated, ListenAddress, ACTIVATION};
 use super::{DatagramSocket, Listener};
 use crate::error::{fail, Describe};
 use crate::sys::socket;
@@ -34,10 +34,10 @@ impl Bound {
             ListenAddress::Udp(..) if !takes_datagrams => Err(no_datagrams()),
             ListenAddress::Udp(..) => Ok(vec![Self::Datagrams(DatagramSocket::bind(address)?)]),
             ListenAddress::Descriptor(number) => inherit(&[*number], takes_datagrams),
-            ListenAddress::Systemd => {
-                let [pid, fds] = ["LISTEN_PID", "LISTEN_FDS"].map(|name| std::env::var(name).ok());
-                let numbers: Vec<_> = activated(pid.as_deref(), fds.as_deref())?.collect();
-                inherit(&numbers, takes_datagrams)
+            ListenAddress::Systemd(name) => {
+                let variables = ACTIVATION.map(|name| std::env::var(name).ok());
+                let variables = std::array::from_fn(|index| variables[index].as_deref());
+                inherit(&activated(variables, name.as_deref())?, takes_datagrams)
             }
             _ => Ok(Listener::open(address, backlog, reuse_port)?.into_iter().map(Self::Stream).collect()),
         }

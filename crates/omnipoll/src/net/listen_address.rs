@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
-use std::ops::Range;
 use std::os::fd::RawFd;
 use std::str::FromStr;
 
@@ -17,7 +16,7 @@ use crate::sys::Address;
 /// - `:8080`, `*:8080`: every address of this machine, IPv6 and IPv4.
 /// - `unix:/path`, `unix:@name`: a unix socket, with a file or an abstract name (Linux).
 /// - `fd:3`: a listening socket that this process was started with.
-/// - `systemd`: those that systemd passed, sd_listen_fds(3).
+/// - `systemd`, `systemd:web`: those that systemd passed, sd_listen_fds(3): all, or those of that name.
 /// - `udp:127.0.0.1:0`, `udp:[::1]:53`: a datagram socket on any of the internet's addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ListenAddress {
@@ -29,8 +28,8 @@ pub(crate) enum ListenAddress {
     Unix(Address),
     /// The number of an inherited descriptor.
     Descriptor(RawFd),
-    /// The descriptors that systemd passed.
-    Systemd,
+    /// The descriptors that systemd passed: all, or those of a name.
+    Systemd(Option<String>),
 }
 
 impl FromStr for ListenAddress {
@@ -40,7 +39,9 @@ impl FromStr for ListenAddress {
     /// looked up later, when a socket is opened.
     fn from_str(text: &str) -> io::Result<Self> {
         if text == "systemd" {
-            Ok(Self::Systemd)
+            Ok(Self::Systemd(None))
+        } else if let Some(name) = text.strip_prefix("systemd:") {
+            Ok(Self::Systemd(Some(name.to_owned())))
         } else if let Some(name) = text.strip_prefix("unix:") {
             unix(name).map(Self::Unix)
         } else if let Some(number) = text.strip_prefix("fd:") {
@@ -108,20 +109,32 @@ fn is_not_here(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
 }
 
-/// The descriptors that systemd passed, from its variables in the environment.
+/// The variables of [`activated`].
+pub(crate) const ACTIVATION: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
+
+/// The descriptors that systemd passed, from its variables in the environment: all, or those of `name`.
 ///
 /// A parent other than systemd can't know the number of a process before it starts it: without
 /// `LISTEN_PID` the descriptors are ours.
-pub(crate) fn activated(listen_pid: Option<&str>, listen_fds: Option<&str>) -> io::Result<Range<RawFd>> {
+pub(crate) fn activated(
+    [listen_pid, listen_fds, names]: [Option<&str>; 3],
+    name: Option<&str>,
+) -> io::Result<Vec<RawFd>> {
     const FIRST: RawFd = 3;
     if listen_pid.is_some_and(|pid| pid.parse() != Ok(std::process::id())) {
         return Err(wrong("LISTEN_PID names another process: the descriptors are not for this one"));
     }
     let count = listen_fds.ok_or_else(|| wrong("LISTEN_FDS is not set: systemd passed no descriptor"))?;
-    match digits(count).and_then(|count| count.parse::<RawFd>().ok()) {
-        Some(count) if count > 0 => Ok(FIRST..FIRST.saturating_add(count)),
-        _ => Err(wrong("LISTEN_FDS must be the number of descriptors, 1 or more")),
+    let count = digits(count).and_then(|count| count.parse::<RawFd>().ok()).filter(|&count| count > 0);
+    let count = count.ok_or_else(|| wrong("LISTEN_FDS must be the number of descriptors, 1 or more"))?;
+    let all = FIRST..FIRST.saturating_add(count);
+    let Some(name) = name else { return Ok(all.collect()) };
+    let of_that_name = |&(_, other): &(RawFd, &str)| other == name;
+    let named: Vec<_> = all.zip(names.unwrap_or("").split(':')).filter(of_that_name).collect();
+    if named.is_empty() {
+        return Err(wrong("LISTEN_FDNAMES has no descriptor of that name"));
     }
+    Ok(named.into_iter().map(|(number, _)| number).collect())
 }
 
 #[cfg(test)]
@@ -145,7 +158,8 @@ mod tests {
         assert_eq!(parsed("udp:[::1]:53"), ListenAddress::Udp(v6(), 53));
         assert_eq!(parsed("unix:/run/a:b"), ListenAddress::Unix(Address::unix(b"/run/a:b")));
         assert_eq!(parsed("fd:3"), ListenAddress::Descriptor(3));
-        assert_eq!(parsed("systemd"), ListenAddress::Systemd);
+        assert_eq!(parsed("systemd"), ListenAddress::Systemd(None));
+        assert_eq!(parsed("systemd:web"), ListenAddress::Systemd(Some("web".into())));
         #[cfg(target_os = "linux")]
         assert_eq!(parsed("unix:@name"), ListenAddress::Unix(Address::unix(b"\0name")));
     }
@@ -193,12 +207,23 @@ mod tests {
     #[test]
     fn activation_is_for_the_process_it_names() {
         let ours = std::process::id().to_string();
-        assert_eq!(activated(Some(&ours), Some("2")).unwrap(), 3..5);
-        assert_eq!(activated(None, Some("1")).unwrap(), 3..4);
+        assert_eq!(activated([Some(&ours), Some("2"), None], None).unwrap(), [3, 4]);
+        assert_eq!(activated([None, Some("1"), None], None).unwrap(), [3]);
         for (pid, fds) in [(Some("1"), Some("1")), (Some(""), Some("1")), (None, None), (None, Some("0"))] {
-            let error = activated(pid, fds).unwrap_err();
+            let error = activated([pid, fds, None], None).unwrap_err();
             assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{pid:?} {fds:?}");
         }
+    }
+
+    #[test]
+    fn descriptors_have_names() {
+        let named = |name| activated([None, Some("4"), Some("web:admin:web")], Some(name));
+        assert_eq!(named("web").unwrap(), [3, 5]);
+        assert_eq!(named("admin").unwrap(), [4]);
+        for name in ["other", ""] {
+            assert_eq!(named(name).unwrap_err().raw_os_error(), Some(libc::EINVAL), "{name:?}");
+        }
+        assert_eq!(activated([None, Some("1"), None], Some("web")).unwrap_err().raw_os_error(), Some(libc::EINVAL));
     }
 
     #[test]

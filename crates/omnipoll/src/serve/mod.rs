@@ -4,9 +4,12 @@
 //! and FORK start a thread or process for each.
 
 mod child_processes;
+mod lifecycle;
 mod models;
+mod notifier;
 mod options;
 mod prometheus;
+mod pulse;
 mod server;
 mod server_handle;
 mod server_loop;

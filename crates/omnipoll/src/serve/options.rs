@@ -125,6 +125,7 @@ pub struct ServerOptions {
     pub(super) workers: Option<usize>,
     pub(super) reuse_port: Option<bool>,
     pub(super) signals: bool,
+    pub(super) notify: bool,
     pub(super) drain: Option<Duration>,
     pub(super) around_fork: Option<AroundFork>,
 }
@@ -137,6 +138,7 @@ impl Default for ServerOptions {
             workers: None,
             reuse_port: None,
             signals: false,
+            notify: false,
             drain: Some(Duration::from_secs(10)),
             around_fork: None,
         }
@@ -354,6 +356,23 @@ impl ServerOptions {
     #[doc(alias = "sigaction")]
     pub fn signals(mut self, yes: bool) -> Self {
         self.signals = yes;
+        self
+    }
+
+    /// Whether the service manager is told how the server does, where `NOTIFY_SOCKET` says that there is one:
+    /// a unit of systemd of `Type=notify`. `READY=1` when every worker has begun to serve, `STOPPING=1` when the
+    /// server begins to stop, and, with `WATCHDOG_USEC`, `WATCHDOG=1` at half of that time, by the loop in the
+    /// thread that called [`Server::run`](crate::Server::run): under PREFORK the parent's. A message that
+    /// can't be sent is left out. [`ServerHandle::notify`](crate::ServerHandle::notify) sends others.
+    ///
+    /// [`Server::with_options`](crate::Server::with_options) reads the environment: `EINVAL` when one of these
+    /// variables makes no sense.
+    ///
+    /// See the example of [`ServerHandle::notify`](crate::ServerHandle::notify).
+    #[doc(alias = "sd_notify")]
+    #[doc(alias = "systemd")]
+    pub fn notify(mut self, yes: bool) -> Self {
+        self.notify = yes;
         self
     }
 

@@ -234,6 +234,35 @@ impl ServerHandle {
         }
     }
 
+    /// Tells the service manager lines of sd_notify(3), such as `"STATUS=warm"`, or several, parted by line
+    /// feeds. False when there is none to be told: the server was made without
+    /// [`notify`](crate::ServerOptions::notify), or `NOTIFY_SOCKET` was not set then. From any thread.
+    ///
+    /// # Errors
+    ///
+    /// As `sendto(2)` says: `ECONNREFUSED` and `ENOENT` when nothing reads from that socket, `EAGAIN` when
+    /// it has had no room for a second.
+    ///
+    /// ```
+    /// # use omnipoll::{Conn, Handler};
+    /// # struct Echo;
+    /// # impl Handler for Echo {
+    /// #     type State = ();
+    /// #     fn on_open(&self, _: &mut Conn<'_>) -> std::io::Result<()> { Ok(()) }
+    /// #     fn on_data(&self, conn: &mut Conn<'_>, _: &mut (), data: &[u8]) { let _ = conn.write(data); }
+    /// # }
+    /// use omnipoll::{Server, ServerOptions};
+    ///
+    /// let server = Server::with_options(Echo, ServerOptions::new().notify(true))?;
+    /// // True in a unit of systemd of Type=notify.
+    /// let is_told = server.handle().notify("STATUS=The tables are loaded")?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[doc(alias = "sd_notify")]
+    pub fn notify(&self, state: &str) -> io::Result<bool> {
+        self.shared.notify(state)
+    }
+
     /// The engine of its loops.
     ///
     /// See the example of [`ServerHandle`].

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::lifecycle::Lifecycle;
 use super::options::Model;
 use super::shared::Shared;
 use super::tokens;
@@ -66,6 +67,8 @@ pub(super) struct ServerLoop {
     stop_pipes: Vec<OwnedFd>,
     /// A signal has come: the next one leaves no time.
     is_signalled: bool,
+    /// In the loop of the thread that called `run`.
+    lifecycle: Option<Lifecycle>,
 }
 
 impl ServerLoop {
@@ -77,8 +80,9 @@ impl ServerLoop {
         worker: usize,
     ) -> Self {
         let is_control = Arc::ptr_eq(&poller, &shared.control);
+        let lifecycle = if is_control { Lifecycle::new(&shared) } else { None };
         let core = Core::new(poller, driver, acceptor, shared.counters.of(worker), is_control);
-        Self { core, shared, stop_pipes: Vec::new(), is_signalled: false }
+        Self { core, shared, stop_pipes: Vec::new(), is_signalled: false, lifecycle }
     }
 
     fn poller(&self) -> &Arc<Poller> {
@@ -125,6 +129,7 @@ impl ServerLoop {
     ) -> io::Result<bool> {
         let is_prepared = std::mem::take(&mut progress.is_armed);
         let prepared = if is_prepared { Ok(()) } else { clients.before_wait(&mut self.core) };
+        let prepared = prepared.and_then(|()| self.report());
         if clients.is_empty() && self.may_end(until) {
             return progress.take_outcome().and(prepared).map(|()| false);
         }
@@ -138,6 +143,14 @@ impl ServerLoop {
             self.stop_after_error(clients, until)?;
         }
         Ok(true)
+    }
+
+    #[inline]
+    fn report(&mut self) -> io::Result<()> {
+        match &mut self.lifecycle {
+            Some(lifecycle) => lifecycle.advance(&self.core),
+            None => Ok(()),
+        }
     }
 
     /// In an outer loop, after a turn: does what would be done before the next wait, so that nothing is
@@ -219,6 +232,9 @@ impl ServerLoop {
             (EventKind::Io, tokens::STOP_PIPE) => return self.stop_pipe_ended(clients),
             (EventKind::Signal, tokens::SIGNAL) => return self.stop_by_signal(clients),
             (EventKind::Wake, _) => self.apply_stop(clients),
+            (EventKind::Timer, tokens::WATCHDOG) => {
+                return self.lifecycle.as_ref().map_or(Ok(()), |lifecycle| lifecycle.on_watchdog(&self.core))
+            }
             _ => {}
         }
         self.core.dispatch(clients, event)
@@ -249,6 +265,9 @@ impl ServerLoop {
         let Some(drain) = self.shared.wanted_stop().filter(|&drain| self.core.is_new_stop(drain)) else {
             return;
         };
+        if let Some(lifecycle) = self.lifecycle.as_ref().filter(|_| !self.core.is_stopping) {
+            lifecycle.on_stop();
+        }
         let (shared, is_control) = (self.shared.clone(), self.is_control());
         self.core.stop(clients, drain, self.shared.options.each_loop.backlog, || {
             if is_control {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use super::notifier::Notifier;
 use super::options::{Model, ServerOptions};
 use super::stats::ServerStats;
 use crate::error::{bare, explain, fail, plain};
@@ -39,6 +40,10 @@ pub(super) struct Shared {
     process: AtomicU32,
     /// How many loops the control loop must wake for a stop, and wait for.
     pub(super) other_loops: AtomicUsize,
+    /// How many workers have begun to serve.
+    pub(super) serving: AtomicUsize,
+    /// Who is told how the server does.
+    pub(super) notifier: Option<Notifier>,
     /// The stop of this process.
     stop: StopRequest,
     /// The stop of this process's children, the last error for which one of them could not serve, and that
@@ -53,6 +58,7 @@ impl Shared {
         let driver_kind = DriverKind::of(engine, many)?;
         let poller_engine = driver_kind.poller_engine(engine);
         let budget = budget_of(&options.each_loop);
+        let notifier = if options.notify { Notifier::from_environment()? } else { None };
         Ok(Self {
             control: Arc::new(
                 crate::Options::new()
@@ -72,6 +78,8 @@ impl Shared {
             loops: Mutex::default(),
             process: AtomicU32::new(fork::epoch()),
             other_loops: AtomicUsize::new(0),
+            serving: AtomicUsize::new(0),
+            notifier,
             stop: StopRequest::default(),
             for_children: SharedWords::new(3)?,
             options,
@@ -131,6 +139,32 @@ impl Shared {
     /// Whether each worker has listening sockets of its own.
     pub(super) fn reuses_ports(&self) -> bool {
         self.counters.workers() > 1 && self.options.reuse_port.unwrap_or(self.options.model == Model::Cores)
+    }
+
+    /// In the thread of a worker of this process: it begins to serve.
+    pub(super) fn worker_serves(&self) {
+        self.serving.fetch_add(1, Ordering::Release);
+        if self.notifier.is_some() {
+            // In a process that a model has forked, what reports is in the parent.
+            let _ = self.control.wake();
+        }
+    }
+
+    /// Whether every worker has begun to serve.
+    pub(super) fn serves(&self) -> bool {
+        let workers = match self.options.model {
+            Model::Thread | Model::Fork => 0,
+            _ => self.counters.workers(),
+        };
+        self.serving.load(Ordering::Acquire) >= workers
+    }
+
+    /// Tells the service manager something: false when there is none to be told.
+    pub(super) fn notify(&self, state: &str) -> io::Result<bool> {
+        match &self.notifier {
+            Some(notifier) => notifier.send(state).map(|()| true),
+            None => Ok(false),
+        }
     }
 
     /// How many clients a worker may have. The shares add up to the limit, and none is 0, because there

@@ -72,6 +72,7 @@ impl<H: Handler> StartedServer<H> {
             started.release()?;
             return Err(error);
         }
+        started.shared.worker_serves();
         started.server_loop.apply_stop(&mut started.connections);
         Ok(started)
     }

@@ -8,3 +8,7 @@ pub(super) const STOP_PIPE: u64 = OWNER;
 pub(super) const SIGNAL: u64 = OWNER + 2;
 /// Processes that have not ended are killed.
 pub(super) const KILL_CHILDREN: u64 = OWNER + 3;
+/// The service manager is told that the process is alive.
+pub(super) const WATCHDOG: u64 = OWNER + 4;
+/// A worker process has something to say.
+pub(super) const PULSE: u64 = OWNER + 5;

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use super::pulse::Pulse;
 use super::server_loop::{watch_stop_signals, ServerLoop, Until};
 use super::shared::Shared;
 use crate::event_loop::{Accepted, Acceptor, Connections, Handler, LoopPlace};
@@ -19,6 +20,14 @@ pub(super) struct WorkerSockets {
     pub(super) datagrams: Vec<DatagramSocket>,
 }
 
+/// What a worker process has of its parent.
+pub(super) struct Parent {
+    /// Closed when it stops or dies.
+    pub(super) stop_pipes: Vec<OwnedFd>,
+    /// What it is told by.
+    pub(super) pulse: Pulse,
+}
+
 /// Runs `serve` in a thread or process that the server has made, by the handler's `run_worker`.
 pub(super) fn run_worker<H: Handler>(handler: &H, serve: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     let mut serve = Some(serve);
@@ -28,24 +37,30 @@ pub(super) fn run_worker<H: Handler>(handler: &H, serve: impl FnOnce() -> io::Re
 }
 
 /// Serves as worker number `worker` until the server stops, or, in a process of its own, until its
-/// parent closes the `stop_pipes`.
+/// parent does.
 pub(super) fn serve<H: Handler>(
     handler: &H,
     shared: &Arc<Shared>,
     poller: Arc<Poller>,
     worker: usize,
     sockets: WorkerSockets,
-    stop_pipes: Option<Vec<OwnedFd>>,
+    parent: Option<Parent>,
 ) -> io::Result<()> {
     let (mut server_loop, mut connections) = make_loop(handler, shared, poller, worker, sockets)?;
     let served = || {
-        if shared.options.signals && stop_pipes.is_some() {
+        if shared.options.signals && parent.is_some() {
             watch_stop_signals(&server_loop.core.poller)?;
         }
-        if let Some(stop_pipes) = stop_pipes {
-            server_loop.watch_stop_pipes(stop_pipes)?;
+        let mut pulse = None;
+        if let Some(parent) = parent {
+            server_loop.watch_stop_pipes(parent.stop_pipes)?;
+            pulse = Some(parent.pulse);
         }
         between_start_and_end(shared, &mut server_loop, &mut connections, |server_loop, connections| {
+            match &pulse {
+                Some(pulse) => pulse.begin(),
+                None => shared.worker_serves(),
+            }
             server_loop.run(connections, Until::Stopped)
         })
     };

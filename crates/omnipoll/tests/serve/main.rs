@@ -27,6 +27,7 @@ mod frames;
 mod hostile;
 mod listening;
 mod memory;
+mod notify;
 mod on_timeout;
 mod other_threads;
 mod processes;
@@ -52,6 +53,7 @@ fn main() -> std::process::ExitCode {
     broadcasts::behaviours(&mut suite);
     listening::behaviours(&mut suite);
     memory::behaviours(&mut suite);
+    notify::behaviours(&mut suite);
     stopping::behaviours(&mut suite);
     step_by_step::behaviours(&mut suite);
     processes::behaviours(&mut suite);

@@ -3,17 +3,22 @@
 //! their queues, outlive it in the parent.
 
 use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::child_processes::{ChildProcesses, Ended};
+use super::super::pulse::Pulse;
 use super::super::server_loop::{ServerLoop, Until};
 use super::super::shared::Shared;
-use super::super::worker::{self, WorkerSockets};
+use super::super::tokens;
+use super::super::worker::{self, Parent, WorkerSockets};
 use crate::event_loop::{Accepted, Acceptor, Clients, Core, Handler, Hooks};
 use crate::net::driver::{AnyDriver, DriverKind};
 use crate::net::Counter;
-use crate::{Event, EventKind};
+use crate::sys::Waker;
+use crate::{Event, EventKind, Interest};
 
 /// A worker that dies sooner than this is replaced after a delay, which doubles each time.
 const SOON: Duration = Duration::from_secs(1);
@@ -27,6 +32,7 @@ const IDS_PER_WORKER: u32 = 1 << 16;
 struct Worker {
     sockets: WorkerSockets,
     child: Option<u64>,
+    pulse: Option<Pulse>,
     began: Instant,
     /// How often in a row it could not serve.
     failures: u32,
@@ -38,6 +44,8 @@ struct Workers<'h, H> {
     shared: Arc<Shared>,
     workers: Vec<Worker>,
     children: ChildProcesses,
+    /// By which the workers wake this process.
+    waker: Arc<Waker>,
     /// Why the server ends.
     gave_up: Option<io::Error>,
 }
@@ -47,13 +55,20 @@ pub(in super::super) fn run<H: Handler>(
     shared: &Arc<Shared>,
     sockets: Vec<WorkerSockets>,
 ) -> io::Result<()> {
-    let worker =
-        |sockets| Worker { sockets, child: None, began: Instant::now(), failures: 0, delay: Duration::ZERO };
+    let worker = |sockets| Worker {
+        sockets,
+        child: None,
+        pulse: None,
+        began: Instant::now(),
+        failures: 0,
+        delay: Duration::ZERO,
+    };
     let mut workers = Workers {
         handler,
         shared: shared.clone(),
         workers: sockets.into_iter().map(worker).collect(),
         children: ChildProcesses::new()?,
+        waker: Arc::new(Waker::new()?),
         gave_up: None,
     };
     let mut server_loop = ServerLoop::new(
@@ -63,6 +78,8 @@ pub(in super::super) fn run<H: Handler>(
         Acceptor::default(),
         0,
     );
+    let waker = workers.waker.as_raw_fd();
+    server_loop.core.poller.add_reserved(waker, Interest::READ, tokens::PULSE)?;
     for number in 0..workers.workers.len() {
         workers.start(&mut server_loop.core, number)?;
     }
@@ -78,24 +95,35 @@ impl Worker {
 impl<H: Handler> Workers<'_, H> {
     fn start(&mut self, core: &mut Core, number: usize) -> io::Result<()> {
         let (handler, shared) = (self.handler, self.shared.clone());
+        let Ok(pulse) = Pulse::new(&self.waker) else { return self.start_later(core, number) };
+        let of_parent = pulse.clone();
         let workers = &mut self.workers;
         let forked = self.children.fork(core, &self.shared, IDS_PER_WORKER, |stop_pipes| {
             // Closes the sockets of the others.
             let sockets = std::mem::take(workers).swap_remove(number).sockets;
-            let serve =
-                || worker::serve(handler, &shared, shared.poller()?, number, sockets, Some(stop_pipes));
+            let parent = Parent { stop_pipes, pulse };
+            let serve = || worker::serve(handler, &shared, shared.poller()?, number, sockets, Some(parent));
             worker::run_worker(handler, serve)
         });
         match forked {
             Ok(child) => {
                 let worker = &mut self.workers[number];
                 worker.child = Some(child);
+                worker.pulse = Some(of_parent);
                 worker.began = Instant::now();
                 Ok(())
             }
             // The system is out of processes.
             Err(_) => self.start_later(core, number),
         }
+    }
+
+    /// Workers have something to say.
+    fn take_pulses(&mut self) {
+        self.waker.drain();
+        let serves = |worker: &&Worker| worker.pulse.as_ref().is_some_and(Pulse::serves);
+        let serving = self.workers.iter().filter(serves).count();
+        self.shared.serving.store(serving, Ordering::Release);
     }
 
     fn start_later(&mut self, core: &mut Core, number: usize) -> io::Result<()> {
@@ -110,6 +138,7 @@ impl<H: Handler> Workers<'_, H> {
         };
         let worker = &mut self.workers[number];
         worker.child = None;
+        worker.pulse = None;
         let counters = self.shared.counters.of(number);
         counters.leave_active(0);
         if core.is_stopping || self.shared.check_workers_start(core).is_err() {
@@ -163,6 +192,10 @@ impl<H: Handler> Hooks for Workers<'_, H> {
             return self.replace(core, &ended);
         }
         match event.kind() {
+            EventKind::Io if event.token() == tokens::PULSE => {
+                self.take_pulses();
+                Ok(())
+            }
             EventKind::Timer if event.token() < self.workers.len() as u64 && !core.is_stopping => {
                 self.start(core, event.token() as usize)
             }
