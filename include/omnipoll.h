@@ -1729,6 +1729,14 @@ OMNI_API OMNI_MUST_USE int omni_model_by_name(const char *name) OMNI_NONNULL(1);
 #define OMNI_SERVER_SHARE_PORT 0x4
 
 /**
+ * Flag of omni_server_options: the service manager is told how the server does, where `NOTIFY_SOCKET` in
+ * the environment says that there is one (sd_notify(3)): `READY=1` when every worker has begun to serve,
+ * `STOPPING=1` when the server begins to stop, and, with `WATCHDOG_USEC`, `WATCHDOG=1` at half of that time,
+ * by the loop in the thread of `omni_server_run`. `omni_server_notify` sends others.
+ */
+#define OMNI_SERVER_NOTIFY 0x8
+
+/**
  * How a server serves. 0 is the default in every field: fill the struct with zeros, set `size`, and
  * then what is to differ.
  */
@@ -1828,7 +1836,7 @@ typedef struct omni_server_options {
  * Returns 0, or:
  *   -EINVAL: a struct's size is not set; an unknown model, engine or flag; `reserved` is not 0;
  *       `low_water` above `high_water`; with OMNI_ENGINE_AUTO, `OMNIPOLL_ENGINE` names no
- *       engine.
+ *       engine; with OMNI_SERVER_NOTIFY, `NOTIFY_SOCKET` or `WATCHDOG_USEC` makes no sense.
  *   -E2BIG: a struct is a newer version's and asks for something that this version doesn't have.
  *   -ENOSYS: the engine is not available here; or pointers have 32 bits here, too few for an
  *       omni_conn.
@@ -1847,12 +1855,12 @@ OMNI_API OMNI_MUST_USE int omni_server_new(const omni_server_options *options,
  * "127.0.0.1:8080", "[::1]:8080", "localhost:8080" (every address of that name), ":8080" or
  * "*:8080" (every address of this machine, IPv6 and IPv4), "unix:/path", "unix:@abstract", "fd:3"
  * (an inherited socket, which listens or is for datagrams), "systemd" (all that systemd has
- * passed), "udp:127.0.0.1:53" (datagrams). With port 0 the system chooses one, which
- * `omni_server_address` returns.
+ * passed), "systemd:web" (those of that name, `FileDescriptorName=web`), "udp:127.0.0.1:53"
+ * (datagrams). With port 0 the system chooses one, which `omni_server_address` returns.
  *
  * Returns 0, or:
  *   -EINVAL: this is no address; the server runs, or has run; the descriptor of "fd:" or
- *       "systemd" neither listens nor is for datagrams; systemd has passed none.
+ *       "systemd" neither listens nor is for datagrams; systemd has passed none, or none so named.
  *   -EADDRINUSE, -EADDRNOTAVAIL, -EACCES, -ENOENT: as bind(2) says.
  *   -EBADF, -ENOTSOCK: the descriptor of "fd:" or "systemd" is not open, or no socket.
  *   -ENOTSUP: datagrams under OMNI_MODEL_THREAD and OMNI_MODEL_FORK: a datagram belongs to no
@@ -1988,6 +1996,21 @@ OMNI_API OMNI_MUST_USE int omni_server_dup_listener(const omni_server *server,
  * Returns 0 or an error. System calls: none. Since 0.1.
  */
 OMNI_API int omni_server_keep_files(omni_server *server) OMNI_NONNULL(1);
+
+/**
+ * Tells the service manager lines of sd_notify(3), such as "STATUS=warm", or several, parted by line
+ * feeds. From any thread.
+ *
+ * Returns 1; 0 when there is none to be told: the server was made without OMNI_SERVER_NOTIFY, or
+ * `NOTIFY_SOCKET` was not set then; or:
+ *   -EINVAL: `state` is NULL, or not UTF-8.
+ *   -ECONNREFUSED, -ENOENT: nothing reads from that socket.
+ *   -EAGAIN: it has had no room for a second.
+ *   -EMFILE, -ENFILE: too many open files in the process, in the system.
+ *
+ * System calls: socket, sendto, close. Since 0.1.
+ */
+OMNI_API int omni_server_notify(const omni_server *server, const char *state) OMNI_NONNULL(1,2);
 
 /**
  * The engine of the server's loops: never OMNI_ENGINE_AUTO. 0 on an error, which `omni_last_error`

@@ -616,6 +616,7 @@ class _Options(TypedDict, total=False):
     linger: float
     signals: bool
     drain: float | None
+    notify: bool
 
 @disjoint_base
 class Server:
@@ -641,6 +642,7 @@ class Server:
         signals: bool = False,
         drain: float | None = 10.0,
         wait_policy: _WaitPolicy = "balanced",
+        notify: bool = False,
     ) -> None: ...
     def listen(self, address: str) -> str: ...
     @property
@@ -658,6 +660,7 @@ class Server:
     def datagram_sockets(self) -> list[DatagramSocket]: ...
     def dup_listener(self, number: int = 0) -> int: ...
     def keep_files(self) -> None: ...
+    def notify(self, state: str) -> bool: ...
     @property
     def engine(self) -> str: ...
     @property

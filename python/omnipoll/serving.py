@@ -57,6 +57,7 @@ class Server(_native.Server):
     address: one to listen on, or a sequence of several: "127.0.0.1:8080", "[::1]:8080",
     "localhost:8080", ":8080" or "*:8080" (every address of this machine), "unix:/path",
     "unix:@abstract", "fd:3" (a socket that was inherited), "systemd" (all that systemd has passed),
+    "systemd:web" (those of that name),
     "udp:127.0.0.1:53" (datagrams). Port 0 lets the system choose: see addresses.
 
     model: "reactor" (one loop for all), "cores" (a loop for each core, in threads), "thread" (a
@@ -80,7 +81,9 @@ class Server(_native.Server):
     "balanced", ("latency", seconds) or ("thrifty", seconds), as Poller has it.
 
     signals: whether SIGTERM and SIGINT stop the server, a second one at once. drain: the seconds
-    clients have to finish then, and after a with block; None is as long as they like.
+    clients have to finish then, and after a with block; None is as long as they like. notify: whether the
+    service manager is told how the server does, where NOTIFY_SOCKET says that there is one: READY=1 when
+    every worker serves, STOPPING=1, and WATCHDOG=1 at half of WATCHDOG_USEC (Type=notify of systemd).
 
     run() serves in the calling thread, start() and run_once() do so step by step. As a context manager it
     serves in a thread of its own, and stops at the end of the block.

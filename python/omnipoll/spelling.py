@@ -26,6 +26,7 @@ OPTIONS = (
     "signals",
     "drain",
     "wait_policy",
+    "notify",
 )
 
 LOOP_OPTIONS = (

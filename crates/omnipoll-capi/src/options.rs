@@ -20,6 +20,11 @@ pub const OMNI_SERVER_REUSE_PORT: u32 = 0x2;
 /// Flag of omni_server_options: the workers share one listening socket, so that no client is
 /// lost when one of them dies. OMNI_MODEL_PREFORK does this by default.
 pub const OMNI_SERVER_SHARE_PORT: u32 = 0x4;
+/// Flag of omni_server_options: the service manager is told how the server does, where `NOTIFY_SOCKET` in
+/// the environment says that there is one (sd_notify(3)): `READY=1` when every worker has begun to serve,
+/// `STOPPING=1` when the server begins to stop, and, with `WATCHDOG_USEC`, `WATCHDOG=1` at half of that time,
+/// by the loop in the thread of `omni_server_run`. `omni_server_notify` sends others.
+pub const OMNI_SERVER_NOTIFY: u32 = 0x8;
 
 /// How a server serves. 0 is the default in every field: fill the struct with zeros, set `size`, and
 /// then what is to differ.
@@ -86,7 +91,7 @@ impl omni_server_options {
     /// As the core takes them.
     pub(crate) fn translate(&self) -> Result<ServerOptions, Failure> {
         const PORTS: u32 = OMNI_SERVER_REUSE_PORT | OMNI_SERVER_SHARE_PORT;
-        if self.flags & !(OMNI_SERVER_SIGNALS | PORTS) != 0 {
+        if self.flags & !(OMNI_SERVER_SIGNALS | PORTS | OMNI_SERVER_NOTIFY) != 0 {
             return Err(Failure::new(libc::EINVAL, "flags has an unknown bit"));
         }
         if self.flags & PORTS == PORTS {
@@ -101,6 +106,7 @@ impl omni_server_options {
             .model(self.model()?)
             .wait_policy(wait_policy(self.wait_policy, self.wait_ns)?)
             .signals(self.flags & OMNI_SERVER_SIGNALS != 0)
+            .notify(self.flags & OMNI_SERVER_NOTIFY != 0)
             .water_marks(
                 count(self.low_water).unwrap_or(16 << 10),
                 count(self.high_water).unwrap_or(64 << 10),

@@ -67,7 +67,7 @@ pub(crate) fn call(
 /// Returns 0, or:
 ///   -EINVAL: a struct's size is not set; an unknown model, engine or flag; `reserved` is not 0;
 ///       `low_water` above `high_water`; with OMNI_ENGINE_AUTO, `OMNIPOLL_ENGINE` names no
-///       engine.
+///       engine; with OMNI_SERVER_NOTIFY, `NOTIFY_SOCKET` or `WATCHDOG_USEC` makes no sense.
 ///   -E2BIG: a struct is a newer version's and asks for something that this version doesn't have.
 ///   -ENOSYS: the engine is not available here; or pointers have 32 bits here, too few for an
 ///       omni_conn.
@@ -128,12 +128,12 @@ fn insert(server: Server<Callbacks>) -> Result<*mut omni_server, Failure> {
 /// "127.0.0.1:8080", "[::1]:8080", "localhost:8080" (every address of that name), ":8080" or
 /// "*:8080" (every address of this machine, IPv6 and IPv4), "unix:/path", "unix:@abstract", "fd:3"
 /// (an inherited socket, which listens or is for datagrams), "systemd" (all that systemd has
-/// passed), "udp:127.0.0.1:53" (datagrams). With port 0 the system chooses one, which
-/// `omni_server_address` returns.
+/// passed), "systemd:web" (those of that name, `FileDescriptorName=web`), "udp:127.0.0.1:53"
+/// (datagrams). With port 0 the system chooses one, which `omni_server_address` returns.
 ///
 /// Returns 0, or:
 ///   -EINVAL: this is no address; the server runs, or has run; the descriptor of "fd:" or
-///       "systemd" neither listens nor is for datagrams; systemd has passed none.
+///       "systemd" neither listens nor is for datagrams; systemd has passed none, or none so named.
 ///   -EADDRINUSE, -EADDRNOTAVAIL, -EACCES, -ENOENT: as bind(2) says.
 ///   -EBADF, -ENOTSOCK: the descriptor of "fd:" or "systemd" is not open, or no socket.
 ///   -ENOTSUP: datagrams under OMNI_MODEL_THREAD and OMNI_MODEL_FORK: a datagram belongs to no
@@ -365,6 +365,27 @@ pub extern "C" fn omni_server_keep_files(server: *mut omni_server) -> c_int {
     call("omni_server_keep_files", server, |serving| {
         serving.handle.keep_files();
         Ok(0)
+    })
+}
+
+/// cbindgen:postfix=OMNI_NONNULL(1,2)
+/// Tells the service manager lines of sd_notify(3), such as "STATUS=warm", or several, parted by line
+/// feeds. From any thread.
+///
+/// Returns 1; 0 when there is none to be told: the server was made without OMNI_SERVER_NOTIFY, or
+/// `NOTIFY_SOCKET` was not set then; or:
+///   -EINVAL: `state` is NULL, or not UTF-8.
+///   -ECONNREFUSED, -ENOENT: nothing reads from that socket.
+///   -EAGAIN: it has had no room for a second.
+///   -EMFILE, -ENFILE: too many open files in the process, in the system.
+///
+/// System calls: socket, sendto, close. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn omni_server_notify(server: *const omni_server, state: *const c_char) -> c_int {
+    call("omni_server_notify", server, |serving| {
+        // SAFETY: NULL or a text by this function's contract.
+        let state = unsafe { read_str(state, "state is NULL") }?;
+        Ok(serving.handle.notify(state)?.into())
     })
 }
 

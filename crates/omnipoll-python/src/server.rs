@@ -44,7 +44,7 @@ impl PyServer {
                           max_clients=None, backlog=4096, reuse_port=None, queue_limit=16777216, \
                           total_queue_limit=268435456, high_water=65536, low_water=16384, \
                           idle_timeout=None, read_timeout=None, write_timeout=60.0, linger=2.0, \
-                          signals=False, drain=10.0, wait_policy='balanced')"
+                          signals=False, drain=10.0, wait_policy='balanced', notify=False)"
     )]
     fn new(_arguments: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> Self {
         Self(InitCell::new())
@@ -69,6 +69,7 @@ impl PyServer {
         options = keywords.set_unless_none(options, "workers", ServerOptions::workers)?;
         options = keywords.set_unless_none(options, "reuse_port", ServerOptions::reuse_port)?;
         options = keywords.set(options, "signals", ServerOptions::signals)?;
+        options = keywords.set(options, "notify", ServerOptions::notify)?;
         let drain = keywords.take("drain")?.unwrap_or(Some(10.0));
         options = options.drain(convert::optional_span(drain, "drain")?);
         keywords.finish("check_options")?;
@@ -221,6 +222,15 @@ impl PyServer {
     fn keep_files(&self) -> PyResult<()> {
         self.0.get()?.handle.keep_files();
         Ok(())
+    }
+
+    /// Tells the service manager lines of sd_notify(3), such as "STATUS=warm", or several, parted by line feeds.
+    /// False when there is none to be told: the server was made without notify=True, or NOTIFY_SOCKET was
+    /// not set then. Any thread may call it. Raises ConnectionRefusedError, FileNotFoundError or
+    /// BlockingIOError when nothing reads from that socket.
+    fn notify(&self, py: Python<'_>, #[pyo3(from_py_with = text)] state: String) -> PyResult<bool> {
+        let handle = &self.0.get()?.handle;
+        py.detach(|| handle.notify(&state)).map_err(error)
     }
 
     /// The name of the engine.

@@ -107,6 +107,7 @@ CALL(omni_server_address, fine(omni_server_address(handle, room, sizeof room)))
 CALL(omni_server_datagram_sockets, omni_server_datagram_sockets(handle, NULL, 0))
 CALL(omni_server_dup_listener, fine(duplicate(handle)))
 CALL(omni_server_keep_files, omni_server_keep_files(handle))
+CALL(omni_server_notify, omni_server_notify(handle, "STATUS=x"))
 CALL(omni_server_broadcast, fine(omni_server_broadcast(handle, "x", 1)))
 CALL(omni_server_broadcast_except, fine(omni_server_broadcast_except(handle, "x", 1, NULL)))
 CALL(omni_server_broadcast_group, fine(omni_server_broadcast_group(handle, "none", "x", 1, NULL)))
@@ -228,6 +229,7 @@ static const struct call of_servers[] = {
     ROW(omni_server_address, -EINVAL, -ESTALE, 0),
     ROW(omni_server_dup_listener, -EINVAL, -ESTALE, 0),
     ROW(omni_server_keep_files, -EINVAL, -ESTALE, 0),
+    ROW(omni_server_notify, -EINVAL, -ESTALE, 0),
     ROW(omni_server_broadcast, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_server_broadcast_except, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_server_broadcast_group, -EINVAL, -ESTALE, -EOWNERDEAD),

@@ -39,7 +39,7 @@ static void bad_options(uint32_t engine)
     REFUSED(model, 6, -EINVAL);
     REFUSED(engine, 77, -EINVAL);
     REFUSED(engine, OMNI_ENGINE_KQUEUE, -ENOSYS);
-    REFUSED(flags, 8, -EINVAL);
+    REFUSED(flags, UINT32_C(1) << 31, -EINVAL);
     REFUSED(flags, OMNI_SERVER_REUSE_PORT | OMNI_SERVER_SHARE_PORT, -EINVAL);
     REFUSED(wait_policy, OMNI_WAIT_THRIFTY, -EINVAL);
     REFUSED(wait_ns, 1, -EINVAL);

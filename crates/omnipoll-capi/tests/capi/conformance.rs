@@ -25,7 +25,7 @@ fn compile(program: &str, folder: &Path, arguments: &[&str]) -> PathBuf {
 const SHARED: [&str; 3] = ["-L.", "-Wl,-rpath,$ORIGIN/../lib", "-lomnipoll"];
 const STATIC: [&str; 3] = ["libomnipoll.a", "-lm", "-ldl"];
 
-const PROGRAMS: [&str; 23] = [
+const PROGRAMS: [&str; 24] = [
     "conformance",
     "wait",
     "handles",
@@ -35,6 +35,7 @@ const PROGRAMS: [&str; 23] = [
     "inspect",
     "server",
     "addresses",
+    "operate",
     "stop",
     "workers",
     "datagram",

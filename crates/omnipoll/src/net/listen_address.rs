@@ -223,7 +223,10 @@ mod tests {
         for name in ["other", ""] {
             assert_eq!(named(name).unwrap_err().raw_os_error(), Some(libc::EINVAL), "{name:?}");
         }
-        assert_eq!(activated([None, Some("1"), None], Some("web")).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+        assert_eq!(
+            activated([None, Some("1"), None], Some("web")).unwrap_err().raw_os_error(),
+            Some(libc::EINVAL)
+        );
     }
 
     #[test]

@@ -125,8 +125,8 @@ impl<H: Handler + Send + Sync> Server<H> {
     ///
     /// `"127.0.0.1:8080"`, `"[::1]:8080"`, `"localhost:8080"`, `":8080"` or `"*:8080"`
     /// (every address of this machine), `"unix:/path"`, `"unix:@abstract"`, `"fd:3"` (a socket that
-    /// was inherited), `"systemd"` (all that systemd has passed), `"udp:127.0.0.1:53"` (datagrams,
-    /// under REACTOR, CORES and PREFORK).
+    /// was inherited), `"systemd"` (all that systemd has passed), `"systemd:web"` (those of that name,
+    /// `FileDescriptorName=web`), `"udp:127.0.0.1:53"` (datagrams, under REACTOR, CORES and PREFORK).
     ///
     /// # Errors
     ///
