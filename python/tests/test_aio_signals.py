@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import aio
 import pytest
@@ -52,6 +55,52 @@ def test_an_interrupt_that_another_thread_receives_ends_the_wait(loop: EventLoop
     assert signal.set_wakeup_fd(-1) == -1
     loop.call_soon(loop.stop)
     loop.run_forever()
+
+
+def interrupt_at(count: int, call: Callable[[], object]) -> bool:
+    """Calls it, interrupted before the line of Python's with this number, if it has so many."""
+    left = count
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal left
+        if frame.f_code.co_name == "_read_from_self":
+            return None  # What is raised by a trace while an exception is handled is handled for ever.
+        if event == "line":
+            left -= 1
+            if left == 0:
+                signal.raise_signal(signal.SIGINT)
+        return trace
+
+    before = sys.gettrace()
+    try:
+        sys.settrace(trace)
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+@pytest.mark.parametrize("debug", (False, True))
+def test_an_interrupt_at_any_moment_leaves_a_loop_that_does_not_run(loop: EventLoop, debug: bool) -> None:
+    def finish() -> None:
+        loop.stop()
+
+    loop.set_debug(debug)
+    hooks = sys.get_asyncgen_hooks()
+    count, is_interrupted = 0, True
+    while is_interrupted:
+        count += 1
+        handle = loop.call_soon(finish)
+        is_interrupted = interrupt_at(count, loop.run_forever)
+        handle.cancel()
+        assert not loop.is_running()
+        assert asyncio._get_running_loop() is None
+        assert sys.get_asyncgen_hooks() == hooks
+        assert sys.get_coroutine_origin_tracking_depth() == 0
+        assert signal.set_wakeup_fd(-1) == -1
+    assert count > 3
 
 
 def test_an_interrupt_cancels_the_main_task(engine: str) -> None:

@@ -9,7 +9,6 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
 from omnipoll import _native
@@ -33,17 +32,11 @@ class EventLoop(SocketCalls, asyncio.SelectorEventLoop):
     if TYPE_CHECKING:
         # The standard library's, which its annotations leave out.
         _csock: socket.socket | None
-        _signal_handlers: dict[int, asyncio.Handle]
 
-        def _check_closed(self) -> None: ...
         def _child_watcher_callback(self, pid: int, returncode: int, transp: object) -> None: ...
         def _add_reader(self, fd: FileDescriptorLike, callback: object, *args: object) -> object: ...
-        def _check_running(self) -> None: ...
-        def _set_coroutine_origin_tracking(self, enabled: bool) -> None: ...
         def _close_self_pipe(self) -> None: ...
         def _make_self_pipe(self) -> None: ...
-        def _asyncgen_firstiter_hook(self, agen: AsyncGenerator[Any, Any]) -> None: ...
-        def _asyncgen_finalizer_hook(self, agen: AsyncGenerator[Any, Any]) -> None: ...
         def _ensure_fd_no_transport(self, fd: object) -> None: ...
         def _remove_reader(self, fd: FileDescriptorLike) -> bool: ...
 
@@ -55,41 +48,6 @@ class EventLoop(SocketCalls, asyncio.SelectorEventLoop):
         self._transports = _Transports(self)
         self._pidfds: set[int] = set()
 
-    def run_forever(self) -> None:
-        """Run until stop() is called."""
-        self._run_forever_setup()
-        try:
-            if self._thread_id == threading.main_thread().ident:
-                self._run_with_signals()
-            else:
-                self._run()
-        finally:
-            self._run_forever_cleanup()
-
-    def _run_with_signals(self) -> None:
-        """Have signals end the wait: one that comes just before it, or to another thread, would not."""
-        previous = -1  # An interrupt may come as soon as they are taken.
-        try:
-            previous = self._take_signals()
-            self._run()
-        finally:
-            if previous == -1 and not self._signal_handlers:
-                self._give_signals_back()
-
-    def _take_signals(self) -> int:
-        """Have Python write signals to the loop's socket, unless it writes them elsewhere already."""
-        assert self._csock is not None
-        previous = signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
-        if previous != -1:
-            signal.set_wakeup_fd(previous)
-        return previous
-
-    def _give_signals_back(self) -> None:
-        assert self._csock is not None
-        current = signal.set_wakeup_fd(-1)
-        if current != self._csock.fileno():
-            signal.set_wakeup_fd(current)
-
     def _after_fork(self) -> None:
         """Go on in a forked child: the socket to which signals are written is its parent's."""
         self._close_self_pipe()
@@ -100,8 +58,6 @@ class EventLoop(SocketCalls, asyncio.SelectorEventLoop):
 
     def close(self) -> None:
         """Close the loop, which must not be running: what waits is dropped."""
-        if getattr(self, "_csock", None) and not self.is_running() and _is_main_thread():
-            self._give_signals_back()  # A second interrupt may have kept them.
         super().close()
         self._release()
         while self._pidfds:
@@ -199,40 +155,10 @@ class EventLoop(SocketCalls, asyncio.SelectorEventLoop):
                 return await children.start(self, watcher, *what, **keywords)
             return await super()._make_subprocess_transport(*what, **keywords)  # type: ignore[misc]
 
-    if sys.version_info < (3, 13):
-        # From 3.13 on the standard library has these two.
-
-        def _run_forever_setup(self) -> None:
-            self._check_closed()
-            self._check_running()
-            self._set_coroutine_origin_tracking(self._debug)
-            self._old_agen_hooks = sys.get_asyncgen_hooks()
-            self._thread_id = threading.get_ident()
-            sys.set_asyncgen_hooks(
-                firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook
-            )
-            asyncio._set_running_loop(self)
-
-        def _run_forever_cleanup(self) -> None:
-            self._stopping = False
-            self._thread_id = None
-            asyncio._set_running_loop(None)
-            self._set_coroutine_origin_tracking(False)
-            sys.set_asyncgen_hooks(*self._old_agen_hooks)
-
-    elif TYPE_CHECKING:
-
-        def _run_forever_setup(self) -> None: ...
-        def _run_forever_cleanup(self) -> None: ...
-
 
 def _is_socket(sock: object) -> bool:
     """Whether it is one by its type: what only has a socket's methods is left to the standard library."""
     return issubclass(type(sock), socket.socket)
-
-
-def _is_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
 
 
 def _call(handle: asyncio.Handle) -> None:

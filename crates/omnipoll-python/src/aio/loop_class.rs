@@ -15,6 +15,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::handle::{is_ours_alone, Handle, TimerHandle};
 use super::readers::{self, Direction};
+use super::running;
 use super::timers::Timers;
 use super::turn::{self, Turn};
 use super::watched::{Key, Registration, Watched, WatchedSet};
@@ -76,6 +77,14 @@ impl AsyncioLoop {
 
     pub(crate) fn is_stopping(&self) -> bool {
         self.is_stopping.load(Relaxed)
+    }
+
+    pub(crate) fn set_stopping(&self, is_stopping: bool) {
+        self.is_stopping.store(is_stopping, Relaxed);
+    }
+
+    pub(crate) fn set_thread(&self, thread: Option<u64>) {
+        self.thread.store(thread.unwrap_or(0), Relaxed);
     }
 
     pub(crate) fn check_open(&self) -> PyResult<()> {
@@ -348,8 +357,8 @@ impl AsyncioLoop {
     }
 
     /// Runs until `stop()` is called.
-    fn _run(slf: &Bound<'_, Self>) -> PyResult<()> {
-        turn::run(slf)
+    fn run_forever(slf: &Bound<'_, Self>) -> PyResult<()> {
+        running::run_forever(slf)
     }
 
     /// One turn of the loop.
@@ -370,7 +379,7 @@ impl AsyncioLoop {
 
     /// Ends `run_forever()` after the current turn.
     fn stop(&self) {
-        self.is_stopping.store(true, Relaxed);
+        self.set_stopping(true);
     }
 
     /// Whether it runs.
@@ -420,7 +429,7 @@ impl AsyncioLoop {
 
     #[setter(_stopping)]
     fn set_stopping_flag(&self, on: bool) {
-        self.is_stopping.store(on, Relaxed);
+        self.set_stopping(on);
     }
 
     #[getter]
@@ -430,7 +439,7 @@ impl AsyncioLoop {
 
     #[setter(_thread_id)]
     fn set_thread_id(&self, thread: Option<u64>) {
-        self.thread.store(thread.unwrap_or(0), Relaxed);
+        self.set_thread(thread);
     }
 
     fn _write_to_self(&self) -> PyResult<()> {

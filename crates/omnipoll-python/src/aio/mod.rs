@@ -15,6 +15,7 @@ mod handle;
 mod loop_class;
 mod readers;
 mod report;
+mod running;
 mod scheduling;
 mod socket;
 mod socket_attempt;
