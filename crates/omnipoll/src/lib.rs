@@ -205,8 +205,8 @@ pub use feature::Feature;
 pub use interest::{Interest, Trigger};
 #[cfg(feature = "serve")]
 pub use net::{
-    Conn, ConnId, ConnectOptions, Datagram, DatagramId, FailedConnect, Frame, LoopRef, Pipes, Spawned,
-    Timeout,
+    Conn, ConnId, ConnectOptions, Datagram, DatagramId, FailedConnect, Frame, LoopRef, Pipes, ProxyVersion,
+    Spawned, Timeout,
 };
 pub use poller::{Options, Poller, Registered, Stats};
 #[cfg(feature = "serve")]

@@ -80,6 +80,9 @@ impl<H: Handler> Connections<H> {
         }
         self.context.counters.received(chunk.length() as u64);
         connection.timeouts.note_read(&self.context.clock);
+        if connection.awaits_header {
+            return self.header_received(slot, driver.bytes(chunk));
+        }
         if connection.io.input.is_framed() {
             return self.deliver_frames_of(slot, driver.bytes(chunk));
         }

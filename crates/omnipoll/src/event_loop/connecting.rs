@@ -122,7 +122,9 @@ impl<H: Handler> Connections<H> {
                 connection.write_shared(data, above_high_water, &self.context);
             }
         }
-        self.open(driver, connection);
+        self.insert(connection);
+        self.open(slot);
+        self.update_if_needed(driver, slot);
         for command in others {
             if self.is_in_child() {
                 return;

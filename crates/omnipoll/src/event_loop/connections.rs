@@ -16,7 +16,7 @@ use crate::net::driver::{AnyDriver, Driver, DriverKind};
 use crate::net::{
     Budget, Clock, Command, Conn, ConnId, Connection, ConnectionTable, Connects, Counter, DatagramId,
     DatagramSocket, LoopContext, Mailbox, Origin, PendingCommand, StopLoop, Timeouts, WorkerCounters,
-    WriteQueue,
+    WriteQueue, LONGEST_PROXY_HEADER,
 };
 use crate::sys::socket;
 use crate::{Poller, Ready};
@@ -134,10 +134,25 @@ impl<H: Handler> Connections<H> {
         let Accepted { socket, peer, token } = accepted;
         let (id, account) = self.context.mailbox.add(self.table.next_slot());
         let origin = Origin { token, is_outgoing: false };
-        self.open(
-            driver,
-            Connection::new(socket, peer, origin, id, WriteQueue::new(account), self.timeouts()),
-        );
+        let queue = WriteQueue::new(account);
+        let connection = Connection::new(socket, peer, origin, id, queue, self.timeouts());
+        let slot = self.insert(connection);
+        match self.options.proxy_header {
+            Some(within) => self.await_header(driver, slot, within),
+            None => {
+                self.open(slot);
+                self.update_if_needed(driver, slot);
+            }
+        }
+    }
+
+    /// Puts a connection into the table, without a call of the handler.
+    pub(super) fn insert(&mut self, connection: Connection) -> usize {
+        let slot = self.table.insert(connection);
+        if slot == self.states.len() {
+            self.states.push(None);
+        }
+        slot
     }
 
     pub(super) fn timeouts(&self) -> Timeouts {
@@ -146,11 +161,7 @@ impl<H: Handler> Connections<H> {
     }
 
     /// Calls `on_open` for a new connection.
-    pub(super) fn open(&mut self, driver: &mut AnyDriver, connection: Connection) {
-        let slot = self.table.insert(connection);
-        if slot == self.states.len() {
-            self.states.push(None);
-        }
+    pub(super) fn open(&mut self, slot: usize) {
         let mut conn = Conn { table: &mut self.table, slot, context: &self.context };
         let opened = catch_unwind(AssertUnwindSafe(|| self.handler.on_open(&mut conn)));
         if !self.context.poller.is_owner() {
@@ -167,7 +178,6 @@ impl<H: Handler> Connections<H> {
                 conn.abort();
             }
         }
-        self.update_if_needed(driver, slot);
     }
 
     /// Whether a callback has forked, and this is the child: everything belongs to its parent, the
@@ -221,12 +231,12 @@ impl<H: Handler> Connections<H> {
         if connection.is_spliced() && self.splice(slot) {
             return;
         }
-        let connection = &mut self.table[slot];
-        let room = self.handler.room().min(READ);
+        let room = self.room_for(slot);
         if room == 0 {
             // Under LEVEL the next wait reports it again.
             return;
         }
+        let connection = &mut self.table[slot];
         match socket::receive(connection.as_fd(), &mut self.buffer[..room]) {
             Ok(0) if connection.is_lingering() => connection.end(None),
             Ok(0) => self.on_end(slot),
@@ -234,6 +244,9 @@ impl<H: Handler> Connections<H> {
             Ok(length) => {
                 self.context.counters.received(length as u64);
                 connection.timeouts.note_read(&self.context.clock);
+                if connection.awaits_header {
+                    return self.header_read(slot, length);
+                }
                 if connection.relay_to.is_some() {
                     return self.relay_received(slot, length);
                 }
@@ -249,8 +262,25 @@ impl<H: Handler> Connections<H> {
         }
     }
 
+    /// How many bytes may be read now.
+    #[inline]
+    fn room_for(&self, slot: usize) -> usize {
+        let connection = &self.table[slot];
+        let input = &connection.io.input;
+        match input.length() {
+            kept if connection.awaits_header => LONGEST_PROXY_HEADER - kept,
+            0 => self.handler.room().min(READ),
+            _ if input.is_framed() => self.handler.room().min(READ),
+            // It is delivered first.
+            _ => 0,
+        }
+    }
+
     /// The peer has ended its direction.
     pub(super) fn on_end(&mut self, slot: usize) {
+        if self.table[slot].awaits_header {
+            return self.refuse_header(slot);
+        }
         if self.table[slot].io.input.is_framed() && !self.deliver_last(slot) {
             return;
         }

@@ -205,7 +205,7 @@ impl<H: Handler> Connections<H> {
     /// There is room again for what was received.
     fn deliver_starved(&mut self, driver: &mut AnyDriver, slot: usize) {
         if self.table.get(slot).is_some_and(|connection| !connection.is_ended()) {
-            self.update_if_needed(driver, slot);
+            self.update(driver, slot);
         }
     }
 

@@ -17,6 +17,7 @@ mod hooks;
 mod loop_event;
 mod loop_handle;
 mod options;
+mod proxy_header;
 mod pulled;
 mod relay;
 mod run;

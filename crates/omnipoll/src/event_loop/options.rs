@@ -39,6 +39,7 @@ pub struct LoopOptions {
     pub(crate) read_timeout: Option<Duration>,
     pub(crate) write_timeout: Option<Duration>,
     pub(crate) linger: Duration,
+    pub(crate) proxy_header: Option<Duration>,
     pub(crate) interruptible: bool,
     pub(crate) wait_policy: WaitPolicy,
 }
@@ -57,6 +58,7 @@ impl Default for LoopOptions {
             read_timeout: None,
             write_timeout: Some(Duration::from_secs(60)),
             linger: Duration::from_secs(2),
+            proxy_header: None,
             interruptible: false,
             wait_policy: WaitPolicy::Balanced,
         }
@@ -138,6 +140,14 @@ impl LoopOptions {
     #[doc(alias = "SO_LINGER")]
     pub fn linger(mut self, time: Duration) -> Self {
         self.linger = time;
+        self
+    }
+
+    /// Within which time each accepted connection must begin with a header of the PROXY protocol. None by
+    /// default: none is expected. See [`ServerOptions::proxy_header`](crate::ServerOptions::proxy_header).
+    #[doc(alias = "haproxy")]
+    pub fn proxy_header(mut self, within: impl Into<Option<Duration>>) -> Self {
+        self.proxy_header = within.into();
         self
     }
 

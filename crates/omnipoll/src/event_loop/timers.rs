@@ -14,14 +14,32 @@ impl<H: Handler> Connections<H> {
         }
         connection.timer_expired();
         if connection.take_due_alarm(&self.context) {
+            if self.table[slot].awaits_header {
+                return self.header_late(driver, slot);
+            }
             self.call(slot, |handler, conn, state, _| handler.on_timer(conn, state));
         }
-        if self.is_late(slot) && self.table[slot].wants_input() && !self.table[slot].io.is_receiving() {
-            // What has come while the loop was busy was in time. A driver that receives has returned it.
-            self.receive(slot);
+        if self.is_late(slot) {
+            self.receive_before_limit(slot);
         }
         if self.is_late(slot) {
             self.limit_exceeded(slot);
+        }
+        self.update(driver, slot);
+    }
+
+    /// What has come while the loop was busy was in time. A driver that receives has returned it.
+    fn receive_before_limit(&mut self, slot: usize) {
+        if self.table[slot].wants_input() && !self.table[slot].io.is_receiving() {
+            self.receive(slot);
+        }
+    }
+
+    /// The time in which a header had to come is up.
+    fn header_late(&mut self, driver: &mut AnyDriver, slot: usize) {
+        self.receive_before_limit(slot);
+        if self.table[slot].awaits_header && !self.table[slot].is_ended() {
+            self.refuse_header(slot);
         }
         self.update(driver, slot);
     }

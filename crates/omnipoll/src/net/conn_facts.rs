@@ -35,7 +35,7 @@ impl Conn<'_> {
         self.table[self.slot].id
     }
 
-    /// The peer's address.
+    /// The peer's address: that of its [PROXY header](crate::ServerOptions::proxy_header), if it has one.
     ///
     /// ```
     #[doc = include_str!("../../doc/ask.md")]
@@ -59,12 +59,17 @@ impl Conn<'_> {
         &self.table[self.slot].peer
     }
 
-    /// The local address: `getsockname(2)`.
+    /// The local address: `getsockname(2)`, or what the peer's
+    /// [PROXY header](crate::ServerOptions::proxy_header) says.
     ///
     /// See the example of [`peer`](Conn::peer).
     #[doc(alias = "getsockname")]
     pub fn local(&self) -> io::Result<Address> {
-        socket::local_address(self.table[self.slot].socket.as_fd()).describe("getsockname")
+        let connection = &self.table[self.slot];
+        match &connection.local {
+            Some(local) => Ok((**local).clone()),
+            None => socket::local_address(connection.socket.as_fd()).describe("getsockname"),
+        }
     }
 
     /// The socket, for its options. Only the loop may read, write or close it.

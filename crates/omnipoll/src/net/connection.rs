@@ -51,6 +51,10 @@ pub(crate) struct Connection {
     pub(crate) context: usize,
     /// It was connected by this program, not accepted.
     pub(crate) is_outgoing: bool,
+    /// The handler does not know it before the header of the PROXY protocol has come.
+    pub(crate) awaits_header: bool,
+    /// Its local address by that header.
+    pub(super) local: Option<Box<Address>>,
     /// Another callback than its own has reached it: its state is to be followed up.
     pub(crate) is_touched: bool,
     pub(crate) queue: WriteQueue,
@@ -96,6 +100,8 @@ impl Connection {
             token: origin.token,
             context: 0,
             is_outgoing: origin.is_outgoing,
+            awaits_header: false,
+            local: None,
             is_touched: false,
             queue,
             timeouts,
@@ -214,6 +220,15 @@ impl Connection {
         // It fails on kinds of sockets that have no reset, which are just closed.
         let _ = socket_options::reset_on_close(self.socket.as_fd());
         self.queue.clear();
+    }
+
+    /// Its addresses are those of a proxy's header, if that has any.
+    pub(crate) fn header_came(&mut self, endpoints: Option<(Address, Address)>) {
+        self.awaits_header = false;
+        if let Some((peer, local)) = endpoints {
+            self.peer = peer;
+            self.local = Some(Box::new(local));
+        }
     }
 
     /// Ends it now, with a reset.

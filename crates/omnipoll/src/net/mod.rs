@@ -13,6 +13,7 @@
 //! - A datagram socket is sent from by any thread, as [`datagram_socket`] says: its [`DatagramId`] leads
 //!   to it by the [`datagram_table`] of its loop's mailbox, in [`datagram_remote`]. The loop receives from it by [`datagram_io`];
 //!   callbacks get a [`Datagram`].
+//! - [`proxy_header`] parses and writes what a proxy says of its client.
 //! - Counting: [`account`] the bytes that wait, [`counters`] what was done.
 
 mod account;
@@ -53,6 +54,7 @@ mod loop_ref;
 mod loop_table;
 mod mailbox;
 mod membership;
+mod proxy_header;
 mod relay;
 mod remote;
 mod resolver;
@@ -72,6 +74,7 @@ pub use datagram_id::DatagramId;
 pub use failed_connect::FailedConnect;
 pub use frame::Frame;
 pub use loop_ref::LoopRef;
+pub use proxy_header::ProxyVersion;
 pub use spawn::{Pipes, Spawned};
 pub use timeouts::Timeout;
 
@@ -94,6 +97,7 @@ pub(crate) use listener::Listener;
 pub(crate) use loop_context::{LoopContext, StopLoop};
 pub(crate) use loop_table::{close_mailbox, open_mailbox, reserve_generations};
 pub(crate) use mailbox::{Command, Mailbox, PendingCommand, Reached, CONNECTING};
+pub(crate) use proxy_header::{parse as parse_proxy_header, Parsed, LONGEST as LONGEST_PROXY_HEADER};
 pub(crate) use relay::RelayWrite;
 pub(crate) use stop::{encode as encode_stop, StopRequest};
 pub(crate) use timeouts::{Clock, Timeouts};

@@ -151,7 +151,7 @@ impl Timeouts {
     }
 
     /// Sets the alarm. Returns when it is due.
-    pub(super) fn set_alarm(&mut self, delay: Option<Duration>, clock: &Clock) -> Option<u64> {
+    pub(crate) fn set_alarm(&mut self, delay: Option<Duration>, clock: &Clock) -> Option<u64> {
         // A delay of nothing at all is the shortest there is.
         self.alarm = delay.map_or(0, |delay| clock.now().saturating_add(limit(Some(delay))));
         self.alarm()

@@ -335,6 +335,29 @@ impl ServerOptions {
         self
     }
 
+    /// Requires of each client a header of the PROXY protocol, version 1 or 2, within this time of being
+    /// accepted; `None`, the default, expects none. The handler learns of the connection when the header is
+    /// complete: [`Conn::peer`](crate::Conn::peer) and [`Conn::local`](crate::Conn::local) are the
+    /// addresses that it has. They remain the socket's own where it has none (`UNKNOWN`, `LOCAL`, unix
+    /// sockets). What follows the header is data.
+    ///
+    /// A connection that begins otherwise, whose header is malformed or longer than 4,096 bytes, or is not
+    /// complete in time, is reset and counted in
+    /// [`refused_header`](crate::WorkerStats::refused_header). Let only proxies connect to such a server: it
+    /// believes what they say.
+    ///
+    /// ```
+    /// use omnipoll::ServerOptions;
+    /// use std::time::Duration;
+    ///
+    /// let options = ServerOptions::new().proxy_header(Duration::from_secs(5));
+    /// ```
+    #[doc(alias = "haproxy")]
+    pub fn proxy_header(mut self, within: impl Into<Option<Duration>>) -> Self {
+        self.each_loop = self.each_loop.proxy_header(within);
+        self
+    }
+
     /// What the waits of its loops do before they sleep; [`WaitPolicy::Balanced`] by default.
     ///
     /// ```

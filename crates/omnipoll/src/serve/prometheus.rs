@@ -16,7 +16,7 @@ const fn counter(name: &'static str, help: &'static str, value: fn(&WorkerStats)
     Metric { name, kind: "counter", help, value }
 }
 
-const METRICS: [Metric; 12] = [
+const METRICS: [Metric; 13] = [
     counter("accepted_total", "Clients that were accepted.", |stats| stats.accepted),
     Metric {
         name: "active",
@@ -38,6 +38,9 @@ const METRICS: [Metric; 12] = [
     counter("sent_datagrams_total", "Datagrams that the kernel took.", |stats| stats.datagrams_out),
     counter("dropped_datagrams_total", "Datagrams that could not be sent.", |stats| stats.datagrams_dropped),
     counter("worker_restarts_total", "Worker processes that died and were replaced.", |stats| stats.restarts),
+    counter("refused_header_total", "Clients refused for lack of a header of the PROXY protocol.", |stats| {
+        stats.refused_header
+    }),
 ];
 
 impl ServerStats {

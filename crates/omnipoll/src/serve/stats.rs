@@ -20,7 +20,8 @@ pub struct WorkerStats {
     pub bytes_in: u64,
     /// Bytes that the kernel took for clients.
     pub bytes_out: u64,
-    /// Clients that were refused: by `on_open`, or because there was no thread or process for them.
+    /// Clients that were refused: by `on_open`, because there was no thread or process for them, or for one
+    /// of the reasons that are counted by themselves.
     pub refused: u64,
     /// Connections that ended because they were silent for too long.
     pub timed_out: u64,
@@ -36,6 +37,8 @@ pub struct WorkerStats {
     pub datagrams_dropped: u64,
     /// How often a worker process died and was replaced.
     pub restarts: u64,
+    /// Of those refused: for lack of a header of the PROXY protocol.
+    pub refused_header: u64,
 }
 
 /// What a [`Server`](crate::Server) has counted.
@@ -70,6 +73,7 @@ impl WorkerStats {
             datagrams_out: counters.get(Counter::DatagramsOut),
             datagrams_dropped: counters.get(Counter::DatagramsDropped),
             restarts: counters.get(Counter::Restarts),
+            refused_header: counters.get(Counter::RefusedHeader),
         }
     }
 
@@ -87,6 +91,7 @@ impl WorkerStats {
             datagrams_out: self.datagrams_out + other.datagrams_out,
             datagrams_dropped: self.datagrams_dropped + other.datagrams_dropped,
             restarts: self.restarts + other.restarts,
+            refused_header: self.refused_header + other.refused_header,
         }
     }
 }
