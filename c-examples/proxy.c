@@ -8,8 +8,8 @@
  *    no faster than they are read there;
  *  - health: a backend that can't be connected to is left out for --retry seconds, unless all are, by
  *    all threads and processes of the server;
- *  - the PROXY protocol: --proxy-in requires its header of every client, --proxy-out 1 or 2 sends one
- *    to every backend (proxy_header.h);
+ *  - the PROXY protocol: --proxy-in requires its header of every client (proxy_header_ns), --proxy-out 1 or
+ *    2 sends one to every backend (omni_conn_write_proxy_header);
  *  - a stop on SIGINT and SIGTERM: no new clients, and those that are there have DRAIN_NS to end.
  *
  * Build:  cc -std=c11 -O2 -o proxy proxy.c $(pkg-config --cflags --libs omnipoll)
@@ -29,8 +29,6 @@
 #include <sys/mman.h>
 #include <time.h>
 
-#include "proxy_header.h"
-
 enum { MAX_BACKENDS = 64 }; /* bits of what a client has tried */
 
 #define SECOND INT64_C(1000000000)
@@ -43,9 +41,6 @@ struct session {
     bool is_relayed;
     unsigned current;      /* the backend's number */
     uint64_t tried;        /* backends, a bit for each */
-    uint8_t *held;         /* with --proxy-in: what has come so far */
-    size_t held_length;
-    struct proxy_endpoints ends;
 };
 
 /* What all threads and processes of the server have in common. */
@@ -57,8 +52,7 @@ static struct shared {
 static const char **backends; /* addresses */
 static unsigned backend_count;
 static int64_t retry_ns = 5 * SECOND;
-static bool proxy_in;
-static int proxy_out; /* 0: no header */
+static uint32_t proxy_out; /* 0: no header */
 
 /* ---- Health ---------------------------------------------------------------------------------- */
 
@@ -107,26 +101,13 @@ static int choose(const struct session *session)
 
 /* ---- The backend's side ---------------------------------------------------------------------- */
 
-static int send_header(struct session *session)
-{
-    uint8_t header[PROXY_HEADER_WRITTEN];
-    size_t length = proxy_header_write(proxy_out, &session->ends, header);
-    return omni_conn_write(session->backend, header, length);
-}
-
-/* Passes on what came behind the header, and all that comes from now on. */
 static bool relay(struct session *session)
 {
     omni_conn *client = session->client, *backend = session->backend;
-    bool is_well = (!proxy_out || send_header(session) >= 0)
-                   && (session->held_length == 0
-                       || omni_conn_write(backend, session->held, session->held_length) >= 0)
-                   && omni_conn_relay(client, backend) >= 0 && omni_conn_relay(backend, client) >= 0
-                   && omni_conn_resume(client) >= 0;
-    free(session->held);
-    session->held = NULL;
     session->is_relayed = true;
-    return is_well;
+    return (!proxy_out || omni_conn_write_proxy_header(backend, proxy_out, client) >= 0)
+           && omni_conn_relay(client, backend) >= 0 && omni_conn_relay(backend, client) >= 0
+           && omni_conn_resume(client) >= 0;
 }
 
 static void on_backend_open(struct session *session)
@@ -167,25 +148,7 @@ static void on_backend_close(struct session *session, int error)
 
 /* ---- The client's side ----------------------------------------------------------------------- */
 
-static void find_ends(struct session *session)
-{
-    struct sockaddr_storage source = {0}, destination = {0};
-    socklen_t length = sizeof source;
-    int fd = omni_conn_fd(session->client);
-    getpeername(fd, (struct sockaddr *)&source, &length);
-    length = sizeof destination;
-    getsockname(fd, (struct sockaddr *)&destination, &length);
-    proxy_endpoints_of(&source, &destination, &session->ends);
-}
-
 /* Nothing is read from the client until there is somebody to pass it on to. */
-static void begin(struct session *session)
-{
-    omni_conn_pause(session->client);
-    omni_conn_set_read_timeout(session->client, 0);
-    connect_next(session);
-}
-
 static int on_client_open(omni_conn *conn)
 {
     struct session *session = calloc(1, sizeof *session);
@@ -193,43 +156,9 @@ static int on_client_open(omni_conn *conn)
         return -1;
     session->client = conn;
     omni_conn_set_context(conn, session);
-    if (proxy_out)
-        find_ends(session);
-    if (proxy_in)
-        omni_conn_set_read_timeout(conn, HEADER_NS);
-    else
-        begin(session);
+    omni_conn_pause(conn);
+    connect_next(session);
     return 0;
-}
-
-static bool hold(struct session *session, const uint8_t *data, size_t length)
-{
-    uint8_t *grown = realloc(session->held, session->held_length + length);
-    if (!grown)
-        return false;
-    memcpy(grown + session->held_length, data, length);
-    session->held = grown;
-    session->held_length += length;
-    return true;
-}
-
-/* The header of --proxy-in, which may come in pieces, and with bytes for the backend behind it. */
-static void on_data(omni_conn *conn, const uint8_t *data, size_t length, void *context)
-{
-    struct session *session = omni_conn_context(conn);
-    struct proxy_endpoints ends;
-    (void)context;
-    int header = hold(session, data, length)
-                     ? proxy_header_parse(session->held, session->held_length, &ends) : -1;
-    if (header < 0) {
-        omni_conn_abort(conn);
-    } else if (header > 0) {
-        if (ends.family != AF_UNSPEC)
-            session->ends = ends;
-        session->held_length -= (size_t)header;
-        memmove(session->held, session->held + header, session->held_length);
-        begin(session);
-    }
 }
 
 static void on_client_close(struct session *session)
@@ -261,10 +190,8 @@ static void on_close(omni_conn *conn, int error, void *context)
         on_client_close(session);
     else
         on_backend_close(session, error);
-    if (!session->client && !session->backend) {
-        free(session->held);
+    if (!session->client && !session->backend)
         free(session);
-    }
 }
 
 /* ---- The program ----------------------------------------------------------------------------- */
@@ -296,8 +223,7 @@ static int64_t nanoseconds(const char *seconds)
 
 static void serve(const omni_server_options *options, const char *address)
 {
-    omni_handler handler = {
-        .size = sizeof handler, .on_open = on_open, .on_data = on_data, .on_close = on_close};
+    omni_handler handler = {.size = sizeof handler, .on_open = on_open, .on_close = on_close};
     omni_server *server;
     char listening[256];
     check(omni_server_new(options, &handler, &server));
@@ -320,11 +246,11 @@ int main(int argc, char **argv)
         switch (name) {
         case 'm': options.model = (uint32_t)check(omni_model_by_name(optarg)); break;
         case 'e': options.engine = (uint32_t)check(omni_engine_by_name(optarg)); break;
-        case 'i': proxy_in = true; break;
+        case 'i': options.proxy_header_ns = HEADER_NS; break;
         case 'o':
             if (strcmp(optarg, "1") != 0 && strcmp(optarg, "2") != 0)
                 return usage();
-            proxy_out = optarg[0] - '0';
+            proxy_out = (uint32_t)(optarg[0] - '0');
             break;
         case 'r': retry_ns = nanoseconds(optarg); break;
         default: return usage();

@@ -1200,6 +1200,11 @@ typedef struct omni_loop_options {
      * The time of the wait policy, in nanoseconds: above 0 with one, and 0 without.
      */
     int64_t wait_ns;
+    /**
+     * Within which time each client must begin with a header of the PROXY protocol; not above 0: none is
+     * expected.
+     */
+    int64_t proxy_header_ns;
 } omni_loop_options;
 
 /**
@@ -1824,6 +1829,15 @@ typedef struct omni_server_options {
      * The time of the wait policy, in nanoseconds: above 0 with one, and 0 without.
      */
     int64_t wait_ns;
+    /**
+     * Requires of each client a header of the PROXY protocol, version 1 or 2, within this time of being
+     * accepted; not above 0: none is expected. `on_open` is called when the header is complete, and
+     * `omni_conn_peer` and `omni_conn_local` write the addresses that it has; where it has none ("UNKNOWN",
+     * LOCAL, unix sockets) they remain the socket's own. What follows it is data. A client that begins
+     * otherwise, whose header is malformed or longer than 4,096 bytes, or is not complete in time, is reset
+     * and counted in `refused_header`. Let only proxies connect to such a server: it believes them.
+     */
+    int64_t proxy_header_ns;
 } omni_server_options;
 
 /**
@@ -2172,6 +2186,21 @@ OMNI_API int omni_conn_resume(omni_conn *conn) OMNI_NONNULL(1);
  * System calls: none for the call itself; recv and send. Since 0.1.
  */
 OMNI_API int omni_conn_relay(omni_conn *conn, omni_conn *to) OMNI_NONNULL(1,2);
+
+/**
+ * Writes a header of the PROXY protocol, of version 1 or 2, to a server behind this one: it says what
+ * `omni_conn_peer` and `omni_conn_local` say of `client`, a connection of the same loop, which may have
+ * that from such a header itself. It must be the first that is written to `conn`. NULL for `client`, and a
+ * client of a unix socket: the header says that the addresses are not known.
+ *
+ * Returns as `omni_conn_write`, or:
+ *   -EINVAL: there is no such version.
+ *   -ESTALE: one of them has ended, or they are of two loops.
+ *
+ * System calls: getsockname, send. Since 0.1.
+ */
+OMNI_API int omni_conn_write_proxy_header(omni_conn *conn, uint32_t version,
+    const omni_conn *client) OMNI_NONNULL(1);
 
 /**
  * Has what arrives divided after each delimiter, of `length` bytes, from the next byte on that `on_data`
@@ -2681,7 +2710,8 @@ typedef struct omni_server_statistics {
      */
     uint64_t bytes_out;
     /**
-     * Clients that were refused: by `on_open`, or for lack of a thread or process.
+     * Clients that were refused: by `on_open`, for lack of a thread or process, or for one of the reasons
+     * that are counted by themselves.
      */
     uint64_t refused;
     /**
@@ -2712,6 +2742,10 @@ typedef struct omni_server_statistics {
      * How often a worker process died and was replaced.
      */
     uint64_t restarts;
+    /**
+     * Of those refused: for lack of a header of the PROXY protocol.
+     */
+    uint64_t refused_header;
 } omni_server_statistics;
 
 /**

@@ -8,7 +8,7 @@ takes it, in both directions, and each direction ends by itself. SIGTERM and SIG
 finish, for ten seconds; a second one ends them.
 
 --proxy-in requires the PROXY protocol's header of every client, of either version; --proxy-out sends one to
-every backend (proxy_header.py).
+every backend.
 """
 
 from __future__ import annotations
@@ -19,9 +19,6 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-import proxy_header
-from proxy_header import Endpoints
-
 import omnipoll
 from omnipoll import Connection, Event, Loop
 
@@ -29,8 +26,6 @@ if TYPE_CHECKING:
 
     class Client(Connection):
         tried: set[str]
-        held: bytes  # What has come so far.
-        ends: Endpoints | None
 
     class Backend(Connection):
         address: str
@@ -67,34 +62,12 @@ class Backends:
 class Clients:
     """For the connections that come in."""
 
-    def __init__(self, backends: Backends, proxy_in: bool, proxy_out: int | None) -> None:
+    def __init__(self, backends: Backends, proxy_out: int | None) -> None:
         self.backends = backends
-        self.proxy_in = proxy_in
         self.servers = Servers(self, proxy_out)
 
     def on_open(self, client: Client) -> None:
-        client.tried, client.held = set(), b""
-        client.ends = proxy_header.endpoints_of(client.peername, client.sockname)
-        if self.proxy_in:
-            client.set_read_timeout(HEADER_TIMEOUT)
-        else:
-            self.begin(client)
-
-    def on_data(self, client: Client, data: bytes) -> None:
-        """The header, which may come in pieces, and with bytes for the backend behind it."""
-        client.held += data
-        try:
-            length, ends = proxy_header.parse(client.held)
-        except ValueError:
-            client.abort()
-            return
-        if length > 0:
-            client.held = client.held[length:]
-            client.ends = ends or client.ends
-            client.set_read_timeout(None)
-            self.begin(client)
-
-    def begin(self, client: Client) -> None:
+        client.tried = set()
         client.pause()  # Until there is a backend.
         self.connect(client)
 
@@ -127,12 +100,10 @@ class Servers:
         if not client.is_open:
             backend.abort()
             return
+        if self.proxy_out:
+            backend.write_proxy_header(self.proxy_out, client)
         backend.relay_to(client)
         client.relay_to(backend)
-        if self.proxy_out:
-            backend.write(proxy_header.write(self.proxy_out, client.ends))
-        backend.write(client.held)
-        client.held = b""
         client.resume()
 
     def on_close(self, backend: Backend, error: OSError | None) -> None:
@@ -153,8 +124,9 @@ def main() -> None:
     parser.add_argument("--proxy-in", action="store_true")
     parser.add_argument("--proxy-out", type=int, choices=(1, 2))
     options = parser.parse_args()
-    handler = Clients(Backends(options.backends), options.proxy_in, options.proxy_out)
-    with omnipoll.Loop(options.engine, handler=handler) as loop:
+    handler = Clients(Backends(options.backends), options.proxy_out)
+    proxy_header = HEADER_TIMEOUT if options.proxy_in else None
+    with omnipoll.Loop(options.engine, handler=handler, proxy_header=proxy_header) as loop:
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.poller.signal_add(signum, token="first")
         print("listening on", loop.listen(options.listen), flush=True)

@@ -80,6 +80,11 @@ class Server(_native.Server):
     connection gives its peer to read the rest. wait_policy: what a wait of its loops does before it sleeps,
     "balanced", ("latency", seconds) or ("thrifty", seconds), as Poller has it.
 
+    proxy_header: the seconds in which each client must begin with a header of the PROXY protocol, version
+    1 or 2; None expects none. on_open is called when it is complete, and the connection's peer and local are
+    the addresses that it has, or else the socket's own. A client whose header is malformed or late is reset,
+    and counted in refused_header. Let only proxies connect to such a server: it believes them.
+
     signals: whether SIGTERM and SIGINT stop the server, a second one at once. drain: the seconds
     clients have to finish then, and after a with block; None is as long as they like. notify: whether the
     service manager is told how the server does, where NOTIFY_SOCKET says that there is one: READY=1 when

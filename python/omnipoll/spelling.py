@@ -26,6 +26,7 @@ OPTIONS = (
     "signals",
     "drain",
     "wait_policy",
+    "proxy_header",
     "notify",
 )
 
@@ -43,6 +44,7 @@ LOOP_OPTIONS = (
     "write_timeout",
     "linger",
     "wait_policy",
+    "proxy_header",
 )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import random
 import signal
 import socket
@@ -281,21 +280,27 @@ def test_the_next_proxy_understands_it(engine: str, version: str) -> None:
         assert talk(first, b"hello") == b"one hello"
 
 
-def module() -> Any:
-    spec = importlib.util.spec_from_file_location("proxy_header", EXAMPLES / "proxy_header.py")
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
+def test_a_connection_has_the_addresses_of_its_header(engine: str) -> None:
+    class Say:
+        def on_open(self, connection: Any) -> None:
+            connection.write(f"{connection.peer} at {connection.sockname}".encode())
+            connection.close()
+
+    with omnipoll.Server(Say(), "127.0.0.1:0", engine=engine, proxy_header=LONG) as server:
+        for header in (LINE, binary(IPV4)):
+            assert talk(server.addresses[0], header) == b"192.0.2.1:7000 at ('192.0.2.2', 80)"
+        with pytest.raises(ConnectionResetError):
+            talk(server.addresses[0], b"hello")
+        assert server.stats().total.refused_header == 1
 
 
-def test_a_header_that_is_not_whole_is_waited_for_wherever_it_is_cut() -> None:
-    parse = module().parse
-    for header, _ in HEADERS:
-        assert parse(header + b"more")[0] == len(header)
-        for cut in range(len(header)):
-            assert parse(header[:cut]) == (0, None), header[:cut]
-    for header in REFUSED:
-        with pytest.raises(ValueError):
-            parse(header)
+def test_there_are_two_versions(engine: str) -> None:
+    class Out:
+        def on_open(self, connection: Any) -> None:
+            with pytest.raises(ValueError, match="versions 1 and 2"):
+                connection.write_proxy_header(3)
+            connection.write_proxy_header(2, None)
+            connection.close()
+
+    with omnipoll.Server(Out(), "127.0.0.1:0", engine=engine) as server:
+        assert talk(server.addresses[0], b"") == binary(b"", family=0)

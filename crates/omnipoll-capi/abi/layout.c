@@ -75,7 +75,8 @@ FIELD(omni_server_options, write_timeout_ns, 80, 8);
 FIELD(omni_server_options, linger_ns, 88, 8);
 FIELD(omni_server_options, drain_ns, 96, 8);
 FIELD(omni_server_options, wait_ns, 104, 8);
-FILLED(omni_server_options, wait_ns);
+FIELD(omni_server_options, proxy_header_ns, 112, 8);
+FILLED(omni_server_options, proxy_header_ns);
 
 _Static_assert(sizeof(omni_handler) >= 16 * sizeof(void *), "omni_handler has shrunk");
 FIELD(omni_handler, size, 0, 4);
@@ -135,7 +136,8 @@ FIELD(omni_loop_options, read_timeout_ns, 64, 8);
 FIELD(omni_loop_options, write_timeout_ns, 72, 8);
 FIELD(omni_loop_options, linger_ns, 80, 8);
 FIELD(omni_loop_options, wait_ns, 88, 8);
-FILLED(omni_loop_options, wait_ns);
+FIELD(omni_loop_options, proxy_header_ns, 96, 8);
+FILLED(omni_loop_options, proxy_header_ns);
 
 _Static_assert(sizeof(omni_loop_event) == 32, "omni_loop_event has grown");
 FIELD(omni_loop_event, token, 0, 8);
@@ -169,7 +171,8 @@ FIELD(omni_server_statistics, datagrams_in, 72, 8);
 FIELD(omni_server_statistics, datagrams_out, 80, 8);
 FIELD(omni_server_statistics, datagrams_dropped, 88, 8);
 FIELD(omni_server_statistics, restarts, 96, 8);
-FILLED(omni_server_statistics, restarts);
+FIELD(omni_server_statistics, refused_header, 104, 8);
+FILLED(omni_server_statistics, refused_header);
 
 VALUE(OMNI_ENGINE_AUTO, 0);
 VALUE(OMNI_ENGINE_SELECT, 1);

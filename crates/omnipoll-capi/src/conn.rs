@@ -5,9 +5,9 @@ use std::io::IoSlice;
 use std::os::fd::BorrowedFd;
 
 use libc::iovec;
-use omnipoll::{ConnId, Frame};
+use omnipoll::{ConnId, Frame, ProxyVersion};
 
-use crate::buffer::{read_bytes, read_str};
+use crate::buffer::{read_bytes, read_str, to_count};
 use crate::conn_call::{call, call_here, id_of};
 use crate::error::Failure;
 use crate::types::omni_conn;
@@ -182,6 +182,34 @@ pub extern "C" fn omni_conn_relay(conn: *mut omni_conn, to: *mut omni_conn) -> c
     call_here("omni_conn_relay", conn, |conn| match to.is_null() {
         true => Err(Failure::new(libc::EINVAL, "the connection to relay to is NULL")),
         false => Ok(conn.relay_to(ConnId::from_number(id_of(to)))?),
+    })
+}
+
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Writes a header of the PROXY protocol, of version 1 or 2, to a server behind this one: it says what
+/// `omni_conn_peer` and `omni_conn_local` say of `client`, a connection of the same loop, which may have
+/// that from such a header itself. It must be the first that is written to `conn`. NULL for `client`, and a
+/// client of a unix socket: the header says that the addresses are not known.
+///
+/// Returns as `omni_conn_write`, or:
+///   -EINVAL: there is no such version.
+///   -ESTALE: one of them has ended, or they are of two loops.
+///
+/// System calls: getsockname, send. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn omni_conn_write_proxy_header(
+    conn: *mut omni_conn,
+    version: u32,
+    client: *const omni_conn,
+) -> c_int {
+    call_here("omni_conn_write_proxy_header", conn, |conn| {
+        let version = match version {
+            1 => ProxyVersion::V1,
+            2 => ProxyVersion::V2,
+            _ => return Err(Failure::new(libc::EINVAL, "the PROXY protocol has versions 1 and 2")),
+        };
+        let client = (!client.is_null()).then(|| ConnId::from_number(id_of(client)));
+        Ok(to_count(conn.write_proxy_header(version, client)?))
     })
 }
 

@@ -53,6 +53,9 @@ pub struct omni_loop_options {
     pub linger_ns: i64,
     /// The time of the wait policy, in nanoseconds: above 0 with one, and 0 without.
     pub wait_ns: i64,
+    /// Within which time each client must begin with a header of the PROXY protocol; not above 0: none is
+    /// expected.
+    pub proxy_header_ns: i64,
 }
 
 // SAFETY: as declared above; each zero is a number's.
@@ -80,6 +83,7 @@ impl omni_loop_options {
         let options = with(options, count(self.total_queue_limit), LoopOptions::total_queue_limit);
         let options = with(options, some_time(self.idle_timeout_ns), LoopOptions::idle_timeout);
         let options = with(options, some_time(self.read_timeout_ns), LoopOptions::read_timeout);
+        let options = with(options, some_time(self.proxy_header_ns), LoopOptions::proxy_header);
         let write_timeout = (self.write_timeout_ns != 0).then(|| some_time(self.write_timeout_ns));
         let options = with(options, write_timeout, LoopOptions::write_timeout);
         let linger = (self.linger_ns != 0).then(|| some_time(self.linger_ns).unwrap_or_default());

@@ -79,6 +79,13 @@ pub struct omni_server_options {
     pub drain_ns: i64,
     /// The time of the wait policy, in nanoseconds: above 0 with one, and 0 without.
     pub wait_ns: i64,
+    /// Requires of each client a header of the PROXY protocol, version 1 or 2, within this time of being
+    /// accepted; not above 0: none is expected. `on_open` is called when the header is complete, and
+    /// `omni_conn_peer` and `omni_conn_local` write the addresses that it has; where it has none ("UNKNOWN",
+    /// LOCAL, unix sockets) they remain the socket's own. What follows it is data. A client that begins
+    /// otherwise, whose header is malformed or longer than 4,096 bytes, or is not complete in time, is reset
+    /// and counted in `refused_header`. Let only proxies connect to such a server: it believes them.
+    pub proxy_header_ns: i64,
 }
 
 // SAFETY: as declared above; each zero is a number's.
@@ -121,6 +128,7 @@ impl omni_server_options {
         let options = with(options, count(self.total_queue_limit), ServerOptions::total_queue_limit);
         let options = with(options, some_time(self.idle_timeout_ns), ServerOptions::idle_timeout);
         let options = with(options, some_time(self.read_timeout_ns), ServerOptions::read_timeout);
+        let options = with(options, some_time(self.proxy_header_ns), ServerOptions::proxy_header);
         let write_timeout = (self.write_timeout_ns != 0).then(|| some_time(self.write_timeout_ns));
         let options = with(options, write_timeout, ServerOptions::write_timeout);
         let linger = (self.linger_ns != 0).then(|| some_time(self.linger_ns).unwrap_or_default());

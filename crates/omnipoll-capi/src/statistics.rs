@@ -29,7 +29,8 @@ pub struct omni_server_statistics {
     pub bytes_in: u64,
     /// Bytes that the kernel accepted for clients.
     pub bytes_out: u64,
-    /// Clients that were refused: by `on_open`, or for lack of a thread or process.
+    /// Clients that were refused: by `on_open`, for lack of a thread or process, or for one of the reasons
+    /// that are counted by themselves.
     pub refused: u64,
     /// Connections that were ended by a timeout.
     pub timed_out: u64,
@@ -45,6 +46,8 @@ pub struct omni_server_statistics {
     pub datagrams_dropped: u64,
     /// How often a worker process died and was replaced.
     pub restarts: u64,
+    /// Of those refused: for lack of a header of the PROXY protocol.
+    pub refused_header: u64,
 }
 
 // SAFETY: as declared above; each zero is a number's.
@@ -134,5 +137,6 @@ fn translate(stats: &WorkerStats) -> omni_server_statistics {
         datagrams_out: stats.datagrams_out,
         datagrams_dropped: stats.datagrams_dropped,
         restarts: stats.restarts,
+        refused_header: stats.refused_header,
     }
 }

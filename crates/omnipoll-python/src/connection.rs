@@ -9,8 +9,8 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use omnipoll::{Address, Conn, ConnId, Frame, Timeout};
-use pyo3::exceptions::{PyOSError, PyTypeError};
+use omnipoll::{Address, Conn, ConnId, Frame, ProxyVersion, Timeout};
+use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
@@ -206,6 +206,29 @@ impl PyConnection {
     fn relay_to(&self, py: Python<'_>, other: &Bound<'_, PyConnection>) -> PyResult<()> {
         let other = other.get().core_id();
         self.here(py, |conn| conn.relay_to(other))?.map_err(error)
+    }
+
+    /// Writes a header of the PROXY protocol, of version 1 or 2, to a server behind this one: it says what
+    /// peer and local are of client, a Connection of the same loop, which may have them from such a header
+    /// itself. It must be the first that is written. None, and a client of a unix socket: the header says that
+    /// they are not known.
+    ///
+    /// Raises ValueError for another version, OSError (ESTALE) when client has ended or is of another loop,
+    /// else as write(); PermissionError where the connection can't be looked into.
+    #[pyo3(signature = (version, client=None))]
+    fn write_proxy_header(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = number)] version: u32,
+        client: Option<&Bound<'_, PyConnection>>,
+    ) -> PyResult<usize> {
+        let version = match version {
+            1 => ProxyVersion::V1,
+            2 => ProxyVersion::V2,
+            _ => return Err(PyValueError::new_err("the PROXY protocol has versions 1 and 2")),
+        };
+        let client = client.map(|client| client.get().core_id());
+        self.here(py, |conn| conn.write_proxy_header(version, client))?.map_err(error)
     }
 
     /// Has the handler's on_post(connection, value) called on the connection's own loop. value:

@@ -89,6 +89,7 @@ impl<'a, 'py> Keywords<'a, 'py> {
         options = self.set_span(options, "idle_timeout", LoopOptions::idle_timeout)?;
         options = self.set_span(options, "read_timeout", LoopOptions::read_timeout)?;
         options = self.set_span(options, "write_timeout", LoopOptions::write_timeout)?;
+        options = self.set_span(options, "proxy_header", LoopOptions::proxy_header)?;
         if let Some(linger) = self.take("linger")? {
             options = options.linger(convert::span(linger, "linger")?);
         }

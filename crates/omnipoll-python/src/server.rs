@@ -44,7 +44,8 @@ impl PyServer {
                           max_clients=None, backlog=4096, reuse_port=None, queue_limit=16777216, \
                           total_queue_limit=268435456, high_water=65536, low_water=16384, \
                           idle_timeout=None, read_timeout=None, write_timeout=60.0, linger=2.0, \
-                          signals=False, drain=10.0, wait_policy='balanced', notify=False)"
+                          signals=False, drain=10.0, wait_policy='balanced', \
+                          proxy_header=None, notify=False)"
     )]
     fn new(_arguments: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> Self {
         Self(InitCell::new())

@@ -64,7 +64,8 @@ impl PyWorkerStats {
         self.0.bytes_out
     }
 
-    /// Clients that were refused: by on_open, or for want of a thread or process.
+    /// Clients that were refused: by on_open, for want of a thread or process, or for one of the reasons
+    /// that are counted by themselves.
     #[getter]
     fn refused(&self) -> u64 {
         self.0.refused
@@ -110,6 +111,12 @@ impl PyWorkerStats {
     #[getter]
     fn restarts(&self) -> u64 {
         self.0.restarts
+    }
+
+    /// Of those refused: for want of a header of the PROXY protocol.
+    #[getter]
+    fn refused_header(&self) -> u64 {
+        self.0.refused_header
     }
 
     fn __repr__(&self) -> String {

@@ -256,6 +256,7 @@ static int open_at_proxy(omni_conn *conn, void *context)
         return note_open(conn, context);
     }
     omni_conn *client = by_id(omni_conn_token(conn));
+    IS(omni_conn_write_proxy_header(conn, 3, client), -EINVAL);
     IS(omni_conn_relay(conn, NULL), -EINVAL);
     IS(omni_conn_relay(conn, client), 0);
     IS(omni_conn_relay(client, conn), 0);

@@ -149,6 +149,7 @@ CALL(omni_conn_set_token, omni_conn_set_token(handle, 7))
 CALL(omni_conn_token, omni_conn_token(handle) == 7)
 CALL(omni_conn_is_outgoing, omni_conn_is_outgoing(handle))
 CALL(omni_conn_relay, omni_conn_relay(handle, handle))
+CALL(omni_conn_write_proxy_header, fine(omni_conn_write_proxy_header(handle, 1, NULL)))
 CALL(omni_conn_set_context, omni_conn_set_context(handle, room))
 CALL(omni_conn_context, omni_conn_context(handle) == room)
 CALL(omni_conn_set_idle_timeout, omni_conn_set_idle_timeout(handle, 0))
@@ -275,6 +276,7 @@ static const struct call of_connections[] = {
     ROW(omni_conn_token, 0, 0, 0),
     ROW(omni_conn_is_outgoing, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_relay, -EINVAL, -ESTALE, -EOWNERDEAD),
+    ROW(omni_conn_write_proxy_header, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_set_context, -EINVAL, -ESTALE, -EOWNERDEAD),
     ROW(omni_conn_context, 0, 0, 0),
     ROW(omni_conn_set_idle_timeout, -EINVAL, -ESTALE, -EOWNERDEAD),

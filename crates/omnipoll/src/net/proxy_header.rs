@@ -205,11 +205,7 @@ impl Conn<'_> {
     /// }
     /// ```
     #[doc(alias = "haproxy")]
-    pub fn write_proxy_header(
-        &mut self,
-        version: ProxyVersion,
-        client: Option<ConnId>,
-    ) -> io::Result<usize> {
+    pub fn write_proxy_header(&mut self, version: ProxyVersion, client: Option<ConnId>) -> io::Result<usize> {
         let endpoints = match client {
             None => None,
             Some(client) => {

@@ -31,6 +31,7 @@ mod notify;
 mod on_timeout;
 mod other_threads;
 mod processes;
+mod proxy_header;
 mod step_by_step;
 mod stopping;
 mod timeouts;
@@ -56,6 +57,7 @@ fn main() -> std::process::ExitCode {
     notify::behaviours(&mut suite);
     stopping::behaviours(&mut suite);
     step_by_step::behaviours(&mut suite);
+    proxy_header::behaviours(&mut suite);
     processes::behaviours(&mut suite);
     workers::behaviours(&mut suite);
     forking::behaviours(&mut suite);

@@ -301,41 +301,37 @@ pub(crate) fn port_of(client: &TcpStream) -> u16 {
 /// The statistics in one line: the workers, and before them the total.
 fn pack(handle: &ServerHandle) -> String {
     let stats = handle.stats();
-    let row = |of: &WorkerStats| {
-        [of.accepted, of.active, of.bytes_in, of.bytes_out, of.refused, of.timed_out, of.accept_pauses]
-            .into_iter()
-            .chain([of.writes_refused, of.datagrams_in, of.datagrams_out, of.datagrams_dropped, of.restarts])
-            .map(|number| number.to_string())
-            .collect::<Vec<_>>()
-            .join(",")
-    };
-    let rows = std::iter::once(&stats.total).chain(&stats.workers).map(row);
+    let row = |mut of: WorkerStats| numbers(&mut of).map(|number| number.to_string()).join(",");
+    let rows = std::iter::once(stats.total).chain(stats.workers).map(row);
     rows.collect::<Vec<_>>().join(" ")
 }
 
 fn unpack(line: &str) -> Stats {
     let row = |row: &str| {
-        let mut numbers = row.split(',').map(|number| number.parse::<u64>().expect("a number"));
         let mut of = WorkerStats::default();
-        let fields = [
-            &mut of.accepted,
-            &mut of.active,
-            &mut of.bytes_in,
-            &mut of.bytes_out,
-            &mut of.refused,
-            &mut of.timed_out,
-            &mut of.accept_pauses,
-            &mut of.writes_refused,
-            &mut of.datagrams_in,
-            &mut of.datagrams_out,
-            &mut of.datagrams_dropped,
-            &mut of.restarts,
-        ];
-        for field in fields {
-            *field = numbers.next().expect("twelve numbers");
+        for (field, number) in numbers(&mut of).into_iter().zip(row.split(',')) {
+            *field = number.parse().expect("a number");
         }
         of
     };
     let mut rows = line.split_whitespace().map(row);
     Stats { total: rows.next().expect("a total"), workers: rows.collect() }
+}
+
+fn numbers(of: &mut WorkerStats) -> [&mut u64; 13] {
+    [
+        &mut of.accepted,
+        &mut of.active,
+        &mut of.bytes_in,
+        &mut of.bytes_out,
+        &mut of.refused,
+        &mut of.timed_out,
+        &mut of.accept_pauses,
+        &mut of.writes_refused,
+        &mut of.datagrams_in,
+        &mut of.datagrams_out,
+        &mut of.datagrams_dropped,
+        &mut of.restarts,
+        &mut of.refused_header,
+    ]
 }
