@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from conftest import LONG
@@ -84,6 +85,14 @@ def in_thread(call: Callable[[], Any]) -> Callable[[], Any]:
         return result[0]
 
     return join
+
+
+def wait_until_asleep() -> None:
+    """Until the main thread, which has the interpreter whenever it wants it, has slept for long."""
+    stat = Path(f"/proc/self/task/{threading.main_thread().native_id}/stat")
+    asleep = 0
+    while asleep < 100:
+        asleep = asleep + 1 if ") S " in stat.read_text() else 0
 
 
 class Served:

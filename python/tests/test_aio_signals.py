@@ -9,26 +9,18 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import aio
 import pytest
 from conftest import LONG, Pipe
+from loops import wait_until_asleep
 
 import omnipoll
 from omnipoll.aio import EventLoop
 
 loop = pytest.fixture(aio.open_loop)
-
-
-def wait_until_asleep() -> None:
-    """Until the main thread, which has the interpreter whenever it wants it, has slept for long."""
-    stat = Path(f"/proc/self/task/{threading.main_thread().native_id}/stat")
-    asleep = 0
-    while asleep < 100:
-        asleep = asleep + 1 if ") S " in stat.read_text() else 0
 
 
 def send_once_asleep(loop: asyncio.AbstractEventLoop, send: Callable[[], object]) -> threading.Thread:

@@ -6,12 +6,13 @@ import errno
 import gc
 import os
 import signal
+import threading
 import weakref
 from typing import Any
 
 import pytest
 from conftest import LONG, stale
-from loops import in_thread
+from loops import in_thread, wait_until_asleep
 from serving import Echo, Recorder, ask, connect, read_all
 
 import omnipoll
@@ -138,6 +139,29 @@ def test_what_ends_a_program_comes_out_and_the_server_ends(engine: str, by: str)
             client.recv(1)
     handler.opened()
     assert handler.closed() is not None
+
+
+def test_a_signal_s_handler_that_raises_ends_a_wait_and_the_server(engine: str) -> None:
+    def interrupt(*_: Any) -> None:
+        raise InterruptedError("by the program")
+
+    server = started(engine, Echo())
+    server.run_once(0)
+    main = threading.get_ident()
+
+    def send() -> None:
+        wait_until_asleep()
+        signal.pthread_kill(main, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    join = in_thread(send)
+    with pytest.raises(InterruptedError, match="by the program"):
+        while True:
+            server.run_once(LONG)
+    join()
+    signal.signal(signal.SIGUSR1, before)
+    while server.run_once(LONG):
+        pass
 
 
 @pytest.mark.parametrize("by", ["its thread", "another"])

@@ -6,6 +6,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -40,25 +42,50 @@ def test_latency_looks_before_it_sleeps(engine: str) -> None:
     assert calls["b"] < calls["latency"]
 
 
-def test_a_signal_interrupts_a_wait_that_spins(engine: str) -> None:
+@pytest.mark.parametrize("kind", ["poller", "loop", "server"])
+@pytest.mark.parametrize("to", ["the process", "the thread that waits"])
+def test_a_signal_interrupts_a_wait_that_spins(engine: str, kind: str, to: str) -> None:
+    """Also one that another thread takes: the one that waits holds them back while it spins."""
+
     def interrupt(*_: Any) -> None:
         raise InterruptedError
 
-    previous = signal.signal(signal.SIGUSR1, interrupt)
-    with Poller(engine, wait_policy=("latency", 0.3)) as poller:
-
-        def send() -> None:
-            end = time.monotonic() + 0.1
-            while poller.stats().system_calls < 4 and time.monotonic() < end:
-                time.sleep(0)
+    def send() -> None:
+        end = time.monotonic() + 0.1
+        while system_calls() < before + 4 and time.monotonic() < end:
+            time.sleep(0)
+        if to == "the process":
             os.kill(os.getpid(), signal.SIGUSR1)
+        else:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
 
+    with ExitStack() as ends:
+        wait, system_calls = waiting(ends, engine, kind)
+        before = system_calls()
+        ends.callback(signal.signal, signal.SIGUSR1, signal.signal(signal.SIGUSR1, interrupt))
         sending = threading.Thread(target=send)
+        begun = time.monotonic()
         sending.start()
         with pytest.raises(InterruptedError):
-            poller.wait(LONG)
+            wait(LONG)
+        assert time.monotonic() - begun < LONG
         sending.join()
-    signal.signal(signal.SIGUSR1, previous)
+
+
+def waiting(ends: ExitStack, engine: str, kind: str) -> tuple[Callable[[float], Any], Callable[[], int]]:
+    """A wait that looks for a while before it sleeps, and how many system calls it has made."""
+    policy = ("latency", 0.3)
+    if kind == "server":
+        server = Server(object(), ADDRESS, engine=engine, wait_policy=policy)
+        server.start()
+        ends.callback(server.run_once, 0)
+        ends.callback(server.stop, 0)
+        return server.run_once, lambda: 0
+    if kind == "loop":
+        loop = ends.enter_context(Loop(engine, wait_policy=policy))
+        return loop.wait, lambda: loop.poller.stats().system_calls
+    poller = ends.enter_context(Poller(engine, wait_policy=policy))
+    return poller.wait, lambda: poller.stats().system_calls
 
 
 def test_a_loop_has_one(engine: str) -> None:

@@ -7,16 +7,18 @@ use pyo3::prelude::*;
 
 use crate::finalization::attach;
 use crate::gil_cell::GilCell;
+use crate::signals;
 
 /// A KeyboardInterrupt, SystemExit or the like that was raised in a callback, or by a signal's handler.
 pub(crate) struct Ending {
     raised: GilCell<Option<PyErr>>,
     is_set: AtomicBool,
+    has_interrupted: AtomicBool,
 }
 
 impl Ending {
     pub(crate) fn new(py: Python<'_>) -> Self {
-        Self { raised: GilCell::new(py, None), is_set: false.into() }
+        Self { raised: GilCell::new(py, None), is_set: false.into(), has_interrupted: false.into() }
     }
 
     /// Keeps what is to come out; the first counts.
@@ -44,10 +46,16 @@ impl Ending {
     /// A signal has interrupted a wait: Python's own handlers run. `EINTR` when one has raised something.
     pub(crate) fn check_signals(&self) -> io::Result<()> {
         attach(|py| {
-            py.check_signals().map_err(|failed| {
+            signals::check(py).map_err(|failed| {
                 self.keep(py, failed);
+                self.has_interrupted.store(true, Ordering::Relaxed);
                 io::Error::from_raw_os_error(libc::EINTR)
             })
         })
+    }
+
+    /// Whether an error is the one by which a signal's handler ended a server: what it raised has come out.
+    pub(crate) fn is_of_interrupt(&self, error: &io::Error) -> bool {
+        self.has_interrupted.load(Ordering::Relaxed) && error.raw_os_error() == Some(libc::EINTR)
     }
 }

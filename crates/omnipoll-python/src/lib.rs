@@ -31,6 +31,7 @@ mod scoped_ref;
 mod selector;
 mod server;
 mod server_steps;
+mod signals;
 mod sources;
 mod state;
 mod statistics;
@@ -109,6 +110,7 @@ mod _native {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         forking::observe();
+        signals::observe();
         fastcall::install::<PyPoller, 2>(module.py())?;
         fastcall::install::<Selector, 1>(module.py())?;
         fastcall::install::<PyConnection, 1>(module.py())?;

@@ -148,7 +148,12 @@ impl PyServer {
     #[pyo3(signature = (timeout=None))]
     fn run_once(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
         let timeout = timeout_of(timeout)?;
-        self.0.get()?.step(py, |started| started.run_once(timeout))
+        let serving = self.0.get()?;
+        let ending = &serving.server.handler().ending;
+        serving.step(py, |started| match started.run_once(timeout) {
+            Err(error) if ending.is_of_interrupt(&error) => Ok(false),
+            result => result,
+        })
     }
 
     /// After start(), in its thread: a descriptor for an outer loop, as that of Loop.fileno(). Whenever it is

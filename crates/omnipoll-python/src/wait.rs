@@ -12,6 +12,7 @@ use pyo3::types::PyList;
 use crate::convert::error;
 use crate::list_builder::ListBuilder;
 use crate::poller_core::PollerCore;
+use crate::signals;
 use crate::state::State;
 
 /// How much room a wait has for what is no descriptor's. A million armed timers need not fit.
@@ -92,7 +93,7 @@ impl PollerCore {
             false => py.detach(|| core.wait(events, left)),
         };
         match waited {
-            Err(error) if error.raw_os_error() == Some(libc::EINTR) => py.check_signals(),
+            Err(error) if error.raw_os_error() == Some(libc::EINTR) => signals::check(py),
             waited => waited.map(drop).map_err(error),
         }
     }

@@ -171,6 +171,7 @@
 // What only servers or only io_uring calls stays beside what it belongs to.
 #![cfg_attr(not(all(feature = "serve", io_uring)), allow(dead_code, unused_imports))]
 
+mod before_sleep;
 #[allow(unsafe_code)]
 mod engine;
 mod errno;
@@ -196,6 +197,8 @@ mod strict;
 mod sys;
 mod wait_policy;
 
+#[doc(hidden)]
+pub use before_sleep::before_sleep;
 pub use engine::{Capabilities, EngineKind};
 pub use error::{explain, take_words};
 pub use event::{Event, EventKind, Events, Ready};

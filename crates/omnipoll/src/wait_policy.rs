@@ -38,8 +38,9 @@ pub enum WaitPolicy {
     ///
     /// It costs the processor time of up to `spin` for each wait, a system call for each look, and a core
     /// that others could use: only for threads that have a core of their own. If the poller can be
-    /// interrupted, or is a loop's, signals are held back while it spins, for which a wait that finds nothing
-    /// at its first look makes three system calls more.
+    /// interrupted, or is a loop's, its thread holds signals back while it spins, for which a wait that finds
+    /// nothing at its first look makes three system calls more; another thread that takes a signal may get it
+    /// meanwhile.
     ///
     /// Before it sleeps the kernel, too, looks for as long at the queue of the network device that
     /// something watched last received from: on epoll and io_uring from Linux 6.9 on, where the device

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::deadline::Deadline;
 use super::wait::zero_capacity;
 use super::Poller;
+use crate::before_sleep;
 use crate::error::plain;
 use crate::event::Event;
 use crate::sys::{poll, signal_mask};
@@ -73,7 +74,12 @@ impl Poller {
             0 if is_interrupted && !self.sources.is_pending() => {
                 self.check_owner().and(Err(plain(libc::EINTR)))
             }
-            0 => self.wait_plainly(events, deadline.left()),
+            0 => {
+                if self.interruptible {
+                    before_sleep::call()?;
+                }
+                self.wait_plainly(events, deadline.left())
+            }
             filled => Ok(filled),
         }
     }

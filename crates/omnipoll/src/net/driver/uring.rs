@@ -10,6 +10,7 @@ use super::super::io_state::Receive;
 use super::super::listener::Listener;
 use super::super::loop_context::LoopContext;
 use super::{AcceptMode, Driver};
+use crate::before_sleep;
 use crate::errno::{self, ErrorClass};
 use crate::error::plain;
 use crate::poller::RESERVED_TOKENS;
@@ -63,7 +64,10 @@ impl Uring {
         match found? {
             true => Ok(true),
             false if is_interrupted => Err(plain(libc::EINTR)),
-            false => self.ring.wait(limit.map(|limit| limit.saturating_sub(began.elapsed()))),
+            false => {
+                before_sleep::call()?;
+                self.ring.wait(limit.map(|limit| limit.saturating_sub(began.elapsed())))
+            }
         }
     }
 
