@@ -8,12 +8,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from conftest import LONG, Pipe
 from loops import ADDRESS
-from serving import connect, receive
+from serving import Echo, connect, receive
 
 import omnipoll
 from omnipoll import Connection, Loop, Poller, Server
@@ -74,9 +74,9 @@ def test_a_signal_interrupts_a_wait_that_spins(engine: str, kind: str, to: str) 
 
 def waiting(ends: ExitStack, engine: str, kind: str) -> tuple[Callable[[float], Any], Callable[[], int]]:
     """A wait that looks for a while before it sleeps, and how many system calls it has made."""
-    policy = ("latency", 0.3)
+    policy: tuple[Literal["latency"], float] = ("latency", 0.3)
     if kind == "server":
-        server = Server(object(), ADDRESS, engine=engine, wait_policy=policy)
+        server = Server(Echo(), ADDRESS, engine=engine, wait_policy=policy)
         server.start()
         ends.callback(server.run_once, 0)
         ends.callback(server.stop, 0)
