@@ -1205,6 +1205,26 @@ typedef struct omni_loop_options {
      * expected.
      */
     int64_t proxy_header_ns;
+    /**
+     * How many connections each address may have at once. 0: no limit.
+     */
+    uint32_t max_address_clients;
+    /**
+     * How many new connections a second each address may make. 0: no limit.
+     */
+    uint32_t max_address_rate;
+    /**
+     * From which networks clients are accepted; NULL or empty: from all. The text is copied.
+     */
+    const char *allow;
+    /**
+     * From which networks none are accepted, even if they are allowed.
+     */
+    const char *deny;
+    /**
+     * How many bytes a second are read from each client. 0: no limit.
+     */
+    uint64_t max_receive_rate;
 } omni_loop_options;
 
 /**
@@ -1838,6 +1858,36 @@ typedef struct omni_server_options {
      * and counted in `refused_header`. Let only proxies connect to such a server: it believes them.
      */
     int64_t proxy_header_ns;
+    /**
+     * How many connections each address may have at once, exactly over all workers. 0: no limit. An IPv6
+     * address counts by its first 64 bits. A client beyond is reset before `on_open`, and counted in
+     * `refused_address`. The table has a fixed size: 16 bytes and 8 for each worker, for each of 65,536
+     * addresses that have connections or have made one in the last second; a new one for which there is no
+     * room is refused too.
+     */
+    uint32_t max_address_clients;
+    /**
+     * How many new connections a second each address may make: so many at once, and then one more each time
+     * that a second divided by their number has passed. 0: no limit. One beyond is reset before `on_open`, and
+     * counted in `refused_rate`.
+     */
+    uint32_t max_address_rate;
+    /**
+     * From which networks clients are accepted, separated by commas or spaces: "10.0.0.0/8, 2001:db8::/32,
+     * 192.0.2.1". NULL or empty: from all. Others are reset before `on_open`, and counted in `refused_filter`.
+     * The address is that of the header where `proxy_header_ns` requires one. Clients of unix sockets are
+     * always accepted. The text is copied.
+     */
+    const char *allow;
+    /**
+     * From which networks none are accepted, even if they are allowed.
+     */
+    const char *deny;
+    /**
+     * How many bytes a second are read from each client, on average: so many may come at once, then its
+     * writes wait. 0: no limit.
+     */
+    uint64_t max_receive_rate;
 } omni_server_options;
 
 /**
@@ -2746,6 +2796,18 @@ typedef struct omni_server_statistics {
      * Of those refused: for lack of a header of the PROXY protocol.
      */
     uint64_t refused_header;
+    /**
+     * Of those refused: whose address is not allowed.
+     */
+    uint64_t refused_filter;
+    /**
+     * Of those refused: because their address had too many connections.
+     */
+    uint64_t refused_address;
+    /**
+     * Of those refused: because their address made too many in a second.
+     */
+    uint64_t refused_rate;
 } omni_server_statistics;
 
 /**

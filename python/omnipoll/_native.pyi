@@ -499,6 +499,12 @@ class WorkerStats:
     def restarts(self) -> int: ...
     @property
     def refused_header(self) -> int: ...
+    @property
+    def refused_filter(self) -> int: ...
+    @property
+    def refused_address(self) -> int: ...
+    @property
+    def refused_rate(self) -> int: ...
 
 class Worker:
     @property
@@ -646,6 +652,11 @@ class Server:
         drain: float | None = 10.0,
         wait_policy: _WaitPolicy = "balanced",
         proxy_header: float | None = None,
+        allow: str = "",
+        deny: str = "",
+        max_address_clients: int | None = None,
+        max_address_rate: int | None = None,
+        max_receive_rate: int | None = None,
         notify: bool = False,
     ) -> None: ...
     def listen(self, address: str) -> str: ...
@@ -691,6 +702,11 @@ class Loop:
         linger: float = 2.0,
         wait_policy: _WaitPolicy = "balanced",
         proxy_header: float | None = None,
+        allow: str = "",
+        deny: str = "",
+        max_address_clients: int | None = None,
+        max_address_rate: int | None = None,
+        max_receive_rate: int | None = None,
     ) -> None: ...
     def listen(self, address: str, handler: _Handler | None = None, token: object = None) -> str: ...
     def connect(

@@ -85,6 +85,12 @@ class Server(_native.Server):
     the addresses that it has, or else the socket's own. A client whose header is malformed or late is reset,
     and counted in refused_header. Let only proxies connect to such a server: it believes them.
 
+    allow, deny: from which networks clients are accepted, "10.0.0.0/8, 2001:db8::/32, 192.0.2.1", and from
+    which none are. max_address_clients: how many connections each address may have at once, over all workers
+    and processes; an IPv6 address counts by its first 64 bits. max_address_rate: how many new ones a second.
+    Others are reset before on_open, and counted in refused_filter, refused_address and refused_rate.
+    max_receive_rate: how many bytes a second are read from each client, on average; its writes wait then.
+
     signals: whether SIGTERM and SIGINT stop the server, a second one at once. drain: the seconds
     clients have to finish then, and after a with block; None is as long as they like. notify: whether the
     service manager is told how the server does, where NOTIFY_SOCKET says that there is one: READY=1 when

@@ -27,6 +27,11 @@ OPTIONS = (
     "drain",
     "wait_policy",
     "proxy_header",
+    "allow",
+    "deny",
+    "max_address_clients",
+    "max_address_rate",
+    "max_receive_rate",
     "notify",
 )
 
@@ -45,6 +50,11 @@ LOOP_OPTIONS = (
     "linger",
     "wait_policy",
     "proxy_header",
+    "allow",
+    "deny",
+    "max_address_clients",
+    "max_address_rate",
+    "max_receive_rate",
 )
 
 

@@ -1,12 +1,13 @@
 //! `omni_loop_options`: the core's options under their C names.
 
+use std::ffi::c_char;
 use std::mem::offset_of;
 
 use omnipoll::LoopOptions;
 
 use crate::engine::engine_kind;
 use crate::error::Failure;
-use crate::options::{count, some_time, with};
+use crate::options::{count, networks, some_time, some_u32, with};
 use crate::poller::OMNI_INTERRUPTIBLE;
 use crate::sized::Sized32;
 use crate::wait_policy::wait_policy;
@@ -56,6 +57,16 @@ pub struct omni_loop_options {
     /// Within which time each client must begin with a header of the PROXY protocol; not above 0: none is
     /// expected.
     pub proxy_header_ns: i64,
+    /// How many connections each address may have at once. 0: no limit.
+    pub max_address_clients: u32,
+    /// How many new connections a second each address may make. 0: no limit.
+    pub max_address_rate: u32,
+    /// From which networks clients are accepted; NULL or empty: from all. The text is copied.
+    pub allow: *const c_char,
+    /// From which networks none are accepted, even if they are allowed.
+    pub deny: *const c_char,
+    /// How many bytes a second are read from each client. 0: no limit.
+    pub max_receive_rate: u64,
 }
 
 // SAFETY: as declared above; each zero is a number's.
@@ -84,6 +95,11 @@ impl omni_loop_options {
         let options = with(options, some_time(self.idle_timeout_ns), LoopOptions::idle_timeout);
         let options = with(options, some_time(self.read_timeout_ns), LoopOptions::read_timeout);
         let options = with(options, some_time(self.proxy_header_ns), LoopOptions::proxy_header);
+        let options = with(options, some_u32(self.max_address_clients), LoopOptions::max_address_clients);
+        let options = with(options, some_u32(self.max_address_rate), LoopOptions::max_address_rate);
+        // SAFETY: NULL or texts by the contract of this struct.
+        let (allow, deny) = unsafe { (networks(self.allow)?, networks(self.deny)?) };
+        let options = options.allow(allow).deny(deny).max_receive_rate(self.max_receive_rate);
         let write_timeout = (self.write_timeout_ns != 0).then(|| some_time(self.write_timeout_ns));
         let options = with(options, write_timeout, LoopOptions::write_timeout);
         let linger = (self.linger_ns != 0).then(|| some_time(self.linger_ns).unwrap_or_default());

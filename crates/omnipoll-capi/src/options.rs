@@ -1,10 +1,12 @@
 //! `omni_server_options`: the core's options under their C names.
 
+use std::ffi::c_char;
 use std::mem::offset_of;
 use std::time::Duration;
 
 use omnipoll::{Model, ServerOptions};
 
+use crate::buffer::read_str;
 use crate::engine::engine_kind;
 use crate::error::Failure;
 use crate::sized::Sized32;
@@ -86,6 +88,26 @@ pub struct omni_server_options {
     /// otherwise, whose header is malformed or longer than 4,096 bytes, or is not complete in time, is reset
     /// and counted in `refused_header`. Let only proxies connect to such a server: it believes them.
     pub proxy_header_ns: i64,
+    /// How many connections each address may have at once, exactly over all workers. 0: no limit. An IPv6
+    /// address counts by its first 64 bits. A client beyond is reset before `on_open`, and counted in
+    /// `refused_address`. The table has a fixed size: 16 bytes and 8 for each worker, for each of 65,536
+    /// addresses that have connections or have made one in the last second; a new one for which there is no
+    /// room is refused too.
+    pub max_address_clients: u32,
+    /// How many new connections a second each address may make: so many at once, and then one more each time
+    /// that a second divided by their number has passed. 0: no limit. One beyond is reset before `on_open`, and
+    /// counted in `refused_rate`.
+    pub max_address_rate: u32,
+    /// From which networks clients are accepted, separated by commas or spaces: "10.0.0.0/8, 2001:db8::/32,
+    /// 192.0.2.1". NULL or empty: from all. Others are reset before `on_open`, and counted in `refused_filter`.
+    /// The address is that of the header where `proxy_header_ns` requires one. Clients of unix sockets are
+    /// always accepted. The text is copied.
+    pub allow: *const c_char,
+    /// From which networks none are accepted, even if they are allowed.
+    pub deny: *const c_char,
+    /// How many bytes a second are read from each client, on average: so many may come at once, then its
+    /// writes wait. 0: no limit.
+    pub max_receive_rate: u64,
 }
 
 // SAFETY: as declared above; each zero is a number's.
@@ -129,6 +151,11 @@ impl omni_server_options {
         let options = with(options, some_time(self.idle_timeout_ns), ServerOptions::idle_timeout);
         let options = with(options, some_time(self.read_timeout_ns), ServerOptions::read_timeout);
         let options = with(options, some_time(self.proxy_header_ns), ServerOptions::proxy_header);
+        let options = with(options, some_u32(self.max_address_clients), ServerOptions::max_address_clients);
+        let options = with(options, some_u32(self.max_address_rate), ServerOptions::max_address_rate);
+        // SAFETY: NULL or texts by the contract of this struct.
+        let (allow, deny) = unsafe { (networks(self.allow)?, networks(self.deny)?) };
+        let options = options.allow(allow).deny(deny).max_receive_rate(self.max_receive_rate);
         let write_timeout = (self.write_timeout_ns != 0).then(|| some_time(self.write_timeout_ns));
         let options = with(options, write_timeout, ServerOptions::write_timeout);
         let linger = (self.linger_ns != 0).then(|| some_time(self.linger_ns).unwrap_or_default());
@@ -151,6 +178,23 @@ pub(crate) fn with<O, T>(options: O, value: Option<T>, set: impl FnOnce(O, T) ->
         Some(value) => set(options, value),
         None => options,
     }
+}
+
+/// The text of a list of networks; empty when it is NULL.
+///
+/// # Safety
+/// It is NULL, or a text that lives for as long as the result is used.
+pub(crate) unsafe fn networks<'a>(text: *const c_char) -> Result<&'a str, Failure> {
+    match text.is_null() {
+        true => Ok(""),
+        // SAFETY: as this function's contract says.
+        false => unsafe { read_str(text, "") },
+    }
+}
+
+/// A number; none when it is 0.
+pub(crate) fn some_u32(number: u32) -> Option<u32> {
+    (number > 0).then_some(number)
 }
 
 /// A number of bytes, or of anything; none when it is 0.

@@ -48,6 +48,12 @@ pub struct omni_server_statistics {
     pub restarts: u64,
     /// Of those refused: for lack of a header of the PROXY protocol.
     pub refused_header: u64,
+    /// Of those refused: whose address is not allowed.
+    pub refused_filter: u64,
+    /// Of those refused: because their address had too many connections.
+    pub refused_address: u64,
+    /// Of those refused: because their address made too many in a second.
+    pub refused_rate: u64,
 }
 
 // SAFETY: as declared above; each zero is a number's.
@@ -138,5 +144,8 @@ fn translate(stats: &WorkerStats) -> omni_server_statistics {
         datagrams_dropped: stats.datagrams_dropped,
         restarts: stats.restarts,
         refused_header: stats.refused_header,
+        refused_filter: stats.refused_filter,
+        refused_address: stats.refused_address,
+        refused_rate: stats.refused_rate,
     }
 }

@@ -74,6 +74,11 @@ impl<'a, 'py> Keywords<'a, 'py> {
         })
     }
 
+    /// The same with a str.
+    fn set_text<O>(&self, options: O, name: &str, set: impl FnOnce(O, &str) -> O) -> PyResult<O> {
+        self.set_unless_none(options, name, |options, text: String| set(options, &text))
+    }
+
     /// What loops and the loops of servers have in common.
     pub(crate) fn loop_options(&self, py: Python<'py>, engine: Option<&str>) -> PyResult<LoopOptions> {
         let mut options = LoopOptions::new();
@@ -90,6 +95,11 @@ impl<'a, 'py> Keywords<'a, 'py> {
         options = self.set_span(options, "read_timeout", LoopOptions::read_timeout)?;
         options = self.set_span(options, "write_timeout", LoopOptions::write_timeout)?;
         options = self.set_span(options, "proxy_header", LoopOptions::proxy_header)?;
+        options = self.set_text(options, "allow", LoopOptions::allow)?;
+        options = self.set_text(options, "deny", LoopOptions::deny)?;
+        options = self.set_unless_none(options, "max_address_clients", LoopOptions::max_address_clients)?;
+        options = self.set_unless_none(options, "max_address_rate", LoopOptions::max_address_rate)?;
+        options = self.set_unless_none(options, "max_receive_rate", LoopOptions::max_receive_rate)?;
         if let Some(linger) = self.take("linger")? {
             options = options.linger(convert::span(linger, "linger")?);
         }

@@ -45,7 +45,8 @@ impl PyServer {
                           total_queue_limit=268435456, high_water=65536, low_water=16384, \
                           idle_timeout=None, read_timeout=None, write_timeout=60.0, linger=2.0, \
                           signals=False, drain=10.0, wait_policy='balanced', \
-                          proxy_header=None, notify=False)"
+                          proxy_header=None, allow='', deny='', max_address_clients=None, \
+                          max_address_rate=None, max_receive_rate=None, notify=False)"
     )]
     fn new(_arguments: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> Self {
         Self(InitCell::new())

@@ -119,6 +119,24 @@ impl PyWorkerStats {
         self.0.refused_header
     }
 
+    /// Of those refused: whose address is not allowed.
+    #[getter]
+    fn refused_filter(&self) -> u64 {
+        self.0.refused_filter
+    }
+
+    /// Of those refused: because their address had too many connections.
+    #[getter]
+    fn refused_address(&self) -> u64 {
+        self.0.refused_address
+    }
+
+    /// Of those refused: because their address made too many in a second.
+    #[getter]
+    fn refused_rate(&self) -> u64 {
+        self.0.refused_rate
+    }
+
     fn __repr__(&self) -> String {
         format!("{:?}", self.0)
     }

@@ -41,6 +41,8 @@ static void bad_options(uint32_t engine)
     REFUSED(engine, OMNI_ENGINE_KQUEUE, -ENOSYS);
     REFUSED(flags, UINT32_C(1) << 31, -EINVAL);
     REFUSED(flags, OMNI_SERVER_REUSE_PORT | OMNI_SERVER_SHARE_PORT, -EINVAL);
+    REFUSED(allow, "10.0.0.1/8", -EINVAL);
+    REFUSED(deny, "\xff", -EINVAL);
     REFUSED(wait_policy, OMNI_WAIT_THRIFTY, -EINVAL);
     REFUSED(wait_ns, 1, -EINVAL);
     REFUSED(high_water, 1024, -EINVAL); /* below the default of the low mark */
@@ -73,7 +75,12 @@ static void every_option(uint32_t engine)
                                              .write_timeout_ns = 1,
                                              .linger_ns = -1,
                                              .drain_ns = -1,
-                                             .proxy_header_ns = INT64_MAX};
+                                             .proxy_header_ns = INT64_MAX,
+                                             .max_address_clients = UINT32_MAX,
+                                             .max_address_rate = UINT32_MAX,
+                                             .allow = "127.0.0.0/8",
+                                             .deny = "::/0",
+                                             .max_receive_rate = UINT64_MAX};
         omni_server *server = new_server(&options, &handler);
         IS(omni_server_engine(server), engine);
         IS(omni_server_model(server), model);

@@ -31,8 +31,8 @@ use crate::poller::PyPoller;
 /// descriptors, signals, children and posts. TypeError for one that can't be meant.
 ///
 /// max_clients, backlog, queue_limit, total_queue_limit, high_water, low_water, idle_timeout,
-/// read_timeout, write_timeout, linger, wait_policy, proxy_header: as for omnipoll.Server. max_clients counts
-/// what was accepted.
+/// read_timeout, write_timeout, linger, wait_policy, proxy_header, allow, deny, max_address_clients,
+/// max_address_rate, max_receive_rate: as for omnipoll.Server. max_clients counts what was accepted.
 ///
 /// A loop belongs to the thread that has made it. Other threads have stop(), broadcast(),
 /// connect_datagrams(), poller.post() and, of its connections, write(), close(), post() and what else
@@ -76,7 +76,8 @@ impl PyLoop {
         text_signature = "(engine=None, *, handler=None, max_clients=None, backlog=4096, \
                           queue_limit=16777216, total_queue_limit=268435456, high_water=65536, \
                           low_water=16384, idle_timeout=None, read_timeout=None, write_timeout=60.0, \
-                          linger=2.0, wait_policy='balanced', proxy_header=None)"
+                          linger=2.0, wait_policy='balanced', proxy_header=None, allow='', deny='', \
+                          max_address_clients=None, max_address_rate=None, max_receive_rate=None)"
     )]
     fn new(_arguments: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> Self {
         Self(InitCell::new())

@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::tokens;
 use crate::errno::{self, ErrorClass};
 use crate::net::driver::{AcceptMode, AnyDriver, Driver};
-use crate::net::{Counter, Listener, WorkerCounters};
+use crate::net::{Admitted, Counter, Listener, WorkerCounters};
 use crate::poller::RESERVED_TOKENS;
 use crate::sys::Address;
 use crate::{Capabilities, Interest, Poller, Trigger};
@@ -42,6 +42,8 @@ pub(crate) struct Accepted {
     pub(crate) peer: Address,
     /// Its listener's.
     pub(crate) token: u64,
+    /// What it counts as of its address.
+    pub(crate) admitted: Option<Box<Admitted>>,
 }
 
 /// The listening sockets of one loop, which accept or pause together.
@@ -169,7 +171,9 @@ impl Acceptor {
         // So many errors in a row are not about one connection each.
         for _ in 0..BATCH {
             match listener.accept() {
-                Ok((socket, peer)) => return Ok(Some(Accepted { socket, peer, token: *token })),
+                Ok((socket, peer)) => {
+                    return Ok(Some(Accepted { socket, peer, token: *token, admitted: None }))
+                }
                 Err(error) if errno::classify_accept(&error) == ErrorClass::Peer => {}
                 Err(error) => return self.handle_error(error, poller, counters).map(|()| None),
             }
@@ -186,7 +190,12 @@ impl Acceptor {
             entry.mode = AcceptMode::Paused;
         }
         let token = entry.token;
-        self.accepted.push_back(result.map(|(socket, peer)| Accepted { socket, peer, token }));
+        self.accepted.push_back(result.map(|(socket, peer)| Accepted {
+            socket,
+            peer,
+            token,
+            admitted: None,
+        }));
     }
 
     /// The next connection that the driver has accepted.

@@ -78,8 +78,7 @@ impl<H: Handler> Connections<H> {
         if !connection.is_open() {
             return;
         }
-        self.context.counters.received(chunk.length() as u64);
-        connection.timeouts.note_read(&self.context.clock);
+        connection.note_received(chunk.length(), &self.context);
         if connection.awaits_header {
             return self.header_received(slot, driver.bytes(chunk));
         }

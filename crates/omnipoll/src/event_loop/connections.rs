@@ -14,9 +14,9 @@ use super::options::LoopOptions;
 use crate::error::plain;
 use crate::net::driver::{AnyDriver, Driver, DriverKind};
 use crate::net::{
-    Budget, Clock, Command, Conn, ConnId, Connection, ConnectionTable, Connects, Counter, DatagramId,
-    DatagramSocket, LoopContext, Mailbox, Origin, PendingCommand, StopLoop, Timeouts, WorkerCounters,
-    WriteQueue, LONGEST_PROXY_HEADER,
+    Admission, Budget, Clock, Command, Conn, ConnId, Connection, ConnectionTable, Connects, Counter,
+    DatagramId, DatagramSocket, LoopContext, Mailbox, Origin, PendingCommand, StopLoop, Timeouts,
+    WorkerCounters, WriteQueue, LONGEST_PROXY_HEADER,
 };
 use crate::sys::socket;
 use crate::{Poller, Ready};
@@ -35,6 +35,7 @@ pub(crate) struct LoopPlace {
     /// `None` for a loop of a server's: the server listens.
     pub(crate) backlog: Option<i32>,
     pub(crate) stop: StopLoop,
+    pub(crate) admission: Option<Admission>,
 }
 
 /// The limits of queued bytes that the options have.
@@ -57,6 +58,8 @@ pub(crate) struct Connections<H: Handler> {
     pub(super) to_remove: Vec<usize>,
     pub(super) datagrams: DatagramSockets,
     pub(super) buffer: Box<[u8]>,
+    /// What one read brings at most.
+    largest_read: usize,
     pub(super) commands: Vec<PendingCommand>,
     /// Slots of which a part of what has arrived was received at the last wait.
     pub(super) partial: Vec<usize>,
@@ -85,6 +88,8 @@ impl<H: Handler> Connections<H> {
             clock: Clock::new(),
             low_water: options.low_water,
             linger: options.linger,
+            max_receive_rate: options.max_receive_rate,
+            admission: place.admission,
             worker: place.worker,
             stopping: false.into(),
             is_over: false.into(),
@@ -106,6 +111,7 @@ impl<H: Handler> Connections<H> {
             to_remove: Vec::new(),
             datagrams: DatagramSockets::default(),
             buffer: vec![0; READ].into(),
+            largest_read: options.max_receive_rate.map_or(READ, |rate| READ.min(rate.get() as usize)),
             commands: Vec::new(),
             partial: Vec::new(),
             previous_partial: Vec::new(),
@@ -131,11 +137,16 @@ impl<H: Handler> Connections<H> {
 
     /// Begins to serve a connection that was accepted.
     pub(crate) fn accept(&mut self, driver: &mut AnyDriver, accepted: Accepted) {
-        let Accepted { socket, peer, token } = accepted;
+        let Accepted { socket, peer, token, admitted } = accepted;
         let (id, account) = self.context.mailbox.add(self.table.next_slot());
         let origin = Origin { token, is_outgoing: false };
         let queue = WriteQueue::new(account);
-        let connection = Connection::new(socket, peer, origin, id, queue, self.timeouts());
+        let mut connection = Connection::new(socket, peer, origin, id, queue, self.timeouts());
+        connection.admitted = admitted;
+        if self.context.max_receive_rate.is_some() {
+            // What is spliced is not counted before it is sent on.
+            connection.never_splice();
+        }
         let slot = self.insert(connection);
         match self.options.proxy_header {
             Some(within) => self.await_header(driver, slot, within),
@@ -242,8 +253,7 @@ impl<H: Handler> Connections<H> {
             Ok(0) => self.on_end(slot),
             Ok(_) if connection.is_lingering() => connection.timeouts.extend_linger(&self.context.clock),
             Ok(length) => {
-                self.context.counters.received(length as u64);
-                connection.timeouts.note_read(&self.context.clock);
+                connection.note_received(length, &self.context);
                 if connection.awaits_header {
                     return self.header_read(slot, length);
                 }
@@ -269,8 +279,7 @@ impl<H: Handler> Connections<H> {
         let input = &connection.io.input;
         match input.length() {
             kept if connection.awaits_header => LONGEST_PROXY_HEADER - kept,
-            0 => self.handler.room().min(READ),
-            _ if input.is_framed() => self.handler.room().min(READ),
+            kept if kept == 0 || input.is_framed() => self.handler.room().min(self.largest_read),
             // It is delivered first.
             _ => 0,
         }
@@ -374,6 +383,7 @@ impl<H: Handler> Connections<H> {
     fn finish_close(&mut self, driver: &mut AnyDriver, slot: usize) {
         let connection = &mut self.table[slot];
         connection.is_touched = false;
+        connection.admitted = None;
         connection.disarm(&self.context);
         driver.cancel(connection, slot, &self.context);
         self.context.mailbox.remove(connection.id);

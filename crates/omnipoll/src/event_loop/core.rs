@@ -1,7 +1,7 @@
 //! [`Core`], one loop without what becomes of its connections, and what it calls.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,8 +10,8 @@ use super::acceptor::{Accepted, Acceptor};
 use super::tokens;
 use crate::errno::{self, ErrorClass};
 use crate::net::driver::{AnyDriver, Driver};
-use crate::net::WorkerCounters;
-use crate::sys::Completion;
+use crate::net::{Admission, Counter, WorkerCounters};
+use crate::sys::{socket_options, Completion};
 use crate::{Event, EventKind, Events, Poller};
 
 /// Events taken from the engine at once.
@@ -67,6 +67,8 @@ pub(crate) struct Core {
     pub(crate) driver: AnyDriver,
     pub(crate) acceptor: Acceptor,
     pub(crate) counters: WorkerCounters,
+    /// What clients are admitted by before anything is known of them but their addresses.
+    pub(crate) admission: Option<Admission>,
     /// It accepts no more, and ends when its clients have.
     pub(crate) is_stopping: bool,
     /// It is the loop of the thread that handles its program's signals.
@@ -91,6 +93,7 @@ impl Core {
             driver,
             acceptor,
             counters,
+            admission: None,
             is_stopping: false,
             is_interruptible,
             stopped: None,
@@ -229,12 +232,27 @@ impl Core {
         self.acceptor.retry_later(&self.poller, &self.counters)
     }
 
+    /// A connection was accepted: it is reset if its address is not admitted.
+    fn accepted(&mut self, clients: &mut impl Clients, mut accepted: Accepted) -> io::Result<()> {
+        if let Some(admission) = &self.admission {
+            let Ok(admitted) = admission.admit(&accepted.peer) else {
+                self.counters.add(Counter::Accepted, 1);
+                self.counters.add(Counter::Closed, 1);
+                // Else this side would have to remember it for a while.
+                let _ = socket_options::reset_on_close(accepted.socket.as_fd());
+                return Ok(());
+            };
+            accepted.admitted = admitted.map(Box::new);
+        }
+        clients.on_accept(self, accepted)
+    }
+
     /// Takes connections that the driver has accepted; of many, the rest after the next wait.
     fn take_accepted(&mut self, clients: &mut impl Clients) -> io::Result<()> {
         for _ in 0..self.acceptor.batch() {
             self.poller.check_owner()?;
             match self.acceptor.pop_accepted(&self.poller, &self.counters)? {
-                Some(accepted) => clients.on_accept(self, accepted)?,
+                Some(accepted) => self.accepted(clients, accepted)?,
                 None => break,
             }
         }
@@ -250,7 +268,7 @@ impl Core {
             }
             self.poller.check_owner()?;
             match self.acceptor.accept(index, &self.poller, &self.counters)? {
-                Some(accepted) => clients.on_accept(self, accepted)?,
+                Some(accepted) => self.accepted(clients, accepted)?,
                 None => break,
             }
         }
@@ -311,7 +329,7 @@ impl Core {
         // Should the driver fail, the loop ends by that.
         let _ = self.cancel_accepts(clients);
         while let Ok(Some(accepted)) = self.acceptor.pop_accepted(&self.poller, &self.counters) {
-            if clients.on_accept(self, accepted).is_err() {
+            if self.accepted(clients, accepted).is_err() {
                 break;
             }
         }
@@ -320,7 +338,7 @@ impl Core {
             while has_time() && !clients.is_full() && queue.next().is_some() {
                 let accepted = self.acceptor.accept(index, &self.poller, &self.counters);
                 let Ok(Some(accepted)) = accepted else { break };
-                if clients.on_accept(self, accepted).is_err() {
+                if self.accepted(clients, accepted).is_err() {
                     break;
                 }
             }

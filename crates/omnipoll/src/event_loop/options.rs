@@ -1,7 +1,12 @@
 //! [`LoopOptions`]: what holds for a loop and its connections.
 
+use std::io;
+use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::error::fail;
+use crate::net::{AddressFilter, AddressLimits, AddressTable};
 use crate::{EngineKind, WaitPolicy};
 
 /// What holds for an [`EventLoop`](crate::EventLoop) and its connections.
@@ -40,6 +45,11 @@ pub struct LoopOptions {
     pub(crate) write_timeout: Option<Duration>,
     pub(crate) linger: Duration,
     pub(crate) proxy_header: Option<Duration>,
+    pub(crate) allow: String,
+    pub(crate) deny: String,
+    pub(crate) max_address_clients: Option<u32>,
+    pub(crate) max_address_rate: Option<u32>,
+    pub(crate) max_receive_rate: Option<NonZeroU64>,
     pub(crate) interruptible: bool,
     pub(crate) wait_policy: WaitPolicy,
 }
@@ -59,6 +69,11 @@ impl Default for LoopOptions {
             write_timeout: Some(Duration::from_secs(60)),
             linger: Duration::from_secs(2),
             proxy_header: None,
+            allow: String::new(),
+            deny: String::new(),
+            max_address_clients: None,
+            max_address_rate: None,
+            max_receive_rate: None,
             interruptible: false,
             wait_policy: WaitPolicy::Balanced,
         }
@@ -149,6 +164,58 @@ impl LoopOptions {
     pub fn proxy_header(mut self, within: impl Into<Option<Duration>>) -> Self {
         self.proxy_header = within.into();
         self
+    }
+
+    /// From which networks clients are accepted: `"10.0.0.0/8, 2001:db8::/32, 192.0.2.1"`; from all by
+    /// default. See [`ServerOptions::allow`](crate::ServerOptions::allow).
+    pub fn allow(mut self, networks: &str) -> Self {
+        self.allow = networks.to_owned();
+        self
+    }
+
+    /// From which networks none are, even if they are allowed.
+    pub fn deny(mut self, networks: &str) -> Self {
+        self.deny = networks.to_owned();
+        self
+    }
+
+    /// How many accepted connections each address may have at once; without limit by default. See
+    /// [`ServerOptions::max_address_clients`](crate::ServerOptions::max_address_clients).
+    pub fn max_address_clients(mut self, clients: u32) -> Self {
+        self.max_address_clients = Some(clients);
+        self
+    }
+
+    /// How many new connections a second each address may make; without limit by default. See
+    /// [`ServerOptions::max_address_rate`](crate::ServerOptions::max_address_rate).
+    pub fn max_address_rate(mut self, clients: u32) -> Self {
+        self.max_address_rate = Some(clients);
+        self
+    }
+
+    /// How many bytes a second are read from a connection that was accepted; without limit by default. See
+    /// [`ServerOptions::max_receive_rate`](crate::ServerOptions::max_receive_rate).
+    pub fn max_receive_rate(mut self, bytes: u64) -> Self {
+        self.max_receive_rate = NonZeroU64::new(bytes);
+        self
+    }
+
+    /// What its addresses are limited by, over so many workers, and processes of one client.
+    pub(crate) fn address_limits(
+        &self,
+        workers: usize,
+        processes: usize,
+    ) -> io::Result<Option<Arc<AddressLimits>>> {
+        if self.max_address_clients == Some(0) || self.max_address_rate == Some(0) {
+            return Err(fail(libc::EINVAL, "an address must be allowed a client, and one a second"));
+        }
+        let filter = AddressFilter::new(&self.allow, &self.deny)?;
+        let limits = (self.max_address_clients, self.max_address_rate);
+        let table = match limits {
+            (None, None) => None,
+            (clients, rate) => Some(AddressTable::new(workers, clients, rate)?),
+        };
+        AddressLimits::new(filter, table, processes)
     }
 
     /// Whether a signal whose handler has run ends [`PulledLoop::wait`](crate::PulledLoop::wait) with

@@ -33,6 +33,9 @@ impl<H: Handler> Connections<H> {
             Ok(Parsed::Complete(_, endpoints)) => {
                 self.table[slot].header_came(endpoints);
                 self.table[slot].timeouts.set_alarm(None, &self.context.clock);
+                if !self.admit(slot) {
+                    return;
+                }
                 self.open(slot);
                 if self.context.stopping.get() && !self.is_in_child() {
                     self.call(slot, |handler, conn, state, _| handler.on_stop(conn, state));
@@ -57,6 +60,17 @@ impl<H: Handler> Connections<H> {
             input.keep(&all, parsed == Parsed::Incomplete)?;
         }
         Ok(parsed)
+    }
+
+    /// Admits a connection by the address that its header has, or ends it.
+    fn admit(&mut self, slot: usize) -> bool {
+        let Some(admission) = &self.context.admission else { return true };
+        let connection = &mut self.table[slot];
+        match admission.admit(&connection.peer) {
+            Ok(admitted) => connection.admitted = admitted.map(Box::new),
+            Err(()) => connection.end_by_reset(libc::ECONNREFUSED),
+        }
+        !connection.is_ended()
     }
 
     /// Ends a connection that has no header, or not in time.

@@ -15,8 +15,8 @@ use super::options::LoopOptions;
 use crate::error::fail;
 use crate::net::driver::{AnyDriver, DriverKind};
 use crate::net::{
-    close_mailbox, open_mailbox, Conn, ConnId, ConnectOptions, Counters, DatagramId, LoopRef, Pipes, Spawned,
-    StopRequest,
+    close_mailbox, open_mailbox, Admission, Conn, ConnId, ConnectOptions, Counters, DatagramId, LoopRef,
+    Pipes, Spawned, StopRequest,
 };
 use crate::{EngineKind, EventKind, Events, Options, Poller};
 
@@ -112,7 +112,11 @@ impl<H: Handler> EventLoop<H> {
         let counters = Counters::new(1)?.of(0);
         let mailbox = open_mailbox(0, poller.clone(), budget.clone(), counters.clone(), Arc::default())?;
         let acceptor = Acceptor::new(Vec::new(), false, options.max_clients.is_none());
-        let core = Core::new(poller.clone(), driver, acceptor, counters.clone(), true);
+        let mut core = Core::new(poller.clone(), driver, acceptor, counters.clone(), true);
+        let limits = options.address_limits(1, 0)?;
+        let admission = limits.map(|limits| Admission::new(&limits, counters.clone(), 0));
+        let has_header = options.proxy_header.is_some();
+        core.admission = admission.clone().filter(|_| !has_header);
         let handle = LoopHandle { stop: Arc::default(), poller: poller.clone(), mailbox: mailbox.clone() };
         let stop = handle.stop.clone();
         let place = LoopPlace {
@@ -124,6 +128,7 @@ impl<H: Handler> EventLoop<H> {
             driver_kind,
             backlog: Some(options.backlog),
             stop: Box::new(move |drain| handle.stop(drain)),
+            admission: admission.clone().filter(|_| has_header),
         };
         let connections =
             Connections::new(handler, place, &options, options.max_clients.unwrap_or(usize::MAX));

@@ -8,8 +8,10 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
+use super::admission::Admitted;
 use super::conn_id::ConnId;
 use super::io_state::IoState;
+use super::loop_context::LoopContext;
 use super::relay::Link;
 use super::timeouts::Timeouts;
 use super::write_queue::WriteQueue;
@@ -78,6 +80,8 @@ pub(crate) struct Connection {
     pub(crate) is_awaited: bool,
     /// Our direction ends once the queue is empty, or has ended: `Some(done)`.
     pub(super) shutdown: Option<bool>,
+    /// What it counts as of its address.
+    pub(crate) admitted: Option<Box<Admitted>>,
     /// What its driver has in progress.
     pub(crate) io: IoState,
     /// Why it ended.
@@ -115,6 +119,7 @@ impl Connection {
             large_reads: 0,
             is_awaited: false,
             shutdown: None,
+            admitted: None,
             io: IoState::default(),
             error: None,
         }
@@ -159,6 +164,7 @@ impl Connection {
             && (!self.above_high_water || self.reads_while_full())
             && !self.peer_ended
             && !self.is_held
+            && !self.timeouts.is_throttled()
     }
 
     /// Whether it reads while more than the high mark waits to be sent. A client that was accepted does not: it
@@ -220,6 +226,16 @@ impl Connection {
         // It fails on kinds of sockets that have no reset, which are just closed.
         let _ = socket_options::reset_on_close(self.socket.as_fd());
         self.queue.clear();
+    }
+
+    /// So many bytes were received.
+    #[inline]
+    pub(crate) fn note_received(&mut self, length: usize, context: &LoopContext) {
+        context.counters.received(length as u64);
+        self.timeouts.note_read(&context.clock);
+        if let (Some(rate), false) = (context.max_receive_rate, self.is_outgoing) {
+            self.timeouts.charge(length, rate, &context.clock);
+        }
     }
 
     /// Its addresses are those of a proxy's header, if that has any.

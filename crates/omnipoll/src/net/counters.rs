@@ -22,6 +22,9 @@ pub(crate) enum Counter {
     DatagramsDropped,
     Restarts,
     RefusedHeader,
+    RefusedFilter,
+    RefusedAddress,
+    RefusedRate,
 }
 
 /// Words a worker has: three cache lines, so that no two workers write to one.

@@ -3,10 +3,12 @@
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::account::Budget;
+use super::admission::Admission;
 use super::bound::Bound;
 use super::conn_id::ConnId;
 use super::connect_options::ConnectOptions;
@@ -34,6 +36,10 @@ pub(crate) struct LoopContext {
     /// The longest frame that the handler has room for.
     pub(crate) max_frame: usize,
     pub(crate) linger: Duration,
+    /// How many bytes a second may be received from a client.
+    pub(crate) max_receive_rate: Option<NonZeroU64>,
+    /// What clients are admitted by when their headers have come.
+    pub(crate) admission: Option<Admission>,
     pub(crate) worker: usize,
     pub(crate) stopping: Cell<bool>,
     /// The time to stop is up: nothing is connected to any more.

@@ -13,11 +13,15 @@
 //! - A datagram socket is sent from by any thread, as [`datagram_socket`] says: its [`DatagramId`] leads
 //!   to it by the [`datagram_table`] of its loop's mailbox, in [`datagram_remote`]. The loop receives from it by [`datagram_io`];
 //!   callbacks get a [`Datagram`].
+//! - Limiting: [`admission`] by the [`address_filter`] and the [`address_table`].
 //! - [`proxy_header`] parses and writes what a proxy says of its client.
 //! - Counting: [`account`] the bytes that wait, [`counters`] what was done.
 
 mod account;
+mod address_filter;
 mod address_syntax;
+mod address_table;
+mod admission;
 mod attempts;
 mod bound;
 mod conn;
@@ -81,6 +85,9 @@ pub use timeouts::Timeout;
 #[cfg(any(test, fuzzing))]
 pub(crate) use account::Account;
 pub(crate) use account::Budget;
+pub(crate) use address_filter::AddressFilter;
+pub(crate) use address_table::AddressTable;
+pub(crate) use admission::{AddressLimits, Admission, Admitted};
 pub(crate) use bound::Bound;
 pub(crate) use conn_id::MAX_CONNECTIONS;
 pub(crate) use connect::{ConnectIo, Connects, OpenedConnect, Outcome, ATTEMPTS, TIMERS};

@@ -5,6 +5,7 @@
 //! has expired and turns out to be early, or when the deadline has come nearer. The alarm, the timer that
 //! a handler has set, is one more deadline of that timer, so that moving it on costs no more.
 
+use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 /// What a connection has been silent in for too long, as [`on_timeout`](crate::Handler::on_timeout) gets
@@ -65,6 +66,10 @@ pub(crate) struct Timeouts {
     linger_start: u64,
     /// When the handler's own timer is due, if it isn't 0.
     alarm: u64,
+    /// When what was received so far has been received at the rate that is allowed.
+    received_until: u64,
+    /// When reading resumes, if it isn't 0.
+    resume: u64,
     /// The poller's timer, if it isn't 0, and for when it is armed; not at all at the end of time.
     pub(super) timer: u64,
     pub(super) armed: u64,
@@ -133,6 +138,32 @@ impl Timeouts {
         }
     }
 
+    /// So many bytes were received, of which there may be `rate` a second: reading pauses when more have come
+    /// at once than in one second.
+    pub(crate) fn charge(&mut self, bytes: usize, rate: NonZeroU64, clock: &Clock) {
+        const SECOND: u64 = 1_000_000_000;
+        let (now, time) = (clock.now(), u128::from(SECOND) * bytes as u128 / u128::from(rate.get()));
+        let time = u64::try_from(time).unwrap_or(u64::MAX / 2);
+        self.received_until = self.received_until.max(now).saturating_add(time);
+        if self.received_until > now.saturating_add(SECOND) {
+            self.resume = self.received_until - SECOND;
+        }
+    }
+
+    /// Whether nothing is read until there is time for it.
+    #[inline]
+    pub(crate) fn is_throttled(&self) -> bool {
+        self.resume != 0
+    }
+
+    /// Reads again, if it is time for that.
+    pub(crate) fn resume_if_due(&mut self, clock: &Clock) {
+        if self.is_throttled() && self.resume <= clock.now() {
+            self.resume = 0;
+            self.note_read(clock);
+        }
+    }
+
     /// Lingering begins.
     pub(crate) fn start_linger(&mut self, clock: &Clock) {
         self.extend_linger(clock);
@@ -157,8 +188,14 @@ impl Timeouts {
         self.alarm()
     }
 
-    pub(super) fn alarm(&self) -> Option<u64> {
+    fn alarm(&self) -> Option<u64> {
         (self.alarm != 0).then_some(self.alarm)
+    }
+
+    /// When something is to be done, whether the connection is silent or not.
+    pub(super) fn due(&self) -> Option<u64> {
+        let resume = self.is_throttled().then_some(self.resume);
+        self.alarm().into_iter().chain(resume).min()
     }
 
     /// Takes the alarm if it is due.

@@ -52,7 +52,7 @@ impl Connection {
     /// Arms the timer for its deadline or alarm, if it has one. Its events carry `slot`.
     pub(crate) fn sync_timer(&mut self, slot: usize, context: &LoopContext) -> io::Result<()> {
         let deadline = self.timeouts.deadline(self.activity(context.linger));
-        match deadline.into_iter().chain(self.timeouts.alarm()).min() {
+        match deadline.into_iter().chain(self.timeouts.due()).min() {
             Some(soonest) => self.arm(soonest, slot, context),
             None => Ok(()),
         }

@@ -16,7 +16,7 @@ const fn counter(name: &'static str, help: &'static str, value: fn(&WorkerStats)
     Metric { name, kind: "counter", help, value }
 }
 
-const METRICS: [Metric; 13] = [
+const METRICS: [Metric; 16] = [
     counter("accepted_total", "Clients that were accepted.", |stats| stats.accepted),
     Metric {
         name: "active",
@@ -41,6 +41,19 @@ const METRICS: [Metric; 13] = [
     counter("refused_header_total", "Clients refused for lack of a header of the PROXY protocol.", |stats| {
         stats.refused_header
     }),
+    counter("refused_filter_total", "Clients refused whose address is not allowed.", |stats| {
+        stats.refused_filter
+    }),
+    counter(
+        "refused_address_total",
+        "Clients refused because their address had too many connections.",
+        |stats| stats.refused_address,
+    ),
+    counter(
+        "refused_rate_total",
+        "Clients refused because their address made too many connections in a second.",
+        |stats| stats.refused_rate,
+    ),
 ];
 
 impl ServerStats {

@@ -81,7 +81,8 @@ impl ServerLoop {
     ) -> Self {
         let is_control = Arc::ptr_eq(&poller, &shared.control);
         let lifecycle = if is_control { Lifecycle::new(&shared) } else { None };
-        let core = Core::new(poller, driver, acceptor, shared.counters.of(worker), is_control);
+        let mut core = Core::new(poller, driver, acceptor, shared.counters.of(worker), is_control);
+        core.admission = shared.admission(worker, false);
         Self { core, shared, stop_pipes: Vec::new(), is_signalled: false, lifecycle }
     }
 

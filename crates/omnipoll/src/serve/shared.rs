@@ -12,11 +12,14 @@ use crate::error::{bare, explain, fail, plain};
 use crate::event_loop::{budget_of, Core};
 use crate::net::driver::{AnyDriver, DriverKind};
 use crate::net::{
-    self, copy_of, Bound, Budget, ConnId, Counter, Counters, DatagramId, Groups, Mailbox, Reached,
-    StopRequest,
+    self, copy_of, AddressLimits, Admission, Bound, Budget, ConnId, Counter, Counters, DatagramId, Groups,
+    Mailbox, Reached, StopRequest,
 };
 use crate::sys::{fork, lock, SharedWords};
 use crate::{EngineKind, Poller};
+
+/// How many clients THREAD and FORK serve at once by default.
+const MAX_CLIENTS: usize = 512;
 
 /// What a server's loops share.
 pub(super) struct Shared {
@@ -28,6 +31,8 @@ pub(super) struct Shared {
     /// The driver of the loops that serve them.
     pub(super) driver_kind: DriverKind,
     pub(super) counters: Counters,
+    /// What clients are limited by, by their addresses.
+    pub(super) limits: Option<Arc<AddressLimits>>,
     pub(super) budget: Arc<Budget>,
     pub(super) groups: Arc<Groups>,
     pub(super) addresses: Mutex<Vec<String>>,
@@ -58,6 +63,10 @@ impl Shared {
         let driver_kind = DriverKind::of(engine, many)?;
         let poller_engine = driver_kind.poller_engine(engine);
         let budget = budget_of(&options.each_loop);
+        let processes = match options.model {
+            Model::Fork => options.each_loop.max_clients.unwrap_or(MAX_CLIENTS),
+            _ => 0,
+        };
         let notifier = if options.notify { Notifier::from_environment()? } else { None };
         Ok(Self {
             control: Arc::new(
@@ -71,6 +80,7 @@ impl Shared {
             engine,
             driver_kind,
             counters: Counters::new(workers)?,
+            limits: options.each_loop.address_limits(workers, processes)?,
             budget: Arc::new(budget),
             groups: Arc::default(),
             addresses: Mutex::default(),
@@ -173,9 +183,16 @@ impl Shared {
         let workers = self.counters.workers();
         match (self.options.each_loop.max_clients, self.options.model) {
             (Some(clients), _) => clients / workers + usize::from(worker < clients % workers),
-            (None, Model::Thread | Model::Fork) => 512,
+            (None, Model::Thread | Model::Fork) => MAX_CLIENTS,
             (None, _) => usize::MAX,
         }
+    }
+
+    /// What a loop of this worker admits clients by, when they are accepted or when their headers have come.
+    pub(super) fn admission(&self, worker: usize, with_header: bool) -> Option<Admission> {
+        let limits =
+            self.limits.as_ref().filter(|_| with_header == self.options.each_loop.proxy_header.is_some());
+        limits.map(|limits| Admission::new(limits, self.counters.of(worker), worker))
     }
 
     /// Stops this process. Async-signal-safe in the process that made the server.

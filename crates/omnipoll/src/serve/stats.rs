@@ -39,6 +39,12 @@ pub struct WorkerStats {
     pub restarts: u64,
     /// Of those refused: for lack of a header of the PROXY protocol.
     pub refused_header: u64,
+    /// Of those refused: whose address is not allowed.
+    pub refused_filter: u64,
+    /// Of those refused: because their address had too many connections.
+    pub refused_address: u64,
+    /// Of those refused: because their address made too many in a second.
+    pub refused_rate: u64,
 }
 
 /// What a [`Server`](crate::Server) has counted.
@@ -74,6 +80,9 @@ impl WorkerStats {
             datagrams_dropped: counters.get(Counter::DatagramsDropped),
             restarts: counters.get(Counter::Restarts),
             refused_header: counters.get(Counter::RefusedHeader),
+            refused_filter: counters.get(Counter::RefusedFilter),
+            refused_address: counters.get(Counter::RefusedAddress),
+            refused_rate: counters.get(Counter::RefusedRate),
         }
     }
 
@@ -92,6 +101,9 @@ impl WorkerStats {
             datagrams_dropped: self.datagrams_dropped + other.datagrams_dropped,
             restarts: self.restarts + other.restarts,
             refused_header: self.refused_header + other.refused_header,
+            refused_filter: self.refused_filter + other.refused_filter,
+            refused_address: self.refused_address + other.refused_address,
+            refused_rate: self.refused_rate + other.refused_rate,
         }
     }
 }

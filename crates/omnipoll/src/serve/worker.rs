@@ -8,7 +8,7 @@ use super::pulse::Pulse;
 use super::server_loop::{watch_stop_signals, ServerLoop, Until};
 use super::shared::Shared;
 use crate::event_loop::{Accepted, Acceptor, Connections, Handler, LoopPlace};
-use crate::net::{open_mailbox, DatagramSocket, Listener};
+use crate::net::{open_mailbox, Admission, DatagramSocket, Listener};
 use crate::Poller;
 
 /// The sockets of one worker.
@@ -78,7 +78,8 @@ pub(super) fn make_loop<H: Handler>(
     sockets: WorkerSockets,
 ) -> io::Result<(ServerLoop, Connections<H>)> {
     let driver = shared.driver()?;
-    let mut connections = connections(handler, shared, &poller, worker, shared.share_of_clients(worker))?;
+    let (max_clients, admission) = (shared.share_of_clients(worker), shared.admission(worker, true));
+    let mut connections = connections(handler, shared, &poller, worker, max_clients, admission)?;
     let is_unlimited = shared.options.each_loop.max_clients.is_none();
     let acceptor = Acceptor::new(sockets.listeners, sockets.is_shared, is_unlimited);
     let server_loop = ServerLoop::new(shared.clone(), poller, driver, acceptor, worker);
@@ -94,10 +95,11 @@ pub(super) fn serve_client<H: Handler>(
     shared: &Arc<Shared>,
     poller: Arc<Poller>,
     accepted: Accepted,
+    admission: Option<Admission>,
     stop_pipes: Option<Vec<OwnedFd>>,
 ) -> io::Result<()> {
     let driver = shared.driver()?;
-    let mut connections = connections(handler, shared, &poller, 0, 1)?;
+    let mut connections = connections(handler, shared, &poller, 0, 1, admission)?;
     let mut server_loop = ServerLoop::new(shared.clone(), poller, driver, Acceptor::default(), 0);
     let served = || {
         if let Some(stop_pipes) = stop_pipes {
@@ -142,6 +144,7 @@ fn connections<H: Handler>(
     poller: &Arc<Poller>,
     worker: usize,
     max_clients: usize,
+    admission: Option<Admission>,
 ) -> io::Result<Connections<H>> {
     let (budget, groups) = (shared.budget.clone(), shared.groups.clone());
     let counters = shared.counters.of(worker);
@@ -157,6 +160,7 @@ fn connections<H: Handler>(
         driver_kind: shared.driver_kind,
         backlog: None,
         stop: Box::new(move |drain| server.stop(drain)),
+        admission,
     };
     Ok(Connections::new(handler, place, &shared.options.each_loop, max_clients))
 }

@@ -79,6 +79,14 @@ pub(crate) fn kill(pid: i32, signo: i32) {
     kill_by_pid(pid, signo);
 }
 
+/// Whether there is a process of that number, one that waits to be reaped included.
+#[cfg(feature = "serve")]
+pub(crate) fn is_alive(pid: i32) -> bool {
+    // SAFETY: takes no pointer, and sends nothing.
+    let found = unsafe { libc::kill(pid, 0) } == 0;
+    found || std::io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
+}
+
 fn kill_by_pid(pid: i32, signo: i32) {
     if wait(libc::P_PID, pid, libc::WNOWAIT).is_ok() {
         // SAFETY: takes no pointer.

@@ -17,6 +17,7 @@ mod running_server;
 mod test_handler;
 mod unix;
 
+mod admission;
 mod back_pressure;
 mod broadcasts;
 mod bytes;
@@ -57,6 +58,7 @@ fn main() -> std::process::ExitCode {
     notify::behaviours(&mut suite);
     stopping::behaviours(&mut suite);
     step_by_step::behaviours(&mut suite);
+    admission::behaviours(&mut suite);
     proxy_header::behaviours(&mut suite);
     processes::behaviours(&mut suite);
     workers::behaviours(&mut suite);

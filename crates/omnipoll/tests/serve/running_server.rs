@@ -318,7 +318,7 @@ fn unpack(line: &str) -> Stats {
     Stats { total: rows.next().expect("a total"), workers: rows.collect() }
 }
 
-fn numbers(of: &mut WorkerStats) -> [&mut u64; 13] {
+fn numbers(of: &mut WorkerStats) -> [&mut u64; 16] {
     [
         &mut of.accepted,
         &mut of.active,
@@ -333,5 +333,8 @@ fn numbers(of: &mut WorkerStats) -> [&mut u64; 13] {
         &mut of.datagrams_dropped,
         &mut of.restarts,
         &mut of.refused_header,
+        &mut of.refused_rate,
+        &mut of.refused_address,
+        &mut of.refused_filter,
     ]
 }

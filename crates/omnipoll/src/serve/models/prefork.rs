@@ -141,6 +141,7 @@ impl<H: Handler> Workers<'_, H> {
         worker.pulse = None;
         let counters = self.shared.counters.of(number);
         counters.leave_active(0);
+        self.shared.limits.iter().for_each(|limits| limits.forget_worker(number));
         if core.is_stopping || self.shared.check_workers_start(core).is_err() {
             return Ok(());
         }

@@ -67,7 +67,8 @@ impl<'scope, H: Handler + Sync> Threads<'scope, '_, H> {
                 let client = lock(&client).take();
                 let served = client.map(|client| {
                     worker::run_worker(handler, || {
-                        worker::serve_client(handler, &shared, poller, client, None)
+                        let admission = shared.admission(0, true);
+                        worker::serve_client(handler, &shared, poller, client, admission, None)
                     })
                 });
                 if served.is_some_and(|served| served.is_err()) {
