@@ -11,6 +11,7 @@ installed, or can't do what a row measures, is named with the reason.
     python bench_asyncio.py --count      # instructions of an operation, by callgrind
     python bench_asyncio.py --calls      # system calls of an operation, by strace
     python bench_asyncio.py --memory     # what 10,000 idle connections cost
+    python bench_asyncio.py --ended      # what 100,000 connections leave that were opened and closed
 
 With "cold" malloc is as glibc has it: each block of 128 KiB and more is a mapping of its own, which loops
 that allocate 256 KiB for each read pay for. "warm" is what it does in a program that has freed a bigger
@@ -52,7 +53,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--count", action="store_true", help="instructions instead of times")
     parser.add_argument("--calls", action="store_true", help="system calls instead of times")
     parser.add_argument("--memory", action="store_true", help="idle connections instead of times")
-    parser.add_argument("--connections", type=int, default=10_000, help="of --memory")
+    parser.add_argument("--ended", action="store_true", help="what closed connections leave instead of times")
+    parser.add_argument("--connections", type=int, help="of --memory (10,000) and --ended (100,000)")
     parser.add_argument("--json", type=Path, help="where to write everything that was measured")
     options = parser.parse_args()
     unknown = set(options.loops) - set(loops.NAMES)
@@ -178,22 +180,37 @@ def called(options: argparse.Namespace, here: list[str], chosen: list[rows.Row],
     return results
 
 
-def remembered(options: argparse.Namespace, here: list[str]) -> list[Figures]:
+def remembered(
+    title: str, here: list[str], kinds: dict[str, str], look: Callable[[str], dict[str, float]]
+) -> list[Figures]:
+    """What one look at each loop has found, a line for each kind of it."""
     found: dict[str, dict[str, float]] = {}
 
     def measure(name: str, loop: str) -> float:
         if loop not in found:
-            operations = int(memory.ECHO.operations * options.scale)
-            found[loop] = memory.idle(loop, options.connections, operations)
+            found[loop] = look(loop)
         return found[loop][kinds[name]]
 
+    return table(title, here, list(kinds), measure, "{:.2f}".format)
+
+
+def idle(options: argparse.Namespace, here: list[str]) -> list[Figures]:
+    connections = options.connections or 10_000
+    operations = int(memory.ECHO.operations * options.scale)
     kinds = {
         "KiB a connection": "kib",
         "us of CPU an echo, without them": "alone_us",
         "us of CPU an echo, beside them": "beside_us",
     }
-    title = f"{options.connections:,} idle connections"
-    return table(title, here, list(kinds), measure, "{:.2f}".format)
+    title = f"{connections:,} idle connections"
+    return remembered(title, here, kinds, lambda loop: memory.idle(loop, connections, operations))
+
+
+def ended(options: argparse.Namespace, here: list[str]) -> list[Figures]:
+    connections = options.connections or 100_000
+    kinds = {"KiB more than before": "kib", "descriptors more than before": "descriptors"}
+    title = f"{connections:,} connections opened, used and closed"
+    return remembered(title, here, kinds, lambda loop: memory.ended(loop, connections))
 
 
 def main() -> None:
@@ -220,8 +237,10 @@ def main() -> None:
         elif options.calls:
             print(counting.missing("strace"))
         if options.memory:
-            result["memory"] = remembered(options, here)
-        if not (options.count or options.calls or options.memory):
+            result["memory"] = idle(options, here)
+        if options.ended:
+            result["ended"] = ended(options, here)
+        if not (options.count or options.calls or options.memory or options.ended):
             result["times"] = times(options, here, chosen, path)
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")

@@ -55,3 +55,11 @@ def test_idle_connections_are_measured(tmp_path: Path) -> None:
     for row in figures["memory"]:
         assert row["unable"] == {}
         assert row["measured"]["asyncio"] >= 0
+
+
+def test_closed_connections_leave_no_descriptor(tmp_path: Path) -> None:
+    options = ("--ended", "--connections", "100", "--loops", "omnipoll-epoll")
+    _, figures = run(tmp_path, *options)
+    memory, descriptors = figures["ended"]
+    assert descriptors["measured"] == {"omnipoll-epoll": 0}
+    assert memory["measured"]["omnipoll-epoll"] < 1000

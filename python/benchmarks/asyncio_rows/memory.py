@@ -1,10 +1,13 @@
-"""What connections that send nothing cost: memory of each, and time of a message beside them."""
+"""What connections cost that send nothing, in memory and in the time of a message beside them, and what
+those have left that have ended."""
 
 from __future__ import annotations
 
+import os
 import re
 import resource
 import socket
+import time
 from pathlib import Path
 
 from asyncio_rows.contender import Contender, Unable
@@ -12,6 +15,8 @@ from asyncio_rows.load import HOST, LIMIT
 from asyncio_rows.rows import KIB, Row
 
 ECHO = Row("idle connections", "protocol", 5000, "echo", KIB)
+CONNECT = Row("ended connections", "protocol", 1000, "connect", KIB)
+BEFORE = 5  # So many parts of the connections have ended before the first look: what is kept for others is there.
 
 
 def resident(pid: int) -> int:
@@ -48,3 +53,21 @@ def idle(loop: str, connections: int, operations: int) -> dict[str, float]:
             for client in clients:
                 client.close()
     return {"kib": grown / connections, "alone_us": alone / 1000, "beside_us": beside / 1000}
+
+
+def descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def ended(loop: str, connections: int) -> dict[str, float]:
+    """KiB and descriptors that a process has more once so many connections were opened, used and closed."""
+    with Contender(loop, CONNECT) as contender:
+        without = descriptors(contender.pid)
+        contender.run(connections // BEFORE)
+        before = resident(contender.pid)
+        contender.run(connections)
+        deadline = time.monotonic() + LIMIT
+        while descriptors(contender.pid) > without and time.monotonic() < deadline:
+            time.sleep(0.01)  # It has not read the last ones' end yet.
+        grown = resident(contender.pid) - before
+        return {"kib": grown, "descriptors": descriptors(contender.pid) - without}
