@@ -8,7 +8,7 @@ PYTHON ?= python3
 CLIENTS ?= 300
 
 .DEFAULT_GOAL := all
-.PHONY: all library examples python demo test test-all programs asan tsan miri fuzz bench clean help
+.PHONY: all library examples python demo test test-all programs asan tsan miri fuzz bench bench-asyncio clean help
 
 all: library examples python  ## Build everything: the C library, the C examples, the Python package
 
@@ -75,6 +75,10 @@ fuzz:  ## Run each fuzz target for SECONDS=20 (nightly, cargo-fuzz)
 
 bench: library python  ## Compare with other libraries and write docs/race.md (20 minutes; OPTIONS=--quick 4)
 	@$(PYTHON) crates/omnipoll-bench/race $(OPTIONS)
+	@$(MAKE) --silent bench-asyncio OPTIONS=
+
+bench-asyncio: $(VENV)  ## Compare event loops of asyncio and write docs/asyncio.md (5 minutes; OPTIONS="--pythons ...")
+	@$(PYTHON) crates/omnipoll-bench/race/loops.py $(OPTIONS)
 
 clean:  ## Remove everything built
 	rm -rf target .venv

@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable
 
+import certificates
 import pytest
 
 HOST = "127.0.0.1"
@@ -149,13 +150,8 @@ def python() -> str:
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate for localhost that signs itself, and its key."""
-    folder = tmp_path_factory.mktemp("certificate")
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    what = "-x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
-    names = ("-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
-    command = (program("openssl"), "req", *what.split(), *names, "-keyout", str(key), "-out", str(cert))
-    subprocess.run(command, check=True, capture_output=True)
-    return cert, key
+    program("openssl")
+    return certificates.make(tmp_path_factory.mktemp("certificate"))
 
 
 @pytest.fixture

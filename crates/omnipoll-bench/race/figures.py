@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Draws docs/figures/*.svg and *.png from docs/race.json. `make bench` calls it; so may you."""
+"""Draws docs/figures/*.svg and *.png from docs/race.json, or from docs/asyncio.json with the argument
+asyncio. `make bench` calls it; so may you."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, Callable
 
@@ -56,6 +58,7 @@ def dots(
     least: float = 0,
     most: float | None = None,
     written: str = "{:.2f}",
+    tints: Callable[[str, str], str] = lambda panel, contender: color(contender),
 ) -> None:
     """A panel for each discipline, a row for each contender: the median, and a line from quartile to
     quartile. What lies beyond `most` is written at the edge."""
@@ -69,7 +72,7 @@ def dots(
             if (found := spread(result)) is None:
                 continue
             row, (low, middle, high) = order.index(result.contender), found
-            tint = color(result.contender)
+            tint = tints(label, result.contender)
             if most is not None and middle > most:
                 text = (written + " \u2192").format(middle)
                 axis.text(most, row, text, ha="right", va="center", color=tint, fontsize=8)
@@ -216,6 +219,32 @@ DRAWINGS = {
 }
 
 
+def draw_asyncio(race: Race) -> None:
+    """A panel for each loop, and a row for each operation, on the interpreter that was measured last."""
+    version = next(reversed(race.results)).parameters["python"]
+    measured = race.of("rows", python=version, malloc="warm")
+    panels: dict[str, list[Result]] = {}
+    for loop, results in by(measured, lambda result: result.contender).items():
+        panels[loop] = [
+            Result("rows", str(one.parameters["row"]), "", {}, {"ratio": list(spread)})
+            for one in results
+            if (spread := race.ratio(one, "cpu_ns"))
+        ]
+    title = (
+        f"The loop's CPU time an operation, Python {version}: ratio to the best of the others. "
+        "Less is better."
+    )
+
+    def spread_of(result: Result) -> tuple[float, float, float]:
+        low, middle, high = result.figures["ratio"]
+        return low, middle, high
+
+    def tint(panel: str, _: str) -> str:
+        return color(panel)
+
+    dots(panels, spread_of, title, "asyncio", line=1, least=0.5, most=2.5, tints=tint)
+
+
 def draw(race: Race) -> None:
     for name, drawing in DRAWINGS.items():
         if race.of(name):
@@ -223,4 +252,7 @@ def draw(race: Race) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["asyncio"]:
+        draw_asyncio(Race.load(DOCS / "asyncio.json"))
+        sys.exit()
     draw(Race.load(Path(DOCS / "race.json")))

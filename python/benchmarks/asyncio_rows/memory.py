@@ -16,7 +16,8 @@ from asyncio_rows.rows import KIB, Row
 
 ECHO = Row("idle connections", "protocol", 5000, "echo", KIB)
 CONNECT = Row("ended connections", "protocol", 1000, "connect", KIB)
-BEFORE = 5  # So many parts of the connections have ended before the first look: what is kept for others is there.
+# So many parts of the connections have ended before the first look: what is kept for the next ones is there.
+BEFORE = 5
 
 
 def resident(pid: int) -> int:
