@@ -68,7 +68,7 @@ impl<H: Handler> Connections<H> {
         let connection = &mut self.table[slot];
         match admission.admit(&connection.peer) {
             Ok(admitted) => connection.admitted = admitted.map(Box::new),
-            Err(()) => connection.end_by_reset(libc::ECONNREFUSED),
+            Err(_) => connection.end_by_reset(libc::ECONNREFUSED),
         }
         !connection.is_ended()
     }

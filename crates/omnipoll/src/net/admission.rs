@@ -28,6 +28,10 @@ pub(crate) struct Admission {
     place: Option<usize>,
 }
 
+/// Has been counted as refused.
+#[derive(Debug)]
+pub(crate) struct Refused;
+
 /// Counts as a connection of its address until it is dropped, in the process that has counted it.
 #[derive(Debug)]
 pub(crate) struct Admitted {
@@ -74,7 +78,7 @@ impl Admission {
     }
 
     /// Counts a client, unless it is refused, which is counted too. Nothing is counted of unix sockets.
-    pub(crate) fn admit(&self, peer: &Address) -> Result<Option<Admitted>, ()> {
+    pub(crate) fn admit(&self, peer: &Address) -> Result<Option<Admitted>, Refused> {
         let Some(ip) = peer.as_socket_addr().map(|address| address.ip()) else { return Ok(None) };
         if !self.limits.filter.passes(ip) {
             return Err(self.refuse(Counter::RefusedFilter));
@@ -85,9 +89,10 @@ impl Admission {
         Ok(Some(Admitted { admission: self.clone(), row, process: fork::epoch() }))
     }
 
-    fn refuse(&self, reason: Counter) {
+    fn refuse(&self, reason: Counter) -> Refused {
         self.counters.add(Counter::Refused, 1);
         self.counters.add(reason, 1);
+        Refused
     }
 
     fn held(&self) -> Option<&AtomicU64> {

@@ -84,7 +84,7 @@ pub(crate) fn kill(pid: i32, signo: i32) {
 pub(crate) fn is_alive(pid: i32) -> bool {
     // SAFETY: takes no pointer, and sends nothing.
     let found = unsafe { libc::kill(pid, 0) } == 0;
-    found || std::io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
+    found || crate::error::errno() != libc::ESRCH
 }
 
 fn kill_by_pid(pid: i32, signo: i32) {
