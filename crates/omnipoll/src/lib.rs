@@ -214,7 +214,8 @@ pub use net::{
 pub use poller::{Options, Poller, Registered, Stats};
 #[cfg(feature = "serve")]
 pub use serve::{
-    AroundFork, Handler, Model, Server, ServerHandle, ServerOptions, ServerStats, StartedServer, WorkerStats,
+    AroundFork, Handler, Model, Restart, Server, ServerHandle, ServerOptions, ServerStats, StartedServer,
+    WorkerStats,
 };
 pub use strict::{Finding, FindingKind};
 #[cfg(feature = "serve")]

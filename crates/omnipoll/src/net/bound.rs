@@ -43,6 +43,24 @@ impl Bound {
         }
     }
 
+    /// What [`open`](Self::open) has opened in the process that this one replaces, which leaves it the files
+    /// of unix sockets, too.
+    pub(crate) fn adopt(
+        address: &ListenAddress,
+        sockets: Vec<OwnedFd>,
+        takes_datagrams: bool,
+    ) -> io::Result<Vec<Self>> {
+        let adopt = |socket: OwnedFd| {
+            let mut bound = Self::of(socket.into(), takes_datagrams)?;
+            bound.prepare()?;
+            if let (Self::Stream(listener), ListenAddress::Unix(name)) = (&mut bound, address) {
+                listener.adopt_file(name)?;
+            }
+            Ok(bound)
+        };
+        sockets.into_iter().map(adopt).collect()
+    }
+
     fn of(socket: Socket, takes_datagrams: bool) -> io::Result<Self> {
         let kind = socket.r#type().describe("SO_TYPE")?;
         let domain = socket.local_addr().describe("getsockname")?.domain();

@@ -78,6 +78,16 @@ impl Listener {
         }
     }
 
+    /// Removes the file of its name when it is dropped, as the listener would have that was passed on.
+    pub(super) fn adopt_file(&mut self, name: &Address) -> io::Result<()> {
+        if let Address::Unix(bytes) = name {
+            if bytes[0] != 0 {
+                self.file = Some(SocketFile::of(Path::new(OsStr::from_bytes(bytes)))?);
+            }
+        }
+        Ok(())
+    }
+
     /// Whether it may have [siblings](Self::sibling): not when it was inherited.
     pub(crate) fn shares_port(&self) -> bool {
         self.shares_port

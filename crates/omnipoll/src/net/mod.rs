@@ -59,6 +59,7 @@ mod loop_table;
 mod mailbox;
 mod membership;
 mod proxy_header;
+pub(crate) mod passed;
 mod relay;
 mod remote;
 mod resolver;

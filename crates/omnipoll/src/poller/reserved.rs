@@ -38,6 +38,10 @@ impl Poller {
         self.timer_add_any(delay, None, token)
     }
 
+    pub(crate) fn child_add_reserved(&self, pid: i32, token: u64) -> io::Result<()> {
+        self.child_add_any(pid, token)
+    }
+
     pub(crate) fn signal_add_reserved(&self, signo: i32, token: u64) -> io::Result<()> {
         self.signal_add_any(signo, token)
     }

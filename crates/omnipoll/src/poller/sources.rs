@@ -260,6 +260,10 @@ impl Poller {
     #[doc(alias = "pidfd_open")]
     pub fn child_add(&self, pid: i32, token: u64) -> io::Result<()> {
         self.check_token(token)?;
+        self.child_add_any(pid, token)
+    }
+
+    pub(super) fn child_add_any(&self, pid: i32, token: u64) -> io::Result<()> {
         self.check_owner()?;
         let mut state = self.sources.state();
         let watched = match state.children.add(pid, token)? {

@@ -5,6 +5,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use crate::error::{fail, Describe};
+use crate::sys::process;
 
 /// How long a service manager that doesn't read may keep the loop. systemd reads at once.
 const SEND_TIMEOUT: Duration = Duration::from_secs(1);
@@ -40,6 +41,11 @@ impl Notifier {
     pub(super) fn watchdog_interval(&self) -> Option<Duration> {
         self.watchdog.map(|watchdog| watchdog / 2)
     }
+}
+
+/// The line that goes with `RELOADING=1`.
+pub(super) fn monotonic_usec() -> String {
+    format!("MONOTONIC_USEC={}", process::monotonic_time().as_micros())
 }
 
 fn address(socket: &str) -> io::Result<SocketAddr> {

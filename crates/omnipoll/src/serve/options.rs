@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::restart::Restart;
 use crate::event_loop::LoopOptions;
 use crate::{EngineKind, WaitPolicy};
 
@@ -126,6 +127,7 @@ pub struct ServerOptions {
     pub(super) reuse_port: Option<bool>,
     pub(super) signals: bool,
     pub(super) notify: bool,
+    pub(super) restart: Option<Restart>,
     pub(super) drain: Option<Duration>,
     pub(super) around_fork: Option<AroundFork>,
 }
@@ -139,6 +141,7 @@ impl Default for ServerOptions {
             reuse_port: None,
             signals: false,
             notify: false,
+            restart: None,
             drain: Some(Duration::from_secs(10)),
             around_fork: None,
         }
@@ -470,7 +473,18 @@ impl ServerOptions {
         self
     }
 
-    /// How long clients may still be served after a signal, or in a worker whose parent has
+    /// How the server is replaced by a new process, when
+    /// [`ServerHandle::restart`](crate::ServerHandle::restart) asks for it, or, with
+    /// [`signals`](Self::signals), SIGHUP. Under CORES the loops share their listening sockets then: a client
+    /// that waits at a socket of one loop would be lost with it.
+    ///
+    /// See the example of [`Restart`].
+    pub fn restart(mut self, restart: Restart) -> Self {
+        self.restart = Some(restart);
+        self
+    }
+
+    /// How long clients may still be served after a signal, after a restart, or in a worker whose parent has
     /// died: ten seconds by default; `None` is no limit.
     ///
     /// See the example of [`ServerOptions`].

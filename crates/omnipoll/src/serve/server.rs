@@ -8,13 +8,14 @@ use std::thread;
 use super::models::{cores, fork, prefork, reactor, thread as threads};
 use super::options::{Model, ServerOptions};
 use super::server_handle::ServerHandle;
-use super::server_loop::{unwatch_stop_signals, watch_stop_signals};
+use super::server_loop::watch_stop_signals;
 use super::shared::Shared;
 use super::started_server::StartedServer;
+use super::tokens;
 use super::worker::WorkerSockets;
 use crate::error::{explain, fail};
 use crate::event_loop::Handler;
-use crate::net::{Bound, ListenAddress};
+use crate::net::{passed, Bound, ListenAddress};
 use crate::sys::lock;
 
 /// Serves clients by a [`Handler`], as its [options](ServerOptions) say.
@@ -110,6 +111,12 @@ impl<H: Handler + Send + Sync> Server<H> {
         if options.workers == Some(0) || options.each_loop.max_clients == Some(0) {
             return Err(fail(libc::EINVAL, "a server needs a worker, and must be allowed a client"));
         }
+        if options.restart.is_some() && options.reuse_port == Some(true) {
+            return Err(fail(
+                libc::EINVAL,
+                "a server that is replaced shares its sockets: a client at that of one worker would be lost",
+            ));
+        }
         let workers = match options.model {
             Model::Cores | Model::Prefork => options.workers.unwrap_or_else(cores_of_this_process),
             _ => 1,
@@ -175,11 +182,17 @@ impl<H: Handler + Send + Sync> Server<H> {
         self.shared.check_owner()?;
         let options = &self.shared.options;
         let takes_datagrams = !matches!(options.model, Model::Thread | Model::Fork);
-        let opened =
-            Bound::open(&parsed, options.each_loop.backlog, self.shared.reuses_ports(), takes_datagrams)?;
+        let opened = match passed::take(address) {
+            Some(sockets) => Bound::adopt(&parsed, sockets, takes_datagrams)?,
+            None => {
+                let reuses_ports = self.shared.reuses_ports();
+                Bound::open(&parsed, options.each_loop.backlog, reuses_ports, takes_datagrams)?
+            }
+        };
         let addresses: Vec<String> = opened.iter().map(Bound::address).collect();
         let mut bound = lock(&self.shared.bound);
         self.check_is_new()?;
+        lock(&self.shared.listening).push((address.to_owned(), opened.len()));
         bound.extend(opened);
         lock(&self.shared.addresses).extend_from_slice(&addresses);
         Ok(addresses.join(" "))
@@ -251,11 +264,8 @@ impl<H: Handler + Send + Sync> Server<H> {
             Model::Prefork => prefork::run(handler, shared, sockets),
         };
         lock(&shared.bound).clear();
-        if shared.options.signals {
-            // From now on the program handles them again.
-            return served.and(unwatch_stop_signals(&shared.control));
-        }
-        served
+        // From now on the program handles them again.
+        served.and(shared.unwatch_signals())
     }
 
     /// Starts to serve in this thread, step by step: see [`StartedServer`]. That is a run of the server,
@@ -291,6 +301,10 @@ impl<H: Handler + Send + Sync> Server<H> {
             // Before the first client: until then a signal ends the process.
             watch_stop_signals(&self.shared.control)?;
         }
+        if self.shared.options.signals && self.shared.options.restart.is_some() {
+            self.shared.control.signal_add_reserved(libc::SIGHUP, tokens::RESTART)?;
+        }
+        passed::close_rest();
         Ok(sockets)
     }
 

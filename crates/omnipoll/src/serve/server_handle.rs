@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::options::Model;
-use super::shared::Shared;
+use super::shared::{Request, Shared};
 use super::stats::ServerStats;
-use crate::error::fail;
+use crate::error::{bare, fail};
 use crate::net::{Bound, ConnId, DatagramId};
 use crate::EngineKind;
 
@@ -232,6 +232,39 @@ impl ServerHandle {
         if let Some(mut bound) = self.shared.try_lock(&self.shared.bound) {
             bound.iter_mut().for_each(Bound::keep_file);
         }
+    }
+
+    /// Has a new process replace this server, as [`ServerOptions::restart`](crate::ServerOptions::restart) says:
+    /// no client is refused or lost over it. The new process gets duplicates of all its sockets; where it
+    /// listens on the same address, by the same text, it has these, whatever the order. `"systemd"` is those
+    /// that no other address has taken by then; what is left when it begins to serve is closed.
+    ///
+    /// This server serves until the new one says that it does: when its workers have all begun, and
+    /// [`on_worker_start`](crate::Handler::on_worker_start) has returned. Then it stops, with the
+    /// [drain](crate::ServerOptions::drain) of the options, and leaves the files of unix sockets. If the new
+    /// process can't be started, ends, or does not serve in time, this one goes on as before; either is
+    /// reported to [`Restart::on_done`](crate::Restart::on_done). The service manager is told
+    /// `RELOADING=1` and, in the end, `READY=1`, of a new process with its `MAINPID`.
+    ///
+    /// It returns at once, from any thread, and is async-signal-safe. A program with several servers restarts
+    /// one of them only.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTSUP` for a server without that option; `EALREADY` while one is in progress, and when the server has
+    /// been replaced; `EOWNERDEAD` in a forked child.
+    ///
+    /// # Portability
+    ///
+    /// The system call is `posix_spawn(3)`; systems that look for a new program's descriptors in `LISTEN_FDS`
+    /// find them there.
+    ///
+    /// See the example of [`Restart`](crate::Restart).
+    pub fn restart(&self) -> io::Result<()> {
+        if self.shared.options.restart.is_none() {
+            return Err(bare(libc::ENOTSUP));
+        }
+        self.shared.ask(Request::Restart)
     }
 
     /// Tells the service manager lines of sd_notify(3), such as `"STATUS=warm"`, or several, parted by line

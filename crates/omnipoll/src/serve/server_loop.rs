@@ -23,12 +23,6 @@ pub(super) fn watch_stop_signals(poller: &Poller) -> io::Result<()> {
     poller.signal_add_reserved(libc::SIGINT, tokens::SIGNAL)
 }
 
-/// Leaves the signals to the program again.
-pub(super) fn unwatch_stop_signals(poller: &Poller) -> io::Result<()> {
-    poller.signal_remove(libc::SIGTERM)?;
-    poller.signal_remove(libc::SIGINT)
-}
-
 /// When a loop ends, unless it is stopped before.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Until {
@@ -233,12 +227,20 @@ impl ServerLoop {
             (EventKind::Io, tokens::STOP_PIPE) => return self.stop_pipe_ended(clients),
             (EventKind::Signal, tokens::SIGNAL) => return self.stop_by_signal(clients),
             (EventKind::Wake, _) => self.apply_stop(clients),
-            (EventKind::Timer, tokens::WATCHDOG) => {
-                return self.lifecycle.as_ref().map_or(Ok(()), |lifecycle| lifecycle.on_watchdog(&self.core))
-            }
+            (_, tokens::WATCHDOG..=tokens::RESTART) => return self.advance_life(clients, event),
             _ => {}
         }
         self.core.dispatch(clients, event)
+    }
+
+    #[cold]
+    fn advance_life(&mut self, clients: &mut (impl Clients + Hooks), event: &Event) -> io::Result<()> {
+        let Some(lifecycle) = &mut self.lifecycle else { return Ok(()) };
+        if lifecycle.on_event(&self.core, event)? {
+            self.shared.stop(self.shared.options.drain)?;
+            self.apply_stop(clients);
+        }
+        Ok(())
     }
 
     /// The parent has stopped, or has died.
@@ -266,8 +268,8 @@ impl ServerLoop {
         let Some(drain) = self.shared.wanted_stop().filter(|&drain| self.core.is_new_stop(drain)) else {
             return;
         };
-        if let Some(lifecycle) = self.lifecycle.as_ref().filter(|_| !self.core.is_stopping) {
-            lifecycle.on_stop();
+        if let Some(lifecycle) = self.lifecycle.as_mut().filter(|_| !self.core.is_stopping) {
+            lifecycle.on_stop(&self.core);
         }
         let (shared, is_control) = (self.shared.clone(), self.is_control());
         self.core.stop(clients, drain, self.shared.options.each_loop.backlog, || {

@@ -12,7 +12,7 @@ use crate::error::{bare, explain, fail, plain};
 use crate::event_loop::{budget_of, Core};
 use crate::net::driver::{AnyDriver, DriverKind};
 use crate::net::{
-    self, copy_of, AddressLimits, Admission, Bound, Budget, ConnId, Counter, Counters, DatagramId, Groups,
+    self, copy_of, passed, AddressLimits, Admission, Bound, Budget, ConnId, Counter, Counters, DatagramId, Groups,
     Mailbox, Reached, StopRequest,
 };
 use crate::sys::{fork, lock, SharedWords};
@@ -20,6 +20,18 @@ use crate::{EngineKind, Poller};
 
 /// How many clients THREAD and FORK serve at once by default.
 const MAX_CLIENTS: usize = 512;
+
+/// What the loop of the thread that called `run` can be asked to do.
+#[derive(Clone, Copy)]
+#[repr(usize)]
+pub(super) enum Request {
+    Restart,
+}
+
+/// How far a request is.
+const NONE: u32 = 0;
+const ASKED: u32 = 1;
+const IN_PROGRESS: u32 = 2;
 
 /// What a server's loops share.
 pub(super) struct Shared {
@@ -38,6 +50,8 @@ pub(super) struct Shared {
     pub(super) addresses: Mutex<Vec<String>>,
     /// The sockets as they were opened; the loops accept from duplicates, and siblings.
     pub(super) bound: Mutex<Vec<Bound>>,
+    /// What the server was told to listen on, and how many sockets each address stands for.
+    pub(super) listening: Mutex<Vec<(String, usize)>>,
     loops: Mutex<Vec<Arc<Mailbox>>>,
     /// The process that may wait for these locks, as [`fork::epoch`] numbers it: the one that made the
     /// server, or that a model has forked while no thread held any. One that the program itself has forked
@@ -47,6 +61,7 @@ pub(super) struct Shared {
     pub(super) other_loops: AtomicUsize,
     /// How many workers have begun to serve.
     pub(super) serving: AtomicUsize,
+    requests: [AtomicU32; 1],
     /// Who is told how the server does.
     pub(super) notifier: Option<Notifier>,
     /// The stop of this process.
@@ -85,10 +100,12 @@ impl Shared {
             groups: Arc::default(),
             addresses: Mutex::default(),
             bound: Mutex::default(),
+            listening: Mutex::default(),
             loops: Mutex::default(),
             process: AtomicU32::new(fork::epoch()),
             other_loops: AtomicUsize::new(0),
             serving: AtomicUsize::new(0),
+            requests: Default::default(),
             notifier,
             stop: StopRequest::default(),
             for_children: SharedWords::new(3)?,
@@ -148,13 +165,14 @@ impl Shared {
 
     /// Whether each worker has listening sockets of its own.
     pub(super) fn reuses_ports(&self) -> bool {
-        self.counters.workers() > 1 && self.options.reuse_port.unwrap_or(self.options.model == Model::Cores)
+        let is_default = self.options.model == Model::Cores && self.options.restart.is_none();
+        self.counters.workers() > 1 && self.options.reuse_port.unwrap_or(is_default)
     }
 
     /// In the thread of a worker of this process: it begins to serve.
     pub(super) fn worker_serves(&self) {
         self.serving.fetch_add(1, Ordering::Release);
-        if self.notifier.is_some() {
+        if self.notifier.is_some() || self.options.restart.is_some() || passed::is_awaited() {
             // In a process that a model has forked, what reports is in the parent.
             let _ = self.control.wake();
         }
@@ -167,6 +185,31 @@ impl Shared {
             _ => self.counters.workers(),
         };
         self.serving.load(Ordering::Acquire) >= workers
+    }
+
+    /// Asks for something: `EALREADY` while that is in progress, `EOWNERDEAD` in a forked child.
+    /// Async-signal-safe.
+    pub(super) fn ask(&self, request: Request) -> io::Result<()> {
+        // Without words: the handler of a signal may have called.
+        if !self.control.is_owner() {
+            return Err(bare(libc::EOWNERDEAD));
+        }
+        let state = &self.requests[request as usize];
+        state
+            .compare_exchange(NONE, ASKED, Ordering::SeqCst, Ordering::SeqCst)
+            .map_err(|_| bare(libc::EALREADY))?;
+        self.control.wake()
+    }
+
+    /// Whether it is asked for; it is in progress then, until [`finish`](Self::finish).
+    pub(super) fn take_request(&self, request: Request) -> bool {
+        let state = &self.requests[request as usize];
+        state.load(Ordering::Relaxed) == ASKED
+            && state.compare_exchange(ASKED, IN_PROGRESS, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    pub(super) fn finish(&self, request: Request) {
+        self.requests[request as usize].store(NONE, Ordering::SeqCst);
     }
 
     /// Tells the service manager something: false when there is none to be told.
@@ -211,6 +254,18 @@ impl Shared {
             }
             done => done,
         }
+    }
+
+    /// After a run: leaves the signals that it watched to the program again.
+    pub(super) fn unwatch_signals(&self) -> io::Result<()> {
+        if !self.options.signals {
+            return Ok(());
+        }
+        if self.options.restart.is_some() {
+            self.control.signal_remove(libc::SIGHUP)?;
+        }
+        self.control.signal_remove(libc::SIGTERM)?;
+        self.control.signal_remove(libc::SIGINT)
     }
 
     /// The stop of this process, if there is one, and how long it may take.

@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::server_loop::{unwatch_stop_signals, Progress, ServerLoop, Until};
+use super::server_loop::{Progress, ServerLoop, Until};
 use super::shared::Shared;
 use super::worker::{self, WorkerSockets};
 use crate::event_loop::{Clients, Connections, Handler};
@@ -157,10 +157,7 @@ impl<H: Handler> StartedServer<H> {
     fn release(&self) -> io::Result<()> {
         self.shared.close_mailbox(self.connections.mailbox());
         lock(&self.shared.bound).clear();
-        if self.shared.options.signals {
-            unwatch_stop_signals(&self.shared.control)?;
-        }
-        Ok(())
+        self.shared.unwatch_signals()
     }
 }
 

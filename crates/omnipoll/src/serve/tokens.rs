@@ -8,7 +8,11 @@ pub(super) const STOP_PIPE: u64 = OWNER;
 pub(super) const SIGNAL: u64 = OWNER + 2;
 /// Processes that have not ended are killed.
 pub(super) const KILL_CHILDREN: u64 = OWNER + 3;
-/// The service manager is told that the process is alive.
-pub(super) const WATCHDOG: u64 = OWNER + 4;
 /// A worker process has something to say.
-pub(super) const PULSE: u64 = OWNER + 5;
+pub(super) const PULSE: u64 = OWNER + 4;
+/// The service manager is told that the process is alive.
+pub(super) const WATCHDOG: u64 = OWNER + 5;
+/// The process that is to replace the server.
+pub(super) const SUCCESSOR: u64 = OWNER + 6;
+/// A signal has the server restarted.
+pub(super) const RESTART: u64 = OWNER + 7;

@@ -45,6 +45,8 @@ pub(crate) mod socket;
 pub(crate) mod socket_options;
 #[cfg(all(feature = "serve", target_os = "linux"))]
 pub(crate) mod splice;
+#[cfg(feature = "serve")]
+pub(crate) mod spawn;
 pub(crate) mod timeout;
 pub(crate) mod timerfd;
 mod waker;

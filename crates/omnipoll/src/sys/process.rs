@@ -1,6 +1,8 @@
-//! Making and ending processes: `fork(2)` and `_exit(2)`.
+//! Making and ending processes, `fork(2)` and `_exit(2)`, and the clock that they have in common.
 
 use std::io;
+use std::mem::zeroed;
+use std::time::Duration;
 
 use crate::error::system;
 
@@ -25,4 +27,13 @@ pub(crate) fn exit(status: i32) -> ! {
         libc::fflush(std::ptr::null_mut());
         libc::_exit(status)
     }
+}
+
+/// The time of CLOCK_MONOTONIC, clock_gettime(2), which every process reads the same.
+pub(crate) fn monotonic_time() -> Duration {
+    // SAFETY: timespec is plain old data, for which all zeroes is a value.
+    let mut now: libc::timespec = unsafe { zeroed() };
+    // SAFETY: it is writable, and the clock is there on every system.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }

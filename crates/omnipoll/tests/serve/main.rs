@@ -33,6 +33,7 @@ mod on_timeout;
 mod other_threads;
 mod processes;
 mod proxy_header;
+mod restarting;
 mod step_by_step;
 mod stopping;
 mod timeouts;
@@ -40,6 +41,7 @@ mod timers;
 mod workers;
 
 fn main() -> std::process::ExitCode {
+    restarting::program();
     // Tests put sockets where systemd does, and count what is open.
     support::sys::close_inherited();
     let mut suite = suite::Suite::default();
@@ -57,6 +59,7 @@ fn main() -> std::process::ExitCode {
     memory::behaviours(&mut suite);
     notify::behaviours(&mut suite);
     stopping::behaviours(&mut suite);
+    restarting::behaviours(&mut suite);
     step_by_step::behaviours(&mut suite);
     admission::behaviours(&mut suite);
     proxy_header::behaviours(&mut suite);
