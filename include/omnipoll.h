@@ -94,8 +94,8 @@
  * in progress. A loop is used by the thread that has made it; what others may call says so. A thread
  * must not leave a call by pthread_cancel or longjmp.
  *
- * Signals. A signal handler may call omni_poller_wake, omni_loop_stop, omni_server_stop and
- * omni_version, and nothing else of this library.
+ * Signals. A signal handler may call omni_poller_wake, omni_loop_stop, omni_server_stop,
+ * omni_server_restart and omni_version, and nothing else of this library.
  *
  * Fork. A forked child may free an inherited poller, or take it over with omni_poller_after_fork;
  * until then changing it, waiting, waking and posting are -EOWNERDEAD. Neither touches the parent's
@@ -1735,6 +1735,64 @@ OMNI_API const char *omni_model_name(uint32_t model);
 OMNI_API OMNI_MUST_USE int omni_model_by_name(const char *name) OMNI_NONNULL(1);
 
 /**
+ * How a server is replaced by a new process: see `omni_server_restart`. 0 is the default in every field: fill
+ * the struct with zeros, set `size`, and then what is to differ.
+ */
+typedef struct omni_restart_options {
+    /**
+     * sizeof(omni_restart_options).
+     */
+    uint32_t size;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+    /**
+     * The words of the new process, with NULL at the end: the program, which is looked for in PATH where it
+     * has no slash, and its arguments. NULL: those of this process, which finds a newer program that has
+     * replaced the file. Copied by `omni_server_new`.
+     */
+    const char *const *arguments;
+    /**
+     * How long the new process has until it serves; after it, it is killed. 0: one minute.
+     */
+    int64_t timeout_ns;
+    /**
+     * Called with the outcome, by the thread in `omni_server_run`: the new process's number, or why this one
+     * goes on: -EPIPE, it has ended before it served; -ETIMEDOUT, it took too long, and was killed;
+     * -ECANCELED, this server was stopped meanwhile; or what posix_spawn(3) says, such as -ENOENT.
+     */
+    void (*on_done)(int outcome, void *context);
+    /**
+     * For `on_done`. The caller's, and in use until the server was freed and has ended.
+     */
+    void *context;
+} omni_restart_options;
+
+/**
+ * Has a new process replace the server, as `restart` of its options says: no client is refused or lost over
+ * it. With OMNI_SERVER_SIGNALS, SIGHUP does the same. The new process gets duplicates of all the sockets;
+ * where it listens on the same address, by the same text, it has these. "systemd" is those that no other
+ * address has taken by then; what is left when it begins to serve is closed.
+ *
+ * This server serves until the workers of the new one have all begun to. Then it stops, with the `drain_ns`
+ * of its options, and leaves the files of Unix sockets. If the new process can't be started, ends, or does
+ * not serve in time, this one goes on as before; either is reported to `on_done`. The service manager is told
+ * `RELOADING=1` and, in the end, `READY=1`, of a new process with its `MAINPID`. A program with several
+ * servers restarts one of them only.
+ *
+ * Returns 0 at once, or:
+ *   -ENOTSUP: the options had no `restart`.
+ *   -EALREADY: a restart is in progress, or the server was replaced.
+ *   -EOWNERDEAD: in a process that the server, or the program, has forked.
+ *
+ * May be called from a signal handler: it takes no lock, allocates nothing, and leaves errno and
+ * `omni_last_error` as they are. System calls: a write to an eventfd; in the thread of `omni_server_run`
+ * socketpair, posix_spawn, pidfd_open. Since 0.1.
+ */
+OMNI_API int omni_server_restart(omni_server *server) OMNI_NONNULL(1);
+
+/**
  * Flag of omni_server_options: SIGTERM and SIGINT stop the server; its clients then have
  * `drain_ns` to finish, and a second signal ends it at once. Without it the program handles
  * signals.
@@ -1888,6 +1946,11 @@ typedef struct omni_server_options {
      * writes wait. 0: no limit.
      */
     uint64_t max_receive_rate;
+    /**
+     * How the server is replaced by a new process; NULL: it is not. Copied. Under OMNI_MODEL_CORES the loops
+     * share their listening sockets then, as with OMNI_SERVER_SHARE_PORT.
+     */
+    const omni_restart_options *restart;
 } omni_server_options;
 
 /**
@@ -1900,7 +1963,8 @@ typedef struct omni_server_options {
  * Returns 0, or:
  *   -EINVAL: a struct's size is not set; an unknown model, engine or flag; `reserved` is not 0;
  *       `low_water` above `high_water`; with OMNI_ENGINE_AUTO, `OMNIPOLL_ENGINE` names no
- *       engine; with OMNI_SERVER_NOTIFY, `NOTIFY_SOCKET` or `WATCHDOG_USEC` makes no sense.
+ *       engine; with OMNI_SERVER_NOTIFY, `NOTIFY_SOCKET` or `WATCHDOG_USEC` makes no sense;
+ *       `restart` with OMNI_SERVER_REUSE_PORT.
  *   -E2BIG: a struct is a newer version's and asks for something that this version doesn't have.
  *   -ENOSYS: the engine is not available here; or pointers have 32 bits here, too few for an
  *       omni_conn.

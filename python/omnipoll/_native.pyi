@@ -626,6 +626,9 @@ class _Options(TypedDict, total=False):
     signals: bool
     drain: float | None
     notify: bool
+    restart: bool | Sequence[str] | None
+    restart_timeout: float
+    on_restart: Callable[[int | None, OSError | None], object] | None
 
 @disjoint_base
 class Server:
@@ -658,6 +661,9 @@ class Server:
         max_address_rate: int | None = None,
         max_receive_rate: int | None = None,
         notify: bool = False,
+        restart: bool | Sequence[str] | None = None,
+        restart_timeout: float = 60.0,
+        on_restart: Callable[[int | None, OSError | None], object] | None = None,
     ) -> None: ...
     def listen(self, address: str) -> str: ...
     @property
@@ -675,6 +681,7 @@ class Server:
     def datagram_sockets(self) -> list[DatagramSocket]: ...
     def dup_listener(self, number: int = 0) -> int: ...
     def keep_files(self) -> None: ...
+    def restart(self) -> None: ...
     def notify(self, state: str) -> bool: ...
     @property
     def engine(self) -> str: ...

@@ -96,6 +96,13 @@ class Server(_native.Server):
     service manager is told how the server does, where NOTIFY_SOCKET says that there is one: READY=1 when
     every worker serves, STOPPING=1, and WATCHDOG=1 at half of WATCHDOG_USEC (Type=notify of systemd).
 
+    restart: whether restart() and, with signals, SIGHUP have a new process replace this one: True for the
+    same command again, or the program and its arguments. restart_timeout: the seconds it has until it
+    serves; after them it is killed. on_restart: called with the outcome, in the thread of run(): the new
+    process's number and None, or None and the OSError for which this server goes on: BrokenPipeError, it
+    has ended before it served; TimeoutError; ECANCELED, this server was stopped meanwhile; or what
+    posix_spawn(3) says. Under "cores" the loops share their listening sockets then.
+
     run() serves in the calling thread, start() and run_once() do so step by step. As a context manager it
     serves in a thread of its own, and stops at the end of the block.
 

@@ -33,6 +33,9 @@ OPTIONS = (
     "max_address_rate",
     "max_receive_rate",
     "notify",
+    "restart",
+    "restart_timeout",
+    "on_restart",
 )
 
 LOOP_OPTIONS = (

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +49,76 @@ def test_a_service_manager_is_told(model: str, engine: str, manager: socket.sock
         assert manager.recv(100) == b"STATUS=warm"
         assert end(process) == ("", "")
         assert manager.recv(100) == b"STOPPING=1"
+
+
+RESTARTING = """
+import signal
+class Who(Echo):
+    process = os.getpid()
+    def on_data(self, connection, data):
+        connection.write(b"%%d\\n" %% self.process)
+
+def report(process, error):
+    print("replaced by", process, type(error).__name__, flush=True)
+
+serve(Who(), signals=True, restart=%s, restart_timeout=0.05 if %r else 60, on_restart=report)
+"""
+
+
+def who(address: str) -> int:
+    with connect(address) as client:
+        client.sendall(b"who?")
+        return int(client.makefile().readline())
+
+
+@pytest.mark.parametrize("model", ["reactor", "cores", "prefork"])
+def test_a_new_process_takes_over(model: str) -> None:
+    with program(RESTARTING % (True, False), model, "auto") as (process, address):
+        assert who(address) == process.pid
+        process.send_signal(signal.SIGHUP)
+        assert process.stdout is not None
+        assert process.stdout.readline().decode().strip() == address  # Printed by the new one.
+        words = process.stdout.readline().decode().split()
+        assert words[:2] + words[3:] == ["replaced", "by", "NoneType"]
+        assert process.wait(LONG) == 0
+        follows = int(words[2])
+        assert who(address) == follows
+        os.kill(follows, signal.SIGTERM)
+        assert process.stdout.read() == b""  # It has ended.
+
+
+@pytest.mark.parametrize(
+    ("command", "is_late", "error"),
+    [
+        (["/nowhere/server"], False, "FileNotFoundError"),
+        (["false"], False, "BrokenPipeError"),
+        (["sleep", "600"], True, "TimeoutError"),
+    ],
+)
+def test_a_server_goes_on_when_no_process_follows(command: list[str], is_late: bool, error: str) -> None:
+    with program(RESTARTING % (command, is_late), "prefork", "auto") as (process, address):
+        assert who(address) == process.pid
+        process.send_signal(signal.SIGHUP)
+        assert process.stdout is not None
+        assert process.stdout.readline().decode().split() == ["replaced", "by", "None", error]
+        assert who(address) == process.pid
+        assert end(process) == ("", "")
+
+
+def test_restarts_that_cannot_be() -> None:
+    with pytest.raises(OSError, match=r"not supported|already") as raised:
+        Server(Echo()).restart()
+    assert raised.value.errno == errno.ENOTSUP
+    server = Server(Echo(), restart=True)
+    server.restart()
+    with pytest.raises(OSError, match=r"not supported|already") as raised:
+        server.restart()
+    assert raised.value.errno == errno.EALREADY
+    for restart in ("command", [], [3]):
+        with pytest.raises((TypeError, ValueError)):
+            Server(Echo(), restart=restart)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="shares its sockets"):
+        Server(Echo(), restart=True, model="cores", reuse_port=True)
 
 
 NAMED = """

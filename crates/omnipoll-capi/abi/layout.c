@@ -81,7 +81,17 @@ FIELD(omni_server_options, max_address_rate, 124, 4);
 FIELD(omni_server_options, allow, 128, sizeof(void *));
 FIELD(omni_server_options, deny, 128 + sizeof(void *), sizeof(void *));
 FIELD(omni_server_options, max_receive_rate, 128 + 2 * sizeof(void *), 8);
-FILLED(omni_server_options, max_receive_rate);
+FIELD(omni_server_options, restart, 136 + 2 * sizeof(void *), sizeof(void *));
+FILLED(omni_server_options, restart);
+
+_Static_assert(sizeof(omni_restart_options) >= 16 + 3 * sizeof(void *), "omni_restart_options has shrunk");
+FIELD(omni_restart_options, size, 0, 4);
+FIELD(omni_restart_options, reserved, 4, 4);
+FIELD(omni_restart_options, arguments, 8, sizeof(void *));
+FIELD(omni_restart_options, timeout_ns, 8 + sizeof(void *), 8);
+FIELD(omni_restart_options, on_done, 16 + sizeof(void *), sizeof(void *));
+FIELD(omni_restart_options, context, 16 + 2 * sizeof(void *), sizeof(void *));
+FILLED(omni_restart_options, context);
 
 _Static_assert(sizeof(omni_handler) >= 16 * sizeof(void *), "omni_handler has shrunk");
 FIELD(omni_handler, size, 0, 4);

@@ -4,8 +4,8 @@
 //! `omnipoll.h.in` is the header's frame: its chapters stand for the modules here. `types` has the
 //! handles; `version`, `error` and `engine` what needs none; `interest`, `event`, `wait_policy` and `poller` pollers,
 //! `sources` what they wait for besides descriptors; `handler` what is called; `loop_event`,
-//! `loop_options`, `event_loop`, `connect`, `spawn` and `loop_datagrams` loops; `model`, `options`, `server` and
-//! `statistics` servers; `conn`, `conn_info`, `datagram` and `datagram_socket` what a handler gets;
+//! `loop_options`, `event_loop`, `connect`, `spawn` and `loop_datagrams` loops; `model`, `options`, `restart`, `server`
+//! and `statistics` servers; `conn`, `conn_info`, `datagram` and `datagram_socket` what a handler gets;
 //! `inspect` and `strict` what a poller reports of its use.
 //!
 //! Without a chapter: `handle` makes a stale handle an error instead of undefined behaviour; `callback_scope`
@@ -46,6 +46,7 @@ mod model;
 mod mute;
 mod options;
 mod poller;
+mod restart;
 mod server;
 mod server_handler;
 mod server_steps;
@@ -64,6 +65,6 @@ mod wait_policy;
 pub use {
     conn::*, conn_info::*, connect::*, datagram::*, datagram_socket::*, engine::*, error::*, event::*,
     event_loop::*, handler::*, inspect::*, interest::*, loop_datagrams::*, loop_event::*, loop_options::*,
-    model::*, options::*, poller::*, server::*, sources::*, spawn::*, statistics::*, strict::*, types::*,
-    version::*,
+    model::*, options::*, poller::*, restart::*, server::*, sources::*, spawn::*, statistics::*, strict::*,
+    types::*, version::*,
 };

@@ -9,7 +9,8 @@ use omnipoll::{Model, ServerOptions};
 use crate::buffer::read_str;
 use crate::engine::engine_kind;
 use crate::error::Failure;
-use crate::sized::Sized32;
+use crate::restart::omni_restart_options;
+use crate::sized::{self, Sized32};
 use crate::wait_policy::wait_policy;
 
 /// Flag of omni_server_options: SIGTERM and SIGINT stop the server; its clients then have
@@ -108,9 +109,12 @@ pub struct omni_server_options {
     /// How many bytes a second are read from each client, on average: so many may come at once, then its
     /// writes wait. 0: no limit.
     pub max_receive_rate: u64,
+    /// How the server is replaced by a new process; NULL: it is not. Copied. Under OMNI_MODEL_CORES the loops
+    /// share their listening sockets then, as with OMNI_SERVER_SHARE_PORT.
+    pub restart: *const omni_restart_options,
 }
 
-// SAFETY: as declared above; each zero is a number's.
+// SAFETY: as declared above; each zero is a number's or NULL.
 unsafe impl Sized32 for omni_server_options {
     const MIN_SIZE: usize = offset_of!(Self, drain_ns) + size_of::<i64>();
     const UNSET: &'static str = "the size of the options is not set";
@@ -118,7 +122,10 @@ unsafe impl Sized32 for omni_server_options {
 
 impl omni_server_options {
     /// As the core takes them.
-    pub(crate) fn translate(&self) -> Result<ServerOptions, Failure> {
+    ///
+    /// # Safety
+    /// `restart` is NULL, or as its struct's documentation says.
+    pub(crate) unsafe fn translate(&self) -> Result<ServerOptions, Failure> {
         const PORTS: u32 = OMNI_SERVER_REUSE_PORT | OMNI_SERVER_SHARE_PORT;
         if self.flags & !(OMNI_SERVER_SIGNALS | PORTS | OMNI_SERVER_NOTIFY) != 0 {
             return Err(Failure::new(libc::EINVAL, "flags has an unknown bit"));
@@ -140,6 +147,12 @@ impl omni_server_options {
                 count(self.low_water).unwrap_or(16 << 10),
                 count(self.high_water).unwrap_or(64 << 10),
             );
+        let restart = match self.restart.is_null() {
+            true => None,
+            // SAFETY: not NULL, and so a struct of the size it says by this function's contract.
+            false => Some(unsafe { sized::read(self.restart)?.translate() }?),
+        };
+        let options = with(options, restart, ServerOptions::restart);
         let options = with(options, engine_kind(self.engine)?, ServerOptions::engine);
         let options = with(options, ports, ServerOptions::reuse_port);
         let options = with(options, count(self.workers.into()), ServerOptions::workers);

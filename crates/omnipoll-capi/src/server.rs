@@ -37,7 +37,7 @@ impl Serving {
 
 /// `omni_server_run` holds the server by itself and is no user of its slot: a child that it forks
 /// has forgotten its parent's users.
-static SERVERS: Table<Arc<Serving>, SERVER, MAX_SERVERS> = Table::new();
+pub(crate) static SERVERS: Table<Arc<Serving>, SERVER, MAX_SERVERS> = Table::new();
 
 /// Runs one call on a server and gives C its answer. A panic ends here, and the server's use
 /// with it.
@@ -67,7 +67,8 @@ pub(crate) fn call(
 /// Returns 0, or:
 ///   -EINVAL: a struct's size is not set; an unknown model, engine or flag; `reserved` is not 0;
 ///       `low_water` above `high_water`; with OMNI_ENGINE_AUTO, `OMNIPOLL_ENGINE` names no
-///       engine; with OMNI_SERVER_NOTIFY, `NOTIFY_SOCKET` or `WATCHDOG_USEC` makes no sense.
+///       engine; with OMNI_SERVER_NOTIFY, `NOTIFY_SOCKET` or `WATCHDOG_USEC` makes no sense;
+///       `restart` with OMNI_SERVER_REUSE_PORT.
 ///   -E2BIG: a struct is a newer version's and asks for something that this version doesn't have.
 ///   -ENOSYS: the engine is not available here; or pointers have 32 bits here, too few for an
 ///       omni_conn.
@@ -91,8 +92,12 @@ pub unsafe extern "C" fn omni_server_new(
         }
         let options = match options.is_null() {
             true => ServerOptions::new(),
-            // SAFETY: not NULL, and so a struct of the size it says by this function's contract.
-            false => unsafe { sized::read(options) }?.translate()?,
+            false => {
+                // SAFETY: not NULL, and so a struct of the size it says by this function's contract.
+                let options = unsafe { sized::read(options) }?;
+                // SAFETY: as the structs' documentation says.
+                unsafe { options.translate() }?
+            }
         };
         // SAFETY: as above.
         let handler = unsafe { omni_handler::read(handler) }?;

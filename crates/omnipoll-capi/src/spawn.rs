@@ -175,7 +175,7 @@ fn conn_of(id: Option<ConnId>) -> *mut omni_conn {
 
 /// # Safety
 /// NULL, or texts with NULL at their end.
-unsafe fn texts<'a>(mut first: *const *const c_char) -> Vec<&'a OsStr> {
+pub(crate) unsafe fn texts<'a>(mut first: *const *const c_char) -> Vec<&'a OsStr> {
     let mut all = Vec::new();
     if first.is_null() {
         return all;

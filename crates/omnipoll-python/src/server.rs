@@ -1,13 +1,14 @@
 //! The Python class `Server`, but for its context manager, which is Python.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock, Weak};
 
-use omnipoll::{Model, Server, ServerHandle, ServerOptions, StartedServer};
-use pyo3::exceptions::PyTypeError;
+use omnipoll::{Model, Restart, Server, ServerHandle, ServerOptions, StartedServer};
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::types::{PyBool, PyDict, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::bytes::Bytes;
@@ -15,11 +16,12 @@ use crate::connection::PyConnection;
 use crate::convert::{self, error, not_known, number, optional_text, text};
 use crate::datagram_socket::PyDatagramSocket;
 use crate::event_loop::timeout_of;
-use crate::finalization::protect_thread;
+use crate::finalization::{attach, protect_thread};
 use crate::forking;
 use crate::handler::PyHandler;
 use crate::init_cell::InitCell;
 use crate::keywords::Keywords;
+use crate::log;
 use crate::server_steps::{not_started, Steps};
 use crate::statistics::PyServerStats;
 
@@ -31,6 +33,8 @@ struct Serving {
     server: Server<PyHandler>,
     handle: ServerHandle,
     drain: Option<f64>,
+    /// What the core has a weak reference to: it knows nothing of the garbage collector.
+    on_restart: Option<Arc<Py<PyAny>>>,
     /// When it is run step by step.
     steps: OnceLock<Steps>,
 }
@@ -46,7 +50,8 @@ impl PyServer {
                           idle_timeout=None, read_timeout=None, write_timeout=60.0, linger=2.0, \
                           signals=False, drain=10.0, wait_policy='balanced', \
                           proxy_header=None, allow='', deny='', max_address_clients=None, \
-                          max_address_rate=None, max_receive_rate=None, notify=False)"
+                          max_address_rate=None, max_receive_rate=None, notify=False, \
+                          restart=None, restart_timeout=60.0, on_restart=None)"
     )]
     fn new(_arguments: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> Self {
         Self(InitCell::new())
@@ -72,10 +77,15 @@ impl PyServer {
         options = keywords.set_unless_none(options, "reuse_port", ServerOptions::reuse_port)?;
         options = keywords.set(options, "signals", ServerOptions::signals)?;
         options = keywords.set(options, "notify", ServerOptions::notify)?;
+        let on_restart: Option<Py<PyAny>> = keywords.take("on_restart")?.flatten();
+        let on_restart = on_restart.map(Arc::new);
+        if let Some(restart) = restart(&keywords, on_restart.as_ref())? {
+            options = options.restart(restart);
+        }
         let drain = keywords.take("drain")?.unwrap_or(Some(10.0));
         options = options.drain(convert::optional_span(drain, "drain")?);
         keywords.finish("check_options")?;
-        let serving = Serving::new(handler, options, drain)?;
+        let serving = Serving::new(handler, options, drain, on_restart)?;
         for address in addresses(address)? {
             serving.server.listen(&address).map_err(error)?;
         }
@@ -231,6 +241,22 @@ impl PyServer {
         Ok(())
     }
 
+    /// Has a new process replace this server, as restart of its options says: no client is refused or lost over
+    /// it. With signals=True, SIGHUP does the same. The new process gets duplicates of all the sockets; where
+    /// it listens on the same address, by the same text, it has these. "systemd" is those that no other address
+    /// has taken by then; what is left when it begins to serve is closed.
+    ///
+    /// This server serves until the workers of the new one have all begun to. Then it stops, with its drain, and
+    /// leaves the files of unix sockets. If the new process can't be started, ends, or does not serve in time,
+    /// this one goes on as before; either is reported to on_restart. A program with several servers restarts
+    /// one of them only.
+    ///
+    /// It returns at once; any thread may call it. Raises OSError: ENOTSUP for a server without restart,
+    /// EALREADY while one is in progress and when the server was replaced, EOWNERDEAD in a forked child.
+    fn restart(&self) -> PyResult<()> {
+        self.0.get()?.handle.restart().map_err(error)
+    }
+
     /// Tells the service manager lines of sd_notify(3), such as "STATUS=warm", or several, parted by line feeds.
     /// False when there is none to be told: the server was made without notify=True, or NOTIFY_SOCKET was
     /// not set then. Any thread may call it. Raises ConnectionRefusedError, FileNotFoundError or
@@ -268,17 +294,26 @@ impl PyServer {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.0.get_opt().map_or(Ok(()), |serving| serving.server.handler().traverse(&visit))
+        let Some(serving) = self.0.get_opt() else { return Ok(()) };
+        if let Some(on_restart) = &serving.on_restart {
+            visit.call(&**on_restart)?;
+        }
+        serving.server.handler().traverse(&visit)
     }
 }
 
 impl Serving {
-    fn new(handler: &Bound<'_, PyAny>, options: ServerOptions, drain: Option<f64>) -> PyResult<Self> {
+    fn new(
+        handler: &Bound<'_, PyAny>,
+        options: ServerOptions,
+        drain: Option<f64>,
+        on_restart: Option<Arc<Py<PyAny>>>,
+    ) -> PyResult<Self> {
         let server = Server::with_options(PyHandler::new(handler)?, options).map_err(error)?;
         let handle = server.handle();
         // It was empty.
         let _ = server.handler().server.set(handle.clone());
-        Ok(Self { server, handle, drain, steps: OnceLock::new() })
+        Ok(Self { server, handle, drain, on_restart, steps: OnceLock::new() })
     }
 
     fn step<R>(
@@ -303,6 +338,41 @@ impl Drop for PyServer {
             pending.into_iter().for_each(|error| error.restore(py));
         });
     }
+}
+
+/// The option restart and those that go with it.
+fn restart(keywords: &Keywords<'_, '_>, on_restart: Option<&Arc<Py<PyAny>>>) -> PyResult<Option<Restart>> {
+    let asked: Option<Bound<'_, PyAny>> = keywords.take("restart")?;
+    let timeout = keywords.take("restart_timeout")?.unwrap_or(60.0);
+    let mut restart = Restart::new().timeout(convert::span(timeout, "restart_timeout")?);
+    if let Some(on_restart) = on_restart.map(Arc::downgrade) {
+        restart = restart.on_done(move |outcome| report(&on_restart, outcome));
+    }
+    let Some(asked) = asked.filter(|asked| !asked.is_none()) else { return Ok(None) };
+    if let Ok(is_wanted) = asked.cast::<PyBool>() {
+        return Ok(is_wanted.is_true().then_some(restart));
+    }
+    let words: Vec<OsString> = match asked.is_instance_of::<PyString>() {
+        true => return Err(PyTypeError::new_err("restart is True, or a sequence of strings")),
+        false => asked.extract()?,
+    };
+    let (program, arguments) =
+        words.split_first().ok_or_else(|| PyValueError::new_err("restart has no program"))?;
+    Ok(Some(restart.program(program).arguments(arguments)))
+}
+
+fn report(on_restart: &Weak<Py<PyAny>>, outcome: io::Result<i32>) {
+    let outcome = outcome.map_err(error);
+    attach(|py| {
+        let Some(on_restart) = on_restart.upgrade() else { return };
+        let (process, failure) = match outcome {
+            Ok(process) => (Some(process), None),
+            Err(failure) => (None, Some(failure)),
+        };
+        if let Err(failed) = on_restart.call1(py, (process, failure)) {
+            log::exception(py, failed, format_args!("on_restart"));
+        }
+    });
 }
 
 fn model_of(py: Python<'_>, name: &str) -> PyResult<Model> {

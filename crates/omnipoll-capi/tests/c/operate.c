@@ -1,5 +1,5 @@
 /* Servers as a service manager operates them, checked through the public header on every engine and under
- * every model: what it is told.
+ * every model: what it is told, and how they are replaced.
  *
  * One line for each behaviour and engine. Ends with status 1 at the first thing that is not as
  * promised, and by itself in any case. */
@@ -82,14 +82,147 @@ static void told_nothing(uint32_t engine)
     omni_server_free(server);
 }
 
+/* ---- Restarts -------------------------------------------------------------------------------- */
+
+static const char NEXT[] = "OPERATE_NEXT"; /* the model and engine of the process that follows */
+
+/* Answers with the process that serves, or its parent. */
+static pid_t served_by;
+
+static void who(omni_conn *conn, const uint8_t *data, size_t length, void *context)
+{
+    char answer[32];
+    (void)data, (void)length, (void)context;
+    OK(omni_conn_write(conn, answer, (size_t)snprintf(answer, sizeof answer, "%d\n", (int)served_by)) >= 0);
+}
+
+static void note_outcome(int outcome, void *context)
+{
+    OK(context == &seen);
+    seen->value = outcome;
+}
+
+/* Serves until it was replaced or stopped; does not return. */
+static void serve_who(uint32_t model, uint32_t engine, const omni_restart_options *restart, int reports)
+{
+    omni_server_options options = {.size = sizeof options,
+                                   .engine = engine,
+                                   .model = model,
+                                   .flags = OMNI_SERVER_SIGNALS,
+                                   .workers = 2,
+                                   .restart = restart};
+    omni_handler handler = {.size = sizeof handler, .on_data = who};
+    alarm(60);
+    served_by = getpid();
+    omni_server *server = new_server(&options, &handler);
+    int port = listen_somewhere(server);
+    if (reports)
+        seen->port = port;
+    IS(omni_server_run(server), 0);
+    omni_server_free(server);
+    _exit(42);
+}
+
+static pid_t ask_who(void)
+{
+    char answer[32] = "";
+    int fd = client();
+    send_text(fd, "who");
+    for (size_t length = 0; !strchr(answer, '\n');) {
+        ssize_t more = recv(fd, answer + length, sizeof answer - 1 - length, 0);
+        OK(more > 0);
+        length += (size_t)more;
+    }
+    close(fd);
+    return atoi(answer);
+}
+
+static void replaced(uint32_t engine)
+{
+    for (EVERY_MODEL(model)) {
+        static const char *const missing[] = {"/nowhere/server", NULL};
+        static const char *const itself[] = {"/proc/self/exe", "again", NULL};
+        char next[32];
+        int status;
+        snprintf(next, sizeof next, "%u %u", model, engine);
+        IS(setenv(NEXT, next, 1), 0);
+        for (int is_good = 0; is_good < 2; is_good++) {
+            omni_restart_options restart = {.size = sizeof restart,
+                                            .arguments = is_good ? itself : missing,
+                                            .timeout_ns = 50 * SECOND,
+                                            .on_done = note_outcome,
+                                            .context = &seen};
+            memset(seen, 0, sizeof *seen);
+            fflush(stdout);
+            pid_t pid = fork();
+            if (pid == 0)
+                serve_who(model, engine, &restart, 1);
+            UNTIL(seen->port);
+            IS(ask_who(), pid);
+            IS(kill(pid, SIGHUP), 0);
+            UNTIL(seen->value);
+            if (is_good) {
+                pid_t follows = (pid_t)seen->value;
+                OK(follows > 1);
+                IS(waitpid(pid, &status, 0), pid);
+                IS(WEXITSTATUS(status), 42);
+                IS(ask_who(), follows);
+                IS(kill(follows, SIGTERM), 0);
+            } else {
+                IS((int)seen->value, -ENOENT);
+                IS(ask_who(), pid);
+                IS(kill(pid, SIGTERM), 0);
+                IS(waitpid(pid, &status, 0), pid);
+            }
+        }
+    }
+}
+
+static void bad_restarts(uint32_t engine)
+{
+    static const char *const none[] = {NULL};
+    omni_restart_options restart = {.size = sizeof restart};
+    omni_server_options options = {.size = sizeof options, .engine = engine, .restart = &restart};
+    omni_handler handler = {.size = sizeof handler, .on_data = who};
+    omni_server *server = NULL;
+    restart.arguments = none;
+    IS(omni_server_new(&options, &handler, &server), -EINVAL);
+    restart.arguments = NULL;
+    restart.size = 8;
+    IS(omni_server_new(&options, &handler, &server), -EINVAL);
+    restart.size = sizeof restart;
+    restart.reserved = 1;
+    IS(omni_server_new(&options, &handler, &server), -EINVAL);
+    restart.reserved = 0;
+    options.flags = OMNI_SERVER_REUSE_PORT;
+    IS(omni_server_new(&options, &handler, &server), -EINVAL);
+    options.flags = 0;
+    server = new_server(&options, &handler);
+    IS(omni_server_restart(server), 0);
+    IS(omni_server_restart(server), -EALREADY);
+    omni_server_free(server);
+    options.restart = NULL;
+    server = new_server(&options, &handler);
+    IS(omni_server_restart(server), -ENOTSUP);
+    omni_server_free(server);
+}
+
 static const struct behaviour behaviours[] = {
     {"a service manager is told of the beginning and the end", told_by_a_server},
     {"nothing is told to none", told_nothing},
+    {"a new process takes over, or nothing changes", replaced},
+    {"restarts that make no sense are refused", bad_restarts},
 };
 
 int main(void)
 {
+    const char *next = getenv(NEXT);
     share_what_is_seen();
+    if (next) {
+        unsigned model, engine;
+        IS(sscanf(next, "%u %u", &model, &engine), 2);
+        serve_who(model, engine, NULL, 0);
+    }
     check_on_every_engine(behaviours, sizeof behaviours / sizeof *behaviours);
     return 0;
 }

@@ -26,8 +26,7 @@ pub(super) struct Lifecycle {
 impl Lifecycle {
     /// Of a server that somebody wants to know about, or that may be replaced.
     pub(super) fn new(shared: &Arc<Shared>) -> Option<Self> {
-        let is_needed =
-            shared.notifier.is_some() || shared.options.restart.is_some() || passed::is_awaited();
+        let is_needed = shared.notifier.is_some() || shared.options.restart.is_some() || passed::is_awaited();
         is_needed.then(|| Self {
             shared: shared.clone(),
             is_announced: false,
@@ -110,7 +109,8 @@ impl Lifecycle {
     }
 
     fn report(&self, outcome: io::Result<i32>) {
-        if let Some(done) = self.shared.options.restart.as_ref().and_then(|restart| restart.on_done.as_ref()) {
+        if let Some(done) = self.shared.options.restart.as_ref().and_then(|restart| restart.on_done.as_ref())
+        {
             done(outcome);
         }
     }

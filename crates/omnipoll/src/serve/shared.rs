@@ -12,8 +12,8 @@ use crate::error::{bare, explain, fail, plain};
 use crate::event_loop::{budget_of, Core};
 use crate::net::driver::{AnyDriver, DriverKind};
 use crate::net::{
-    self, copy_of, passed, AddressLimits, Admission, Bound, Budget, ConnId, Counter, Counters, DatagramId, Groups,
-    Mailbox, Reached, StopRequest,
+    self, copy_of, passed, AddressLimits, Admission, Bound, Budget, ConnId, Counter, Counters, DatagramId,
+    Groups, Mailbox, Reached, StopRequest,
 };
 use crate::sys::{fork, lock, SharedWords};
 use crate::{EngineKind, Poller};

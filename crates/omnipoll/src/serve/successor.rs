@@ -107,7 +107,8 @@ impl Successor {
 fn start(shared: &Shared, restart: &Restart, answer: &UnixStream) -> io::Result<i32> {
     let mut own = std::env::args_os();
     let program = restart.program.clone().map(OsString::from).or(own.next());
-    let program = program.ok_or_else(|| fail(libc::EINVAL, "this system does not say which program this is"))?;
+    let program =
+        program.ok_or_else(|| fail(libc::EINVAL, "this system does not say which program this is"))?;
     let arguments = restart.arguments.clone().unwrap_or_else(|| own.collect());
     let arguments = [&program].into_iter().chain(&arguments).map(|text| c_text(text));
     let arguments = arguments.collect::<io::Result<Vec<_>>>()?;

@@ -43,10 +43,10 @@ mod sockaddr;
 pub(crate) mod socket;
 #[cfg(feature = "serve")]
 pub(crate) mod socket_options;
-#[cfg(all(feature = "serve", target_os = "linux"))]
-pub(crate) mod splice;
 #[cfg(feature = "serve")]
 pub(crate) mod spawn;
+#[cfg(all(feature = "serve", target_os = "linux"))]
+pub(crate) mod splice;
 pub(crate) mod timeout;
 pub(crate) mod timerfd;
 mod waker;

@@ -129,7 +129,5 @@ pub(crate) fn take_passed(number: RawFd) -> io::Result<OwnedFd> {
 pub(crate) fn inode(number: RawFd) -> Option<u64> {
     let mut status = MaybeUninit::<libc::stat>::uninit();
     // SAFETY: fstat fills it in when it succeeds; a number that is no file is an error.
-    unsafe {
-        (libc::fstat(number, status.as_mut_ptr()) == 0).then(|| status.assume_init().st_ino as u64)
-    }
+    unsafe { (libc::fstat(number, status.as_mut_ptr()) == 0).then(|| status.assume_init().st_ino as u64) }
 }
