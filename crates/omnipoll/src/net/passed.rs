@@ -63,7 +63,7 @@ fn from_environment() -> Option<Passed> {
     let restart = std::env::var(RESTART).ok()?;
     let (number, inode) = restart.split_once(' ')?;
     let number: RawFd = number.parse().ok()?;
-    if spawn::inode(number)? != inode.parse().ok()? {
+    if spawn::inode(number)? != inode {
         return None;
     }
     let mut next = FIRST_ABOVE_STDIO..number;

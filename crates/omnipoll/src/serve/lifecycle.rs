@@ -64,9 +64,8 @@ impl Lifecycle {
                 let _ = self.shared.ask(Request::Restart);
             }
             (EventKind::Io, Some(successor)) => {
-                if successor.serves(core) {
-                    return Ok(self.hand_over());
-                }
+                let serves = successor.serves(core);
+                return Ok(serves && self.hand_over());
             }
             (EventKind::Timer, Some(successor)) => successor.end_late(core),
             (EventKind::Child, Some(successor)) => {

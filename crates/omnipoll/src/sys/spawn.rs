@@ -125,9 +125,11 @@ pub(crate) fn take_passed(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// What tells the file behind a descriptor from others that are open, if there is one.
-pub(crate) fn inode(number: RawFd) -> Option<u64> {
+/// The number of the inode behind a descriptor, if it is open.
+pub(crate) fn inode(number: RawFd) -> Option<String> {
     let mut status = MaybeUninit::<libc::stat>::uninit();
     // SAFETY: fstat fills it in when it succeeds; a number that is no file is an error.
-    unsafe { (libc::fstat(number, status.as_mut_ptr()) == 0).then(|| status.assume_init().st_ino as u64) }
+    unsafe {
+        (libc::fstat(number, status.as_mut_ptr()) == 0).then(|| status.assume_init().st_ino.to_string())
+    }
 }
