@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
-use omnipoll::Interest;
+use omnipoll::{Interest, Ready};
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
@@ -11,9 +11,9 @@ use super::accepted::{AcceptedSocket, SocketKind};
 use super::address::SocketAddress;
 use super::arguments::Arguments;
 use super::context;
-use super::loop_class::AsyncioLoop;
+use super::loop_class::{AsyncioLoop, Watch, Watched};
 use super::socket;
-use super::watched::{Key, Watched};
+use super::watched::Key;
 use crate::convert::{descriptor, reason};
 use crate::gil_cell::GilCell;
 
@@ -54,9 +54,14 @@ struct Calls {
     context: Py<PyAny>,
 }
 
+impl Watch for Acceptor {
+    fn ready(this: &Bound<'_, Self>, owner: &Bound<'_, AsyncioLoop>, key: Key, _: Ready) -> PyResult<()> {
+        this.get().accept(owner, key)
+    }
+}
+
 impl Acceptor {
-    /// In the poll's turn.
-    pub(crate) fn ready(&self, this: &Bound<'_, AsyncioLoop>, key: Key) -> PyResult<()> {
+    fn accept(&self, this: &Bound<'_, AsyncioLoop>, key: Key) -> PyResult<()> {
         let py = this.py();
         let Some(Calls { accepted, failed, context }) = self.calls(py) else { return Ok(()) };
         let polls = this.get().turn.borrow(py).polls;
@@ -115,7 +120,7 @@ impl Acceptor {
 
     /// Has the loop accept.
     fn start(slf: &Bound<'_, Self>, r#loop: &Bound<'_, AsyncioLoop>) -> PyResult<()> {
-        let watched = Watched::Accepting(slf.clone().unbind());
+        let watched = Watched::new(slf);
         r#loop
             .get()
             .watch(slf.py(), slf.get().fd, Interest::READ, watched)

@@ -1,4 +1,4 @@
-//! The Python class `AsyncioLoop`, the base of `omnipoll.aio.EventLoop`.
+//! The Python class `AsyncioLoop`, the base of `omnipoll.aio.EventLoop`: what it has, for the other files.
 
 use std::cell::RefMut;
 use std::collections::VecDeque;
@@ -7,24 +7,23 @@ use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
-use omnipoll::{EngineKind, Interest, Poller, WaitPolicy};
+use omnipoll::{Event, Events, Interest, Poller, Ready};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString, PyTuple, PyWeakrefMethods, PyWeakrefReference};
-use pyo3::{PyTraverseError, PyVisit};
+use pyo3::types::PyWeakrefReference;
+use pyo3::PyClass;
 
 use super::handle::{is_ours_alone, Handle, TimerHandle};
-use super::readers::{self, Direction};
-use super::running;
 use super::timers::Timers;
-use super::turn::{self, Turn};
-use super::watched::{Key, Registration, Watched, WatchedSet};
-use crate::convert::{self, error};
-use crate::finalization::protect_thread;
+use super::watched::{Key, Registration, WatchedSet};
+use crate::convert::error;
 use crate::gil_cell::GilCell;
 
 /// How many handles are kept to be used again.
 const SPARE_HANDLES: usize = 128;
+
+/// How many events one poll brings.
+const EVENTS: usize = 512;
 
 /// As much as the standard library receives at once.
 const RECEIVE_BUFFER: usize = 256 * 1024;
@@ -32,25 +31,44 @@ const RECEIVE_BUFFER: usize = 256 * 1024;
 /// The native half of omnipoll's asyncio loop; not for use by itself.
 #[pyclass(frozen, subclass, weakref, module = "omnipoll._native")]
 pub(crate) struct AsyncioLoop {
-    poller: OnceLock<Arc<Poller>>,
-    ready: GilCell<VecDeque<Py<Handle>>>,
-    timers: GilCell<Timers>,
-    watched: GilCell<WatchedSet>,
-    spare_handles: GilCell<Vec<Py<Handle>>>,
-    spare_timers: GilCell<Vec<Py<TimerHandle>>>,
+    pub(super) poller: OnceLock<Arc<Poller>>,
+    pub(super) ready: GilCell<VecDeque<Py<Handle>>>,
+    pub(super) timers: GilCell<Timers>,
+    pub(super) watched: GilCell<WatchedSet<Watched>>,
+    pub(super) spare_handles: GilCell<Vec<Py<Handle>>>,
+    pub(super) spare_timers: GilCell<Vec<Py<TimerHandle>>>,
     pub(super) turn: GilCell<Turn>,
-    receive_buffer: GilCell<Vec<u8>>,
+    pub(super) receive_buffer: GilCell<Vec<u8>>,
     /// By descriptor: weak references, of transports that may have ended.
-    transports: GilCell<Vec<Option<Py<PyWeakrefReference>>>>,
-    is_debug: AtomicBool,
-    is_closed: AtomicBool,
-    is_stopping: AtomicBool,
+    pub(super) transports: GilCell<Vec<Option<Py<PyWeakrefReference>>>>,
+    pub(super) is_debug: AtomicBool,
+    pub(super) is_closed: AtomicBool,
+    pub(super) is_stopping: AtomicBool,
     /// While it waits and no wake has been asked for.
-    is_asleep: AtomicBool,
+    pub(super) is_asleep: AtomicBool,
     /// The poller was built again in a forked child, and Python's half of the loop does not know yet.
-    was_forked: AtomicBool,
+    pub(super) was_forked: AtomicBool,
     /// The thread that runs it, as `threading.get_ident()` has it; 0 when none does.
-    thread: AtomicU64,
+    pub(super) thread: AtomicU64,
+}
+
+/// What is kept from one turn to the next.
+pub(crate) struct Turn {
+    pub(super) events: Events,
+    /// Events to be delivered when what waited before them was called, or that an exception has kept
+    /// from being delivered.
+    pub(super) left: Vec<Event>,
+    /// How many callbacks have been called since the last poll, and when that was.
+    pub(super) calls: usize,
+    pub(super) polled: f64,
+    /// How many polls there have been.
+    pub(super) polls: u64,
+}
+
+impl Turn {
+    pub(crate) fn new() -> Self {
+        Self { events: Events::with_capacity(EVENTS), left: Vec::new(), calls: 0, polled: 0.0, polls: 0 }
+    }
 }
 
 /// Keeps it to be used again, unless there are enough.
@@ -135,7 +153,7 @@ impl AsyncioLoop {
         self.timers.borrow(py)
     }
 
-    pub(crate) fn watched<'a>(&'a self, py: Python<'a>) -> RefMut<'a, WatchedSet> {
+    pub(crate) fn watched<'a>(&'a self, py: Python<'a>) -> RefMut<'a, WatchedSet<Watched>> {
         self.watched.borrow(py)
     }
 
@@ -234,6 +252,54 @@ impl AsyncioLoop {
 
 // ---- Watching descriptors ------------------------------------------------------------------------
 
+/// What can be watched: an object whose descriptor becomes ready.
+pub(crate) trait Watch: PyClass {
+    /// It only has something called, which is done after what waits already.
+    const QUEUES: bool = false;
+    /// Its registration ends when another one is made of its descriptor.
+    const GIVES_WAY: bool = false;
+
+    fn ready(this: &Bound<'_, Self>, owner: &Bound<'_, AsyncioLoop>, key: Key, ready: Ready) -> PyResult<()>;
+}
+
+/// Such an object, whatever its class.
+pub(crate) struct Watched {
+    pub(super) object: Py<PyAny>,
+    pub(super) queues: bool,
+    pub(super) gives_way: bool,
+    ready: fn(&Bound<'_, PyAny>, &Bound<'_, AsyncioLoop>, Key, Ready) -> PyResult<()>,
+}
+
+impl Watched {
+    pub(crate) fn new<T: Watch>(object: &Bound<'_, T>) -> Self {
+        fn ready<T: Watch>(
+            object: &Bound<'_, PyAny>,
+            owner: &Bound<'_, AsyncioLoop>,
+            key: Key,
+            ready: Ready,
+        ) -> PyResult<()> {
+            // SAFETY: it is the object that the function was put beside, of this class.
+            T::ready(unsafe { object.cast_unchecked::<T>() }, owner, key, ready)
+        }
+        let object = object.clone().into_any().unbind();
+        Self { object, queues: T::QUEUES, gives_way: T::GIVES_WAY, ready: ready::<T> }
+    }
+
+    /// The object, if it is of this class.
+    pub(crate) fn get<'py, T: PyClass>(&self, py: Python<'py>) -> Option<Bound<'py, T>> {
+        self.object.bind(py).cast::<T>().ok().cloned()
+    }
+
+    pub(super) fn clone_ref(&self, py: Python<'_>) -> Self {
+        Self { object: self.object.clone_ref(py), ..*self }
+    }
+
+    #[inline]
+    pub(super) fn ready(&self, owner: &Bound<'_, AsyncioLoop>, key: Key, ready: Ready) -> PyResult<()> {
+        (self.ready)(self.object.bind(owner.py()), owner, key, ready)
+    }
+}
+
 impl AsyncioLoop {
     /// Watches a descriptor.
     ///
@@ -262,7 +328,7 @@ impl AsyncioLoop {
     fn end_socket_calls(&self, py: Python<'_>, fd: RawFd) -> Option<Watched> {
         let mut set = self.watched.borrow(py);
         let key = set.find(fd)?;
-        let is_of_calls = matches!(set.get_mut(key)?.watched, Watched::Socket(_));
+        let is_of_calls = set.get_mut(key)?.watched.gives_way;
         drop(set);
         if !is_of_calls {
             return None;
@@ -304,217 +370,5 @@ impl AsyncioLoop {
             let _ = self.on_poller(|poller| poller.remove_raw(removed.fd));
         }
         Some(removed.watched)
-    }
-}
-
-// ---- For Python ------------------------------------------------------------------------------------
-
-#[pymethods]
-impl AsyncioLoop {
-    #[new]
-    #[pyo3(signature = (*_arguments, **_keywords))]
-    fn new(py: Python<'_>, _arguments: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> Self {
-        protect_thread();
-        Self {
-            poller: OnceLock::new(),
-            ready: GilCell::new(py, VecDeque::new()),
-            timers: GilCell::new(py, Timers::default()),
-            watched: GilCell::new(py, WatchedSet::default()),
-            spare_handles: GilCell::new(py, Vec::new()),
-            spare_timers: GilCell::new(py, Vec::new()),
-            turn: GilCell::new(py, Turn::new()),
-            receive_buffer: GilCell::new(py, Vec::new()),
-            transports: GilCell::new(py, Vec::new()),
-            is_debug: AtomicBool::new(false),
-            is_closed: AtomicBool::new(true),
-            is_stopping: AtomicBool::new(false),
-            is_asleep: AtomicBool::new(false),
-            was_forked: AtomicBool::new(false),
-            thread: AtomicU64::new(0),
-        }
-    }
-
-    /// Makes its poller: what `__init__` does first.
-    #[pyo3(signature = (engine=None))]
-    fn _open(&self, py: Python<'_>, engine: Option<&str>) -> PyResult<()> {
-        convert::check_greenlets(py)?;
-        let poller = convert::poller(py, engine, false, false, WaitPolicy::Balanced)?;
-        self.poller
-            .set(Arc::new(poller))
-            .map_err(|_| PyRuntimeError::new_err("__init__() has been called before"))
-    }
-
-    /// Drops what waits to be called and what is watched.
-    fn _release(&self, py: Python<'_>) {
-        let ready = std::mem::take(&mut *self.ready.borrow(py));
-        let timers = std::mem::take(&mut *self.timers.borrow(py));
-        let spare_handles = std::mem::take(&mut *self.spare_handles.borrow(py));
-        let spare_timers = std::mem::take(&mut *self.spare_timers.borrow(py));
-        let watched = self.watched.borrow(py).take();
-        watched.remove_all(self.poller.get());
-        let transports = std::mem::take(&mut *self.transports.borrow(py));
-        drop((ready, timers, spare_handles, spare_timers, watched, transports));
-    }
-
-    /// Runs until `stop()` is called.
-    fn run_forever(slf: &Bound<'_, Self>) -> PyResult<()> {
-        running::run_forever(slf)
-    }
-
-    /// One turn of the loop.
-    fn _run_once(slf: &Bound<'_, Self>) -> PyResult<()> {
-        turn::once(slf)
-    }
-
-    /// The name of the engine.
-    #[getter]
-    fn engine(&self) -> PyResult<&'static str> {
-        self.poller().map(|poller| EngineKind::name(poller.engine())).map_err(error)
-    }
-
-    /// The time by the loop's clock, in seconds.
-    fn time(&self) -> f64 {
-        Self::now()
-    }
-
-    /// Ends `run_forever()` after the current turn.
-    fn stop(&self) {
-        self.set_stopping(true);
-    }
-
-    /// Whether it runs.
-    fn is_running(&self) -> bool {
-        self.thread.load(Relaxed) != 0
-    }
-
-    #[pyo3(name = "is_closed")]
-    fn closed(&self) -> bool {
-        self.is_closed()
-    }
-
-    fn _check_closed(&self) -> PyResult<()> {
-        self.check_open()
-    }
-
-    /// Whether it is in debug mode.
-    fn get_debug(&self) -> bool {
-        self.is_debug()
-    }
-
-    #[getter(_debug)]
-    fn debug_flag(&self) -> bool {
-        self.is_debug()
-    }
-
-    #[setter(_debug)]
-    fn set_debug_flag(&self, on: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.is_debug.store(on.is_truthy()?, Relaxed);
-        Ok(())
-    }
-
-    #[getter(_closed)]
-    fn closed_flag(&self) -> bool {
-        self.is_closed()
-    }
-
-    #[setter(_closed)]
-    fn set_closed_flag(&self, on: bool) {
-        self.is_closed.store(on, Relaxed);
-    }
-
-    #[getter(_stopping)]
-    fn stopping_flag(&self) -> bool {
-        self.is_stopping()
-    }
-
-    #[setter(_stopping)]
-    fn set_stopping_flag(&self, on: bool) {
-        self.set_stopping(on);
-    }
-
-    #[getter]
-    fn _thread_id(&self) -> Option<u64> {
-        Some(self.thread.load(Relaxed)).filter(|&thread| thread != 0)
-    }
-
-    #[setter(_thread_id)]
-    fn set_thread_id(&self, thread: Option<u64>) {
-        self.set_thread(thread);
-    }
-
-    fn _write_to_self(&self) -> PyResult<()> {
-        self.wake_sleeping()
-    }
-
-    /// A file's descriptor, and what it is watched for: a bit for reading, and one for writing.
-    fn _registration(&self, py: Python<'_>, file: &Bound<'_, PyAny>) -> PyResult<Option<(RawFd, u32)>> {
-        let fd = self.descriptor_of(file)?;
-        let mut set = self.watched.borrow(py);
-        let Some(key) = set.find(fd) else { return Ok(None) };
-        Ok(set.get_mut(key).map(|registration| (fd, registration.interest.bits() & 3)))
-    }
-
-    /// The transport that has the descriptor, or had it: none has that of a closed file, which is negative.
-    fn _transport_of<'py>(&self, py: Python<'py>, fd: RawFd) -> Option<Bound<'py, PyAny>> {
-        let place = usize::try_from(fd).ok()?;
-        let transports = self.transports.borrow(py);
-        transports.get(place)?.as_ref()?.bind(py).upgrade()
-    }
-
-    fn _set_transport(&self, fd: &Bound<'_, PyAny>, transport: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-        self.set_transport(fd.py(), readers::descriptor(fd)?, transport)
-    }
-
-    fn _remove_reader(&self, py: Python<'_>, fd: &Bound<'_, PyAny>) -> PyResult<bool> {
-        self.remove_callback(py, fd, Direction::Reading)
-    }
-
-    fn _remove_writer(&self, py: Python<'_>, fd: &Bound<'_, PyAny>) -> PyResult<bool> {
-        self.remove_callback(py, fd, Direction::Writing)
-    }
-
-    fn _start_receiving(
-        slf: &Bound<'_, Self>,
-        socket: &Bound<'_, PyAny>,
-        size: usize,
-    ) -> PyResult<Py<PyAny>> {
-        Self::start_receiving(slf, socket, size)
-    }
-
-    fn _start_sending(
-        slf: &Bound<'_, Self>,
-        socket: &Bound<'_, PyAny>,
-        data: &Bound<'_, PyAny>,
-    ) -> PyResult<Py<PyAny>> {
-        Self::start_sending(slf, socket, data)
-    }
-
-    #[pyo3(signature = (socket, is_writing, name, *arguments))]
-    fn _start_call<'py>(
-        slf: &Bound<'py, Self>,
-        socket: &Bound<'py, PyAny>,
-        is_writing: bool,
-        name: &Bound<'py, PyString>,
-        arguments: &Bound<'py, PyTuple>,
-    ) -> PyResult<(bool, Py<PyAny>)> {
-        let direction = if is_writing { Direction::Writing } else { Direction::Reading };
-        Self::start_call(slf, socket, direction, name, arguments)
-    }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        if let Some(ready) = self.ready.visit(&visit) {
-            ready.iter().try_for_each(|handle| visit.call(handle))?;
-        }
-        if let Some(timers) = self.timers.visit(&visit) {
-            timers.iter().try_for_each(|handle| visit.call(handle))?;
-        }
-        match self.watched.visit(&visit) {
-            Some(watched) => watched.traverse(&visit),
-            None => Ok(()),
-        }
-    }
-
-    fn __clear__(&self, py: Python<'_>) {
-        self._release(py);
     }
 }

@@ -13,6 +13,7 @@ mod entry;
 mod futures;
 mod handle;
 mod loop_class;
+mod loop_methods;
 mod readers;
 mod report;
 mod running;

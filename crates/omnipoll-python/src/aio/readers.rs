@@ -4,17 +4,20 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::RawFd;
 
-use omnipoll::Interest;
+use omnipoll::{Interest, Ready};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyInt;
+use pyo3::{PyTraverseError, PyVisit};
 
+use super::accepting::Acceptor;
 use super::context::copy_current;
 use super::entry::{self, Given, Method};
 use super::handle::{Call, Handle};
-use super::loop_class::AsyncioLoop;
-use super::watched::{Key, Watched, WatchedSet};
+use super::loop_class::{AsyncioLoop, Watch, Watched};
+use super::watched::{self, Key};
 use crate::convert::{self, error};
+use crate::gil_cell::GilCell;
 
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Direction {
@@ -54,45 +57,73 @@ pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
     entry::install::<AddWriter, 2>(py)
 }
 
-/// The place of a direction's callback.
-fn place<'a>(
-    reader: &'a mut Option<Py<Handle>>,
-    writer: &'a mut Option<Py<Handle>>,
-    direction: Direction,
-) -> &'a mut Option<Py<Handle>> {
-    match direction {
-        Reading => reader,
-        Writing => writer,
+/// What `add_reader` and `add_writer` have a descriptor watched for.
+#[pyclass(frozen, module = "omnipoll._native")]
+struct Callbacks {
+    /// The file object that the first was added for, unless that was a number: once it is closed and has no
+    /// descriptor, they are found by it, as in `selectors`.
+    file: Option<Py<PyAny>>,
+    handles: GilCell<Handles>,
+}
+
+#[derive(Default)]
+struct Handles {
+    reader: Option<Py<Handle>>,
+    writer: Option<Py<Handle>>,
+}
+
+impl Handles {
+    fn replace(&mut self, direction: Direction, handle: Option<Py<Handle>>) -> Option<Py<Handle>> {
+        let place = match direction {
+            Reading => &mut self.reader,
+            Writing => &mut self.writer,
+        };
+        std::mem::replace(place, handle)
+    }
+
+    fn interest(&self) -> Interest {
+        let reading = if self.reader.is_some() { Interest::READ } else { Interest::NONE };
+        let writing = if self.writer.is_some() { Interest::WRITE } else { Interest::NONE };
+        reading | writing
+    }
+}
+
+#[pymethods]
+impl Callbacks {
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.file)?;
+        let Some(handles) = self.handles.visit(&visit) else { return Ok(()) };
+        visit.call(&handles.reader)?;
+        visit.call(&handles.writer)
+    }
+
+    fn __clear__(&self, py: Python<'_>) {
+        let handles = std::mem::take(&mut *self.handles.borrow(py));
+        drop(handles);
+    }
+}
+
+impl Watch for Callbacks {
+    const QUEUES: bool = true;
+
+    fn ready(this: &Bound<'_, Self>, owner: &Bound<'_, AsyncioLoop>, _: Key, ready: Ready) -> PyResult<()> {
+        let py = this.py();
+        let handles = this.get().handles.borrow(py);
+        let reader = handles.reader.as_ref().filter(|_| watched::is_readable(ready));
+        let writer = handles.writer.as_ref().filter(|_| watched::is_writable(ready));
+        for handle in reader.into_iter().chain(writer) {
+            owner.get().push(py, handle.clone_ref(py));
+        }
+        Ok(())
     }
 }
 
 /// What a descriptor is watched for.
 enum Found {
     Nothing,
-    Callbacks(Key),
+    Callbacks(Key, Py<Callbacks>),
     Acceptor(Key),
     Transport,
-}
-
-type Place = Option<Py<Handle>>;
-
-fn callbacks(set: &mut WatchedSet, key: Key) -> Option<(&mut Place, &mut Place)> {
-    match &mut set.get_mut(key)?.watched {
-        Watched::Callbacks { reader, writer, .. } => Some((reader, writer)),
-        _ => None,
-    }
-}
-
-/// What the callbacks of a descriptor wait for.
-fn interest(reader: &Option<Py<Handle>>, writer: &Option<Py<Handle>>) -> Interest {
-    let mut interest = Interest::NONE;
-    if reader.is_some() {
-        interest |= Interest::READ;
-    }
-    if writer.is_some() {
-        interest |= Interest::WRITE;
-    }
-    interest
 }
 
 /// As the standard library has it: a second callback takes the place of the first.
@@ -138,7 +169,7 @@ fn put(
     let py = object.py();
     let found = match (this.find_callbacks(py, fd), &handle) {
         (Found::Nothing, _) => None,
-        (Found::Callbacks(key), _) => Some(key),
+        (Found::Callbacks(key, callbacks), _) => Some((key, callbacks)),
         (_, Some(_)) => return Err(error(io::Error::from_raw_os_error(libc::EEXIST))),
         (Found::Acceptor(key), None) if direction == Reading => {
             // So the standard library's code stops a server.
@@ -147,33 +178,31 @@ fn put(
         }
         (_, None) => return Ok(None),
     };
-    let Some(key) = found else {
-        let Some(handle) = handle else { return Ok(None) };
-        let (reader, writer) = match direction {
-            Reading => (Some(handle), None),
-            Writing => (None, Some(handle)),
-        };
-        let interest = interest(&reader, &writer);
+    let Some((key, callbacks)) = found else {
+        let mut handles = Handles::default();
+        handles.replace(direction, handle);
+        let interest = handles.interest();
+        if interest.is_empty() {
+            return Ok(None);
+        }
         let file = (!object.is_instance_of::<PyInt>()).then(|| object.clone().unbind());
-        this.watch(py, fd, interest, Watched::Callbacks { file, reader, writer }).map_err(error)?;
+        let callbacks = Bound::new(py, Callbacks { file, handles: GilCell::new(py, handles) })?;
+        this.watch(py, fd, interest, Watched::new(&callbacks)).map_err(error)?;
         return Ok(None);
     };
-    let mut set = this.watched(py);
-    let Some((reader, writer)) = callbacks(&mut set, key) else { return Ok(None) };
+    let handles = &callbacks.get().handles;
     let is_removed = handle.is_none();
-    let before = std::mem::replace(place(reader, writer, direction), handle);
-    let wanted = interest(reader, writer);
-    drop(set);
+    let before = handles.borrow(py).replace(direction, handle);
+    let wanted = handles.borrow(py).interest();
     if wanted.is_empty() {
-        this.unwatch(py, key);
+        drop(this.unwatch(py, key));
     } else if let Err(failed) = this.set_interest(py, key, wanted) {
         if is_removed && failed.raw_os_error() == Some(libc::EBADF) {
             // A closed file: nothing waits for it any more.
             return Ok(before);
         }
-        if let Some((reader, writer)) = callbacks(&mut this.watched(py), key) {
-            *place(reader, writer, direction) = before;
-        }
+        let added = handles.borrow(py).replace(direction, before);
+        drop(added);
         return Err(error(failed));
     }
     Ok(before)
@@ -184,17 +213,36 @@ impl AsyncioLoop {
     fn find_callbacks(&self, py: Python<'_>, fd: RawFd) -> Found {
         let mut set = self.watched(py);
         let Some(key) = set.find(fd) else { return Found::Nothing };
-        match set.get_mut(key).map(|registration| &registration.watched) {
-            None | Some(Watched::Socket(_)) => Found::Nothing,
-            Some(Watched::Callbacks { .. }) => Found::Callbacks(key),
-            Some(Watched::Accepting(_)) => Found::Acceptor(key),
-            Some(Watched::Transport(_)) => Found::Transport,
+        let Some(watched) = set.get_mut(key).map(|registration| &registration.watched) else {
+            return Found::Nothing;
+        };
+        if let Some(callbacks) = watched.get::<Callbacks>(py) {
+            return Found::Callbacks(key, callbacks.unbind());
         }
+        if watched.get::<Acceptor>(py).is_some() {
+            return Found::Acceptor(key);
+        }
+        match watched.gives_way {
+            true => Found::Nothing,
+            false => Found::Transport,
+        }
+    }
+
+    /// The descriptor that a file object had when callbacks were added for it.
+    fn descriptor_of_file(&self, object: &Bound<'_, PyAny>) -> Option<RawFd> {
+        let is_its = |watched: &Watched| {
+            let callbacks = watched.get::<Callbacks>(object.py());
+            callbacks
+                .is_some_and(|callbacks| callbacks.get().file.as_ref().is_some_and(|file| file.is(object)))
+        };
+        let set = self.watched(object.py());
+        let found = set.iter().find(|registration| is_its(&registration.watched));
+        found.map(|registration| registration.fd)
     }
 
     /// The descriptor of an object: the one that it had, when it has been closed and is still watched.
     pub(crate) fn descriptor_of(&self, object: &Bound<'_, PyAny>) -> PyResult<RawFd> {
-        descriptor(object).or_else(|error| self.watched(object.py()).descriptor_of(object).ok_or(error))
+        descriptor(object).or_else(|error| self.descriptor_of_file(object).ok_or(error))
     }
 
     /// Whether there was a callback to remove.

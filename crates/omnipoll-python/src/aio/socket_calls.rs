@@ -15,11 +15,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple, PyWeakrefMethods, PyWeakrefReference};
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::loop_class::AsyncioLoop;
+use super::loop_class::{AsyncioLoop, Watch, Watched};
 use super::readers::Direction;
 use super::report::is_exit;
 use super::socket_attempt::{is_stream, Attempt};
-use super::watched::{Key, Watched};
+use super::watched::{self, Key};
 use crate::convert::{error, reason};
 use crate::gil_cell::GilCell;
 
@@ -183,10 +183,8 @@ fn is_worth_trying(calls: &SocketCalls, py: Python<'_>, direction: Direction) ->
 fn find(core: &AsyncioLoop, py: Python<'_>, fd: RawFd) -> Option<(Key, Py<SocketCalls>)> {
     let mut set = core.watched(py);
     let key = set.find(fd)?;
-    match &set.get_mut(key)?.watched {
-        Watched::Socket(calls) => Some((key, calls.clone_ref(py))),
-        _ => None,
-    }
+    let calls = set.get_mut(key)?.watched.get::<SocketCalls>(py)?;
+    Some((key, calls.unbind()))
 }
 
 fn register(
@@ -198,7 +196,7 @@ fn register(
     let py = this.py();
     this.call_method1(intern!(py, "_ensure_fd_no_transport"), (fd,))?;
     let calls = SocketCalls::new(this, socket, fd)?;
-    let watched = Watched::Socket(calls.clone_ref(py));
+    let watched = Watched::new(calls.bind(py));
     let key = this.get().watch(py, fd, interest(direction) | Trigger::EDGE, watched).map_err(error)?;
     Ok((key, calls))
 }
@@ -241,27 +239,26 @@ fn ask_again(core: &AsyncioLoop, py: Python<'_>, key: Key) -> io::Result<()> {
     core.on_poller(|poller| poller.modify_raw(fd, interest, key.token()))
 }
 
-/// The socket is ready: the calls that wait are tried, in their order.
-pub(crate) fn ready(
-    this: &Bound<'_, AsyncioLoop>,
-    key: Key,
-    calls: &Bound<'_, SocketCalls>,
-    ready: Ready,
-) -> PyResult<()> {
-    let py = this.py();
-    {
-        let mut state = calls.get().state.borrow(py);
-        state.has_ended |=
-            ready.intersects(Ready::READ_CLOSED | Ready::HANGUP | Ready::ERROR | Ready::INVALID);
-        state.reading.may_be_ready |= Watched::is_readable(ready);
-        state.writing.may_be_ready |= Watched::is_writable(ready);
+impl Watch for SocketCalls {
+    const GIVES_WAY: bool = true;
+
+    /// The calls that wait are tried, in their order.
+    fn ready(calls: &Bound<'_, Self>, this: &Bound<'_, AsyncioLoop>, key: Key, ready: Ready) -> PyResult<()> {
+        let py = this.py();
+        {
+            let mut state = calls.get().state.borrow(py);
+            state.has_ended |=
+                ready.intersects(Ready::READ_CLOSED | Ready::HANGUP | Ready::ERROR | Ready::INVALID);
+            state.reading.may_be_ready |= watched::is_readable(ready);
+            state.writing.may_be_ready |= watched::is_writable(ready);
+        }
+        continue_calls(this, key, calls, Direction::Reading)?;
+        continue_calls(this, key, calls, Direction::Writing)?;
+        if !calls.get().stays && calls.get().is_idle(py) {
+            drop(this.get().unwatch(py, key));
+        }
+        Ok(())
     }
-    continue_calls(this, key, calls, Direction::Reading)?;
-    continue_calls(this, key, calls, Direction::Writing)?;
-    if !calls.get().stays && calls.get().is_idle(py) {
-        drop(this.get().unwatch(py, key));
-    }
-    Ok(())
 }
 
 fn continue_calls(

@@ -12,9 +12,7 @@ use pyo3::prelude::*;
 
 use super::handle::{Handle, TimerHandle};
 use super::loop_class::AsyncioLoop;
-use super::socket_calls;
-use super::transport::Transport;
-use super::watched::{Key, Watched};
+use super::watched::Key;
 use crate::convert::error;
 use crate::finalization::protect_thread;
 
@@ -27,28 +25,6 @@ const DAY: f64 = 24.0 * 3600.0;
 
 /// The resolution of the clock: what is due within it is due.
 const RESOLUTION: f64 = 1e-9;
-
-/// How many events one poll brings.
-const EVENTS: usize = 512;
-
-/// What is kept from one turn to the next.
-pub(crate) struct Turn {
-    events: Events,
-    /// Events to be delivered when what waited before them was called, or that an exception has kept
-    /// from being delivered.
-    left: Vec<Event>,
-    /// How many callbacks have been called since the last poll, and when that was.
-    calls: usize,
-    polled: f64,
-    /// How many polls there have been.
-    pub(super) polls: u64,
-}
-
-impl Turn {
-    pub(crate) fn new() -> Self {
-        Self { events: Events::with_capacity(EVENTS), left: Vec::new(), calls: CALLS, polled: 0.0, polls: 0 }
-    }
-}
 
 /// Turns until `stop()` is called. The first one polls.
 pub(crate) fn run(this: &Bound<'_, AsyncioLoop>) -> PyResult<()> {
@@ -205,10 +181,7 @@ fn put_off<'a>(this: &Bound<'_, AsyncioLoop>, events: impl Iterator<Item = &'a E
     let (py, core) = (this.py(), this.get());
     for event in events.filter(|event| event.kind() == EventKind::Io) {
         let key = Key::from_token(event.token());
-        let is_queued = core
-            .watched(py)
-            .get_mut(key)
-            .is_some_and(|registration| matches!(registration.watched, Watched::Callbacks { .. }));
+        let is_queued = core.watched(py).get_mut(key).is_some_and(|registration| registration.watched.queues);
         if is_queued {
             ready(this, key, event.ready())?;
         } else {
@@ -243,21 +216,7 @@ fn ready(this: &Bound<'_, AsyncioLoop>, key: Key, ready: Ready) -> PyResult<()> 
     }
     let watched = registration.watched.clone_ref(py);
     drop(set);
-    match watched {
-        Watched::Callbacks { reader, writer, .. } => {
-            let reader = reader.filter(|_| Watched::is_readable(ready));
-            let writer = writer.filter(|_| Watched::is_writable(ready));
-            for handle in reader.into_iter().chain(writer) {
-                core.push(py, handle);
-            }
-            Ok(())
-        }
-        Watched::Transport(transport) => {
-            let done = Transport::ready(transport.bind(py), this, ready);
-            transport.drop_ref(py);
-            done
-        }
-        Watched::Accepting(acceptor) => acceptor.get().ready(this, key),
-        Watched::Socket(calls) => socket_calls::ready(this, key, calls.bind(py), ready),
-    }
+    let done = watched.ready(this, key, ready);
+    watched.object.drop_ref(py);
+    done
 }

@@ -4,64 +4,14 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use omnipoll::{Interest, Poller, Ready};
-use pyo3::prelude::*;
-use pyo3::{PyTraverseError, PyVisit};
 
-use super::accepting::Acceptor;
-use super::handle::Handle;
-use super::socket_calls::SocketCalls;
-use super::transport::Transport;
-
-/// What is done when a descriptor is ready.
-pub(crate) enum Watched {
-    /// Callbacks of `add_reader` and `add_writer`, and the file object they were first added for, unless that
-    /// was a number: once it is closed and has no descriptor, they are found by it, as in `selectors`.
-    Callbacks { file: Option<Py<PyAny>>, reader: Option<Py<Handle>>, writer: Option<Py<Handle>> },
-    /// Reads and writes by itself.
-    Transport(Py<Transport>),
-    /// Accepts by itself.
-    Accepting(Py<Acceptor>),
-    /// Calls of `sock_recv` and its neighbours.
-    Socket(Py<SocketCalls>),
+/// As `selectors` has it: a hang-up or an error is for both directions.
+pub(crate) fn is_readable(ready: Ready) -> bool {
+    ready.intersects(Ready::READ | Ready::PRIORITY | Ready::READ_CLOSED | Ready::HANGUP | Ready::ERROR)
 }
 
-impl Watched {
-    /// As `selectors` has it: a hang-up or an error is for both directions.
-    pub(crate) fn is_readable(ready: Ready) -> bool {
-        ready.intersects(Ready::READ | Ready::PRIORITY | Ready::READ_CLOSED | Ready::HANGUP | Ready::ERROR)
-    }
-
-    pub(crate) fn is_writable(ready: Ready) -> bool {
-        ready.intersects(Ready::WRITE | Ready::HANGUP | Ready::ERROR)
-    }
-
-    /// Another reference to the same.
-    pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
-        let clone = |handle: &Option<Py<Handle>>| handle.as_ref().map(|handle| handle.clone_ref(py));
-        match self {
-            Self::Callbacks { file, reader, writer } => Self::Callbacks {
-                file: file.as_ref().map(|file| file.clone_ref(py)),
-                reader: clone(reader),
-                writer: clone(writer),
-            },
-            Self::Transport(transport) => Self::Transport(transport.clone_ref(py)),
-            Self::Accepting(acceptor) => Self::Accepting(acceptor.clone_ref(py)),
-            Self::Socket(calls) => Self::Socket(calls.clone_ref(py)),
-        }
-    }
-
-    fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        match self {
-            Self::Callbacks { file, reader, writer } => {
-                visit.call(file)?;
-                visit.call(reader)?;
-                visit.call(writer)
-            }
-            Self::Transport(transport) => visit.call(transport),
-            Self::Accepting(acceptor) => visit.call(acceptor),
-            Self::Socket(calls) => visit.call(calls),
-        }
-    }
+pub(crate) fn is_writable(ready: Ready) -> bool {
+    ready.intersects(Ready::WRITE | Ready::HANGUP | Ready::ERROR)
 }
 
 /// A registration: the place in the set and its generation. What the poller has as a token.
@@ -86,41 +36,45 @@ impl Key {
     }
 }
 
-pub(crate) struct Registration {
+pub(crate) struct Registration<W> {
     pub(crate) fd: RawFd,
     pub(crate) interest: Interest,
     /// The poller has it: not while it is interested in nothing, nor after it was found closed.
     pub(crate) is_in_poller: bool,
-    pub(crate) watched: Watched,
+    pub(crate) watched: W,
 }
 
-#[derive(Default)]
-struct Slot {
+struct Slot<W> {
     generation: u32,
-    registration: Option<Registration>,
+    registration: Option<Registration<W>>,
 }
 
-#[derive(Default)]
-pub(crate) struct WatchedSet {
-    slots: Vec<Slot>,
+pub(crate) struct WatchedSet<W> {
+    slots: Vec<Slot<W>>,
     free: Vec<usize>,
     /// By descriptor: the last registration of each.
     by_fd: Vec<Option<Key>>,
 }
 
-impl WatchedSet {
+impl<W> Default for WatchedSet<W> {
+    fn default() -> Self {
+        Self { slots: Vec::new(), free: Vec::new(), by_fd: Vec::new() }
+    }
+}
+
+impl<W> WatchedSet<W> {
     /// The key of the next registration.
     pub(crate) fn next_key(&mut self) -> Key {
         if self.free.is_empty() {
             self.free.push(self.slots.len());
-            self.slots.push(Slot::default());
+            self.slots.push(Slot { generation: 0, registration: None });
         }
         let index = *self.free.last().unwrap_or(&0);
         Key::new(index, self.slots[index].generation)
     }
 
     /// Makes the registration whose key [`next_key`](Self::next_key) was.
-    pub(crate) fn insert(&mut self, key: Key, registration: Registration) {
+    pub(crate) fn insert(&mut self, key: Key, registration: Registration<W>) {
         let fd = registration.fd as usize;
         if self.by_fd.len() <= fd {
             self.by_fd.resize(fd + 1, None);
@@ -130,13 +84,13 @@ impl WatchedSet {
         self.slots[key.index()].registration = Some(registration);
     }
 
-    pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut Registration> {
+    pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut Registration<W>> {
         let slot = self.slots.get_mut(key.index())?;
         let is_current = Key::new(key.index(), slot.generation) == key;
         slot.registration.as_mut().filter(|_| is_current)
     }
 
-    pub(crate) fn remove(&mut self, key: Key) -> Option<Registration> {
+    pub(crate) fn remove(&mut self, key: Key) -> Option<Registration<W>> {
         self.get_mut(key)?;
         let slot = &mut self.slots[key.index()];
         slot.generation = slot.generation.wrapping_add(1);
@@ -153,14 +107,8 @@ impl WatchedSet {
         *self.by_fd.get(usize::try_from(fd).ok()?)?
     }
 
-    /// The descriptor that a file object had when callbacks were added for it.
-    pub(crate) fn descriptor_of(&self, object: &Bound<'_, PyAny>) -> Option<RawFd> {
-        let mut registrations = self.slots.iter().filter_map(|slot| slot.registration.as_ref());
-        let is_its = |watched: &Watched| match watched {
-            Watched::Callbacks { file: Some(file), .. } => file.is(object),
-            _ => false,
-        };
-        registrations.find(|registration| is_its(&registration.watched)).map(|registration| registration.fd)
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Registration<W>> {
+        self.slots.iter().filter_map(|slot| slot.registration.as_ref())
     }
 
     /// All of it, to be dropped.
@@ -170,17 +118,9 @@ impl WatchedSet {
 
     /// Ends all registrations.
     pub(crate) fn remove_all(&self, poller: Option<&Arc<Poller>>) {
-        let registrations = self.slots.iter().filter_map(|slot| slot.registration.as_ref());
-        for registration in registrations.filter(|registration| registration.is_in_poller) {
+        for registration in self.iter().filter(|registration| registration.is_in_poller) {
             // A descriptor that was closed is not registered any more.
             let _ = poller.map(|poller| poller.remove_raw(registration.fd));
         }
-    }
-
-    pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let registrations = self.slots.iter().filter_map(|slot| slot.registration.as_ref());
-        registrations
-            .map(|registration| &registration.watched)
-            .try_for_each(|watched| watched.traverse(visit))
     }
 }

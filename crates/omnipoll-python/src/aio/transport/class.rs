@@ -15,8 +15,8 @@ use super::flow::Flow;
 use super::write_queue::WriteQueue;
 use crate::aio::accepted::{Accepted, AcceptedSocket};
 use crate::aio::context::{self, copy_current};
-use crate::aio::watched::{Key, Watched};
-use crate::aio::AsyncioLoop;
+use crate::aio::loop_class::{AsyncioLoop, Watch, Watched};
+use crate::aio::watched::{self, Key};
 use crate::convert::{descriptor, reason};
 use crate::finalization::protect_thread;
 use crate::gil_cell::GilCell;
@@ -158,7 +158,7 @@ impl Transport {
         let changed = match before {
             None if interest.is_empty() => Ok(None),
             None => {
-                let transport = Watched::Transport(this.clone().unbind());
+                let transport = Watched::new(this);
                 owner.watch(py, this.get().fd, interest, transport).map(|key| Some((key, interest)))
             }
             Some((_, before)) if before == interest => Ok(*watched),
@@ -175,37 +175,6 @@ impl Transport {
             None => Ok(()),
             Some(failed) => {
                 Self::fatal_error(this, reason(&failed), "Fatal error: the socket can't be watched")
-            }
-        }
-    }
-
-    /// In the poll's turn, and the transport's own context: the socket is ready.
-    #[inline]
-    pub(crate) fn ready(
-        this: &Bound<'_, Self>,
-        owner: &Bound<'_, AsyncioLoop>,
-        ready: Ready,
-    ) -> PyResult<()> {
-        let py = this.py();
-        let context = this.get().state(py).context.as_ref().map(|context| context.clone_ref(py));
-        let Some(context) = context else { return Ok(()) };
-        let is_closed = ready.contains(Ready::INVALID);
-        let can_read = is_closed || Watched::is_readable(ready);
-        let can_write = is_closed || Watched::is_writable(ready);
-        let done = match context::within(py, &context, || Self::transfer(this, can_read, can_write)) {
-            Some(done) => done,
-            None => {
-                let method = this.getattr(intern!(py, "_ready"))?;
-                let context = context.bind(py);
-                context.call_method1(intern!(py, "run"), (method, can_read, can_write)).map(drop)
-            }
-        };
-        context.drop_ref(py);
-        match done {
-            Ok(()) => Ok(()),
-            Err(failed) => {
-                let message = format!("Exception in callback {}._ready()", this.get_type().name()?);
-                AsyncioLoop::exception(owner, &message, failed, &[("transport", this.as_any())])
             }
         }
     }
@@ -246,6 +215,35 @@ impl Transport {
                 .call_method1(intern!(py, "log"), (this, words))
                 .map(drop),
             _ => Ok(()),
+        }
+    }
+}
+
+impl Watch for Transport {
+    /// In the transport's own context.
+    #[inline]
+    fn ready(this: &Bound<'_, Self>, owner: &Bound<'_, AsyncioLoop>, _: Key, ready: Ready) -> PyResult<()> {
+        let py = this.py();
+        let context = this.get().state(py).context.as_ref().map(|context| context.clone_ref(py));
+        let Some(context) = context else { return Ok(()) };
+        let is_closed = ready.contains(Ready::INVALID);
+        let can_read = is_closed || watched::is_readable(ready);
+        let can_write = is_closed || watched::is_writable(ready);
+        let done = match context::within(py, &context, || Self::transfer(this, can_read, can_write)) {
+            Some(done) => done,
+            None => {
+                let method = this.getattr(intern!(py, "_ready"))?;
+                let context = context.bind(py);
+                context.call_method1(intern!(py, "run"), (method, can_read, can_write)).map(drop)
+            }
+        };
+        context.drop_ref(py);
+        match done {
+            Ok(()) => Ok(()),
+            Err(failed) => {
+                let message = format!("Exception in callback {}._ready()", this.get_type().name()?);
+                AsyncioLoop::exception(owner, &message, failed, &[("transport", this.as_any())])
+            }
         }
     }
 }
