@@ -242,7 +242,7 @@ def draw_asyncio(race: Race) -> None:
     def tint(panel: str, _: str) -> str:
         return color(panel)
 
-    dots(panels, spread_of, title, "asyncio", line=1, least=0.5, most=2.5, tints=tint)
+    dots(panels, spread_of, title, "asyncio", line=1, least=0.3, most=2.5, tints=tint)
 
 
 def draw(race: Race) -> None:
