@@ -77,7 +77,7 @@ bench: library python  ## Compare with other libraries and write docs/race.md (2
 	@$(PYTHON) crates/omnipoll-bench/race $(OPTIONS)
 	@$(MAKE) --silent bench-asyncio OPTIONS=
 
-bench-asyncio: $(VENV)  ## Compare event loops of asyncio and write docs/asyncio.md (5 minutes; OPTIONS="--pythons ...")
+bench-asyncio: $(VENV)  ## Compare event loops of asyncio and write docs/asyncio.md (6 minutes; OPTIONS="--pythons ...")
 	@$(PYTHON) crates/omnipoll-bench/race/loops.py $(OPTIONS)
 
 clean:  ## Remove everything built

@@ -3,7 +3,7 @@
     python3 crates/omnipoll-bench/race/loops.py [--pythons python3.11,python3.13] [--rounds 7] [--scale 0.3]
     python3 crates/omnipoll-bench/race/loops.py --write     # only the page, of what docs/asyncio.json has
 
-Takes five minutes for each interpreter, which gets an environment of its own in target/benchmarks.
+Takes six minutes for each interpreter, which gets an environment of its own in target/benchmarks.
 `make bench` calls it; `make bench-asyncio` does without the rest.
 """
 
