@@ -8,7 +8,7 @@ PYTHON ?= python3
 CLIENTS ?= 300
 
 .DEFAULT_GOAL := all
-.PHONY: all library examples python demo test test-all programs asan tsan miri fuzz bench bench-asyncio clean help
+.PHONY: all library examples python wheels demo test test-all programs asan tsan miri fuzz bench bench-asyncio clean help
 
 all: library examples python  ## Build everything: the C library, the C examples, the Python package
 
@@ -36,6 +36,19 @@ $(VENV): python/requirements-dev.txt .ci/environment.py
 	@touch $@
 
 # ---- Running -------------------------------------------------------------------------------
+
+# For every Linux of a processor and a C library, by zig's linker, which knows each glibc since 2.17 and musl.
+WHEELS ?= $(foreach machine,x86_64 aarch64,$(foreach library,gnu musl,$(machine)-unknown-linux-$(library)))
+WHEELS_IN := target/wheels/release
+
+wheels: $(VENV)  ## Build the Python wheels that are published, and the sdist, into target/wheels/release
+	@rm -rf $(WHEELS_IN)
+	@rustup target add $(WHEELS)
+	@$(VENV) -m pip install --quiet -r python/requirements-wheels.txt
+	@for target in $(WHEELS); do \
+	    PATH="$(CURDIR)/.venv/bin:$$PATH" maturin build --quiet --release --zig --manifest-path crates/omnipoll-python/Cargo.toml \
+	        --target $$target --out $(WHEELS_IN) || exit 1; done
+	@cd python && PATH="$(CURDIR)/.venv/bin:$$PATH" maturin sdist --quiet --out ../$(WHEELS_IN)
 
 demo: all  ## Serve a few hundred real clients on each engine, and print a table
 	@$(PYTHON) c-examples/demo.py --clients $(CLIENTS)

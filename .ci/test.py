@@ -2,7 +2,7 @@
 """Runs the checks and tests of the project.
 
     test.py [STEP...]    the steps named, or all but those that run on demand
-    test.py --all        those, too, and the Python tests on every interpreter, not the oldest and newest alone
+    test.py --all        those, too, and the Python tests on every interpreter: else the oldest and newest
 
 A step that succeeds prints one line; of one that fails, the whole log follows, and the lines of it that
 name what failed are printed once more at the end. The logs stay in target/test. A step whose toolchain is
@@ -38,8 +38,8 @@ HAS_FUZZ = "rustup run nightly cargo fuzz --version"
 
 POLLING = "crates/omnipoll-polling/tests/suites.py"
 TYPED = (
-    f"{POLLING} .ci/test.py .ci/environment.py .ci/test_packages.py crates/omnipoll-capi/package/man.py"
-    " c-examples/demo.py docs/test_docs.py"
+    f"{POLLING} .ci/test.py .ci/environment.py .ci/test_packages.py .ci/test_portable.py"
+    " crates/omnipoll-capi/package/man.py c-examples/demo.py docs/test_docs.py"
 )
 RACE = "crates/omnipoll-bench/race"
 SCRIPTS = f"{TYPED} {RACE} c-examples/test_examples.py c-examples/tests"
@@ -94,6 +94,7 @@ STEPS = (
     Step("c", ("make", "check")),
     Step("examples", (PYTHON, "c-examples/test_examples.py")),
     Step("packages", (PYTHON, ".ci/test_packages.py")),
+    Step("portable", ("sh", "-ec", f"make wheels; {PYTHON} .ci/test_portable.py"), is_on_demand=True),
     Step("demo", ("make", "demo", "CLIENTS=100")),
     Step("python", ("python/check.sh",)),
     Step("asyncio", ("python/check_asyncio.sh",)),
