@@ -59,7 +59,7 @@ pub(crate) unsafe fn read_bytes<'a>(data: *const c_void, length: usize) -> Resul
 
 /// A count as C gets it.
 pub(crate) fn to_count(count: usize) -> c_int {
-    count.try_into().unwrap_or(c_int::MAX)
+    count.min(c_int::MAX as usize) as c_int
 }
 
 /// Writes an address as getpeername(2) does: as much as `length` has room for, and then its own length

@@ -25,7 +25,8 @@ pub(crate) struct Failed {
 }
 
 thread_local! {
-    static CURRENT: Cell<Option<Current>> = const { Cell::new(None) };
+    /// Null outside of callbacks.
+    static CURRENT: Cell<*const Current> = const { Cell::new(ptr::null()) };
 }
 
 /// Runs a connection's callback. For so long its id leads to `conn`, and other ids to others of its loop.
@@ -52,7 +53,7 @@ pub(crate) fn enter_failed<T>(
 
 /// What there is of the connection, if this is the callback that says that it never opened.
 pub(crate) fn failed(id: u64) -> Option<Failed> {
-    match CURRENT.get()? {
+    match current()? {
         // SAFETY: `enter_failed` has borrowed it until the callback returns.
         Current::Failed { failed, .. } => Some(unsafe { *failed }).filter(|failed| failed.id == id),
         _ => None,
@@ -61,27 +62,34 @@ pub(crate) fn failed(id: u64) -> Option<Failed> {
 
 fn within<T>(current: Current, callback: impl FnOnce() -> T) -> T {
     // A callback may run another loop, in whose callbacks this one's connections are not at hand.
-    let outer = CURRENT.replace(Some(current));
-    let result = callback();
-    CURRENT.set(outer);
-    result
+    CURRENT.with(|lent| {
+        let outer = lent.replace(&current);
+        let result = callback();
+        lent.set(outer);
+        result
+    })
 }
 
-/// What `body` makes of a connection of the loop whose callback this is, or `body` again if that has none
-/// of the id.
 #[inline]
-pub(crate) fn with_conn<T, B: FnOnce(&mut Conn<'_>) -> T>(id: u64, body: B) -> Result<T, B> {
-    match CURRENT.get() {
+fn current() -> Option<Current> {
+    // SAFETY: null, or on the stack of `within`, which takes it away again before it returns.
+    unsafe { CURRENT.get().as_ref() }.copied()
+}
+
+/// What `body` makes of the connection whose callback this is, or `body` again if that has another id.
+#[inline]
+pub(crate) fn with_own_conn<T, B: FnOnce(&mut Conn<'_>) -> T>(id: u64, body: B) -> Result<T, B> {
+    match current() {
         // SAFETY: as in `lent`.
         Some(Current::Conn { id: own, conn }) if own == id => Ok(body(unsafe { &mut *conn })),
-        current => with_other(current, id, body),
+        _ => Err(body),
     }
 }
 
-/// Not inlined, so that the way to a callback's own connection is short.
-#[inline(never)]
-fn with_other<T, B: FnOnce(&mut Conn<'_>) -> T>(current: Option<Current>, id: u64, body: B) -> Result<T, B> {
-    let Some(current) = current else { return Err(body) };
+/// What `body` makes of any connection of the loop whose callback this is, or `body` again if that has none
+/// of the id.
+pub(crate) fn with_other_conn<T, B: FnOnce(&mut Conn<'_>) -> T>(id: u64, body: B) -> Result<T, B> {
+    let Some(current) = current() else { return Err(body) };
     // SAFETY: used before anything else is lent.
     match unsafe { lent(current) }.find(ConnId::from_number(id)) {
         Some(mut conn) => Ok(body(&mut conn)),
@@ -91,8 +99,8 @@ fn with_other<T, B: FnOnce(&mut Conn<'_>) -> T>(current: Option<Current>, id: u6
 
 /// What `body` makes of the loop whose callback this is.
 pub(crate) fn with_current_loop<T>(body: impl FnOnce(&mut LoopRef<'_>) -> T) -> Option<T> {
-    let current = CURRENT.get()?;
-    // SAFETY: as in `with_conn`.
+    let current = current()?;
+    // SAFETY: as in `with_other_conn`.
     Some(body(&mut unsafe { lent(current) }))
 }
 
@@ -103,8 +111,8 @@ pub(crate) fn with_loop<B, T>(
     body: B,
     call: impl FnOnce(&mut LoopRef<'_>, B) -> T,
 ) -> Result<T, B> {
-    let Some(current) = CURRENT.get() else { return Err(body) };
-    // SAFETY: as in `with_conn`.
+    let Some(current) = current() else { return Err(body) };
+    // SAFETY: as in `with_other_conn`.
     let mut event_loop = unsafe { lent(current) };
     if is_meant(&event_loop) {
         Ok(call(&mut event_loop, body))

@@ -9,7 +9,7 @@ use omnipoll::{ConnId, Frame, ProxyVersion};
 
 use crate::buffer::{read_bytes, read_str, to_count};
 use crate::conn_call::{call, call_here, id_of};
-use crate::error::Failure;
+use crate::error::{to_c_result, Failure};
 use crate::types::omni_conn;
 
 /// The name of a group that C has passed.
@@ -41,13 +41,10 @@ pub(crate) unsafe fn read_name<'a>(group: *const c_char) -> Result<&'a str, Fail
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn omni_conn_write(conn: *mut omni_conn, data: *const c_void, length: usize) -> c_int {
     // SAFETY: as this function's contract says.
-    let data = move || unsafe { read_bytes(data, length) };
-    call(
-        "omni_conn_write",
-        conn,
-        move |conn| Ok::<_, Failure>(conn.write(data()?)?),
-        move |id| Ok::<_, Failure>(id.write(data()?)?),
-    )
+    match unsafe { read_bytes(data, length) } {
+        Ok(data) => call("omni_conn_write", conn, |conn| conn.write(data), |id| id.write(data)),
+        Err(failure) => to_c_result("omni_conn_write", Err(failure)),
+    }
 }
 
 /// cbindgen:postfix=OMNI_NONNULL(1)

@@ -6,7 +6,7 @@ use std::ptr;
 use omnipoll::{Conn, ConnId};
 
 use crate::buffer::to_count;
-use crate::error::{catch_panic, to_c_result, Failure};
+use crate::error::{call_caught, to_c_result, Failure};
 use crate::types::omni_conn;
 use crate::{callback_scope, loop_table};
 
@@ -25,42 +25,41 @@ pub(crate) fn handle_of(id: u64) -> *mut omni_conn {
     ptr::without_provenance_mut(id as usize)
 }
 
-/// Runs a call that any thread may make: on the connection itself where this thread can use it, or else
-/// by its id.
+/// Runs a call that any thread may make: on the connection itself where this thread can use it, in a callback of
+/// the same loop or by another of this thread's loops, or else by its id.
 pub(crate) fn call<H: Outcome, E: Outcome>(
     function: &str,
     conn: *const omni_conn,
     here: impl FnOnce(&mut Conn<'_>) -> H,
     elsewhere: impl FnOnce(ConnId) -> E,
 ) -> c_int {
-    to_c_result(
-        function,
-        catch_panic(|| match with_conn(conn, |conn| here(conn).into_count()) {
-            Some(outcome) => outcome,
-            None => call_elsewhere(conn, elsewhere),
-        }),
-    )
+    let here = |conn: &mut Conn<'_>| to_c_result(function, here(conn).into_count());
+    call_caught(function, || match callback_scope::with_own_conn(id_of(conn), here) {
+        Ok(result) => result,
+        Err(here) => call_another(function, conn, here, elsewhere),
+    })
 }
 
+/// For another connection than that whose callback this is. Not inlined, so that the way to that one is short.
 #[inline(never)]
-fn call_elsewhere<E: Outcome>(
+fn call_another<E: Outcome>(
+    function: &str,
     conn: *const omni_conn,
+    here: impl FnOnce(&mut Conn<'_>) -> c_int,
     elsewhere: impl FnOnce(ConnId) -> E,
-) -> Result<c_int, Failure> {
-    if conn.is_null() {
-        return Err(Failure::new(libc::EINVAL, "the connection is NULL"));
+) -> c_int {
+    let here = match callback_scope::with_other_conn(id_of(conn), here) {
+        Ok(result) => return result,
+        Err(here) => here,
+    };
+    if let Some(result) = loop_table::with_conn(conn_id(conn), here) {
+        return result;
     }
-    elsewhere(conn_id(conn)).into_count()
-}
-
-/// What `body` makes of the connection, if this thread can use it at once: in a callback of the same loop, or
-/// by another of this thread's loops.
-#[inline]
-fn with_conn<T>(conn: *const omni_conn, body: impl FnOnce(&mut Conn<'_>) -> T) -> Option<T> {
-    match callback_scope::with_conn(id_of(conn), body) {
-        Ok(outcome) => Some(outcome),
-        Err(body) => loop_table::with_conn(conn_id(conn), body),
-    }
+    let outcome = match conn.is_null() {
+        true => Err(Failure::new(libc::EINVAL, "the connection is NULL")),
+        false => elsewhere(conn_id(conn)).into_count(),
+    };
+    to_c_result(function, outcome)
 }
 
 /// Runs a call that only the connection's own loop may make.
@@ -105,6 +104,14 @@ impl Outcome for c_int {
 
 impl<T: Outcome, E: Into<Failure>> Outcome for Result<T, E> {
     fn into_count(self) -> Result<c_int, Failure> {
-        self.map_err(Into::into)?.into_count()
+        match self {
+            Ok(outcome) => outcome.into_count(),
+            Err(error) => Err(failure_of(error)),
+        }
     }
+}
+
+#[cold]
+fn failure_of(error: impl Into<Failure>) -> Failure {
+    error.into()
 }

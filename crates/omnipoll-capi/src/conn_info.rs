@@ -193,7 +193,7 @@ pub extern "C" fn omni_conn_set_context(conn: *mut omni_conn, context: *mut c_vo
 #[unsafe(no_mangle)]
 pub extern "C" fn omni_conn_context(conn: *const omni_conn) -> *mut c_void {
     // Handlers ask in each callback, mostly for the connection that it is about.
-    match callback_scope::with_conn(id_of(conn), |conn| conn.context()) {
+    match callback_scope::with_own_conn(id_of(conn), |conn| conn.context()) {
         Ok(context) => ptr::with_exposed_provenance_mut(context),
         Err(_) => context_elsewhere(conn),
     }

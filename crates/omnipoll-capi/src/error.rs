@@ -124,6 +124,12 @@ pub(crate) fn errno(error: &io::Error) -> c_int {
     error.raw_os_error().unwrap_or(libc::EIO)
 }
 
+/// Runs a call, and returns its result as C gets it. A panic becomes an error.
+#[inline]
+pub(crate) fn call_caught(function: &str, call: impl FnOnce() -> c_int) -> c_int {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| Failure::panicked(panic).record(function))
+}
+
 /// Runs something whose panic becomes an error.
 #[inline]
 pub(crate) fn catch_panic(body: impl FnOnce() -> Result<c_int, Failure>) -> Result<c_int, Failure> {

@@ -212,10 +212,25 @@ impl<H: Handler> Connections<H> {
     /// A connection's socket is ready.
     #[inline]
     pub(super) fn ready(&mut self, driver: &mut AnyDriver, slot: usize, ready: Ready) {
-        let Some(connection) = self.table.get_mut(slot) else { return };
+        let Some(connection) = self.table.get(slot) else { return };
         if connection.is_ended() {
             return;
         }
+        let reads = match ready {
+            Ready::READ => connection.wants_input(),
+            _ => self.ready_for_more(slot, ready),
+        };
+        if reads {
+            self.receive(slot);
+        }
+        if !self.is_up_to_date(driver, slot) {
+            self.update(driver, slot);
+        }
+    }
+
+    /// Does what other flags than READ ask for. Says whether it is to be read too.
+    fn ready_for_more(&mut self, slot: usize, ready: Ready) -> bool {
+        let connection = &mut self.table[slot];
         if ready.intersects(Ready::INVALID) {
             connection.io.registration_ended();
             connection.end(Some(libc::EBADF));
@@ -227,11 +242,7 @@ impl<H: Handler> Connections<H> {
         if connection.is_awaited && ready.intersects(Ready::WRITE) {
             self.resume_relay(slot);
         }
-        let connection = &self.table[slot];
-        if ready.intersects(Ready::READ) && connection.wants_input() {
-            self.receive(slot);
-        }
-        self.update_if_needed(driver, slot);
+        ready.intersects(Ready::READ) && self.table[slot].wants_input()
     }
 
     /// Reads once: under LEVEL the next wait reports whether there is more, and the other connections
@@ -301,15 +312,19 @@ impl<H: Handler> Connections<H> {
     }
 
     /// After callbacks: updates the connection, unless all is as it should be.
-    #[inline]
     pub(super) fn update_if_needed(&mut self, driver: &mut AnyDriver, slot: usize) {
-        let connection = &self.table[slot];
-        let is_up_to_date = driver.is_only_receiving(connection)
-            && connection.is_only_reading()
-            && connection.is_read_timer_armed();
-        if !is_up_to_date {
+        if !self.is_up_to_date(driver, slot) {
             self.update(driver, slot);
         }
+    }
+
+    /// Whether the driver and the timer follow the connection's state, and no call is due.
+    #[inline(always)]
+    fn is_up_to_date(&self, driver: &AnyDriver, slot: usize) -> bool {
+        let connection = &self.table[slot];
+        driver.is_only_receiving(connection)
+            && connection.is_only_reading()
+            && connection.is_read_timer_armed()
     }
 
     /// Delivers what was kept, if it is wanted now.

@@ -194,7 +194,8 @@ impl Core {
         Ok(())
     }
 
-    #[inline]
+    /// Inlined, for most drivers complete nothing.
+    #[inline(always)]
     fn handle_completions(&mut self, clients: &mut impl Hooks) {
         while let Some(completion) = self.driver.next() {
             match completion {

@@ -103,7 +103,9 @@ impl<H: Handler> Hooks for Connections<H> {
             core.poller.check_owner()?;
         }
         self.send_unsent(&mut core.driver);
-        self.take_listeners(core);
+        if !self.context.listeners.get_mut().is_empty() {
+            self.take_listeners(core);
+        }
         self.free_ended(core)
     }
 

@@ -179,11 +179,7 @@ impl Connection {
     /// Whether what arrives is read.
     #[inline]
     pub(crate) fn wants_input(&self) -> bool {
-        match self.stage {
-            Stage::Open => self.is_reading(),
-            Stage::Lingering => true,
-            Stage::Closing | Stage::Ended => false,
-        }
+        self.is_reading() || self.stage == Stage::Lingering
     }
 
     /// Whether the handler gets its data.

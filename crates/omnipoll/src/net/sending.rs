@@ -20,15 +20,21 @@ impl Connection {
     #[inline]
     pub(crate) fn write(&mut self, data: &[u8], context: &LoopContext) -> io::Result<usize> {
         self.check_open()?;
-        let mut rest = data;
+        let mut sent = 0;
         if self.sends_directly(data.len(), context)? {
-            rest = &data[self.send(context, |fd| socket::send(fd, data))?..];
+            sent = self.send(context, |fd| socket::send(fd, data))?;
         }
-        if !rest.is_empty() {
-            let kept = self.reserve(rest.len()).and_then(|()| self.keep(context, |queue| queue.push(rest)));
-            kept.map_err(|error| self.queue_failed(error, rest.len() < data.len()))?;
+        if sent < data.len() {
+            self.queue_rest(&data[sent..], sent > 0, context)?;
         }
         Ok(self.queue.queued())
+    }
+
+    /// Not inlined: most writes leave nothing.
+    #[inline(never)]
+    fn queue_rest(&mut self, rest: &[u8], is_part_written: bool, context: &LoopContext) -> io::Result<()> {
+        let kept = self.reserve(rest.len()).and_then(|()| self.keep(context, |queue| queue.push(rest)));
+        kept.map_err(|error| self.queue_failed(error, is_part_written))
     }
 
     pub(super) fn write_vectored(

@@ -8,11 +8,13 @@ use super::Poller;
 use crate::error::fail;
 use crate::sys::fork;
 
-/// What [`Poller::fork_epoch`] is for a poller made or rebuilt now. The highest bit marks one whose waits
-/// are special: a process is never 2^31 forks away from the one that loaded the library.
-#[inline]
+/// Marks a poller whose waits are special: a process is never 2^31 forks away from the one that loaded the
+/// library.
+const SPECIAL: u32 = 1 << 31;
+
+/// What [`Poller::fork_epoch`] is for a poller made or rebuilt now.
 pub(super) fn fork_epoch(is_special: bool) -> u32 {
-    fork::epoch() | u32::from(is_special) << 31
+    fork::epoch() | if is_special { SPECIAL } else { 0 }
 }
 
 impl Poller {
@@ -70,7 +72,7 @@ impl Poller {
     /// Whether this is the process that made or rebuilt it, and no child forked since.
     #[inline]
     pub(crate) fn is_owner(&self) -> bool {
-        self.fork_epoch.load(Ordering::Acquire) == fork_epoch(self.is_made_special())
+        self.fork_epoch.load(Ordering::Acquire) & !SPECIAL == fork::epoch()
     }
 
     #[inline]
@@ -90,7 +92,6 @@ impl Poller {
     }
 
     /// Whether the poller is strict, or has a wait policy.
-    #[inline]
     fn is_made_special(&self) -> bool {
         self.strict.is_some() || !self.wait_policy.is_balanced()
     }
