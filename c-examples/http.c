@@ -218,7 +218,8 @@ static void refuse(omni_conn *client, struct answers *answers, struct request *r
  * last one has ended the connection. */
 static ptrdiff_t serve(omni_conn *client, const char *text, size_t length)
 {
-    struct answers answers = {.length = 0};
+    struct answers answers;
+    answers.length = 0; /* an initializer would clear all the bytes, for each request */
     size_t served = 0;
     bool close = false;
     while (served < length && !close) {
