@@ -19,9 +19,20 @@ static inline uint32_t engine_named(const char *name) {
     exit(1);
 }
 
+/* Which of the wait policies has this name; all of them wait or look for 100 us. */
+static inline uint32_t policy_named(const char *name) {
+    static const char *const names[] = {"balanced", "latency", "thrifty"};
+    for (uint32_t policy = OMNI_WAIT_BALANCED; policy <= OMNI_WAIT_THRIFTY; policy++)
+        if (strcmp(names[policy], name) == 0)
+            return policy;
+    fprintf(stderr, "no such wait policy: %s\n", name);
+    exit(1);
+}
+
 /* Serves on a free port of the loopback device, which it prints: on one loop, or by so many processes. Ends with
  * its standard input. */
-static inline void run_server(const char *engine, uint32_t processes, const omni_handler *handler) {
+static inline void run_server(const char *engine, uint32_t processes, const char *policy,
+                              const omni_handler *handler) {
     omni_server *server;
     char address[64];
     const omni_server_options options = {
@@ -29,6 +40,8 @@ static inline void run_server(const char *engine, uint32_t processes, const omni
         .model = processes > 0 ? OMNI_MODEL_PREFORK : OMNI_MODEL_REACTOR,
         .engine = engine_named(engine),
         .workers = processes,
+        .wait_policy = policy_named(policy),
+        .wait_ns = strcmp(policy, "balanced") == 0 ? 0 : 100000,
     };
     end_with_stdin();
     raise_descriptor_limit();

@@ -2,7 +2,7 @@
 """Races echo servers: each of them alone with the load, in turns, forwards and backwards.
 
     echo.py [--clients 1,50,1000] [--bytes 64,16384] [--seconds 0.15] [--turns 15] [--only NAME]...
-            [--same-core] [--reconnect]
+            [--same-core] [--reconnect] [--policies]
     echo.py --count [--clients ...] [--bytes ...] [--only NAME]...
 
 Prints for each discipline the medians, and the ratio of the server's CPU time to that of the raw
@@ -14,8 +14,9 @@ how far it is from 1 is how far to trust them.
 --only takes those whose names contain NAME, and may be given more than once. The load has a core of
 its own, where there are two; with --same-core it shares the server's, and the two take turns, so
 that the server always finds all the clients' messages there: less like the world. With --reconnect
-each message has a connection of its own. --count has valgrind's callgrind count the server's
-instructions in user space for a message.
+each message has a connection of its own. --policies races our server in C under each wait policy, which
+looks or waits for 100 us. --count has valgrind's callgrind count the server's instructions in user space
+for a message.
 """
 
 from __future__ import annotations
@@ -53,6 +54,16 @@ def commands() -> Commands:
     servers |= {f"omnipoll server, {engine}, C": ["echo_omnipoll_server", engine] for engine in engines}
     servers |= {f"omnipoll server, {engine}, Rust": ["echo_omnipoll", engine] for engine in best}
     return servers
+
+
+def policies() -> Commands:
+    """Our server under each wait policy, on the engines for many connections, and the raw loop."""
+    found = {BASE: ["echo_raw_epoll"]}
+    for engine in build.engines():
+        if engine not in ("select", "poll"):
+            for policy in ("balanced", "latency", "thrifty"):
+                found[f"{engine}, {policy}"] = ["echo_omnipoll_server", engine, "0", policy]
+    return found
 
 
 def choose(names: list[str]) -> tuple[Commands, dict[str, str]]:
@@ -94,11 +105,12 @@ def main() -> None:
     parser.add_argument("--only", action="append", default=[])
     parser.add_argument("--same-core", action="store_true")
     parser.add_argument("--reconnect", action="store_true")
+    parser.add_argument("--policies", action="store_true")
     parser.add_argument("--count", action="store_true")
     options = parser.parse_args()
     core = SERVER_CORE if options.same_core else CORES[0]
     build.build()
-    chosen, missing = choose(options.only)
+    chosen, missing = build.choose(policies()) if options.policies else choose(options.only)
     for name, reason in missing.items():
         print(f"missing: {name}: {reason}")
     for clients, size in product(options.clients, options.bytes):

@@ -32,5 +32,5 @@ int main(int argc, char **argv) {
     const omni_handler handler = {
         .size = sizeof handler, .on_open = on_open, .on_data = on_data, .on_close = on_close};
     answer = protocol_named(argc > 1 ? argv[1] : NULL);
-    run_server(argc > 2 ? argv[2] : "auto", 0, &handler);
+    run_server(argc > 2 ? argv[2] : "auto", 0, "balanced", &handler);
 }
