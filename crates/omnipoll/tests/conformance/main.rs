@@ -7,6 +7,7 @@
 mod support;
 
 mod capacity;
+mod changes;
 mod closing;
 mod edge;
 mod errors;
@@ -36,6 +37,7 @@ fn main() -> std::process::ExitCode {
     closing::behaviours(&mut suite);
     file_release::behaviours(&mut suite);
     sockets::behaviours(&mut suite);
+    changes::behaviours(&mut suite);
     shutdowns::behaviours(&mut suite);
     capacity::behaviours(&mut suite);
     tokens::behaviours(&mut suite);
