@@ -25,8 +25,8 @@ pub(crate) fn handle_of(id: u64) -> *mut omni_conn {
     ptr::without_provenance_mut(id as usize)
 }
 
-/// Runs a call that any thread may make: on the connection itself where this thread can use it, in a callback of
-/// the same loop or by another of this thread's loops, or else by its id.
+/// Runs a call that any thread may make: on the connection itself where this thread can use it, in a callback
+/// of the same loop or by another of this thread's loops, or else by its id.
 pub(crate) fn call<H: Outcome, E: Outcome>(
     function: &str,
     conn: *const omni_conn,
@@ -40,7 +40,8 @@ pub(crate) fn call<H: Outcome, E: Outcome>(
     })
 }
 
-/// For another connection than that whose callback this is. Not inlined, so that the way to that one is short.
+/// For another connection than that whose callback this is. Not inlined, so that the way to that one is
+/// short.
 #[inline(never)]
 fn call_another<E: Outcome>(
     function: &str,

@@ -138,8 +138,8 @@ fn a_datagram_socket_that_gets_another_peer(kind: EngineKind, trigger: Trigger) 
     }
 }
 
-/// The queue that is full is the receiver's, which is another socket than the one that waits. A send that finds it
-/// full is no event: else a program would try again and again.
+/// The queue that is full is the receiver's, which is another socket than the one that waits. A send that
+/// finds it full is no event: else a program would try again and again.
 fn datagrams_can_be_sent_when_the_receiver_has_read(kind: EngineKind, trigger: Trigger) {
     let poller = poller(kind);
     let writing = Interest::WRITE | trigger;

@@ -130,8 +130,8 @@ impl Sink<'_> {
 /// Whether a completion names everything that it should, and nothing else.
 ///
 /// Its bits are those of the wake-up, not those of the file: a socket's also name urgent data,
-/// a pipe's an error, and none names what held before. Room to write is what may not be there at all: a send
-/// that finds the receiver's queue full (unix_dgram_sendmsg) frees what it has allocated, and that wakes its own
+/// a pipe's an error, and none names what held before. Room to write may not be there at all: a send that
+/// finds the receiver's queue full (unix_dgram_sendmsg) frees what it has allocated, and that wakes its own
 /// socket. A program that sends again at each event would do nothing else.
 #[inline]
 fn is_exact(bits: u16, interest: Interest) -> bool {
