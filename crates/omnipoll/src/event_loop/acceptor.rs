@@ -278,7 +278,8 @@ mod tests {
     #[test]
     fn a_multishot_accept_that_only_fails_is_retried_later() {
         let (poller, counters) = (Poller::new().unwrap(), Counters::new(1).unwrap());
-        let listeners = Listener::open(&"127.0.0.1:0".parse().unwrap(), 1, false).unwrap();
+        let listeners =
+            Listener::open(&"127.0.0.1:0".parse().unwrap(), 1, false, &Default::default()).unwrap();
         let mut acceptor = Acceptor::new(listeners, false, true);
         for _ in 0..=BATCH {
             assert!(!acceptor.is_retry_pending());

@@ -98,6 +98,7 @@ impl<H: Handler> Connections<H> {
             requests: RefCell::default(),
             listeners: RefCell::default(),
             backlog: place.backlog,
+            settings: options.settings.clone(),
             min_direct_write: place.driver_kind.min_direct_write(),
             binding: OnceCell::new(),
         };

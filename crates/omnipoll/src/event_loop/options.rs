@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::fail;
-use crate::net::{AddressFilter, AddressLimits, AddressTable};
+use crate::net::{AddressFilter, AddressLimits, AddressTable, KeepAlive, SocketSettings};
 use crate::{EngineKind, WaitPolicy};
 
 /// What holds for an [`EventLoop`](crate::EventLoop) and its connections.
@@ -50,6 +50,7 @@ pub struct LoopOptions {
     pub(crate) max_address_clients: Option<u32>,
     pub(crate) max_address_rate: Option<u32>,
     pub(crate) max_receive_rate: Option<NonZeroU64>,
+    pub(crate) settings: SocketSettings,
     pub(crate) interruptible: bool,
     pub(crate) wait_policy: WaitPolicy,
 }
@@ -74,6 +75,7 @@ impl Default for LoopOptions {
             max_address_clients: None,
             max_address_rate: None,
             max_receive_rate: None,
+            settings: SocketSettings::default(),
             interruptible: false,
             wait_policy: WaitPolicy::Balanced,
         }
@@ -197,6 +199,72 @@ impl LoopOptions {
     /// [`ServerOptions::max_receive_rate`](crate::ServerOptions::max_receive_rate).
     pub fn max_receive_rate(mut self, bytes: u64) -> Self {
         self.max_receive_rate = NonZeroU64::new(bytes);
+        self
+    }
+
+    /// As [`ServerOptions::keep_alive`](crate::ServerOptions::keep_alive).
+    pub fn keep_alive(mut self, idle: Duration, interval: Duration, count: u32) -> Self {
+        self.settings.keep_alive = Some(KeepAlive { idle, interval, count });
+        self
+    }
+
+    /// As [`ServerOptions::no_delay`](crate::ServerOptions::no_delay).
+    pub fn no_delay(mut self, yes: bool) -> Self {
+        self.settings.delay = !yes;
+        self
+    }
+
+    /// As [`ServerOptions::receive_buffer`](crate::ServerOptions::receive_buffer).
+    pub fn receive_buffer(mut self, bytes: usize) -> Self {
+        self.settings.receive_buffer = Some(bytes);
+        self
+    }
+
+    /// As [`ServerOptions::send_buffer`](crate::ServerOptions::send_buffer).
+    pub fn send_buffer(mut self, bytes: usize) -> Self {
+        self.settings.send_buffer = Some(bytes);
+        self
+    }
+
+    /// As [`ServerOptions::defer_accept`](crate::ServerOptions::defer_accept).
+    pub fn defer_accept(mut self, time: Duration) -> Self {
+        self.settings.defer_accept = Some(time);
+        self
+    }
+
+    /// As [`ServerOptions::fast_open`](crate::ServerOptions::fast_open).
+    pub fn fast_open(mut self, clients: u32) -> Self {
+        self.settings.fast_open = Some(clients);
+        self
+    }
+
+    /// As [`ServerOptions::free_bind`](crate::ServerOptions::free_bind).
+    pub fn free_bind(mut self, yes: bool) -> Self {
+        self.settings.free_bind = yes;
+        self
+    }
+
+    /// As [`ServerOptions::transparent`](crate::ServerOptions::transparent).
+    pub fn transparent(mut self, yes: bool) -> Self {
+        self.settings.transparent = yes;
+        self
+    }
+
+    /// As [`ServerOptions::multicast`](crate::ServerOptions::multicast).
+    pub fn multicast(mut self, groups: &str) -> Self {
+        self.settings.multicast = groups.to_owned();
+        self
+    }
+
+    /// As [`ServerOptions::unix_mode`](crate::ServerOptions::unix_mode).
+    pub fn unix_mode(mut self, mode: u32) -> Self {
+        self.settings.unix_mode = Some(mode);
+        self
+    }
+
+    /// As [`ServerOptions::unix_owner`](crate::ServerOptions::unix_owner).
+    pub fn unix_owner(mut self, user: Option<u32>, group: Option<u32>) -> Self {
+        self.settings.unix_owner = Some((user, group));
         self
     }
 

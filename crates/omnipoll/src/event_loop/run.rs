@@ -99,6 +99,7 @@ impl<H: Handler> EventLoop<H> {
         if options.low_water > options.high_water {
             return Err(fail(libc::EINVAL, "the low water mark is above the high one"));
         }
+        options.settings.check()?;
         if options.max_clients == Some(0) {
             return Err(fail(libc::EINVAL, "a loop must be allowed a client"));
         }

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use socket2::{Domain, Socket, Type};
 
 use super::listen_address::{activated, ListenAddress, ACTIVATION};
+use super::socket_settings::SocketSettings;
 use super::{DatagramSocket, Listener};
 use crate::error::{fail, Describe};
 use crate::sys::socket;
@@ -22,24 +23,28 @@ impl Bound {
     ///
     /// `backlog` and `reuse_port` as [`Listener::open`]; `ENOTSUP` for datagrams unless
     /// `takes_datagrams`. An inherited descriptor is duplicated; its number stays open, and is closed
-    /// by `exec` from now on, and its socket is made non-blocking for every process that has it. On an
+    /// by `exec` from now on, its socket has none of the settings, and is made non-blocking for every process that has it. On an
     /// error neither has changed.
     pub(crate) fn open(
         address: &ListenAddress,
         backlog: i32,
         reuse_port: bool,
         takes_datagrams: bool,
+        settings: &SocketSettings,
     ) -> io::Result<Vec<Self>> {
         match address {
             ListenAddress::Udp(..) if !takes_datagrams => Err(no_datagrams()),
-            ListenAddress::Udp(..) => Ok(vec![Self::Datagrams(DatagramSocket::bind(address)?)]),
+            ListenAddress::Udp(..) => Ok(vec![Self::Datagrams(DatagramSocket::bind(address, settings)?)]),
             ListenAddress::Descriptor(number) => inherit(&[*number], takes_datagrams),
             ListenAddress::Systemd(name) => {
                 let variables = ACTIVATION.map(|name| std::env::var(name).ok());
                 let variables = std::array::from_fn(|index| variables[index].as_deref());
                 inherit(&activated(variables, name.as_deref())?, takes_datagrams)
             }
-            _ => Ok(Listener::open(address, backlog, reuse_port)?.into_iter().map(Self::Stream).collect()),
+            _ => {
+                let listeners = Listener::open(address, backlog, reuse_port, settings)?;
+                Ok(listeners.into_iter().map(Self::Stream).collect())
+            }
         }
     }
 

@@ -126,7 +126,7 @@ mod tests {
     }
 
     fn bound(address: &str) -> DatagramIo {
-        of(DatagramSocket::bind(&address.parse().unwrap()).unwrap())
+        of(DatagramSocket::bind(&address.parse().unwrap(), &Default::default()).unwrap())
     }
 
     fn receive(
@@ -344,7 +344,7 @@ mod tests {
     #[test]
     fn only_datagram_addresses_are_bound() {
         let address = "127.0.0.1:0".parse().unwrap();
-        assert_eq!(errno(DatagramSocket::bind(&address).map(drop)), libc::EINVAL);
+        assert_eq!(errno(DatagramSocket::bind(&address, &Default::default()).map(drop)), libc::EINVAL);
     }
 
     /// A connected socket whose peer has room for a few datagrams only: a UDP socket's buffer on the

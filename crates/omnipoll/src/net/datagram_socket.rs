@@ -11,6 +11,7 @@ use socket2::{Domain, Socket, Type};
 use super::datagram_queue::{check, DatagramQueue};
 use super::listen_address::ListenAddress;
 use super::listener::only_v6_if_named;
+use super::socket_settings::SocketSettings;
 use super::{Counter, WorkerCounters};
 use crate::errno::{self, ErrorClass};
 use crate::error::{fail, plain, Describe};
@@ -52,17 +53,22 @@ pub(super) struct Flushed {
 
 impl DatagramSocket {
     /// Binds a socket to a `udp:` address; of a name's addresses to the first that is here.
-    pub(crate) fn bind(address: &ListenAddress) -> io::Result<Self> {
+    pub(crate) fn bind(address: &ListenAddress, settings: &SocketSettings) -> io::Result<Self> {
         match address {
-            ListenAddress::Udp(host, port) => Ok(host.open_each(*port, Self::bound)?.swap_remove(0)),
+            ListenAddress::Udp(host, port) => {
+                let bound = |address| Self::bound(address, settings);
+                Ok(host.open_each(*port, bound)?.swap_remove(0))
+            }
             _ => Err(fail(libc::EINVAL, "the address of a datagram socket begins with udp:")),
         }
     }
 
-    fn bound(address: SocketAddr) -> io::Result<Self> {
+    fn bound(address: SocketAddr, settings: &SocketSettings) -> io::Result<Self> {
         let socket = socket::open(Domain::for_address(address), Type::DGRAM)?;
         only_v6_if_named(&socket, address)?;
+        settings.before_bind(&socket, address)?;
         socket.bind(&address.into()).describe("bind")?;
+        settings.join_groups(&socket, address)?;
         let socket = Self::of(socket)?;
         socket.prepare()?;
         Ok(socket)

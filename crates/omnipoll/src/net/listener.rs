@@ -11,6 +11,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::listen_address::ListenAddress;
 use super::socket_file::{is, remove_stale, DirectoryLock, SocketFile};
+use super::socket_settings::SocketSettings;
 use crate::error::{fail, Describe};
 use crate::sys::Address;
 use crate::sys::{socket, socket_options};
@@ -36,17 +37,24 @@ impl Listener {
     /// `backlog` is how many connections may wait to be accepted, listen(2). `reuse_port` lets
     /// [`sibling`](Self::sibling) add sockets to a TCP address; a unix address is what it is.
     /// `EADDRINUSE` when another listens there already, with `SO_REUSEPORT` too.
-    pub(crate) fn open(address: &ListenAddress, backlog: i32, reuse_port: bool) -> io::Result<Vec<Self>> {
+    pub(crate) fn open(
+        address: &ListenAddress,
+        backlog: i32,
+        reuse_port: bool,
+        settings: &SocketSettings,
+    ) -> io::Result<Vec<Self>> {
         match address {
             ListenAddress::Tcp(host, port) => host.open_each(*port, |address| {
                 if reuse_port && address.port() != 0 {
                     // Programs of one user may share a port without knowing: only a socket
                     // without SO_REUSEPORT gets EADDRINUSE.
-                    tcp(address, false)?;
+                    tcp(address, false, settings)?;
                 }
-                Self::listen(tcp(address, reuse_port)?, backlog, reuse_port)
+                let socket = tcp(address, reuse_port, settings)?;
+                settings.before_listen(&socket)?;
+                Self::listen(socket, backlog, reuse_port)
             }),
-            ListenAddress::Unix(name) => Ok(vec![Self::unix(name, backlog)?]),
+            ListenAddress::Unix(name) => Ok(vec![Self::unix(name, backlog, settings)?]),
             _ => Err(fail(libc::EINVAL, "the address is not one that accepts connections")),
         }
     }
@@ -55,12 +63,12 @@ impl Listener {
     /// `SO_REUSEPORT`, socket(7). The first must have been opened with `reuse_port`; the options that
     /// have been set on it since are set on this one, too, because clients inherit them.
     /// `EOPNOTSUPP` for a unix address.
-    pub(crate) fn sibling(&self, backlog: i32) -> io::Result<Self> {
+    pub(crate) fn sibling(&self, backlog: i32, settings: &SocketSettings) -> io::Result<Self> {
         let address = self
             .local
             .as_socket_addr()
             .ok_or_else(|| fail(libc::EOPNOTSUPP, "a unix address has only one listening socket"))?;
-        let sibling = tcp(address, true)?;
+        let sibling = tcp(address, true, settings)?;
         socket_options::copy_options(self.as_fd(), sibling.as_fd());
         Self::listen(sibling, backlog, true)
     }
@@ -107,12 +115,10 @@ impl Listener {
 
     fn listen(socket: Socket, backlog: i32, shares_port: bool) -> io::Result<Self> {
         socket.listen(backlog).describe("listen")?;
-        let listener = Self { shares_port, ..Self::of(socket, None)? };
-        listener.prepare()?;
-        Ok(listener)
+        Ok(Self { shares_port, ..Self::of(socket, None)? })
     }
 
-    fn unix(name: &Address, backlog: i32) -> io::Result<Self> {
+    fn unix(name: &Address, backlog: i32, settings: &SocketSettings) -> io::Result<Self> {
         let Address::Unix(bytes) = name else {
             return Err(fail(libc::EINVAL, "a unix socket that listens needs a name"));
         };
@@ -121,6 +127,7 @@ impl Listener {
         let socket = socket::open(Domain::UNIX, Type::STREAM)?;
         if bytes[0] == 0 {
             socket.bind(&address).describe("bind")?;
+            settings.before_unix_listen(&socket, None)?;
             socket.listen(backlog).describe("listen")?;
             return Self::of(socket, None);
         }
@@ -133,6 +140,7 @@ impl Listener {
             result => result.describe("bind")?,
         }
         let file = SocketFile::of(path)?;
+        settings.before_unix_listen(&socket, Some(path))?;
         socket.listen(backlog).describe("listen")?;
         Self::of(socket, Some(file))
     }
@@ -164,13 +172,14 @@ impl AsRawFd for Listener {
 }
 
 /// A TCP socket bound to `address`, also right after a server there has ended.
-fn tcp(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
+fn tcp(address: SocketAddr, reuse_port: bool, settings: &SocketSettings) -> io::Result<Socket> {
     let socket = socket::open(Domain::for_address(address), Type::STREAM)?;
     socket.set_reuse_address(true).describe("SO_REUSEADDR")?;
     if reuse_port {
         socket.set_reuse_port(true).describe("SO_REUSEPORT")?;
     }
     only_v6_if_named(&socket, address)?;
+    settings.before_bind(&socket, address)?;
     socket.bind(&address.into()).describe("bind")?;
     Ok(socket)
 }
@@ -219,8 +228,12 @@ mod tests {
         }
     }
 
+    fn plain() -> SocketSettings {
+        SocketSettings::default()
+    }
+
     fn open(address: &str) -> io::Result<Vec<Listener>> {
-        Bound::open(&address.parse()?, 16, false, false)?
+        Bound::open(&address.parse()?, 16, false, false, &plain())?
             .into_iter()
             .map(|bound| match bound {
                 Bound::Stream(listener) => Ok(listener),
@@ -313,26 +326,26 @@ mod tests {
     #[test]
     fn a_port_in_use_is_told_even_where_it_could_be_shared() {
         let _no_fork = FORKING.read().unwrap();
-        let other = Listener::open(&"127.0.0.1:0".parse().unwrap(), 16, true).unwrap().remove(0);
+        let other = Listener::open(&"127.0.0.1:0".parse().unwrap(), 16, true, &plain()).unwrap().remove(0);
         let address: ListenAddress = other.address().parse().unwrap();
         for reuse_port in [false, true] {
-            assert_eq!(errno(Listener::open(&address, 16, reuse_port)), libc::EADDRINUSE);
+            assert_eq!(errno(Listener::open(&address, 16, reuse_port, &plain())), libc::EADDRINUSE);
         }
         drop(other);
-        assert!(Listener::open(&address, 16, true).is_ok());
+        assert!(Listener::open(&address, 16, true, &plain()).is_ok());
     }
 
     #[test]
     fn siblings_share_the_clients_of_a_port() {
         let _no_fork = FORKING.read().unwrap();
-        let first = Listener::open(&"127.0.0.1:0".parse().unwrap(), 16, true).unwrap().remove(0);
-        let second = first.sibling(16).unwrap();
+        let first = Listener::open(&"127.0.0.1:0".parse().unwrap(), 16, true, &plain()).unwrap().remove(0);
+        let second = first.sibling(16, &plain()).unwrap();
         assert_eq!(first.address(), second.address());
         drop(first);
         let _client = TcpStream::connect(second.address()).unwrap();
         accepted(&second);
         let alone = one("127.0.0.1:0");
-        assert_eq!(errno(alone.sibling(16)), libc::EADDRINUSE);
+        assert_eq!(errno(alone.sibling(16, &plain())), libc::EADDRINUSE);
     }
 
     #[test]
@@ -341,7 +354,7 @@ mod tests {
         let (path, address) = directory.socket();
         let listener = one(&address);
         assert_eq!(listener.address(), address);
-        assert_eq!(errno(listener.sibling(16)), libc::EOPNOTSUPP);
+        assert_eq!(errno(listener.sibling(16, &plain())), libc::EOPNOTSUPP);
         let _client = UnixStream::connect(&path).unwrap();
         assert_eq!(accepted(&listener).1, Address::Unnamed);
         drop(listener.try_clone().unwrap());
@@ -470,7 +483,7 @@ mod tests {
     fn a_forked_child_leaves_the_file_of_a_listener() {
         let path = std::env::temp_dir().join(format!("omnipoll-{}-forked", std::process::id()));
         let address = format!("unix:{}", path.display()).parse().unwrap();
-        let listener = Listener::open(&address, 1, false).unwrap();
+        let listener = Listener::open(&address, 1, false, &plain()).unwrap();
         let listener = std::cell::Cell::new(Some(listener));
         assert_eq!(in_child(|| listener.take().map_or(1, |_| 0)), 0);
         assert!(path.exists());

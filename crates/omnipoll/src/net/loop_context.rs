@@ -18,6 +18,7 @@ use super::datagram_id::DatagramId;
 use super::datagram_socket::DatagramSocket;
 use super::listener::Listener;
 use super::mailbox::Mailbox;
+use super::socket_settings::SocketSettings;
 use super::timeouts::Clock;
 use crate::error::{explain, fail};
 use crate::Poller;
@@ -53,6 +54,8 @@ pub(crate) struct LoopContext {
     pub(crate) listeners: RefCell<Vec<(Listener, u64)>>,
     /// `None` for a loop of a server's: the server listens.
     pub(crate) backlog: Option<i32>,
+    /// What the sockets have that it listens on.
+    pub(crate) settings: SocketSettings,
     /// Of [`DriverKind::min_direct_write`](super::driver::DriverKind::min_direct_write).
     pub(crate) min_direct_write: usize,
     /// Of [`LoopRef::binding`](super::LoopRef::binding).
@@ -89,7 +92,8 @@ impl LoopContext {
         if self.stopping.get() {
             return Err(fail(libc::EINVAL, "the loop has been stopped"));
         }
-        let opened = address.parse().and_then(|parsed| Bound::open(&parsed, backlog, false, true));
+        let opened =
+            address.parse().and_then(|parsed| Bound::open(&parsed, backlog, false, true, &self.settings));
         let opened = opened.map_err(|error| naming(address, &error))?;
         let addresses: Vec<String> = opened.iter().map(Bound::address).collect();
         for bound in opened {

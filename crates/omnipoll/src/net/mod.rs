@@ -1,6 +1,6 @@
 //! Sockets and connections, without a loop.
 //!
-//! - Opening: [`listen_address`], [`listener`], [`bound`].
+//! - Opening: [`listen_address`], [`listener`], [`bound`], with [`socket_settings`].
 //! - Connecting: [`connect`], which takes a [`connect_request`] made of a [`connect_address`] and
 //!   [`connect_options`], and has the state of each in [`connecting`]; names are looked up by the
 //!   [`resolver`], and their addresses are tried in the order of [`attempts`].
@@ -65,6 +65,7 @@ mod remote;
 mod resolver;
 mod sending;
 mod socket_file;
+mod socket_settings;
 mod spawn;
 mod stop;
 mod timeouts;
@@ -107,6 +108,7 @@ pub(crate) use loop_table::{close_mailbox, open_mailbox, reserve_generations};
 pub(crate) use mailbox::{Command, Mailbox, PendingCommand, Reached, CONNECTING};
 pub(crate) use proxy_header::{parse as parse_proxy_header, Parsed, LONGEST as LONGEST_PROXY_HEADER};
 pub(crate) use relay::RelayWrite;
+pub(crate) use socket_settings::{KeepAlive, SocketSettings};
 pub(crate) use stop::{encode as encode_stop, StopRequest};
 pub(crate) use timeouts::{Clock, Timeouts};
 pub(crate) use write_queue::{copy_of, WriteQueue};

@@ -4,6 +4,7 @@
 //! and FORK start a thread or process for each.
 
 mod child_processes;
+mod client_limits;
 mod lifecycle;
 mod models;
 mod notifier;
@@ -15,6 +16,7 @@ mod server;
 mod server_handle;
 mod server_loop;
 mod shared;
+mod socket_options;
 mod started_server;
 mod stats;
 mod successor;

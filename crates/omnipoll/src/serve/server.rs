@@ -108,6 +108,7 @@ impl<H: Handler + Send + Sync> Server<H> {
         if options.each_loop.low_water > options.each_loop.high_water {
             return Err(fail(libc::EINVAL, "the low mark is above the high one"));
         }
+        options.each_loop.settings.check()?;
         if options.workers == Some(0) || options.each_loop.max_clients == Some(0) {
             return Err(fail(libc::EINVAL, "a server needs a worker, and must be allowed a client"));
         }
@@ -186,7 +187,8 @@ impl<H: Handler + Send + Sync> Server<H> {
             Some(sockets) => Bound::adopt(&parsed, sockets, takes_datagrams)?,
             None => {
                 let reuses_ports = self.shared.reuses_ports();
-                Bound::open(&parsed, options.each_loop.backlog, reuses_ports, takes_datagrams)?
+                let (backlog, settings) = (options.each_loop.backlog, &options.each_loop.settings);
+                Bound::open(&parsed, backlog, reuses_ports, takes_datagrams, settings)?
             }
         };
         let addresses: Vec<String> = opened.iter().map(Bound::address).collect();
@@ -310,7 +312,7 @@ impl<H: Handler + Send + Sync> Server<H> {
 
     /// The sockets of each worker.
     fn sockets(&self) -> io::Result<Vec<WorkerSockets>> {
-        let bound = lock(&self.shared.bound);
+        let (bound, options) = (lock(&self.shared.bound), &self.shared.options.each_loop);
         let workers = self.shared.counters.workers();
         let mut sockets: Vec<_> = (0..workers).map(|_| WorkerSockets::default()).collect();
         for (number, sockets) in sockets.iter_mut().enumerate() {
@@ -318,7 +320,7 @@ impl<H: Handler + Send + Sync> Server<H> {
                 match bound {
                     Bound::Datagrams(socket) => sockets.datagrams.push(socket.try_clone()?),
                     Bound::Stream(listener) if number > 0 && listener.shares_port() => {
-                        sockets.listeners.push(listener.sibling(self.shared.options.each_loop.backlog)?)
+                        sockets.listeners.push(listener.sibling(options.backlog, &options.settings)?)
                     }
                     Bound::Stream(listener) => {
                         sockets.listeners.push(listener.try_clone()?);

@@ -9,6 +9,7 @@ use super::server_loop::{watch_stop_signals, ServerLoop, Until};
 use super::shared::Shared;
 use crate::event_loop::{Accepted, Acceptor, Connections, Handler, LoopPlace};
 use crate::net::{open_mailbox, Admission, DatagramSocket, Listener};
+use crate::sys::affinity::Pinned;
 use crate::Poller;
 
 /// The sockets of one worker.
@@ -46,6 +47,8 @@ pub(super) fn serve<H: Handler>(
     sockets: WorkerSockets,
     parent: Option<Parent>,
 ) -> io::Result<()> {
+    // Until it has ended: the program's own thread may be one of the workers.
+    let _pinned = shared.options.pin_workers.then(|| Pinned::new(worker)).transpose()?;
     let (mut server_loop, mut connections) = make_loop(handler, shared, poller, worker, sockets)?;
     let served = || {
         if shared.options.signals && parent.is_some() {

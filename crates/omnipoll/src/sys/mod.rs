@@ -4,6 +4,8 @@
 
 #[cfg(feature = "serve")]
 pub(crate) mod address;
+#[cfg(feature = "serve")]
+pub(crate) mod affinity;
 #[cfg(target_os = "linux")]
 pub(crate) mod busy_poll;
 pub(crate) mod child_process;

@@ -1,9 +1,12 @@
 //! Socket options: socket(7), tcp(7), ip(7), ipv6(7).
 
+use std::ffi::CString;
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
+#[cfg(target_os = "linux")]
+use std::time::Duration;
 
 use libc::{c_int, socklen_t};
 
@@ -59,6 +62,79 @@ pub(crate) fn set_option<T>(fd: impl AsRawFd, level: c_int, name: c_int, value: 
         libc::setsockopt(fd.as_raw_fd(), level, name, ptr::from_ref(value).cast(), size) as isize
     })
     .map(drop)
+}
+
+/// Has the kernel report a connection only when its peer has sent something, or after so long:
+/// `TCP_DEFER_ACCEPT`, tcp(7).
+#[cfg(target_os = "linux")]
+pub(crate) fn defer_accept(fd: BorrowedFd<'_>, time: Duration) -> io::Result<()> {
+    let seconds = c_int::try_from(time.as_secs().max(1)).unwrap_or(c_int::MAX);
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, &seconds)
+}
+
+/// Takes data with the first packet of up to so many connections that are not established yet:
+/// `TCP_FASTOPEN`, tcp(7).
+#[cfg(target_os = "linux")]
+pub(crate) fn fast_open(fd: BorrowedFd<'_>, length: u32) -> io::Result<()> {
+    let length = c_int::try_from(length).unwrap_or(c_int::MAX);
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, &length)
+}
+
+/// May be bound to an address that this machine does not have yet: `IP_FREEBIND`, ip(7).
+#[cfg(target_os = "linux")]
+pub(crate) fn free_bind(fd: BorrowedFd<'_>, is_v6: bool) -> io::Result<()> {
+    match is_v6 {
+        true => set_option::<c_int>(fd, libc::IPPROTO_IPV6, libc::IPV6_FREEBIND, &1),
+        false => set_option::<c_int>(fd, libc::IPPROTO_IP, libc::IP_FREEBIND, &1),
+    }
+}
+
+/// Accepts what is routed here for any address: `IP_TRANSPARENT`, ip(7). It needs CAP_NET_ADMIN.
+#[cfg(target_os = "linux")]
+pub(crate) fn transparent(fd: BorrowedFd<'_>, is_v6: bool) -> io::Result<()> {
+    match is_v6 {
+        true => set_option::<c_int>(fd, libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT, &1),
+        false => set_option::<c_int>(fd, libc::IPPROTO_IP, libc::IP_TRANSPARENT, &1),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) use elsewhere::{defer_accept, fast_open, free_bind, transparent};
+
+/// Options that only Linux has.
+#[cfg(not(target_os = "linux"))]
+mod elsewhere {
+    use std::io;
+    use std::os::fd::BorrowedFd;
+    use std::time::Duration;
+
+    use crate::error::plain;
+
+    pub(crate) fn defer_accept(_: BorrowedFd<'_>, _: Duration) -> io::Result<()> {
+        Err(plain(libc::ENOTSUP))
+    }
+
+    pub(crate) fn fast_open(_: BorrowedFd<'_>, _: u32) -> io::Result<()> {
+        Err(plain(libc::ENOTSUP))
+    }
+
+    pub(crate) fn free_bind(_: BorrowedFd<'_>, _: bool) -> io::Result<()> {
+        Err(plain(libc::ENOTSUP))
+    }
+
+    pub(crate) fn transparent(_: BorrowedFd<'_>, _: bool) -> io::Result<()> {
+        Err(plain(libc::ENOTSUP))
+    }
+}
+
+/// The index of a network interface, if there is one of that name.
+pub(crate) fn interface_index(name: &str) -> Option<u32> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: the text ends with a zero.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => None,
+        index => Some(index),
+    }
 }
 
 /// Sets on one listening TCP socket the options of another that its clients inherit, as far as the

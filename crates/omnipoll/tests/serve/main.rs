@@ -34,6 +34,7 @@ mod other_threads;
 mod processes;
 mod proxy_header;
 mod restarting;
+mod socket_options;
 mod step_by_step;
 mod stopping;
 mod timeouts;
@@ -62,6 +63,7 @@ fn main() -> std::process::ExitCode {
     restarting::behaviours(&mut suite);
     step_by_step::behaviours(&mut suite);
     admission::behaviours(&mut suite);
+    socket_options::behaviours(&mut suite);
     proxy_header::behaviours(&mut suite);
     processes::behaviours(&mut suite);
     workers::behaviours(&mut suite);

@@ -91,3 +91,22 @@ pub(crate) fn until(what: &str, mut is: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(1));
     }
 }
+
+/// An option of a socket that is a number.
+pub(crate) fn socket_option(fd: i32, level: i32, name: i32) -> i32 {
+    let (mut value, mut size) = (0, size_of::<i32>() as libc::socklen_t);
+    // SAFETY: the value has the room that its size says.
+    let got = unsafe { libc::getsockopt(fd, level, name, (&raw mut value).cast(), &mut size) };
+    assert_eq!(got, 0, "getsockopt: {}", std::io::Error::last_os_error());
+    value
+}
+
+/// The numbers of the processors on which the calling thread may run.
+pub(crate) fn processors() -> Vec<usize> {
+    // SAFETY: zeros are an empty set, which the kernel fills, and the macro reads.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        assert_eq!(libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set), 0);
+        (0..libc::CPU_SETSIZE as usize).filter(|&cpu| libc::CPU_ISSET(cpu, &set)).collect()
+    }
+}

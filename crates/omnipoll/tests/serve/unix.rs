@@ -63,7 +63,7 @@ fn name(config: Config) -> (String, SocketAddr) {
 }
 
 /// A path that nothing else uses.
-fn path(config: Config) -> String {
+pub(crate) fn path(config: Config) -> String {
     let folder = std::env::temp_dir();
     format!("{}/omnipoll-{}-{}", folder.display(), std::process::id(), config.model.name())
 }
