@@ -7,7 +7,7 @@ use omnipoll::LoopOptions;
 
 use crate::engine::engine_kind;
 use crate::error::Failure;
-use crate::options::{count, networks, some_time, some_u32, with};
+use crate::options::{count, list, some_time, some_u32, with};
 use crate::poller::OMNI_INTERRUPTIBLE;
 use crate::sized::Sized32;
 use crate::wait_policy::wait_policy;
@@ -98,7 +98,7 @@ impl omni_loop_options {
         let options = with(options, some_u32(self.max_address_clients), LoopOptions::max_address_clients);
         let options = with(options, some_u32(self.max_address_rate), LoopOptions::max_address_rate);
         // SAFETY: NULL or texts by the contract of this struct.
-        let (allow, deny) = unsafe { (networks(self.allow)?, networks(self.deny)?) };
+        let (allow, deny) = unsafe { (list(self.allow)?, list(self.deny)?) };
         let options = options.allow(allow).deny(deny).max_receive_rate(self.max_receive_rate);
         let write_timeout = (self.write_timeout_ns != 0).then(|| some_time(self.write_timeout_ns));
         let options = with(options, write_timeout, LoopOptions::write_timeout);

@@ -29,6 +29,20 @@ pub const OMNI_SERVER_SHARE_PORT: u32 = 0x4;
 /// by the loop in the thread of `omni_server_run`. `omni_server_notify` sends others.
 pub const OMNI_SERVER_NOTIFY: u32 = 0x8;
 
+/// Flag of omni_server_options: small writes on TCP wait while others are under way, as the system has it by
+/// default. Without it they are sent at once (TCP_NODELAY).
+pub const OMNI_SERVER_DELAY: u32 = 0x100;
+/// Flag of omni_server_options: an address may be listened on that this machine does not have yet
+/// (IP_FREEBIND). Linux's.
+pub const OMNI_SERVER_FREE_BIND: u32 = 0x200;
+/// Flag of omni_server_options: clients of any address that is routed here are accepted (IP_TRANSPARENT).
+/// `omni_server_listen` is -EPERM without CAP_NET_ADMIN. Linux's.
+pub const OMNI_SERVER_TRANSPARENT: u32 = 0x400;
+/// Flag of omni_server_options: each worker of OMNI_MODEL_CORES and OMNI_MODEL_PREFORK stays on a processor of
+/// its own: worker 0 on the first that the process may use, and so on, round and round. Under
+/// OMNI_MODEL_REACTOR the loop stays on the first; the other models have no workers. Linux's.
+pub const OMNI_SERVER_PIN_WORKERS: u32 = 0x800;
+
 /// How a server serves. 0 is the default in every field: fill the struct with zeros, set `size`, and
 /// then what is to differ.
 #[allow(non_camel_case_types)]
@@ -112,6 +126,37 @@ pub struct omni_server_options {
     /// How the server is replaced by a new process; NULL: it is not. Copied. Under OMNI_MODEL_CORES the loops
     /// share their listening sockets then, as with OMNI_SERVER_SHARE_PORT.
     pub restart: *const omni_restart_options,
+    /// After how many seconds without anything from a TCP client the system asks whether it is still there,
+    /// after how many again, and after how many questions without an answer it ends the connection with
+    /// -ETIMEDOUT (SO_KEEPALIVE). All three, or none: it never asks. These options of sockets, those that
+    /// follow and the flags hold for each worker's; sockets that are inherited keep those that they have.
+    pub keep_alive_idle: u32,
+    /// See `keep_alive_idle`.
+    pub keep_alive_interval: u32,
+    /// See `keep_alive_idle`.
+    pub keep_alive_count: u32,
+    /// For how many seconds a TCP client is not reported that has sent nothing (TCP_DEFER_ACCEPT). Linux's:
+    /// `omni_server_listen` is -ENOTSUP elsewhere.
+    pub defer_accept: u32,
+    /// From how many TCP clients whose connections are not established yet what they send in their first packet
+    /// is taken (TCP_FASTOPEN), as far as net.ipv4.tcp_fastopen allows it. Linux's.
+    pub fast_open: u32,
+    /// The permissions of the file of a unix socket, at most 0777, set before it accepts anybody. 0: what the
+    /// umask leaves of 0777.
+    pub unix_mode: u32,
+    /// The owner of the file of a unix socket; 0: as it is.
+    pub unix_user: u32,
+    /// The group of the file of a unix socket; 0: as it is.
+    pub unix_group: u32,
+    /// How many bytes the system keeps for each socket that the program has not read (SO_RCVBUF). 0: what suits
+    /// the connection.
+    pub receive_buffer: u64,
+    /// How many bytes the system keeps for each socket that the peer has not got (SO_SNDBUF). 0: as above.
+    pub send_buffer: u64,
+    /// Groups whose datagrams the "udp:" addresses of the same family receive too: "239.1.2.3, ff02::fb%eth0",
+    /// with an interface's name or number, or the one that the system chooses. NULL or empty: none. The text
+    /// is copied.
+    pub multicast: *const c_char,
 }
 
 // SAFETY: as declared above; each zero is a number's or NULL.
@@ -127,7 +172,9 @@ impl omni_server_options {
     /// `restart` is NULL, or as its struct's documentation says.
     pub(crate) unsafe fn translate(&self) -> Result<ServerOptions, Failure> {
         const PORTS: u32 = OMNI_SERVER_REUSE_PORT | OMNI_SERVER_SHARE_PORT;
-        if self.flags & !(OMNI_SERVER_SIGNALS | PORTS | OMNI_SERVER_NOTIFY) != 0 {
+        const SOCKETS: u32 =
+            OMNI_SERVER_DELAY | OMNI_SERVER_FREE_BIND | OMNI_SERVER_TRANSPARENT | OMNI_SERVER_PIN_WORKERS;
+        if self.flags & !(OMNI_SERVER_SIGNALS | PORTS | OMNI_SERVER_NOTIFY | SOCKETS) != 0 {
             return Err(Failure::new(libc::EINVAL, "flags has an unknown bit"));
         }
         if self.flags & PORTS == PORTS {
@@ -163,17 +210,42 @@ impl omni_server_options {
         let options = with(options, count(self.total_queue_limit), ServerOptions::total_queue_limit);
         let options = with(options, some_time(self.idle_timeout_ns), ServerOptions::idle_timeout);
         let options = with(options, some_time(self.read_timeout_ns), ServerOptions::read_timeout);
-        let options = with(options, some_time(self.proxy_header_ns), ServerOptions::proxy_header);
+        let options =
+            with(self.of_sockets(options)?, some_time(self.proxy_header_ns), ServerOptions::proxy_header);
         let options = with(options, some_u32(self.max_address_clients), ServerOptions::max_address_clients);
         let options = with(options, some_u32(self.max_address_rate), ServerOptions::max_address_rate);
         // SAFETY: NULL or texts by the contract of this struct.
-        let (allow, deny) = unsafe { (networks(self.allow)?, networks(self.deny)?) };
+        let (allow, deny) = unsafe { (list(self.allow)?, list(self.deny)?) };
         let options = options.allow(allow).deny(deny).max_receive_rate(self.max_receive_rate);
         let write_timeout = (self.write_timeout_ns != 0).then(|| some_time(self.write_timeout_ns));
         let options = with(options, write_timeout, ServerOptions::write_timeout);
         let linger = (self.linger_ns != 0).then(|| some_time(self.linger_ns).unwrap_or_default());
         let options = with(options, linger, ServerOptions::linger);
         Ok(with(options, drain, ServerOptions::drain))
+    }
+
+    /// What is set on its sockets.
+    fn of_sockets(&self, options: ServerOptions) -> Result<ServerOptions, Failure> {
+        let seconds = |time: u32| Duration::from_secs(time.into());
+        let mut options = options
+            .no_delay(self.flags & OMNI_SERVER_DELAY == 0)
+            .free_bind(self.flags & OMNI_SERVER_FREE_BIND != 0)
+            .transparent(self.flags & OMNI_SERVER_TRANSPARENT != 0)
+            .pin_workers(self.flags & OMNI_SERVER_PIN_WORKERS != 0)
+            // SAFETY: NULL or a text by the contract of this struct.
+            .multicast(unsafe { list(self.multicast) }?);
+        let keep_alive = (self.keep_alive_idle, self.keep_alive_interval, self.keep_alive_count);
+        if let (1.., _, _) | (_, 1.., _) | (_, _, 1..) = keep_alive {
+            options = options.keep_alive(seconds(keep_alive.0), seconds(keep_alive.1), keep_alive.2);
+        }
+        if self.unix_user > 0 || self.unix_group > 0 {
+            options = options.unix_owner(some_u32(self.unix_user), some_u32(self.unix_group));
+        }
+        let options = with(options, some_u32(self.unix_mode), ServerOptions::unix_mode);
+        let options = with(options, some_u32(self.fast_open), ServerOptions::fast_open);
+        let options = with(options, count(self.receive_buffer), ServerOptions::receive_buffer);
+        let options = with(options, count(self.send_buffer), ServerOptions::send_buffer);
+        Ok(with(options, some_u32(self.defer_accept).map(seconds), ServerOptions::defer_accept))
     }
 
     fn model(&self) -> Result<Model, Failure> {
@@ -193,11 +265,11 @@ pub(crate) fn with<O, T>(options: O, value: Option<T>, set: impl FnOnce(O, T) ->
     }
 }
 
-/// The text of a list of networks; empty when it is NULL.
+/// The text of a list; empty when it is NULL.
 ///
 /// # Safety
 /// It is NULL, or a text that lives for as long as the result is used.
-pub(crate) unsafe fn networks<'a>(text: *const c_char) -> Result<&'a str, Failure> {
+pub(crate) unsafe fn list<'a>(text: *const c_char) -> Result<&'a str, Failure> {
     match text.is_null() {
         true => Ok(""),
         // SAFETY: as this function's contract says.

@@ -75,7 +75,7 @@ impl<'a, 'py> Keywords<'a, 'py> {
     }
 
     /// The same with a str.
-    fn set_text<O>(&self, options: O, name: &str, set: impl FnOnce(O, &str) -> O) -> PyResult<O> {
+    pub(crate) fn set_text<O>(&self, options: O, name: &str, set: impl FnOnce(O, &str) -> O) -> PyResult<O> {
         self.set_unless_none(options, name, |options, text: String| set(options, &text))
     }
 

@@ -50,7 +50,10 @@ impl PyServer {
                           idle_timeout=None, read_timeout=None, write_timeout=60.0, linger=2.0, \
                           signals=False, drain=10.0, wait_policy='balanced', \
                           proxy_header=None, allow='', deny='', max_address_clients=None, \
-                          max_address_rate=None, max_receive_rate=None, notify=False, \
+                          max_address_rate=None, max_receive_rate=None, keep_alive=None, \
+                          no_delay=True, receive_buffer=None, send_buffer=None, defer_accept=None, \
+                          fast_open=None, free_bind=False, transparent=False, multicast='', \
+                          unix_mode=None, unix_owner=None, pin_workers=False, notify=False, \
                           restart=None, restart_timeout=60.0, on_restart=None)"
     )]
     fn new(_arguments: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> Self {
@@ -75,6 +78,7 @@ impl PyServer {
         }
         options = keywords.set_unless_none(options, "workers", ServerOptions::workers)?;
         options = keywords.set_unless_none(options, "reuse_port", ServerOptions::reuse_port)?;
+        options = socket_options(&keywords, options)?;
         options = keywords.set(options, "signals", ServerOptions::signals)?;
         options = keywords.set(options, "notify", ServerOptions::notify)?;
         let on_restart: Option<Py<PyAny>> = keywords.take("on_restart")?.flatten();
@@ -373,6 +377,31 @@ fn report(on_restart: &Weak<Py<PyAny>>, outcome: io::Result<i32>) {
             log::exception(py, failed, format_args!("on_restart"));
         }
     });
+}
+
+/// What is set on its sockets.
+fn socket_options(keywords: &Keywords<'_, '_>, options: ServerOptions) -> PyResult<ServerOptions> {
+    let mut options = options;
+    if let Some((idle, interval, count)) = keywords.take::<Option<(f64, f64, u32)>>("keep_alive")?.flatten() {
+        let span = |seconds| convert::span(seconds, "keep_alive");
+        options = options.keep_alive(span(idle)?, span(interval)?, count);
+    }
+    options = keywords.set(options, "no_delay", ServerOptions::no_delay)?;
+    options = keywords.set_unless_none(options, "receive_buffer", ServerOptions::receive_buffer)?;
+    options = keywords.set_unless_none(options, "send_buffer", ServerOptions::send_buffer)?;
+    if let Some(time) = keywords.take_span("defer_accept")?.flatten() {
+        options = options.defer_accept(time);
+    }
+    options = keywords.set_unless_none(options, "fast_open", ServerOptions::fast_open)?;
+    options = keywords.set(options, "free_bind", ServerOptions::free_bind)?;
+    options = keywords.set(options, "transparent", ServerOptions::transparent)?;
+    options = keywords.set_text(options, "multicast", ServerOptions::multicast)?;
+    options = keywords.set_unless_none(options, "unix_mode", ServerOptions::unix_mode)?;
+    if let Some((user, group)) = keywords.take::<Option<(Option<u32>, Option<u32>)>>("unix_owner")?.flatten()
+    {
+        options = options.unix_owner(user, group);
+    }
+    keywords.set(options, "pin_workers", ServerOptions::pin_workers)
 }
 
 fn model_of(py: Python<'_>, name: &str) -> PyResult<Model> {

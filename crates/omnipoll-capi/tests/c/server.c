@@ -42,6 +42,9 @@ static void bad_options(uint32_t engine)
     REFUSED(flags, UINT32_C(1) << 31, -EINVAL);
     REFUSED(flags, OMNI_SERVER_REUSE_PORT | OMNI_SERVER_SHARE_PORT, -EINVAL);
     REFUSED(allow, "10.0.0.1/8", -EINVAL);
+    REFUSED(multicast, "10.0.0.1", -EINVAL);
+    REFUSED(keep_alive_idle, 1, -EINVAL);
+    REFUSED(unix_mode, 01000, -EINVAL);
     REFUSED(deny, "\xff", -EINVAL);
     REFUSED(wait_policy, OMNI_WAIT_THRIFTY, -EINVAL);
     REFUSED(wait_ns, 1, -EINVAL);
@@ -80,7 +83,15 @@ static void every_option(uint32_t engine)
                                              .max_address_rate = UINT32_MAX,
                                              .allow = "127.0.0.0/8",
                                              .deny = "::/0",
-                                             .max_receive_rate = UINT64_MAX};
+                                             .max_receive_rate = UINT64_MAX,
+                                             .keep_alive_idle = 60,
+                                             .keep_alive_interval = 10,
+                                             .keep_alive_count = 5,
+                                             .defer_accept = 1,
+                                             .fast_open = UINT32_MAX,
+                                             .unix_mode = 0660,
+                                             .receive_buffer = 20000,
+                                             .multicast = "239.1.2.3"};
         omni_server *server = new_server(&options, &handler);
         IS(omni_server_engine(server), engine);
         IS(omni_server_model(server), model);

@@ -110,3 +110,19 @@ pub(crate) fn processors() -> Vec<usize> {
         (0..libc::CPU_SETSIZE as usize).filter(|&cpu| libc::CPU_ISSET(cpu, &set)).collect()
     }
 }
+
+/// Gives up being root, if this process is: another user, one group, for good. Returns the user that it is then.
+pub(crate) fn drop_privileges() -> u32 {
+    const NOBODY: u32 = 65_534;
+    // SAFETY: none reads memory: there are no groups.
+    unsafe {
+        if libc::geteuid() == 0 {
+            // The groups first, while it still may.
+            assert_eq!(libc::setgroups(0, std::ptr::null()), 0);
+            assert_eq!(libc::setgid(NOBODY), 0);
+            assert_eq!(libc::setuid(NOBODY), 0);
+            assert_eq!(libc::setuid(0), -1, "it could come back");
+        }
+        libc::geteuid()
+    }
+}

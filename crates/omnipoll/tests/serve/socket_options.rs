@@ -12,7 +12,7 @@ use socket2::SockRef;
 use crate::client::exchange;
 use crate::config::Config;
 use crate::log::LogWriter;
-use crate::process::{processors, socket_option};
+use crate::process::{drop_privileges, processors, socket_option};
 use crate::running_server::{serve, serve_on, serve_with};
 use crate::suite::Suite;
 use crate::support::expect::LONG;
@@ -24,6 +24,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.for_each_model(options_of_the_listening_socket_are_set);
     suite.for_models(&[Model::Reactor, Model::Cores, Model::Prefork], a_group_is_received_from);
     suite.for_models(&[Model::Reactor, Model::Cores, Model::Prefork], workers_stay_on_their_processors);
+    suite.for_each_config(privileges_are_dropped_between_listen_and_run);
     suite.for_each_model(the_file_of_a_unix_socket_has_its_mode_and_owner);
 }
 
@@ -119,6 +120,26 @@ fn workers_stay_on_their_processors(config: Config) {
     for client in (0..8).map(|_| server.client()).collect::<Vec<_>>() {
         let [worker, count, processor] = server.values(&client, 3)[..] else { panic!("three values") };
         assert_eq!((count, processor as usize), (1, all[worker as usize % all.len()]));
+    }
+    server.stop_and_check();
+}
+
+/// Workers and the processes of clients have what is left.
+fn privileges_are_dropped_between_listen_and_run(config: Config) {
+    let root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
+    let handler = TestHandler::echo().on_open(|_, log| {
+        // Nothing is left that could be dropped.
+        log.value(drop_privileges());
+        Ok(())
+    });
+    let server = serve_on(&["127.0.0.1:0"], config.options(), handler, |_| {
+        let user = drop_privileges();
+        assert!(!root || user == 65_534);
+    });
+    for _ in 0..4 {
+        let client = server.client();
+        assert_ne!(server.values(&client, 1), [0]);
+        exchange(&client, b"hello");
     }
     server.stop_and_check();
 }
