@@ -1820,6 +1820,31 @@ OMNI_API int omni_server_restart(omni_server *server) OMNI_NONNULL(1);
 #define OMNI_SERVER_NOTIFY 0x8
 
 /**
+ * Flag of omni_server_options: small writes on TCP wait while others are under way, as the system has it by
+ * default. Without it they are sent at once (TCP_NODELAY).
+ */
+#define OMNI_SERVER_DELAY 0x100
+
+/**
+ * Flag of omni_server_options: an address may be listened on that this machine does not have yet
+ * (IP_FREEBIND). Linux's.
+ */
+#define OMNI_SERVER_FREE_BIND 0x200
+
+/**
+ * Flag of omni_server_options: clients of any address that is routed here are accepted (IP_TRANSPARENT).
+ * `omni_server_listen` is -EPERM without CAP_NET_ADMIN. Linux's.
+ */
+#define OMNI_SERVER_TRANSPARENT 0x400
+
+/**
+ * Flag of omni_server_options: each worker of OMNI_MODEL_CORES and OMNI_MODEL_PREFORK stays on a processor of
+ * its own: worker 0 on the first that the process may use, and so on, round and round. Under
+ * OMNI_MODEL_REACTOR the loop stays on the first; the other models have no workers. Linux's.
+ */
+#define OMNI_SERVER_PIN_WORKERS 0x800
+
+/**
  * How a server serves. 0 is the default in every field: fill the struct with zeros, set `size`, and
  * then what is to differ.
  */
@@ -1951,6 +1976,59 @@ typedef struct omni_server_options {
      * share their listening sockets then, as with OMNI_SERVER_SHARE_PORT.
      */
     const omni_restart_options *restart;
+    /**
+     * After how many seconds without anything from a TCP client the system asks whether it is still there,
+     * after how many again, and after how many questions without an answer it ends the connection with
+     * -ETIMEDOUT (SO_KEEPALIVE). All three, or none: it never asks. These options of sockets, those that
+     * follow and the flags hold for each worker's; sockets that are inherited keep those that they have.
+     */
+    uint32_t keep_alive_idle;
+    /**
+     * See `keep_alive_idle`.
+     */
+    uint32_t keep_alive_interval;
+    /**
+     * See `keep_alive_idle`.
+     */
+    uint32_t keep_alive_count;
+    /**
+     * For how many seconds a TCP client is not reported that has sent nothing (TCP_DEFER_ACCEPT). Linux's:
+     * `omni_server_listen` is -ENOTSUP elsewhere.
+     */
+    uint32_t defer_accept;
+    /**
+     * From how many TCP clients whose connections are not established yet what they send in their first packet
+     * is taken (TCP_FASTOPEN), as far as net.ipv4.tcp_fastopen allows it. Linux's.
+     */
+    uint32_t fast_open;
+    /**
+     * The permissions of the file of a unix socket, at most 0777, set before it accepts anybody. 0: what the
+     * umask leaves of 0777.
+     */
+    uint32_t unix_mode;
+    /**
+     * The owner of the file of a unix socket; 0: as it is.
+     */
+    uint32_t unix_user;
+    /**
+     * The group of the file of a unix socket; 0: as it is.
+     */
+    uint32_t unix_group;
+    /**
+     * How many bytes the system keeps for each socket that the program has not read (SO_RCVBUF). 0: what suits
+     * the connection.
+     */
+    uint64_t receive_buffer;
+    /**
+     * How many bytes the system keeps for each socket that the peer has not got (SO_SNDBUF). 0: as above.
+     */
+    uint64_t send_buffer;
+    /**
+     * Groups whose datagrams the "udp:" addresses of the same family receive too: "239.1.2.3, ff02::fb%eth0",
+     * with an interface's name or number, or the one that the system chooses. NULL or empty: none. The text
+     * is copied.
+     */
+    const char *multicast;
 } omni_server_options;
 
 /**
