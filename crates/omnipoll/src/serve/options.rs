@@ -247,7 +247,8 @@ impl ServerOptions {
     /// gives each the same share of the clients. Without it they share one, on which the engine
     /// wakes one worker for each client where it can (EXCLUSIVE): they take turns, more or less,
     /// and no client has to wait for a worker that has died. By default with it under CORES and
-    /// without it under PREFORK. Unix sockets, and those that were inherited, are always shared.
+    /// without it under PREFORK. Unix sockets, and those that were inherited, are always shared; so are all where
+    /// the process has become another user's since it listened, who may not add to them.
     ///
     /// # Portability
     ///

@@ -315,12 +315,20 @@ impl<H: Handler + Send + Sync> Server<H> {
         let (bound, options) = (lock(&self.shared.bound), &self.shared.options.each_loop);
         let workers = self.shared.counters.workers();
         let mut sockets: Vec<_> = (0..workers).map(|_| WorkerSockets::default()).collect();
+        let mut are_shared = false;
         for (number, sockets) in sockets.iter_mut().enumerate() {
             for bound in bound.iter() {
                 match bound {
                     Bound::Datagrams(socket) => sockets.datagrams.push(socket.try_clone()?),
                     Bound::Stream(listener) if number > 0 && listener.shares_port() => {
-                        sockets.listeners.push(listener.sibling(options.backlog, &options.settings)?)
+                        match listener.sibling(options.backlog, &options.settings) {
+                            // Of another user than the first, after privileges have been dropped.
+                            Err(error) if is_denied(&error) => {
+                                sockets.listeners.push(listener.try_clone()?);
+                                are_shared = true;
+                            }
+                            sibling => sockets.listeners.push(sibling?),
+                        }
                     }
                     Bound::Stream(listener) => {
                         sockets.listeners.push(listener.try_clone()?);
@@ -329,6 +337,7 @@ impl<H: Handler + Send + Sync> Server<H> {
                 }
             }
         }
+        sockets.iter_mut().for_each(|sockets| sockets.is_shared |= are_shared);
         Ok(sockets)
     }
 }
@@ -337,6 +346,11 @@ impl<H> std::fmt::Debug for Server<H> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Server").field("options", &self.shared.options).finish_non_exhaustive()
     }
+}
+
+/// Whether this user may not add a socket to the port of another's.
+fn is_denied(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EACCES | libc::EADDRINUSE))
 }
 
 fn cores_of_this_process() -> usize {
