@@ -95,10 +95,11 @@ class Server(_native.Server):
     count), the seconds after which the system asks a silent client, asks again, and how often before it ends
     the connection. no_delay: whether small writes are sent at once (TCP_NODELAY). receive_buffer,
     send_buffer: bytes (SO_RCVBUF, SO_SNDBUF). defer_accept: the seconds for which a client that has sent
-    nothing is not reported; fast_open: how many may send data in their first packet; free_bind: an address need not be there
-    yet; transparent: any address that is routed here (all four Linux's). multicast: the groups of "udp:"
-    addresses, "239.1.2.3, ff02::fb%eth0". unix_mode, unix_owner: of a unix socket's file, the permissions and
-    (user, group), None as it is. pin_workers: each worker of "cores" and "prefork" stays on a processor.
+    nothing is not reported; fast_open: how many may send data in their first packet; free_bind: an
+    address need not be there yet; transparent: any address that is routed here (all four Linux's).
+    multicast: the groups of "udp:" addresses, "239.1.2.3, ff02::fb%eth0". unix_mode, unix_owner: of a
+    unix socket's file, the permissions and (user, group), None as it is. pin_workers: each worker of
+    "cores" and "prefork" stays on a processor.
 
     signals: whether SIGTERM and SIGINT stop the server, a second one at once. drain: the seconds
     clients have to finish then, and after a with block; None is as long as they like. notify: whether the
