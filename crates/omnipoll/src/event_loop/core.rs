@@ -67,6 +67,8 @@ pub(crate) struct Core {
     pub(crate) driver: AnyDriver,
     pub(crate) acceptor: Acceptor,
     pub(crate) counters: WorkerCounters,
+    /// How many clients it has begun to serve.
+    pub(crate) admitted: u64,
     /// What clients are admitted by before anything is known of them but their addresses.
     pub(crate) admission: Option<Admission>,
     /// It accepts no more, and ends when its clients have.
@@ -93,6 +95,7 @@ impl Core {
             driver,
             acceptor,
             counters,
+            admitted: 0,
             admission: None,
             is_stopping: false,
             is_interruptible,
@@ -245,6 +248,7 @@ impl Core {
             };
             accepted.admitted = admitted.map(Box::new);
         }
+        self.admitted += 1;
         clients.on_accept(self, accepted)
     }
 

@@ -140,6 +140,11 @@ impl ChildProcesses {
         self.alive.remove(&child).map(|_| Ended { child, status })
     }
 
+    /// Kills one of them, whose end will be reported.
+    pub(super) fn kill(&self, child: u64) {
+        self.alive.get(&child).iter().for_each(|&&pid| kill(pid, libc::SIGKILL));
+    }
+
     fn kill_all(&self) {
         self.alive.values().for_each(|&pid| kill(pid, libc::SIGKILL));
     }

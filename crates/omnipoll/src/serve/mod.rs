@@ -22,6 +22,7 @@ mod stats;
 mod successor;
 mod tokens;
 mod worker;
+mod worker_process;
 
 pub use crate::event_loop::Handler;
 pub use options::{AroundFork, Model, ServerOptions};

@@ -129,6 +129,9 @@ pub struct ServerOptions {
     pub(super) signals: bool,
     pub(super) notify: bool,
     pub(super) restart: Option<Restart>,
+    /// How many clients, and up to how many more.
+    pub(super) clients_per_worker: Option<(u64, u64)>,
+    pub(super) hang_timeout: Option<Duration>,
     pub(super) drain: Option<Duration>,
     pub(super) around_fork: Option<AroundFork>,
 }
@@ -144,6 +147,8 @@ impl Default for ServerOptions {
             signals: false,
             notify: false,
             restart: None,
+            clients_per_worker: None,
+            hang_timeout: None,
             drain: Some(Duration::from_secs(10)),
             around_fork: None,
         }
@@ -409,6 +414,36 @@ impl ServerOptions {
     /// See the example of [`Restart`].
     pub fn restart(mut self, restart: Restart) -> Self {
         self.restart = Some(restart);
+        self
+    }
+
+    /// After how many clients a worker of PREFORK is replaced by another one: so many, and up to `jitter` more,
+    /// so that not all are replaced at once. The new one serves before the old one stops accepting, and they
+    /// are replaced one after another; the old one's clients have the [`drain`](Self::drain). For programs
+    /// whose memory grows. No limit by default; without effect under other models.
+    ///
+    /// ```
+    /// use omnipoll::{Model, ServerOptions};
+    ///
+    /// let options = ServerOptions::new().model(Model::Prefork).clients_per_worker(10_000, 1_000);
+    /// ```
+    pub fn clients_per_worker(mut self, clients: u64, jitter: u64) -> Self {
+        self.clients_per_worker = Some((clients.max(1), jitter));
+        self
+    }
+
+    /// After what time a worker of PREFORK whose loop does not turn is killed: one that is stuck in a callback,
+    /// or stopped. It is replaced and counted as one that has died. The time begins when it is forked. The
+    /// loop of each worker wakes four times in it. Off by default; without effect under other models.
+    ///
+    /// ```
+    /// use omnipoll::{Model, ServerOptions};
+    /// use std::time::Duration;
+    ///
+    /// let options = ServerOptions::new().model(Model::Prefork).hang_timeout(Duration::from_secs(30));
+    /// ```
+    pub fn hang_timeout(mut self, timeout: Duration) -> Self {
+        self.hang_timeout = Some(timeout);
         self
     }
 

@@ -1,14 +1,16 @@
 //! [`Pulse`]: what a worker process tells its parent.
 
 use std::io;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
 use crate::sys::{SharedWords, Waker};
 
-/// Has begun to serve.
-const SERVES: usize = 0;
-const WORDS: usize = 1;
+/// How often its loop has shown that it turns; 0: it doesn't serve yet.
+const BEATS: usize = 0;
+/// It has served as many clients as it should.
+const IS_WORN: usize = 1;
+const WORDS: usize = 2;
 
 /// Memory that a worker process shares with its parent, and what wakes the parent to look at it.
 #[derive(Clone)]
@@ -23,15 +25,41 @@ impl Pulse {
         Ok(Self { words: Arc::new(SharedWords::new(WORDS)?), parent: parent.clone() })
     }
 
+    fn word(&self, word: usize) -> &AtomicU64 {
+        &self.words[word]
+    }
+
     /// In the worker: it begins to serve.
     pub(super) fn begin(&self) {
-        self.words[SERVES].store(1, Ordering::Release);
+        self.beat();
         self.wake();
+    }
+
+    /// In the worker: its loop turns.
+    pub(super) fn beat(&self) {
+        self.word(BEATS).fetch_add(1, Ordering::Release);
+    }
+
+    /// In the worker: another one should take its place.
+    pub(super) fn wear_out(&self) {
+        if self.word(IS_WORN).swap(1, Ordering::Release) == 0 {
+            self.wake();
+        }
+    }
+
+    /// In the parent: how often it has beaten.
+    pub(super) fn beats(&self) -> u64 {
+        self.word(BEATS).load(Ordering::Acquire)
     }
 
     /// In the parent: whether the worker has begun to serve.
     pub(super) fn serves(&self) -> bool {
-        self.words[SERVES].load(Ordering::Acquire) != 0
+        self.beats() > 0
+    }
+
+    /// In the parent: whether another one should take its place.
+    pub(super) fn is_worn(&self) -> bool {
+        self.word(IS_WORN).load(Ordering::Acquire) != 0
     }
 
     fn wake(&self) {

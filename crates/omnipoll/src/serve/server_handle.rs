@@ -267,6 +267,35 @@ impl ServerHandle {
         self.shared.ask(Request::Restart)
     }
 
+    /// Replaces the workers of PREFORK, one after another: a new process serves before the old one stops
+    /// accepting, and the clients of that have the [drain](crate::ServerOptions::drain). It returns at once, and
+    /// is async-signal-safe. A process that does not come to serve is tried again later, and the old one goes on.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTSUP` under another model; `EALREADY` while it is in progress; `EOWNERDEAD` in a forked child.
+    ///
+    /// ```
+    /// # use omnipoll::{Conn, Handler};
+    /// # struct Echo;
+    /// # impl Handler for Echo {
+    /// #     type State = ();
+    /// #     fn on_open(&self, _: &mut Conn<'_>) -> std::io::Result<()> { Ok(()) }
+    /// #     fn on_data(&self, conn: &mut Conn<'_>, _: &mut (), data: &[u8]) { let _ = conn.write(data); }
+    /// # }
+    /// use omnipoll::{Model, Server, ServerOptions};
+    ///
+    /// let server = Server::with_options(Echo, ServerOptions::new().model(Model::Prefork))?;
+    /// server.handle().restart_workers()?; // when it runs
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn restart_workers(&self) -> io::Result<()> {
+        if self.shared.options.model != Model::Prefork {
+            return Err(bare(libc::ENOTSUP));
+        }
+        self.shared.ask(Request::RestartWorkers)
+    }
+
     /// Tells the service manager lines of sd_notify(3), such as `"STATUS=warm"`, or several, parted by line
     /// feeds. False when there is none to be told: the server was made without
     /// [`notify`](crate::ServerOptions::notify), or `NOTIFY_SOCKET` was not set then. From any thread.

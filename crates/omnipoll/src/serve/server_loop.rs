@@ -11,6 +11,7 @@ use super::lifecycle::Lifecycle;
 use super::options::Model;
 use super::shared::Shared;
 use super::tokens;
+use super::worker_process::WorkerLife;
 use crate::event_loop::tokens::{CONNECTIONS, LISTENERS};
 use crate::event_loop::{Acceptor, Clients, Core, Hooks, EVENTS};
 use crate::net::driver::AnyDriver;
@@ -63,6 +64,8 @@ pub(super) struct ServerLoop {
     is_signalled: bool,
     /// In the loop of the thread that called `run`.
     lifecycle: Option<Lifecycle>,
+    /// In a worker process.
+    worker_life: Option<WorkerLife>,
 }
 
 impl ServerLoop {
@@ -77,11 +80,18 @@ impl ServerLoop {
         let lifecycle = if is_control { Lifecycle::new(&shared) } else { None };
         let mut core = Core::new(poller, driver, acceptor, shared.counters.of(worker), is_control);
         core.admission = shared.admission(worker, false);
-        Self { core, shared, stop_pipes: Vec::new(), is_signalled: false, lifecycle }
+        Self { core, shared, stop_pipes: Vec::new(), is_signalled: false, lifecycle, worker_life: None }
     }
 
     fn poller(&self) -> &Arc<Poller> {
         &self.core.poller
+    }
+
+    /// It is that of a worker process, which begins to serve.
+    pub(super) fn begin(&mut self, life: WorkerLife) -> io::Result<()> {
+        life.begin(&self.core)?;
+        self.worker_life = Some(life);
+        Ok(())
     }
 
     /// Stops also when the other ends of these pipes are closed, one after another.
@@ -142,6 +152,9 @@ impl ServerLoop {
 
     #[inline]
     fn report(&mut self) -> io::Result<()> {
+        if let Some(life) = &self.worker_life {
+            life.advance(&self.core);
+        }
         match &mut self.lifecycle {
             Some(lifecycle) => lifecycle.advance(&self.core),
             None => Ok(()),
@@ -227,10 +240,18 @@ impl ServerLoop {
             (EventKind::Io, tokens::STOP_PIPE) => return self.stop_pipe_ended(clients),
             (EventKind::Signal, tokens::SIGNAL) => return self.stop_by_signal(clients),
             (EventKind::Wake, _) => self.apply_stop(clients),
+            (EventKind::Timer, tokens::BEAT) => return self.beat(clients, event),
             (_, tokens::WATCHDOG..=tokens::RESTART) => return self.advance_life(clients, event),
             _ => {}
         }
         self.core.dispatch(clients, event)
+    }
+
+    fn beat(&mut self, clients: &mut (impl Clients + Hooks), event: &Event) -> io::Result<()> {
+        match &self.worker_life {
+            Some(life) => life.beat(&self.core),
+            None => clients.on_event(&mut self.core, event),
+        }
     }
 
     #[cold]

@@ -26,6 +26,7 @@ const MAX_CLIENTS: usize = 512;
 #[repr(usize)]
 pub(super) enum Request {
     Restart,
+    RestartWorkers,
 }
 
 /// How far a request is.
@@ -61,7 +62,7 @@ pub(super) struct Shared {
     pub(super) other_loops: AtomicUsize,
     /// How many workers have begun to serve.
     pub(super) serving: AtomicUsize,
-    requests: [AtomicU32; 1],
+    requests: [AtomicU32; 2],
     /// Who is told how the server does.
     pub(super) notifier: Option<Notifier>,
     /// The stop of this process.
@@ -206,6 +207,10 @@ impl Shared {
         let state = &self.requests[request as usize];
         state.load(Ordering::Relaxed) == ASKED
             && state.compare_exchange(ASKED, IN_PROGRESS, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    pub(super) fn is_in_progress(&self, request: Request) -> bool {
+        self.requests[request as usize].load(Ordering::Relaxed) == IN_PROGRESS
     }
 
     pub(super) fn finish(&self, request: Request) {

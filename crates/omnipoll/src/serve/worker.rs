@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::pulse::Pulse;
 use super::server_loop::{watch_stop_signals, ServerLoop, Until};
 use super::shared::Shared;
+use super::worker_process::WorkerLife;
 use crate::event_loop::{Accepted, Acceptor, Connections, Handler, LoopPlace};
 use crate::net::{open_mailbox, Admission, DatagramSocket, Listener};
 use crate::sys::affinity::Pinned;
@@ -60,8 +61,8 @@ pub(super) fn serve<H: Handler>(
             pulse = Some(parent.pulse);
         }
         between_start_and_end(shared, &mut server_loop, &mut connections, |server_loop, connections| {
-            match &pulse {
-                Some(pulse) => pulse.begin(),
+            match pulse {
+                Some(pulse) => server_loop.begin(WorkerLife::new(shared, pulse))?,
                 None => shared.worker_serves(),
             }
             server_loop.run(connections, Until::Stopped)

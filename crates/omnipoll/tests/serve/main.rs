@@ -33,6 +33,7 @@ mod on_timeout;
 mod other_threads;
 mod processes;
 mod proxy_header;
+mod replacing;
 mod restarting;
 mod socket_options;
 mod step_by_step;
@@ -60,6 +61,7 @@ fn main() -> std::process::ExitCode {
     memory::behaviours(&mut suite);
     notify::behaviours(&mut suite);
     stopping::behaviours(&mut suite);
+    replacing::behaviours(&mut suite);
     restarting::behaviours(&mut suite);
     step_by_step::behaviours(&mut suite);
     admission::behaviours(&mut suite);

@@ -142,6 +142,10 @@ fn run_commands(handle: &ServerHandle, commands_in: UnixStream, answers: &UnixSt
                 handle.stop(drain_from(argument)).expect("stop");
                 continue;
             }
+            "restart_workers" => {
+                handle.restart_workers().expect("restart_workers");
+                continue;
+            }
             "stats" => format!("stats {}", pack(handle)),
             "broadcast" => match broadcast(handle, argument) {
                 Ok(count) => format!("broadcast {count}"),
@@ -208,6 +212,11 @@ impl RunningServer {
     pub(crate) fn stop(&self, drain: impl Into<Option<Duration>>) {
         let drain = drain.into().map_or(String::from("none"), |drain| drain.as_nanos().to_string());
         send_line(self.commands.get_ref(), &format!("stop {drain}"));
+    }
+
+    /// Has its workers replaced, one after another.
+    pub(crate) fn restart_workers(&self) {
+        send_line(self.commands.get_ref(), "restart_workers");
     }
 
     pub(crate) fn stats(&mut self) -> Stats {
