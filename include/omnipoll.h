@@ -95,7 +95,7 @@
  * must not leave a call by pthread_cancel or longjmp.
  *
  * Signals. A signal handler may call omni_poller_wake, omni_loop_stop, omni_server_stop,
- * omni_server_restart and omni_version, and nothing else of this library.
+ * omni_server_restart, omni_server_restart_workers and omni_version, and nothing else of this library.
  *
  * Fork. A forked child may free an inherited poller, or take it over with omni_poller_after_fork;
  * until then changing it, waiting, waking and posting are -EOWNERDEAD. Neither touches the parent's
@@ -2029,6 +2029,20 @@ typedef struct omni_server_options {
      * is copied.
      */
     const char *multicast;
+    /**
+     * After how many clients a worker of OMNI_MODEL_PREFORK is replaced by another one, which serves before the
+     * old one stops accepting; the old one's clients have `drain_ns`. 0: no limit.
+     */
+    uint64_t clients_per_worker;
+    /**
+     * Up to how many clients more, so that not all workers are replaced at once.
+     */
+    uint64_t clients_jitter;
+    /**
+     * After what time a worker of OMNI_MODEL_PREFORK whose loop does not turn is killed: it is replaced, and
+     * counted as one that has died. The loop of each worker wakes four times in it. 0: none is.
+     */
+    int64_t hang_timeout_ns;
 } omni_server_options;
 
 /**
@@ -2202,6 +2216,21 @@ OMNI_API OMNI_MUST_USE int omni_server_dup_listener(const omni_server *server,
  * Returns 0 or an error. System calls: none. Since 0.1.
  */
 OMNI_API int omni_server_keep_files(omni_server *server) OMNI_NONNULL(1);
+
+/**
+ * Replaces the workers of OMNI_MODEL_PREFORK, one after another: a new process serves before the old one stops
+ * accepting, and the clients of that have the `drain_ns` of the options. A process that does not come to
+ * serve is tried again later, and the old one goes on.
+ *
+ * Returns 0 at once, or:
+ *   -ENOTSUP: under another model.
+ *   -EALREADY: it is in progress.
+ *   -EOWNERDEAD: in a process that the server, or the program, has forked.
+ *
+ * May be called from a signal handler, as `omni_server_stop`. System calls: a write to an eventfd; in the
+ * thread of `omni_server_run` fork. Since 0.1.
+ */
+OMNI_API int omni_server_restart_workers(omni_server *server) OMNI_NONNULL(1);
 
 /**
  * Tells the service manager lines of sd_notify(3), such as "STATUS=warm", or several, parted by line

@@ -629,6 +629,9 @@ class _Options(TypedDict, total=False):
     restart: bool | Sequence[str] | None
     restart_timeout: float
     on_restart: Callable[[int | None, OSError | None], object] | None
+    clients_per_worker: int | None
+    clients_jitter: int
+    hang_timeout: float | None
 
 @disjoint_base
 class Server:
@@ -676,6 +679,9 @@ class Server:
         restart: bool | Sequence[str] | None = None,
         restart_timeout: float = 60.0,
         on_restart: Callable[[int | None, OSError | None], object] | None = None,
+        clients_per_worker: int | None = None,
+        clients_jitter: int = 0,
+        hang_timeout: float | None = None,
     ) -> None: ...
     def listen(self, address: str) -> str: ...
     @property
@@ -694,6 +700,7 @@ class Server:
     def dup_listener(self, number: int = 0) -> int: ...
     def keep_files(self) -> None: ...
     def restart(self) -> None: ...
+    def restart_workers(self) -> None: ...
     def notify(self, state: str) -> bool: ...
     @property
     def engine(self) -> str: ...

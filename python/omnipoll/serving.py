@@ -113,6 +113,11 @@ class Server(_native.Server):
     has ended before it served; TimeoutError; ECANCELED, this server was stopped meanwhile; or what
     posix_spawn(3) says. Under "cores" the loops share their listening sockets then.
 
+    clients_per_worker, clients_jitter: after how many clients a worker of "prefork" is replaced by another
+    one, which serves before the old one stops accepting, and up to how many more; None is no limit.
+    hang_timeout: the seconds after which a worker of "prefork" whose loop does not turn is killed and
+    replaced; None is never.
+
     run() serves in the calling thread, start() and run_once() do so step by step. As a context manager it
     serves in a thread of its own, and stops at the end of the block.
 

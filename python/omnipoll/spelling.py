@@ -48,6 +48,9 @@ OPTIONS = (
     "restart",
     "restart_timeout",
     "on_restart",
+    "clients_per_worker",
+    "clients_jitter",
+    "hang_timeout",
 )
 
 LOOP_OPTIONS = (

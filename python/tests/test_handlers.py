@@ -120,7 +120,7 @@ def test_types_see_the_same() -> None:
         (
             {"modle": "cores"},
             TypeError,
-            r"argument 'modle': did you mean 'model'\? there are model, engine, .*, notify, .*, on_restart$",
+            r"argument 'modle': did you mean 'model'\? there are model, engine, .*, hang_timeout$",
         ),
         ({"colour": 3}, TypeError, "argument 'colour': there are model, "),
         (

@@ -8,6 +8,7 @@ import fcntl
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,6 +120,39 @@ def test_restarts_that_cannot_be() -> None:
             Server(Echo(), restart=restart)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="shares its sockets"):
         Server(Echo(), restart=True, model="cores", reuse_port=True)
+
+
+REPLACED = """
+import signal, time
+class Who(Echo):
+    def on_data(self, connection, data):
+        if data == b"hang":
+            time.sleep(3600)
+        connection.write(b"%d\\n" % os.getpid())
+options = {"rolling": {}, "worn": {"clients_per_worker": 3}, "hung": {"hang_timeout": 0.7}}[MODE]
+handler = Who()
+signal.signal(signal.SIGUSR1, lambda *_: handler.server.restart_workers())
+serve(handler, signals=True, drain=10, **options)
+"""
+
+
+@pytest.mark.parametrize("mode", ["rolling", "worn", "hung"])
+def test_workers_are_replaced(mode: str) -> None:
+    with program(REPLACED.replace("MODE", repr(mode)), "prefork", "auto") as (process, address):
+        first = {who(address) for _ in range(3)}
+        if mode == "rolling":
+            process.send_signal(signal.SIGUSR1)
+        with connect(address) as client:
+            if mode == "hung":
+                client.sendall(b"hang")
+            end_of_time = time.monotonic() + 3 * LONG
+            now = None
+            while now in (None, *first):
+                assert time.monotonic() < end_of_time
+                # A ring accepts clients while its worker hangs: they are reset with it.
+                with contextlib.suppress(ConnectionError if mode == "hung" else ()):
+                    now = who(address)
+        assert end(process) == ("", "")
 
 
 NAMED = """

@@ -93,7 +93,10 @@ FIELD(omni_server_options, unix_group, 164 + 3 * sizeof(void *), 4);
 FIELD(omni_server_options, receive_buffer, 168 + 3 * sizeof(void *), 8);
 FIELD(omni_server_options, send_buffer, 176 + 3 * sizeof(void *), 8);
 FIELD(omni_server_options, multicast, 184 + 3 * sizeof(void *), sizeof(void *));
-FILLED(omni_server_options, multicast);
+FIELD(omni_server_options, clients_per_worker, 184 + 4 * sizeof(void *), 8);
+FIELD(omni_server_options, clients_jitter, 192 + 4 * sizeof(void *), 8);
+FIELD(omni_server_options, hang_timeout_ns, 200 + 4 * sizeof(void *), 8);
+FILLED(omni_server_options, hang_timeout_ns);
 
 _Static_assert(sizeof(omni_restart_options) >= 16 + 3 * sizeof(void *), "omni_restart_options has shrunk");
 FIELD(omni_restart_options, size, 0, 4);

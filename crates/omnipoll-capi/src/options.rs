@@ -157,6 +157,14 @@ pub struct omni_server_options {
     /// with an interface's name or number, or the one that the system chooses. NULL or empty: none. The text
     /// is copied.
     pub multicast: *const c_char,
+    /// After how many clients a worker of OMNI_MODEL_PREFORK is replaced by another one, which serves before the
+    /// old one stops accepting; the old one's clients have `drain_ns`. 0: no limit.
+    pub clients_per_worker: u64,
+    /// Up to how many clients more, so that not all workers are replaced at once.
+    pub clients_jitter: u64,
+    /// After what time a worker of OMNI_MODEL_PREFORK whose loop does not turn is killed: it is replaced, and
+    /// counted as one that has died. The loop of each worker wakes four times in it. 0: none is.
+    pub hang_timeout_ns: i64,
 }
 
 // SAFETY: as declared above; each zero is a number's or NULL.
@@ -200,6 +208,11 @@ impl omni_server_options {
             false => Some(unsafe { sized::read(self.restart)?.translate() }?),
         };
         let options = with(options, restart, ServerOptions::restart);
+        let options = match self.clients_per_worker {
+            0 => options,
+            clients => options.clients_per_worker(clients, self.clients_jitter),
+        };
+        let options = with(options, some_time(self.hang_timeout_ns), ServerOptions::hang_timeout);
         let options = with(options, engine_kind(self.engine)?, ServerOptions::engine);
         let options = with(options, ports, ServerOptions::reuse_port);
         let options = with(options, count(self.workers.into()), ServerOptions::workers);

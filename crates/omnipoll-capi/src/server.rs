@@ -373,6 +373,23 @@ pub extern "C" fn omni_server_keep_files(server: *mut omni_server) -> c_int {
     })
 }
 
+/// cbindgen:postfix=OMNI_NONNULL(1)
+/// Replaces the workers of OMNI_MODEL_PREFORK, one after another: a new process serves before the old one stops
+/// accepting, and the clients of that have the `drain_ns` of the options. A process that does not come to
+/// serve is tried again later, and the old one goes on.
+///
+/// Returns 0 at once, or:
+///   -ENOTSUP: under another model.
+///   -EALREADY: it is in progress.
+///   -EOWNERDEAD: in a process that the server, or the program, has forked.
+///
+/// May be called from a signal handler, as `omni_server_stop`. System calls: a write to an eventfd; in the
+/// thread of `omni_server_run` fork. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn omni_server_restart_workers(server: *mut omni_server) -> c_int {
+    call_signal_safe(&SERVERS, server.addr(), |server| server.handle.restart_workers())
+}
+
 /// cbindgen:postfix=OMNI_NONNULL(1,2)
 /// Tells the service manager lines of sd_notify(3), such as "STATUS=warm", or several, parted by line
 /// feeds. From any thread.

@@ -54,7 +54,8 @@ impl PyServer {
                           no_delay=True, receive_buffer=None, send_buffer=None, defer_accept=None, \
                           fast_open=None, free_bind=False, transparent=False, multicast='', \
                           unix_mode=None, unix_owner=None, pin_workers=False, notify=False, \
-                          restart=None, restart_timeout=60.0, on_restart=None)"
+                          restart=None, restart_timeout=60.0, on_restart=None, \
+                          clients_per_worker=None, clients_jitter=0, hang_timeout=None)"
     )]
     fn new(_arguments: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> Self {
         Self(InitCell::new())
@@ -85,6 +86,12 @@ impl PyServer {
         let on_restart = on_restart.map(Arc::new);
         if let Some(restart) = restart(&keywords, on_restart.as_ref())? {
             options = options.restart(restart);
+        }
+        let jitter = keywords.take("clients_jitter")?.unwrap_or(0);
+        let set_clients = |options: ServerOptions, clients| options.clients_per_worker(clients, jitter);
+        options = keywords.set_unless_none(options, "clients_per_worker", set_clients)?;
+        if let Some(limit) = keywords.take_span("hang_timeout")?.flatten() {
+            options = options.hang_timeout(limit);
         }
         let drain = keywords.take("drain")?.unwrap_or(Some(10.0));
         options = options.drain(convert::optional_span(drain, "drain")?);
@@ -259,6 +266,16 @@ impl PyServer {
     /// EALREADY while one is in progress and when the server was replaced, EOWNERDEAD in a forked child.
     fn restart(&self) -> PyResult<()> {
         self.0.get()?.handle.restart().map_err(error)
+    }
+
+    /// Replaces the workers of "prefork", one after another: a new process serves before the old one stops
+    /// accepting, and the clients of that have the drain. It returns at once; any thread may call it. A process
+    /// that does not come to serve is tried again later, and the old one goes on.
+    ///
+    /// Raises OSError: ENOTSUP under another model, EALREADY while it is in progress, EOWNERDEAD in a forked
+    /// child.
+    fn restart_workers(&self) -> PyResult<()> {
+        self.0.get()?.handle.restart_workers().map_err(error)
     }
 
     /// Tells the service manager lines of sd_notify(3), such as "STATUS=warm", or several, parted by line feeds.

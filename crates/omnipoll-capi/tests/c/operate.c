@@ -86,14 +86,14 @@ static void told_nothing(uint32_t engine)
 
 static const char NEXT[] = "OPERATE_NEXT"; /* the model and engine of the process that follows */
 
-/* Answers with the process that serves, or its parent. */
+/* Answers with the process that serves, or that which has forked it. */
 static pid_t served_by;
 
 static void who(omni_conn *conn, const uint8_t *data, size_t length, void *context)
 {
     char answer[32];
     (void)data, (void)length, (void)context;
-    OK(omni_conn_write(conn, answer, (size_t)snprintf(answer, sizeof answer, "%d\n", (int)served_by)) >= 0);
+    OK(omni_conn_write(conn, answer, (size_t)snprintf(answer, sizeof answer, "%d\n", (int)(served_by ? served_by : getpid()))) >= 0);
 }
 
 static void note_outcome(int outcome, void *context)
@@ -178,6 +178,26 @@ static void replaced(uint32_t engine)
     }
 }
 
+static void workers_replaced(uint32_t engine)
+{
+    struct service service;
+    serve_with(&service, engine, OMNI_MODEL_PREFORK, noting(who),
+               (omni_server_options){.workers = 1, .clients_per_worker = 2, .clients_jitter = 1,
+                                     .hang_timeout_ns = 30 * SECOND});
+    pid_t first = 0, now = 0;
+    for (int i = 0; i < 1000 && (i < 3 || now == first); i++) {
+        int fd = client();
+        char answer[32] = "";
+        send_text(fd, "who");
+        OK(recv(fd, answer, sizeof answer - 1, 0) > 0);
+        close(fd);
+        now = atoi(answer);
+        first = first ? first : now;
+    }
+    OK(now != first);
+    finish(&service);
+}
+
 static void bad_restarts(uint32_t engine)
 {
     static const char *const none[] = {NULL};
@@ -211,6 +231,7 @@ static const struct behaviour behaviours[] = {
     {"a service manager is told of the beginning and the end", told_by_a_server},
     {"nothing is told to none", told_nothing},
     {"a new process takes over, or nothing changes", replaced},
+    {"a worker is replaced when it has served enough", workers_replaced},
     {"restarts that make no sense are refused", bad_restarts},
 };
 
