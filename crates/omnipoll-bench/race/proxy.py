@@ -3,7 +3,7 @@
 
     proxy.py [--clients 1,50,1000] [--bytes 64,16384] [--seconds 0.15] [--turns 15] [--only NAME]...
              [--reconnect]
-    proxy.py --count [--clients ...] [--bytes ...] [--only NAME]...
+    proxy.py --count|--misses [--clients ...] [--bytes ...] [--only NAME]...
     proxy.py --calls [--only NAME]...
     proxy.py --memory [--only NAME]...
 
@@ -11,7 +11,8 @@ Prints for each discipline the medians, and the ratio of the proxy's CPU time to
 as echo.py does. The proxy has a core of its own; the load and the echo server share the other. --calls has
 strace count the system calls for a message and for a connection of one message, --memory says what memory of
 its own the process takes for a connection on which nothing happens, and --count has valgrind's callgrind
-count instructions in user space for a message.
+count instructions in user space for a message, --misses reads and writes that miss the processor's first cache
+as it models that.
 """
 
 from __future__ import annotations
@@ -206,7 +207,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--only", action="append", default=[])
     parser.add_argument("--reconnect", action="store_true")
-    for what in ("count", "calls", "memory"):
+    for what in ("count", "misses", "calls", "memory"):
         parser.add_argument(f"--{what}", action="store_true")
     options = parser.parse_args()
     build.build()
@@ -222,11 +223,14 @@ def main() -> None:
         return
     for clients, size in product(options.clients, options.bytes):
         words = f"{clients:,} clients, {size:,} bytes"
-        if options.count:
+        if options.count or options.misses:
+            what, events = (
+                ("instructions", turns.INSTRUCTIONS) if options.count else ("cache misses", turns.MISSES)
+            )
             count_each(
-                f"{words}: instructions in user space a message",
+                f"{words}: {what} in user space a message",
                 chosen,
-                lambda command: turns.instructions(proxying, command, clients, size),  # noqa: B023
+                lambda command: turns.instructions(proxying, command, clients, size, events),  # noqa: B023
             )
             continue
         results = race(chosen, clients, size, options.seconds, options.turns, 0, options.reconnect)

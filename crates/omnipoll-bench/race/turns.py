@@ -23,6 +23,9 @@ LIMIT = 60  # seconds for one turn
 # The base runs after so many others: a machine that others use, too, is another one a little later.
 BETWEEN = 4
 COUNTED = 1.0, 4.0  # seconds of the turns whose instructions are counted
+# Callgrind's names for them, and for reads and writes that the processor's first cache does not have.
+INSTRUCTIONS = ("Ir",)
+MISSES = ("D1mr", "D1mw")
 
 Commands = dict[str, list[str]]
 Figures = dict[str, float]
@@ -87,32 +90,42 @@ def alternate(
         took = time.monotonic() - begin
 
 
-def instructions(run: Run, command: list[str], clients: int, size: int) -> float | None:
-    """What a message takes of them."""
+def instructions(
+    run: Run, command: list[str], clients: int, size: int, events: tuple[str, ...] = INSTRUCTIONS
+) -> float | None:
+    """What a message takes of them, or of other events of callgrind's."""
 
     def messages(server: Server, seconds: float) -> float:
         return drive(server, clients, size, seconds, CORES[0])["messages"]
 
-    return count(run, command, COUNTED, messages)
+    return count(run, command, COUNTED, messages, events)
 
 
 def count(
-    run: Run, command: list[str], amounts: tuple[float, float], messages: Callable[[Server, float], float]
+    run: Run,
+    command: list[str],
+    amounts: tuple[float, float],
+    messages: Callable[[Server, float], float],
+    events: tuple[str, ...] = INSTRUCTIONS,
 ) -> float | None:
-    """Instructions in user space for a message: a longer turn less a shorter one, so that starting,
-    connecting and ending are not counted. None of a server that valgrind can't run, as on io_uring."""
+    """Instructions in user space for a message, or other events of callgrind: a longer turn less a shorter
+    one, so that starting, connecting and ending are not counted. None of a server that valgrind can't run,
+    as on io_uring."""
     counted = []
     with tempfile.NamedTemporaryFile("r") as log:
         tool = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", f"--log-file={log.name}"]
+        if events != INSTRUCTIONS:
+            tool.append("--cache-sim=yes")
         for amount in amounts:
             with run(tool + command) as server:
                 made = messages(server, amount)
-            collected = re.search(r"Collected : (\d+)", Path(log.name).read_text())
-            if not collected:
+            lines = dict(re.findall(r"(Events|Collected) +: (.*)", Path(log.name).read_text()))
+            if "Collected" not in lines:
                 return None
-            counted.append((int(collected[1]), made))
+            collected = dict(zip(lines["Events"].split(), map(int, lines["Collected"].split())))
+            counted.append((sum(collected[event] for event in events), made))
     (less, few), (more, many) = counted
-    return (more - less) / (many - few)
+    return float(more - less) / (many - few)
 
 
 def numbers(text: str) -> list[int]:

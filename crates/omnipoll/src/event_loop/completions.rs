@@ -53,13 +53,13 @@ impl<H: Handler> Connections<H> {
 
     /// Nothing more belongs to what is kept: delivers it.
     fn deliver_complete(&mut self, slot: usize) {
-        self.table[slot].io.input.end_partial();
+        self.table[slot].input.end_partial();
         self.deliver_unread(slot);
     }
 
     fn end_received(&mut self, slot: usize) {
         let connection = &mut self.table[slot];
-        let input = &connection.io.input;
+        let input = &connection.input;
         // The handler has no room yet for what came before.
         let is_held_up = !input.is_framed() && input.length() > 0;
         if connection.is_lingering() {
@@ -82,10 +82,10 @@ impl<H: Handler> Connections<H> {
         if connection.awaits_header {
             return self.header_received(slot, driver.bytes(chunk));
         }
-        if connection.io.input.is_framed() {
+        if connection.input.is_framed() {
             return self.deliver_frames_of(slot, driver.bytes(chunk));
         }
-        let unread = connection.io.input.length();
+        let unread = connection.input.length();
         // No more is waited for than one read of other engines would bring.
         let is_partial = chunk.is_partial() && unread + chunk.length() < READ;
         if is_partial {
@@ -97,7 +97,7 @@ impl<H: Handler> Connections<H> {
         }
         let is_kept = is_partial || unread > 0 || chunk.length() > self.handler.room();
         if is_kept || !connection.wants_input() {
-            if connection.io.input.keep(driver.bytes(chunk), is_partial).is_err() {
+            if connection.input.keep(driver.bytes(chunk), is_partial).is_err() {
                 connection.end(Some(libc::ENOMEM));
             }
             return;

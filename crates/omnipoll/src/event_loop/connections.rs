@@ -240,7 +240,7 @@ impl<H: Handler> Connections<H> {
         if ready.intersects(Ready::WRITE | Ready::HANGUP | Ready::ERROR) && !connection.queue.is_empty() {
             let _ = connection.flush(&self.context);
         }
-        if connection.is_awaited && ready.intersects(Ready::WRITE) {
+        if connection.io.is_awaited && ready.intersects(Ready::WRITE) {
             self.resume_relay(slot);
         }
         ready.intersects(Ready::READ) && self.table[slot].wants_input()
@@ -272,7 +272,7 @@ impl<H: Handler> Connections<H> {
                 if connection.relay_to.is_some() {
                     return self.relay_received(slot, length);
                 }
-                if connection.io.input.is_framed() {
+                if connection.input.is_framed() {
                     return self.frames_received(slot, length);
                 }
                 self.call(slot, |handler, conn, state, data| handler.on_data(conn, state, &data[..length]));
@@ -288,7 +288,7 @@ impl<H: Handler> Connections<H> {
     #[inline]
     fn room_for(&self, slot: usize) -> usize {
         let connection = &self.table[slot];
-        let input = &connection.io.input;
+        let input = &connection.input;
         match input.length() {
             kept if connection.awaits_header => LONGEST_PROXY_HEADER - kept,
             kept if kept == 0 || input.is_framed() => self.handler.room().min(self.largest_read),
@@ -302,7 +302,7 @@ impl<H: Handler> Connections<H> {
         if self.table[slot].awaits_header {
             return self.refuse_header(slot);
         }
-        if self.table[slot].io.input.is_framed() && !self.deliver_last(slot) {
+        if self.table[slot].input.is_framed() && !self.deliver_last(slot) {
             return;
         }
         self.table[slot].peer_ended = true;
@@ -331,17 +331,16 @@ impl<H: Handler> Connections<H> {
     /// Delivers what was kept, if it is wanted now.
     pub(super) fn deliver_unread(&mut self, slot: usize) -> bool {
         let connection = &mut self.table[slot];
-        let is_wanted =
-            connection.io.input.is_deliverable() && connection.is_open() && connection.wants_input();
-        if is_wanted && connection.io.input.is_framed() {
+        let is_wanted = connection.input.is_deliverable() && connection.is_open() && connection.wants_input();
+        if is_wanted && connection.input.is_framed() {
             return self.deliver_kept(slot);
         }
-        if is_wanted && connection.io.input.length() > self.handler.room() {
+        if is_wanted && connection.input.length() > self.handler.room() {
             self.starved.push(slot);
             return false;
         }
         if is_wanted {
-            let unread = connection.io.input.take();
+            let unread = connection.input.take();
             if connection.relay_to.is_some() {
                 self.relay(slot, &unread);
                 return true;
@@ -405,7 +404,7 @@ impl<H: Handler> Connections<H> {
         self.context.mailbox.remove(connection.id);
         self.unlink_relays(slot);
         let connection = &self.table[slot];
-        let error = connection.error.map(plain);
+        let error = connection.error().map(plain);
         if let Some(state) = self.states[slot].take() {
             let mut conn = Conn { table: &mut self.table, slot, context: &self.context };
             let _ = catch_unwind(AssertUnwindSafe(|| self.handler.on_close(&mut conn, state, error)));

@@ -36,41 +36,41 @@ impl<H: Handler> Connections<H> {
         bytes: &[u8],
     ) -> Result<(), std::collections::TryReserveError> {
         let mut bytes = bytes;
-        if self.table[slot].io.input.length() > 0 {
-            let count = self.table[slot].io.input.complete(bytes)?;
+        if self.table[slot].input.length() > 0 {
+            let count = self.table[slot].input.complete(bytes)?;
             bytes = &bytes[count..];
-            if self.table[slot].io.input.is_deliverable() {
+            if self.table[slot].input.is_deliverable() {
                 self.deliver_kept(slot);
             }
-            if self.table[slot].io.input.length() > 0 {
+            if self.table[slot].input.length() > 0 {
                 return match bytes {
                     [] => Ok(()),
-                    bytes => self.table[slot].io.input.keep(bytes, false),
+                    bytes => self.table[slot].input.keep(bytes, false),
                 };
             }
         }
         let Rest { delivered, is_incomplete } = self.deliver(slot, bytes);
-        self.table[slot].io.input.keep_new(&bytes[delivered..], is_incomplete)
+        self.table[slot].input.keep_new(&bytes[delivered..], is_incomplete)
     }
 
     /// Delivers the frames of what is kept. Returns whether there was one.
     pub(super) fn deliver_kept(&mut self, slot: usize) -> bool {
-        let taken = self.table[slot].io.input.take_kept();
+        let taken = self.table[slot].input.take_kept();
         let Rest { delivered, is_incomplete } = self.deliver(slot, taken.bytes());
-        self.table[slot].io.input.keep_rest(taken, delivered, is_incomplete);
+        self.table[slot].input.keep_rest(taken, delivered, is_incomplete);
         delivered > 0
     }
 
     /// The peer has ended its direction: delivers what is left, complete or not. Returns whether its end
     /// is to be delivered now.
     pub(super) fn deliver_last(&mut self, slot: usize) -> bool {
-        if self.table[slot].io.input.is_deliverable() {
+        if self.table[slot].input.is_deliverable() {
             self.deliver_kept(slot);
         }
         if !self.is_wanted(slot) {
             return false;
         }
-        match self.table[slot].io.input.length() {
+        match self.table[slot].input.length() {
             0 => return true,
             length if length > self.handler.room() => {
                 self.starved.push(slot);
@@ -78,7 +78,7 @@ impl<H: Handler> Connections<H> {
             }
             _ => {}
         }
-        let rest = self.table[slot].io.input.take();
+        let rest = self.table[slot].input.take();
         self.table[slot].peer_ended = true;
         self.call(slot, |handler, conn, state, _| handler.on_data(conn, state, &rest));
         !self.is_in_child() && self.table[slot].is_open()
@@ -93,7 +93,7 @@ impl<H: Handler> Connections<H> {
                 self.relay(slot, rest);
                 return Rest { delivered: bytes.len(), is_incomplete: false };
             }
-            let (rule, room) = (self.table[slot].io.input.rule(), self.handler.room());
+            let (rule, room) = (self.table[slot].input.rule(), self.handler.room());
             let length = match rule.find(&[], rest) {
                 Found::Complete(length) if length <= room => length,
                 Found::Complete(_) if rule.can_end_after(room) => room,

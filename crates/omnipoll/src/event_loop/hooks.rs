@@ -196,7 +196,7 @@ impl<H: Handler> Connections<H> {
             if !std::mem::replace(&mut connection.is_touched, false) {
                 continue;
             }
-            if connection.io.input.is_deliverable() {
+            if connection.input.is_deliverable() {
                 self.update(driver, slot);
             } else {
                 self.update_if_needed(driver, slot);
@@ -252,7 +252,7 @@ impl<H: Handler> Connections<H> {
         for slot in std::mem::replace(&mut self.previous_partial, partial) {
             let connection = self.table.get_mut(slot).filter(|connection| !connection.is_ended());
             if let (Some(connection), false) = (connection, self.previous_partial.contains(&slot)) {
-                connection.io.input.end_partial();
+                connection.input.end_partial();
                 self.update_if_needed(driver, slot);
             }
         }

@@ -49,7 +49,7 @@ impl<H: Handler> Connections<H> {
 
     /// Looks for a header in all that has arrived, and keeps what is not of it.
     fn parse_header(&mut self, slot: usize, bytes: &[u8]) -> Result<Parsed, TryReserveError> {
-        let input = &mut self.table[slot].io.input;
+        let input = &mut self.table[slot].input;
         input.keep(bytes, true)?;
         let mut all = input.take();
         let parsed = parse_proxy_header(&all);

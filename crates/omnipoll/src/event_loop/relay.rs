@@ -33,7 +33,7 @@ impl<H: Handler> Connections<H> {
             RelayWrite::Queued { is_held } => connection.is_held |= is_held,
             RelayWrite::Part { taken } => {
                 connection.is_held = true;
-                if connection.io.input.keep(&data[taken..], false).is_err() {
+                if connection.input.keep(&data[taken..], false).is_err() {
                     connection.end(Some(libc::ENOMEM));
                 }
             }
@@ -45,7 +45,7 @@ impl<H: Handler> Connections<H> {
 
     /// The connection that is relayed to can take more.
     pub(super) fn resume_relay(&mut self, to: usize) {
-        self.table[to].is_awaited = false;
+        self.table[to].io.is_awaited = false;
         let Some(from) = self.table[to].relay_from.slot() else { return };
         if std::mem::replace(&mut self.table[from].is_held, false) {
             self.table[from].timeouts.note_read(&self.context.clock);
@@ -64,7 +64,7 @@ impl<H: Handler> Connections<H> {
     /// is sent after a clean end.
     pub(super) fn unlink_relays(&mut self, slot: usize) {
         let connection = &mut self.table[slot];
-        let has_failed = connection.error.is_some();
+        let has_failed = connection.error().is_some();
         let linked = [connection.relay_to.take(), connection.relay_from.take()];
         for other in linked.into_iter().flatten().filter(|&other| other != slot) {
             let other_connection = &mut self.table[other];

@@ -13,7 +13,7 @@ impl<H: Handler> Connections<H> {
             return;
         }
         connection.timer_expired();
-        connection.timeouts.resume_if_due(&self.context.clock);
+        connection.resume_if_due(&self.context);
         if connection.take_due_alarm(&self.context) {
             if self.table[slot].awaits_header {
                 return self.header_late(driver, slot);

@@ -262,8 +262,8 @@ impl Conn<'_> {
     pub fn set_frame(&mut self, frame: Frame<'_>) -> io::Result<()> {
         let rule = Rule::new(frame, self.context.max_frame)?;
         let connection = &mut self.table[self.slot];
-        connection.io.input.set_rule(rule);
-        if connection.io.input.is_deliverable() {
+        connection.input.set_rule(rule);
+        if connection.input.is_deliverable() {
             connection.touch(self.slot, self.context);
         }
         Ok(())

@@ -4,10 +4,16 @@ use std::ops::{Index, IndexMut};
 
 use super::connection::Connection;
 
+/// Slots of a page. It never moves: memory that grows leaves holes behind, as large as all connections.
+const PAGE: usize = 64;
+
 /// Slots of connections; one that is freed is used again.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionTable {
-    slots: Vec<Option<Connection>>,
+    /// All full but the last.
+    pages: Vec<Vec<Option<Connection>>>,
+    /// How many slots there are.
+    slots: usize,
     free: Vec<usize>,
     /// How many of the connections were accepted.
     accepted: usize,
@@ -16,7 +22,7 @@ pub(crate) struct ConnectionTable {
 impl ConnectionTable {
     /// The slot that the next connection gets.
     pub(crate) fn next_slot(&self) -> usize {
-        self.free.last().copied().unwrap_or(self.slots.len())
+        self.free.last().copied().unwrap_or(self.slots)
     }
 
     /// Puts a connection into the [next slot](Self::next_slot).
@@ -24,22 +30,22 @@ impl ConnectionTable {
         self.accepted += usize::from(!connection.is_outgoing);
         match self.free.pop() {
             Some(slot) => {
-                self.slots[slot] = Some(connection);
+                self.pages[slot / PAGE][slot % PAGE] = Some(connection);
                 slot
             }
             None => {
-                if self.slots.len() == self.slots.capacity() {
-                    // A vector that doubles has up to as many slots that are never used.
-                    self.slots.reserve_exact((self.slots.len() / 4).max(16));
+                if self.slots % PAGE == 0 {
+                    self.pages.push(Vec::with_capacity(PAGE));
                 }
-                self.slots.push(Some(connection));
-                self.slots.len() - 1
+                self.pages[self.slots / PAGE].push(Some(connection));
+                self.slots += 1;
+                self.slots - 1
             }
         }
     }
 
     pub(crate) fn remove(&mut self, slot: usize) {
-        if let Some(connection) = self.slots[slot].take() {
+        if let Some(connection) = self.pages[slot / PAGE][slot % PAGE].take() {
             self.accepted -= usize::from(!connection.is_outgoing);
             self.free.push(slot);
         }
@@ -47,17 +53,17 @@ impl ConnectionTable {
 
     #[inline]
     pub(crate) fn get(&self, slot: usize) -> Option<&Connection> {
-        self.slots.get(slot)?.as_ref()
+        self.pages.get(slot / PAGE)?.get(slot % PAGE)?.as_ref()
     }
 
     #[inline]
     pub(crate) fn get_mut(&mut self, slot: usize) -> Option<&mut Connection> {
-        self.slots.get_mut(slot)?.as_mut()
+        self.pages.get_mut(slot / PAGE)?.get_mut(slot % PAGE)?.as_mut()
     }
 
     /// How many connections there are.
     pub(crate) fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.slots - self.free.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -72,7 +78,7 @@ impl ConnectionTable {
     /// The slots of those that have not ended.
     pub(crate) fn open_slots(&self) -> Vec<usize> {
         let is_open = |slot: &usize| self.get(*slot).is_some_and(|connection| !connection.is_ended());
-        (0..self.slots.len()).filter(is_open).collect()
+        (0..self.slots).filter(is_open).collect()
     }
 }
 

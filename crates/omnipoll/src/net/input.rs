@@ -7,7 +7,8 @@ use super::frame::{Found, Rule};
 /// What is kept until it is wanted, or until its rest has arrived.
 #[derive(Debug, Default)]
 pub(crate) struct Input {
-    kept: Vec<u8>,
+    /// `None` for most.
+    kept: Option<Vec<u8>>,
     /// More has arrived that belongs to what is kept, and is delivered with it.
     is_partial: bool,
     /// `None` for most: everything is delivered as it arrives.
@@ -58,10 +59,15 @@ impl Input {
         self.drop_framing();
     }
 
+    #[inline]
+    fn kept(&self) -> &[u8] {
+        self.kept.as_deref().unwrap_or_default()
+    }
+
     /// How many bytes are kept.
     #[inline]
     pub(crate) fn length(&self) -> usize {
-        self.kept.len() - self.framing.as_ref().map_or(0, |framing| framing.start)
+        self.kept().len() - self.framing.as_ref().map_or(0, |framing| framing.start)
     }
 
     /// Whether what is kept lacks its rest.
@@ -72,7 +78,7 @@ impl Input {
     /// Whether something is kept that can be delivered.
     #[inline]
     pub(crate) fn is_deliverable(&self) -> bool {
-        !self.kept.is_empty() && !self.is_partial && !self.is_incomplete()
+        !self.kept().is_empty() && !self.is_partial && !self.is_incomplete()
     }
 
     /// Keeps what is not wanted yet; `is_partial` when more of it has arrived and will follow.
@@ -86,11 +92,12 @@ impl Input {
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), TryReserveError> {
+        let kept = self.kept.get_or_insert_default();
         if let Some(framing) = &mut self.framing {
-            self.kept.drain(..std::mem::take(&mut framing.start));
+            kept.drain(..std::mem::take(&mut framing.start));
         }
-        self.kept.try_reserve(bytes.len())?;
-        self.kept.extend_from_slice(bytes);
+        kept.try_reserve(bytes.len())?;
+        kept.extend_from_slice(bytes);
         Ok(())
     }
 
@@ -107,7 +114,7 @@ impl Input {
             return Ok(bytes.len());
         }
         let start = self.framing.as_ref().map_or(0, |framing| framing.start);
-        match self.rule().find(&self.kept[start..], bytes) {
+        match self.rule().find(&self.kept()[start..], bytes) {
             Found::Complete(count) => self.keep(&bytes[..count], false).map(|()| count),
             Found::Incomplete => self.append(bytes).map(|()| bytes.len()),
             Found::TooLong => self.keep(bytes, false).map(|()| bytes.len()),
@@ -125,7 +132,7 @@ impl Input {
     /// Takes what is kept in order to deliver frames of it.
     pub(crate) fn take_kept(&mut self) -> Taken {
         let start = self.framing.as_mut().map_or(0, |framing| std::mem::take(&mut framing.start));
-        let taken = Taken { bytes: std::mem::take(&mut self.kept), start };
+        let taken = Taken { bytes: self.kept.take().unwrap_or_default(), start };
         self.drop_framing();
         taken
     }
@@ -135,7 +142,7 @@ impl Input {
     pub(crate) fn keep_rest(&mut self, taken: Taken, count: usize, is_incomplete: bool) {
         let start = taken.start + count;
         if start < taken.bytes.len() {
-            self.kept = taken.bytes;
+            self.kept = Some(taken.bytes);
             let framing = self.framing.get_or_insert_default();
             (framing.start, framing.is_incomplete) = (start, is_incomplete);
         }
@@ -153,7 +160,7 @@ impl Input {
 
     /// Most connections have no frames, and need no memory for any.
     fn drop_framing(&mut self) {
-        if self.kept.is_empty() && self.rule().is_any() {
+        if self.kept().is_empty() && self.rule().is_any() {
             self.framing = None;
         }
     }

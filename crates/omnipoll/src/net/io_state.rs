@@ -3,7 +3,6 @@
 use std::io;
 use std::os::fd::RawFd;
 
-use super::input::Input;
 use crate::poller::RESERVED_TOKENS;
 use crate::{Interest, Poller};
 
@@ -25,8 +24,10 @@ pub(crate) struct IoState {
     pub(super) receive: Receive,
     /// A send is in flight.
     pub(super) is_sending: bool,
-    /// What was received before it was known that it is not wanted yet, or before its rest.
-    pub(crate) input: Input,
+    /// The connection that is relayed to this one waits until the socket takes more.
+    pub(crate) is_awaited: bool,
+    /// How many large pieces in a row were received and relayed.
+    pub(super) large_reads: u8,
 }
 
 impl IoState {

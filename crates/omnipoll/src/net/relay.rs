@@ -63,12 +63,12 @@ impl Connection {
     /// Whether what it receives is spliced to where it is relayed.
     #[inline]
     pub(crate) fn is_spliced(&self) -> bool {
-        self.relay_to.is_some() && self.large_reads == LARGE_READS
+        self.relay_to.is_some() && self.io.large_reads == LARGE_READS
     }
 
     /// So much was received at once and is relayed.
     pub(crate) fn note_relayed(&mut self, length: usize) {
-        self.large_reads = match self.large_reads {
+        self.io.large_reads = match self.io.large_reads {
             NEVER => NEVER,
             _ if length < LARGE => 0,
             reads => (reads + 1).min(LARGE_READS),
@@ -77,11 +77,11 @@ impl Connection {
 
     /// Whether bytes may be spliced to it: nothing is to be sent before them.
     pub(crate) fn can_take_splice(&self) -> bool {
-        self.check_open().is_ok() && self.queue.is_empty() && !self.is_awaited
+        self.check_open().is_ok() && self.queue.is_empty() && !self.io.is_awaited
     }
 
     pub(crate) fn never_splice(&mut self) {
-        self.large_reads = NEVER;
+        self.io.large_reads = NEVER;
     }
 }
 
@@ -91,7 +91,7 @@ impl Connection {
         if self.check_open().is_err() {
             return RelayWrite::Ended;
         }
-        if self.is_awaited {
+        if self.io.is_awaited {
             // What came before waits.
             return RelayWrite::Part { taken: 0 };
         }
@@ -111,7 +111,7 @@ impl Connection {
             };
         }
         if self.reserve(rest.len()).is_err() || self.keep(context, |queue| queue.push(rest)).is_err() {
-            self.is_awaited = true;
+            self.io.is_awaited = true;
             return RelayWrite::Part { taken: sent };
         }
         RelayWrite::Queued { is_held: self.above_high_water }
@@ -135,7 +135,7 @@ impl Connection {
 
     /// The connection that this one is relayed to or from has ended.
     pub(crate) fn end_after_peer(&mut self, has_failed: bool, context: &LoopContext) {
-        self.is_awaited = false;
+        self.io.is_awaited = false;
         if self.is_ended() {
             return;
         }

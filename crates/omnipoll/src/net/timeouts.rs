@@ -56,14 +56,12 @@ const LONGEST_LINGER: u64 = 15;
 
 /// The limits of one connection in nanoseconds, 0 for none, and what they are counted from.
 #[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
 pub(crate) struct Timeouts {
-    idle: u64,
-    read: u64,
     write: u64,
     last_read: u64,
+    /// While it lingers, and sends nothing: when that began.
     last_write: u64,
-    /// When lingering began.
-    linger_start: u64,
     /// When the handler's own timer is due, if it isn't 0.
     alarm: u64,
     /// When what was received so far has been received at the rate that is allowed.
@@ -73,6 +71,9 @@ pub(crate) struct Timeouts {
     /// The poller's timer, if it isn't 0, and for when it is armed; not at all at the end of time.
     pub(super) timer: u64,
     pub(super) armed: u64,
+    // Last, beside what else each message needs: see `Connection`.
+    pub(super) idle: u64,
+    read: u64,
 }
 
 fn limit(timeout: Option<Duration>) -> u64 {
@@ -139,8 +140,8 @@ impl Timeouts {
     }
 
     /// So many bytes were received, of which there may be `rate` a second: reading pauses when more have come
-    /// at once than in one second.
-    pub(crate) fn charge(&mut self, bytes: usize, rate: NonZeroU64, clock: &Clock) {
+    /// at once than in one second. Returns whether it is paused.
+    pub(super) fn charge(&mut self, bytes: usize, rate: NonZeroU64, clock: &Clock) -> bool {
         const SECOND: u64 = 1_000_000_000;
         let (now, time) = (clock.now(), u128::from(SECOND) * bytes as u128 / u128::from(rate.get()));
         let time = u64::try_from(time).unwrap_or(u64::MAX / 2);
@@ -148,26 +149,23 @@ impl Timeouts {
         if self.received_until > now.saturating_add(SECOND) {
             self.resume = self.received_until - SECOND;
         }
-    }
-
-    /// Whether nothing is read until there is time for it.
-    #[inline]
-    pub(crate) fn is_throttled(&self) -> bool {
         self.resume != 0
     }
 
-    /// Reads again, if it is time for that.
-    pub(crate) fn resume_if_due(&mut self, clock: &Clock) {
-        if self.is_throttled() && self.resume <= clock.now() {
+    /// Whether it is time to read again after a [`charge`](Self::charge) that has paused it.
+    pub(super) fn resume_if_due(&mut self, clock: &Clock) -> bool {
+        let is_due = self.resume <= clock.now();
+        if is_due {
             self.resume = 0;
             self.note_read(clock);
         }
+        is_due
     }
 
     /// Lingering begins.
     pub(crate) fn start_linger(&mut self, clock: &Clock) {
         self.extend_linger(clock);
-        self.linger_start = self.last_read;
+        self.last_write = self.last_read;
     }
 
     /// Something was read while lingering.
@@ -194,7 +192,7 @@ impl Timeouts {
 
     /// When something is to be done, whether the connection is silent or not.
     pub(super) fn due(&self) -> Option<u64> {
-        let resume = self.is_throttled().then_some(self.resume);
+        let resume = (self.resume != 0).then_some(self.resume);
         self.alarm().into_iter().chain(resume).min()
     }
 
@@ -212,7 +210,7 @@ impl Timeouts {
     pub(crate) fn deadline(&self, activity: Activity) -> Option<u64> {
         if let Some(linger) = activity.linger {
             let linger = limit(Some(linger));
-            let longest = self.linger_start.saturating_add(linger.saturating_mul(LONGEST_LINGER));
+            let longest = self.last_write.saturating_add(linger.saturating_mul(LONGEST_LINGER));
             return Some(self.last_read.saturating_add(linger).min(longest));
         }
         self.soonest(activity).map(|(deadline, _)| deadline)

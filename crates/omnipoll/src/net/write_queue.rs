@@ -38,25 +38,27 @@ pub(crate) fn copy_of(data: &[u8]) -> io::Result<Vec<u8>> {
 
 /// A queue of bytes and parts of files.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct WriteQueue {
-    pieces: VecDeque<Piece>,
+    // First, what each message needs: see `Connection`.
     /// The bytes held in memory, all of which the account counts.
     queued: usize,
-    /// Those among them that the driver is sending.
-    in_flight: usize,
-    /// How many of the pieces are files, and what is left of them all.
+    /// How many of the pieces are files.
     files: usize,
-    left_of_files: u64,
+    pieces: VecDeque<Piece>,
+    /// Those of the bytes that the driver is sending.
+    in_flight: usize,
     account: Arc<Account>,
 }
 
 impl WriteQueue {
     pub(crate) fn new(account: Arc<Account>) -> Self {
-        Self { pieces: VecDeque::new(), queued: 0, in_flight: 0, files: 0, left_of_files: 0, account }
+        Self { pieces: VecDeque::new(), queued: 0, in_flight: 0, files: 0, account }
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.pieces.is_empty() && self.in_flight == 0
+        self.queued == 0 && self.files == 0
     }
 
     /// How many bytes it holds in memory, which excludes files.
@@ -68,7 +70,15 @@ impl WriteQueue {
     /// How many bytes wait to be sent: those in memory, those of files, and what other threads
     /// have written that the loop has not taken.
     pub(crate) fn waiting(&self) -> usize {
-        self.account.waiting().saturating_add(usize::try_from(self.left_of_files).unwrap_or(usize::MAX))
+        self.account.waiting().saturating_add(usize::try_from(self.left_of_files()).unwrap_or(usize::MAX))
+    }
+
+    fn left_of_files(&self) -> u64 {
+        if self.files == 0 {
+            return 0;
+        }
+        let left = |piece: &Piece| if let Piece::File { left, .. } = piece { *left } else { 0 };
+        self.pieces.iter().map(left).fold(0, u64::saturating_add)
     }
 
     /// The count of its bytes.
@@ -127,7 +137,6 @@ impl WriteQueue {
     pub(crate) fn push_file(&mut self, file: OwnedFd, offset: u64, length: u64) {
         if length > 0 {
             self.files += 1;
-            self.left_of_files = self.left_of_files.saturating_add(length);
             self.pieces.push_back(Piece::File { file, offset, left: length });
         }
     }
@@ -232,7 +241,7 @@ impl WriteQueue {
     /// Removes what has been sent from the front.
     fn advance(&mut self, count: usize) {
         if matches!(self.pieces.front(), Some(Piece::File { .. })) {
-            return self.advance_file(count);
+            return self.advance_file();
         }
         self.release(count);
         let mut count = count;
@@ -256,8 +265,7 @@ impl WriteQueue {
     }
 
     /// The same for a file at the front.
-    fn advance_file(&mut self, count: usize) {
-        self.left_of_files = self.left_of_files.saturating_sub(count as u64);
+    fn advance_file(&mut self) {
         if let Some(Piece::File { left: 0, .. }) = self.pieces.front() {
             self.files -= 1;
             self.pieces.pop_front();
@@ -267,7 +275,7 @@ impl WriteQueue {
     /// Discards all but what is in flight.
     pub(crate) fn clear(&mut self) {
         self.pieces = VecDeque::new();
-        (self.files, self.left_of_files) = (0, 0);
+        self.files = 0;
         self.release(self.queued - self.in_flight);
     }
 }

@@ -138,7 +138,7 @@ impl Driver for Uring {
         match (connection.io.receive, connection.wants_input() && !is_spliced) {
             // Not while the handler has no room for what was received before.
             (Receive::Idle, true)
-                if connection.io.input.length() < MAX_UNREAD || connection.io.input.is_incomplete() =>
+                if connection.input.length() < MAX_UNREAD || connection.input.is_incomplete() =>
             {
                 self.ring.receive(connection.as_fd(), slot)?;
                 connection.io.receive = Receive::Active;
@@ -150,7 +150,7 @@ impl Driver for Uring {
             _ => {}
         }
         // A ring has no sendfile.
-        let waits = connection.queue.is_file_next() || connection.is_awaited;
+        let waits = connection.queue.is_file_next() || connection.io.is_awaited;
         // What is spliced is read when the poller reports it, and nothing is received before.
         let reads = is_spliced && connection.wants_input() && !connection.io.is_receiving();
         let wanted = match (reads, waits) {
@@ -166,7 +166,7 @@ impl Driver for Uring {
     #[inline]
     fn is_only_receiving(&self, connection: &Connection) -> bool {
         let io = &connection.io;
-        io.receive == Receive::Active && io.input.length() == 0 && io.registered.is_none()
+        io.receive == Receive::Active && connection.input.length() == 0 && io.registered.is_none()
     }
 
     #[inline]
