@@ -22,7 +22,7 @@ import unittest
 
 from tests import adapters
 from tests.broadcast import Broadcast
-from tests.building import BUILD, BUILDS, ECHO_SERVERS, ENGINES, HERE, MODELS, build_all
+from tests.building import BUILD, BUILDS, ECHO_SERVERS, ENGINES, HERE, MODELS, RUST, build_all
 from tests.chat import ChatServer
 from tests.dns import Forwarder
 from tests.echo import CEchoServer, EchoByModel, EchoOnALoop
@@ -48,6 +48,8 @@ def define(name, behaviour, **attributes):
     globals()[name] = type(name, (behaviour, Example), {"__module__": __name__, **attributes})
 
 
+for engine in ENGINES:
+    define(f"Rooms_{engine}_rust", Rooms, command=[str(RUST / "rooms"), "--engine", engine])
 for build in BUILDS:
     define(f"Small_{build}", SmallPrograms, directory=BUILD / build)
     for program, engine in ECHO_SERVERS:

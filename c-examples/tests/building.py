@@ -27,6 +27,7 @@ ECHO_SERVERS = [("echo", engine) for engine in ENGINES] + [
     (f"raw_{engine}", engine) for engine in RAW_ENGINES
 ]
 BUILDS = ("sanitized", "plain")
+RUST = Path(os.environ.get("CARGO_TARGET_DIR", HERE.parent / "target")) / "debug" / "examples"
 
 
 def source(program):
@@ -90,6 +91,10 @@ def stage_library():
         shutil.copy(LIBDIR / built, LIB / installed)
 
 
+def build_rust():
+    run(["cargo", "build", "--quiet", "-p", "omnipoll", "--examples"], cwd=HERE.parent)
+
+
 @functools.cache  # once, for all the processes that run tests
 def build_all():
     raise_descriptor_limit()
@@ -97,6 +102,7 @@ def build_all():
     stage_library()
     build_sanitized()
     build_plain()
+    build_rust()
 
 
 def raise_descriptor_limit():

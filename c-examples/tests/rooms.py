@@ -1,4 +1,4 @@
-"""rooms.c: a chat with rooms and heartbeats."""
+"""rooms.c, and rooms.rs in Rust: a chat with rooms and heartbeats."""
 
 import contextlib
 
