@@ -70,13 +70,7 @@ fn a_name_is_connected_to_by_the_family_that_answers(engine: EngineKind) {
     for ip in ["127.0.0.1", "[::1]"] {
         let listener = TcpListener::bind(format!("{ip}:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        let known: Vec<_> =
-            std::net::ToSocketAddrs::to_socket_addrs(&("localhost", address.port())).unwrap().collect();
-        if !known.contains(&address) {
-            println!("localhost is not {ip} here");
-            continue;
-        }
-        let id = outgoing.connect(&format!("localhost:{}", address.port()));
+        let id = outgoing.connect(&format!("both.test:{}", address.port()));
         outgoing.connected(id);
         assert_eq!(outgoing.event_loop.conn(id).unwrap().peer().as_socket_addr(), Some(address));
         let (peer, _) = listener.accept().unwrap();

@@ -1,4 +1,4 @@
-//! Names that are looked up slowly: getaddrinfo(3) of this program.
+//! Names that only this program has, and those that are looked up slowly: its getaddrinfo(3).
 
 use std::ffi::{c_char, c_int, CStr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,7 +27,8 @@ pub(crate) fn slow_lookups() -> usize {
     BEGUN.load(Ordering::SeqCst)
 }
 
-/// The C library's, but for slow names.
+/// The C library's, but for slow names, and for those that begin with "both": `::1` and `127.0.0.1`, in the
+/// order that the C library gives them.
 ///
 /// # Safety
 ///
@@ -41,7 +42,14 @@ pub(crate) unsafe extern "C" fn getaddrinfo(
 ) -> c_int {
     // SAFETY: the caller passes a string, or null.
     let is_slow = !node.is_null() && unsafe { CStr::from_ptr(node) }.to_bytes().starts_with(b"slow");
-    let node = if is_slow { c"127.0.0.1".as_ptr() } else { node };
+    // SAFETY: as above.
+    let is_both = !node.is_null() && unsafe { CStr::from_ptr(node) }.to_bytes().starts_with(b"both");
+    let (node, service) = match (is_slow, is_both) {
+        (true, _) => (c"127.0.0.1".as_ptr(), service),
+        // Without a name it is this machine, by both families.
+        (_, true) => (std::ptr::null(), c"0".as_ptr()),
+        _ => (node, service),
+    };
     if is_slow {
         BEGUN.fetch_add(1, Ordering::SeqCst);
         let answered = ARE_ANSWERED.lock().unwrap();
