@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import errno
+import gc
 import os
 import resource
 import socket
@@ -315,3 +316,30 @@ def test_out_of_descriptors_a_server_waits_and_goes_on(
         server.close()
 
     aio.run(loop, main())
+
+
+def test_a_dropped_transport_that_its_warning_keeps_is_counted_out_once(loop: EventLoop) -> None:
+    reports: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: reports.append(context))
+
+    async def main() -> None:
+        made = loop.create_future()
+
+        class Pausing(asyncio.Protocol):
+            def connection_made(self, transport: Any) -> None:
+                transport.pause_reading()
+                made.set_result(None)
+
+        server = await loop.create_server(Pausing, "127.0.0.1", 0)
+        with socket.create_connection(server.sockets[0].getsockname()):
+            with pytest.warns(ResourceWarning, match="unclosed transport") as warnings:
+                await made
+                gc.collect()
+            transport: Any = warnings[0].source
+            transport.abort()
+            await asyncio.sleep(0)
+        server.close()
+        await server.wait_closed()
+
+    aio.run(loop, main())
+    assert reports == []

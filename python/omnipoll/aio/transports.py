@@ -168,5 +168,6 @@ def collect(transport: Any) -> None:
     sock = transport._sock
     warnings.warn(f"unclosed transport {transport!r}", ResourceWarning, stacklevel=2, source=transport)
     sock.close()
-    if transport._server is not None:
-        detach(transport._server, transport)
+    server, transport._server = transport._server, None
+    if server is not None:
+        detach(server, transport)  # Once: whatever has the warning may keep the transport, and end it.

@@ -408,8 +408,8 @@ impl Transport {
     }
 
     #[setter(_server)]
-    fn set_server(&self, py: Python<'_>, server: Py<PyAny>) {
-        let before = self.state(py).server.replace(server);
+    fn set_server(&self, py: Python<'_>, server: Option<Py<PyAny>>) {
+        let before = std::mem::replace(&mut self.state(py).server, server);
         drop(before);
     }
 
