@@ -42,7 +42,7 @@ TYPED = (
     " crates/omnipoll-capi/package/man.py c-examples/demo.py docs/test_docs.py"
 )
 RACE = "crates/omnipoll-bench/race"
-SCRIPTS = f"{TYPED} {RACE} c-examples/test_examples.py c-examples/tests"
+SCRIPTS = f"{TYPED} {RACE} c-examples/test_examples.py c-examples/tests docs/deploy"
 RULES = "--isolated --select E,F,W,I,B,UP --line-length 110 --target-version py39"
 
 
@@ -100,6 +100,7 @@ STEPS = (
     Step("asyncio", ("python/check_asyncio.sh",)),
     Step("race", (PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "crates/omnipoll-bench/race")),
     Step("docs", (PYTHON, "docs/test_docs.py")),
+    Step("deploy", (PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "docs/deploy")),
     Step(
         "scripts",
         (
