@@ -1770,29 +1770,6 @@ typedef struct omni_restart_options {
 } omni_restart_options;
 
 /**
- * Has a new process replace the server, as `restart` of its options says: no client is refused or lost over
- * it. With OMNI_SERVER_SIGNALS, SIGHUP does the same. The new process gets duplicates of all the sockets;
- * where it listens on the same address, by the same text, it has these. "systemd" is those that no other
- * address has taken by then; what is left when it begins to serve is closed.
- *
- * This server serves until the workers of the new one have all begun to. Then it stops, with the `drain_ns`
- * of its options, and leaves the files of Unix sockets. If the new process can't be started, ends, or does
- * not serve in time, this one goes on as before; either is reported to `on_done`. The service manager is told
- * `RELOADING=1` and, in the end, `READY=1`, of a new process with its `MAINPID`. A program with several
- * servers restarts one of them only.
- *
- * Returns 0 at once, or:
- *   -ENOTSUP: the options had no `restart`.
- *   -EALREADY: a restart is in progress, or the server was replaced.
- *   -EOWNERDEAD: in a process that the server, or the program, has forked.
- *
- * May be called from a signal handler: it takes no lock, allocates nothing, and leaves errno and
- * `omni_last_error` as they are. System calls: a write to an eventfd; in the thread of `omni_server_run`
- * socketpair, posix_spawn, pidfd_open. Since 0.1.
- */
-OMNI_API int omni_server_restart(omni_server *server) OMNI_NONNULL(1);
-
-/**
  * Flag of omni_server_options: SIGTERM and SIGINT stop the server; its clients then have
  * `drain_ns` to finish, and a second signal ends it at once. Without it the program handles
  * signals.
@@ -1812,7 +1789,7 @@ OMNI_API int omni_server_restart(omni_server *server) OMNI_NONNULL(1);
 #define OMNI_SERVER_SHARE_PORT 0x4
 
 /**
- * Flag of omni_server_options: the service manager is told how the server does, where `NOTIFY_SOCKET` in
+ * Flag of omni_server_options: the service manager is notified, where `NOTIFY_SOCKET` in
  * the environment says that there is one (sd_notify(3)): `READY=1` when every worker has begun to serve,
  * `STOPPING=1` when the server begins to stop, and, with `WATCHDOG_USEC`, `WATCHDOG=1` at half of that time,
  * by the loop in the thread of `omni_server_run`. `omni_server_notify` sends others.
@@ -2218,6 +2195,29 @@ OMNI_API OMNI_MUST_USE int omni_server_dup_listener(const omni_server *server,
 OMNI_API int omni_server_keep_files(omni_server *server) OMNI_NONNULL(1);
 
 /**
+ * Has a new process replace the server, as `restart` of its options says: no client is refused or lost over
+ * it. With OMNI_SERVER_SIGNALS, SIGHUP does the same. The new process gets duplicates of all the sockets;
+ * where it listens on the same address, by the same text, it has these. "systemd" is those that no other
+ * address has taken by then; what is left when it begins to serve is closed.
+ *
+ * This server serves until the workers of the new one have all begun to. Then it stops, with the `drain_ns`
+ * of its options, and leaves the files of Unix sockets. If the new process can't be started, ends, or does
+ * not serve in time, this one goes on as before; either is reported to `on_done`. The service manager is sent
+ * `RELOADING=1` and, in the end, `READY=1`, of a new process with its `MAINPID`. A program with several
+ * servers restarts one of them only.
+ *
+ * Returns 0 at once, or:
+ *   -ENOTSUP: the options had no `restart`.
+ *   -EALREADY: a restart is in progress, or the server was replaced.
+ *   -EOWNERDEAD: in a process that the server, or the program, has forked.
+ *
+ * May be called from a signal handler: it takes no lock, allocates nothing, and leaves errno and
+ * `omni_last_error` as they are. System calls: a write to an eventfd; in the thread of `omni_server_run`
+ * socketpair, posix_spawn, pidfd_open. Since 0.1.
+ */
+OMNI_API int omni_server_restart(omni_server *server) OMNI_NONNULL(1);
+
+/**
  * Replaces the workers of OMNI_MODEL_PREFORK, one after another: a new process serves before the old one stops
  * accepting, and the clients of that have the `drain_ns` of the options. A process that does not come to
  * serve is tried again later, and the old one goes on.
@@ -2233,10 +2233,10 @@ OMNI_API int omni_server_keep_files(omni_server *server) OMNI_NONNULL(1);
 OMNI_API int omni_server_restart_workers(omni_server *server) OMNI_NONNULL(1);
 
 /**
- * Tells the service manager lines of sd_notify(3), such as "STATUS=warm", or several, parted by line
+ * Sends the service manager lines of sd_notify(3), such as "STATUS=warm", or several, parted by line
  * feeds. From any thread.
  *
- * Returns 1; 0 when there is none to be told: the server was made without OMNI_SERVER_NOTIFY, or
+ * Returns 1; 0 when there is none: the server was made without OMNI_SERVER_NOTIFY, or
  * `NOTIFY_SOCKET` was not set then; or:
  *   -EINVAL: `state` is NULL, or not UTF-8.
  *   -ECONNREFUSED, -ENOENT: nothing reads from that socket.

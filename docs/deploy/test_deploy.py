@@ -173,7 +173,7 @@ def test_the_environment_of_the_unit(engine: str, tmp_path: Path) -> None:
     trace = (strace, "-f", "-qq", "-o", str(tmp_path / "trace"), *words)
     shell = f'exec 3<&{listener.fileno()}; exec "$@"'
 
-    def told() -> list[str]:
+    def next_notification() -> list[str]:
         while (message := manager.recv(1000).decode()) == "WATCHDOG=1":
             pass
         return message.split("\n")
@@ -181,21 +181,21 @@ def test_the_environment_of_the_unit(engine: str, tmp_path: Path) -> None:
     with manager, listener, running(
         "bash", "-c", shell, "bash", *trace, env=environment, pass_fds=[listener.fileno()]
     ):
-        assert told() == ["READY=1"]
+        assert next_notification() == ["READY=1"]
         while manager.recv(1000) != b"WATCHDOG=1":
             pass
         with connect(address) as client:
             assert ask(client) == [name_of(client), "1"]
         main = int((tmp_path / "trace").read_text().split()[0])  # The first to call anything.
         os.kill(main, signal.SIGHUP)
-        assert told()[0] == "RELOADING=1"
+        assert next_notification()[0] == "RELOADING=1"
         # Of the new process, and of the old one.
-        ready, (follows, also_ready) = sorted((told(), told()), key=len)
+        ready, (follows, also_ready) = sorted((next_notification(), next_notification()), key=len)
         assert ready == [also_ready] == ["READY=1"]
         assert follows.startswith("MAINPID=")
         with connect(address) as client:
             assert ask(client) == [name_of(client), "1"]
         os.kill(int(follows.split("=")[1]), signal.SIGTERM)
-        assert told() == ["STOPPING=1"]
+        assert next_notification() == ["STOPPING=1"]
     called = set(re.findall(r"^\d+ +(\w+)\(", (tmp_path / "trace").read_text(), re.MULTILINE))
     assert called - allowed(analyze, "@system-service") - allowed(analyze, "@default") == set()

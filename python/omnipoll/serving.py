@@ -103,7 +103,7 @@ class Server(_native.Server):
 
     signals: whether SIGTERM and SIGINT stop the server, a second one at once. drain: the seconds
     clients have to finish then, and after a with block; None is as long as they like. notify: whether the
-    service manager is told how the server does, where NOTIFY_SOCKET says that there is one: READY=1 when
+    service manager is notified, where NOTIFY_SOCKET says that there is one: READY=1 when
     every worker serves, STOPPING=1, and WATCHDOG=1 at half of WATCHDOG_USEC (Type=notify of systemd).
 
     restart: whether restart() and, with signals, SIGHUP have a new process replace this one: True for the

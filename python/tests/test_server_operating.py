@@ -34,10 +34,10 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.
 
 
 NOTIFYING = """
-class Told(Echo):
+class Operated(Echo):
     def on_data(self, connection, data):
         connection.write(str(self.server.notify(data.decode())).encode())
-serve(Told(), signals=True, notify=True)
+serve(Operated(), signals=True, notify=True)
 """
 
 
@@ -177,7 +177,7 @@ def test_sockets_of_systemd_have_names(model: str) -> None:
             os.close(number)
 
 
-def test_nobody_is_told_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_is_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     assert Server(Echo(), notify=True).notify("STATUS=x") is False
     monkeypatch.setenv("NOTIFY_SOCKET", "somewhere")

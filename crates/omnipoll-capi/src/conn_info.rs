@@ -13,7 +13,7 @@ use crate::callback_scope;
 use crate::conn_call::{call, call_here, id_of};
 use crate::error::Failure;
 use crate::loop_table;
-use crate::options::some_time;
+use crate::option_values::some_time;
 use crate::types::{omni_conn, omni_loop};
 
 /// The connection's id as a number, which is the value of `conn`: never 0, and not used again when

@@ -14,7 +14,7 @@ use crate::event_loop::{calls_nothing, read_handler};
 use crate::handler::omni_handler;
 use crate::kept_handlers::{Callee, Pending};
 use crate::loop_table::{self, call_here};
-use crate::options::some_time;
+use crate::option_values::some_time;
 use crate::sized::{self, Sized32};
 use crate::types::{omni_conn, omni_loop};
 

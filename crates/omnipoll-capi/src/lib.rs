@@ -13,7 +13,7 @@
 //! a thread, and `conn_call` finds a connection by them; `handler_calls` calls a handler's functions, for
 //! `loop_handler` and `server_handler`, which the core calls; `server_steps` runs the servers that
 //! `started_servers` has; `mute` keeps strict mode silent; `sized` reads and writes structs that grow,
-//! `buffer` bytes and strings.
+//! `option_values` their fields, `buffer` bytes and strings.
 
 #![warn(rust_2018_idioms)]
 // cbindgen puts what is `pub` into the header; no Rust crate can reach it.
@@ -44,6 +44,7 @@ mod loop_options;
 mod loop_table;
 mod model;
 mod mute;
+mod option_values;
 mod options;
 mod poller;
 mod restart;

@@ -7,7 +7,7 @@ use omnipoll::LoopOptions;
 
 use crate::engine::engine_kind;
 use crate::error::Failure;
-use crate::options::{count, list, some_time, some_u32, with};
+use crate::option_values::{count, list, some_time, some_u32, with};
 use crate::poller::OMNI_INTERRUPTIBLE;
 use crate::sized::Sized32;
 use crate::wait_policy::wait_policy;

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use omnipoll::{Model, ServerOptions};
 
-use crate::buffer::read_str;
 use crate::engine::engine_kind;
 use crate::error::Failure;
+use crate::option_values::{count, list, some_time, some_u32, with};
 use crate::restart::omni_restart_options;
 use crate::sized::{self, Sized32};
 use crate::wait_policy::wait_policy;
@@ -23,7 +23,7 @@ pub const OMNI_SERVER_REUSE_PORT: u32 = 0x2;
 /// Flag of omni_server_options: the workers share one listening socket, so that no client is
 /// lost when one of them dies. OMNI_MODEL_PREFORK does this by default.
 pub const OMNI_SERVER_SHARE_PORT: u32 = 0x4;
-/// Flag of omni_server_options: the service manager is told how the server does, where `NOTIFY_SOCKET` in
+/// Flag of omni_server_options: the service manager is notified, where `NOTIFY_SOCKET` in
 /// the environment says that there is one (sd_notify(3)): `READY=1` when every worker has begun to serve,
 /// `STOPPING=1` when the server begins to stop, and, with `WATCHDOG_USEC`, `WATCHDOG=1` at half of that time,
 /// by the loop in the thread of `omni_server_run`. `omni_server_notify` sends others.
@@ -268,39 +268,4 @@ impl omni_server_options {
                 .ok_or(Failure::new(libc::EINVAL, "there is no model of that number")),
         }
     }
-}
-
-/// Sets an option that is not left to its default.
-pub(crate) fn with<O, T>(options: O, value: Option<T>, set: impl FnOnce(O, T) -> O) -> O {
-    match value {
-        Some(value) => set(options, value),
-        None => options,
-    }
-}
-
-/// The text of a list; empty when it is NULL.
-///
-/// # Safety
-/// It is NULL, or a text that lives for as long as the result is used.
-pub(crate) unsafe fn list<'a>(text: *const c_char) -> Result<&'a str, Failure> {
-    match text.is_null() {
-        true => Ok(""),
-        // SAFETY: as this function's contract says.
-        false => unsafe { read_str(text, "") },
-    }
-}
-
-/// A number; none when it is 0.
-pub(crate) fn some_u32(number: u32) -> Option<u32> {
-    (number > 0).then_some(number)
-}
-
-/// A number of bytes, or of anything; none when it is 0.
-pub(crate) fn count(number: u64) -> Option<usize> {
-    (number > 0).then(|| number.try_into().unwrap_or(usize::MAX))
-}
-
-/// Nanoseconds that are a time; none when they are 0 or negative.
-pub(crate) fn some_time(nanoseconds: i64) -> Option<Duration> {
-    u64::try_from(nanoseconds).ok().filter(|&time| time > 0).map(Duration::from_nanos)
 }

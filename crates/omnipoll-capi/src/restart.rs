@@ -1,4 +1,4 @@
-//! `omni_restart_options`, and the function that has a server replaced.
+//! `omni_restart_options`: how a server is replaced by a new process.
 
 use std::ffi::{c_char, c_int, c_void};
 use std::io;
@@ -8,12 +8,8 @@ use std::path::Path;
 use omnipoll::Restart;
 
 use crate::error::Failure;
-use crate::handle::call_signal_safe;
-use crate::options::some_time;
-use crate::server::SERVERS;
+use crate::option_values::{some_time, texts};
 use crate::sized::Sized32;
-use crate::spawn::texts;
-use crate::types::omni_server;
 
 /// How a server is replaced by a new process: see `omni_server_restart`. 0 is the default in every field: fill
 /// the struct with zeros, set `size`, and then what is to differ.
@@ -93,29 +89,4 @@ impl omni_restart_options {
         }
         Ok(restart)
     }
-}
-
-/// cbindgen:postfix=OMNI_NONNULL(1)
-/// Has a new process replace the server, as `restart` of its options says: no client is refused or lost over
-/// it. With OMNI_SERVER_SIGNALS, SIGHUP does the same. The new process gets duplicates of all the sockets;
-/// where it listens on the same address, by the same text, it has these. "systemd" is those that no other
-/// address has taken by then; what is left when it begins to serve is closed.
-///
-/// This server serves until the workers of the new one have all begun to. Then it stops, with the `drain_ns`
-/// of its options, and leaves the files of Unix sockets. If the new process can't be started, ends, or does
-/// not serve in time, this one goes on as before; either is reported to `on_done`. The service manager is told
-/// `RELOADING=1` and, in the end, `READY=1`, of a new process with its `MAINPID`. A program with several
-/// servers restarts one of them only.
-///
-/// Returns 0 at once, or:
-///   -ENOTSUP: the options had no `restart`.
-///   -EALREADY: a restart is in progress, or the server was replaced.
-///   -EOWNERDEAD: in a process that the server, or the program, has forked.
-///
-/// May be called from a signal handler: it takes no lock, allocates nothing, and leaves errno and
-/// `omni_last_error` as they are. System calls: a write to an eventfd; in the thread of `omni_server_run`
-/// socketpair, posix_spawn, pidfd_open. Since 0.1.
-#[unsafe(no_mangle)]
-pub extern "C" fn omni_server_restart(server: *mut omni_server) -> c_int {
-    call_signal_safe(&SERVERS, server.addr(), |server| server.handle.restart())
 }

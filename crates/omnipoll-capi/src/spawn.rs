@@ -14,6 +14,7 @@ use crate::event_loop::{calls_nothing, read_handler};
 use crate::handler::omni_handler;
 use crate::kept_handlers::{Callee, Pending};
 use crate::loop_table::{self, call_here};
+use crate::option_values::texts;
 use crate::sized::{self, Sized32};
 use crate::types::{omni_conn, omni_loop};
 
@@ -171,21 +172,4 @@ impl omni_spawn_options {
 
 fn conn_of(id: Option<ConnId>) -> *mut omni_conn {
     id.map_or(ptr::null_mut(), |id| handle_of(id.number()))
-}
-
-/// # Safety
-/// NULL, or texts with NULL at their end.
-pub(crate) unsafe fn texts<'a>(mut first: *const *const c_char) -> Vec<&'a OsStr> {
-    let mut all = Vec::new();
-    if first.is_null() {
-        return all;
-    }
-    // SAFETY: the caller's promise.
-    while let Some(text) = unsafe { first.read().as_ref() } {
-        // SAFETY: as above.
-        all.push(OsStr::from_bytes(unsafe { CStr::from_ptr(text) }.to_bytes()));
-        // SAFETY: as above.
-        first = unsafe { first.add(1) };
-    }
-    all
 }

@@ -278,8 +278,8 @@ impl PyServer {
         self.0.get()?.handle.restart_workers().map_err(error)
     }
 
-    /// Tells the service manager lines of sd_notify(3), such as "STATUS=warm", or several, parted by line feeds.
-    /// False when there is none to be told: the server was made without notify=True, or NOTIFY_SOCKET was
+    /// Sends the service manager a line of sd_notify(3), such as "STATUS=warm", or several, parted by \n.
+    /// False when there is none: the server was made without notify=True, or NOTIFY_SOCKET was
     /// not set then. Any thread may call it. Raises ConnectionRefusedError, FileNotFoundError or
     /// BlockingIOError when nothing reads from that socket.
     fn notify(&self, py: Python<'_>, #[pyo3(from_py_with = text)] state: String) -> PyResult<bool> {

@@ -105,7 +105,7 @@ impl Handler for Rooms {
     }
 
     fn on_close(&self, _: &mut Conn<'_>, client: Client, _: Option<io::Error>) {
-        // Without memory for it nobody is told.
+        // Without memory for it nothing is sent.
         let _ = self.tell_room(&client, " has left");
     }
 

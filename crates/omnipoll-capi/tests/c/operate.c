@@ -1,5 +1,5 @@
 /* Servers as a service manager operates them, checked through the public header on every engine and under
- * every model: what it is told, and how they are replaced.
+ * every model: its notifications, and how they are replaced.
  *
  * One line for each behaviour and engine. Ends with status 1 at the first thing that is not as
  * promised, and by itself in any case. */
@@ -22,8 +22,8 @@ static int manager(void)
     return fd;
 }
 
-/* Reads what it is told next. */
-static void told(int fd, const char *expected)
+/* Reads the next notification. */
+static void expect_notification(int fd, const char *expected)
 {
     char text[256];
     ssize_t length = recv(fd, text, sizeof text - 1, 0);
@@ -32,7 +32,7 @@ static void told(int fd, const char *expected)
     OK(strcmp(text, expected) == 0);
 }
 
-static void told_by_a_server(uint32_t engine)
+static void notified_by_a_server(uint32_t engine)
 {
     for (EVERY_MODEL(model)) {
         int reads = manager(), status;
@@ -54,10 +54,10 @@ static void told_by_a_server(uint32_t engine)
             omni_server_free(server);
             _exit(42);
         }
-        told(reads, "STATUS=listening");
-        told(reads, "READY=1");
+        expect_notification(reads, "STATUS=listening");
+        expect_notification(reads, "READY=1");
         IS(kill(pid, SIGTERM), 0);
-        told(reads, "STOPPING=1");
+        expect_notification(reads, "STOPPING=1");
         IS(waitpid(pid, &status, 0), pid);
         OK(WIFEXITED(status));
         IS(WEXITSTATUS(status), 42);
@@ -65,7 +65,7 @@ static void told_by_a_server(uint32_t engine)
     }
 }
 
-static void told_nothing(uint32_t engine)
+static void nothing_is_sent(uint32_t engine)
 {
     omni_server_options options = {.size = sizeof options, .engine = engine, .flags = OMNI_SERVER_NOTIFY};
     omni_handler handler = noting(echo);
@@ -228,8 +228,8 @@ static void bad_restarts(uint32_t engine)
 }
 
 static const struct behaviour behaviours[] = {
-    {"a service manager is told of the beginning and the end", told_by_a_server},
-    {"nothing is told to none", told_nothing},
+    {"a service manager is notified of the beginning and the end", notified_by_a_server},
+    {"without a service manager nothing is sent", nothing_is_sent},
     {"a new process takes over, or nothing changes", replaced},
     {"a worker is replaced when it has served enough", workers_replaced},
     {"restarts that make no sense are refused", bad_restarts},

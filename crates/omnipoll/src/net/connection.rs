@@ -47,7 +47,7 @@ pub(crate) struct Origin {
 ///
 /// A loop with a thousand connections finds none of them in the processor's first cache. So what each message
 /// needs lies in one cache line, from the last fields of `timeouts` to the first of `queue`, and what a read needs
-/// besides in another. The first has the queue's capacity too, which the compiler tells the table's `None` by:
+/// besides in another. The first has the queue's capacity too, in which the compiler keeps the table's `None`:
 /// that of `input` has a `None` of its own.
 #[derive(Debug)]
 #[repr(C, align(64))]

@@ -1,7 +1,7 @@
 //! The sockets that a server which restarts passes to the program that takes its place.
 //!
 //! They are the descriptors from 3 on, as sd_listen_fds(3) has them, and one more by which the new program
-//! says that it serves. The environment has their number (`LISTEN_FDS`), what the old server was told to
+//! says that it serves. The environment has their number (`LISTEN_FDS`), what the old server was asked to
 //! listen on (`OMNIPOLL_LISTEN`: a line for each address, and before it how many sockets it stands for), and
 //! which the last descriptor is (`OMNIPOLL_RESTART`: its number and inode, which the programs that the new
 //! one starts do not have).
@@ -46,10 +46,10 @@ pub(crate) fn is_awaited() -> bool {
     passed().is_some_and(|passed| lock(passed).answer.is_some())
 }
 
-/// Tells the old server, if there is one, that this one serves.
+/// Reports to the old server, if there is one, that this one serves.
 pub(crate) fn answer() {
     if let Some(answer) = passed().and_then(|passed| lock(passed).answer.take()) {
-        // It fails when the old one is gone: then there is nothing to be told.
+        // It fails when the old one is gone, which has nothing to wait for then.
         let _ = socket::send(answer.as_fd(), &[1]);
     }
 }

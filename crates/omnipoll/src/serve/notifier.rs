@@ -1,4 +1,4 @@
-//! [`Notifier`]: what the service manager is told, as sd_notify(3) describes.
+//! [`Notifier`]: notifications of the service manager, as sd_notify(3) describes.
 
 use std::io;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -13,7 +13,7 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 /// The service manager that has started this process.
 pub(super) struct Notifier {
     manager: SocketAddr,
-    /// How often it wants to be told that the process is alive, at the least.
+    /// How often it wants to be notified that the process is alive, at the least.
     watchdog: Option<Duration>,
 }
 
@@ -29,7 +29,7 @@ impl Notifier {
         Ok(Some(Self { manager: address(&socket)?, watchdog }))
     }
 
-    /// Tells it lines such as `READY=1`.
+    /// Sends it lines such as `READY=1`.
     pub(super) fn send(&self, state: &str) -> io::Result<()> {
         let socket = UnixDatagram::unbound().describe("socket")?;
         socket.set_write_timeout(Some(SEND_TIMEOUT)).describe("SO_SNDTIMEO")?;
@@ -37,7 +37,7 @@ impl Notifier {
         Ok(())
     }
 
-    /// How often it is told that the process is alive: twice as often as it must be.
+    /// How often it is notified that the process is alive: twice as often as it must be.
     pub(super) fn watchdog_interval(&self) -> Option<Duration> {
         self.watchdog.map(|watchdog| watchdog / 2)
     }

@@ -389,7 +389,7 @@ impl ServerOptions {
         self
     }
 
-    /// Whether the service manager is told how the server does, where `NOTIFY_SOCKET` says that there is one:
+    /// Whether the service manager is notified, where `NOTIFY_SOCKET` says that there is one:
     /// a unit of systemd of `Type=notify`. `READY=1` when every worker has begun to serve, `STOPPING=1` when the
     /// server begins to stop, and, with `WATCHDOG_USEC`, `WATCHDOG=1` at half of that time, by the loop in the
     /// thread that called [`Server::run`](crate::Server::run): under PREFORK the parent's. A message that

@@ -1,4 +1,4 @@
-//! [`Pulse`]: what a worker process tells its parent.
+//! [`Pulse`]: what a worker process reports to its parent.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -243,7 +243,7 @@ impl ServerHandle {
     /// [`on_worker_start`](crate::Handler::on_worker_start) has returned. Then it stops, with the
     /// [drain](crate::ServerOptions::drain) of the options, and leaves the files of unix sockets. If the new
     /// process can't be started, ends, or does not serve in time, this one goes on as before; either is
-    /// reported to [`Restart::on_done`](crate::Restart::on_done). The service manager is told
+    /// reported to [`Restart::on_done`](crate::Restart::on_done). The service manager is sent
     /// `RELOADING=1` and, in the end, `READY=1`, of a new process with its `MAINPID`.
     ///
     /// It returns at once, from any thread, and is async-signal-safe. A program with several servers restarts
@@ -296,8 +296,8 @@ impl ServerHandle {
         self.shared.ask(Request::RestartWorkers)
     }
 
-    /// Tells the service manager lines of sd_notify(3), such as `"STATUS=warm"`, or several, parted by line
-    /// feeds. False when there is none to be told: the server was made without
+    /// Sends the service manager lines of sd_notify(3), such as `"STATUS=warm"`, or several, parted by line
+    /// feeds. False when there is none: the server was made without
     /// [`notify`](crate::ServerOptions::notify), or `NOTIFY_SOCKET` was not set then. From any thread.
     ///
     /// # Errors

@@ -51,7 +51,7 @@ pub(super) struct Shared {
     pub(super) addresses: Mutex<Vec<String>>,
     /// The sockets as they were opened; the loops accept from duplicates, and siblings.
     pub(super) bound: Mutex<Vec<Bound>>,
-    /// What the server was told to listen on, and how many sockets each address stands for.
+    /// What the server was asked to listen on, and how many sockets each address stands for.
     pub(super) listening: Mutex<Vec<(String, usize)>>,
     loops: Mutex<Vec<Arc<Mailbox>>>,
     /// The process that may wait for these locks, as [`fork::epoch`] numbers it: the one that made the
@@ -63,7 +63,7 @@ pub(super) struct Shared {
     /// How many workers have begun to serve.
     pub(super) serving: AtomicUsize,
     requests: [AtomicU32; 2],
-    /// Who is told how the server does.
+    /// The service manager, if there is one to notify.
     pub(super) notifier: Option<Notifier>,
     /// The stop of this process.
     stop: StopRequest,
@@ -217,7 +217,7 @@ impl Shared {
         self.requests[request as usize].store(NONE, Ordering::SeqCst);
     }
 
-    /// Tells the service manager something: false when there is none to be told.
+    /// Notifies the service manager: false when there is none.
     pub(super) fn notify(&self, state: &str) -> io::Result<bool> {
         match &self.notifier {
             Some(notifier) => notifier.send(state).map(|()| true),

@@ -12,7 +12,7 @@ pub(super) const KILL_CHILDREN: u64 = OWNER + 3;
 pub(super) const PULSE: u64 = OWNER + 4;
 /// A worker shows its parent that it turns, or the parent looks.
 pub(super) const BEAT: u64 = OWNER + 8;
-/// The service manager is told that the process is alive.
+/// The service manager is notified that the process is alive.
 pub(super) const WATCHDOG: u64 = OWNER + 5;
 /// The process that is to replace the server.
 pub(super) const SUCCESSOR: u64 = OWNER + 6;

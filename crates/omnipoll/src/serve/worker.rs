@@ -26,7 +26,7 @@ pub(super) struct WorkerSockets {
 pub(super) struct Parent {
     /// Closed when it stops or dies.
     pub(super) stop_pipes: Vec<OwnedFd>,
-    /// What it is told by.
+    /// Where it reports, and reads what it is asked to do.
     pub(super) pulse: Pulse,
 }
 

@@ -1,4 +1,4 @@
-//! What a service manager is told, read from a socket of the test's own.
+//! What a service manager is notified of, read from a socket of the test's own.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};

@@ -23,7 +23,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.for_models(&[Model::Prefork], a_worker_that_hangs_is_killed_and_replaced);
 }
 
-/// Answers with the number of its process; hangs when it is told to.
+/// Answers with the number of its process; hangs when it is asked to.
 fn who() -> TestHandler {
     TestHandler::echo().on_data(|conn, _, data| {
         if data == b"hang" {

@@ -26,7 +26,7 @@ pub(crate) fn behaviours(suite: &mut Suite) {
     suite.for_each_model(a_stop_ends_the_process_that_was_to_follow);
 }
 
-/// What the program is told, by variables of the environment.
+/// What the program is asked to do, by variables of the environment.
 const CONFIG: &str = "OMNIPOLL_TEST_CONFIG";
 const ADDRESSES: &str = "OMNIPOLL_TEST_ADDRESSES";
 const NEXT: &str = "OMNIPOLL_TEST_NEXT";
