@@ -11,7 +11,7 @@ fn shared() -> PathBuf {
 }
 
 /// The largest that the library may be. `docs/install.md` says what was done about it, and what is left.
-const SIZE: u64 = 1_700_000;
+const SIZE: u64 = 1_850_000;
 
 /// What every program that loads it pays for: it was 4.3 MB of memory once.
 #[test]
