@@ -25,7 +25,7 @@ from tests.broadcast import Broadcast
 from tests.building import BUILD, BUILDS, ECHO_SERVERS, ENGINES, HERE, MODELS, RUST, build_all
 from tests.chat import ChatServer
 from tests.dns import Forwarder
-from tests.echo import CEchoServer, EchoByModel, EchoOnALoop
+from tests.echo import CEchoServer, EchoByModel, EchoInAnotherLoop, EchoOnALoop
 from tests.example import Example
 from tests.foreign import ForeignEchoServer
 from tests.http import HttpServer
@@ -84,6 +84,9 @@ for build in BUILDS:
         for model, engine in itertools.product(MODELS, ENGINES if build == "sanitized" else ENGINES[-1:]):
             command = [str(BUILD / build / program), "--model", model, "--engine", engine]
             define(f"Serving_{program}_{model}_{engine}_{build}", behaviour, command=command, model=model)
+    for program, engine in itertools.product(("in_glib", "in_libuv"), ENGINES[2:]):
+        command = [str(BUILD / build / program), "--engine", engine]
+        define(f"Embedded_{program}_{engine}_{build}", EchoInAnotherLoop, command=command, program=program)
     for adapter in adapters.PROGRAMS:
         engines = ENGINES if build == "sanitized" else ENGINES[-1:]
         define(f"Adapter_{adapter.program}_{build}", adapter, directory=BUILD / build, engines=engines)

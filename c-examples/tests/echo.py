@@ -7,6 +7,7 @@ import socket
 import struct
 import subprocess
 
+from tests.building import ADAPTERS
 from tests.clients import (
     drive,
     echo_clients,
@@ -147,6 +148,22 @@ class EchoOnALoop(EchoServer):
             )
             self.assertEqual(done.returncode, 1, done.stderr)
             self.assertIn(words, done.stderr)
+
+
+class EchoInAnotherLoop(EchoServer):
+    """in_glib.c, in_libuv.c: an event loop that another library's loop runs, by its descriptor."""
+
+    def setUp(self):
+        super().setUp()
+        if self.program not in ADAPTERS:
+            self.skip_unless_ci(f"pkg-config does not know the library of {self.program}")
+
+    def test_engines_without_a_descriptor_are_refused(self):
+        for engine in ("select", "poll"):
+            command = [self.command[0], "--engine", engine]
+            done = subprocess.run(command, timeout=STEP_SECONDS, capture_output=True, text=True)
+            self.assertEqual(done.returncode, 1, done.stderr)
+            self.assertIn("omni_loop_descriptor", done.stderr)
 
 
 class EchoByModel(EchoServer):

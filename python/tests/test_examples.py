@@ -213,3 +213,15 @@ def test_a_chat_has_rooms() -> None:
 def test_a_chat_ends_silent_clients() -> None:
     with example("chat.py", "127.0.0.1:0", "reactor", "0.05") as address, connect(address) as client:
         assert read_all(client).splitlines()[1:] == [b"are you there?", b"goodbye"]
+
+
+@pytest.mark.parametrize("host", ["asyncio", "tk"])
+@pytest.mark.parametrize("engine", [engine for engine in ENGINES if engine not in ("select", "poll")])
+def test_a_loop_in_another_one(host: str, engine: str) -> None:
+    if host == "tk":
+        pytest.importorskip("tkinter")
+    with example("embedded.py", host, engine) as address:
+        assert talk(address, b"hello", b" and goodbye") == b"hello and goodbye"
+        with connect(address) as client:
+            client.sendall(b"x")
+            assert receive(client, 1) == b"x"
