@@ -27,7 +27,9 @@ class App:
             connection.close()
 
     def on_stop(self, connection: omnipoll.Connection) -> None:
-        connection.close()
+        # One that is new has a request on its way, which is answered.
+        if connection.token > 0:
+            connection.close()
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ Prints for each discipline the medians, and the ratio of the proxy's CPU time to
 as echo.py does. The proxy has a core of its own; the load and the echo server share the other. --calls has
 strace count the system calls for a message and for a connection of one message, --memory says what memory of
 its own the process takes for a connection on which nothing happens, and --count has valgrind's callgrind
-count instructions in user space for a message, --misses reads and writes that miss the processor's first cache
-as it models that.
+count instructions in user space for a message, --misses reads and writes that miss the processor's first
+cache as it models that.
 """
 
 from __future__ import annotations
