@@ -73,7 +73,7 @@ def test_load_passes_a_faithful_server(faulty: Callable[..., int]) -> None:
     assert json.loads(done.stdout)["messages"] > 0
 
 
-def test_load_connects_anew_for_each_message_if_told() -> None:
+def test_load_connects_again_for_each_message_if_asked() -> None:
     messages: list[int] = []  # of each connection
 
     def serve(listener: socket.socket) -> None:

@@ -13,5 +13,6 @@ pub mod machine;
 pub mod pairs;
 pub mod protocol;
 pub mod random;
+pub mod turns;
 pub mod watcher;
 pub mod wheel;

@@ -7,15 +7,15 @@
 //! requests it took.
 
 use std::alloc::{alloc_zeroed, Layout};
-use std::io::{self, Read};
-use std::net::{TcpListener, TcpStream};
+use std::io;
+use std::net::TcpStream;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::Ordering;
-use std::thread;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::{BufRingEntry, Fd};
 use io_uring::{opcode, squeue, IoUring};
 use omnipoll_bench::machine;
+use omnipoll_bench::turns::{connect_to_reader, median, median_ratio};
 
 /// Times that all buffers are sent in one turn.
 const ROUNDS: usize = 200;
@@ -81,18 +81,21 @@ impl Sender {
                 // A stream's bytes come in order only if each waits for the one before.
                 for index in 0..BUFFERS {
                     let piece = self.memory[index * BUFFER..].as_ptr();
-                    self.finish(&opcode::Send::new(fd, piece, BUFFER as u32).flags(FLAGS).build())?;
+                    self.finish(&opcode::Send::new(fd, piece, BUFFER as u32).flags(FLAGS).build(), BUFFER)?;
                 }
             }
             Way::Gathered => {
                 // SAFETY: zeros are a valid msghdr.
                 let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
                 (message.msg_iov, message.msg_iovlen) = (self.pieces.as_mut_ptr(), BUFFERS);
-                self.finish(&opcode::SendMsg::new(fd, &message).flags(FLAGS as u32).build())?;
+                self.finish(
+                    &opcode::SendMsg::new(fd, &message).flags(FLAGS as u32).build(),
+                    BUFFERS * BUFFER,
+                )?;
             }
             Way::Bundle => {
                 self.give_buffers();
-                self.finish(&opcode::SendBundle::new(fd, 0).flags(FLAGS).build())?;
+                self.finish(&opcode::SendBundle::new(fd, 0).flags(FLAGS).build(), BUFFERS * BUFFER)?;
             }
         }
         Ok(())
@@ -110,12 +113,12 @@ impl Sender {
         }
         self.given = self.given.wrapping_add(BUFFERS as u16);
         // SAFETY: the tail is a word that the kernel reads as well.
-        let tail = unsafe { &*BufRingEntry::tail(self.entries).cast::<std::sync::atomic::AtomicU16>() };
+        let tail = unsafe { &*BufRingEntry::tail(self.entries).cast::<AtomicU16>() };
         tail.store(self.given, Ordering::Release);
     }
 
-    /// Makes requests until all that was asked for is sent: a bundle may end early.
-    fn finish(&mut self, request: &squeue::Entry) -> io::Result<()> {
+    /// Makes a request that sends so many bytes.
+    fn finish(&mut self, request: &squeue::Entry, length: usize) -> io::Result<()> {
         // SAFETY: what it points to lives until the request has ended, which is waited for.
         unsafe { self.ring.submission().push(request) }.expect("room for a request");
         self.ring.submit_and_wait(1)?;
@@ -123,7 +126,10 @@ impl Sender {
         let done = self.ring.completion().next().expect("a completion").result();
         match done {
             ..0 => Err(io::Error::from_raw_os_error(-done)),
-            _ => Ok(()),
+            _ => {
+                assert_eq!(done as usize, length, "all of it");
+                Ok(())
+            }
         }
     }
 
@@ -137,25 +143,9 @@ impl Sender {
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 fn main() -> io::Result<()> {
     let turns = if std::env::args().any(|word| word == "--quick") { 5 } else { 101 };
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let stream = TcpStream::connect(listener.local_addr()?)?;
-    let (mut reader, _) = listener.accept()?;
-    let cores = machine::cores();
-    let reading = thread::spawn(move || {
-        cores.first().into_iter().for_each(|core| machine::stay_on(*core));
-        let (mut buffer, mut all) = (vec![0; 1 << 20], 0);
-        while let Ok(length @ 1..) = reader.read(&mut buffer) {
-            all += length;
-        }
-        all
-    });
+    let (stream, reading) = connect_to_reader()?;
     machine::settle_down();
     let mut sender = Sender::new(stream)?;
     let mut times = [const { Vec::new() }; WAYS.len()];
@@ -172,7 +162,7 @@ fn main() -> io::Result<()> {
         }
     }
     for ((own, (_, name)), requests) in times.iter().zip(WAYS).zip(requests) {
-        let ratio = median(own.iter().zip(&times[0]).map(|(own, base)| own / base).collect());
+        let ratio = median_ratio(own, &times[0]);
         println!("{name:<22} {:7.1} us  {ratio:.2}  {} requests", median(own.clone()), requests / ROUNDS);
     }
     drop(sender);

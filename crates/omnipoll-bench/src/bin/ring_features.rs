@@ -15,6 +15,7 @@ use std::thread;
 use io_uring::types::{BufRingEntry, Fd};
 use io_uring::{cqueue, opcode, squeue, IoUring};
 use omnipoll_bench::machine;
+use omnipoll_bench::turns::{median, median_ratio};
 
 /// Rounds of one turn.
 const ROUNDS: usize = 2000;
@@ -176,11 +177,6 @@ impl Loop {
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 fn compare(turns: usize) {
     let mut loops: Vec<_> = FEATURES.iter().map(|&(feature, name)| (name, Loop::new(feature))).collect();
     let mut times = vec![Vec::new(); loops.len()];
@@ -198,7 +194,7 @@ fn compare(turns: usize) {
         match each {
             Err(error) => println!("  {name:<26} not here: {error}"),
             Ok(_) => {
-                let ratio = median(own.iter().zip(&times[0]).map(|(own, base)| own / base).collect());
+                let ratio = median_ratio(own, &times[0]);
                 println!("  {name:<26} {:6.0} ns  {ratio:.3}", median(own.clone()));
             }
         }

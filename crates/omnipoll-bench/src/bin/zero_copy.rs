@@ -6,14 +6,14 @@
 //! a message and its ratio to `send(2)`, medians of turns, and how many of the zero-copy sends the
 //! kernel made by a copy after all, as it does wherever a device can't take pages as they are.
 
-use std::io::{self, Read};
-use std::net::{TcpListener, TcpStream};
+use std::io;
+use std::net::TcpStream;
 use std::os::fd::AsRawFd;
-use std::thread;
 
 use io_uring::types::Fd;
 use io_uring::{cqueue, opcode, squeue, IoUring};
 use omnipoll_bench::machine;
+use omnipoll_bench::turns::{connect_to_reader, median, median_ratio};
 
 /// Messages of one turn.
 const MESSAGES: usize = 200;
@@ -86,22 +86,9 @@ impl Sender {
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 fn main() -> io::Result<()> {
     let turns = if std::env::args().any(|word| word == "--quick") { 5 } else { 41 };
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let stream = TcpStream::connect(listener.local_addr()?)?;
-    let (mut reader, _) = listener.accept()?;
-    let cores = machine::cores();
-    let reading = thread::spawn(move || {
-        cores.first().into_iter().for_each(|core| machine::stay_on(*core));
-        let mut buffer = vec![0; 1 << 20];
-        while reader.read(&mut buffer).is_ok_and(|length| length > 0) {}
-    });
+    let (stream, reading) = connect_to_reader()?;
     machine::settle_down();
     let mut sender = Sender { stream, ring: IoUring::new(8)?, message: Vec::new(), copied: 0 };
     for size in [4, 16, 64, 256, 1024] {
@@ -118,7 +105,7 @@ fn main() -> io::Result<()> {
             }
         }
         for ((way, name), own) in WAYS.iter().zip(&times) {
-            let ratio = median(own.iter().zip(&times[0]).map(|(own, base)| own / base).collect());
+            let ratio = median_ratio(own, &times[0]);
             let sent = MESSAGES * (turns + 1);
             let copied = match way {
                 Way::ZeroCopy => format!("  {} of {sent} copied", sender.copied),
