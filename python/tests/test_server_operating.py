@@ -129,14 +129,14 @@ class Who(Echo):
         if data == b"hang":
             time.sleep(3600)
         connection.write(b"%d\\n" % os.getpid())
-options = {"rolling": {}, "worn": {"clients_per_worker": 3}, "hung": {"hang_timeout": 0.7}}[MODE]
+options = {"rolling": {}, "limited": {"clients_per_worker": 3}, "hung": {"hang_timeout": 0.7}}[MODE]
 handler = Who()
 signal.signal(signal.SIGUSR1, lambda *_: handler.server.restart_workers())
 serve(handler, signals=True, drain=10, **options)
 """
 
 
-@pytest.mark.parametrize("mode", ["rolling", "worn", "hung"])
+@pytest.mark.parametrize("mode", ["rolling", "limited", "hung"])
 def test_workers_are_replaced(mode: str) -> None:
     with program(REPLACED.replace("MODE", repr(mode)), "prefork", "auto") as (process, address):
         first = {who(address) for _ in range(3)}

@@ -14,7 +14,7 @@ static HOOK: OnceLock<Hook> = OnceLock::new();
 /// While it looks, the thread holds signals back, and another of the process's threads takes them. A runtime
 /// whose handlers run in one thread, between two calls, would not hear of that until the sleep has ended.
 #[doc(hidden)]
-pub fn before_sleep(hook: fn() -> io::Result<()>) {
+pub fn before_sleep(hook: Hook) {
     let _ = HOOK.set(hook);
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 
-use crate::error::fail;
+use super::list::parse_list;
 
 /// Networks that are allowed, all if none is named, but for those that are denied.
 #[derive(Debug, Default)]
@@ -67,15 +67,8 @@ fn number(ip: IpAddr) -> u128 {
 }
 
 fn networks(list: &str) -> io::Result<Vec<Network>> {
-    let words = list.split([',', ' ']).filter(|word| !word.is_empty());
-    words.map(|word| Network::parse(word).ok_or_else(|| no_network(word))).collect()
-}
-
-fn no_network(word: &str) -> io::Error {
-    fail(
-        libc::EINVAL,
-        format!("{word:?} is no network such as 192.0.2.0/24 or 2001:db8::/32, without bits behind its own"),
-    )
+    const EXPECTED: &str = "network such as 192.0.2.0/24 or 2001:db8::/32, without bits behind its own";
+    parse_list(list, EXPECTED, Network::parse)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! and processes of a server.
 //!
 //! It is memory that forked workers share, of a fixed size: an address is found by a keyed hash among a few
-//! neighbouring rows, and a row is used again when its address has no connections and no haste. Each row counts
+//! neighbouring rows, and a row is used again when its address has no connections and none is due later. Each row counts
 //! by worker, so that the parent of one that was killed can take away what that one had.
 //!
 //! The lock holds the number of the process that has it: one that was killed with it is found out by
@@ -23,9 +23,10 @@ use crate::sys::SharedWords;
 const ROWS: usize = 1 << 16;
 /// In how many neighbouring rows an address may be.
 const NEIGHBOURS: usize = 16;
-/// The words of a row before the counts: the address, and when its new connections are no longer fast.
+/// The words of a row before the counts: the address, and when its next connection is due at full speed (the
+/// theoretical arrival time of the generic cell rate algorithm).
 const KEY: usize = 0;
-const HASTE: usize = 1;
+const ARRIVAL: usize = 1;
 const COUNTS: usize = 2;
 /// The first word of the table is the lock.
 const LOCK: usize = 0;
@@ -76,12 +77,13 @@ impl AddressTable {
         if self.clients(row) >= self.max_clients {
             return Err(Counter::RefusedAddress);
         }
-        let haste = self.row(row)[HASTE].load(Ordering::Relaxed).max(now) + self.interval.as_nanos() as u64;
-        if haste > now + Duration::from_secs(1).as_nanos() as u64 {
+        let arrival =
+            self.row(row)[ARRIVAL].load(Ordering::Relaxed).max(now) + self.interval.as_nanos() as u64;
+        if arrival > now + Duration::from_secs(1).as_nanos() as u64 {
             return Err(Counter::RefusedRate);
         }
         self.row(row)[KEY].store(key, Ordering::Relaxed);
-        self.row(row)[HASTE].store(haste, Ordering::Relaxed);
+        self.row(row)[ARRIVAL].store(arrival, Ordering::Relaxed);
         self.row(row)[COUNTS + worker].fetch_add(1, Ordering::Relaxed);
         Ok(row)
     }
@@ -113,7 +115,7 @@ impl AddressTable {
         let start = self.hasher.hash_one(key) as usize;
         let rows = || (0..NEIGHBOURS).map(|step| start.wrapping_add(step) % ROWS);
         let is_free =
-            |&row: &usize| self.row(row)[HASTE].load(Ordering::Relaxed) <= now && self.clients(row) == 0;
+            |&row: &usize| self.row(row)[ARRIVAL].load(Ordering::Relaxed) <= now && self.clients(row) == 0;
         rows().find(|&row| self.row(row)[KEY].load(Ordering::Relaxed) == key).or_else(|| rows().find(is_free))
     }
 

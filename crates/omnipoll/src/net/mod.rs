@@ -51,6 +51,7 @@ mod groups;
 mod id_bits;
 mod input;
 mod io_state;
+mod list;
 mod listen_address;
 mod listener;
 mod loop_context;

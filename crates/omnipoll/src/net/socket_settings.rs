@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use socket2::{InterfaceIndexOrAddress, Socket, TcpKeepalive};
 
+use super::list::parse_list;
 use crate::error::{fail, Describe};
 use crate::sys::socket_options;
 
@@ -125,8 +126,7 @@ impl SocketSettings {
 
 /// `239.1.2.3` or `ff02::fb%eth0`, each with the index of its interface, which is 0 if the system chooses.
 fn groups(list: &str) -> io::Result<Vec<(IpAddr, u32)>> {
-    let words = list.split([',', ' ']).filter(|word| !word.is_empty());
-    words.map(|word| group(word).ok_or_else(|| no_group(word))).collect()
+    parse_list(list, "multicast group such as 239.1.2.3 or ff02::fb%eth0", group)
 }
 
 fn group(word: &str) -> Option<(IpAddr, u32)> {
@@ -137,8 +137,4 @@ fn group(word: &str) -> Option<(IpAddr, u32)> {
         Some(name) => name.parse().ok().or_else(|| socket_options::interface_index(name))?,
     };
     Some((ip, index))
-}
-
-fn no_group(word: &str) -> io::Error {
-    fail(libc::EINVAL, format!("{word:?} is no multicast group such as 239.1.2.3 or ff02::fb%eth0"))
 }

@@ -24,10 +24,9 @@ pub(super) struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// Of a server that somebody wants to know about, or that may be replaced.
+    /// Of a server that [has one](Shared::has_lifecycle).
     pub(super) fn new(shared: &Arc<Shared>) -> Option<Self> {
-        let is_needed = shared.notifier.is_some() || shared.options.restart.is_some() || passed::is_awaited();
-        is_needed.then(|| Self {
+        shared.has_lifecycle().then(|| Self {
             shared: shared.clone(),
             is_announced: false,
             successor: None,
@@ -43,7 +42,7 @@ impl Lifecycle {
         if !self.is_announced && self.shared.serves() {
             self.is_announced = true;
             passed::answer();
-            self.tell("READY=1");
+            self.notify("READY=1");
             self.arm_watchdog(core)?;
         }
         if self.is_announced && self.successor.is_none() && self.shared.take_request(Request::Restart) {
@@ -56,7 +55,7 @@ impl Lifecycle {
     pub(super) fn on_event(&mut self, core: &Core, event: &Event) -> io::Result<bool> {
         match (event.kind(), &mut self.successor) {
             (EventKind::Timer, _) if event.token() == tokens::WATCHDOG && !self.is_replaced => {
-                self.tell("WATCHDOG=1");
+                self.notify("WATCHDOG=1");
                 self.arm_watchdog(core)?;
             }
             (EventKind::Signal, _) => {
@@ -70,7 +69,7 @@ impl Lifecycle {
             (EventKind::Timer, Some(successor)) => successor.end_late(core),
             (EventKind::Child, Some(successor)) => {
                 let failure = successor.failure(core, event.value() as i32);
-                self.stay(Err(failure));
+                self.keep_serving(Err(failure));
             }
             _ => {}
         }
@@ -80,10 +79,10 @@ impl Lifecycle {
     fn start_successor(&mut self, core: &Core) {
         let shared = self.shared.clone();
         let Some(restart) = &shared.options.restart else { return };
-        self.tell(&format!("RELOADING=1\n{}", monotonic_usec()));
+        self.notify(&format!("RELOADING=1\n{}", monotonic_usec()));
         match Successor::start(&shared, restart, core) {
             Ok(successor) => self.successor = Some(successor),
-            Err(error) => self.stay(Err(error)),
+            Err(error) => self.keep_serving(Err(error)),
         }
     }
 
@@ -92,17 +91,17 @@ impl Lifecycle {
         let Some(successor) = self.successor.take() else { return false };
         self.is_replaced = true;
         lock(&self.shared.bound).iter_mut().for_each(Bound::keep_file);
-        self.tell(&format!("MAINPID={}\nREADY=1", successor.pid));
+        self.notify(&format!("MAINPID={}\nREADY=1", successor.pid));
         self.report(Ok(successor.pid));
         true
     }
 
     /// There is no successor: this server goes on.
-    fn stay(&mut self, outcome: io::Result<i32>) {
+    fn keep_serving(&mut self, outcome: io::Result<i32>) {
         self.successor = None;
         self.shared.finish(Request::Restart);
         if let Err(error) = &outcome {
-            self.tell(&format!("READY=1\nSTATUS=Restart failed: {}", explain(error).replace('\n', " ")));
+            self.notify(&format!("READY=1\nSTATUS=Restart failed: {}", explain(error).replace('\n', " ")));
         }
         self.report(outcome);
     }
@@ -119,7 +118,7 @@ impl Lifecycle {
         if self.is_replaced {
             return;
         }
-        self.tell("STOPPING=1");
+        self.notify("STOPPING=1");
         if let Some(mut successor) = self.successor.take() {
             successor.kill(core);
             self.report(Err(fail(libc::ECANCELED, "the server was stopped before a new process served")));
@@ -133,8 +132,8 @@ impl Lifecycle {
         }
     }
 
-    /// A manager that doesn't listen is no reason to serve no longer.
-    fn tell(&self, state: &str) {
+    /// Notifies the service manager. The server goes on where that does not listen.
+    fn notify(&self, state: &str) {
         let _ = self.shared.notify(state);
     }
 }

@@ -8,8 +8,8 @@ use crate::sys::{SharedWords, Waker};
 
 /// How often its loop has shown that it turns; 0: it doesn't serve yet.
 const BEATS: usize = 0;
-/// It has served as many clients as it should.
-const IS_WORN: usize = 1;
+/// It has served as many clients as it should, and asks to be replaced.
+const ASKS_REPLACEMENT: usize = 1;
 const WORDS: usize = 2;
 
 /// Memory that a worker process shares with its parent, and what wakes the parent to look at it.
@@ -41,8 +41,8 @@ impl Pulse {
     }
 
     /// In the worker: another one should take its place.
-    pub(super) fn wear_out(&self) {
-        if self.word(IS_WORN).swap(1, Ordering::Release) == 0 {
+    pub(super) fn ask_replacement(&self) {
+        if self.word(ASKS_REPLACEMENT).swap(1, Ordering::Release) == 0 {
             self.wake();
         }
     }
@@ -58,8 +58,8 @@ impl Pulse {
     }
 
     /// In the parent: whether another one should take its place.
-    pub(super) fn is_worn(&self) -> bool {
-        self.word(IS_WORN).load(Ordering::Acquire) != 0
+    pub(super) fn asks_replacement(&self) -> bool {
+        self.word(ASKS_REPLACEMENT).load(Ordering::Acquire) != 0
     }
 
     fn wake(&self) {

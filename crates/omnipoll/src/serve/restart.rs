@@ -27,7 +27,7 @@ type Done = Arc<dyn Fn(io::Result<i32>) + Send + Sync>;
 /// use omnipoll::{explain, Restart, Server, ServerOptions};
 /// use std::time::Duration;
 ///
-/// // SIGHUP starts the program anew, which may have been replaced by a newer one meanwhile.
+/// // SIGHUP starts the program again, which may have been replaced by a newer one meanwhile.
 /// let restart = Restart::new().timeout(Duration::from_secs(30)).on_done(|outcome| match outcome {
 ///     Ok(process) => println!("process {process} serves from now on"),
 ///     Err(error) => println!("this one goes on serving: {}", explain(&error)),

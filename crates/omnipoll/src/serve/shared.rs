@@ -170,10 +170,16 @@ impl Shared {
         self.counters.workers() > 1 && self.options.reuse_port.unwrap_or(is_default)
     }
 
+    /// Whether somebody wants to know about its life, or it may be replaced: what
+    /// [`Lifecycle`](super::lifecycle::Lifecycle) is for.
+    pub(super) fn has_lifecycle(&self) -> bool {
+        self.notifier.is_some() || self.options.restart.is_some() || passed::is_awaited()
+    }
+
     /// In the thread of a worker of this process: it begins to serve.
     pub(super) fn worker_serves(&self) {
         self.serving.fetch_add(1, Ordering::Release);
-        if self.notifier.is_some() || self.options.restart.is_some() || passed::is_awaited() {
+        if self.has_lifecycle() {
             // In a process that a model has forked, what reports is in the parent.
             let _ = self.control.wake();
         }

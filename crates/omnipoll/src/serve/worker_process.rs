@@ -79,7 +79,7 @@ impl WorkerLife {
     #[inline]
     pub(super) fn advance(&self, core: &Core) {
         if core.admitted >= self.limit {
-            self.pulse.wear_out();
+            self.pulse.ask_replacement();
         }
     }
 

@@ -183,7 +183,7 @@ impl<H: Handler> Workers<'_, H> {
                     old.retire();
                     old
                 }));
-            } else if worker.current.as_ref().is_some_and(|process| process.pulse.is_worn())
+            } else if worker.current.as_ref().is_some_and(|process| process.pulse.asks_replacement())
                 && worker.next.is_none()
                 && !worker.is_waiting
                 && !self.to_replace.contains(&number)
